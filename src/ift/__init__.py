@@ -1,0 +1,30 @@
+"""ift: Intuitive Fine-Tuning (Hua et al., ACL 2025, arXiv:2405.11870) on the Hugging Face stack."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ift.config import IFTConfig
+    from ift.loss import IFTLoss, ift_loss
+    from ift.residual import enable_residual
+    from ift.trainer import IFTTrainer
+
+__version__ = "0.1.0"
+__all__ = ["IFTConfig", "IFTLoss", "IFTTrainer", "enable_residual", "ift_loss"]
+
+_HOMES = {
+    "IFTConfig": "ift.config",
+    "IFTLoss": "ift.loss",
+    "IFTTrainer": "ift.trainer",
+    "enable_residual": "ift.residual",
+    "ift_loss": "ift.loss",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use (PEP 562): importing trl takes seconds, and `ift --help` must not."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ift' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,181 @@
+"""The method as pure tensor functions (Hua et al., arXiv:2405.11870v3; equation numbers are that version's).
+
+Nothing here knows of models, devices, configuration or logging; everything is torch.
+
+Shape legend: B rows, T positions, V vocabulary, H width, N trained positions, K candidates of one look-ahead.
+Everything of shape (B, T) is indexed by the *target* token: entry t speaks of token t, predicted from tokens < t.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """Which positions are trained, and where documents begin.
+
+    Attributes:
+        trained: (B, T) bool. The label is not -100, the token is attended, and it is not the first of its document.
+        attended: (B, T) bool. Not padding (told by the attention mask, never by the pad id).
+        documents: (B, T) int64. A document's number, unique in the batch; an unpacked row is one document.
+        positions: (B, T) int64. Index of the token inside its document, padding not counted.
+    """
+
+    trained: Tensor
+    attended: Tensor
+    documents: Tensor
+    positions: Tensor
+
+    def per_document(self, values: Tensor) -> Tensor:
+        """Sum of `values` (B, T) over each position's document, at every position (B, T). Gradient flows."""
+        sums = values.new_zeros(values.numel()).index_add(0, self.documents.flatten(), values.flatten())
+        return sums[self.documents]
+
+
+def row_layout(
+    labels: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
+) -> RowLayout:
+    """Find the trained positions and the documents of a batch.
+
+    Args:
+        labels: (B, T) int64, -100 where nothing is learned.
+        attention_mask: (B, T), 0 on padding at either side; None when every position is a token (packed rows).
+        position_ids: (B, T) or (1, T) int64; a 0 on an attended token begins a document. None: one document a row.
+    """
+    attended = torch.ones_like(labels, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+    count = attended.cumsum(1)  # (B, T)
+    starts = attended & (count == 1)
+    if position_ids is not None:
+        starts = starts | (attended & (position_ids.expand_as(labels) == 0))
+    trained = (labels != IGNORED) & attended & ~starts
+    borders = starts & (count > 1)
+    borders[:, 0] = True  # left padding belongs to the document that follows it
+    documents = borders.flatten().cumsum(0).view_as(labels) - 1
+    first = torch.where(starts, count, 0).cummax(1).values  # (B, T) count at the document's first token
+    return RowLayout(trained, attended, documents, (count - first).clamp(min=0))
+
+
+# --- The temporal residual connection (Eq. 17) ------------------------------------------------------------------------
+
+
+def temporal_residual(target: Tensor, guess: Tensor, residual_lambda: float) -> Tensor:
+    """Eq. 17: (1 - lambda) E(x_t) + lambda E(p_t), both (N, H); gradient flows to both."""
+    return (1 - residual_lambda) * target + residual_lambda * guess
+
+
+def scheduled_lambda(
+    step: int, total_steps: int, target: float, start: float | None, warmup_ratio: float
+) -> float:
+    """Lambda at an optimiser step (from 0): linear from `start` (None: 0) to `target` in the warm-up, then constant."""
+    warmup = math.ceil(warmup_ratio * total_steps)
+    if step >= warmup:
+        return target
+    begin = start or 0.0
+    return begin + (target - begin) * step / warmup
+
+
+def noisy_lambda(residual_lambda: float, noise_std: float, seed: int, step: int) -> float:
+    """Table 7: lambda * (1 + sigma * n), n ~ N(0, 1), clamped to [0, 1]; stateless in (seed, step)."""
+    if noise_std == 0:
+        return residual_lambda
+    generator = torch.Generator().manual_seed(
+        (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9) % (1 << 63)
+    )
+    noise = torch.randn((), generator=generator, dtype=torch.float64).item()
+    return min(1.0, max(0.0, residual_lambda * (1 + noise_std * noise)))
+
+
+# --- Dynamic relation propagation (section 4.2) -----------------------------------------------------------------------
+
+
+def suffix_sums(values: Tensor, gamma: float, documents: Tensor) -> Tensor:
+    """s_t = sum_{i >= t} gamma^(i - t) values_i inside t's document; values and result (B, T). Gradient flows.
+
+    By doubling: after round k every entry holds the discounted sum of the next 2^k positions, so log2(T) rounds do,
+    with neither a (T, T) matrix nor gamma^-t (nothing overflows; far terms underflow to 0, which is their value).
+    """
+    length = values.shape[1]
+    sums, reach, discount = values, 1, gamma
+    while reach < length:
+        same = documents[:, reach:] == documents[:, :-reach]
+        ahead = torch.where(same, sums[:, reach:], 0.0) * discount
+        sums = sums + torch.nn.functional.pad(ahead, (0, reach))
+        reach, discount = 2 * reach, discount * discount
+    return sums
+
+
+def propagation_weights(
+    losses: Tensor, layout: RowLayout, kind: str = "bellman", gamma: float = 0.95, detach: str = "none"
+) -> Tensor:
+    """Weight of every token's loss: (B, T), mean 1 over the trained positions of each document, 0 elsewhere.
+
+    Args:
+        losses: (B, T) float, -log pi(x_t | e_<t) at trained positions.
+        layout: of the batch; distances count positions, trained or not.
+        kind: "bellman" (Algorithm 1: w_t = sum_{i>=t} gamma^(i-t) l_i; gradient flows through w and its scale),
+            "cumsum" (Eq. 21 read literally: fixed weights that grow with position) or "none" (w = 1).
+        gamma: decay in (0, 1].
+        detach: "none", "scale" (no gradient through the scale) or "weights" (none through w at all).
+    """
+    ones = layout.trained.to(losses.dtype)
+    if kind == "none":
+        return ones
+    if kind == "bellman":
+        raw = suffix_sums(losses * ones, gamma, layout.documents)
+        raw = raw.detach() if detach == "weights" else raw
+    else:
+        raw = suffix_sums(ones.flip(1), gamma, layout.documents.flip(1)).flip(1)
+    mean = layout.per_document(raw * ones) / layout.per_document(ones).clamp(min=1)  # (B, T)
+    mean = mean.detach() if detach == "scale" else mean
+    usable = layout.trained & (mean > torch.finfo(losses.dtype).tiny)
+    return torch.where(usable, raw / torch.where(usable, mean, 1.0), ones)
+
+
+def count_items(layout: RowLayout, reduction: str) -> Tensor:
+    """What a batch's loss is divided by: documents with a trained token ("sequence") or trained tokens ("token")."""
+    if reduction == "token":
+        return layout.trained.sum()
+    return (
+        torch.zeros_like(layout.documents.flatten())
+        .index_add(0, layout.documents.flatten(), layout.trained.flatten().long())
+        .gt(0)
+        .sum()
+    )
+
+
+def reduce_losses(
+    weighted: Tensor, layout: RowLayout, reduction: str, num_items: Tensor | float | None = None
+) -> Tensor:
+    """The batch's loss, a scalar, from w_t l_t (B, T).
+
+    "sequence": the sum over documents of their mean over trained positions, divided by `num_items` documents.
+    "token": the sum over trained positions, divided by `num_items` trained tokens.
+    `num_items` is the global count (across accumulation steps and ranks); None counts this batch. A batch without a
+    trained token gives 0, connected to the graph.
+    """
+    if reduction == "sequence":
+        weighted = weighted / layout.per_document(layout.trained.to(weighted.dtype)).clamp(min=1)
+    items = (
+        count_items(layout, reduction)
+        if num_items is None
+        else torch.as_tensor(num_items, device=weighted.device)
+    )
+    return torch.where(layout.trained, weighted, 0.0).sum() / items.clamp(min=1)
+
+
+def propagation_gradient(
+    losses: Tensor, layout: RowLayout, kind: str, gamma: float, detach: str, reduction: str
+) -> Tensor:
+    """d(batch loss) / d(l_t), (B, T): where it is negative, the step pushes that token's loss *up* (docs/method.md)."""
+    with torch.enable_grad():
+        leaf = losses.detach().requires_grad_()
+        weights = propagation_weights(leaf, layout, kind, gamma, detach)
+        loss = reduce_losses(weights * leaf, layout, reduction)
+        return torch.autograd.grad(loss, leaf)[0]

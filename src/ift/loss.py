@@ -1,0 +1,72 @@
+"""`ift_loss`: one IFT step on one batch, for the trainer and for anyone's own loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from ift.functional import RowLayout, propagation_weights, reduce_losses, row_layout
+from ift.residual import Step, TokenScores, enable_residual
+
+
+@dataclass(frozen=True)
+class IFTLoss:
+    """What one step gives.
+
+    Attributes:
+        loss: scalar float32 with gradient, reduced over the batch or over `num_items`; experts' loss not included.
+        weights: (B, T) float32 without gradient, the propagation weights; 0 where nothing is trained.
+        scores: per-token scores, see `TokenScores`.
+        layout: trained positions and documents of the batch.
+    """
+
+    loss: Tensor
+    weights: Tensor
+    scores: TokenScores
+    layout: RowLayout
+
+
+def ift_loss(
+    model: nn.Module,
+    batch: Mapping[str, Any],
+    *,
+    residual_lambda: float = 0.2,
+    lookahead: str = "greedy",
+    lookahead_temperature: float = 1.0,
+    lookahead_top_k: int = 64,
+    propagation: str = "bellman",
+    propagation_gamma: float = 0.95,
+    propagation_detach: str = "none",
+    loss_reduction: str = "sequence",
+    num_items: Tensor | float | None = None,
+    seed: int = 0,
+    step: int = 0,
+) -> IFTLoss:
+    """The IFT loss of a batch (Algorithm 1, arXiv:2405.11870v3). Call `.loss.backward()` on what it returns.
+
+    Args:
+        model: a causal language model of transformers, bare or wrapped (PEFT, DDP, FSDP2).
+        batch: `input_ids` (B, T) int64 and `labels` (B, T) int64 with -100 where nothing is learned; optionally
+            `attention_mask` (B, T), and `position_ids` for packed rows (then without a mask). Further entries go to
+            the model.
+        residual_lambda: share of the guess in the input, in [0, 1]; 0 skips the look-ahead pass.
+        lookahead, lookahead_temperature, lookahead_top_k: the guess, see `IFTConfig`.
+        propagation, propagation_gamma, propagation_detach: the weights, see `IFTConfig`.
+        loss_reduction: "sequence" or "token".
+        num_items: rows ("sequence") or trained tokens ("token") of the global batch; None counts this batch.
+        seed, step: of the sampled look-ahead's noise.
+
+    Raises:
+        ValueError: the model cannot be trained with IFT; the message says why.
+    """
+    enable_residual(model)
+    how = Step(residual_lambda, lookahead, lookahead_temperature, lookahead_top_k, seed, step)
+    scores: TokenScores = model(**batch, ift_step=how)
+    layout = row_layout(batch["labels"], batch.get("attention_mask"), batch.get("position_ids"))
+    assert scores.losses is not None
+    weights = propagation_weights(scores.losses, layout, propagation, propagation_gamma, propagation_detach)
+    loss = reduce_losses(weights * scores.losses, layout, loss_reduction, num_items)
+    return IFTLoss(loss, weights.detach(), scores, layout)

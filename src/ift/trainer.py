@@ -1,0 +1,225 @@
+"""IFTTrainer: trl's SFTTrainer with the IFT step. It wires data, step and metrics together, and nothing else."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, IterableDataset
+from torch import Tensor
+from transformers.integrations import is_deepspeed_zero3_enabled
+from trl import SFTTrainer
+from trl.trainer.utils import get_config_model_id
+
+from ift.config import METHOD_FIELDS, IFTConfig
+from ift.data import end_of_turn_ids, prepare_dataset
+from ift.functional import count_items, noisy_lambda, row_layout, scheduled_lambda
+from ift.loss import ift_loss
+from ift.metrics import MetricsFile, RunningMeans, row_statistics
+from ift.residual import enable_residual
+from ift.support import check_head, check_packing
+
+CITATION = """\
+@inproceedings{hua2025intuitive,
+  title     = {Intuitive Fine-Tuning: Towards Simplifying Alignment into a Single Process},
+  author    = {Ermo Hua and Biqing Qi and Kaiyan Zhang and Kai Tian and Xingtai Lv and Ning Ding and Bowen Zhou},
+  booktitle = {Proceedings of the 63rd Annual Meeting of the Association for Computational Linguistics},
+  year      = {2025},
+  eprint    = {2405.11870}
+}"""
+
+
+class IFTTrainer(SFTTrainer):
+    """Trains a causal language model with Intuitive Fine-Tuning (arXiv:2405.11870v3) from target answers alone.
+
+    Takes what `trl.SFTTrainer` takes. Data in any of the formats of docs/data.md; only completions and assistant
+    turns are trained. `lambda` 0 with `propagation="none"` and `loss_reduction="token"` is SFT.
+
+    Raises:
+        ValueError: a model, option or data set that cannot be trained exactly; the message says what to change.
+    """
+
+    _tag_names = ["trl", "ift"]  # noqa: RUF012 (trl's own declaration)
+    _name = "IFT"
+    _paper = {  # noqa: RUF012
+        "title": "Intuitive Fine-Tuning: Towards Simplifying Alignment into a Single Process",
+        "id": "2405.11870",
+        "citation": CITATION,
+    }
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, model: Any, args: IFTConfig | None = None, **kwargs: Any) -> None:
+        """Same arguments as `trl.SFTTrainer`; `args` is an `IFTConfig`."""
+        if args is None:
+            name = model if isinstance(model, str) else get_config_model_id(model.config)
+            args = IFTConfig(output_dir=f"{str(name).rstrip('/').split('/')[-1]}-IFT")
+        if not isinstance(args, IFTConfig):
+            raise ValueError(
+                f"args is a {type(args).__name__}; give an IFTConfig (it takes every SFTConfig field)."
+            )
+        for name in ("compute_metrics", "compute_loss_func", "preprocess_logits_for_metrics"):
+            if kwargs.get(name) is not None:
+                raise ValueError(
+                    f"{name} needs the full logits, which IFT never builds. Use a callback instead."
+                )
+        eval_sets = kwargs.get("eval_dataset")
+        if isinstance(eval_sets, dict) and args.metric_for_best_model == "eval_nll":
+            args.metric_for_best_model = f"eval_{next(iter(eval_sets))}_nll"
+        self.data_reports: dict[str, Any] = {}
+        super().__init__(model, args, **kwargs)
+        if self._is_vlm or self._is_vision_dataset:
+            raise ValueError(
+                "IFT trains on text; images are not supported. Give a tokenizer and a text data set."
+            )
+        enable_residual(self.model)
+        if not is_deepspeed_zero3_enabled():  # its weights are in pieces outside a training step
+            with self.compute_loss_context_manager():
+                check_head(self.model)
+                if self.padding_free:
+                    check_packing(self.model)
+        self._eos_ids = torch.tensor(sorted(end_of_turn_ids(self._tokenizer)), dtype=torch.int64)
+        self._stop_generation_at_turn_end()
+        self._means = {"train": RunningMeans(), "eval": RunningMeans()}
+        self._clock = (time.perf_counter(), 0.0)  # seconds and tokens at the last log
+        self.add_callback(MetricsFile())
+
+    # --- data ---------------------------------------------------------------------------------------------------------
+
+    def _prepare_dataset(
+        self,
+        dataset: Dataset | IterableDataset,
+        processing_class: Any,
+        args: Any,
+        packing: bool,
+        formatting_func: Any,
+        dataset_name: str,
+    ) -> Dataset | IterableDataset:
+        """Our formats and masks first; trl then cuts, packs and shuffles."""
+        if formatting_func is not None:
+            dataset = dataset.map(
+                lambda row: {"text": formatting_func(row)}, remove_columns=dataset.column_names
+            )
+        prepared = prepare_dataset(
+            dataset,
+            processing_class,
+            max_length=args.max_length,
+            train_on="all" if args.completion_only_loss is False else "completions",
+            num_proc=args.dataset_num_proc,
+            name=dataset_name,
+        )
+        self.data_reports[dataset_name] = prepared.report
+        return super()._prepare_dataset(prepared.dataset, processing_class, args, packing, None, dataset_name)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
+        """Rows ("sequence") or trained tokens ("token") of the global batch: all micro-batches, all ranks."""
+        layouts = [_layout(batch) for batch in batch_samples]
+        counts = [count_items(layout, self.args.loss_reduction) for layout in layouts]
+        items = (
+            torch.stack(counts).sum().to(device)
+            if counts
+            else torch.zeros((), dtype=torch.int64, device=device)
+        )
+        return self.accelerator.gather(items).sum() if self.args.world_size > 1 else items
+
+    # --- the step -----------------------------------------------------------------------------------------------------
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Tensor:
+        """One IFT step's loss, scaled so that the gradients of all micro-batches and ranks add up to the global one."""
+        if return_outputs:
+            raise ValueError(
+                "IFT never builds the logits. Set prediction_loss_only=True, or leave compute_metrics out."
+            )
+        mode = "train" if self.model.training else "eval"
+        how = {**self.args.loss_arguments(), "residual_lambda": self._residual_lambda(mode)}
+        if self.aux_loss_enabled:
+            inputs["output_router_logits"] = True
+        result = ift_loss(
+            model,
+            inputs,
+            num_items=num_items_in_batch,
+            seed=self.args.seed,
+            step=self.state.global_step,
+            **how,
+        )
+        loss, extra = result.loss, {"lambda": how["residual_lambda"]}
+        if num_items_in_batch is not None:
+            loss = loss * (self.accelerator.num_processes // self.get_tp_size())  # DDP averages over ranks
+        if result.scores.aux_loss is not None:
+            steps = self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1
+            loss = loss + self.router_aux_loss_coef * result.scores.aux_loss / steps
+            extra["aux_loss"] = self.accelerator.gather(result.scores.aux_loss.detach()).mean().item()
+        rows = row_statistics(result, inputs["labels"], self._eos_ids.to(inputs["labels"].device), self.args)
+        rows = self.accelerator.gather(rows) if mode == "train" else self.accelerator.gather_for_metrics(rows)
+        if mode == "train":
+            self._total_train_tokens += int(rows[:, 0].sum()) // self._tp_size
+        self._means[mode].add(rows, result.scores.lookahead_ids is not None, **extra)
+        return loss
+
+    def _residual_lambda(self, mode: str) -> float:
+        """Scheduled lambda of this optimiser step; noisy in training only."""
+        args, step = self.args, self.state.global_step
+        scheduled = scheduled_lambda(
+            step,
+            self.state.max_steps,
+            args.residual_lambda,
+            args.residual_lambda_start,
+            args.residual_warmup_ratio,
+        )
+        return (
+            noisy_lambda(scheduled, args.residual_noise_std, args.seed, step)
+            if mode == "train"
+            else scheduled
+        )
+
+    # --- what it tells and leaves behind ------------------------------------------------------------------------------
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the method's metrics to `logs`, under the prefix of the evaluation set where there is one."""
+        means = self._means[mode := "train" if self.model.training else "eval"]
+        self._means[mode] = RunningMeans()
+        prefix = next(
+            (key.removesuffix("loss") for key in logs if key.startswith("eval") and key.endswith("_loss")), ""
+        )
+        logs.update({prefix + name: value for name, value in means.summary().items()})
+        logs[prefix + "num_tokens"] = self._total_train_tokens
+        if prefix and means.loss is not None:
+            logs[prefix + "loss"] = means.loss + self.router_aux_loss_coef * means.extra_mean("aux_loss")
+        now, (then, tokens) = time.perf_counter(), self._clock
+        if mode == "train" and self._total_train_tokens > tokens:
+            logs["tokens_per_second"] = (self._total_train_tokens - tokens) / (now - then)
+        self._clock = now, self._total_train_tokens
+        super().log(logs, start_time)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Trl's card, with the paper, and every setting of the method below it."""
+        super().create_model_card(*args, **kwargs)
+        path = Path(self.args.output_dir) / "README.md"
+        if self.is_world_process_zero() and path.exists():
+            names = [*METHOD_FIELDS, "residual_lambda_start", "residual_warmup_ratio", "residual_noise_std"]
+            rows = "".join(f"| `{name}` | {getattr(self.args, name)} |\n" for name in names)
+            path.write_text(
+                f"{path.read_text()}\n## IFT settings\n\n| setting | value |\n| --- | --- |\n{rows}"
+            )
+
+    def _stop_generation_at_turn_end(self) -> None:
+        """The saved model must stop where it was trained to: every end-of-turn id ends generation."""
+        config = getattr(self.model, "generation_config", None)
+        if config is None:
+            return
+        known = config.eos_token_id
+        known = [] if known is None else [known] if isinstance(known, int) else list(known)
+        missing = [i for i in self._eos_ids.tolist() if i not in known]
+        if missing:
+            ids = known + missing
+            config.eos_token_id = ids if len(ids) > 1 else ids[0]
+
+    def _send_telemetry(self) -> None:
+        """Send nothing: no network call that the user did not ask for."""
+
+
+def _layout(batch: dict[str, Any]) -> Any:
+    return row_layout(batch["labels"], batch.get("attention_mask"), batch.get("position_ids"))
