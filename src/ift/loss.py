@@ -53,11 +53,16 @@ def ift_loss(
             `attention_mask` (B, T), and `position_ids` for packed rows (then without a mask). Further entries go to
             the model.
         residual_lambda: share of the guess in the input, in [0, 1]; 0 skips the look-ahead pass.
-        lookahead, lookahead_temperature, lookahead_top_k: the guess, see `IFTConfig`.
-        propagation, propagation_gamma, propagation_detach: the weights, see `IFTConfig`.
+        lookahead: the guess: "greedy", "sample" or "expected".
+        lookahead_temperature: > 0, of "sample" and "expected".
+        lookahead_top_k: candidates of "expected".
+        propagation: the weights: "bellman", "cumsum" or "none".
+        propagation_gamma: decay in (0, 1].
+        propagation_detach: what of the bellman weights carries no gradient: "none", "scale" or "weights".
         loss_reduction: "sequence" or "token".
         num_items: rows ("sequence") or trained tokens ("token") of the global batch; None counts this batch.
-        seed, step: of the sampled look-ahead's noise.
+        seed: of the sampled look-ahead's noise.
+        step: optimiser step, for the same noise.
 
     Raises:
         ValueError: the model cannot be trained with IFT; the message says why.
@@ -66,7 +71,6 @@ def ift_loss(
     how = Step(residual_lambda, lookahead, lookahead_temperature, lookahead_top_k, seed, step)
     scores: TokenScores = model(**batch, ift_step=how)
     layout = row_layout(batch["labels"], batch.get("attention_mask"), batch.get("position_ids"))
-    assert scores.losses is not None
     weights = propagation_weights(scores.losses, layout, propagation, propagation_gamma, propagation_detach)
     loss = reduce_losses(weights * scores.losses, layout, loss_reduction, num_items)
     return IFTLoss(loss, weights.detach(), scores, layout)

@@ -1,9 +1,9 @@
 """The two passes of one IFT step, inside the model's own forward (Algorithm 1, arXiv:2405.11870v3).
 
 `enable_residual(model)` lets a causal language model be called as `model(..., labels=labels, ift_step=Step(...))`.
-Such a call runs the look-ahead pass (no gradient, dropout off) and the mixed pass, both through the backbone of the module
-whose forward was called, so that DDP, FSDP2, PEFT and checkpointing see one ordinary forward. The mixing happens at
-the output of the model's own input-embedding module: whatever it does (scaling, LoRA) is part of E.
+Such a call runs the look-ahead pass (no gradient, dropout off) and the mixed pass, both through the backbone of the
+module whose forward was called, so that DDP, FSDP2, PEFT and checkpointing see one ordinary forward. The mixing happens
+at the output of the model's own input-embedding module: whatever it does (scaling, LoRA) is part of E.
 
 Shape legend: B rows, T positions, H width, N trained positions, K look-ahead candidates.
 """
@@ -54,12 +54,12 @@ class TokenScores(ModelOutput):
         aux_loss: scalar, the experts' load-balancing loss of the mixed pass, unweighted; None if not asked for.
     """
 
-    losses: Tensor | None = None
-    entropy: Tensor | None = None
-    top1: Tensor | None = None
-    nll: Tensor | None = None
+    losses: Tensor = None  # type: ignore[assignment]  (ModelOutput wants defaults)
+    entropy: Tensor = None  # type: ignore[assignment]
+    top1: Tensor = None  # type: ignore[assignment]
+    nll: Tensor = None  # type: ignore[assignment]
     lookahead_ids: Tensor | None = None
-    lookahead_hits: Tensor | None = None
+    lookahead_hits: Tensor = None  # type: ignore[assignment]
     aux_loss: Tensor | None = None
 
 
@@ -171,7 +171,7 @@ def _mixed_embeddings(
     extra, place = (
         guess.ids.unique(return_inverse=True) if guess.ids.shape[1] > 1 else (guess.ids[:, 0], None)
     )
-    calls = []
+    calls: list[bool] = []
 
     def append_guesses(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         ids = args[0]
