@@ -77,15 +77,7 @@ class IFTConfig(SFTConfig):
 
     def __post_init__(self) -> None:
         """Check ranges and conflicts before and after trl's own checks."""
-        if self.metric_for_best_model is None:
-            self.metric_for_best_model = "eval_nll"
-        if self.greater_is_better is None and self.metric_for_best_model.endswith("nll"):
-            self.greater_is_better = False
-        self.assistant_only_loss = (
-            False  # always so: our own masks need no generation markers in the template
-        )
-        if self.bf16 is None and not self.fp16 and not torch.accelerator.is_available():
-            self.bf16 = False  # trl would raise on a CPU
+        self._set_defaults()
         self._check_ranges()
         self._check_conflicts()
         super().__post_init__()
@@ -93,6 +85,17 @@ class IFTConfig(SFTConfig):
     def loss_arguments(self) -> dict[str, Any]:
         """The method's fields as keyword arguments of `ift_loss`; lambda is its target value, without a schedule."""
         return {name: getattr(self, name) for name in METHOD_FIELDS}
+
+    def _set_defaults(self: Any) -> None:
+        if self.metric_for_best_model is None:
+            self.metric_for_best_model = "eval_nll"  # the loss depends on lambda
+        if self.greater_is_better is None and self.metric_for_best_model.endswith("nll"):
+            self.greater_is_better = False
+        self.assistant_only_loss = (
+            False  # always so: our own masks need no generation markers in the template
+        )
+        if self.bf16 is None and not self.fp16 and not torch.accelerator.is_available():
+            self.bf16 = False  # trl would raise on a CPU
 
     def _check_ranges(self) -> None:
         within = {

@@ -54,7 +54,7 @@ class TokenScores(ModelOutput):
         aux_loss: scalar, the experts' load-balancing loss of the mixed pass, unweighted; None if not asked for.
     """
 
-    losses: Tensor = None  # type: ignore[assignment]  (ModelOutput wants defaults)
+    losses: Tensor = None  # type: ignore[assignment]
     entropy: Tensor = None  # type: ignore[assignment]
     top1: Tensor = None  # type: ignore[assignment]
     nll: Tensor = None  # type: ignore[assignment]

@@ -1,0 +1,34 @@
+"""`ift chat MODEL`: talk to a trained model, or ask it one thing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def main(model: str, prompt: str | None, max_new_tokens: int) -> int:
+    """Chat until end of input, or answer `prompt` once; returns the exit code.
+
+    `model` is a folder or a Hub id of a full model or of an adapter.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    network = AutoModelForCausalLM.from_pretrained(model, dtype="auto")  # an adapter brings its base model along
+    network.eval()
+    streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    messages: list[dict[str, Any]] = []
+    while True:
+        try:
+            said = prompt if prompt is not None else input("> ")
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return 0
+        messages.append({"role": "user", "content": said})
+        inputs = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        ).to(network.device)
+        output = network.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, streamer=streamer)
+        answer = tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        messages.append({"role": "assistant", "content": answer})
+        if prompt is not None:
+            return 0

@@ -1,0 +1,138 @@
+"""What `ift train` shows: the plan before it starts, progress with the time left, and what to type next."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+from rich.console import Console
+from tqdm.auto import tqdm
+from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
+
+from ift.cli.arguments import TrainArguments
+
+SHOWN = ("loss", "nll", "residual_nll", "lookahead_accuracy", "lambda", "eos_nll", "tokens_per_second")
+
+
+class Display(TrainerCallback):
+    """The plan, the progress and the closing lines of one training run, on the main process only."""
+
+    def __init__(self, told: TrainArguments, notes: Iterable[str]) -> None:
+        self.told = told
+        self.notes = list(notes)
+        self.console = Console(soft_wrap=True, highlight=False)
+        self.first: dict[str, float] = {}
+        self.last: dict[str, float] = {}
+        self.bar: Any = None
+        self.trainer: Any = None
+
+    def attach(self, trainer: Any) -> None:
+        """Take the place of transformers' own progress display."""
+        self.trainer = trainer
+        for kind in (PrinterCallback, ProgressCallback):
+            trainer.remove_callback(kind)
+        trainer.add_callback(self)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Show the plan."""
+        if not state.is_world_process_zero:
+            return
+        for name, text in self.plan(args, state):
+            self.console.print(f"[bold]{name:<8}[/bold]", end="")
+            self.console.print(text, markup=False)
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """One step further."""
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """One line for each log entry."""
+        prefix = "eval_" if logs and "eval_nll" in logs else ""
+        if not state.is_world_process_zero or not logs or prefix + "nll" not in logs or self.bar is None:
+            return
+        found = {name: logs[prefix + name] for name in SHOWN if prefix + name in logs}
+        if not prefix:
+            self.first = self.first or found
+            self.last = found
+        values = "  ".join(f"{name} {_short(value)}" for name, value in found.items())
+        self.bar.write(f"{'evaluation' if prefix else 'step'} {state.global_step}/{state.max_steps}  {values}")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def plan(self, args: Any, state: Any) -> list[tuple[str, str]]:
+        """What will happen, as (topic, text)."""
+        model, told = self.trainer.model, self.told
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        total = sum(p.numel() for p in model.parameters())
+        share = "all trained" if trained == total else f"{_count(trained)} trained ({trained / total:.2%})"
+        batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        reports = self.trainer.data_reports
+        rows = [("data", note) for note in self.notes]
+        rows += [("data", f"{name}: {line}") for name, report in reports.items() for line in report.lines()]
+        precision = "bf16 autocast" if args.bf16 else "fp16 autocast" if args.fp16 else "no autocast"
+        rate = f"learning rate {args.learning_rate:g} ({getattr(args.lr_scheduler_type, 'value', '')})"
+        return [
+            ("model", f"{told.model.model_name_or_path}: {_count(total)} parameters, {share}"),
+            *rows,
+            ("device", f"{args.device}, weights {next(model.parameters()).dtype}, {precision}, {args.world_size} "
+             f"process{'es' if args.world_size > 1 else ''}"),
+            ("steps", f"{state.max_steps} of {batch} rows ({args.train_batch_size} per device x "
+             f"{args.gradient_accumulation_steps} accumulated x {args.world_size}), {rate}"),
+            ("method", method_line(args)),
+            ("output", str(args.output_dir)),
+        ]  # fmt: skip
+
+    def finish(self, seconds: float) -> None:
+        """Say where the model lies and what to type next."""
+        if not self.trainer.is_world_process_zero():
+            return
+        folder, base = self.trainer.args.output_dir, self.told.model.model_name_or_path
+        change = f", nll {_short(self.first['nll'])} -> {_short(self.last['nll'])}" if self.last else ""
+        adapter = os.path.exists(os.path.join(folder, "adapter_config.json"))
+        where = f"pretrained={base},peft={folder}" if adapter else f"pretrained={folder}"
+        self.console.print(f"[bold green]done[/bold green] in {timedelta(seconds=round(seconds))}{change}")
+        for name, text in (
+            ("model", f"{folder}{f' (an adapter on {base})' if adapter else ''}"),
+            ("metrics", os.path.join(folder, "metrics.jsonl")),
+            ("chat", f"ift chat {shlex.quote(folder)}"),
+            ("evaluate", f"pip install 'lm-eval[hf]' && lm_eval run --model hf --model_args {where} --tasks gsm8k "
+             "--apply_chat_template"),
+            ("push", f"hf upload USER/{os.path.basename(os.path.normpath(folder))} {shlex.quote(folder)}"),
+        ):  # fmt: skip
+            self.console.print(f"  {name:<9}", end="")
+            self.console.print(text, markup=False)
+
+
+def method_line(args: Any) -> str:
+    """The method's settings in a line."""
+    if args.residual_lambda == 0:
+        mixed = "lambda 0 (no look-ahead)"
+    else:
+        mixed = f"lambda {args.residual_lambda:g}, {args.lookahead} look-ahead"
+    if args.residual_warmup_ratio:
+        mixed += f", warmed up from {args.residual_lambda_start or 0:g} over {args.residual_warmup_ratio:.0%}"
+    if args.residual_noise_std:
+        mixed += f", noise {args.residual_noise_std:g}"
+    gamma = "" if args.propagation == "none" else f", gamma {args.propagation_gamma:g}"
+    return f"{mixed}; propagation {args.propagation}{gamma}; mean per {args.loss_reduction}"
+
+
+def _count(number: int) -> str:
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return str(number)
+
+
+def _short(value: float) -> str:
+    return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"

@@ -1,0 +1,82 @@
+"""`ift train`: from a model and a file of good answers to an aligned model."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any
+
+from ift.cli.arguments import TrainArguments, UsageError, parse
+from ift.cli.launch import check_world_size, is_launched, launch
+from ift.data import DataError
+
+
+def main(arguments: list[str]) -> int:
+    """Run `ift train`; returns the exit code (0 done, 1 refused, 2 usage)."""
+    from ift.cli.help import print_help
+
+    if not arguments or "--help" in arguments or "-h" in arguments or "--help-all" in arguments:
+        print_help(everything="--help-all" in arguments)
+        return 0
+    try:
+        told = parse(arguments)
+        if told.launch and not is_launched():
+            return launch(told.launch, told.words, use_cpu=told.config.use_cpu)
+        check_world_size()
+        run_training(told)
+    except UsageError as error:
+        print(f"ift train: {error}", file=sys.stderr)
+        return 2
+    except (DataError, ValueError, OSError) as error:
+        if os.environ.get("IFT_DEBUG"):
+            raise
+        print(f"ift train: {error}\n(IFT_DEBUG=1 shows where this was raised.)", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run_training(told: TrainArguments, closing: bool = True) -> Any:
+    """Load, show the plan, train, save and, if `closing`, say what to do next. Returns the IFTTrainer.
+
+    Raises:
+        DataError: rows that cannot be read or trained.
+        ValueError: a model or an option that IFT refuses.
+        OSError: a model or file that cannot be found.
+    """
+    from trl import get_peft_config, get_quantization_config
+
+    from ift.cli.display import Display
+    from ift.data import load_train_and_eval
+    from ift.trainer import IFTTrainer
+
+    began = time.perf_counter()
+    config = told.config
+    config.model_init_kwargs = {
+        "revision": told.model.model_revision,
+        "attn_implementation": told.model.attn_implementation,
+        "dtype": told.model.dtype,
+        **(config.model_init_kwargs or {}),
+    }
+    data = load_train_and_eval(told.script, told.mixture, config, columns=told.columns)
+    display = Display(told, data.notes)
+    trainer = IFTTrainer(
+        model=told.model.model_name_or_path,
+        args=config,
+        train_dataset=data.train,
+        eval_dataset=data.eval,
+        quantization_config=get_quantization_config(told.model),
+        peft_config=get_peft_config(told.model),
+    )
+    display.attach(trainer)
+    trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
+    trainer.save_model(config.output_dir)
+    name = told.script.dataset_name
+    trainer.create_model_card(dataset_name=None if name is None or os.path.exists(name) else name)
+    if config.push_to_hub:
+        trainer.push_to_hub(dataset_name=name)
+    if closing:
+        display.finish(time.perf_counter() - began)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        trainer.end()
+    return trainer
