@@ -94,8 +94,9 @@ class IFTConfig(SFTConfig):
         self.assistant_only_loss = (
             False  # always so: our own masks need no generation markers in the template
         )
-        if self.bf16 is None and not self.fp16 and not torch.accelerator.is_available():
-            self.bf16 = False  # trl would raise on a CPU
+        if not torch.accelerator.is_available():
+            self.use_cpu = True  # trl would raise
+            self.bf16 = False if self.bf16 is None else self.bf16
 
     def _check_ranges(self) -> None:
         within = {

@@ -170,7 +170,7 @@ def look_ahead_uniforms(input_ids: Tensor, layout: RowLayout, seed: int, step: i
     content = _scramble(input_ids * 0x9E3779B1 + layout.positions) * layout.attended
     row = layout.per_document(content)
     bits = _scramble(_scramble(row + 1_000_003 * seed) + _scramble(layout.positions + (step << 32)))
-    return ((bits >> 40) & 0xFFFFFF).float().add(0.5).div(1 << 24)
+    return ((bits >> 41) & 0x7FFFFF).float().add(0.5).div(1 << 23)  # exact: 24 bits, never 0 or 1
 
 
 def _scramble(x: Tensor) -> Tensor:

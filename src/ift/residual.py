@@ -69,16 +69,19 @@ def enable_residual(model: nn.Module) -> None:
     Raises:
         ValueError: the architecture cannot work with a mixed input; the message names it and says why.
     """
+    check_architecture(model)  # at each call: an adapter may have been put around it since
     inner = unwrapped(model)
     if getattr(inner, "_ift_enabled", False):
         return
-    check_architecture(model)
     original = inner.forward
+    unbound = getattr(original, "__func__", None)  # a copy of the model must not run the forward of this one
 
     # keep the signature: generate() and Trainer read it
     @functools.wraps(type(inner).forward)
     def forward(self: Any, *args: Any, ift_step: Step | None = None, **kwargs: Any) -> Any:
-        return original(*args, **kwargs) if ift_step is None else _two_passes(self, ift_step, **kwargs)
+        if ift_step is not None:
+            return _two_passes(self, ift_step, **kwargs)
+        return original(*args, **kwargs) if unbound is None else unbound(self, *args, **kwargs)
 
     inner.forward = types.MethodType(forward, inner)
     inner._ift_enabled = True

@@ -51,7 +51,10 @@ class IFTTrainer(SFTTrainer):
     loss_is_scaled_for_ga = True
 
     def __init__(self, model: Any, args: IFTConfig | None = None, **kwargs: Any) -> None:
-        """Same arguments as `trl.SFTTrainer`; `args` is an `IFTConfig`."""
+        """Same arguments as `trl.SFTTrainer`; `args` is an `IFTConfig`.
+
+        `data_reports` (name -> DataReport) names the data sets ("train", "eval", ...) that `ift.data` prepared already.
+        """
         if args is None:
             name = model if isinstance(model, str) else get_config_model_id(model.config)
             args = IFTConfig(output_dir=f"{str(name).rstrip('/').split('/')[-1]}-IFT")
@@ -67,7 +70,7 @@ class IFTTrainer(SFTTrainer):
         eval_sets = kwargs.get("eval_dataset")
         if isinstance(eval_sets, dict) and args.metric_for_best_model == "eval_nll":
             args.metric_for_best_model = f"eval_{next(iter(eval_sets))}_nll"
-        self.data_reports: dict[str, Any] = {}
+        self.data_reports: dict[str, Any] = dict(kwargs.pop("data_reports", None) or {})
         super().__init__(model, args, **kwargs)
         if self._is_vlm or self._is_vision_dataset:
             raise ValueError(
@@ -97,18 +100,13 @@ class IFTTrainer(SFTTrainer):
         dataset_name: str,
     ) -> Dataset | IterableDataset:
         """Our formats and masks first; trl then cuts, packs and shuffles."""
+        if dataset_name in self.data_reports:
+            return super()._prepare_dataset(dataset, processing_class, args, packing, None, dataset_name)
         if formatting_func is not None:
             dataset = dataset.map(
                 lambda row: {"text": formatting_func(row)}, remove_columns=dataset.column_names
             )
-        prepared = prepare_dataset(
-            dataset,
-            processing_class,
-            max_length=args.max_length,
-            train_on="all" if args.completion_only_loss is False else "completions",
-            num_proc=args.dataset_num_proc,
-            name=dataset_name,
-        )
+        prepared = prepare_dataset(dataset, processing_class, name=dataset_name, **preparation(args))
         self.data_reports[dataset_name] = prepared.report
         return super()._prepare_dataset(prepared.dataset, processing_class, args, packing, None, dataset_name)
 
@@ -219,6 +217,15 @@ class IFTTrainer(SFTTrainer):
 
     def _send_telemetry(self) -> None:
         """Send nothing: no network call that the user did not ask for."""
+
+
+def preparation(args: IFTConfig) -> dict[str, Any]:
+    """What a config says about the preparation of its data, as options of `prepare_dataset`."""
+    return {
+        "max_length": args.max_length,
+        "train_on": "all" if args.completion_only_loss is False else "completions",
+        "num_proc": args.dataset_num_proc,
+    }
 
 
 def _layout(batch: dict[str, Any]) -> Any:

@@ -27,7 +27,9 @@ class ColumnArguments:
 
     dataset_columns: list[str] = field(
         default_factory=list,
-        metadata={"help": "Columns to rename before the format is detected: question=prompt answer=completion."},
+        metadata={
+            "help": "Columns to rename before the format is detected: question=prompt answer=completion."
+        },
     )
 
 
@@ -91,8 +93,12 @@ def parse(arguments: list[str]) -> TrainArguments:
     if model.model_name_or_path is None:
         raise UsageError("no model: give --model_name_or_path, a Hub id or a local folder.")
     if script.dataset_name is None and not mixture.datasets:
-        raise UsageError("no data: give --dataset_name (a Hub id, a folder or a file), or `datasets:` in the YAML file.")
-    return TrainArguments(script, config, model, mixture, parse_columns(columns.dataset_columns), launch, words)
+        raise UsageError(
+            "no data: give --dataset_name (a Hub id, a folder or a file), or `datasets:` in the YAML file."
+        )
+    return TrainArguments(
+        script, config, model, mixture, parse_columns(columns.dataset_columns), launch, words
+    )
 
 
 def key_lines(path: Path) -> dict[str, int]:
@@ -109,7 +115,9 @@ def key_lines(path: Path) -> dict[str, int]:
     for key, _ in node.value:
         line = key.start_mark.line + 1
         if key.value in lines:
-            raise UsageError(f"{path}, line {line}: {key.value} was already set on line {lines[key.value]}; keep one.")
+            raise UsageError(
+                f"{path}, line {line}: {key.value} was already set on line {lines[key.value]}; keep one."
+            )
         lines[key.value] = line
     return lines
 
@@ -133,7 +141,8 @@ def _launch_flags(
 
     known = {name: action for action in launch_command_parser()._actions for name in action.option_strings}
     known["--accelerate_config"] = argparse.Action(["--accelerate_config"], "accelerate_config")
-    kept, values = [], 0  # words that may still belong to the flag before
+    kept: list[str] = []
+    values = 0  # words that may still belong to the flag before
     for word in words:
         if word.startswith("--") and word in known:
             values = 0 if known[word].nargs == 0 else 1
@@ -158,7 +167,9 @@ def _unknown(word: str, options: list[str], lines: dict[str, int] | None, file: 
         return f"{word!r} does not belong to any flag."
     else:
         where, dashes = f"unknown flag {word}", "--"
-    return where + (f"; did you mean {dashes}{near[0]}?" if near else "; `ift train --help-all` lists them all.")
+    return where + (
+        f"; did you mean {dashes}{near[0]}?" if near else "; `ift train --help-all` lists them all."
+    )
 
 
 def _split_equals(arguments: list[str]) -> list[str]:
@@ -178,4 +189,3 @@ def _value_of(arguments: list[str], flag: str) -> str | None:
     if position == len(arguments):
         raise UsageError(f"{flag} needs a value.")
     return arguments[position]
-

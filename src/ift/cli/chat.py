@@ -13,7 +13,9 @@ def main(model: str, prompt: str | None, max_new_tokens: int) -> int:
     from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
-    network = AutoModelForCausalLM.from_pretrained(model, dtype="auto")  # an adapter brings its base model along
+    network = AutoModelForCausalLM.from_pretrained(
+        model, dtype="auto"
+    )  # an adapter brings its base model along
     network.eval()
     streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     messages: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""`ift demo`: score the embedded base, train it with SFT and with IFT on the same rows, score both, show what came out."""
+"""`ift demo`: the embedded base, SFT and IFT on the same rows, all scored on held-out problems; see what comes out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from rich.progress import Progress
 from rich.table import Table
 
 TRAIN_ROWS, TEST_ROWS = 2400, 400
-SETTINGS = ["--num_train_epochs=2", "--per_device_train_batch_size=16", "--learning_rate=1e-3", "--max_length=256"]
+SETTINGS = [
+    "--num_train_epochs=2",
+    "--per_device_train_batch_size=16",
+    "--learning_rate=1e-3",
+    "--max_length=256",
+]
 SETTINGS += ["--lr_scheduler_type=cosine", "--warmup_steps=0.1", "--logging_steps=10", "--save_strategy=no"]
 SETTINGS += ["--gradient_checkpointing=false", "--loss_reduction=sequence"]
 METHODS = {"sft": ["--residual_lambda=0", "--propagation=none"], "ift": []}  # IFT: the paper's defaults
@@ -27,11 +32,16 @@ def main(output_dir: str, seed: int, train_rows: int | None, test_rows: int | No
 
     out, console = Path(output_dir), Console(highlight=False)
     out.mkdir(parents=True, exist_ok=True)
-    train, test = problems("train", train_rows or TRAIN_ROWS, seed), problems("test", test_rows or TEST_ROWS, 0)
+    train, test = (
+        problems("train", train_rows or TRAIN_ROWS, seed),
+        problems("test", test_rows or TEST_ROWS, 0),
+    )
     rows = out / "train.jsonl"
     rows.write_text("".join(json.dumps(problem.row) + "\n" for problem in train))
     base = str(tiny_base_path())
-    console.print(f"A tiny base model, {len(train)} word problems with solutions, {len(test)} held out; seed {seed}.")
+    console.print(
+        f"A tiny base model, {len(train)} word problems with solutions, {len(test)} held out; seed {seed}."
+    )
 
     results = {"base": _scored(base, test, "base")}
     for method, flags in METHODS.items():
@@ -49,7 +59,9 @@ def main(output_dir: str, seed: int, train_rows: int | None, test_rows: int | No
     _samples(console, results, test)
     curves(out, [*METHODS])
     _write_record(out, results, seed, len(train), (difference, low, high))
-    console.print(f"\nmodels, record.json and curves.png lie in {out}; next: ift chat {out / 'ift'}", markup=False)
+    console.print(
+        f"\nmodels, record.json and curves.png lie in {out}; next: ift chat {out / 'ift'}", markup=False
+    )
     return 0
 
 
@@ -114,7 +126,9 @@ def _scored(folder: str, problems: list[Any], name: str) -> dict[str, Any]:
 
 
 def _table(console: Console, results: dict[str, dict[str, Any]]) -> None:
-    table = Table("", "exact match", "95 % interval", "ends by itself", "answer tokens", "seconds", "trained tokens")
+    table = Table(
+        "", "exact match", "95 % interval", "ends by itself", "answer tokens", "seconds", "trained tokens"
+    )
     for name, found in results.items():
         low, high = found["interval"]
         table.add_row(
@@ -140,14 +154,20 @@ def _samples(console: Console, results: dict[str, dict[str, Any]], problems: lis
 
 
 def _write_record(
-    out: Path, results: dict[str, dict[str, Any]], seed: int, rows: int, difference: tuple[float, float, float]
+    out: Path,
+    results: dict[str, dict[str, Any]],
+    seed: int,
+    rows: int,
+    difference: tuple[float, float, float],
 ) -> None:
     record = {
         "command": " ".join(["ift", *sys.argv[1:]]),
         "seed": seed,
         "train_rows": rows,
         "ift_minus_sft": dict(zip(("mean", "low", "high"), difference, strict=True)),
-        "versions": {name: version(name) for name in ("intuitive-fine-tuning", "torch", "transformers", "trl")},
+        "versions": {
+            name: version(name) for name in ("intuitive-fine-tuning", "torch", "transformers", "trl")
+        },
         "results": {
             name: {key: value for key, value in found.items() if key not in ("answers", "right")}
             for name, found in results.items()

@@ -62,7 +62,9 @@ class Display(TrainerCallback):
             self.first = self.first or found
             self.last = found
         values = "  ".join(f"{name} {_short(value)}" for name, value in found.items())
-        self.bar.write(f"{'evaluation' if prefix else 'step'} {state.global_step}/{state.max_steps}  {values}")
+        self.bar.write(
+            f"{'evaluation' if prefix else 'step'} {state.global_step}/{state.max_steps}  {values}"
+        )
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close the bar."""

@@ -6,7 +6,16 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-PACKAGES = ("intuitive-fine-tuning", "torch", "transformers", "trl", "accelerate", "datasets", "peft", "tokenizers")
+PACKAGES = (
+    "intuitive-fine-tuning",
+    "torch",
+    "transformers",
+    "trl",
+    "accelerate",
+    "datasets",
+    "peft",
+    "tokenizers",
+)
 OPTIONAL = ("bitsandbytes", "deepspeed", "flash-attn", "triton", "kernels")
 
 
@@ -26,7 +35,9 @@ def main() -> int:
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             found = torch.cuda.get_device_properties(index)
-            print(f"cuda {index}: {found.name}, {found.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}")
+            print(
+                f"cuda {index}: {found.name}, {found.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
+            )
     else:
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "none"
         print(f"accelerator: {accelerator}")

@@ -46,7 +46,9 @@ def print_help(everything: bool) -> None:
         "flags\n(--num_processes 2, --accelerate_config fsdp2). `ift train --help-all` prints them all.\n",
         markup=False,
     )
-    known = {f.name: f for kind in (IFTConfig, ModelConfig, ScriptArguments, ColumnArguments) for f in fields(kind)}
+    known = {
+        f.name: f for kind in (IFTConfig, ModelConfig, ScriptArguments, ColumnArguments) for f in fields(kind)
+    }
     for title, names in (("The method", METHOD), ("Most used", COMMON)):
         table = Table(title=title, title_justify="left", box=None, show_header=False, padding=(0, 1))
         for name in names:

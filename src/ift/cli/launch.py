@@ -30,7 +30,9 @@ def check_world_size() -> None:
     """Raise UsageError where fewer or more processes run than were asked for."""
     wanted, running = int(os.environ.get(WANTED, 0)), int(os.environ.get("WORLD_SIZE", 1))
     if wanted and wanted != running:
-        raise UsageError(f"{wanted} processes were asked for and {running} run. Launch with torchrun instead.")
+        raise UsageError(
+            f"{wanted} processes were asked for and {running} run. Launch with torchrun instead."
+        )
 
 
 def launch(launch_flags: list[str], training_flags: list[str], *, use_cpu: bool) -> int:
@@ -80,7 +82,7 @@ def _processes(flags: list[str]) -> int | None:
 
 
 def _torchrun_flags(flags: list[str]) -> list[str]:
-    """torchrun's words for accelerate's flags; those without a meaning on a CPU are refused."""
+    """Words of torchrun for accelerate's flags; those without a meaning on a CPU are refused."""
     found: list[str] = []
     words = iter(flags)
     for word in words:

@@ -47,8 +47,8 @@ def run_training(told: TrainArguments, closing: bool = True) -> Any:
     from trl import get_peft_config, get_quantization_config
 
     from ift.cli.display import Display
-    from ift.data import load_train_and_eval
-    from ift.trainer import IFTTrainer
+    from ift.data import load_train_and_eval, prepare_mixture
+    from ift.trainer import IFTTrainer, preparation
 
     began = time.perf_counter()
     config = told.config
@@ -59,14 +59,23 @@ def run_training(told: TrainArguments, closing: bool = True) -> Any:
         **(config.model_init_kwargs or {}),
     }
     data = load_train_and_eval(told.script, told.mixture, config, columns=told.columns)
+    tokenizer, reports = _tokenizer(told), {}
+    sets: dict[str, Any] = {"train": data.train, "eval": data.evaluation}
+    for name, parts in sets.items():
+        sets[name] = parts[0].rows if parts else None
+        if parts and len(parts) > 1:
+            prepared = prepare_mixture(parts, tokenizer, name=name, **preparation(config))
+            sets[name], reports[name] = prepared.dataset, prepared.report
     display = Display(told, data.notes)
     trainer = IFTTrainer(
         model=told.model.model_name_or_path,
         args=config,
-        train_dataset=data.train,
-        eval_dataset=data.eval,
+        train_dataset=sets["train"],
+        eval_dataset=sets["eval"],
+        processing_class=tokenizer,
         quantization_config=get_quantization_config(told.model),
         peft_config=get_peft_config(told.model),
+        data_reports=reports,
     )
     display.attach(trainer)
     trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
@@ -80,3 +89,25 @@ def run_training(told: TrainArguments, closing: bool = True) -> Any:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         trainer.end()
     return trainer
+
+
+def _tokenizer(told: TrainArguments) -> Any:
+    """The model's tokenizer, with the template and the end token that the run asks for."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(
+        told.model.model_name_or_path,
+        revision=told.model.model_revision,
+        trust_remote_code=told.config.trust_remote_code,
+    )
+    template = told.config.chat_template_path
+    if template and os.path.isfile(template):
+        with open(template, encoding="utf-8") as file:
+            tokenizer.chat_template = file.read()
+    elif template and len(told.mixture.datasets) > 1:
+        raise UsageError(
+            "chat_template_path must be a Jinja file with a mixture: the parts are prepared before the model."
+        )
+    if told.config.eos_token:
+        tokenizer.eos_token = told.config.eos_token
+    return tokenizer

@@ -1,0 +1,219 @@
+"""Which format a data set has: found from its columns and first rows, named, and explained to the user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ift.data import conversion
+from ift.data.errors import DataError
+from ift.data.turns import Row
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
+
+    AnyDataset = TypeVar("AnyDataset", Dataset, IterableDataset)
+
+ACCEPTED = (
+    "chosen [+ prompt] (preference: the chosen side)",
+    "messages (turns with role and content)",
+    "conversations (ShareGPT: turns with from and value)",
+    "prompt + completion (text, or turns)",
+    "instruction + output [+ input] (Alpaca)",
+    "text (every token trained)",
+    "input_ids [+ labels] (tokenised already)",
+)
+
+# Columns people have, and the renaming that makes them one of ours: (have all of these, say this)
+HINTS = (
+    (
+        {"question", "answer"},
+        "--dataset_columns question=prompt answer=completion (plain text, no chat template) "
+        "or --dataset_columns question=instruction answer=output (one chat turn)",
+    ),
+    ({"instruction", "context", "response"}, "--dataset_columns context=input response=output"),
+    ({"instruction", "response"}, "--dataset_columns response=output"),
+    ({"prompt", "response"}, "--dataset_columns response=completion"),
+    ({"query", "response"}, "--dataset_columns query=prompt response=completion"),
+    ({"problem", "solution"}, "--dataset_columns problem=prompt solution=completion"),
+    ({"conversation"}, "--dataset_columns conversation=conversations"),
+    ({"content"}, "--dataset_columns content=text"),
+)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A detected format.
+
+    Attributes:
+        name: Short name, as shown before training.
+        explanation: One line: what is read and what is trained.
+        convert: Takes a row and its number (from 1), returns the canonical form, raises `DataError`.
+    """
+
+    name: str
+    explanation: str
+    convert: Callable[[Row, int], Row]
+
+    @property
+    def conversational(self) -> bool:
+        """Whether rows become turns under a chat template."""
+        return not self.name.endswith(("text", "tokenised"))
+
+
+def detect_format(columns: Iterable[str], first_rows: Sequence[Mapping[str, Any]] = ()) -> Format:
+    """Finds the format of a data set.
+
+    Tokenised rows are taken as they are. Otherwise the order is preference, messages, ShareGPT, prompt-completion,
+    Alpaca, text: UltraFeedback-binarized, which has `chosen` and `messages`, is a preference set, and
+    UltraChat, which has `prompt` and `messages`, is conversational.
+
+    Args:
+        columns: Names of the columns.
+        first_rows: Some rows, to tell text from turns in `prompt`, `completion` and `chosen`.
+
+    Returns:
+        The format, with the function that converts a row.
+
+    Raises:
+        DataError: If no format fits; the message lists the columns found and the formats accepted.
+    """
+    found = set(columns)
+    if "input_ids" in found:
+        return Format("tokenised", _tokenised_explanation(found), conversion.from_tokenised)
+    if "chosen" in found:
+        return _preference(found, first_rows)
+    if "messages" in found:
+        return Format(
+            "messages", "conversations in messages; every assistant turn is trained", conversion.from_messages
+        )
+    if "conversations" in found:
+        return Format(
+            "ShareGPT",
+            "conversations in from/value turns; every assistant turn is trained",
+            conversion.from_sharegpt,
+        )
+    if {"prompt", "completion"} <= found:
+        return _prompt_completion(first_rows)
+    if {"instruction", "output"} <= found:
+        return Format(
+            "Alpaca",
+            "one user turn (instruction, blank line, input) and one assistant turn (output), which is trained",
+            conversion.from_alpaca,
+        )
+    if "text" in found:
+        return Format("text", "plain text; EVERY token is trained, there is no prompt", conversion.from_text)
+    raise DataError(_unknown(found))
+
+
+def _tokenised_explanation(found: set[str]) -> str:
+    if "labels" in found:
+        return "token ids with labels, taken as they are"
+    masks = [name for name in ("completion_mask", "assistant_masks") if name in found]
+    if masks:
+        return f"token ids; the tokens in {' and '.join(masks)} are trained"
+    return "token ids without labels; EVERY token is trained"
+
+
+def _preference(found: set[str], first_rows: Sequence[Mapping[str, Any]]) -> Format:
+    text = any(isinstance(row.get("chosen"), str) for row in first_rows)
+    kind = "text" if text and not _has_turns(first_rows, "prompt") else "conversational"
+    beside = " (rejected is not used)" if "rejected" in found else ""
+    return Format(
+        f"preference, {kind}",
+        f"the chosen side is used as the answer to train{beside}",
+        conversion.from_preference,
+    )
+
+
+def _prompt_completion(first_rows: Sequence[Mapping[str, Any]]) -> Format:
+    if _has_turns(first_rows, "prompt") or _has_turns(first_rows, "completion"):
+        return Format(
+            "prompt-completion, conversational",
+            "turns of the prompt and of the completion; the assistant turns of the completion are trained",
+            conversion.from_prompt_completion,
+        )
+    return Format(
+        "prompt-completion, text",
+        "plain text, no chat template; the completion and an end-of-sequence token are trained",
+        conversion.from_prompt_completion,
+    )
+
+
+def _has_turns(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
+    return any(isinstance(row.get(column), list | tuple) for row in rows)
+
+
+def _unknown(found: set[str]) -> str:
+    columns = ", ".join(sorted(found)) or "none"
+    message = f"no known data format: found columns {columns}. Accepted: {'; '.join(ACCEPTED)}."
+    for needed, hint in HINTS:
+        if needed <= found:
+            return f"{message} Fix: {hint}"
+    return f"{message} Fix: rename columns, for example --dataset_columns my_column=text"
+
+
+def parse_columns(pairs: Iterable[str]) -> dict[str, str]:
+    """Reads `--dataset_columns` pairs.
+
+    Args:
+        pairs: Strings `old=new`.
+
+    Returns:
+        Old name to new name.
+
+    Raises:
+        DataError: If a pair is not of that form, or a name stands twice.
+    """
+    mapping: dict[str, str] = {}
+    for pair in pairs:
+        old, equals, new = pair.partition("=")
+        if not (old and equals and new):
+            raise DataError(
+                f"--dataset_columns: found {pair!r}, expected old=new. Fix: write question=prompt"
+            )
+        if old in mapping or new in mapping.values():
+            raise DataError(f"--dataset_columns: {pair!r} names a column a second time. Fix: name each once")
+        mapping[old] = new
+    return mapping
+
+
+def rename_columns(dataset: AnyDataset, mapping: Mapping[str, str]) -> AnyDataset:
+    """Renames columns, so that a data set with names of its own takes a known format.
+
+    Args:
+        dataset: A `datasets.Dataset` or `IterableDataset`.
+        mapping: Old name to new name.
+
+    Returns:
+        The data set with the new names.
+
+    Raises:
+        DataError: If an old name does not exist, or a new name is taken.
+    """
+    columns = column_names(dataset)
+    for old, new in mapping.items():
+        if old not in columns:
+            raise DataError(
+                f'--dataset_columns: found no column "{old}" among {", ".join(columns)}. Fix: name one of these'
+            )
+        if new in columns and new not in mapping:
+            raise DataError(
+                f'--dataset_columns: "{old}" cannot become "{new}", which exists. Fix: rename "{new}" to something else'
+            )
+    return dataset.rename_columns(dict(mapping)) if mapping else dataset
+
+
+def column_names(dataset: Dataset | IterableDataset) -> list[str]:
+    """Names the columns of a data set, of a stream by looking at its first row.
+
+    Args:
+        dataset: A `datasets.Dataset` or `IterableDataset`.
+
+    Returns:
+        The names; empty for an empty stream.
+    """
+    if dataset.column_names is not None:
+        return list(dataset.column_names)
+    return list(next(iter(dataset), {}))

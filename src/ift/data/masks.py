@@ -1,0 +1,170 @@
+"""Token ids and training labels of one row, for any chat template.
+
+A conversation is rendered once and tokenised once; `spans` says which of its characters are trained.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from ift.data.errors import DataError
+from ift.data.spans import common_prefix_length, trained_spans
+from ift.data.templates import end_of_turn_ids, renderer, turn_endings
+from ift.data.turns import Row
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TrainOn = Literal["completions", "all"]
+Offsets = list[tuple[int, int]]
+UNTRAINED = -100
+
+
+@dataclass(frozen=True)
+class TokenisedRow:
+    """One row as the trainer takes it, and what is worth counting about it.
+
+    Attributes:
+        input_ids: Token ids of the whole row.
+        labels: The same ids where a token is trained, -100 elsewhere.
+        ends: Whether the last token trained is one that ends a turn or a text.
+        merged: Number of trained spans before which the ids are not those of the prompt alone: a token lies across
+            the border, or the tokenizer cuts the end of the prompt differently once something follows.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    ends: bool
+    merged: int = 0
+
+
+class RowTokenizer:
+    """Tokenises canonical rows and labels what is trained."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, train_on: TrainOn = "completions"):
+        """Looks at the tokenizer once, for all rows.
+
+        Args:
+            tokenizer: Tokenizer; it needs a chat template only if conversations come.
+            train_on: "completions" trains completions and assistant turns, "all" every token.
+        """
+        if train_on not in ("completions", "all"):
+            raise ValueError(f'train_on is {train_on!r}, expected "completions" or "all"')
+        self.tokenizer = tokenizer
+        self.train_on = train_on
+        self._added = set(tokenizer.get_added_vocab().values())
+        self._endings: tuple[str, ...] | None = None
+        self._ending_ids: set[int] | None = None
+
+    def __call__(self, row: Row, number: int) -> TokenisedRow:
+        """Tokenises one row.
+
+        Args:
+            row: Row in canonical form.
+            number: Its number, counting from 1, for the message of an error.
+
+        Returns:
+            Ids and labels.
+
+        Raises:
+            DataError: If the template refuses the row, or where training begins or ends cannot be verified.
+        """
+        if "messages" in row:
+            return self._conversation(row, number)
+        if "input_ids" in row:
+            ids, labels = row["input_ids"], row["labels"]
+            if self._ending_ids is None:
+                self._ending_ids = end_of_turn_ids(self.tokenizer)
+            last = next((label for label in reversed(labels) if label != UNTRAINED), None)
+            return TokenisedRow(ids, labels, last in self._ending_ids)
+        return self._text(row)
+
+    def _text(self, row: Row) -> TokenisedRow:
+        eos = str(self.tokenizer.eos_token or "")
+        prompt, answer = row.get("prompt", ""), row["text"] if "text" in row else row["completion"]
+        ids = self._plain_ids(prompt + answer + ("" if eos and answer.endswith(eos) else eos))
+        ends = ids[-1:] == [self.tokenizer.eos_token_id]
+        if "text" in row or self.train_on == "all":
+            return TokenisedRow(ids, list(ids), ends)
+        before = self._plain_ids(prompt)
+        if before[-1:] == [self.tokenizer.eos_token_id] and not (eos and prompt.endswith(eos)):
+            before = before[:-1]  # a tokenizer that ends every text by itself
+        start = common_prefix_length(before, ids)
+        labels = [UNTRAINED] * start + ids[start:]
+        return TokenisedRow(ids, labels, ends and start < len(ids), int(start < len(before)))
+
+    def _plain_ids(self, text: str) -> list[int]:
+        ids = list(self.tokenizer(text)["input_ids"])
+        bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        if bos is not None and ids[:2] == [bos, bos]:  # the text brought its own
+            ids = ids[1:]
+        if eos is not None and bos != eos and ids[-2:] == [eos, eos]:  # the tokenizer adds one by itself
+            ids = ids[:-1]
+        return ids
+
+    def _conversation(self, row: Row, number: int) -> TokenisedRow:
+        if not self.tokenizer.chat_template:
+            raise DataError(
+                "the data holds conversations and the tokenizer has no chat template. "
+                "Fix: call ensure_chat_template(tokenizer), or give a template with --chat_template_path"
+            )
+        if self._endings is None:
+            self._endings = turn_endings(self.tokenizer)
+        render, messages = renderer(self.tokenizer, row, number), row["messages"]
+        full = render(messages)
+        ids, offsets = self._tokenise(full)
+        bos = self.tokenizer.bos_token_id
+        if bos is not None and bos != self.tokenizer.eos_token_id and ids[:2] == [bos, bos]:
+            raise DataError(
+                f"row {number}: the rendered conversation begins with the beginning-of-sequence token twice. "
+                "Fix: the chat template or the first turn writes it a second time; remove it there"
+            )
+        if self.train_on == "all":
+            return TokenisedRow(ids, list(ids), full.rstrip().endswith(self._endings))
+        spans = trained_spans(render, messages, full, self._endings, number)
+        labels, merged = [UNTRAINED] * len(ids), 0
+        for start, end in spans:
+            first, whole = self._start_token(start, full, ids, offsets)
+            last = self._end_token(end, full, ids, offsets)
+            labels[first:last] = ids[first:last]
+            merged += not whole
+        ends = bool(spans) and full[: spans[-1][1]].endswith(self._endings) and bool(self._endings)
+        return TokenisedRow(ids, labels, ends, merged)
+
+    def _tokenise(self, full: str) -> tuple[list[int], Offsets | None]:
+        if not getattr(self.tokenizer, "is_fast", False):
+            return self._ids(full), None
+        encoded = self.tokenizer(full, add_special_tokens=False, return_offsets_mapping=True)
+        return list(encoded["input_ids"]), list(encoded["offset_mapping"])
+
+    def _start_token(
+        self, start: int, full: str, ids: list[int], offsets: Offsets | None
+    ) -> tuple[int, bool]:
+        """Index of a span's first token, and whether the ids before it are those of the prompt.
+
+        They are not where a token lies across the border, or where the tokenizer cuts the end of the prompt
+        differently once something follows. Then the span begins where the ids part, as in trl.
+        """
+        if offsets is not None:
+            first = bisect_left(offsets, start, key=lambda offset: offset[0])
+            # Text behind an added token is tokenised by itself, so the check need not go back further than one
+            anchor = next((index for index in range(first - 1, 0, -1) if ids[index] in self._added), 0)
+            begin = offsets[anchor][0] if anchor else 0
+            if first == 0 or self._ids(full[begin:start]) == ids[anchor:first]:
+                return first, True
+        prompt = self._ids(full[:start])
+        first = common_prefix_length(prompt, ids)
+        return first, first == len(prompt)
+
+    def _end_token(self, end: int, full: str, ids: list[int], offsets: Offsets | None) -> int:
+        """Index behind a span's last token, which is kept whole if it goes on behind the span."""
+        if offsets is not None:
+            return bisect_left(offsets, end, key=lambda offset: offset[0])
+        upto = self._ids(full[:end])
+        last = common_prefix_length(upto, ids)
+        return last if last == len(upto) else last + 1
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -1,0 +1,145 @@
+"""What became of the rows: counted while they are prepared, and said before training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """Counts of one prepared data set, or of a mixture of several.
+
+    A token counts as trained if it has a label and something before it to predict it from (the first token of a row
+    never counts). Tokens and lengths are those after cutting, unless said otherwise. For a stream only `name`,
+    `format`, `explanation` and `max_length` are known.
+
+    Attributes:
+        name: "train", "eval" or the like.
+        format: Name of the detected format.
+        explanation: What is read and trained, in one line.
+        streaming: Whether the rows are prepared as they come, uncounted.
+        max_length: Rows are cut to this many tokens; None if they are not cut.
+        rows_read: Rows that came.
+        rows_kept: Rows that are trained.
+        dropped: Reason to the numbers of the rows dropped, counting from 1.
+        rows_cut: Kept rows that lost tokens to `max_length`.
+        total_tokens: Tokens of the kept rows.
+        trained_tokens: Trained tokens among them.
+        trained_tokens_lost: Trained tokens that cutting took away, in dropped rows too.
+        rows_without_end: Kept rows whose last trained token does not end a turn or a text.
+        merged_boundaries: Trained spans before which the ids are not those of the prompt alone.
+        lengths: Tokens per row before cutting: median, 95th percentile, largest.
+        parts: Reports of the parts of a mixture.
+        default_template: Whether the tokenizer had no chat template and got the default one.
+    """
+
+    name: str
+    format: str
+    explanation: str
+    streaming: bool = False
+    max_length: int | None = None
+    rows_read: int = 0
+    rows_kept: int = 0
+    dropped: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    rows_cut: int = 0
+    total_tokens: int = 0
+    trained_tokens: int = 0
+    trained_tokens_lost: int = 0
+    rows_without_end: int = 0
+    merged_boundaries: int = 0
+    lengths: tuple[int, int, int] = (0, 0, 0)
+    parts: tuple[DataReport, ...] = ()
+    default_template: bool = False
+
+    @property
+    def rows_dropped(self) -> int:
+        """Number of rows dropped, for any reason."""
+        return sum(len(rows) for rows in self.dropped.values())
+
+    @property
+    def share_cut(self) -> float:
+        """Share of the rows read that `max_length` cut or emptied, from 0 to 1."""
+        emptied = sum(len(rows) for reason, rows in self.dropped.items() if "cutting" in reason)
+        return (self.rows_cut + emptied) / self.rows_read if self.rows_read else 0.0
+
+    @property
+    def share_trained_lost(self) -> float:
+        """Share of the trained tokens that cutting took away, from 0 to 1."""
+        before = self.trained_tokens + self.trained_tokens_lost
+        return self.trained_tokens_lost / before if before else 0.0
+
+    def lines(self) -> list[str]:
+        """Says it all for a person.
+
+        Returns:
+            Lines of text, without line ends.
+        """
+        lines = [f"{self.name}: {self.format}: {self.explanation}"]
+        if self.default_template:
+            lines.append("  the tokenizer has no chat template: the default one (User:, Assistant:) is set and saved")
+        if self.streaming:
+            return [
+                *lines,
+                "  a stream: rows are checked as they come; rows with nothing to learn are left out and logged",
+            ]
+        lines.append(f"  kept {self.rows_kept:,} of {self.rows_read:,} rows")
+        for reason, rows in self.dropped.items():
+            lines.append(f"  dropped {len(rows):,}: {reason} ({_numbers(rows)})")
+        lines.append(f"  {self.trained_tokens:,} trained tokens of {self.total_tokens:,}")
+        median, high, largest = self.lengths
+        lines.append(f"  tokens per row: median {median:,}, 95 % up to {high:,}, longest {largest:,}")
+        if self.rows_cut or self.trained_tokens_lost:
+            lines.append(
+                f"  cut to {self.max_length:,} tokens: {self.rows_cut:,} rows ({self.share_cut:.1%} with those "
+                f"dropped), {self.share_trained_lost:.1%} of the trained tokens lost"
+            )
+        if self.rows_without_end:
+            lines.append(f"  {self.rows_without_end:,} rows do not train a token that ends the answer")
+        if self.merged_boundaries:
+            lines.append(
+                f"  {self.merged_boundaries:,} answers begin in a token that also holds the end of the prompt"
+            )
+        for part in self.parts:
+            lines.extend(f"  {line}" for line in part.lines())
+        return lines
+
+
+def mixture_report(name: str, parts: Sequence[DataReport]) -> DataReport:
+    """Adds up the reports of a mixture.
+
+    Args:
+        name: Name of the whole.
+        parts: Reports of its parts; row numbers of dropped rows stay in these.
+
+    Returns:
+        The report of the whole. Its median and 95th percentile are the largest among the parts.
+    """
+    formats = " + ".join(dict.fromkeys(part.format for part in parts))
+    return DataReport(
+        name=name,
+        format=f"mixture of {len(parts)}",
+        explanation=formats,
+        streaming=any(part.streaming for part in parts),
+        max_length=parts[0].max_length,
+        rows_read=sum(part.rows_read for part in parts),
+        rows_kept=sum(part.rows_kept for part in parts),
+        dropped={f"{part.name}: {reason}": rows for part in parts for reason, rows in part.dropped.items()},
+        rows_cut=sum(part.rows_cut for part in parts),
+        total_tokens=sum(part.total_tokens for part in parts),
+        trained_tokens=sum(part.trained_tokens for part in parts),
+        trained_tokens_lost=sum(part.trained_tokens_lost for part in parts),
+        rows_without_end=sum(part.rows_without_end for part in parts),
+        merged_boundaries=sum(part.merged_boundaries for part in parts),
+        lengths=(
+            max(part.lengths[0] for part in parts),
+            max(part.lengths[1] for part in parts),
+            max(part.lengths[2] for part in parts),
+        ),
+        parts=tuple(parts),
+    )
+
+
+def _numbers(rows: Sequence[int]) -> str:
+    shown = ", ".join(str(row) for row in rows[:8])
+    return f"row{'s' if len(rows) > 1 else ''} {shown}{', ...' if len(rows) > 8 else ''}"

@@ -1,0 +1,141 @@
+"""Where the trained turns of a rendered conversation begin and end.
+
+Found by rendering the conversation's beginnings and comparing them with the whole, never from marks in the template;
+what does not check is refused. Legend: `full` is the rendered conversation, a span is a half-open range of its
+characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ift.data.errors import DataError
+from ift.data.templates import Render, TemplateRefusal
+from ift.data.turns import Message
+
+
+def trained_spans(
+    render: Render, messages: Sequence[Message], full: str, endings: tuple[str, ...], number: int
+) -> list[tuple[int, int]]:
+    """Finds the characters of every trained assistant turn.
+
+    A span begins where the prompt of that turn ends, that is where `render(messages before it, prompt=True)` ends,
+    and stops behind the token that ends the turn.
+
+    Args:
+        render: Renders messages, with or without the generation prompt.
+        messages: The conversation.
+        full: The conversation rendered.
+        endings: What may end a turn, as `turn_endings` gives it.
+        number: Row number, counting from 1, for the message of an error.
+
+    Returns:
+        Spans in order, one for each turn with a true `train`.
+
+    Raises:
+        DataError: If the template writes an earlier turn differently once later ones are there, so that the turn
+            would be trained behind a context other than the one it is generated from.
+    """
+    spans: list[tuple[int, int]] = []
+    for index, message in enumerate(messages):
+        if not message["train"]:
+            continue
+        start = _turn_start(render, messages, index, full, number)
+        bound, exact = _turn_bound(render, messages, index, full, number)
+        if bound < start or (spans and start < spans[-1][1]):
+            raise _unverified(number, index, "its turn does not stand behind the one before it")
+        found = [
+            place + len(ending) for ending in endings if (place := full.rfind(ending, start, bound)) >= 0
+        ]
+        if found:
+            end = max(found)
+        elif exact:
+            end = start + len(full[start:bound].rstrip())
+        else:
+            raise _unverified(
+                number, index, f"none of {', '.join(endings) or 'no known tokens'} ends the turn"
+            )
+        spans.append((start, end))
+    return spans
+
+
+def _turn_start(render: Render, messages: Sequence[Message], index: int, full: str, number: int) -> int:
+    try:
+        prompt = render(messages[:index], prompt=True)
+    except TemplateRefusal:
+        if index:
+            raise
+        return _content_start(
+            render, messages, 0, full, number
+        )  # a template that cannot render no turns at all
+    if full.startswith(prompt):
+        return len(prompt)
+    # The template's generation prompt may differ from how it writes a finished turn (an empty think block). That is
+    # fine as long as everything before the generation prompt is the same.
+    shared = common_prefix_length(prompt, full)
+    before = common_prefix_length(prompt, render(messages[:index])) if index else 0
+    if shared < before or before == len(prompt):
+        raise _rewritten(number, index, prompt, full, shared)
+    return min(shared, _content_start(render, messages, index, full, number))
+
+
+def _turn_bound(
+    render: Render, messages: Sequence[Message], index: int, full: str, number: int
+) -> tuple[int, bool]:
+    """A place behind the turn and before what the next one says; and whether it is exactly the turn's end."""
+    if index == len(messages) - 1:
+        return len(full), True
+    try:
+        upto = render(messages[: index + 1])
+    except TemplateRefusal:
+        upto = None
+    if upto is not None and full.startswith(upto):
+        return len(upto), True
+    return _content_start(render, messages, index + 1, full, number), False
+
+
+def _content_start(render: Render, messages: Sequence[Message], index: int, full: str, number: int) -> int:
+    """Where a turn's content begins in `full`: two other contents put in its place differ from there on."""
+    replaced = []
+    for content in ("A", "B"):
+        turn = {**messages[index], "content": content}
+        replaced.append(render([*messages[:index], turn, *messages[index + 1 :]]))
+    if replaced[0] == replaced[1]:
+        raise _unverified(number, index, "the template does not write its content")
+    return common_prefix_length(full, *replaced)
+
+
+def common_prefix_length(first: Sequence[Any], *others: Sequence[Any]) -> int:
+    """Counts the leading items (token ids, characters) that all sequences share.
+
+    Args:
+        first: A sequence.
+        others: The sequences to compare it with.
+
+    Returns:
+        The length of the common beginning.
+    """
+    length = 0
+    for items in zip(first, *others, strict=False):
+        if any(item != items[0] for item in items):
+            break
+        length += 1
+    return length
+
+
+def _rewritten(number: int, index: int, prompt: str, full: str, shared: int) -> DataError:
+    alone, within = prompt[max(0, shared - 20) : shared + 40], full[max(0, shared - 20) : shared + 40]
+    return DataError(
+        f"row {number}, turn {index + 1}: the chat template writes the turns before it differently once later turns "
+        f"are there, so what is trained is not what is generated: {alone!r} as a prompt, {within!r} in the whole "
+        "conversation. Fix: split the conversation so that it ends at this turn, leave the system turn out, or use "
+        "another chat template"
+    )
+
+
+def _unverified(number: int, index: int, why: str) -> DataError:
+    return DataError(
+        f"row {number}, turn {index + 1}: cannot verify where this assistant turn begins and ends under the chat "
+        f"template ({why}). Fix: use another chat template, or tokenise the data yourself into input_ids and labels"
+    )

@@ -1,0 +1,215 @@
+"""What `ift train` trains and evaluates on, from trl's arguments: splits, mixtures, and a cut for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ift.data.errors import DataError
+from ift.data.formats import rename_columns
+from ift.data.loading import choose_split, is_local, load_rows, split_names
+from ift.data.prepare import Part
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import TrainingArguments
+    from trl import DatasetMixtureConfig, ScriptArguments
+
+CUT_SHARE = 0.05
+CUT_AT_MOST = 1000
+
+
+@dataclass(frozen=True)
+class LoadedData:
+    """Rows to train and evaluate on, as loaded; `prepare_mixture` takes either list.
+
+    Attributes:
+        train: The parts of the training data; one, unless a mixture was asked for.
+        evaluation: The parts of the evaluation data; None if nothing asks for evaluation.
+        notes: What was decided on the way, one line each, to be shown to the user.
+    """
+
+    train: list[Part]
+    evaluation: list[Part] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def load_train_and_eval(
+    script_args: ScriptArguments,
+    mixture_args: DatasetMixtureConfig | None,
+    training_args: TrainingArguments,
+    *,
+    columns: Mapping[str, str] | None = None,
+) -> LoadedData:
+    """Loads what trl's arguments name.
+
+    Args:
+        script_args: `dataset_name`, `dataset_config`, `dataset_train_split`, `dataset_test_split`,
+            `dataset_streaming`.
+        mixture_args: A `datasets:` list; if it has entries, `script_args` names no data.
+        training_args: `eval_strategy` and `seed`.
+        columns: Renaming of columns, old to new.
+
+    Returns:
+        Training rows; evaluation rows if `eval_strategy` asks for them: the evaluation split, or, where there is
+        none, a seeded cut of the training rows (5 %, at most 1,000 rows) that are then not trained.
+
+    Raises:
+        DataError: If a path, split or column does not exist, or rows cannot be cut.
+    """
+    if mixture_args is not None and mixture_args.datasets:
+        data = _mixture(mixture_args, columns or {})
+        share = mixture_args.test_split_size
+    elif script_args.dataset_name is None:
+        raise DataError("no data: found neither dataset_name nor datasets. Fix: give --dataset_name")
+    else:
+        data, share = _single(script_args, _evaluates(training_args), columns or {}), None
+    if data.evaluation is None and (_evaluates(training_args) or share is not None):
+        data = _cut(data, training_args.seed, share)
+    return data if _evaluates(training_args) else replace(data, evaluation=None)
+
+
+def _evaluates(training_args: TrainingArguments) -> bool:
+    strategy = training_args.eval_strategy
+    return str(getattr(strategy, "value", strategy)) != "no"
+
+
+def _single(script_args: ScriptArguments, evaluates: bool, columns: Mapping[str, str]) -> LoadedData:
+    name, config = str(script_args.dataset_name), script_args.dataset_config
+    streaming = script_args.dataset_streaming
+    notes: list[str] = []
+
+    def load(split: str) -> list[Part]:
+        rows = load_rows(name, config=config, split=split, streaming=streaming)
+        return [Part(split, rename_columns(rows, columns))]
+
+    available = split_names(name, config)
+    train_split = _found(script_args.dataset_train_split, "train", available, notes)
+    evaluation = None
+    if evaluates:
+        wanted = script_args.dataset_test_split
+        named = wanted != "test" or choose_split(wanted, available) is not None
+        if named:
+            split = _found(wanted, "test", available, notes)
+            if split == train_split:
+                raise DataError(
+                    f'{name}: the split "{split}" is asked for both training and evaluation. '
+                    "Fix: name another --dataset_test_split"
+                )
+            evaluation = load(split)
+    return LoadedData(load(train_split), evaluation, notes)
+
+
+def _found(wanted: str, use: str, available: Sequence[str], notes: list[str]) -> str:
+    """The split that exists for a wanted one; a part such as `train[:100]` is left to the loader."""
+    if "[" in wanted or "+" in wanted:
+        return wanted
+    split = choose_split(wanted, available)
+    if split is None:
+        raise DataError(
+            f'found no split "{wanted}", only {", ".join(available)}. Fix: name one with --dataset_{use}_split'
+        )
+    if split != wanted:
+        notes.append(f'no split "{wanted}": using "{split}" (found {", ".join(available)})')
+    return split
+
+
+def _mixture(mixture_args: DatasetMixtureConfig, columns: Mapping[str, str]) -> LoadedData:
+    entries = mixture_args.datasets
+    parts = [
+        Part(_short(entry.path), _entry_rows(entry, mixture_args.streaming, columns)) for entry in entries
+    ]
+    fractions = [entry.fraction for entry in entries]
+    if all(fraction is None for fraction in fractions):
+        return LoadedData(parts)
+    if any(fraction is None for fraction in fractions):
+        raise DataError(
+            "datasets: found a fraction for some only. Fix: set it for every data set or for none"
+        )
+    if mixture_args.streaming:
+        raise DataError("datasets: found a fraction with streaming. Fix: leave one of the two out")
+    if any(fraction <= 0 for fraction in fractions):
+        raise DataError(
+            "datasets: found a fraction that is not above 0. Fix: leave that data set out instead"
+        )
+    shares = [fraction / sum(fractions) for fraction in fractions]
+    total = min(len(part.rows) / share for part, share in zip(parts, shares, strict=True))
+    sizes = [round(share * total) for share in shares]
+    notes = [
+        f"{part.name}: {size:,} of {len(part.rows):,} rows, the share asked for"
+        for part, size in zip(parts, sizes, strict=True)
+    ]
+    chosen = [
+        replace(part, rows=part.rows.select(range(size))) for part, size in zip(parts, sizes, strict=True)
+    ]
+    return LoadedData([part for part in chosen if len(part.rows)], None, notes)
+
+
+def _entry_rows(entry: Any, streaming: bool, columns: Mapping[str, str]) -> Any:
+    if entry.data_dir is None and entry.data_files is None:
+        rows = load_rows(entry.path, config=entry.name, split=entry.split, streaming=streaming)
+    else:
+        from datasets import load_dataset
+
+        rows = load_dataset(
+            entry.path,
+            entry.name,
+            data_dir=entry.data_dir,
+            data_files=entry.data_files,
+            split=entry.split,
+            streaming=streaming,
+        )
+    if entry.columns is not None:
+        rows = rows.select_columns(entry.columns)
+    present = rows.column_names or []
+    return rename_columns(rows, {old: new for old, new in columns.items() if old in present})
+
+
+def _short(path: str) -> str:
+    return Path(path).name if is_local(path) else path
+
+
+def _cut(data: LoadedData, seed: int, share: float | None) -> LoadedData:
+    """Cuts evaluation rows off the training rows: seeded, disjoint, in proportion to the parts."""
+    from datasets import Dataset
+
+    if not all(isinstance(part.rows, Dataset) for part in data.train):
+        raise DataError(
+            "there is no evaluation split, and a stream cannot be cut. Fix: name one with --dataset_test_split, "
+            "or set eval_strategy to no"
+        )
+    total = sum(len(part.rows) for part in data.train)
+    size = (
+        min(CUT_AT_MOST, round(total * CUT_SHARE))
+        if share is None
+        else round(total * share if share < 1 else share)
+    )
+    size = max(1, size)
+    if size >= total:
+        raise DataError(
+            f"cannot cut {size} evaluation rows off {total}. Fix: give more rows, or an evaluation split"
+        )
+    train, evaluation = _cut_rows([part.rows for part in data.train], size, seed)
+    names = [part.name for part in data.train]
+    note = f"no evaluation split: {size:,} of {total:,} rows cut off the training data (seed {seed})"
+    return LoadedData(
+        [Part(name, rows) for name, rows in zip(names, train, strict=True) if len(rows)],
+        [Part(name, rows) for name, rows in zip(names, evaluation, strict=True) if len(rows)],
+        [*data.notes, note],
+    )
+
+
+def _cut_rows(parts: Sequence[Dataset], size: int, seed: int) -> tuple[list[Dataset], list[Dataset]]:
+    import random
+
+    total = sum(len(rows) for rows in parts)
+    drawn = set(random.Random(seed).sample(range(total), size))
+    train, evaluation, first = [], [], 0
+    for rows in parts:
+        inside = [index in drawn for index in range(first, first + len(rows))]
+        train.append(rows.select([index for index, cut in enumerate(inside) if not cut]))
+        evaluation.append(rows.select([index for index, cut in enumerate(inside) if cut]))
+        first += len(rows)
+    return train, evaluation

@@ -1,0 +1,228 @@
+"""Makes the tiny base model from nothing: `python -m ift.testbed.make_base --output DIR [--seed 0]`.
+
+A small Llama, pretrained as a plain language model on the noisy corpus with a CPU in mind. Writes bf16 weights, the
+tokenizer with its chat template, and `record.json` with what the *saved* model scores.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.nn import functional as F
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerBase,
+)
+
+from ift.testbed.noise import noisy_problems
+from ift.testbed.problems import problems
+from ift.testbed.scoring import score
+from ift.testbed.tokenizer import MAX_LENGTH, build_tokenizer
+
+TOKENIZER_PROBLEMS = 3000  # enough to meet every word of the stories
+BATCHES_PER_SORT = 16  # batches whose rows are sorted by length together
+LAST_STEPS = 50  # steps that the recorded loss is the mean of
+IGNORED = -100  # label of padding, as cross_entropy has it
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides the model.
+
+    Attributes:
+        seed: Of the corpus, the initial weights and the order of the batches.
+        steps: Optimiser steps.
+        batch_size: Rows per step; every row is seen once.
+        learning_rate: Peak; rises over `warmup_steps`, then falls linearly to 5 %.
+        warmup_steps: See above.
+        hidden_size: Width of the model.
+        layers: Depth of the model.
+    """
+
+    seed: int = 0
+    steps: int = 1300
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    warmup_steps: int = 100
+    hidden_size: int = 128
+    layers: int = 4
+
+
+def model_config(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
+    """The architecture: a Llama with four heads and tied embeddings."""
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.hidden_size,
+        intermediate_size=recipe.hidden_size * 11 // 4,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=MAX_LENGTH,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def corpus_batches(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerBase
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The corpus in batches of rows of like length.
+
+    Args:
+        recipe: Gives seed, batch size and number of batches.
+        tokenizer: Has the chat template.
+
+    Yields:
+        Token ids and labels, both int64 of shape (B, T), padded on the right; the label of padding is -100.
+    """
+    corpus = noisy_problems(recipe.steps * recipe.batch_size, recipe.seed)
+    texts = [tokenizer.apply_chat_template(problem.messages, tokenize=False) for problem in corpus]
+    rows: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    rng = random.Random(recipe.seed)
+    stretch = recipe.batch_size * BATCHES_PER_SORT
+    for first in range(0, len(rows), stretch):
+        near = sorted(rows[first : first + stretch], key=len)
+        batches = [near[i : i + recipe.batch_size] for i in range(0, len(near), recipe.batch_size)]
+        rng.shuffle(batches)
+        for batch in batches:
+            lengths = torch.tensor([len(row) for row in batch])
+            longest = max(map(len, batch))
+            ids = torch.tensor([row + [tokenizer.pad_token_id] * (longest - len(row)) for row in batch])
+            yield ids, ids.masked_fill(torch.arange(longest) >= lengths[:, None], IGNORED)
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """The learning rate of step 0, 1, ...: linear warm-up, then a linear fall to 5 % of the peak."""
+    rise = min(1.0, (step + 1) / recipe.warmup_steps)
+    return recipe.learning_rate * rise * (1 - 0.95 * step / recipe.steps)
+
+
+def pretrain(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> tuple[LlamaForCausalLM, float, int]:
+    """Pretrains the model as a plain language model: every token of a row counts, prompts included.
+
+    Args:
+        recipe: All settings.
+        tokenizer: The testbed's tokenizer.
+
+    Returns:
+        The model in float32; the mean loss of the last steps in nats per token; the number of tokens seen.
+    """
+    torch.manual_seed(recipe.seed)
+    model = LlamaForCausalLM(model_config(recipe, tokenizer)).train()
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.1
+    )
+    losses: list[float] = []
+    n_tokens = 0
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task("making the corpus", total=recipe.steps)
+        for step, (ids, labels) in enumerate(corpus_batches(recipe, tokenizer)):
+            optimizer.param_groups[0]["lr"] = learning_rate(recipe, step)
+            # Causal attention never looks right, where the padding is: no mask is needed.
+            logits = model(input_ids=ids[:, :-1]).logits  # (B, T - 1, V)
+            loss = F.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+            n_tokens += int((labels != IGNORED).sum())
+            progress.update(task, advance=1, description=f"pretraining, loss {losses[-1]:.3f}")
+    last = losses[-LAST_STEPS:]
+    return model, sum(last) / len(last), n_tokens
+
+
+def saved_scores(directory: Path, n: int) -> dict[str, dict[str, Any]]:
+    """Scores a saved model, loaded as float32, on the first `n` problems of each held-out split.
+
+    Args:
+        directory: Holds model and tokenizer.
+        n: Problems per split.
+
+    Returns:
+        Per split (`validation`, `test`, `longer`), the score's summary.
+    """
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    return {
+        "validation": score(model, tokenizer, problems("validation", n)).summary(),
+        "test": score(model, tokenizer, problems("test", n)).summary(),
+        "longer": score(model, tokenizer, problems("longer", n)).summary(),
+    }
+
+
+def make_base(directory: Path, recipe: Recipe, n_scored: int = 500) -> dict[str, Any]:
+    """Makes the base model and writes it with its record.
+
+    Args:
+        directory: Written to; made where it is missing.
+        recipe: All settings.
+        n_scored: Problems per split for the record.
+
+    Returns:
+        The record, as `record.json` has it.
+    """
+    started = time.perf_counter()
+    tokenizer = build_tokenizer(problems("train", TOKENIZER_PROBLEMS))
+    model, loss, n_tokens = pretrain(recipe, tokenizer)
+    seconds = time.perf_counter() - started
+    model.to(torch.bfloat16).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    command = f"python -m ift.testbed.make_base --output DIR --seed {recipe.seed} --steps {recipe.steps}"
+    record = {
+        "command": f"{command} --scored {n_scored}",
+        "recipe": asdict(recipe),
+        "rows": recipe.steps * recipe.batch_size,
+        "tokens": n_tokens,
+        "loss": loss,
+        "parameters": model.num_parameters(),
+        "weights_bytes": (directory / "model.safetensors").stat().st_size,
+        "scores": saved_scores(directory, n_scored),
+        "pretraining_seconds": round(seconds, 1),
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "python": platform.python_version(),
+            "platform": f"{platform.system()}-{platform.machine()}",
+            **{
+                name: version(name)
+                for name in ("torch", "transformers", "tokenizers", "intuitive-fine-tuning")
+            },
+        },
+    }
+    (directory / "record.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return record
+
+
+def main() -> None:
+    """Reads the command line and makes the model."""
+    defaults = Recipe()
+    parser = argparse.ArgumentParser(prog="python -m ift.testbed.make_base", description=main.__doc__)
+    parser.add_argument("--output", type=Path, required=True, help="folder for model, tokenizer and record")
+    parser.add_argument("--seed", type=int, default=defaults.seed)
+    parser.add_argument("--steps", type=int, default=defaults.steps, help="optimiser steps")
+    parser.add_argument("--scored", type=int, default=500, help="problems per split for the record")
+    arguments = parser.parse_args()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    recipe = Recipe(seed=arguments.seed, steps=arguments.steps)
+    record = make_base(arguments.output, recipe, arguments.scored)
+    print(json.dumps(record["scores"], indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""Exact-match scoring: greedy answers, decoded in batches, compared by the number after `####`."""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ift.testbed.problems import Message, Problem
+
+_FINAL = re.compile(r"^####[ \t]*(-?\d+)[ \t]*$", re.MULTILINE)
+_Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model's greedy answers are worth.
+
+    Attributes:
+        n: Problems scored.
+        exact_match: Share of answers whose final number is right, in 0..1.
+        interval: 95 % Wilson interval of `exact_match`, (low, high).
+        stopped: Share of answers that end by themselves (with eos, inside the token limit), in 0..1.
+        mean_length: Mean answer length in tokens, the end token not counted.
+        answers: The answers' text, in the order of the problems.
+    """
+
+    n: int
+    exact_match: float
+    interval: tuple[float, float]
+    stopped: float
+    mean_length: float
+    answers: list[str]
+
+    def summary(self) -> dict[str, Any]:
+        """All fields but the answers, as plain JSON values."""
+        fields = asdict(self) | {"interval": list(self.interval)}
+        del fields["answers"]
+        return fields
+
+
+def final_answer(text: str) -> str | None:
+    """The number on the last `#### N` line of a text.
+
+    Args:
+        text: A solution.
+
+    Returns:
+        The number in its shortest decimal form (`007` gives `7`), or None where no such line stands.
+    """
+    found = _FINAL.findall(text)
+    return str(int(found[-1])) if found else None
+
+
+def wilson_interval(successes: int, n: int) -> tuple[float, float]:
+    """95 % Wilson score interval of a share.
+
+    Args:
+        successes: In 0..n.
+        n: Trials, 1 or more.
+
+    Returns:
+        (low, high), both in 0..1.
+    """
+    share = successes / n
+    scale = 1 + _Z95**2 / n
+    centre = (share + _Z95**2 / (2 * n)) / scale
+    half_width = _Z95 * math.sqrt(share * (1 - share) / n + _Z95**2 / (4 * n**2)) / scale
+    low = max(0.0, centre - half_width) if successes else 0.0
+    high = min(1.0, centre + half_width) if successes < n else 1.0
+    return low, high
+
+
+def score(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    problems: Sequence[Problem],
+    batch_size: int = 64,
+    max_new_tokens: int = 96,
+    progress: Callable[[int], None] | None = None,
+) -> Score:
+    """Scores greedy answers by exact match of the final number.
+
+    Args:
+        model: A causal language model; its train/eval mode is left as it was.
+        tokenizer: Its tokenizer, with chat template, pad and eos; its padding side is left as it was.
+        problems: At least one.
+        batch_size: Prompts decoded together; prompts of like length share a batch.
+        max_new_tokens: Longest answer in tokens; a longer one is cut and counts as not stopped.
+        progress: Called after each batch with the number of problems in it.
+
+    Returns:
+        The score.
+
+    Raises:
+        ValueError: If there are no problems, or the tokenizer has no pad or eos token.
+    """
+    if not problems:
+        raise ValueError("there are no problems to score")
+    answers, lengths, stops = generate_answers(
+        model, tokenizer, [p.messages[:1] for p in problems], batch_size, max_new_tokens, progress
+    )
+    right = sum(final_answer(a) == p.answer for a, p in zip(answers, problems, strict=True))
+    n = len(problems)
+    return Score(n, right / n, wilson_interval(right, n), sum(stops) / n, sum(lengths) / n, answers)
+
+
+def generate_answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[list[Message]],
+    batch_size: int = 64,
+    max_new_tokens: int = 96,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[list[str], list[int], list[bool]]:
+    """Decodes a greedy answer to each prompt; arguments as for `score`.
+
+    Args:
+        model: See `score`.
+        tokenizer: See `score`.
+        prompts: Conversations that end with a user turn.
+        batch_size: See `score`.
+        max_new_tokens: See `score`.
+        progress: See `score`.
+
+    Returns:
+        Per prompt, in the given order: the answer, its length in tokens without eos, whether it ended with eos.
+
+    Raises:
+        ValueError: If the tokenizer has no pad or eos token.
+    """
+    if tokenizer.pad_token_id is None or tokenizer.eos_token_id is None:
+        raise ValueError("scoring needs a tokenizer with a pad token and an eos token")
+    texts = [tokenizer.apply_chat_template(p, tokenize=False, add_generation_prompt=True) for p in prompts]
+    prompt_ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    order = sorted(range(len(prompts)), key=lambda index: len(prompt_ids[index]))
+    answers, lengths, stops = [""] * len(prompts), [0] * len(prompts), [False] * len(prompts)
+    was_training = model.training
+    model.eval()
+    try:
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            new_ids = _greedy(model, tokenizer, [prompt_ids[index] for index in chosen], max_new_tokens)
+            for index, ids in zip(chosen, new_ids, strict=True):
+                stops[index] = tokenizer.eos_token_id in ids
+                kept = ids[: ids.index(tokenizer.eos_token_id)] if stops[index] else ids
+                lengths[index] = len(kept)
+                answers[index] = tokenizer.decode(kept, skip_special_tokens=True)
+            if progress is not None:
+                progress(len(chosen))
+    finally:
+        model.train(was_training)
+    return answers, lengths, stops
+
+
+@torch.no_grad()
+def _greedy(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt_ids: list[list[int]],
+    max_new_tokens: int,
+) -> list[list[int]]:
+    """Greedy continuations of one batch of prompts, padded on the left; new ids only, pads after eos included."""
+    batch = tokenizer.pad({"input_ids": prompt_ids}, padding_side="left", return_tensors="pt").to(
+        model.device
+    )
+    output = model.generate(
+        input_ids=batch["input_ids"],  # (B, P)
+        attention_mask=batch["attention_mask"],  # (B, P)
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # (B, P + N)
+    return output[:, batch["input_ids"].shape[1] :].tolist()

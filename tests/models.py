@@ -1,0 +1,177 @@
+"""Tiny language models of every supported family, and batches that show what can go wrong.
+
+Their weights are sharpened, so that a look-ahead is neither always right nor always wrong: a flat random model would
+let a wrong look-ahead pass every test.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import transformers
+
+VOCABULARY = 97
+WIDTH = 32
+
+_LAYERS = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": WIDTH,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 256,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_GROUPED = {**_LAYERS, "num_key_value_heads": 2, "head_dim": 8}
+_EXPERTS = {"num_experts_per_tok": 2, "output_router_logits": False}
+
+# family: (config class, its arguments). "tied" below switches the sharing of embeddings and head.
+FAMILIES = {
+    "llama": ("LlamaConfig", _GROUPED),
+    "mistral": ("MistralConfig", _GROUPED),
+    "qwen2": ("Qwen2Config", {k: v for k, v in _GROUPED.items() if k != "head_dim"}),
+    "qwen3": ("Qwen3Config", _GROUPED),
+    "gemma2": ("Gemma2Config", {**_GROUPED, "final_logit_softcapping": 5.0, "query_pre_attn_scalar": 8}),
+    "gemma3": ("Gemma3TextConfig", {**_GROUPED, "query_pre_attn_scalar": 8, "sliding_window": 128}),
+    "gpt2": (
+        "GPT2Config",
+        {
+            "vocab_size": VOCABULARY,
+            "n_embd": WIDTH,
+            "n_layer": 2,
+            "n_head": 4,
+            "n_positions": 256,
+            "pad_token_id": 0,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+        },
+    ),
+    "gpt_neox": ("GPTNeoXConfig", {**_LAYERS, "rotary_pct": 0.5}),
+    "phi3": ("Phi3Config", {k: v for k, v in _GROUPED.items() if k != "head_dim"}),
+    "opt": (
+        "OPTConfig",
+        {
+            "vocab_size": VOCABULARY,
+            "hidden_size": WIDTH,
+            "ffn_dim": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 256,
+            "word_embed_proj_dim": WIDTH,
+            "pad_token_id": 0,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+        },
+    ),
+    "falcon": ("FalconConfig", {k: v for k, v in _LAYERS.items() if k != "intermediate_size"}),
+    "mixtral": ("MixtralConfig", {**_GROUPED, **_EXPERTS, "num_local_experts": 4}),
+    "qwen3_moe": (
+        "Qwen3MoeConfig",
+        {**_GROUPED, **_EXPERTS, "num_experts": 4, "moe_intermediate_size": 16, "norm_topk_prob": True},
+    ),
+}
+DROPOUT = {
+    "gpt2": {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
+    "opt": {"dropout": 0.0, "attention_dropout": 0.0, "layerdrop": 0.0},
+    "falcon": {"hidden_dropout": 0.0, "attention_dropout": 0.0},
+}
+MIXES_DOCUMENTS = {"opt", "falcon"}  # attention ignores document borders given by position_ids
+DENSE = [name for name in FAMILIES if name not in ("mixtral", "qwen3_moe")]
+
+
+def config_of(family: str, **changes):
+    name, arguments = FAMILIES[family]
+    return getattr(transformers, name)(**{**arguments, **DROPOUT.get(family, {}), **changes})
+
+
+def tiny_model(family: str = "llama", seed: int = 0, sharpen: float = 4.0, dtype=torch.float32, **changes):
+    """A sharpened model in training mode (dropout is 0 unless `changes` say otherwise)."""
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForCausalLM.from_config(config_of(family, **changes), dtype=dtype)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(sharpen)
+            elif "norm" not in name and "ln" not in name:
+                parameter.normal_(0, 0.1)  # a bias of zeros would hide one that is forgotten
+    return model.train()
+
+
+def likely_rows(model, lengths, follow: float = 0.5, seed: int = 0):
+    """Rows of ids in which a share `follow` of tokens is what the model itself would say: agreement is in between."""
+    generator = torch.Generator().manual_seed(seed)
+    longest = max(lengths)
+    ids = torch.randint(3, VOCABULARY, (len(lengths), longest), generator=generator)
+    modes = [module for module in model.modules() if module.training]
+    model.eval()
+    with torch.no_grad():
+        for t in range(1, longest):
+            guess = model(input_ids=ids[:, :t], use_cache=False).logits[:, -1].argmax(-1)
+            keep = torch.rand(len(lengths), generator=generator) < follow
+            ids[:, t] = torch.where(keep, guess, ids[:, t])
+    for module in modes:
+        module.training = True
+    return [ids[i, :n] for i, n in enumerate(lengths)]
+
+
+def masked_labels(rows, prompts, holes=()):
+    """Labels of `rows`: -100 on the prompt and, for (row, start, end) in `holes`, on a later user turn."""
+    labels = [row.clone() for row in rows]
+    for label, prompt in zip(labels, prompts, strict=True):
+        label[:prompt] = -100
+    for row, start, end in holes:
+        labels[row][start:end] = -100
+    return labels
+
+
+def padded(rows, labels, side: str = "right", extra: int = 0, pad: int = 0):
+    """A padded batch; the pad id is a real token's id (2, EOS, is allowed), so that only the mask tells padding."""
+    length = max(len(row) for row in rows) + extra
+    batch = {
+        "input_ids": torch.full((len(rows), length), pad),
+        "labels": torch.full((len(rows), length), -100),
+        "attention_mask": torch.zeros(len(rows), length, dtype=torch.int64),
+    }
+    for i, (row, label) in enumerate(zip(rows, labels, strict=True)):
+        where = slice(0, len(row)) if side == "right" else slice(length - len(row), length)
+        batch["input_ids"][i, where], batch["labels"][i, where] = row, label
+        batch["attention_mask"][i, where] = 1
+    return batch
+
+
+def packed(rows, labels):
+    """The same rows in one, told apart by position_ids alone, as trl's collator makes them."""
+    batch = {
+        "input_ids": torch.cat(list(rows))[None],
+        "labels": torch.cat(list(labels))[None],
+        "position_ids": torch.cat([torch.arange(len(row)) for row in rows])[None],
+    }
+    batch["labels"][batch["position_ids"] == 0] = -100
+    return batch
+
+
+def double(model):
+    """A float64 copy without gradients, for the oracle (its experts in plain loops: grouped kernels know no float64)."""
+    twin = copy.deepcopy(model).double()
+    twin.zero_grad()
+    if hasattr(twin.config, "num_experts_per_tok"):
+        twin.set_experts_implementation("eager")
+    return twin
+
+
+def gradient_error(ours, theirs) -> float:
+    """Largest relative difference of a parameter's gradient, over two models' trainable parameters.
+
+    Relative to that parameter's own gradient, or to a thousandth of the whole one where its own is nearly nothing (a
+    key's bias moves no softmax).
+    """
+    pairs = [(n, p.grad, q.grad) for (n, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True)]
+    for name, mine, other in pairs:
+        assert (mine is None) == (other is None), f"{name}: one of the gradients is missing"
+    pairs = [(mine.double(), other.double()) for _, mine, other in pairs if mine is not None]
+    assert pairs, "no gradient at all"
+    floor = 1e-3 * torch.stack([other.norm() for _, other in pairs]).norm()
+    return max(float((mine - other).norm() / other.norm().clamp(min=floor)) for mine, other in pairs)
