@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 DOCS_READY := $(VENV)/.docs-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types check docs tiny-base
+.PHONY: help setup demo test test-slow lint types check bench docs tiny-base
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
@@ -43,6 +43,9 @@ types: $(READY) ## mypy
 	$(VENV)/bin/mypy
 
 check: lint types test ## what must pass before a commit
+
+bench: $(READY) ## cost of a step against trl's SFT: FLOPs and seconds, JSON
+	$(PY) benchmarks/step_cost.py --output step_cost.json
 
 docs: $(DOCS_READY) ## build the documentation into site/, every warning an error
 	$(VENV)/bin/mkdocs build --strict

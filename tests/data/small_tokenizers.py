@@ -1,6 +1,6 @@
 """Byte-level BPE tokenizers of a few hundred tokens, built in memory."""
 
-from functools import lru_cache
+from functools import cache
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -18,7 +18,7 @@ MARKS = (
 )  # fmt: skip
 
 
-@lru_cache(maxsize=None)
+@cache
 def _trained(marks: tuple[str, ...], adds_bos: bool, regex: str) -> str:
     tokenizer = Tokenizer(models.BPE(unk_token=None))
     if regex == "gpt2":

@@ -190,7 +190,7 @@ def test_an_assistant_that_speaks_first():
 
 
 def test_two_beginnings_of_sequence_are_refused():
-    with pytest.raises(DataError, match="row 2: .*twice"):
+    with pytest.raises(DataError, match=r"row 2: .*twice"):
         tokenise("{{ bos_token }}" + T.LLAMA3, TWO, number=2)
 
 

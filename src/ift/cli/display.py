@@ -80,7 +80,7 @@ class Display(TrainerCallback):
         batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         reports = self.trainer.data_reports
         rows = [("data", note) for note in self.notes]
-        rows += [("data", f"{name}: {line}") for name, report in reports.items() for line in report.lines()]
+        rows += [("data", line) for report in reports.values() for line in report.lines()]
         precision = "bf16 autocast" if args.bf16 else "fp16 autocast" if args.fp16 else "no autocast"
         rate = f"learning rate {args.learning_rate:g} ({getattr(args.lr_scheduler_type, 'value', '')})"
         return [

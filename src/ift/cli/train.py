@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import warnings
 from typing import Any
 
 from ift.cli.arguments import TrainArguments, UsageError, parse
@@ -15,6 +16,10 @@ from ift.data import DataError
 def main(arguments: list[str]) -> int:
     """Run `ift train`; returns the exit code (0 done, 1 refused, 2 usage)."""
     from ift.cli.help import print_help
+
+    warnings.filterwarnings(
+        "ignore", message=".*gradient_checkpointing", category=FutureWarning
+    )  # trl's own default
 
     if not arguments or "--help" in arguments or "-h" in arguments or "--help-all" in arguments:
         print_help(everything="--help-all" in arguments)

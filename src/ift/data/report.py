@@ -77,7 +77,9 @@ class DataReport:
         """
         lines = [f"{self.name}: {self.format}: {self.explanation}"]
         if self.default_template:
-            lines.append("  the tokenizer has no chat template: the default one (User:, Assistant:) is set and saved")
+            lines.append(
+                "  the tokenizer has no chat template: the default one (User:, Assistant:) is set and saved"
+            )
         if self.streaming:
             return [
                 *lines,
