@@ -233,5 +233,24 @@ def test_endings_and_their_ids(template, endings):
     assert end_of_turn_ids(tokenizer) == single | {tokenizer.eos_token_id}
 
 
+def test_two_tokens_that_end_a_turn_together():
+    """The run is trained whole, and generation stops at its last token."""
+    template = T.CHATML.replace("<|im_end|>", "</think><|im_end|>")
+    tokenizer, done = tokenise(template, TWO)
+    assert turn_endings(tokenizer) == ("</think><|im_end|>",)
+    assert end_of_turn_ids(tokenizer) == {
+        tokenizer.convert_tokens_to_ids("<|im_end|>"),
+        tokenizer.eos_token_id,
+    }
+    trained = trained_text(tokenizer, done.input_ids, done.labels)
+    assert trained == ["one</think><|im_end|>", "two words</think><|im_end|>"]
+
+
+def test_a_template_that_drops_what_is_said_is_refused():
+    parts_only = T.CHATML.replace("m.content", "(m.content if m.content is not string else '')")
+    with pytest.raises(DataError, match="does not write its content"):
+        tokenise(parts_only, TWO)
+
+
 def test_end_of_turn_ids_without_a_template():
     assert end_of_turn_ids(small_tokenizer()) == {small_tokenizer().eos_token_id}

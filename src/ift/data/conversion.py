@@ -168,9 +168,8 @@ def _pair(source: Row, prompt_column: str, answer_column: str, row: int) -> Row:
         [_turn("assistant", answer)] if isinstance(answer, str) else read_turns(answer, row, answer_column)
     )
     if not any(message["role"] == "assistant" for message in after):
-        raise DataError.at(
-            row, f'column "{answer_column}"', describe(answer), "at least one assistant turn", "drop the row"
-        )
+        expected = "at least one assistant turn"
+        raise DataError.at(row, f'column "{answer_column}"', "no assistant turn", expected, "drop the row")
     return conversation(before + after, source, row, answer_column)
 
 

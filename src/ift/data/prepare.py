@@ -165,8 +165,7 @@ def prepare_dataset(
             f"{name} data: none of {report.rows_read} rows is left ({reasons}). "
             "Fix: raise --max_length, or check that the rows hold answers"
         )
-    whole = mapped if len(kept) == len(mapped) else mapped.select(kept)
-    return Prepared(whole.remove_columns(list(_COUNTS)), report)
+    return Prepared(mapped.select(kept).remove_columns(list(_COUNTS)), report)
 
 
 def prepare_mixture(

@@ -45,19 +45,22 @@ def trained_spans(
         bound, exact = _turn_bound(render, messages, index, full, number)
         if bound < start or (spans and start < spans[-1][1]):
             raise _unverified(number, index, "its turn does not stand behind the one before it")
-        found = [
-            place + len(ending) for ending in endings if (place := full.rfind(ending, start, bound)) >= 0
-        ]
-        if found:
-            end = max(found)
-        elif exact:
-            end = start + len(full[start:bound].rstrip())
-        else:
+        places = [(full.rfind(ending, start, bound), ending) for ending in endings]
+        found = [(place + len(ending), place) for place, ending in places if place >= 0]
+        if not found and not exact:
             raise _unverified(
                 number, index, f"none of {', '.join(endings) or 'no known tokens'} ends the turn"
             )
+        end, written = max(found) if found else (start + len(full[start:bound].rstrip()), bound)
+        if not full[start:written].strip() and _says(message):
+            raise _unverified(number, index, "the template does not write its content")
         spans.append((start, end))
     return spans
+
+
+def _says(message: Message) -> bool:
+    """Whether a turn holds words besides its thoughts, which templates may leave out."""
+    return bool(message["content"].rpartition("</think>")[2].strip())
 
 
 def _turn_start(render: Render, messages: Sequence[Message], index: int, full: str, number: int) -> int:

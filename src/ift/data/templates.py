@@ -116,33 +116,43 @@ def renderer(tokenizer: PreTrainedTokenizerBase, row: Row | None = None, number:
 def turn_endings(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     """Finds the texts with which the template ends an assistant turn, by rendering a small conversation.
 
-    That is the first special or added token after the answer (`<|im_end|>`, `</s>`); if there is none, whatever
-    plain text the template writes there. An answer that others follow may end in another token than the last one
-    does (gpt-oss), so both places are looked at.
+    That is the first special or added token after the answer (`<|im_end|>`, `</s>`) with those that follow at once
+    (Command R7B has two); if there is none, whatever plain text the template writes there. An answer that others
+    follow may end in another token than the last one does (gpt-oss), so both places are looked at.
 
     Args:
         tokenizer: Tokenizer with a chat template.
 
     Returns:
         One or two texts, the last turn's first; empty if the template writes nothing at the end of a turn.
+
+    Raises:
+        DataError: If the template leaves out what a turn says.
     """
     render = renderer(tokenizer)
     asked, answered = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": PROBE}
     try:
-        last = _after_probe(render([asked, answered]))
+        whole = render([asked, answered])
     except TemplateRefusal:
         return ()
-    ending = _first_added_token(tokenizer, last) or last.strip()
+    if PROBE not in whole:
+        raise DataError(
+            "the chat template does not write its content where a turn's content is text (templates of vision models "
+            "take a list of parts). Fix: use a text model, or give another template with --chat_template_path"
+        )
+    last = _after_probe(whole)
+    tokens = _added_tokens(tokenizer, last)
+    ending = "".join(tokens) if tokens else last.strip()
     if not ending:
         return ()
     try:
-        followed = render([asked, answered, asked, {"role": "assistant", "content": "Hi"}])
-        inner = _first_added_token(tokenizer, _after_probe(followed))
+        inner = _after_probe(render([asked, answered, asked, {"role": "assistant", "content": "Hi"}]))
     except TemplateRefusal:
-        inner = ""
-    if not inner or inner in (ending, tokenizer.bos_token) or ending in inner:
         return (ending,)
-    return (ending, inner)
+    other = _added_tokens(tokenizer, inner)[:1]
+    if inner.lstrip().startswith(ending) or not other or other[0] in (ending, tokenizer.bos_token):
+        return (ending,)
+    return (ending, other[0])
 
 
 def end_of_turn_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
@@ -152,27 +162,31 @@ def end_of_turn_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
         tokenizer: Tokenizer, with a chat template or without.
 
     Returns:
-        The single-token endings that the template writes after an answer, together with the tokenizer's
-        end-of-sequence id. Empty if there are neither.
+        The token that closes what the template writes after an answer (none where that is plain text of several
+        tokens), together with the tokenizer's end-of-sequence id. Empty if there are neither.
     """
     ids = set() if tokenizer.eos_token_id is None else {tokenizer.eos_token_id}
     if tokenizer.chat_template:
+        added = set(tokenizer.get_added_vocab().values())
         for ending in turn_endings(tokenizer):
             pieces = tokenizer(ending, add_special_tokens=False)["input_ids"]
-            if len(pieces) == 1:
-                ids.update(pieces)
+            if pieces and (len(pieces) == 1 or pieces[-1] in added):
+                ids.add(pieces[-1])
     return ids
 
 
 def _after_probe(text: str) -> str:
-    _, found, after = text.rpartition(PROBE)
-    return after if found else ""
+    return text.rpartition(PROBE)[2]
 
 
-def _first_added_token(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    found = [
-        (text.find(token), -len(token), token)
-        for token in tokenizer.get_added_vocab()
-        if token and token in text
-    ]
-    return min(found)[2] if found else ""
+def _added_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
+    """The first special or added token in a text, and those that follow it with nothing between."""
+    vocabulary = sorted(
+        (token for token in tokenizer.get_added_vocab() if token.strip()), key=len, reverse=True
+    )
+    places = [text.find(token) for token in vocabulary if token in text]
+    rest, found = text[min(places) :] if places else "", []
+    while token := next((token for token in vocabulary if rest.startswith(token)), ""):
+        found.append(token)
+        rest = rest[len(token) :]
+    return found

@@ -94,10 +94,10 @@ def _read_turn(turn: Any, row: int, place: str, sharegpt: bool, train: bool) -> 
 def _read_role(role: Any, row: int, place: str, sharegpt: bool) -> str:
     known = SHAREGPT_ROLES if sharegpt else {name: name for name in ROLES}
     if not isinstance(role, str) or role not in known:
-        hint = "" if sharegpt or role not in SHAREGPT_ROLES else f" ({role} is {SHAREGPT_ROLES[role]} here)"
-        raise DataError.at(
-            row, place, describe(role), f"one of {', '.join(known)}", f"rename the role{hint} or drop the row"
-        )
+        spoken = SHAREGPT_ROLES.get(role) if isinstance(role, str) else None
+        hint = f" ({role} is {spoken} here)" if spoken else ""
+        expected = f"one of {', '.join(known)}"
+        raise DataError.at(row, place, describe(role), expected, f"rename the role{hint} or drop the row")
     return known[role]
 
 

@@ -1,0 +1,154 @@
+"""What is trained and evaluated on: splits found by themselves, cuts, mixtures."""
+
+import pytest
+from small_files import arguments, numbered, texts, write
+from small_templates import CHATML
+from small_tokenizers import small_tokenizer
+
+from ift.data import DataError, detect_format, load_train_and_eval, prepare_mixture
+
+USER = {"role": "user", "content": "Hi"}
+ANSWER = {"role": "assistant", "content": "one"}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def test_ultrachat_and_ultrafeedback_schemas(tmp_path):
+    """Their split names and columns, on small files."""
+    chat = {"prompt": "Hi", "prompt_id": "x", "messages": [USER, ANSWER]}
+    pair = {
+        **chat,
+        "chosen": [USER, ANSWER],
+        "rejected": [USER, {**ANSWER, "content": "bad"}],
+        "score_chosen": 8.0,
+    }
+    for split in ("train_sft", "test_sft", "train_gen"):
+        write(tmp_path / "chat" / "data" / f"{split}-00000-of-00001.jsonl", [chat] * 2)
+    for split in ("train_prefs", "test_prefs"):
+        write(tmp_path / "pairs" / "data" / f"{split}-00000-of-00001.jsonl", [pair] * 2)
+    tokenizer = small_tokenizer(CHATML)
+    done = {}
+    for name, split, form in (
+        ("chat", "train_sft", "messages"),
+        ("pairs", "train_prefs", "preference, conversational"),
+    ):
+        data = load_train_and_eval(*arguments(str(tmp_path / name), strategy="steps"))
+        assert data.train[0].name == split
+        assert data.evaluation[0].name == split.replace("train", "test")
+        assert any(f'using "{split}"' in note for note in data.notes)
+        done[name] = prepare_mixture(data.train, tokenizer)
+        assert done[name].report.format == form
+    assert done["chat"].dataset.to_list() == done["pairs"].dataset.to_list()
+
+
+def test_evaluation_rows_are_cut_only_when_asked_for(tmp_path):
+    path = write(tmp_path / "rows.jsonl", numbered(100))
+    data = load_train_and_eval(*arguments(path))
+    assert data.evaluation is None
+    assert len(texts(data.train)) == 100
+    cut = load_train_and_eval(*arguments(path, strategy="epoch"))
+    assert len(texts(cut.evaluation)) == 5
+    assert sorted(texts(cut.train) + texts(cut.evaluation)) == sorted(texts(data.train))
+    assert any("5 of 100 rows cut off" in note for note in cut.notes)
+    assert texts(load_train_and_eval(*arguments(path, strategy="epoch")).evaluation) == texts(cut.evaluation)
+    assert texts(load_train_and_eval(*arguments(path, strategy="epoch", seed=8)).evaluation) != texts(
+        cut.evaluation
+    )
+
+
+def test_the_cut_is_at_most_a_thousand_rows(tmp_path):
+    path = write(tmp_path / "rows.jsonl", numbered(20_100))
+    assert len(texts(load_train_and_eval(*arguments(path, strategy="steps")).evaluation)) == 1000
+
+
+def test_a_named_evaluation_split_must_exist(tmp_path):
+    path = write(tmp_path / "rows.jsonl", numbered(4))
+    with pytest.raises(DataError, match=r'no split "dev", only train.*--dataset_test_split'):
+        load_train_and_eval(*arguments(path, test="dev", strategy="steps"))
+    with pytest.raises(DataError, match=r'no split "dev", only train.*--dataset_train_split'):
+        load_train_and_eval(*arguments(path, train="dev"))
+    with pytest.raises(DataError, match="both training and evaluation"):
+        load_train_and_eval(*arguments(path, test="train", strategy="steps"))
+    with pytest.raises(DataError, match="cannot cut"):
+        load_train_and_eval(*arguments(write(tmp_path / "one.jsonl", numbered(1)), strategy="steps"))
+    with pytest.raises(DataError, match="stream cannot be cut"):
+        load_train_and_eval(*arguments(path, streaming=True, strategy="steps"))
+    with pytest.raises(DataError, match="neither dataset_name nor datasets"):
+        load_train_and_eval(*arguments())
+
+
+def test_a_stream_trains_with_an_evaluation_split(tmp_path):
+    write(tmp_path / "both" / "train.jsonl", numbered(3))
+    write(tmp_path / "both" / "test.jsonl", numbered(2, 3))
+    data = load_train_and_eval(*arguments(str(tmp_path / "both"), streaming=True, strategy="steps"))
+    assert (len(texts(data.train)), texts(data.evaluation)) == (3, ["row 3", "row 4"])
+
+
+def test_columns_are_renamed(tmp_path):
+    path = write(tmp_path / "rows.jsonl", [{"question": "a", "answer": "b"}])
+    data = load_train_and_eval(*arguments(path), columns={"question": "prompt", "answer": "completion"})
+    rows = data.train[0].rows
+    assert detect_format(rows.column_names, rows).name == "prompt-completion, text"
+
+
+def mixture(entries, **options):
+    from trl import DatasetMixtureConfig
+
+    return DatasetMixtureConfig(datasets=entries, **options)
+
+
+def test_a_mixture_of_local_files_with_fractions(tmp_path):
+    one = write(tmp_path / "one.jsonl", numbered(40))
+    two = write(tmp_path / "two.jsonl", [{"prompt": "a", "completion": " b"}] * 30)
+    script, _, training = arguments(strategy="steps")
+    data = load_train_and_eval(
+        script, mixture([{"path": one, "fraction": 0.75}, {"path": two, "fraction": 0.25}]), training
+    )
+    sizes = [len(part.rows) for part in data.train]
+    evaluation = sum(len(part.rows) for part in data.evaluation)
+    assert evaluation == round(53 * 0.05)
+    assert sum(sizes) + evaluation == 53  # 40 and a third of that
+    assert prepare_mixture(data.train, small_tokenizer()).report.rows_kept == sum(sizes)
+    whole = load_train_and_eval(
+        script, mixture([{"path": one}, {"path": two, "columns": ["prompt", "completion"]}]), arguments()[2]
+    )
+    assert [len(part.rows) for part in whole.train] == [40, 30]
+    share = load_train_and_eval(script, mixture([{"path": one}], test_split_size=0.25), training)
+    assert (len(share.train[0].rows), len(share.evaluation[0].rows)) == (30, 10)
+
+
+def test_fractions_are_all_or_none_and_not_for_streams(tmp_path):
+    path = write(tmp_path / "one.jsonl", numbered(4))
+    script, _, training = arguments()
+    for entries, options, words in (
+        ([{"path": path, "fraction": 0.5}, {"path": path}], {}, "for some only"),
+        ([{"path": path, "fraction": 0.5}], {"streaming": True}, "with streaming"),
+        ([{"path": path, "fraction": 0.0}], {}, "not above 0"),
+        ([{"path": "missing.jsonl"}], {}, "no such file"),
+    ):
+        with pytest.raises(DataError, match=words):
+            load_train_and_eval(script, mixture(entries, **options), training)
+
+
+def test_fractions_pick_the_rows_that_trl_picks(tmp_path):
+    from trl import get_dataset
+
+    one = write(tmp_path / "one.jsonl", numbered(20))
+    two = write(tmp_path / "two.jsonl", numbered(9, 20))
+    shares = [0.6, 0.4]
+    ours = mixture(
+        [{"path": path, "fraction": share} for path, share in zip((one, two), shares, strict=True)]
+    )
+    theirs = mixture(
+        [
+            {"path": "json", "data_files": path, "fraction": share}
+            for path, share in zip((one, two), shares, strict=True)
+        ]
+    )
+    script, _, training = arguments()
+    picked = texts(load_train_and_eval(script, ours, training).train)
+    assert picked == get_dataset(theirs)["train"]["text"][:]
+    assert picked == texts(load_train_and_eval(script, theirs, training).train)
