@@ -1,4 +1,4 @@
-"""Shared test settings: offline, one thread fewer surprises, and the small batches every room uses."""
+"""Shared test settings: offline, one thread, one seed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 import pytest
 import torch
+
+torch.set_num_threads(1)  # tiny tensors: a second thread costs more than it gives
 
 
 @pytest.fixture(autouse=True)

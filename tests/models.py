@@ -14,7 +14,7 @@ import transformers
 VOCABULARY = 97
 WIDTH = 32
 
-_LAYERS = {
+LAYERS = {
     "vocab_size": VOCABULARY,
     "hidden_size": WIDTH,
     "intermediate_size": 48,
@@ -25,17 +25,17 @@ _LAYERS = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-_GROUPED = {**_LAYERS, "num_key_value_heads": 2, "head_dim": 8}
-_EXPERTS = {"num_experts_per_tok": 2, "output_router_logits": False}
+GROUPED = {**LAYERS, "num_key_value_heads": 2, "head_dim": 8}
+EXPERTS = {"num_experts_per_tok": 2, "output_router_logits": False}
 
 # family: (config class, its arguments). "tied" below switches the sharing of embeddings and head.
 FAMILIES = {
-    "llama": ("LlamaConfig", _GROUPED),
-    "mistral": ("MistralConfig", _GROUPED),
-    "qwen2": ("Qwen2Config", {k: v for k, v in _GROUPED.items() if k != "head_dim"}),
-    "qwen3": ("Qwen3Config", _GROUPED),
-    "gemma2": ("Gemma2Config", {**_GROUPED, "final_logit_softcapping": 5.0, "query_pre_attn_scalar": 8}),
-    "gemma3": ("Gemma3TextConfig", {**_GROUPED, "query_pre_attn_scalar": 8, "sliding_window": 128}),
+    "llama": ("LlamaConfig", GROUPED),
+    "mistral": ("MistralConfig", GROUPED),
+    "qwen2": ("Qwen2Config", {k: v for k, v in GROUPED.items() if k != "head_dim"}),
+    "qwen3": ("Qwen3Config", GROUPED),
+    "gemma2": ("Gemma2Config", {**GROUPED, "final_logit_softcapping": 2.0, "query_pre_attn_scalar": 8}),
+    "gemma3": ("Gemma3TextConfig", {**GROUPED, "query_pre_attn_scalar": 8, "sliding_window": 128}),
     "gpt2": (
         "GPT2Config",
         {
@@ -49,8 +49,8 @@ FAMILIES = {
             "eos_token_id": 2,
         },
     ),
-    "gpt_neox": ("GPTNeoXConfig", {**_LAYERS, "rotary_pct": 0.5}),
-    "phi3": ("Phi3Config", {k: v for k, v in _GROUPED.items() if k != "head_dim"}),
+    "gpt_neox": ("GPTNeoXConfig", {**LAYERS, "rotary_pct": 0.5}),
+    "phi3": ("Phi3Config", {k: v for k, v in GROUPED.items() if k != "head_dim"}),
     "opt": (
         "OPTConfig",
         {
@@ -66,11 +66,11 @@ FAMILIES = {
             "eos_token_id": 2,
         },
     ),
-    "falcon": ("FalconConfig", {k: v for k, v in _LAYERS.items() if k != "intermediate_size"}),
-    "mixtral": ("MixtralConfig", {**_GROUPED, **_EXPERTS, "num_local_experts": 4}),
+    "falcon": ("FalconConfig", {k: v for k, v in LAYERS.items() if k != "intermediate_size"}),
+    "mixtral": ("MixtralConfig", {**GROUPED, **EXPERTS, "num_local_experts": 4}),
     "qwen3_moe": (
         "Qwen3MoeConfig",
-        {**_GROUPED, **_EXPERTS, "num_experts": 4, "moe_intermediate_size": 16, "norm_topk_prob": True},
+        {**GROUPED, **EXPERTS, "num_experts": 4, "moe_intermediate_size": 16, "norm_topk_prob": True},
     ),
 }
 DROPOUT = {
@@ -97,6 +97,7 @@ def tiny_model(family: str = "llama", seed: int = 0, sharpen: float = 4.0, dtype
                 parameter.mul_(sharpen)
             elif "norm" not in name and "ln" not in name:
                 parameter.normal_(0, 0.1)  # a bias of zeros would hide one that is forgotten
+        model.get_output_embeddings().weight.mul_(3.0)
     return model.train()
 
 
@@ -168,10 +169,117 @@ def gradient_error(ours, theirs) -> float:
     Relative to that parameter's own gradient, or to a thousandth of the whole one where its own is nearly nothing (a
     key's bias moves no softmax).
     """
-    pairs = [(n, p.grad, q.grad) for (n, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True)]
+    pairs = [
+        (n, p.grad, q.grad) for (n, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True)
+    ]
     for name, mine, other in pairs:
         assert (mine is None) == (other is None), f"{name}: one of the gradients is missing"
     pairs = [(mine.double(), other.double()) for _, mine, other in pairs if mine is not None]
     assert pairs, "no gradient at all"
     floor = 1e-3 * torch.stack([other.norm() for _, other in pairs]).norm()
     return max(float((mine - other).norm() / other.norm().clamp(min=floor)) for mine, other in pairs)
+
+
+# --- the trainer's ----------------------------------------------------------------------------------------------------
+
+
+def tiny_tokenizer():
+    """97 words, `w3` .. `w96` and three special ones; no chat template."""
+    from tokenizers import Tokenizer, pre_tokenizers
+    from tokenizers.models import WordLevel
+
+    words = {"<pad>": 0, "<s>": 1, "</s>": 2} | {f"w{i}": i for i in range(3, VOCABULARY)}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="w3"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
+    )
+
+
+def dataset_of(rows, labels):
+    from datasets import Dataset
+
+    return Dataset.from_dict(
+        {"input_ids": [row.tolist() for row in rows], "labels": [label.tolist() for label in labels]}
+    )
+
+
+def uneven_rows(model, count: int = 8, seed: int = 3):
+    """Rows of 2 to 60 tokens, ending in EOS; some train one token, one trains nearly all."""
+    lengths = ([2, 60, 3, 25, 9, 41, 5, 14] * (count // 8 + 1))[:count]
+    rows = likely_rows(model, lengths, seed=seed)
+    for row in rows:
+        row[-1] = 2
+    labels = masked_labels(rows, [max(1, n // 3) if n > 3 else 1 for n in lengths])
+    labels[3][14:18] = -100
+    return rows, labels
+
+
+SETTINGS = {
+    "per_device_train_batch_size": 8,
+    "per_device_eval_batch_size": 8,
+    "max_steps": 1,
+    "optim": "sgd",
+    "learning_rate": 0.01,
+    "lr_scheduler_type": "constant",
+    "max_grad_norm": 0.0,
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "report_to": "none",
+    "gradient_checkpointing": False,
+    "max_length": None,
+    "disable_tqdm": True,
+    "use_cpu": True,
+    "bf16": False,
+    "shuffle_dataset": False,
+}
+
+
+def gradient_recorder():
+    """A callback that keeps the gradients of every optimiser step."""
+
+    class Recorder(transformers.TrainerCallback):
+        def __init__(self):
+            self.steps = []
+
+        def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+            named = model.named_parameters()
+            self.steps.append({name: p.grad.clone() for name, p in named if p.grad is not None})
+
+    return Recorder()
+
+
+def trained(
+    output_dir, model, data, *, trainer_class=None, config_class=None, run=True, evaluation=None, **options
+):
+    """A trainer that has run; its gradients are in `.gradients`, a list with one dict a step."""
+    from ift import IFTConfig, IFTTrainer
+
+    extra = {key: options.pop(key) for key in ("peft_config", "callbacks") if key in options}
+    config = (config_class or IFTConfig)(output_dir=str(output_dir), **{**SETTINGS, **options})
+    recorder = gradient_recorder()
+    trainer = (trainer_class or IFTTrainer)(
+        model,
+        config,
+        train_dataset=dataset_of(*data) if isinstance(data, tuple) else data,
+        eval_dataset=evaluation,
+        processing_class=tiny_tokenizer(),
+        **extra,
+    )
+    trainer.add_callback(recorder)
+    trainer.gradients = recorder.steps
+    if run:
+        trainer.train()
+    return trainer
+
+
+def logged(trainer, key):
+    return [entry[key] for entry in trainer.state.log_history if key in entry]
+
+
+def assert_same_gradients(ours, theirs, tolerance=1e-5):
+    assert ours.keys() == theirs.keys()
+    floor = 1e-3 * torch.stack([gradient.norm() for gradient in theirs.values()]).norm()
+    for name, expected in theirs.items():
+        error = (ours[name] - expected).norm() / expected.norm().clamp(min=floor)
+        assert error < tolerance, f"{name}: {error:.1e}"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import models
 import pytest
-import reference
 import torch
 import transformers
 
+import models
+import reference
 from ift import ift_loss
 from ift.residual import enable_residual
 from ift.support import check_head, check_packing
@@ -29,8 +29,14 @@ def check_against_reference(model, batch, **options):
     found.loss.backward()
     twin = models.double(model)
     names = {"propagation": "kind", "propagation_gamma": "gamma", "propagation_detach": "detach"}
-    names |= {"loss_reduction": "reduction", "lookahead_temperature": "temperature", "lookahead_top_k": "top_k"}
-    wanted = reference.ift_step(twin, **batch, **{names.get(key, key): value for key, value in options.items()})
+    names |= {
+        "loss_reduction": "reduction",
+        "lookahead_temperature": "temperature",
+        "lookahead_top_k": "top_k",
+    }
+    wanted = reference.ift_step(
+        twin, **batch, **{names.get(key, key): value for key, value in options.items()}
+    )
     wanted.loss.backward()
     assert torch.equal(found.layout.trained, wanted.trained)
     assert found.loss.item() == pytest.approx(wanted.loss.item(), rel=1e-5)
@@ -47,8 +53,9 @@ def check_against_reference(model, batch, **options):
     return found
 
 
-@pytest.mark.parametrize("side", ["right", "left"])
-@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+@pytest.mark.parametrize(
+    ("tied", "side"), [(False, "left"), (True, "right")], ids=["untied-left", "tied-right"]
+)
 @pytest.mark.parametrize("family", models.FAMILIES)
 def test_the_step_of_every_family_is_the_references(family, tied, side):
     model = models.tiny_model(family, tie_word_embeddings=tied)
@@ -75,7 +82,9 @@ def test_packed_documents_are_the_rows(family):
     assert together.loss.item() == pytest.approx(apart.loss.item(), rel=1e-6)
     for name, expected in gradients.items():
         actual = dict(model.named_parameters())[name].grad
-        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max() + 1e-3))
+        torch.testing.assert_close(
+            actual, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max() + 1e-3)
+        )
     start = 0
     for b, row in enumerate(rows):
         torch.testing.assert_close(
@@ -123,9 +132,14 @@ def test_an_encoder_decoder_is_refused():
 
 
 def test_a_vision_model_is_refused():
-    text = transformers.LlamaConfig(**models._GROUPED)
+    text = transformers.LlamaConfig(**models.GROUPED)
     vision = transformers.CLIPVisionConfig(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, image_size=8, patch_size=4
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        image_size=8,
+        patch_size=4,
     )
     config = transformers.LlavaConfig(vision_config=vision, text_config=text, image_token_index=96)
     with pytest.raises(ValueError, match=r"LlavaForConditionalGeneration \(llava\) cannot.*image"):
@@ -169,7 +183,9 @@ def test_a_module_that_is_no_language_model_is_refused():
 def test_prompt_tuning_is_refused():
     from peft import PromptTuningConfig, get_peft_model
 
-    model = get_peft_model(models.tiny_model(), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3))
+    model = get_peft_model(
+        models.tiny_model(), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    )
     with pytest.raises(ValueError, match="virtual tokens"):
         enable_residual(model)
 
@@ -207,7 +223,7 @@ def _tripled(output):
 )
 def test_scaled_logits_and_multiplied_embeddings(name, arguments):
     """Granite multiplies its embeddings outside the module: the mix before the factor is the mix after it."""
-    config = getattr(transformers, name)(**{**models._GROUPED, **arguments})
+    config = getattr(transformers, name)(**{**models.GROUPED, **arguments})
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(config)
     with torch.no_grad():

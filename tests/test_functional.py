@@ -6,11 +6,11 @@ import inspect
 import math
 
 import pytest
-import reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import reference
 from ift import functional as F
 
 settings.register_profile("fast", max_examples=25, deadline=None, derandomize=True)
@@ -137,7 +137,9 @@ def test_the_divisor_counts_documents_or_tokens(reduction):
     for packing, side in MASKS:
         for _, labels, mask, positions in layouts(packing, side):
             trained, documents = reference.trained_positions(labels, mask, positions)
-            expected = len(reference.rows_of(trained, documents)) if reduction == "sequence" else trained.sum()
+            expected = (
+                len(reference.rows_of(trained, documents)) if reduction == "sequence" else trained.sum()
+            )
             assert F.count_items(F.row_layout(labels, mask, positions), reduction) == expected
 
 
@@ -207,9 +209,7 @@ def test_the_mean_of_a_documents_weights_is_one(seed, gamma, kind, mask_of):
     layout = F.row_layout(labels, mask, positions)
     weights = F.propagation_weights(losses, layout, kind[0], gamma, kind[1])
     ones = layout.trained.double()
-    means = (
-        layout.per_document(weights)[layout.trained] / layout.per_document(ones)[layout.trained]
-    )
+    means = layout.per_document(weights)[layout.trained] / layout.per_document(ones)[layout.trained]
     torch.testing.assert_close(means, torch.ones_like(means), rtol=1e-9, atol=0)
     assert (weights[~layout.trained] == 0).all()
     assert (weights >= 0).all()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import models
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import models
 from ift.functional import row_layout
 from ift.lookahead import Head, look_ahead, look_ahead_uniforms
 
@@ -51,7 +51,9 @@ def test_greedy_and_expected_are_those_of_the_full_logits(name, tile):
     assert (greedy.probabilities == 1).all()
     torch.testing.assert_close(greedy.nll.double(), nll, rtol=2e-5, atol=1e-5)
     for k, temperature in ((7, 0.5), (64, 2.0), (500, 1.0)):
-        expected = look_ahead(hidden, head, targets, kind="expected", top_k=k, temperature=temperature, tile=tile)
+        expected = look_ahead(
+            hidden, head, targets, kind="expected", top_k=k, temperature=temperature, tile=tile
+        )
         value, index = (z / temperature).softmax(-1).topk(min(k, VOCABULARY), -1)
         assert expected.ids.shape == (N, min(k, VOCABULARY))
         assert torch.equal(expected.ids, index)
@@ -122,7 +124,9 @@ def chi_square(counts, probabilities):
 def test_sampled_tokens_follow_the_softmax_with_the_trainers_own_noise(temperature, tile):
     rows, length = 40, 101
     _, head, _ = states_and_head("all")
-    hidden = torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(6)).expand(rows * (length - 1), WIDTH)
+    hidden = torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(6)).expand(
+        rows * (length - 1), WIDTH
+    )
     ids = torch.randint(50, (rows, length), generator=torch.Generator().manual_seed(7))
     layout = row_layout(torch.full_like(ids, 5))
     uniforms = look_ahead_uniforms(ids, layout, seed=3, step=11)[layout.trained]
@@ -156,7 +160,10 @@ def test_noise_is_uniform_and_independent():
     assert 0 < flat.min() <= flat.max() < 1
     statistic, point = chi_square((flat * 50).long().bincount(minlength=50).double(), torch.full((50,), 0.02))
     assert statistic < point
-    for other in (noise_of({"input_ids": ids, "labels": ids}, step=1)[0], noise_of({"input_ids": ids, "labels": ids}, seed=1)[0]):
+    for other in (
+        noise_of({"input_ids": ids, "labels": ids}, step=1)[0],
+        noise_of({"input_ids": ids, "labels": ids}, seed=1)[0],
+    ):
         assert abs(torch.corrcoef(torch.stack([flat, other.flatten().double()]))[0, 1]) < 4 / 20000**0.5
     for pair in ((noise[:, 1:], noise[:, :-1]), (noise[1:], noise[:-1])):
         x = torch.stack([part.flatten().double() for part in pair])
@@ -168,11 +175,17 @@ def test_one_changed_token_gives_the_row_other_noise():
     for place in range(20):
         other = ids.clone()
         other[0, place] += 1
-        a, b = noise_of({"input_ids": ids, "labels": ids})[0], noise_of({"input_ids": other, "labels": other})[0]
+        a, b = (
+            noise_of({"input_ids": ids, "labels": ids})[0],
+            noise_of({"input_ids": other, "labels": other})[0],
+        )
         assert (a != b).float().mean() > 0.9
     swapped = ids.clone()
     swapped[0, [3, 4]] = ids[0, [4, 3]]
-    assert (noise_of({"input_ids": ids, "labels": ids})[0] != noise_of({"input_ids": swapped, "labels": swapped})[0]).any()
+    assert (
+        noise_of({"input_ids": ids, "labels": ids})[0]
+        != noise_of({"input_ids": swapped, "labels": swapped})[0]
+    ).any()
 
 
 def test_noise_is_the_rows_own_in_any_batch():

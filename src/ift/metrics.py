@@ -138,7 +138,7 @@ class MetricsFile(TrainerCallback):
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = path.read_text().splitlines() if path.exists() and state.global_step else []
-        kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
+        kept = [line for line in lines if _step_of(line) <= state.global_step]
         path.write_text("".join(line + "\n" for line in kept))
 
     def on_log(
@@ -150,3 +150,11 @@ class MetricsFile(TrainerCallback):
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a") as file:
                 file.write(json.dumps({"step": state.global_step, "time": time.time(), **logs}) + "\n")
+
+
+def _step_of(line: str) -> float:
+    """Step of a line of the file; infinity for one that a stopped run left half written."""
+    try:
+        return float(json.loads(line)["step"])
+    except ValueError:
+        return float("inf")

@@ -11,7 +11,7 @@ from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import SFTTrainer
-from trl.trainer.utils import get_config_model_id
+from trl.trainer.utils import get_config_model_id, global_then_local_main_first
 
 from ift.config import METHOD_FIELDS, IFTConfig
 from ift.data import end_of_turn_ids, prepare_dataset
@@ -71,10 +71,18 @@ class IFTTrainer(SFTTrainer):
         if isinstance(eval_sets, dict) and args.metric_for_best_model == "eval_nll":
             args.metric_for_best_model = f"eval_{next(iter(eval_sets))}_nll"
         self.data_reports: dict[str, Any] = dict(kwargs.pop("data_reports", None) or {})
+        self._already_prepared = set(self.data_reports)
         super().__init__(model, args, **kwargs)
+        self._already_prepared.clear()  # what `evaluate` is given later is a new data set
         if self._is_vlm or self._is_vision_dataset:
             raise ValueError(
                 "IFT trains on text; images are not supported. Give a tokenizer and a text data set."
+            )
+        parallel = self.accelerator.parallelism_config
+        if parallel is not None and (parallel.cp_enabled or parallel.sp_enabled):
+            raise ValueError(
+                "Context and sequence parallelism cut rows into pieces, and a token's weight sums over its whole row. "
+                "Use data parallelism (DDP, FSDP, ZeRO)."
             )
         enable_residual(self.model)
         if not is_deepspeed_zero3_enabled():  # its weights are in pieces outside a training step
@@ -100,13 +108,14 @@ class IFTTrainer(SFTTrainer):
         dataset_name: str,
     ) -> Dataset | IterableDataset:
         """Our formats and masks first; trl then cuts, packs and shuffles."""
-        if dataset_name in self.data_reports:
+        if dataset_name in self._already_prepared:
             return super()._prepare_dataset(dataset, processing_class, args, packing, None, dataset_name)
         if formatting_func is not None:
             dataset = dataset.map(
                 lambda row: {"text": formatting_func(row)}, remove_columns=dataset.column_names
             )
-        prepared = prepare_dataset(dataset, processing_class, name=dataset_name, **preparation(args))
+        with global_then_local_main_first():
+            prepared = prepare_dataset(dataset, processing_class, name=dataset_name, **preparation(args))
         self.data_reports[dataset_name] = prepared.report
         return super()._prepare_dataset(prepared.dataset, processing_class, args, packing, None, dataset_name)
 
@@ -179,9 +188,8 @@ class IFTTrainer(SFTTrainer):
         """Add the method's metrics to `logs`, under the prefix of the evaluation set where there is one."""
         means = self._means[mode := "train" if self.model.training else "eval"]
         self._means[mode] = RunningMeans()
-        prefix = next(
-            (key.removesuffix("loss") for key in logs if key.startswith("eval") and key.endswith("_loss")), ""
-        )
+        losses = [key for key in logs if mode == "eval" and key.endswith("_loss") and key != "train_loss"]
+        prefix = losses[0].removesuffix("loss") if losses else ""
         logs.update({prefix + name: value for name, value in means.summary().items()})
         logs[prefix + "num_tokens"] = self._total_train_tokens
         if prefix and means.loss is not None:
@@ -199,8 +207,11 @@ class IFTTrainer(SFTTrainer):
         if self.is_world_process_zero() and path.exists():
             names = [*METHOD_FIELDS, "residual_lambda_start", "residual_warmup_ratio", "residual_noise_std"]
             rows = "".join(f"| `{name}` | {getattr(self.args, name)} |\n" for name in names)
+            name = path.parent.resolve().name  # trl writes None for a model that is not on the Hub
+            card = path.read_text().replace("(https://huggingface.co/None)", "")
+            card = card.replace('model="None"', f'model="{name}"').replace("version of [None].", "local model.")
             path.write_text(
-                f"{path.read_text()}\n## IFT settings\n\n| setting | value |\n| --- | --- |\n{rows}"
+                f"{card}\n## IFT settings\n\n| setting | value |\n| --- | --- |\n{rows}"
             )
 
     def _stop_generation_at_turn_end(self) -> None:

@@ -57,11 +57,44 @@ class TrainArguments:
 
 
 class Parser(TrlParser):
-    """trl's parser, whose errors are short UsageErrors."""
+    """trl's parser, whose errors are short UsageErrors; it checks the types of YAML values, with file and line."""
+
+    nodes: dict[str, yaml.Node] = {}  # noqa: RUF012 (replaced, never changed)
+    file: str | None = None
+
+    def set_defaults_with_config(self, **kwargs: Any) -> list[str]:
+        """Check the values of the YAML file before they become defaults."""
+        actions = {action.dest: action for action in self._actions}
+        checked = {key: self._checked(actions[key], kwargs[key]) for key in kwargs if key in actions}
+        return super().set_defaults_with_config(**{**kwargs, **checked})
+
+    def _checked(self, action: argparse.Action, value: Any) -> Any:
+        """`value` as the flag would read it: argparse takes what is no string unseen."""
+        kind: Any = action.type or str
+        many, choices = action.nargs in ("+", "*"), list(action.choices or [])
+        if value is None or isinstance(value, dict) or (isinstance(value, list) and (many or kind is str)):
+            return value
+        if isinstance(value, bool) and (choices or kind is str):  # YAML takes `no` for false
+            value = self.nodes[action.dest].value
+        if not _reads(kind, str(value)) or (choices and kind(str(value)) not in choices):
+            wanted = ("true or false", "true"), ("a number", "0.5"), ("a whole number", "1")
+            fits = [words for words, example in wanted if _reads(kind, example)]
+            wish = f"one of {', '.join(map(str, choices))}" if choices else fits[0]
+            line = self.nodes[action.dest].start_mark.line + 1
+            raise UsageError(f"{self.file}, line {line}: {action.dest} is {value!r}; give {wish}.")
+        return [kind(str(value))] if many else kind(str(value))
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage of some 300 flags."""
         raise UsageError(message)
+
+
+def _reads(kind: Any, text: str) -> bool:
+    try:
+        kind(text)
+    except (ValueError, TypeError, argparse.ArgumentTypeError):
+        return False
+    return True
 
 
 def make_parser() -> Parser:
@@ -80,29 +113,29 @@ def parse(arguments: list[str]) -> TrainArguments:
     parser = make_parser()
     arguments = _split_equals(arguments)
     config_file = _value_of(arguments, "--config")
-    lines = key_lines(Path(config_file)) if config_file else {}
+    parser.file, parser.nodes = config_file, top_level(Path(config_file)) if config_file else {}
+    lines = {key: node.start_mark.line + 1 for key, node in parser.nodes.items()}
     try:
         *parsed, from_file, from_flags = parser.parse_args_and_config(
             arguments, return_remaining_strings=True, separate_remaining_strings=True
         )
         launch = _launch_flags(parser, from_file, lines, config_file) + _launch_flags(parser, from_flags)
         words = _without(arguments, from_flags)
+        renamed = parse_columns(parsed[-1].dataset_columns)
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
-    script, config, model, mixture, columns = parsed
+    script, config, model, mixture, _ = parsed
     if model.model_name_or_path is None:
         raise UsageError("no model: give --model_name_or_path, a Hub id or a local folder.")
     if script.dataset_name is None and not mixture.datasets:
         raise UsageError(
             "no data: give --dataset_name (a Hub id, a folder or a file), or `datasets:` in the YAML file."
         )
-    return TrainArguments(
-        script, config, model, mixture, parse_columns(columns.dataset_columns), launch, words
-    )
+    return TrainArguments(script, config, model, mixture, renamed, launch, words)
 
 
-def key_lines(path: Path) -> dict[str, int]:
-    """Line (from 1) of every top-level key of a YAML file; raises UsageError for one that is no flat mapping."""
+def top_level(path: Path) -> dict[str, yaml.Node]:
+    """The value node of every top-level key of a YAML file; raises UsageError for one that is no flat mapping."""
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except OSError as error:
@@ -111,15 +144,15 @@ def key_lines(path: Path) -> dict[str, int]:
         raise UsageError(f"--config {path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(node, yaml.MappingNode):
         raise UsageError(f"--config {path} must hold `key: value` lines.")
-    lines: dict[str, int] = {}
-    for key, _ in node.value:
-        line = key.start_mark.line + 1
-        if key.value in lines:
+    found: dict[str, yaml.Node] = {}
+    for key, value in node.value:
+        if key.value in found:
+            first = found[key.value].start_mark.line + 1
             raise UsageError(
-                f"{path}, line {line}: {key.value} was already set on line {lines[key.value]}; keep one."
+                f"{path}, line {key.start_mark.line + 1}: {key.value} was already set on line {first}; keep one."
             )
-        lines[key.value] = line
-    return lines
+        found[key.value] = value
+    return found
 
 
 def _without(arguments: list[str], launch: list[str]) -> list[str]:

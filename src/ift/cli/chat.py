@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 
@@ -12,10 +13,19 @@ def main(model: str, prompt: str | None, max_new_tokens: int) -> int:
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer
 
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    network = AutoModelForCausalLM.from_pretrained(
-        model, dtype="auto"
-    )  # an adapter brings its base model along
+    from ift.cli.train import check_model_path
+    from ift.data import ensure_chat_template
+
+    try:
+        check_model_path(model)
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        network = AutoModelForCausalLM.from_pretrained(
+            model, dtype="auto"
+        )  # an adapter brings its base along
+        ensure_chat_template(tokenizer)
+    except (ValueError, OSError) as error:
+        print(f"ift chat: {error}", file=sys.stderr)
+        return 1
     network.eval()
     streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     messages: list[dict[str, Any]] = []

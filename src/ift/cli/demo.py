@@ -114,7 +114,7 @@ def _trained(base: str, rows: Path, out: Path, flags: list[str]) -> dict[str, An
 def _scored(folder: str, problems: list[Any], name: str) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from ift.testbed import final_answer, score
+    from ift.testbed.scoring import final_answer, score
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -87,9 +87,12 @@ def _torchrun_flags(flags: list[str]) -> list[str]:
     words = iter(flags)
     for word in words:
         if word in CPU_FLAGS:
-            found.append(f"{CPU_FLAGS[word]}={next(words)}")
+            value = next(words)
+            if (word, value) != ("--main_process_port", "0"):  # accelerate's word for any free port
+                found.append(f"{CPU_FLAGS[word]}={value}")
         elif word in ("--num_processes", "--config_file"):
             next(words)
         elif word not in ("--cpu", "--use_cpu", "--multi_gpu"):
             raise UsageError(f"{word} has no effect without an accelerator; leave it out here.")
-    return found if any(word.startswith("--master-port") for word in found) else ["--master-port=0", *found]
+    # without a port of one's own: a free one, of torchrun's choice (--master-port=0 would wait forever)
+    return found or ["--standalone"]

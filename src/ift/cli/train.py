@@ -10,7 +10,8 @@ from typing import Any
 
 from ift.cli.arguments import TrainArguments, UsageError, parse
 from ift.cli.launch import check_world_size, is_launched, launch
-from ift.data import DataError
+from ift.data import DataError, split_names
+from ift.data.loading import is_local
 
 
 def main(arguments: list[str]) -> int:
@@ -26,6 +27,9 @@ def main(arguments: list[str]) -> int:
         return 0
     try:
         told = parse(arguments)
+        check_model_path(told.model.model_name_or_path)  # before any process starts that would say it again
+        if told.script.dataset_name and is_local(told.script.dataset_name):
+            split_names(told.script.dataset_name)
         if told.launch and not is_launched():
             return launch(told.launch, told.words, use_cpu=told.config.use_cpu)
         check_world_size()
@@ -33,7 +37,10 @@ def main(arguments: list[str]) -> int:
     except UsageError as error:
         print(f"ift train: {error}", file=sys.stderr)
         return 2
-    except (DataError, ValueError, OSError) as error:
+    except KeyboardInterrupt:
+        print("\nift train: stopped. Checkpoints, if any, lie in the output folder.", file=sys.stderr)
+        return 130
+    except (DataError, ValueError, OSError, ImportError, RuntimeError) as error:
         if os.environ.get("IFT_DEBUG"):
             raise
         print(f"ift train: {error}\n(IFT_DEBUG=1 shows where this was raised.)", file=sys.stderr)
@@ -86,7 +93,12 @@ def run_training(told: TrainArguments, closing: bool = True) -> Any:
     trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
     trainer.save_model(config.output_dir)
     name = told.script.dataset_name
-    trainer.create_model_card(dataset_name=None if name is None or os.path.exists(name) else name)
+    card = os.path.basename(
+        os.path.abspath(config.output_dir)
+    )  # else a local base model would be called None
+    trainer.create_model_card(
+        model_name=card, dataset_name=None if name is None or os.path.exists(name) else name
+    )
     if config.push_to_hub:
         trainer.push_to_hub(dataset_name=name)
     if closing:
@@ -94,6 +106,19 @@ def run_training(told: TrainArguments, closing: bool = True) -> Any:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         trainer.end()
     return trainer
+
+
+def check_model_path(name: str) -> None:
+    """Raise DataError for what can only be a local folder and is none: transformers would look for it on the Hub."""
+    local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if os.path.isfile(name) or (local and not os.path.isdir(name)):
+        raise DataError(
+            f"{name}: no such model folder. Fix: give a folder that holds a config.json, or a Hub id (owner/name)"
+        )
+    if os.path.isdir(name) and not os.path.exists(os.path.join(name, "config.json")):
+        raise DataError(
+            f"{name}: no config.json in this folder. Fix: give the folder that the model was saved to"
+        )
 
 
 def _tokenizer(told: TrainArguments) -> Any:

@@ -1,0 +1,183 @@
+"""A tiny Llama with a small tokenizer, some rows, and `ift train` called in this process."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+MARKS = ["<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>"]
+
+
+def save_tiny(folder: Path, template: str | None) -> Path:
+    """A model of some 40,000 parameters, sharpened so that its guesses differ, and a byte-level tokenizer."""
+    tokens = Tokenizer(models.BPE())
+    tokens.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokens.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, special_tokens=MARKS, initial_alphabet=alphabet, show_progress=False
+    )
+    tokens.train_from_iterator(
+        ["What is two plus two? The answer is four.", "user assistant system"] * 3, trainer
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=tokens, bos_token="<s>", eos_token="</s>", pad_token="<pad>", chat_template=template
+    )
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256, bos_token_id=0,
+            eos_token_id=1, pad_token_id=2,
+        )
+    )  # fmt: skip
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(4)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Rows that `datasets` reads are cached in a temporary folder."""
+    import datasets
+
+    before = datasets.config.HF_DATASETS_CACHE
+    datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("cache")
+    yield
+    datasets.config.HF_DATASETS_CACHE = before
+
+
+@pytest.fixture(scope="session")
+def chat_model(tmp_path_factory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("models") / "tiny-chat", CHATML)
+
+
+@pytest.fixture(scope="session")
+def base_model(tmp_path_factory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("models") / "tiny-base", None)
+
+
+QUESTIONS = [f"What is {n} plus {n}?" for n in range(8)]
+ANSWERS = [f"The answer is {2 * n}{', so it is' * (n % 3)}." for n in range(8)]
+
+
+def asked(question):
+    return {"role": "user", "content": question}
+
+
+def answered(answer):
+    return {"role": "assistant", "content": answer}
+
+
+ROWS = {
+    "messages": [{"messages": [asked(q), answered(a)]} for q, a in zip(QUESTIONS, ANSWERS, strict=True)],
+    "ShareGPT": [
+        {"conversations": [{"from": "human", "value": q}, {"from": "gpt", "value": a}]}
+        for q, a in zip(QUESTIONS, ANSWERS, strict=True)
+    ],
+    "Alpaca": [{"instruction": q, "input": "", "output": a} for q, a in zip(QUESTIONS, ANSWERS, strict=True)],
+    "prompt-completion, conversational": [
+        {"prompt": [asked(q)], "completion": [answered(a)]} for q, a in zip(QUESTIONS, ANSWERS, strict=True)
+    ],
+    "prompt-completion, text": [
+        {"prompt": q, "completion": " " + a} for q, a in zip(QUESTIONS, ANSWERS, strict=True)
+    ],
+    "preference, conversational": [
+        {
+            "prompt": q,
+            "chosen": [asked(q), answered(a)],
+            "rejected": [asked(q), answered("No idea at all.")],
+            "messages": [asked(q), answered("something else")],
+        }
+        for q, a in zip(QUESTIONS, ANSWERS, strict=True)
+    ],
+    "text": [{"text": f"{q} {a}"} for q, a in zip(QUESTIONS, ANSWERS, strict=True)],
+    "tokenised": [
+        {"input_ids": list(range(10, 20 + n)), "labels": [-100] * 4 + list(range(14, 20 + n))}
+        for n in range(8)
+    ],
+}
+
+
+@pytest.fixture
+def write_rows(tmp_path):
+    """Write the rows of a format to a .jsonl file of the test's folder."""
+
+    def write(form="messages", name="rows.jsonl"):
+        rows = ROWS[form] if isinstance(form, str) else form
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def train(tmp_path, capfd):
+    """Run `ift train` in this process; what it changed in the environment and in accelerate is put back."""
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    from ift.cli.train import main
+
+    def run(*words, **flags):
+        capfd.readouterr()
+        arguments = [*map(str, words), *(f"--{name}={value}" for name, value in flags.items())]
+        code = main(arguments)
+        said = capfd.readouterr()
+        return SimpleNamespace(code=code, out=said.out, err=said.err)
+
+    environment = dict(os.environ)
+    yield run
+    os.environ.clear()
+    os.environ.update(environment)
+    for state in (AcceleratorState, PartialState):
+        state._reset_state()
+    GradientState._reset_state()
+
+
+SHORT = {
+    "max_steps": 2,
+    "per_device_train_batch_size": 2,
+    "learning_rate": 1e-3,
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "report_to": "none",
+    "gradient_checkpointing": "false",
+}
+
+
+@pytest.fixture
+def run_tiny(train, chat_model, write_rows, tmp_path):
+    """A short run on the tiny model; returns what it said, with `folder` and, read back, `metrics`."""
+
+    def run(*words, form="messages", out="out", **changes):
+        folder = tmp_path / out
+        flags = {
+            "model_name_or_path": chat_model,
+            "dataset_name": changes.pop("dataset_name", None) or write_rows(form),
+            "output_dir": folder,
+            **SHORT,
+            **changes,
+        }
+        done = train(*words, **flags)
+        done.folder = folder
+        lines = folder / "metrics.jsonl"
+        done.metrics = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
+        return done
+
+    return run

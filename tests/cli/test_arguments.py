@@ -1,0 +1,179 @@
+"""What `ift train` is told: YAML as `trl sft` has it, and every mistake answered by one line and its exit code."""
+
+import json
+import os
+
+import pytest
+
+from ift.cli.arguments import UsageError, parse
+
+TRL_CONFIG = """\
+# written for `trl sft`
+model_name_or_path: {model}
+dataset_name: {rows}
+output_dir: {out}
+learning_rate: 2.0e-4
+lr_scheduler_type: cosine
+warmup_steps: 1
+packing: true
+max_length: 64
+assistant_only_loss: true
+max_steps: 2
+per_device_train_batch_size: 1
+gradient_accumulation_steps: 2
+logging_steps: 1
+eval_strategy: no
+save_strategy: steps
+save_steps: 2
+use_peft: yes
+lora_r: 4
+lora_target_modules: [q_proj, v_proj]
+report_to: none
+seed: 7
+"""
+
+
+@pytest.fixture
+def config(tmp_path, chat_model, write_rows):
+    """Write a YAML file: model, rows and folder, then `text`."""
+
+    def write(text=""):
+        path = tmp_path / "run.yaml"
+        names = {
+            "model_name_or_path": chat_model,
+            "dataset_name": write_rows(),
+            "output_dir": tmp_path / "out",
+        }
+        path.write_text("".join(f"{key}: {value}\n" for key, value in names.items()) + text)
+        return path
+
+    return write
+
+
+def test_a_trl_sft_config_works_and_flags_win(train, tmp_path, chat_model, write_rows):
+    path = tmp_path / "sft.yaml"
+    path.write_text(TRL_CONFIG.format(model=chat_model, rows=write_rows(), out=tmp_path / "out"))
+    done = train("--config", path, learning_rate=1e-3, residual_lambda=0.4)
+    assert done.code == 0, done.err
+    assert "learning rate 0.001 (cosine)" in done.out
+    assert "lambda 0.4, greedy look-ahead" in done.out
+    assert "2 of 2 rows (1 per device x 2 accumulated x 1)" in done.out
+    assert (tmp_path / "out" / "checkpoint-2").is_dir()
+    adapter = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert adapter["r"] == 4
+    assert sorted(adapter["target_modules"]) == ["q_proj", "v_proj"]
+
+
+def test_values_of_yaml_are_read_as_flags_are(config):
+    told = parse(
+        ["--config", str(config("learning_rate: 1e-4\nsave_strategy: no\nlora_target_modules: all-linear\n"))]
+    )
+    assert told.config.learning_rate == 1e-4  # a string in YAML
+    assert str(told.config.save_strategy.value) == "no"  # false in YAML
+    assert told.model.lora_target_modules == "all-linear"
+    assert parse(["--config", str(config("dataset_columns: a=text\n"))]).columns == {"a": "text"}
+    assert parse(["--config", str(config("max_length: null\n"))]).config.max_length is None
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("learnig_rate: 1\n", "run.yaml, line 4: unknown key 'learnig_rate'; did you mean learning_rate?"),
+        (
+            "\nresidual_lamda: 1\n",
+            "run.yaml, line 5: unknown key 'residual_lamda'; did you mean residual_lambda?",
+        ),
+        ("qqqqqq: 1\n", "run.yaml, line 4: unknown key 'qqqqqq'; `ift train --help-all` lists them all."),
+        ("seed: 1\nmax_steps: 1\nseed: 2\n", "run.yaml, line 6: seed was already set on line 4; keep one."),
+        ("learning_rate: fast\n", "run.yaml, line 4: learning_rate is 'fast'; give a number."),
+        ("seed: 1.5\n", "run.yaml, line 4: seed is 1.5; give a whole number."),
+        ("num_train_epochs: [1]\n", "run.yaml, line 4: num_train_epochs is [1]; give a number."),
+        ("packing: perhaps\n", "run.yaml, line 4: packing is 'perhaps'; give true or false."),
+        ("lookahead: psychic\n", "line 4: lookahead is 'psychic'; give one of greedy, sample, expected."),
+        ("residual_lambda: 7\n", "residual_lambda is 7.0; give a value in [0, 1]."),
+        ("propagation_gamma: 0\n", "For weights that do not look ahead at all set propagation='none'."),
+        ("- a\n", "run.yaml is no YAML"),
+    ],
+)
+def test_a_wrong_yaml_file_is_a_usage_error_with_its_line(train, config, text, answer):
+    done = train("--config", config(text))
+    assert done.code == 2
+    assert answer in done.err
+    assert "Traceback" not in done.err
+    assert len(done.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["--learnig_rate", "1"], "unknown flag --learnig_rate; did you mean --learning_rate?"),
+        (["--residual_lamda=0.3"], "unknown flag --residual_lamda; did you mean --residual_lambda?"),
+        (["--num_proceses", "2"], "unknown flag --num_proceses; did you mean --num_processes?"),
+        (["--max_steps", "1.5"], "invalid int value: '1.5'"),
+        (["--residual_lambda", "2"], "residual_lambda is 2.0; give a value in [0, 1]."),
+        (["--residual_lambda_start", "0.1"], "Set residual_warmup_ratio above 0"),
+        (["--dataset_columns", "question"], "expected old=new"),
+        (["stray"], "'stray' does not belong to any flag."),
+        (["--output_dir"], "expected one argument"),
+    ],
+)
+def test_a_wrong_flag_is_a_usage_error(train, config, words, answer):
+    done = train("--config", config(), *words)
+    assert done.code == 2
+    assert answer in done.err
+    assert len(done.err.strip().splitlines()) == 1
+
+
+def test_a_model_and_data_are_asked_for(train, chat_model):
+    assert "no model: give --model_name_or_path" in train(dataset_name="rows.jsonl").err
+    assert "no data: give --dataset_name" in train(model_name_or_path=chat_model).err
+    assert train("--config", "nowhere.yaml").code == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "answer"),
+    [
+        (
+            {"model_name_or_path": "./nowhere"},
+            "./nowhere: no such model folder. Fix: give a folder that holds",
+        ),
+        ({"model_name_or_path": "some/where/else"}, "some/where/else: no such model folder."),
+        ({"dataset_name": "missing.jsonl"}, "missing.jsonl: no such file or folder"),
+        ({"dataset_train_split": "foo"}, 'found no split "foo", only train'),
+        ({"max_length": 4}, "nothing to learn after cutting at max_length: 8 rows"),
+        ({"use_peft": "true", "lora_target_modules": "nix"}, "Target modules nix not found"),
+        ({"resume_from_checkpoint": "nix"}, "Can't find a valid checkpoint at nix"),
+        ({"report_to": "clearml"}, "clearml"),
+    ],
+)
+def test_what_is_not_there_ends_in_one_clear_line(run_tiny, flags, answer):
+    done = run_tiny(**flags)
+    assert done.code == 1
+    assert f"ift train: {answer}" in done.err or answer in done.err
+    assert "Traceback" not in done.err
+
+
+def test_broken_rows_are_named_by_line(run_tiny, tmp_path):
+    rows = tmp_path / "broken.jsonl"
+    rows.write_text('{"text": "fine"}\n{"text": \n')
+    done = run_tiny(dataset_name=rows)
+    assert done.code == 1
+    assert "broken.jsonl, line 2: found text that is not JSON" in done.err
+
+
+def test_debugging_shows_where(run_tiny, monkeypatch):
+    monkeypatch.setenv("IFT_DEBUG", "1")
+    with pytest.raises(ValueError, match="no such file"):
+        run_tiny(dataset_name="missing.jsonl")
+
+
+def test_a_run_in_this_process_leaves_the_environment_alone(run_tiny):
+    before = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
+    run_tiny(max_steps=1)
+    changed = {key for key in before.keys() | os.environ.keys() if before.get(key) != os.environ.get(key)}
+    assert {key for key in changed if not key.startswith(("PYTEST", "ACCELERATE", "KMP"))} == set()
+
+
+def test_the_parser_raises_and_never_exits():
+    with pytest.raises(UsageError, match="unknown flag --nix"):
+        parse(["--nix", "1"])

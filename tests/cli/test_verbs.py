@@ -1,0 +1,162 @@
+"""The verbs as a user starts them: help without weight, env without secrets, chat, and two processes on a CPU."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from ift.cli import launch
+from ift.cli.arguments import UsageError
+from ift.cli.main import app
+
+
+def ift(*words, **options):
+    command = [sys.executable, "-m", "ift.cli.main", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, **options)
+
+
+def test_help_imports_nothing_heavy():
+    """`ift --help` answers at once only as long as this holds."""
+    heavy = "{'torch', 'transformers', 'trl', 'datasets', 'peft', 'accelerate', 'numpy', 'matplotlib'}"
+    code = f"import sys, ift, ift.cli.main; print(sorted({heavy} & sys.modules.keys()))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_help_names_every_verb_and_a_typo_gets_a_suggestion():
+    done = CliRunner().invoke(app, ["--help"])
+    assert done.exit_code == 0
+    for verb in ("train", "demo", "chat", "env"):
+        assert re.search(rf"\b{verb}\b", done.output)
+    done = CliRunner().invoke(app, ["trian"])
+    assert done.exit_code == 2
+    assert "Did you mean 'train'?" in done.output
+
+
+def test_help_of_train_shows_the_method_s_fields(train):
+    from ift.config import METHOD_FIELDS
+
+    done = train("--help")
+    assert done.code == 0
+    for name in (*METHOD_FIELDS, "residual_noise_std", "model_name_or_path", "dataset_name"):
+        assert f"--{name} " in done.out
+    whole = train("--help-all")
+    assert whole.code == 0
+    assert "--adam_beta1" in whole.out
+
+
+def test_env_prints_versions_and_nothing_of_the_environment(monkeypatch, capsys):
+    from ift.cli.env import main
+
+    monkeypatch.setenv("HF_TOKEN", "sesame-open")
+    monkeypatch.setenv("SOME_SETTING", "very-private-value")
+    assert main() == 0
+    said = capsys.readouterr().out
+    assert f"torch: {torch.__version__}" in said
+    for name in ("python", "intuitive-fine-tuning", "transformers", "trl", "cpu", "memory"):
+        assert f"{name}: " in said
+    assert "sesame" not in said
+    assert "very-private-value" not in said
+    for path in (os.getcwd(), sys.prefix, os.path.expanduser("~"), "/usr"):
+        assert path not in said
+
+
+def test_chat_answers_one_prompt(chat_model):
+    done = CliRunner().invoke(app, ["chat", str(chat_model), "--prompt", "Hi", "--max-new-tokens", "4"])
+    assert done.exit_code == 0, done.output
+    assert done.output.strip()
+
+
+def test_chat_goes_on_until_the_end_of_the_input(chat_model, monkeypatch, capsys):
+    from ift.cli.chat import main
+
+    said = iter(["Hi", "And then?"])
+
+    def listen(prompt):
+        try:
+            return next(said)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr("builtins.input", listen)
+    assert main(str(chat_model), None, 3) == 0
+
+
+def test_chat_with_what_is_no_model_is_one_line(tmp_path):
+    done = CliRunner().invoke(app, ["chat", str(tmp_path / "nowhere"), "--prompt", "Hi"])
+    assert done.exit_code == 1
+    assert "nowhere: no such model folder" in done.output
+    assert "Traceback" not in done.output
+
+
+def test_two_processes_run_and_train_what_one_does(run_tiny, chat_model, tmp_path):
+    """Rows of different lengths; 2 processes x 1 row x 2 steps against 1 process x 2 rows."""
+    flags = {"max_steps": 2, "learning_rate": 1e-2}
+    alone = run_tiny(**flags, per_device_train_batch_size=2, out="alone")
+    assert alone.code == 0
+    words = [
+        f"--model_name_or_path={chat_model}", f"--dataset_name={tmp_path / 'rows.jsonl'}", "--save_strategy=no",
+        f"--output_dir={tmp_path / 'two'}", "--max_steps=2", "--learning_rate=1e-2", "--report_to=none",
+        "--per_device_train_batch_size=1", "--logging_steps=1", "--gradient_checkpointing=false",
+        "--lr_scheduler_type=linear", "--num_processes", "2",
+    ]  # fmt: skip
+    done = ift("train", *words)
+    assert done.returncode == 0, done.stderr
+    assert "2 processes" in done.stdout
+    assert "2 of 2 rows (1 per device x 1 accumulated x 2)" in done.stdout
+    assert done.stdout.count("done in") == 1
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("alone", "two"))
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], atol=1e-6, rtol=1e-5, msg=name)
+    lines = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 2]
+    for line, other in zip(lines[:2], alone.metrics, strict=False):
+        for metric in ("loss", "nll", "residual_nll", "eos_nll", "num_tokens"):
+            assert line[metric] == pytest.approx(other[metric], rel=1e-5), metric
+
+
+def test_a_count_of_processes_that_does_not_run_is_refused(monkeypatch):
+    monkeypatch.setenv(launch.WANTED, "2")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with pytest.raises(UsageError, match="2 processes were asked for and 1 run"):
+        launch.check_world_size()
+
+
+def test_the_words_of_torchrun_on_a_cpu():
+    assert launch._torchrun_flags(["--num_processes", "2"]) == ["--standalone"]
+    assert launch._torchrun_flags(["--main_process_port", "0"]) == ["--standalone"]
+    assert launch._torchrun_flags(["--main_process_port", "1234"]) == ["--master-port=1234"]
+    with pytest.raises(UsageError, match="--gpu_ids has no effect without an accelerator"):
+        launch._torchrun_flags(["--gpu_ids", "0"])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_control_c_ends_with_one_line(chat_model, write_rows, tmp_path):
+    words = ["--model_name_or_path", chat_model, "--dataset_name", write_rows(), "--max_steps", "1000000"]
+    command = [
+        sys.executable,
+        "-m",
+        "ift.cli.main",
+        "train",
+        *map(str, words),
+        f"--output_dir={tmp_path / 'out'}",
+    ]
+    running = subprocess.Popen(
+        [*command, "--report_to=none", "--logging_steps=1", "--save_strategy=no"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    metrics, began = tmp_path / "out" / "metrics.jsonl", time.monotonic()
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() - began < 60:
+        time.sleep(0.2)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "ift train: stopped." in said
+    assert "Traceback" not in said

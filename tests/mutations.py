@@ -1,0 +1,371 @@
+"""Plants faults in a copy of the package, one at a time, and sees that the tests named for each turn red.
+
+Run it from anywhere: `python tests/mutations.py [words of a fault's name]`. It prints a table and exits with 1 if a fault
+lives, or is stale: its old text must occur exactly once, and its tests must be green without it.
+
+Each run is a fork of one process that has the heavy libraries loaded but not `ift`, whose copy is put first in the path.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault: in `file` (below src/ift), `old` becomes `new`, and one of `tests` (below tests) must turn red."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+FUNCTIONAL = ("test_functional.py",)
+OPTIONS = ("test_loss.py::test_every_option_is_the_references",)
+PACKED = ("test_architectures.py::test_packed_documents_are_the_rows",)
+FAMILIES = ("test_architectures.py::test_the_step_of_every_family_is_the_references",)
+ACCUMULATION = ("test_trainer.py::test_gradient_accumulation_is_exact",)
+RANKS = ("test_distributed.py",)
+
+FAULTS = [
+    Fault(
+        "the weights are detached",
+        "functional.py",
+        'raw = raw.detach() if detach == "weights" else raw',
+        "raw = raw.detach()",
+        FUNCTIONAL,
+    ),
+    Fault(
+        "the weights' scale is detached",
+        "functional.py",
+        'mean = mean.detach() if detach == "scale" else mean',
+        "mean = mean.detach()",
+        FUNCTIONAL,
+    ),
+    Fault(
+        "gamma is not squared in the doubling",
+        "functional.py",
+        "2 * reach, discount * discount",
+        "2 * reach, discount",
+        FUNCTIONAL,
+    ),
+    Fault(
+        "a row of zero losses is scaled",
+        "functional.py",
+        "(mean > torch.finfo(losses.dtype).tiny)",
+        "(mean >= 0)",
+        FUNCTIONAL,
+    ),
+    Fault(
+        "a document's border is ignored by the weights",
+        "functional.py",
+        "same = documents[:, reach:] == documents[:, :-reach]",
+        "same = documents[:, reach:] >= 0",
+        PACKED,
+    ),
+    Fault(
+        "a document's border is ignored altogether",
+        "functional.py",
+        "starts = starts | (attended & (position_ids.expand_as(labels) == 0))",
+        "pass",
+        PACKED,
+    ),
+    Fault(
+        "attention does not hear of documents",
+        "residual.py",
+        'inputs["position_ids"] = position_ids',
+        "pass",
+        PACKED,
+    ),
+    Fault(
+        "the mask is off by one",
+        "functional.py",
+        "trained = (labels != IGNORED) & attended & ~starts",
+        "trained = (labels.roll(1, 1) != IGNORED) & attended & ~starts",
+        OPTIONS,
+    ),
+    Fault(
+        "a document's first token is trained",
+        "functional.py",
+        "(labels != IGNORED) & attended & ~starts",
+        "(labels != IGNORED) & attended & (count > 1)",
+        FUNCTIONAL,
+    ),
+    Fault(
+        "padding is trained",
+        "functional.py",
+        "attended = torch.ones_like(labels, dtype=torch.bool) if attention_mask is None else attention_mask.bool()",
+        "attended = torch.ones_like(labels, dtype=torch.bool)",
+        FUNCTIONAL,
+    ),
+    Fault(
+        "the look-ahead is shifted by one",
+        "residual.py",
+        "                states,\n                head,\n",
+        "                states.roll(1, 0),\n                head,\n",
+        OPTIONS,
+    ),
+    Fault(
+        "a position predicts itself",
+        "residual.py",
+        "hidden[:, :-1][layout.trained[:, 1:]]",
+        "hidden[:, 1:][layout.trained[:, 1:]]",
+        OPTIONS,
+    ),
+    Fault(
+        "prompt positions are mixed",
+        "residual.py",
+        "return own.masked_scatter(where[:, None]",
+        "return (own + residual_lambda * (own.roll(1, 0) - own)).masked_scatter(where[:, None]",
+        ("test_loss.py::test_the_residual_is_mixed_at_trained_positions_only",),
+    ),
+    Fault(
+        "the input is not mixed",
+        "residual.py",
+        "temporal_residual(own[where], guessed, residual_lambda)",
+        "temporal_residual(own[where], guessed, 0.0)",
+        OPTIONS,
+    ),
+    Fault(
+        "lambda is the target's share",
+        "functional.py",
+        "return (1 - residual_lambda) * target + residual_lambda * guess",
+        "return (1 - residual_lambda) * guess + residual_lambda * target",
+        OPTIONS,
+    ),
+    Fault(
+        "no gradient reaches the guesses' embeddings",
+        "residual.py",
+        "temporal_residual(own[where], guessed, residual_lambda)",
+        "temporal_residual(own[where], guessed.detach(), residual_lambda)",
+        OPTIONS,
+    ),
+    Fault(
+        "dropout is on in the look-ahead",
+        "residual.py",
+        "with torch.no_grad(), evaluating(model):",
+        "with torch.no_grad():",
+        ("test_loss.py::test_dropout_is_off_in_the_look_ahead_and_on_in_the_mixed_pass",),
+    ),
+    Fault(
+        "dropout stays off after the look-ahead",
+        "support.py",
+        "            module.training = True",
+        "            module.training = False",
+        ("test_loss.py::test_every_modules_mode_is_as_it_was_even_after_an_error",),
+    ),
+    Fault(
+        "autocast's cache outlives the look-ahead",
+        "residual.py",
+        "torch.clear_autocast_cache()",
+        "pass",
+        ("test_loss.py::test_autocasts_cache_is_cleared_between_the_passes",),
+    ),
+    Fault(
+        "learned positions start in the left padding",
+        "residual.py",
+        "position_ids = layout.positions  #",
+        "pass  #",
+        FAMILIES,
+    ),
+    Fault(
+        "the soft cap is forgotten",
+        "trl_internals.py",
+        'getattr(config, "final_logit_softcapping", None)',
+        "None",
+        FAMILIES,
+    ),
+    Fault(
+        "the head's bias is forgotten",
+        "lookahead.py",
+        "bias = None if self.bias is None else self.bias[start:end]",
+        "bias = None",
+        ("test_lookahead.py",),
+    ),
+    Fault(
+        "a token of a later tile is counted from the tile's start",
+        "lookahead.py",
+        "top1 = torch.where(value > best, index + start, top1)",
+        "top1 = torch.where(value > best, index, top1)",
+        ("test_lookahead.py",),
+    ),
+    Fault(
+        "the sampled noise belongs to the place in the batch",
+        "lookahead.py",
+        "row = layout.per_document(content)",
+        "row = layout.documents",
+        ("test_lookahead.py::test_noise_is_the_rows_own_in_any_batch",),
+    ),
+    Fault(
+        "the nll is that of the mixed pass",
+        "residual.py",
+        "nll=placed(-log_probs.detach() if guess is None else guess.nll, zeros)",
+        "nll=placed(-log_probs.detach(), zeros)",
+        OPTIONS,
+    ),
+    Fault(
+        "a mean per micro-batch",
+        "trainer.py",
+        "num_items=num_items_in_batch,",
+        "num_items=None,",
+        ACCUMULATION,
+    ),
+    Fault(
+        "accumulation divides twice",
+        "trainer.py",
+        "loss_is_scaled_for_ga = True",
+        "loss_is_scaled_for_ga = False",
+        ACCUMULATION,
+    ),
+    Fault(
+        "a mean per rank",
+        "trainer.py",
+        "return self.accelerator.gather(items).sum() if self.args.world_size > 1 else items",
+        "return items",
+        RANKS,
+    ),
+    Fault(
+        "the ranks' average is not undone",
+        "trainer.py",
+        "loss = loss * (self.accelerator.num_processes // self.get_tp_size())",
+        "pass",
+        RANKS,
+    ),
+    Fault(
+        "the experts' loss is dropped",
+        "trainer.py",
+        "loss = loss + self.router_aux_loss_coef * result.scores.aux_loss / steps",
+        "pass",
+        ("test_trainer.py::test_the_experts_auxiliary_loss_is_kept",),
+    ),
+    Fault(
+        "lambda is noisy in evaluation",
+        "trainer.py",
+        'if mode == "train"\n            else scheduled',
+        'if mode != "train"\n            else scheduled',
+        ("test_trainer.py::test_noisy_lambda_is_the_same_in_every_accumulation_and_off_in_evaluation",),
+    ),
+    Fault(
+        "models whose attention mixes documents are packed",
+        "trainer.py",
+        "                    check_packing(self.model)",
+        "                    pass",
+        ("test_trainer.py::test_packing_is_refused_for_a_family_that_mixes_documents",),
+    ),
+    Fault(
+        "user turns are trained",
+        "data/masks.py",
+        "spans = trained_spans(render, messages, full, self._endings, number)",
+        "spans = [(0, len(full))]",
+        ("data/test_data_masks.py::test_the_trained_text_of_each_family",),
+    ),
+    Fault(
+        "the rejected side is trained",
+        "data/conversion.py",
+        'return _pair(source, "prompt", "chosen", row)',
+        'return _pair(source, "prompt", "rejected", row)',
+        ("data/test_data_formats.py::test_the_chosen_side_is_trained_and_the_rejected_is_not",),
+    ),
+]
+
+
+def planted(fault: Fault | None, folder: Path) -> Path:
+    """A copy of src with the fault in it."""
+    source = folder / "src"
+    shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
+    if fault is not None:
+        path = source / "ift" / fault.file
+        text = path.read_text()
+        if text.count(fault.old) != 1:
+            raise LookupError(f"{fault.file} has {text.count(fault.old)} times, not once: {fault.old!r}")
+        path.write_text(text.replace(fault.old, fault.new))
+    return source
+
+
+def tests_fail(source: Path, tests: tuple[str, ...], log: Path) -> bool:
+    """Whether one of the tests is red, run in a fork with `source` as the home of `ift`; errors of pytest itself raise."""
+    child = os.fork()
+    if child == 0:
+        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        os.environ["PYTHONPATH"] = str(source)  # for processes that a test starts
+        sys.path[:0] = [str(source), str(ROOT / "tests")]
+        sys.dont_write_bytecode = True
+        status = 99
+        try:
+            import pytest
+
+            import ift
+
+            assert Path(ift.__file__).is_relative_to(source), ift.__file__
+            nodes = [str(ROOT / "tests" / test) for test in tests]
+            options = ["-x", "-q", "-p", "no:cacheprovider", "--show-capture=no", f"--rootdir={ROOT}"]
+            status = int(pytest.main([*options, "-c", str(ROOT / "pyproject.toml"), *nodes]))
+        finally:
+            os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status not in (0, 1):
+        raise RuntimeError(f"pytest ended with {status}: {log.read_text()[-3000:]}")
+    return status == 1
+
+
+def preload() -> None:
+    """Load what is slow to load, once; `ift` itself only in the forks."""
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        os.environ[name] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    import hypothesis  # noqa: F401
+    import peft  # noqa: F401
+    import torch
+    import transformers  # noqa: F401
+    import trl  # noqa: F401
+    from transformers import AutoModelForCausalLM, Trainer  # noqa: F401
+    from trl import SFTConfig, SFTTrainer  # noqa: F401
+
+    torch.set_num_threads(1)
+    assert "ift" not in sys.modules
+
+
+def main(words: list[str]) -> int:
+    """Plant the faults whose name has all the words; returns the exit status."""
+    chosen = [fault for fault in FAULTS if all(word in fault.name for word in words)]
+    if not chosen:
+        print("no fault has these words in its name")
+        return 1
+    preload()
+    bad = 0
+    with tempfile.TemporaryDirectory() as temporary:
+        log = Path(temporary) / "log"
+        sound = planted(None, Path(temporary) / "sound")
+        every = tuple(dict.fromkeys(test for fault in chosen for test in fault.tests))
+        if tests_fail(sound, every, log):
+            print(f"the tests are red without any fault:\n{log.read_text()[-3000:]}")
+            return 1
+        print(f"{'fault':<58} {'file':<20} {'seconds':>7}  outcome")
+        for number, fault in enumerate(chosen):
+            begin = time.perf_counter()
+            try:
+                red = tests_fail(planted(fault, Path(temporary) / str(number)), fault.tests, log)
+                outcome = "found" if red else "NOT FOUND: the tests are green"
+            except (LookupError, RuntimeError) as error:
+                red, outcome = False, f"STALE: {error}"
+            bad += not red
+            seconds = time.perf_counter() - begin
+            print(f"{fault.name:<58} {fault.file:<20} {seconds:7.1f}  {outcome}", flush=True)
+    print(f"{len(chosen) - bad} of {len(chosen)} faults found")
+    return int(bad > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

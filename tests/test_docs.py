@@ -1,0 +1,195 @@
+"""What the documents say is so: examples run, tables are complete, the map is the territory."""
+
+import dataclasses
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *PAGES]
+
+
+def blocks(text, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def section(title):
+    return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", README, re.DOTALL | re.MULTILINE).group(1)
+
+
+def table(page, first):
+    """Rows of the table whose first column is called `first`, as lists of cells."""
+    lines = (ROOT / "docs" / page).read_text().splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith(f"| {first} |"))
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
+    return rows
+
+
+def run(command, folder):
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_python_example_runs_as_written(tmp_path):
+    (code,) = blocks(section("Use"), "python")
+    (tmp_path / "example.py").write_text(code)
+    run([sys.executable, "example.py"], tmp_path)
+    assert (tmp_path / "aligned" / "model.safetensors").exists()
+    losses = [json.loads(line) for line in (tmp_path / "aligned" / "metrics.jsonl").read_text().splitlines()]
+    assert losses[-1]["step"] == 4
+
+
+def test_the_command_line_example_runs(tmp_path):
+    """With the shipped tiny base in place of the Hub's model, on a file of rows."""
+    from ift.testbed import problems, tiny_base_path
+
+    rows = "".join(json.dumps(problem.row) + "\n" for problem in problems("train", 16))
+    (tmp_path / "answers.jsonl").write_text(rows)
+    (script,) = blocks(section("Use"), "bash")
+    assert "Qwen/Qwen2.5-0.5B" in script
+    script = script.replace("Qwen/Qwen2.5-0.5B", shlex.quote(str(tiny_base_path()))).replace("\\\n", " ")
+    train, chat = (shlex.split(line) for line in script.strip().splitlines())
+    assert train[0] == chat[0] == "ift"
+    ift = [sys.executable, "-m", "ift.cli.main"]
+    said = run([*ift, *train[1:]], tmp_path)
+    assert "kept 16 of 16 rows" in said
+    assert run([*ift, *chat[1:], "--prompt", "Hi", "--max-new-tokens", "4"], tmp_path)
+
+
+def test_the_file_map_is_complete_and_true():
+    (block,) = blocks(section("Files"), "")
+    listed = [line.split(maxsplit=1) for line in block.strip().splitlines()]
+    assert all(len(line) == 2 for line in listed), "a path without a description"
+    paths = [path for path, _ in listed]
+    assert len(paths) == len(set(paths))
+    for path in paths:
+        found = ROOT / path
+        assert found.is_dir() if path.endswith("/") else found.is_file(), path
+    folders = tuple(path for path in paths if path.endswith("/") and path.startswith("src/ift/"))
+    files = [
+        str(file.relative_to(ROOT).as_posix())
+        for file in (ROOT / "src" / "ift").rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    ]
+    assert sorted(file for file in files if file not in paths and not file.startswith(folders)) == []
+
+
+def test_every_setting_of_ours_is_explained_once_with_its_default():
+    from trl import SFTConfig
+
+    from ift import IFTConfig
+
+    inherited = {field.name for field in dataclasses.fields(SFTConfig)}
+    ours = {
+        field.name: field.default for field in dataclasses.fields(IFTConfig) if field.name not in inherited
+    }
+    rows = table("configuration.md", "field")
+    assert [row[0].strip("`") for row in rows] == list(dict.fromkeys(row[0].strip("`") for row in rows))
+    assert {row[0].strip("`"): row[1] for row in rows} == {name: str(value) for name, value in ours.items()}
+    assert all(len(row[2]) > 20 for row in rows)
+
+
+def test_every_metric_is_explained_once(tmp_path):
+    """Those that a run with evaluation writes, and that the table names no other."""
+    from ift import IFTConfig, IFTTrainer
+    from ift.testbed import problems, tiny_base_path
+
+    rows = __import__("datasets").Dataset.from_list([problem.row for problem in problems("train", 4)])
+    config = IFTConfig(
+        output_dir=str(tmp_path), max_steps=1, per_device_train_batch_size=2, logging_steps=1, report_to="none",
+        eval_strategy="steps", eval_steps=1, save_strategy="no", gradient_checkpointing=False,
+    )  # fmt: skip
+    IFTTrainer(model=str(tiny_base_path()), args=config, train_dataset=rows, eval_dataset=rows).train()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    logged = {name.removeprefix("eval_") for line in lines for name in line}
+    of_transformers = {
+        "grad_norm", "learning_rate", "epoch", "total_flos", "step", "time", "runtime", "samples_per_second",
+        "steps_per_second", "train_loss", "train_runtime", "train_samples_per_second", "train_steps_per_second",
+    }  # fmt: skip
+    explained = [row[0].strip("`") for row in table("metrics.md", "metric")]
+    assert len(explained) == len(set(explained))
+    assert set(explained) - {"aux_loss"} == logged - of_transformers
+
+
+def test_the_differences_are_numbered_one_by_one():
+    text = (ROOT / "docs" / "differences.md").read_text()
+    numbers = [int(number) for number in re.findall(r"^\* \*\*D(\d+)\*\*", text, re.MULTILINE)]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.name)
+def test_numbers_of_differences_that_are_cited_exist(page):
+    known = set(re.findall(r"\*\*D(\d+)\*\*", (ROOT / "docs" / "differences.md").read_text()))
+    assert set(re.findall(r"\bD(\d+)\b", page.read_text())) <= known
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    listed = [page for entry in navigation for page in entry.values()]
+    assert sorted(listed) == [page.name for page in PAGES]
+
+
+def anchors(page):
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if re.match(r"\w+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        there = page.parent / file if file else page
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there), target
+
+
+@pytest.mark.parametrize("page", [*DOCUMENTS, ROOT / "mkdocs.yml"], ids=lambda page: page.name)
+def test_no_path_of_a_machine_is_written_down(page):
+    assert not re.findall(r"(?<![\w.])/(?:home|root|tmp|work|Users|mnt|opt|usr|var)/\S*", page.read_text())
+
+
+def test_the_default_template_is_shown_as_it_is():
+    from ift.data.templates import _DEFAULT_BODY
+
+    (shown,) = blocks((ROOT / "docs" / "data.md").read_text(), "jinja")
+    assert shown.replace("\n", "") == _DEFAULT_BODY
+
+
+@pytest.mark.parametrize("example", blocks((ROOT / "docs" / "data.md").read_text(), "json"))
+def test_the_example_rows_are_of_the_format_under_which_they_stand(example):
+    from ift.data import detect_format
+
+    row = json.loads(example)
+    before = (ROOT / "docs" / "data.md").read_text().split(example)[0]
+    title = re.findall(r"^\*\*([\w-]+)\*\*:", before, re.MULTILINE)[-1]
+    form = detect_format(row, [row])
+    assert form.name.startswith(title)
+    assert form.convert(row, 1)
+
+
+def test_flags_in_the_documents_exist():
+    from accelerate.commands.launch import launch_command_parser
+
+    from ift.cli.arguments import make_parser
+
+    words = {"--help", "--help-all", "--config", "--accelerate_config", "--prompt", "--max-new-tokens"}
+    words |= {"--output-dir", "--seed", "--train-rows", "--test-rows"}
+    words |= {*make_parser()._option_string_actions, *launch_command_parser()._option_string_actions}
+    wrong = {"--residual_lamda"}  # shown as a mistake
+    for page in [ROOT / "README.md", *PAGES]:
+        assert set(re.findall(r"(?<![\w-])--[a-z][\w-]+", page.read_text())) - words <= wrong, page.name
