@@ -26,13 +26,14 @@ LAYERS = {
     "eos_token_id": 2,
 }
 GROUPED = {**LAYERS, "num_key_value_heads": 2, "head_dim": 8}
+PLAIN = {key: value for key, value in GROUPED.items() if key != "head_dim"}
 EXPERTS = {"num_experts_per_tok": 2, "output_router_logits": False}
 
 # family: (config class, its arguments). "tied" below switches the sharing of embeddings and head.
 FAMILIES = {
     "llama": ("LlamaConfig", GROUPED),
     "mistral": ("MistralConfig", GROUPED),
-    "qwen2": ("Qwen2Config", {k: v for k, v in GROUPED.items() if k != "head_dim"}),
+    "qwen2": ("Qwen2Config", PLAIN),
     "qwen3": ("Qwen3Config", GROUPED),
     "gemma2": ("Gemma2Config", {**GROUPED, "final_logit_softcapping": 2.0, "query_pre_attn_scalar": 8}),
     "gemma3": ("Gemma3TextConfig", {**GROUPED, "query_pre_attn_scalar": 8, "sliding_window": 128}),
@@ -50,7 +51,7 @@ FAMILIES = {
         },
     ),
     "gpt_neox": ("GPTNeoXConfig", {**LAYERS, "rotary_pct": 0.5}),
-    "phi3": ("Phi3Config", {k: v for k, v in GROUPED.items() if k != "head_dim"}),
+    "phi3": ("Phi3Config", PLAIN),
     "opt": (
         "OPTConfig",
         {
@@ -73,6 +74,36 @@ FAMILIES = {
         {**GROUPED, **EXPERTS, "num_experts": 4, "moe_intermediate_size": 16, "norm_topk_prob": True},
     ),
 }
+# Families that no document promises, and that have something of their own: alibi, multiplied embeddings, scaled logits,
+# a narrow window, sinks, latent attention, routers of other names.
+OTHERS = {
+    "bloom": ("BloomConfig", {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "n_layer": 2, "n_head": 4}),
+    "granite": ("GraniteConfig", {**PLAIN, "logits_scaling": 4.0, "embedding_multiplier": 3.0}),
+    "cohere2": ("Cohere2Config", {**GROUPED, "logit_scale": 0.25}),
+    "narrow mistral": ("MistralConfig", {**GROUPED, "sliding_window": 4}),
+    "narrow gemma3": ("Gemma3TextConfig", {**GROUPED, "query_pre_attn_scalar": 8, "sliding_window": 4}),
+    "gpt_oss": ("GptOssConfig", {**GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "olmo2": ("Olmo2Config", PLAIN),
+    "phimoe": ("PhimoeConfig", {**PLAIN, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "deepseek_v3": (
+        "DeepseekV3Config",
+        {
+            **LAYERS,
+            "num_key_value_heads": 4,
+            "kv_lora_rank": 8,
+            "q_lora_rank": 8,
+            "qk_rope_head_dim": 4,
+            "qk_nope_head_dim": 4,
+            "v_head_dim": 8,
+            "n_routed_experts": 4,
+            "n_group": 1,
+            "topk_group": 1,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 16,
+            "first_k_dense_replace": 1,
+        },
+    ),
+}
 DROPOUT = {
     "gpt2": {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
     "opt": {"dropout": 0.0, "attention_dropout": 0.0, "layerdrop": 0.0},
@@ -83,7 +114,7 @@ DENSE = [name for name in FAMILIES if name not in ("mixtral", "qwen3_moe")]
 
 
 def config_of(family: str, **changes):
-    name, arguments = FAMILIES[family]
+    name, arguments = {**FAMILIES, **OTHERS}[family]
     return getattr(transformers, name)(**{**arguments, **DROPOUT.get(family, {}), **changes})
 
 
@@ -155,7 +186,7 @@ def packed(rows, labels):
 
 
 def double(model):
-    """A float64 copy without gradients, for the oracle (its experts in plain loops: grouped kernels know no float64)."""
+    """A float64 copy for the oracle, its experts in plain loops: grouped kernels know no float64."""
     twin = copy.deepcopy(model).double()
     twin.zero_grad()
     if hasattr(twin.config, "num_experts_per_tok"):

@@ -1,9 +1,9 @@
 """Plants faults in a copy of the package, one at a time, and sees that the tests named for each turn red.
 
-Run it from anywhere: `python tests/mutations.py [words of a fault's name]`. It prints a table and exits with 1 if a fault
-lives, or is stale: its old text must occur exactly once, and its tests must be green without it.
+Run it from anywhere: `python tests/mutations.py [words of a fault's name]`. It prints a table and exits with 1 if a
+fault lives, or is stale: its old text must occur exactly once, and its tests must be green without it.
 
-Each run is a fork of one process that has the heavy libraries loaded but not `ift`, whose copy is put first in the path.
+Each run is a fork of one process that has the heavy libraries loaded but not `ift`, whose copy comes first in the path.
 """
 
 from __future__ import annotations
@@ -293,7 +293,7 @@ def planted(fault: Fault | None, folder: Path) -> Path:
 
 
 def tests_fail(source: Path, tests: tuple[str, ...], log: Path) -> bool:
-    """Whether one of the tests is red, run in a fork with `source` as the home of `ift`; errors of pytest itself raise."""
+    """Whether one of the tests is red, run in a fork with `source` as the home of `ift`; pytest's own errors raise."""
     child = os.fork()
     if child == 0:
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

@@ -64,6 +64,16 @@ def test_the_step_of_every_family_is_the_references(family, tied, side):
     check_head(model)
 
 
+@pytest.mark.parametrize("family", models.OTHERS)
+def test_the_step_of_further_families_is_the_references(family):
+    model = models.tiny_model(family)
+    check_head(model)
+    check_against_reference(model, models.padded(*example(model), side="left"))
+    if family.startswith("narrow"):  # documents longer than the window
+        check_packing(model)
+        check_against_reference(model, models.packed(*example(model)))
+
+
 @pytest.mark.parametrize("family", ["gpt2", "falcon", "gemma3", "qwen3_moe"])
 def test_the_expected_embedding_of_every_kind_of_embedding(family):
     model = models.tiny_model(family)
@@ -96,7 +106,7 @@ def test_packed_documents_are_the_rows(family):
         start += len(row)
 
 
-@pytest.mark.parametrize("family", sorted(models.MIXES_DOCUMENTS))
+@pytest.mark.parametrize("family", [*sorted(models.MIXES_DOCUMENTS), "bloom", "gpt_oss"])
 def test_packing_is_refused_where_attention_mixes_documents(family):
     """Not only refused: they do mix."""
     model = models.tiny_model(family)
@@ -214,26 +224,19 @@ def _tripled(output):
     return output
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments"),
-    [
-        ("CohereConfig", {"logit_scale": 0.25}),
-        ("GraniteConfig", {"logits_scaling": 4.0, "embedding_multiplier": 3.0, "residual_multiplier": 0.8}),
-    ],
-)
-def test_scaled_logits_and_multiplied_embeddings(name, arguments):
-    """Granite multiplies its embeddings outside the module: the mix before the factor is the mix after it."""
-    config = getattr(transformers, name)(**{**models.GROUPED, **arguments})
-    torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config)
+def test_a_head_that_is_more_than_a_projection_is_found():
+    """BERT's head has a layer of its own before the projection."""
+    model = transformers.BertLMHeadModel(transformers.BertConfig(**models.LAYERS, is_decoder=True))
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(4.0 if parameter.ndim > 1 else 1.0)
-    rows, labels = example(model)
-    batch = models.padded(rows, labels)
-    check_head(model)
-    trained = ift_loss(model, batch).scores
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
-    nll = -logits.float().log_softmax(-1).gather(-1, batch["input_ids"][:, 1:, None])[..., 0]
-    where = (trained.nll != 0)[:, 1:]
-    torch.testing.assert_close(trained.nll[:, 1:][where], nll[where], rtol=1e-4, atol=1e-5)
+        model.get_output_embeddings().weight.mul_(20)
+    ids = torch.randint(3, 97, (1, 7))
+    with pytest.raises(ValueError, match="BertLMHeadModel transforms its logits"):
+        ift_loss(model, {"input_ids": ids, "labels": ids})  # a loop of one's own is refused as the trainer is
+
+
+def test_a_model_whose_backbone_transformers_does_not_find_is_refused():
+    config = transformers.Llama4TextConfig(
+        **models.GROUPED, num_local_experts=2, num_experts_per_tok=1, intermediate_size_mlp=48
+    )
+    with pytest.raises(ValueError, match=r"Llama4ForCausalLM \(llama4_text\) cannot.*no separate backbone"):
+        enable_residual(transformers.Llama4ForCausalLM(config))

@@ -1,4 +1,4 @@
-"""Every internal of trl, transformers, accelerate and peft that ift leans on. One that changes turns red here, by name."""
+"""Every internal of trl, transformers, accelerate and peft that ift leans on: one that changes turns red here."""
 
 from __future__ import annotations
 

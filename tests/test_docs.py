@@ -52,8 +52,11 @@ def test_the_python_example_runs_as_written(tmp_path):
     assert losses[-1]["step"] == 4
 
 
-def test_the_command_line_example_runs(tmp_path):
+def test_the_command_line_example_runs(tmp_path, monkeypatch):
     """With the shipped tiny base in place of the Hub's model, on a file of rows."""
+    from typer.testing import CliRunner
+
+    from ift.cli.main import app
     from ift.testbed import problems, tiny_base_path
 
     rows = "".join(json.dumps(problem.row) + "\n" for problem in problems("train", 16))
@@ -63,10 +66,12 @@ def test_the_command_line_example_runs(tmp_path):
     script = script.replace("Qwen/Qwen2.5-0.5B", shlex.quote(str(tiny_base_path()))).replace("\\\n", " ")
     train, chat = (shlex.split(line) for line in script.strip().splitlines())
     assert train[0] == chat[0] == "ift"
-    ift = [sys.executable, "-m", "ift.cli.main"]
-    said = run([*ift, *train[1:]], tmp_path)
-    assert "kept 16 of 16 rows" in said
-    assert run([*ift, *chat[1:], "--prompt", "Hi", "--max-new-tokens", "4"], tmp_path)
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, train[1:])
+    assert done.exit_code == 0, done.output
+    assert "kept 16 of 16 rows" in done.output
+    done = CliRunner().invoke(app, [*chat[1:], "--prompt", "Hi", "--max-new-tokens", "4"])
+    assert done.exit_code == 0, done.output
 
 
 def test_the_file_map_is_complete_and_true():
@@ -104,10 +109,12 @@ def test_every_setting_of_ours_is_explained_once_with_its_default():
 
 def test_every_metric_is_explained_once(tmp_path):
     """Those that a run with evaluation writes, and that the table names no other."""
+    from datasets import Dataset
+
     from ift import IFTConfig, IFTTrainer
     from ift.testbed import problems, tiny_base_path
 
-    rows = __import__("datasets").Dataset.from_list([problem.row for problem in problems("train", 4)])
+    rows = Dataset.from_list([problem.row for problem in problems("train", 4)])
     config = IFTConfig(
         output_dir=str(tmp_path), max_steps=1, per_device_train_batch_size=2, logging_steps=1, report_to="none",
         eval_strategy="steps", eval_steps=1, save_strategy="no", gradient_checkpointing=False,

@@ -273,6 +273,7 @@ def test_autocast_keeps_every_weights_gradient(family, lookahead):
 def test_autocasts_cache_is_cleared_between_the_passes(monkeypatch):
     """torch 2.13 looks at the gradient mode of a cached cast; earlier ones, which we allow too, do not."""
     model = models.tiny_model("llama")
+    enable_residual(model)
     events, clear = [], torch.clear_autocast_cache
     model.model.norm.register_forward_hook(lambda *args: events.append("pass"))
     monkeypatch.setattr(torch, "clear_autocast_cache", lambda: (events.append("cleared"), clear()))
@@ -423,6 +424,7 @@ def test_a_model_that_does_not_embed_with_its_module_is_refused():
     def other(input_ids=None, **kwargs):
         return own(inputs_embeds=model.get_input_embeddings().weight[input_ids], **kwargs)
 
+    enable_residual(model)
     model.model.forward = other
     ids = torch.randint(3, 97, (1, 7))
     with pytest.raises(ValueError, match="did not use its input-embedding module"):

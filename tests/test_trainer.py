@@ -102,6 +102,27 @@ def test_checkpointing_changes_nothing(tmp_path, rows, reentrant):
     assert logged(run, "loss") == pytest.approx(logged(plain, "loss"), rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"selective": True}},
+        {"torch_compile": True, "torch_compile_backend": "eager"},
+        {"pad_to_multiple_of": 64},
+        {"pad_to_multiple_of": 64, "padding_free": True},
+        {"streaming": True},
+        {"streaming": True, "packing": True, "max_length": 64},
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_what_is_only_a_matter_of_means_changes_nothing(tmp_path, rows, options):
+    plain = trained(tmp_path, tiny_model(), rows)
+    options = dict(options)
+    data = dataset_of(*rows).to_iterable_dataset() if options.pop("streaming", False) else rows
+    run = trained(tmp_path, tiny_model(), data, **options)
+    assert_same_gradients(run.gradients[0], plain.gradients[0])
+    assert logged(run, "loss") == pytest.approx(logged(plain, "loss"), rel=1e-5)
+
+
 def test_bf16_autocast_trains_every_weight(tmp_path, rows):
     exact = trained(tmp_path, tiny_model(sharpen=2.0), rows, propagation="none")
     run = trained(tmp_path, tiny_model(sharpen=2.0), rows, propagation="none", bf16=True)

@@ -23,7 +23,7 @@ from transformers.utils import ModelOutput
 
 from ift.functional import RowLayout, row_layout, temporal_residual
 from ift.lookahead import LookAhead, look_ahead, look_ahead_uniforms
-from ift.support import check_architecture, evaluating, unwrapped
+from ift.support import check_architecture, check_head, evaluating, unwrapped, weights_at_hand
 from ift.trl_internals import auxiliary_loss, head_of, scored_log_probs, tile_shape
 
 
@@ -67,7 +67,8 @@ def enable_residual(model: nn.Module) -> None:
     """Teach the model's forward the argument `ift_step`; without it the forward is what it was. Idempotent.
 
     Raises:
-        ValueError: the architecture cannot work with a mixed input; the message names it and says why.
+        ValueError: the architecture cannot work with a mixed input, or its head is not the one IFT projects through;
+            the message names it and says why.
     """
     check_architecture(model)  # at each call: an adapter may have been put around it since
     inner = unwrapped(model)
@@ -83,6 +84,9 @@ def enable_residual(model: nn.Module) -> None:
             return _two_passes(self, ift_step, **kwargs)
         return original(*args, **kwargs) if unbound is None else unbound(self, *args, **kwargs)
 
+    if weights_at_hand(model):
+        check_head(model)
+        torch.clear_autocast_cache()  # as between the passes below
     inner.forward = types.MethodType(forward, inner)
     inner._ift_enabled = True
 

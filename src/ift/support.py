@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from ift.trl_internals import head_of, scored_log_probs
 
@@ -21,6 +22,13 @@ def unwrapped(model: nn.Module) -> Any:
         if hasattr(inner, "peft_config") and hasattr(inner, "get_base_model")
         else inner
     )
+
+
+def weights_at_hand(model: nn.Module) -> bool:
+    """Whether the model can be run outside a training step: its weights are whole (no FSDP, no ZeRO-3) and real."""
+    wrapper = extract_model_from_parallel(model)
+    pieces = any(isinstance(p, DTensor) or hasattr(p, "ds_id") or p.is_meta for p in model.parameters())
+    return wrapper is model and not pieces
 
 
 @contextmanager

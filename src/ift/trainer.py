@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from datasets import Dataset, IterableDataset
 from torch import Tensor
-from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import SFTTrainer
 from trl.trainer.utils import get_config_model_id, global_then_local_main_first
 
@@ -19,7 +18,7 @@ from ift.functional import count_items, noisy_lambda, row_layout, scheduled_lamb
 from ift.loss import ift_loss
 from ift.metrics import MetricsFile, RunningMeans, row_statistics
 from ift.residual import enable_residual
-from ift.support import check_head, check_packing
+from ift.support import check_packing, weights_at_hand
 
 CITATION = """\
 @inproceedings{hua2025intuitive,
@@ -84,12 +83,10 @@ class IFTTrainer(SFTTrainer):
                 "Context and sequence parallelism cut rows into pieces, and a token's weight sums over its whole row. "
                 "Use data parallelism (DDP, FSDP, ZeRO)."
             )
-        enable_residual(self.model)
-        if not is_deepspeed_zero3_enabled():  # its weights are in pieces outside a training step
-            with self.compute_loss_context_manager():
-                check_head(self.model)
-                if self.padding_free:
-                    check_packing(self.model)
+        with self.compute_loss_context_manager():
+            enable_residual(self.model)
+            if self.padding_free and weights_at_hand(self.model):
+                check_packing(self.model)
         self._eos_ids = torch.tensor(sorted(end_of_turn_ids(self._tokenizer)), dtype=torch.int64)
         self._stop_generation_at_turn_end()
         self._means = {"train": RunningMeans(), "eval": RunningMeans()}
@@ -209,10 +206,10 @@ class IFTTrainer(SFTTrainer):
             rows = "".join(f"| `{name}` | {getattr(self.args, name)} |\n" for name in names)
             name = path.parent.resolve().name  # trl writes None for a model that is not on the Hub
             card = path.read_text().replace("(https://huggingface.co/None)", "")
-            card = card.replace('model="None"', f'model="{name}"').replace("version of [None].", "local model.")
-            path.write_text(
-                f"{card}\n## IFT settings\n\n| setting | value |\n| --- | --- |\n{rows}"
+            card = card.replace('model="None"', f'model="{name}"').replace(
+                "version of [None].", "local model."
             )
+            path.write_text(f"{card}\n## IFT settings\n\n| setting | value |\n| --- | --- |\n{rows}")
 
     def _stop_generation_at_turn_end(self) -> None:
         """The saved model must stop where it was trained to: every end-of-turn id ends generation."""

@@ -26,10 +26,16 @@ def train(context: typer.Context) -> None:
 
 @app.command()
 def demo(
-    output_dir: str = typer.Option("ift-demo", help="Where the models, the record and the curves go."),
+    output_dir: str = typer.Option(
+        "ift-demo", "--output_dir", "--output-dir", help="Where the models, the record and the curves go."
+    ),
     seed: int = typer.Option(0, help="Seed of the data order."),
-    train_rows: int = typer.Option(None, help="Training rows. [default: the demo's own]"),
-    test_rows: int = typer.Option(None, help="Held-out problems to score on. [default: the demo's own]"),
+    train_rows: int = typer.Option(
+        None, "--train_rows", "--train-rows", help="Training rows. [default: the demo's own]"
+    ),
+    test_rows: int = typer.Option(
+        None, "--test_rows", "--test-rows", help="Held-out problems to score on. [default: the demo's own]"
+    ),
 ) -> None:
     """See IFT and SFT train a tiny embedded model, and what comes out (minutes on a laptop, no download)."""
     from ift.cli.demo import main as run
@@ -41,7 +47,9 @@ def demo(
 def chat(
     model: str = typer.Argument(help="A folder or Hub id of a model or an adapter."),
     prompt: str = typer.Option(None, help="Ask this once instead of chatting."),
-    max_new_tokens: int = typer.Option(512, help="Longest answer, in tokens."),
+    max_new_tokens: int = typer.Option(
+        512, "--max_new_tokens", "--max-new-tokens", help="Longest answer, in tokens."
+    ),
 ) -> None:
     """Talk to a trained model."""
     from ift.cli.chat import main as run

@@ -115,7 +115,8 @@ def check_model_path(name: str) -> None:
         raise DataError(
             f"{name}: no such model folder. Fix: give a folder that holds a config.json, or a Hub id (owner/name)"
         )
-    if os.path.isdir(name) and not os.path.exists(os.path.join(name, "config.json")):
+    known = ("config.json", "adapter_config.json")
+    if os.path.isdir(name) and not any(os.path.exists(os.path.join(name, file)) for file in known):
         raise DataError(
             f"{name}: no config.json in this folder. Fix: give the folder that the model was saved to"
         )
