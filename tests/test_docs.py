@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -200,3 +201,13 @@ def test_flags_in_the_documents_exist():
     wrong = {"--residual_lamda"}  # shown as a mistake
     for page in [ROOT / "README.md", *PAGES]:
         assert set(re.findall(r"(?<![\w-])--[a-z][\w-]+", page.read_text())) - words <= wrong, page.name
+
+
+def test_the_results_are_made_from_the_records(tmp_path):
+    """The published pages are what the script makes of the committed records."""
+    for name in ("docs", "README.md"):
+        source = ROOT / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    subprocess.run([sys.executable, tmp_path / "docs" / "make_results.py"], check=True)
+    for name in ("docs/results.md", "README.md"):
+        assert (tmp_path / name).read_text() == (ROOT / name).read_text()

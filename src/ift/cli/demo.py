@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import platform
 import sys
 import time
 from importlib.metadata import version
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-TRAIN_ROWS, TEST_ROWS = 2400, 400
+TRAIN_ROWS, TEST_ROWS = 800, 500
 SETTINGS = [
     "--num_train_epochs=2",
     "--per_device_train_batch_size=16",
@@ -107,7 +108,7 @@ def _trained(base: str, rows: Path, out: Path, flags: list[str]) -> dict[str, An
     return {
         "seconds": time.perf_counter() - began,
         "trained_tokens": round(tokens * trainer.args.num_train_epochs),
-        "command": " ".join(["ift train", *words]),
+        "command": " ".join(["ift train", *words]).replace(base, "TINY_BASE"),  # no path of this machine
     }
 
 
@@ -160,11 +161,14 @@ def _write_record(
     rows: int,
     difference: tuple[float, float, float],
 ) -> None:
+    import torch
+
     record = {
         "command": " ".join(["ift", *sys.argv[1:]]),
         "seed": seed,
         "train_rows": rows,
         "ift_minus_sft": dict(zip(("mean", "low", "high"), difference, strict=True)),
+        "hardware": {"machine": platform.machine(), "torch_threads": torch.get_num_threads()},
         "versions": {
             name: version(name) for name in ("intuitive-fine-tuning", "torch", "transformers", "trl")
         },

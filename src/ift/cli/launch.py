@@ -51,6 +51,7 @@ def launch(launch_flags: list[str], training_flags: list[str], *, use_cpu: bool)
     command = ["--module", "ift.cli.main", "train", *training_flags]
     environment = dict(os.environ)
     if use_cpu or not torch.accelerator.is_available():
+        print(f"no accelerator in use: {count or 1} process(es) on the CPU, data-parallel (gloo)")
         start = ["torch.distributed.run", f"--nproc-per-node={count or 1}", *_torchrun_flags(flags)]
         environment |= {"ACCELERATE_USE_CPU": "true", WANTED: str((count or 1) * _machines(flags))}
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // (count or 1))))
@@ -74,7 +75,8 @@ def _processes(flags: list[str]) -> int | None:
     """Processes asked for by flag, else by the accelerate configuration file."""
     given, file = _flag(flags, "--num_processes"), _flag(flags, "--config_file")
     if given is None and file is not None:
-        given = (yaml.safe_load(Path(file).read_text()) or {}).get("num_processes")
+        asked = yaml.safe_load(Path(file).read_text()) or {}
+        given = 1 if asked.get("distributed_type") == "NO" else asked.get("num_processes")
     try:
         return None if given is None else int(given)
     except ValueError as error:
