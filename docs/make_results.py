@@ -69,10 +69,10 @@ paper's defaults (lambda 0.2, gamma 0.95). The learning rate was not tuned for e
 
 {table(records)}
 
-IFT as published does not beat SFT here. Look at the demo's `curves.png` for why that may be: in every step a share of the
-trained tokens is pushed *up* (`propagation_negative_share`), the end-of-turn token among them (`eos_nll`); see
-[a weight is not a push](method.md#a-weight-is-not-a-push). This is one small arithmetic task with short answers; what it
-says of larger models and longer answers is open.
+IFT as published does not beat SFT here. Look at the demo's `curves.png` for why that may be: in every step a share of
+the trained tokens is pushed *up* (`propagation_negative_share`), the end-of-turn token among them (`eos_nll`); see
+[a weight is not a push](method.md#a-weight-is-not-a-push). This is one small arithmetic task with short answers; what
+it says of larger models and longer answers is open.
 """
     (DOCS / "results.md").write_text(text)
     readme = DOCS.parent / "README.md"

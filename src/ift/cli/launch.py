@@ -73,7 +73,8 @@ def _machines(flags: list[str]) -> int:
 
 def _processes(flags: list[str]) -> int | None:
     """Processes asked for by flag, else by the accelerate configuration file."""
-    given, file = _flag(flags, "--num_processes"), _flag(flags, "--config_file")
+    file = _flag(flags, "--config_file")
+    given: str | int | None = _flag(flags, "--num_processes")
     if given is None and file is not None:
         asked = yaml.safe_load(Path(file).read_text()) or {}
         given = 1 if asked.get("distributed_type") == "NO" else asked.get("num_processes")
