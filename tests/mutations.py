@@ -167,8 +167,8 @@ FAULTS = [
     Fault(
         "autocast's cache outlives the look-ahead",
         "residual.py",
-        "torch.clear_autocast_cache()",
-        "pass",
+        "torch.clear_autocast_cache()  # weights cast under no_grad",
+        "pass  # weights cast under no_grad",
         ("test_loss.py::test_autocasts_cache_is_cleared_between_the_passes",),
     ),
     Fault(
@@ -258,8 +258,8 @@ FAULTS = [
     Fault(
         "models whose attention mixes documents are packed",
         "trainer.py",
-        "                    check_packing(self.model)",
-        "                    pass",
+        "                check_packing(self.model)",
+        "                pass",
         ("test_trainer.py::test_packing_is_refused_for_a_family_that_mixes_documents",),
     ),
     Fault(
