@@ -66,7 +66,7 @@ Made by `python docs/make_results.py` from the records in `docs/records`.
 `ift demo --seed 0` to `--seed {len(records) - 1}`: {first["train_rows"]} rows, {problems} held-out problems, greedy
 answers, exact match of the final number. SFT and IFT share rows, order, learning rate, steps and reduction; IFT has the
 paper's defaults (lambda 0.2, gamma 0.95). The learning rate was not tuned for either.
-The number of rows was lowered after one look at the held-out scores, because with 2,400 rows both methods were near the ceiling.
+The number of rows was lowered after one look at the held-out scores: 2,400 rows put both methods near the ceiling.
 
 {table(records)}
 
