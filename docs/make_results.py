@@ -74,7 +74,7 @@ The number of rows was lowered after one look at the held-out scores: 2,400 rows
 these records, scored clearly higher with fewer rows, close to the ceiling. The table compares both methods where
 training first damages the model and then repairs it, so it says little about either at its best.
 
-At this setting IFT as published does not beat SFT. Look at the demo's `curves.png` for why that may be: in every step a share of
+At this setting IFT as published does not beat SFT. Look at the demo's `curves.png` for a lead: in every step a share of
 the trained tokens is pushed *up* (`propagation_negative_share`), the end-of-turn token among them (`eos_nll`); see
 [a weight is not a push](method.md#a-weight-is-not-a-push). This is one small arithmetic task with short answers; what
 it says of larger models and longer answers is open.
