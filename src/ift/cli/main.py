@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -55,6 +56,24 @@ def chat(
     from ift.cli.chat import main as run
 
     raise typer.Exit(run(model, prompt, max_new_tokens))
+
+
+@app.command()
+def report(
+    runs: Annotated[list[str], typer.Argument(help="Run records, or folders to search for them.")],
+    output_dir: str = typer.Option(
+        "ift-report", "--output_dir", "--output-dir", help="Where the page, tables and figures go."
+    ),
+    baseline: str = typer.Option(
+        None, help="Take differences to this method. [default: sft where it is there]"
+    ),
+    methods: str = typer.Option(None, help="Show these alone, in this order: sft,ift. [default: all]"),
+    metric: str = typer.Option("exact_match", help="The score to draw and to take differences of."),
+) -> None:
+    """Turn run records into tables, figures and one HTML page."""
+    from ift.cli.report import main as run
+
+    raise typer.Exit(run(runs, output_dir, baseline, methods, metric))
 
 
 @app.command()
