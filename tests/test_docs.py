@@ -197,6 +197,7 @@ def test_flags_in_the_documents_exist():
 
     words = {"--help", "--help-all", "--config", "--accelerate_config", "--prompt", "--max-new-tokens"}
     words |= {"--output-dir", "--seed", "--train-rows", "--test-rows"}
+    words |= {"--baseline", "--methods", "--metric"}
     words |= {*make_parser()._option_string_actions, *launch_command_parser()._option_string_actions}
     wrong = {"--residual_lamda"}  # shown as a mistake
     for page in [ROOT / "README.md", *PAGES]:

@@ -25,7 +25,9 @@ def ift(*words, **options):
 
 def test_help_imports_nothing_heavy():
     """`ift --help` answers at once only as long as this holds."""
-    heavy = "{'torch', 'transformers', 'trl', 'datasets', 'peft', 'accelerate', 'numpy', 'matplotlib'}"
+    heavy = (
+        "{'torch', 'transformers', 'trl', 'datasets', 'peft', 'accelerate', 'numpy', 'matplotlib', 'jinja2'}"
+    )
     code = f"import sys, ift, ift.cli.main; print(sorted({heavy} & sys.modules.keys()))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
@@ -33,7 +35,7 @@ def test_help_imports_nothing_heavy():
 def test_help_names_every_verb_and_a_typo_gets_a_suggestion():
     done = CliRunner().invoke(app, ["--help"])
     assert done.exit_code == 0
-    for verb in ("train", "demo", "chat", "env"):
+    for verb in ("train", "demo", "chat", "report", "env"):
         assert re.search(rf"\b{verb}\b", done.output)
     done = CliRunner().invoke(app, ["trian"])
     assert done.exit_code == 2

@@ -11,7 +11,9 @@ from ift.report.intervals import student_quantile
 @pytest.mark.parametrize("probability", [0.6, 0.9, 0.975, 0.9995])
 def test_quantiles_with_a_closed_form(probability):
     """One degree of freedom is Cauchy's: tan(pi (p - 1/2)). Two: (2p - 1) sqrt(2 / (4 p (1 - p)))."""
-    assert student_quantile(probability, 1) == pytest.approx(math.tan(math.pi * (probability - 0.5)), rel=1e-9)
+    assert student_quantile(probability, 1) == pytest.approx(
+        math.tan(math.pi * (probability - 0.5)), rel=1e-9
+    )
     two = (2 * probability - 1) * math.sqrt(2 / (4 * probability * (1 - probability)))
     assert student_quantile(probability, 2) == pytest.approx(two, rel=1e-9)
     assert student_quantile(1 - probability, 2) == pytest.approx(-two, rel=1e-9)

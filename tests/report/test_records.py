@@ -17,7 +17,9 @@ from ift.report.provenance import clean_command
 
 
 def test_a_record_comes_back_as_it_was(tmp_path):
-    one = record("sft+dpo", 3, variant=HOSTILE, config={"betas": [0.9, 0.99], "lambda": None, "name": "x", "on": True})
+    one = record(
+        "sft+dpo", 3, variant=HOSTILE, config={"betas": [0.9, 0.99], "lambda": None, "name": "x", "on": True}
+    )
     path = save(one, tmp_path / "deep" / "run.json")
     assert load(path) == one
     first, second = json.loads(path.read_text()), list(json.loads(path.read_text()))
@@ -27,7 +29,9 @@ def test_a_record_comes_back_as_it_was(tmp_path):
 
 
 def test_whole_numbers_stay_whole_and_fractions_take_them(tmp_path):
-    one = load(save(record(config={"steps": 10, "rate": 1.0}, curves=[{"step": 5, "nll": 1}]), tmp_path / "r.json"))
+    one = load(
+        save(record(config={"steps": 10, "rate": 1.0}, curves=[{"step": 5, "nll": 1}]), tmp_path / "r.json")
+    )
     assert [type(value) for value in one.config.values()] == [int, float]
     assert type(one.curves[0]["step"]) is int
     assert type(one.scores["test"]["n"]) is float
@@ -46,7 +50,10 @@ def test_a_diverged_run_is_recorded(tmp_path):
         ({"seed": "one"}, "seed: found 'one'; give a whole number"),
         ({"seed": True}, "seed: found True; give a whole number"),
         ({"scores": {}}, "scores: found no split; give at least one"),
-        ({"scores": {"test": {"exact_match": 1}}}, "scores.test.n: found None; give the number of answers scored"),
+        (
+            {"scores": {"test": {"exact_match": 1}}},
+            "scores.test.n: found None; give the number of answers scored",
+        ),
         ({"scores": {"test": {"n": "five"}}}, "scores.test.n: found 'five'; give a finite number"),
         ({"method": " "}, "method: found an empty text; name it"),
         ({"cost": {"seconds": -1}}, "cost.seconds: found -1.0; give 0 or more"),
@@ -55,7 +62,10 @@ def test_a_diverged_run_is_recorded(tmp_path):
         ({"data": {"test": {"rows": 1}}}, "data.test.sha256: this key is missing; add it"),
         ({"curves": [{"nll": 1.0}]}, "curves[0].step: found None; give a whole number"),
         ({"samples": [3]}, "samples[0]: found 3; give an object {...}"),
-        ({"search": [{"config": {"x": {}}, "score": 1}]}, "search[0].config.x: found {}; give a finite number or"),
+        (
+            {"search": [{"config": {"x": {}}, "score": 1}]},
+            "search[0].config.x: found {}; give a finite number or",
+        ),
         ({"schema": 0}, "schema: found ift-run 0; give ift-run 1"),
         ({"schema": 2}, "schema: found 2, this ift reads up to 1; install a newer intuitive-fine-tuning"),
         ({"format": "other"}, 'not the record of a run: it has no "format": "ift-run"; leave the file out'),
@@ -107,7 +117,7 @@ def test_folders_are_searched_and_other_json_is_passed_over(tmp_path):
     with pytest.raises(ReportError, match=r"config\.json: not the record of a run"):
         find([tmp_path / "a" / "config.json"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ReportError, match="no run records in .*empty; name the output folder"):
+    with pytest.raises(ReportError, match=r"no run records in .*empty; name the output folder"):
         find([tmp_path / "empty"])
     with pytest.raises(ReportError, match="nowhere: no such file or folder"):
         find([tmp_path / "nowhere"])
@@ -125,7 +135,13 @@ def test_provenance_holds_nothing_private(monkeypatch):
     import platform
 
     monkeypatch.setenv("HF_TOKEN", "sesame-open")
-    words = ["compare", f"--output_dir={Path.cwd()}/runs", "--data", str(Path.home() / "rows.jsonl"), "--seeds=5"]
+    words = [
+        "compare",
+        f"--output_dir={Path.cwd()}/runs",
+        "--data",
+        str(Path.home() / "rows.jsonl"),
+        "--seeds=5",
+    ]
     found = provenance(words)
     text = repr(found)
     assert found.command == "ift compare --output_dir=runs --data rows.jsonl --seeds=5"
@@ -146,7 +162,10 @@ def test_provenance_holds_nothing_private(monkeypatch):
         (["--x=hf_0123456789abcdef"], "ift '--x=***'"),
         (["https://me:word@host/data.json"], "ift https://host/data.json"),
         (["--max_new_tokens", "96", "--eos_token", "</s>"], "ift --max_new_tokens 96 --eos_token '</s>'"),
-        (["C:\\Users\\me\\rows.json", "~me/rows.json", "a/b/c", "a,/x/y/z"], "ift rows.json rows.json a/b/c a,z"),
+        (
+            ["C:\\Users\\me\\rows.json", "~me/rows.json", "a/b/c", "a,/x/y/z"],
+            "ift rows.json rows.json a/b/c a,z",
+        ),
     ],
 )
 def test_the_command_keeps_what_is_needed(words, shown):
@@ -154,8 +173,6 @@ def test_the_command_keeps_what_is_needed(words, shown):
 
 
 def test_the_commit_is_that_of_the_repository_of_the_source(tmp_path, monkeypatch):
-    from ift.report import provenance as _  # noqa: F401  the function; the module is reached by its name
-
     module = sys.modules["ift.report.provenance"]
     assert module._git_commit(tmp_path) is None  # no repository tracks the source from there
 

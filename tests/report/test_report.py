@@ -12,7 +12,7 @@ from small_records import HOSTILE, SCORES, ablation, comparison, record, write
 from typer.testing import CliRunner
 
 from ift.cli.main import app
-from ift.report import DataSplit, ReportError
+from ift.report import Cost, DataSplit, ReportError
 from ift.report.comparisons import compare, sweep
 from ift.report.figures import error_shares, image, pictures
 from ift.report.page import html_page
@@ -70,7 +70,8 @@ def test_a_table_by_hand():
     ]
     (found,) = grouped(runs, "ift", ["sft", "ift"])
     assert "minus ift, paired" in score_table(found, "test")
-    assert cost_table(found).startswith("| method | seconds | FLOPs | peak memory | models held | answers seen | labels |")
+    heads = "| method | seconds | FLOPs | peak memory | models held | answers seen | labels |"
+    assert cost_table(found).splitlines()[0] == heads
 
 
 def test_methods_stand_in_a_sensible_or_the_asked_order():
@@ -84,24 +85,35 @@ def test_methods_stand_in_a_sensible_or_the_asked_order():
 
 def test_what_cannot_be_compared_is_refused_with_the_files():
     other = record("ift", data={"test": DataSplit(500, "00" * 32)})
-    with pytest.raises(ReportError, match=r"run0\.json and run1\.json: data\.test: one setting, .* different rows"):
+    with pytest.raises(
+        ReportError, match=r"run0\.json and run1\.json: data\.test: one setting, .* different rows"
+    ):
         grouped([record(), other])
     assert len(grouped([record(), replace(other, setting="another")])) == 2
     with pytest.raises(ReportError, match=r"run0\.json and run1\.json: two records of sft, seed 0"):
         grouped([record(), record()])
     runs = [record(seed=0, search=None), record(seed=1, search=None, config={"learning_rate": 1})]
-    with pytest.raises(ReportError, match=r"config\.learning_rate: 0\.001 and 1 in two seeds of sft, and neither"):
+    with pytest.raises(
+        ReportError, match=r"config\.learning_rate: 0\.001 and 1 in two seeds of sft, and neither"
+    ):
         grouped(runs)
-    with pytest.raises(ReportError, match=r"--baseline: found 'sfd', which no record has; known: base, dpo, ift, sft"):
+    with pytest.raises(
+        ReportError, match=r"--baseline: found 'sfd', which no record has; known: base, dpo, ift, sft"
+    ):
         grouped(comparison(), "sfd")
     with pytest.raises(ReportError, match=r"--methods: found 'orpo', which no record has; known: base, dpo"):
         grouped(comparison(), None, ["sft", "orpo"])
-    with pytest.raises(ReportError, match=r"--baseline: 'dpo' is not among the runs shown; add it to --methods"):
+    with pytest.raises(
+        ReportError, match=r"--baseline: 'dpo' is not among the runs shown; add it to --methods"
+    ):
         grouped(comparison(), "dpo", ["sft"])
 
 
 def test_what_a_reader_must_know_is_said():
-    searched = [record(seed=0), replace(record(seed=1), config={"learning_rate": 1.0, "residual_lambda": 0.0})]
+    searched = [
+        record(seed=0),
+        replace(record(seed=1), config={"learning_rate": 1.0, "residual_lambda": 0.0}),
+    ]
     (found,) = grouped([*searched, record("ift", 1), record("ift", 2)])
     assert found.notes == [
         "sft: learning_rate was chosen for each seed: 0.001 (seed 0), 1.0 (seed 1).",
@@ -109,10 +121,16 @@ def test_what_a_reader_must_know_is_said():
     ]
     broken = record("ift", 1, scores={"test": {"n": 5, "exact_match": None}})
     (found,) = grouped([record("ift", 0), broken])
-    assert found.notes[:2] == [
-        "ift, seed 1: not a finite number: test.exact_match.",
-    ] or "ift, seed 1: not a finite number: test.exact_match." in found.notes
-    assert found.variants[0].estimate("test", "exact_match") is None  # never a mean of the seeds that went well
+    assert (
+        found.notes[:2]
+        == [
+            "ift, seed 1: not a finite number: test.exact_match.",
+        ]
+        or "ift, seed 1: not a finite number: test.exact_match." in found.notes
+    )
+    assert (
+        found.variants[0].estimate("test", "exact_match") is None
+    )  # never a mean of the seeds that went well
 
 
 def test_a_sweep_takes_what_differs_in_one_setting_alone():
@@ -143,26 +161,21 @@ def test_hostile_texts_in_markdown_stay_in_their_cell():
     assert markdown("a|b\\|c & <b>") == "a\\|b\\\\\\|c &amp; \\<b\\>"
     (found,) = grouped([record(variant=HOSTILE, setting=HOSTILE)])
     page = report_markdown([found], "exact_match", {})
-    lines = [line for line in page.splitlines() if line.startswith("|")]
-    for line, following in zip(lines, lines[1:], strict=False):
-        if following.startswith("| ---"):
-            count = len(re.findall(r"(?<!\\)\|", line))
-        assert len(re.findall(r"(?<!\\)\|", following)) in (count, 8, 7, 9)
+    for block in page.split("\n\n"):
+        if block.startswith("|"):
+            assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
     assert not re.search(r"(?<!\\)<", page)
 
 
 def test_hostile_texts_in_the_page_are_text():
     hostile = record("ift", variant=HOSTILE, setting=HOSTILE, config={HOSTILE: HOSTILE})
     page = html_page(grouped([hostile, record("sft", setting=HOSTILE)]))
-    assert page.count("<script") == 2
-    assert page.count("</script") == 2
+    assert page.count("<script") == page.count("</script") == 2
     assert "<img src=x" not in page
-    assert not re.search(r"\son\w+=", re.sub(r"<script.*?</script>|&#39;", "", page, flags=re.DOTALL).split("<body>")[0])
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
-    samples = json.loads(data)["samples"]
-    assert samples[0]["prompt"] == visible(HOSTILE)
+    assert json.loads(data)["samples"][0]["prompt"] == visible(HOSTILE)
     assert not set("<>&") & set(data)
-    assert "http" not in re.sub(r"https?-equiv|xmlns\S*", "", page.split("<main>")[0]).replace("http-equiv", "")
+    assert not re.search(r'\s(?:src|href|srcset|action)="(?!data:|#)', page)
 
 
 def test_json_in_a_script_cannot_end_it():
@@ -177,17 +190,20 @@ def test_characters_that_turn_or_hide_text_are_written_out():
     assert visible("naïve 数学 שלום\n\tok") == "naïve 数学 שלום\n\tok"
 
 
-def test_figures_take_texts_as_they_are(tmp_path):
+def test_figures_take_texts_as_they_are():
     (found,) = grouped([record("sft", seed, setting="$x$", variant="$\\frac{$ _ %") for seed in range(2)])
     for picture in pictures(found):
         assert image(picture, "png").startswith(b"\x89PNG")
 
 
 def test_the_verb_refuses_in_one_line(tmp_path):
+    (tmp_path / "empty").mkdir()
+    runs = write(comparison(1), tmp_path / "runs")
     for words, said in (
-        ([tmp_path], "no run records in"),
+        ([tmp_path / "empty"], "no run records in"),
         ([tmp_path / "none"], "none: no such file or folder"),
-        ([write(comparison(1), tmp_path / "runs"), "--metric", "f1"], "--metric: found 'f1', which no record has"),
+        ([runs, "--metric", "f1"], "--metric: found 'f1', which no record has"),
+        ([runs, "--methods", "sft,orpo"], "--methods: found 'orpo', which no record has"),
     ):
         done = run(*words, "--output_dir", tmp_path / "out")
         assert done.exit_code == 1
@@ -198,10 +214,13 @@ def test_the_verb_refuses_in_one_line(tmp_path):
 
 def test_one_seed_and_records_without_extras_still_make_a_report(tmp_path):
     bare = [
-        record(method, cost={}, search=None, error_steps={}, curves=[], samples=[], data={}, score=SCORES[method])
+        record(method, search=None, error_steps={}, curves=[], samples=[], data={}, score=SCORES[method])
         for method in ("sft", "ift")
     ]
-    bare = [replace(one, cost=record().cost.__class__()) for one in bare]
+    bare = [replace(one, cost=Cost()) for one in bare]
     done = run(write(bare, tmp_path / "runs"), "--output_dir", tmp_path / "out")
     assert done.exit_code == 0, done.output
-    assert [file.name for file in sorted((tmp_path / "out" / "figures").iterdir())] == ["1-score.png", "1-score.svg"]
+    assert [file.name for file in sorted((tmp_path / "out" / "figures").iterdir())] == [
+        "1-score.png",
+        "1-score.svg",
+    ]

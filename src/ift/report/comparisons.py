@@ -173,8 +173,9 @@ def _variants(runs: list[RunRecord], files: dict[int, Path]) -> list[Variant]:
     for run in sorted(runs, key=lambda run: run.seed):
         seeds = groups.setdefault(run.label, {})
         if run.seed in seeds:
+            first, second = sorted((files[id(run)], files[id(seeds[run.seed])]))
             raise ReportError(
-                f"{files[id(run)]} and {files[id(seeds[run.seed])]}: two records of {run.label}, seed {run.seed}, in "
+                f"{first} and {second}: two records of {run.label}, seed {run.seed}, in "
                 f"{run.experiment}: {run.setting}; leave one out or give it another variant"
             )
         seeds[run.seed] = run

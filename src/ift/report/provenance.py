@@ -25,7 +25,7 @@ _SECRET_NAME = re.compile(  # --hub_token, but neither --max_new_tokens nor --eo
 _SECRET_VALUE = re.compile(r"\b(?:hf_|sk-|ghp_|gho_|github_pat_|AKIA)[A-Za-z0-9_-]{8,}")
 _ADDRESS = re.compile(r"(\w+://)[^/@\s]*@")
 # A path from the root, from a drive, from a share or from a home; not the one inside an address (https://...).
-_ABSOLUTE = re.compile(r"(?<![\w.:/])(?:~[\w.-]*[/\\]|/|[A-Za-z]:[/\\]|\\\\|file:///?)([^\s,;:'\"=]+)")
+_ABSOLUTE = re.compile(r"(?<![\w.:/<])(?:~[\w.-]*[/\\]|/|[A-Za-z]:[/\\]|\\\\|file:///?)([^\s,;:'\"=]+)")
 
 
 def provenance(words: Sequence[str] | None = None) -> Provenance:
