@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 LIMIT_SECONDS = 60
@@ -28,14 +29,14 @@ class Chromium:
             "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking", "--disable-sync",
             "--disable-component-update", "--disable-extensions", "--hide-scrollbars", "about:blank",
         ]  # fmt: skip
-        if os.name == "posix" and os.geteuid() == 0:
-            flags.insert(0, "--no-sandbox")  # Chromium refuses to run as root with its sandbox
+        flags.insert(0, "--no-sandbox")  # root and most containers forbid the sandbox; the page is our own
+        self._log = Path(profile, "browser.log")
         # The browser reads from file descriptor 3 and writes to 4: a shell puts the pipes there.
         script = f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser} {to_browser}<&- {from_browser}>&-'
         self._process = subprocess.Popen(
             ["bash", "-c", script, executable(), *flags],
             pass_fds=(to_browser, from_browser), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, start_new_session=True,
+            stderr=self._log.open("wb"), start_new_session=True,
         )  # fmt: skip
         os.close(to_browser)
         os.close(from_browser)
@@ -97,7 +98,7 @@ class Chromium:
             ready, _, _ = select.select([self._in], [], [], LIMIT_SECONDS)
             assert ready, "the browser does not answer"
             read = os.read(self._in, 1 << 20)
-            assert read, f"the browser ended with {self._process.poll()}"
+            assert read, "the browser ended: " + self._log.read_text(errors="replace")[-2000:]
             self._buffer += read
         message, _, self._buffer = self._buffer.partition(b"\0")
         return json.loads(message)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import platform
-import sys
 import time
-from importlib.metadata import version
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -161,17 +159,13 @@ def _write_record(
     rows: int,
     difference: tuple[float, float, float],
 ) -> None:
-    import torch
+    from ift.report import provenance
 
     record = {
-        "command": " ".join(["ift", *sys.argv[1:]]),
+        **asdict(provenance()),
         "seed": seed,
         "train_rows": rows,
         "ift_minus_sft": dict(zip(("mean", "low", "high"), difference, strict=True)),
-        "hardware": {"machine": platform.machine(), "torch_threads": torch.get_num_threads()},
-        "versions": {
-            name: version(name) for name in ("intuitive-fine-tuning", "torch", "transformers", "trl")
-        },
         "results": {
             name: {key: value for key, value in found.items() if key not in ("answers", "right")}
             for name, found in results.items()
