@@ -60,9 +60,8 @@ def _columns(comparisons: Sequence[Comparison], metric: str) -> list[dict[str, A
     bases = list(dict.fromkeys(comparison.baseline for comparison in comparisons if comparison.baseline))
     heads = [("method", False), ("split", False), (label(metric), True)]
     heads += [(f"minus {bases[0]}", True)] if bases else []
-    heads += [("by seed", False), ("answers", True)]
+    heads += [("comparison", False), ("by seed", False), ("answers", True)]
     heads += [(label(name), True) for name in (*names, *_costs(comparisons))]
-    heads.append(("comparison", False))
     return [{"name": name, "numeric": numeric} for name, numeric in heads]
 
 
@@ -93,6 +92,7 @@ def _rows(comparisons: Sequence[Comparison], metric: str) -> list[dict[str, Any]
                 if has_base:
                     cells.append(_cell(comparison.difference(variant, split, metric), metric, signed=True))
                 n = variant.scores(split, "n")
+                cells.append({"text": comparison.title, "value": None, "number": False})
                 cells.append({"text": by_seed(variant, split, metric), "value": None, "number": False})
                 cells.append({"text": answers(variant, split), "value": min(n.values()), "number": True})
                 cells += [_cell(variant.estimate(split, name), name) for name in others]
