@@ -197,6 +197,7 @@ def test_flags_in_the_documents_exist():
 
     words = {"--help", "--help-all", "--config", "--accelerate_config", "--prompt", "--max-new-tokens"}
     words |= {"--output-dir", "--seed", "--train-rows", "--test-rows"}
+    words |= {"--seeds", "--map_size", "--hole_density", "--firm", "--optimizer", "--no-window"}
     words |= {"--baseline", "--methods", "--metric"}
     words |= {*make_parser()._option_string_actions, *launch_command_parser()._option_string_actions}
     wrong = {"--residual_lamda"}  # shown as a mistake
@@ -212,3 +213,11 @@ def test_the_results_are_made_from_the_records(tmp_path):
     subprocess.run([sys.executable, tmp_path / "docs" / "make_results.py"], check=True)
     for name in ("docs/results.md", "README.md"):
         assert (tmp_path / name).read_text() == (ROOT / name).read_text()
+
+
+def test_the_lakes_tables_are_made_from_its_record(tmp_path):
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    subprocess.run([sys.executable, tmp_path / "docs" / "make_frozen_lake.py"], check=True)
+    page = (tmp_path / "docs" / "frozen_lake.md").read_text()
+    assert page == (ROOT / "docs" / "frozen_lake.md").read_text()
+    assert page.count("| dpo |") == 2

@@ -58,6 +58,49 @@ def chat(
     raise typer.Exit(run(model, prompt, max_new_tokens))
 
 
+@app.command(name="frozen-lake")
+def frozen_lake(
+    output_dir: str = typer.Option(
+        "frozen-lake", "--output_dir", "--output-dir", help="Where the record and the pictures go."
+    ),
+    seeds: int = typer.Option(200, help="Agents, seeds 0 to N - 1, all trained at once."),
+    map_size: int = typer.Option(4, "--map_size", "--map-size", help="Cells per side."),
+    seed: int = typer.Option(None, help="Of a random map; without it gymnasium's own (sizes 4 and 8)."),
+    hole_density: float = typer.Option(0.2, "--hole_density", "--hole-density", help="Of a random map."),
+    firm: bool = typer.Option(False, "--firm", help="Ice that does not slip."),
+    skill: float = typer.Option(0.6, help="Share of the optimum in the agents before training."),
+    habit: float = typer.Option(0.5, help="Share of the detour in them, on its cells."),
+    residual_lambda: float = typer.Option(0.2, "--residual_lambda", "--residual-lambda", help="Of IFT."),
+    propagation_gamma: float = typer.Option(
+        0.95, "--propagation_gamma", "--propagation-gamma", help="Of IFT."
+    ),
+    propagation: str = typer.Option("bellman", help="Of IFT: bellman, cumsum, none or position."),
+    lookahead: str = typer.Option("greedy", help="Of IFT: greedy, sample, expected or random."),
+    beta: float = typer.Option(0.1, help="Of DPO and TDPO."),
+    orpo_beta: float = typer.Option(0.1, "--orpo_beta", "--orpo-beta", help="Of ORPO."),
+    optimizer: str = typer.Option("sgd", help="sgd, momentum, adam or rmsprop."),
+    learning_rate: float = typer.Option(0.1, "--learning_rate", "--learning-rate", help="Constant."),
+    steps: int = typer.Option(20, help="Training steps."),
+    window: bool = typer.Option(True, help="Also sweep the settings and map where the order holds."),
+) -> None:
+    """Find out which method comes nearest to a known optimum (paper, section 5.3; a minute, no download)."""
+    from ift.cli.frozen_lake import main as run
+
+    lake = {"size": map_size, "seed": seed, "hole_density": hole_density, "slippery": not firm}
+    settings = {
+        "residual_lambda": residual_lambda,
+        "gamma": propagation_gamma,
+        "propagation": propagation,
+        "lookahead": lookahead,
+        "beta": beta,
+        "orpo_beta": orpo_beta,
+        "optimizer": optimizer,
+        "learning_rate": learning_rate,
+        "steps": steps,
+    }
+    raise typer.Exit(run(output_dir, seeds, lake, {"skill": skill, "habit": habit}, settings, window))
+
+
 @app.command()
 def report(
     runs: Annotated[list[str], typer.Argument(help="Run records, or folders to search for them.")],

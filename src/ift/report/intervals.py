@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 CONFIDENCE = 0.95
 
@@ -24,6 +25,7 @@ class Estimate:
     n: int
 
 
+@cache
 def student_quantile(probability: float, freedom: int) -> float:
     """Quantile of Student's t distribution, by bisection on its distribution function.
 

@@ -1,0 +1,125 @@
+"""`ift frozen-lake`: the one world whose optimum is known; which method comes nearest, where, and where not."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+COLUMNS = {  # measure -> (heading, scale, digits, with its interval)
+    "mse_all": ("error", 1000, 1, True),
+    "mse_non_terminal": ("non-\nterminal", 1000, 1, True),
+    "mse_off_trajectory": ("off the\nway", 1000, 1, True),
+    "success_sampled_slippery": ("arrives,\nsampled", 1, 3, False),
+    "success_greedy_slippery": ("arrives,\ngreedy", 1, 3, False),
+    "cells_explored": ("cells", 1, 1, False),
+    "own_ground": ("own\nground", 1, 2, False),
+}
+
+
+def main(
+    output_dir: str,
+    seeds: int,
+    lake: dict[str, Any],
+    start: dict[str, Any],
+    settings: dict[str, Any],
+    windowed: bool,
+) -> int:
+    """Run the experiment; returns the exit code. The record and the pictures lie in `output_dir`."""
+    try:
+        import gymnasium  # noqa: F401
+    except ModuleNotFoundError:
+        print(
+            "ift frozen-lake: it needs gymnasium: pip install 'intuitive-fine-tuning[frozen-lake]'",
+            file=sys.stderr,
+        )
+        return 1
+    from ift.frozen_lake.experiment import (
+        draw,
+        experiment_ticks,
+        outcome_record,
+        run_experiment,
+        save_record,
+        window_record,
+    )
+    from ift.frozen_lake.methods import Settings
+    from ift.frozen_lake.training import Start
+    from ift.frozen_lake.trajectories import luckiest_optimal, shortest_detour
+    from ift.frozen_lake.window import window_ticks
+    from ift.frozen_lake.world import make_lake
+    from ift.report.provenance import provenance
+
+    console, began = Console(highlight=False), time.perf_counter()
+    try:
+        if seeds < 2:
+            raise ValueError(f"--seeds is {seeds}: an interval needs at least 2")
+        world, how, begin = make_lake(**lake), Settings(**settings), Start(**start)
+        target, detour = luckiest_optimal(world), shortest_detour(world)
+    except ValueError as problem:
+        print(f"ift frozen-lake: {problem}", file=sys.stderr)
+        return 2
+    console.print(
+        f"{world.size}x{world.size} lake, {'slippery' if world.slippery else 'firm'} ice, {seeds} agents"
+    )
+    console.print(f"  target  {target}  (the luckiest optimal roll-out)")
+    console.print(f"  detour  {detour}  (rejected by the preference methods)")
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("training the agents", total=experiment_ticks(how))
+        outcome = run_experiment(world, begin, how, seeds, lambda: progress.advance(bar))
+        record = asdict(provenance()) | outcome_record(outcome, begin)
+        window = None
+        if windowed:
+            bar = progress.add_task("where the order holds", total=window_ticks(world))
+            window = window_record(outcome, lambda: progress.advance(bar))
+            record["window"] = window
+        progress.add_task("drawing", total=None)
+        names = draw(outcome, window, folder)
+    record["seconds"] = round(time.perf_counter() - began, 1)
+    file = save_record(record, folder)
+    _table(console, record)
+    console.print(
+        f"{record['seconds']:.0f} s. Record: {file}. Pictures: {', '.join(names)} (png, svg), walk.gif in {folder}."
+    )
+    console.print(
+        "next: try another world, for instance ift frozen-lake --map_size 8 --output_dir lake-8x8",
+        markup=False,
+    )
+    return 0
+
+
+def _table(console: Console, record: dict[str, Any]) -> None:
+    rows = {"before": record["before"]} | dict(
+        sorted(record["summary"].items(), key=lambda one: one[1]["mse_all"]["mean"])
+    )
+    title = f"after {record['step']} steps (errors x 1000 ± 95 % interval)"
+    table = Table(
+        "", *(heading for heading, *_ in COLUMNS.values()), title=title, box=SIMPLE, padding=(0, 1, 0, 0)
+    )
+    for name, found in rows.items():
+        cells = []
+        for measure, (_, scale, digits, interval) in COLUMNS.items():
+            half = f"±{scale * found[measure]['ci95']:.{digits}f}" if interval else ""
+            cells.append(f"{scale * found[measure]['mean']:.{digits}f}{half}")
+        table.add_row(name, *cells)
+    console.print(table)
+    best = record["optimum"]
+    console.print(
+        f"the optimum arrives with probability {best['success_slippery']:.3f} on slippery ice, "
+        f"{best['success_firm']:.3f} on firm ice"
+    )
+    console.print(
+        f"agents with the paper's order DPO < IFT < ORPO < SFT: {record['order_share']:.1%}; "
+        "differences of error x 1000:"
+    )
+    for pair, found in record["paired_differences_mse_all"].items():
+        console.print(f"  {pair:<9} {1000 * found['mean']:+.2f} ± {1000 * found['ci95']:.2f}")
