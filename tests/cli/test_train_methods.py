@@ -133,6 +133,10 @@ def test_answers_where_pairs_are_needed_are_refused(run_tiny):
     done = run_tiny(method="orpo")
     assert done.code == 1
     assert "expected pairs in chosen and rejected" in done.err
+    done = run_tiny(method="sft+orpo")
+    assert done.code == 1
+    assert "expected pairs in chosen and rejected" in done.err
+    assert not done.folder.exists()  # said before the first stage trains
 
 
 @pytest.mark.parametrize("method", [*METHODS, "sft+tdpo1"])

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SIDES = ("chosen", "rejected")
 COLUMNS = tuple(f"{side}_{kind}" for side in SIDES for kind in ("input_ids", "attention_mask", "labels"))
 IDENTICAL = "chosen and rejected are the same"
+CUT_SAME = "chosen and rejected are the same after cutting at max_length"
 CUT_AWAY = "an answer has no token left after cutting at max_length"
 _COUNTS = ("ift_length", "ift_trained", "ift_lost", "ift_cut", "ift_ends", "ift_merged", "ift_reason")
 
@@ -75,19 +76,8 @@ def prepare_pairs(
 
 
 def _prepare(rows: Any, tokenizer: Any, max_length: int | None, num_proc: int | None, name: str) -> Prepared:
-    from datasets import Dataset
-
-    if not isinstance(rows, Dataset):
-        raise DataError(
-            f"{name} data: pairs cannot be streamed: each is checked. Fix: set dataset_streaming to false"
-        )
+    check_columns(rows, name)
     columns, first_rows = column_names(rows), list(islice(rows, 5))
-    if not set(SIDES) <= set(columns):
-        raise DataError(
-            f"{name} data: found columns {', '.join(columns) or 'none'}, expected pairs in chosen and rejected (and "
-            "prompt). Fix: rename with --dataset_columns better=chosen worse=rejected, or train a method that needs "
-            "answers only (ift, sft)"
-        )
     form = detect_format(set(columns) - {"input_ids"}, first_rows)
     base = DataReport(
         name=name,
@@ -113,6 +103,22 @@ def _prepare(rows: Any, tokenizer: Any, max_length: int | None, num_proc: int | 
             "Fix: raise --max_length, or check the rows"
         )
     return Prepared(mapped.select(kept).remove_columns(list(_COUNTS)), report)
+
+
+def check_columns(rows: Any, name: str) -> None:
+    """Raise DataError for a stream, and for a data set without the columns of pairs."""
+    from datasets import Dataset
+
+    if not isinstance(rows, Dataset):
+        raise DataError(
+            f"{name} data: pairs cannot be streamed: each is checked. Fix: set dataset_streaming to false"
+        )
+    if not set(SIDES) <= set(rows.column_names):
+        raise DataError(
+            f"{name} data: found columns {', '.join(rows.column_names) or 'none'}, expected pairs in chosen and "
+            "rejected (and prompt). Fix: rename with --dataset_columns better=chosen worse=rejected, or train a method "
+            "that needs answers only (ift, sft)"
+        )
 
 
 @dataclass(frozen=True)
@@ -155,8 +161,8 @@ class PreparePair:
                 result["ift_reason"] = (
                     CUT_AWAY if count_trained(tokens.labels) else "an answer without a token"
                 )
-        if done[0].input_ids == done[1].input_ids:
-            result["ift_reason"] = IDENTICAL
+        if not result["ift_reason"] and result["chosen_input_ids"] == result["rejected_input_ids"]:
+            result["ift_reason"] = IDENTICAL if done[0].input_ids == done[1].input_ids else CUT_SAME
         trained = sum(count_trained(result[f"{side}_labels"]) for side in SIDES)
         longest = max(len(tokens.input_ids) for tokens in done)
         return result | {

@@ -62,6 +62,16 @@ def train_stage(stage: Stage, data: LoadedData, attach: Callable[[Any], None] | 
     return trainer
 
 
+def check_data(stage: Stage, data: LoadedData) -> None:
+    """Raise DataError where a method of pairs gets none: before the stages ahead of it have trained for hours."""
+    if stage.method.needs_pairs:
+        from ift.baselines.pairs import check_columns
+
+        for name, parts in (("train", data.train), ("eval", data.evaluation or [])):
+            for part in parts:
+                check_columns(part.rows, name)
+
+
 def build_trainer(stage: Stage, data: LoadedData) -> Any:
     """The stage's trainer, its data prepared, not run yet."""
     from trl import get_peft_config, get_quantization_config

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ift.baselines.methods import Method, parse_methods
-from ift.baselines.stage import Stage, start_of_next, train_stage
+from ift.baselines.stage import Stage, check_data, start_of_next, train_stage
 from ift.data import LoadedData, Part, load_train_and_eval
 
 Rows = Any  # a path or Hub id, a list of rows, or a datasets.Dataset
@@ -98,14 +98,19 @@ def train_method(
         raise ValueError(
             f"{len(rows)} sets of rows for {len(methods)} stages. Give one, or one for each stage."
         )
-    start, done = str(model), []
+    planned = []
     for number, one in enumerate(methods, start=1):
         folder = stage_folder(output_dir, methods, number)
         data = rows[number - 1] if isinstance(rows, tuple) else rows
-        stage = _stage(one, start, folder, _settings_of(given, number), data, last=number == len(methods))
-        done.append(_run(stage, start, folder, data, eval_rows))
+        stage = _stage(one, folder, _settings_of(given, number), data, last=number == len(methods))
+        planned.append((stage, _loaded(stage, data, eval_rows)))
+        check_data(*planned[-1])
+    start, done = str(model), []
+    for number, (stage, loaded) in enumerate(planned, start=1):
+        stage.model.model_name_or_path = start
+        done.append(_run(stage, loaded))
         if number < len(methods):
-            start = str(start_of_next(folder))
+            start = str(start_of_next(done[-1].folder))
     return TrainResult(method, done[-1].folder, tuple(done))
 
 
@@ -115,13 +120,13 @@ def stage_folder(output_dir: str | Path, methods: Sequence[Method], number: int)
     return folder if len(methods) == 1 else folder / f"{number}-{methods[number - 1].name}"
 
 
-def _run(stage: Stage, start: str, folder: Path, rows: Rows, eval_rows: Rows | None) -> StageResult:
+def _run(stage: Stage, data: LoadedData) -> StageResult:
     began = time.perf_counter()
-    trainer = train_stage(stage, _loaded(stage, rows, eval_rows))
+    trainer = train_stage(stage, data)
     result = StageResult(
         stage.method.name,
-        folder,
-        start,
+        Path(stage.config.output_dir),
+        stage.model.model_name_or_path,
         time.perf_counter() - began,
         trainer.state.global_step,
         trainer.data_reports.get("train"),
@@ -132,9 +137,7 @@ def _run(stage: Stage, start: str, folder: Path, rows: Rows, eval_rows: Rows | N
     return result
 
 
-def _stage(
-    method: Method, start: str, folder: Path, settings: dict[str, Any], rows: Rows, *, last: bool
-) -> Stage:
+def _stage(method: Method, folder: Path, settings: dict[str, Any], rows: Rows, *, last: bool) -> Stage:
     from trl import ModelConfig, ScriptArguments
 
     _, config_class = method.load()
@@ -152,7 +155,7 @@ def _stage(
     return Stage(
         ScriptArguments(**{**taken["script"], "dataset_name": name}),
         config,
-        ModelConfig(**{**taken["model"], "model_name_or_path": start}),
+        ModelConfig(**taken["model"]),
         None,
         {},
         method,

@@ -128,8 +128,11 @@ def parse_stages(arguments: list[str]) -> list[TrainArguments]:
     told = []
     for number, (method, parser) in enumerate(zip(methods, parsers, strict=True), start=1):
         parser.file, parser.nodes = config_file, nodes
-        own = words_of_stage(arguments, number, len(methods))
-        told.append(_parse_stage(method, parser, own, known))
+        common, own = words_of_stage(arguments, number, len(methods))
+        for word in own:
+            if word.startswith("--") and word not in parser._option_string_actions:
+                raise UsageError(_unknown(word, [*parser._option_string_actions], None, None))
+        told.append(_parse_stage(method, parser, common + own, known))
         told[-1].words = without(arguments, told[-1].words)
         if len(methods) > 1:
             config = told[-1].config
@@ -161,7 +164,7 @@ def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: se
             arguments, return_remaining_strings=True, separate_remaining_strings=True
         )
         from_file, from_flags = without_flags(from_file, elsewhere), without_flags(from_flags, elsewhere)
-        launch = _launch_flags(parser, from_file, lines, parser.file) + _launch_flags(parser, from_flags)
+        launch = _launch_flags(known, from_file, lines, parser.file) + _launch_flags(known, from_flags)
         renamed = parse_columns(parsed[4].dataset_columns)
         method.check(parsed[1])
     except (ValueError, TypeError) as error:
@@ -198,7 +201,7 @@ def top_level(path: Path) -> dict[str, yaml.Node]:
 
 
 def _launch_flags(
-    parser: Parser, words: list[str], lines: dict[str, int] | None = None, file: str | None = None
+    options: set[str], words: list[str], lines: dict[str, int] | None = None, file: str | None = None
 ) -> list[str]:
     """`words` if all of them are accelerate's launch flags and their values; UsageError for the first that is not."""
     from accelerate.commands.launch import launch_command_parser
@@ -214,8 +217,7 @@ def _launch_flags(
             kept = kept if word == "True" else kept[:-1]
             continue
         elif word.startswith("--") or not values:
-            options = [*parser._option_string_actions, *known]
-            raise UsageError(_unknown(word, options, lines, file))
+            raise UsageError(_unknown(word, [*options, *known], lines, file))
         else:
             values = 0
         kept.append(word)

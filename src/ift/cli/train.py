@@ -60,8 +60,13 @@ def main(arguments: list[str]) -> int:
 
 def run_stages(stages: list[TrainArguments]) -> Any:
     """Train the stages in order, each from the weights of the one before; returns the last one's trainer."""
-    from ift.baselines.stage import start_of_next
+    from ift.baselines.stage import check_data, start_of_next
+    from ift.data import load_train_and_eval
 
+    if len(stages) > 1:
+        for told in stages:
+            data = load_train_and_eval(told.script, told.mixture, told.config, columns=told.columns)
+            check_data(told, data)
     for number, told in enumerate(stages, start=1):
         last = number == len(stages)
         if len(stages) > 1 and int(os.environ.get("RANK", 0)) == 0:

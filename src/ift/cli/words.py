@@ -10,8 +10,8 @@ class UsageError(Exception):
     """A command line or configuration file that cannot be read; the message says where and what to write instead."""
 
 
-def words_of_stage(arguments: list[str], number: int, stages: int) -> list[str]:
-    """The words for one stage: the common ones, and behind them those of `--2.flag value`, which win."""
+def words_of_stage(arguments: list[str], number: int, stages: int) -> tuple[list[str], list[str]]:
+    """The words for all stages, and those for one (`--2.flag value`, told as `--flag value`), which win behind them."""
     common: list[str] = []
     own: list[str] = []
     into: list[str] | None = common
@@ -26,7 +26,7 @@ def words_of_stage(arguments: list[str], number: int, stages: int) -> list[str]:
             into = common
         if into is not None:
             into.append(word)
-    return common + own
+    return common, own
 
 
 def without_flags(words: list[str], elsewhere: set[str]) -> list[str]:
