@@ -102,6 +102,21 @@ def test_with_an_adapter_the_reference_is_the_base(tmp_path, method):
     assert_same_gradients(found, slopes)
 
 
+def test_the_reference_of_an_adapter_has_no_dropout(tmp_path):
+    """Asked twice in training, with GPT-2's own dropout left on, the base says the same."""
+    lora = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["c_attn"], init_lora_weights=False)
+    base = tiny_model("gpt2", resid_pdrop=0.5, embd_pdrop=0.5)
+    pairs = pair_runs.pairs_of(tiny_model("gpt2"))
+    trainer = pair_runs.trainer_of("tdpo2", tmp_path, base, pairs, peft_config=lora, disable_dropout=False)
+    trainer.model.train()
+    batch = trainer.data_collator(list(trainer.train_dataset))
+    labels = batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, -100)
+    first, second = (trainer._reference(trainer.model, {**batch, "labels": labels}).states for _ in range(2))
+    assert torch.equal(first, second)
+    assert any(module.p > 0 and module.training for module in trainer.model.modules() if hasattr(module, "p"))
+    assert abs(pair_runs.step(trainer) - pair_runs.step(trainer)) > 1e-6  # the policy's is on
+
+
 def test_chunks_change_nothing_and_no_gradient_reaches_the_reference(tmp_path, monkeypatch):
     model, reference = tiny_model(), tiny_model(seed=1)
     pairs = pair_runs.pairs_of(model)

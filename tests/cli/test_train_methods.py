@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from ift.baselines import CONTROLS, METHODS, train_method
-from ift.cli.arguments import parse_stages
+from ift.cli.arguments import UsageError, parse_stages
 
 PAIRS = [
     {"prompt": f"What is {n} plus {n}?", "chosen": [{"role": "user", "content": f"What is {n} plus {n}?"},
@@ -48,13 +48,49 @@ def test_every_method_trains_and_saves(run_tiny, chat_model, method):
     assert ("2405.11870" in card) == (method == "ift")
 
 
-def test_evaluation_of_pairs(run_tiny):
-    done = run_tiny(form=PAIRS, method="tdpo", eval_strategy="steps", eval_steps=1)
+@pytest.mark.parametrize(
+    ("method", "metric"),
+    [
+        ("tdpo", "kl/chosen"),
+        ("dpo", "rewards/margins"),
+        ("orpo", "log_odds_ratio"),
+        ("simpo", "logps/chosen"),
+    ],
+)
+def test_evaluation_of_pairs(run_tiny, method, metric):
+    done = run_tiny(form=PAIRS, method=method, eval_strategy="steps", eval_steps=1)
     assert done.code == 0, done.err
     assert "evaluation 1/2" in done.out
-    assert "method  tdpo2: " in done.out
-    assert all("eval_kl/chosen" in line for line in done.metrics if "eval_loss" in line)
+    assert f"method  {'tdpo2' if method == 'tdpo' else method}: " in done.out
+    assert all(f"eval_{metric}" in line for line in done.metrics if "eval_loss" in line)
     assert sum("eval_loss" in line for line in done.metrics) == 2
+
+
+def test_what_a_stage_fixes_is_left_to_the_stage_that_has_it_free(tmp_path, chat_model, write_rows):
+    words = [
+        "--model_name_or_path",
+        str(chat_model),
+        "--dataset_name",
+        str(write_rows()),
+        "--method",
+        "sft+ift",
+    ]
+    first, second = parse_stages([*words, "--residual_lambda", "0.3"])
+    assert (first.config.residual_lambda, second.config.residual_lambda) == (0, 0.3)
+    (tmp_path / "run.yaml").write_text("residual_lambda: 0.4\n")
+    first, second = parse_stages(["--config", str(tmp_path / "run.yaml"), *words])
+    assert (first.config.residual_lambda, second.config.residual_lambda) == (0, 0.4)
+    with pytest.raises(UsageError, match=r"method sft fixes it at 0\.0"):
+        parse_stages([*words, "--1.residual_lambda", "0.3"])
+    settings = {
+        "max_steps": 1,
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "residual_lambda": 0.3,
+        "per_device_train_batch_size": 2,
+    }
+    result = train_method("sft+ift", chat_model, str(write_rows()), tmp_path / "out", settings)
+    assert [stage.history[0]["lambda"] for stage in result.stages if "lambda" in stage.history[0]] == [0, 0.3]
 
 
 def test_a_sequence_starts_from_the_weights_before_it(run_tiny, chat_model, tmp_path):

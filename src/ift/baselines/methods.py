@@ -7,7 +7,7 @@ is written `sft+dpo`: the second starts from the first's weights. docs/baselines
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -158,6 +158,18 @@ CONTROLS: Mapping[str, Method] = MappingProxyType(
         )
     }
 )  # fmt: skip
+
+
+def left_to_others(methods: Sequence[Method], number: int) -> set[str]:
+    """Settings that stage `number` (from 1) fixes and another stage has free: said for all, they are for the others."""
+    own = methods[number - 1]
+    free = {name for other in methods for name in own.fixed if _has(other, name) and name not in other.fixed}
+    return free if len(methods) > 1 else set()
+
+
+def _has(method: Method, name: str) -> bool:
+    return name in method.load()[1].__dataclass_fields__
+
 
 ALIASES: Mapping[str, str] = MappingProxyType({"tdpo": "tdpo2"})
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ift.baselines.methods import Method, parse_methods
+from ift.baselines.methods import Method, left_to_others, parse_methods
 from ift.baselines.stage import Stage, check_data, start_of_next, train_stage
 from ift.data import LoadedData, Part, load_train_and_eval
 
@@ -83,7 +83,7 @@ def train_method(
         output_dir: A single method saves here, a sequence in `1-sft`, `2-dpo` and so on below it.
         settings: Names and values of `ift train`'s flags (the method's settings, `use_peft`, `lora_r`, `dtype`,
             `dataset_train_split`, ...). In a sequence each stage takes those it knows; `"2.learning_rate"` is for the
-            second stage alone.
+            second stage alone. `report_to` is "none" unless given.
         eval_rows: Rows to evaluate on where `eval_strategy` asks for it; None cuts some off the training rows.
 
     Raises:
@@ -102,7 +102,7 @@ def train_method(
     for number, one in enumerate(methods, start=1):
         folder = stage_folder(output_dir, methods, number)
         data = rows[number - 1] if isinstance(rows, tuple) else rows
-        stage = _stage(one, folder, _settings_of(given, number), data, last=number == len(methods))
+        stage = _stage(one, folder, _settings_of(given, methods, number), data, last=number == len(methods))
         planned.append((stage, _loaded(stage, data, eval_rows)))
         check_data(*planned[-1])
     start, done = str(model), []
@@ -185,10 +185,12 @@ def _loaded(stage: Stage, rows: Rows, eval_rows: Rows | None) -> LoadedData:
     return LoadedData(train.train, part("eval", eval_rows))
 
 
-def _settings_of(given: Mapping[str, Any], number: int) -> dict[str, Any]:
+def _settings_of(given: Mapping[str, Any], methods: Sequence[Method], number: int) -> dict[str, Any]:
     """The settings of one stage: the common ones, and over them its own."""
+    others = left_to_others(methods, number)
     own = {key.partition(".")[2]: value for key, value in given.items() if key.startswith(f"{number}.")}
-    return {key: value for key, value in given.items() if not re.match(r"\d+\.", key)} | own
+    common = {key: value for key, value in given.items() if not re.match(r"\d+\.", key) and key not in others}
+    return common | own
 
 
 def _check_names(methods: Sequence[Method], given: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import yaml
 from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, TrlParser
 
-from ift.baselines.methods import METHODS, Method, parse_methods
+from ift.baselines.methods import METHODS, Method, left_to_others, parse_methods
 from ift.baselines.stage import Stage
 from ift.baselines.train import stage_folder
 from ift.cli.words import UsageError, split_equals, value_of, without, without_flags, words_of_stage
@@ -61,10 +61,12 @@ class Parser(TrlParser):
 
     nodes: dict[str, yaml.Node] = {}  # noqa: RUF012 (replaced, never changed)
     file: str | None = None
+    others: frozenset[str] = frozenset()  # keys that are for other stages
 
     def set_defaults_with_config(self, **kwargs: Any) -> list[str]:
         """Check the values of the YAML file before they become defaults."""
         actions = {action.dest: action for action in self._actions}
+        kwargs = {key: value for key, value in kwargs.items() if key not in self.others}
         checked = {key: self._checked(actions[key], kwargs[key]) for key in kwargs if key in actions}
         return super().set_defaults_with_config(**{**kwargs, **checked})
 
@@ -132,6 +134,8 @@ def parse_stages(arguments: list[str]) -> list[TrainArguments]:
         for word in own:
             if word.startswith("--") and word not in parser._option_string_actions:
                 raise UsageError(_unknown(word, [*parser._option_string_actions], None, None))
+        others = parser.others = frozenset(left_to_others(methods, number))
+        common = without_flags(common, {f"--{name}" for name in others})
         told.append(_parse_stage(method, parser, common + own, known))
         told[-1].words = without(arguments, told[-1].words)
         if len(methods) > 1:
