@@ -36,6 +36,11 @@ PACKED = ("test_architectures.py::test_packed_documents_are_the_rows",)
 FAMILIES = ("test_architectures.py::test_the_step_of_every_family_is_the_references",)
 ACCUMULATION = ("test_trainer.py::test_gradient_accumulation_is_exact",)
 RANKS = ("test_distributed.py",)
+LOSSES = ("baselines/test_baseline_losses.py",)
+PAIRS = ("baselines/test_pairs.py",)
+CONTROLS = ("baselines/test_controls.py",)
+METHODS = ("cli/test_train_methods.py",)
+TDPO_RANKS = ("baselines/test_tdpo_distributed.py",)
 
 FAULTS = [
     Fault(
@@ -272,9 +277,191 @@ FAULTS = [
     Fault(
         "the rejected side is trained",
         "data/conversion.py",
-        'return _pair(source, "prompt", "chosen", row)',
+        'return _pair(source, "prompt", answer, row)',
         'return _pair(source, "prompt", "rejected", row)',
         ("data/test_data_formats.py::test_the_chosen_side_is_trained_and_the_rejected_is_not",),
+    ),
+    Fault(
+        "baselines: the KL is the policy's to the reference",
+        "baselines/token_kl.py",
+        "(reference.exp() * (reference - policy)).sum(-1)",
+        "(policy.exp() * (policy - reference)).sum(-1)",
+        LOSSES,
+    ),
+    Fault(
+        "baselines: TDPO2 lets gradient through the chosen KL",
+        "baselines/tdpo.py",
+        "alpha * (kl_l - kl_w.detach())",
+        "alpha * (kl_l - kl_w)",
+        LOSSES,
+    ),
+    Fault(
+        "baselines: TDPO1 holds the chosen KL still",
+        "baselines/tdpo.py",
+        "kl_l - kl_w if version",
+        "kl_l - kl_w.detach() if version",
+        LOSSES,
+    ),
+    Fault(
+        "baselines: the KL difference has the other sign",
+        "baselines/tdpo.py",
+        "ratio_w - ratio_l - change",
+        "ratio_w - ratio_l + change",
+        LOSSES,
+    ),
+    Fault(
+        "baselines: chosen and rejected change places in TDPO",
+        "baselines/tdpo.py",
+        "(ratio_w, ratio_l), (kl_w, kl_l)",
+        "(ratio_l, ratio_w), (kl_l, kl_w)",
+        LOSSES,
+    ),
+    Fault(
+        "baselines: the head's soft-capping is left out of TDPO",
+        "baselines/token_kl.py",
+        "Head(weight, bias, head.scale, head.softcap)",
+        "Head(weight, bias, head.scale, None)",
+        LOSSES,
+    ),
+    Fault(
+        "baselines: the head's scale is left out of TDPO",
+        "baselines/token_kl.py",
+        "Head(weight, bias, head.scale, head.softcap)",
+        "Head(weight, bias, 1.0, head.softcap)",
+        LOSSES,
+    ),
+    Fault(
+        "baselines: the head's bias is left out of TDPO",
+        "baselines/token_kl.py",
+        "Head(weight, bias, head.scale, head.softcap)",
+        "Head(weight, None, head.scale, head.softcap)",
+        LOSSES,
+    ),
+    Fault(
+        "baselines: adapters stay on in TDPO's reference",
+        "baselines/tdpo.py",
+        'other, adapters_off = model, use_adapter(peft, "ref" if "ref" in peft.peft_config else None)',
+        "other, adapters_off = model, nullcontext()",
+        LOSSES,
+    ),
+    Fault(
+        "baselines: dropout stays on in TDPO's reference",
+        "baselines/tdpo.py",
+        "adapters_off, evaluating(other),",
+        "adapters_off,",
+        LOSSES,
+    ),
+    Fault(
+        "baselines: the policy of TDPO bypasses the wrapper",
+        "baselines/tdpo.py",
+        "found = model(**kwargs, token_kl=reference)",
+        "found = self.model(**kwargs, token_kl=reference)",
+        TDPO_RANKS,
+    ),
+    Fault(
+        "baselines: TDPO scores the prompt too",
+        "baselines/tdpo.py",
+        'inputs["completion_mask"] == 0',
+        'inputs["attention_mask"] == 0',
+        LOSSES,
+    ),
+    Fault(
+        "baselines: a chunk loses its last position",
+        "baselines/token_kl.py",
+        "slice(n, n + ROWS_OF_A_CHUNK)",
+        "slice(n, n + ROWS_OF_A_CHUNK - (n > 0))",
+        LOSSES,
+    ),
+    Fault(
+        "baselines: ORPO's likelihood is trl's",
+        "baselines/preference.py",
+        'self.args.orpo_likelihood == "all"',
+        'self.args.orpo_likelihood != "none"',
+        LOSSES,
+    ),
+    Fault(
+        "baselines: SimPO has trl's likelihood term",
+        "baselines/methods.py",
+        '"cpo_alpha": 0.0',
+        '"cpo_alpha": 1.0',
+        LOSSES,
+    ),
+    Fault(
+        "baselines: SimPO's gamma is the ratio",
+        "baselines/methods.py",
+        '"simpo_gamma": 1.6',
+        '"simpo_gamma": 0.8',
+        LOSSES,
+    ),
+    Fault(
+        "baselines: ORPO's beta is trl's",
+        "baselines/methods.py",
+        '{"beta": 0.25}',
+        '{"beta": 0.1}',
+        LOSSES,
+    ),
+    Fault(
+        "baselines: SFT keeps the propagation",
+        "baselines/methods.py",
+        '"propagation": "none"}',
+        '"propagation": "bellman"}',
+        LOSSES,
+    ),
+    Fault(
+        "baselines: NEFTune's noise is off",
+        "baselines/methods.py",
+        '{"neftune_noise_alpha": 5.0}',
+        '{"neftune_noise_alpha": 0.5}',
+        LOSSES,
+    ),
+    Fault(
+        "baselines: pairs lose their end token",
+        "baselines/pairs.py",
+        "ids, labels = tokens.input_ids[: self.max_length], tokens.labels[: self.max_length]",
+        "ids, labels = tokens.input_ids[:-1], tokens.labels[:-1]",
+        PAIRS,
+    ),
+    Fault(
+        "baselines: shared turns are compared",
+        "baselines/pairs.py",
+        'turn["train"] = False',
+        "pass",
+        PAIRS,
+    ),
+    Fault(
+        "baselines: identical pairs are kept",
+        "baselines/pairs.py",
+        'if not result["ift_reason"] and result["chosen_input_ids"] == result["rejected_input_ids"]:',
+        "if False:",
+        PAIRS,
+    ),
+    Fault(
+        "baselines: the second stage starts from the base",
+        "cli/train.py",
+        "str(merged if merged.exists() else folder)",
+        "str(told.model.model_name_or_path)",
+        METHODS,
+    ),
+    Fault(
+        "baselines: a stage's own flags reach the others",
+        "cli/words.py",
+        "into = own if int(match[1]) == number else None",
+        "into = own",
+        METHODS,
+    ),
+    Fault(
+        "baselines: random guesses stand where the guesses were wrong",
+        "lookahead.py",
+        "ids = torch.where(rank < wrong[documents], drawn, targets)",
+        "ids = torch.where(guess.top1 != targets, drawn, targets)",
+        CONTROLS,
+    ),
+    Fault(
+        "baselines: position weights are bellman's",
+        "functional.py",
+        'ones if kind == "position" else losses * ones',
+        "losses * ones",
+        CONTROLS,
     ),
 ]
 

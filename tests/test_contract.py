@@ -10,7 +10,9 @@ import pytest
 import torch
 import transformers
 import trl
-from trl import SFTConfig, SFTTrainer
+from trl import DPOTrainer, SFTConfig, SFTTrainer
+from trl.experimental.cpo import CPOTrainer
+from trl.experimental.orpo import ORPOTrainer
 from trl.trainer import sft_trainer
 
 import models
@@ -107,6 +109,19 @@ def test_the_methods_that_are_overridden_have_the_signatures_we_override():
     ]
     assert parameters(SFTTrainer.log) == ["self", "logs", "start_time"]
     assert parameters(SFTTrainer._send_telemetry) == ["self"]
+    assert parameters(DPOTrainer._compute_loss) == ["self", "model", "inputs", "return_outputs"]
+    assert parameters(DPOTrainer._prepare_dataset) == [
+        "self",
+        "dataset",
+        "processing_class",
+        "args",
+        "dataset_name",
+    ]
+    assert parameters(DPOTrainer._set_signature_columns_if_needed) == ["self"]
+    for kind in (ORPOTrainer, CPOTrainer):
+        assert parameters(kind.tokenize_row) == ["self", "feature", "model"]
+        assert parameters(kind.concatenated_forward) == ["self", "model", "batch"]
+        assert parameters(kind._send_telemetry) == ["self"]
     assert callable(SFTTrainer.create_model_card)
 
 

@@ -132,6 +132,25 @@ def test_every_metric_is_explained_once(tmp_path):
     assert set(explained) - {"aux_loss"} == logged - of_transformers
 
 
+def test_the_table_of_methods_is_that_of_the_code():
+    """Names, fixed and default settings, rows and models held."""
+    from ift.baselines import ALIASES, CONTROLS, METHODS
+
+    rows = {re.findall(r"`([\w-]+)`", row[0])[0]: row for row in table("baselines.md", "method")}
+    assert list(rows) == list(METHODS)
+    for name, method in METHODS.items():
+        assert (rows[name][3] == "pairs") == method.needs_pairs
+        assert int(rows[name][4]) == method.models_held
+        for setting, value in method.defaults.items():
+            assert re.search(rf"`{setting}`( \(a\))? {value:g}", rows[name][2].replace("2.0", "2")), (
+                name,
+                setting,
+            )
+    text = (ROOT / "docs" / "baselines.md").read_text()
+    assert all(f"`{alias}`" in rows[name][0] for alias, name in ALIASES.items())
+    assert all(f"--method {name}" in text for name in CONTROLS)
+
+
 def test_the_differences_are_numbered_one_by_one():
     text = (ROOT / "docs" / "differences.md").read_text()
     numbers = [int(number) for number in re.findall(r"^\* \*\*D(\d+)\*\*", text, re.MULTILINE)]
@@ -193,13 +212,16 @@ def test_the_example_rows_are_of_the_format_under_which_they_stand(example):
 def test_flags_in_the_documents_exist():
     from accelerate.commands.launch import launch_command_parser
 
+    from ift.baselines import METHODS
     from ift.cli.arguments import make_parser
 
     words = {"--help", "--help-all", "--config", "--accelerate_config", "--prompt", "--max-new-tokens"}
     words |= {"--output-dir", "--seed", "--train-rows", "--test-rows"}
     words |= {"--seeds", "--map_size", "--hole_density", "--firm", "--optimizer", "--no-window"}
     words |= {"--baseline", "--methods", "--metric"}
-    words |= {*make_parser()._option_string_actions, *launch_command_parser()._option_string_actions}
+    words |= {*launch_command_parser()._option_string_actions}
+    for method in METHODS.values():
+        words |= {*make_parser(method)._option_string_actions}
     wrong = {"--residual_lamda"}  # shown as a mistake
     for page in [ROOT / "README.md", *PAGES]:
         assert set(re.findall(r"(?<![\w-])--[a-z][\w-]+", page.read_text())) - words <= wrong, page.name

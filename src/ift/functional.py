@@ -120,15 +120,16 @@ def propagation_weights(
         losses: (B, T) float, -log pi(x_t | e_<t) at trained positions.
         layout: of the batch; distances count positions, trained or not.
         kind: "bellman" (Algorithm 1: w_t = sum_{i>=t} gamma^(i-t) l_i; gradient flows through w and its scale),
-            "cumsum" (Eq. 21 read literally: fixed weights that grow with position) or "none" (w = 1).
+            "cumsum" (Eq. 21 read literally: fixed weights that grow with position) or "none" (w = 1). The control of
+            `baselines.controls`, "position", is what bellman gives when all losses are equal; no gradient.
         gamma: decay in (0, 1].
         detach: "none", "scale" (no gradient through the scale) or "weights" (none through w at all).
     """
     ones = layout.trained.to(losses.dtype)
     if kind == "none":
         return ones
-    if kind == "bellman":
-        raw = suffix_sums(losses * ones, gamma, layout.documents)
+    if kind in ("bellman", "position"):
+        raw = suffix_sums(ones if kind == "position" else losses * ones, gamma, layout.documents)
         raw = raw.detach() if detach == "weights" else raw
     else:
         raw = suffix_sums(ones.flip(1), gamma, layout.documents.flip(1)).flip(1)

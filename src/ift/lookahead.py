@@ -161,6 +161,33 @@ def _draw(
     return ids
 
 
+def random_guess(
+    guess: LookAhead, targets: Tensor, documents: Tensor, uniforms: Tensor, vocabulary: int
+) -> LookAhead:
+    """The control of `baselines.controls`: as many guesses differ from their targets in each document, all at random.
+
+    Where they differ is drawn among the document's N trained positions, and what stands there uniformly from the
+    vocabulary without the target; elsewhere the guess is the target. `top1` and `nll` stay the model's own.
+
+    Args:
+        guess: the greedy look-ahead, which tells how many guesses of a document differ.
+        targets: (N,) int64.
+        documents: (N,) int64.
+        uniforms: (2, N) float32 in (0, 1), the noise of the places and of the tokens.
+        vocabulary: V.
+    """
+    wrong = torch.bincount(documents, (guess.top1 != targets).double())  # (documents,)
+    sizes = torch.bincount(documents)
+    order = uniforms[0].argsort()
+    order = order[documents[order].argsort(stable=True)]  # by document, at random inside it
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=order.device) - (sizes.cumsum(0) - sizes)[documents[order]]
+    drawn = (uniforms[1].double() * (vocabulary - 1)).long()
+    drawn = drawn + (drawn >= targets)  # any token but the target
+    ids = torch.where(rank < wrong[documents], drawn, targets)
+    return LookAhead(ids[:, None], torch.ones_like(guess.nll)[:, None], guess.top1, guess.nll)
+
+
 def look_ahead_uniforms(input_ids: Tensor, layout: RowLayout, seed: int, step: int) -> Tensor:
     """Noise of the sampled look-ahead: (B, T) float32 in (0, 1), a function of (seed, step, row, position) alone.
 

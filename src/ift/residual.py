@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
 from ift.functional import RowLayout, row_layout, temporal_residual
-from ift.lookahead import LookAhead, look_ahead, look_ahead_uniforms
+from ift.lookahead import LookAhead, look_ahead, look_ahead_uniforms, random_guess
 from ift.support import check_architecture, check_head, evaluating, unwrapped, weights_at_hand
 from ift.trl_internals import auxiliary_loss, head_of, scored_log_probs, tile_shape
 
@@ -118,13 +118,15 @@ def _two_passes(
                 states,
                 head,
                 targets.to(states.device),
-                kind=step.lookahead,
+                kind="greedy" if step.lookahead == "random" else step.lookahead,
                 temperature=step.lookahead_temperature,
                 top_k=step.lookahead_top_k,
                 uniforms=_noise(step, input_ids, layout, states.device),
                 tile=tile_shape(),
             )
             del states
+            if step.lookahead == "random":  # the control of baselines.controls
+                guess = _random(step, guess, input_ids, layout, targets, len(head.weight))
         torch.clear_autocast_cache()  # weights cast under no_grad carry no graph; the mixed pass must cast its own
 
     if output_router_logits:
@@ -160,6 +162,16 @@ def _noise(step: Step, input_ids: Tensor, layout: RowLayout, device: torch.devic
     if step.lookahead != "sample":
         return None
     return look_ahead_uniforms(input_ids, layout, step.seed, step.step)[layout.trained].to(device)
+
+
+def _random(
+    step: Step, guess: LookAhead, input_ids: Tensor, layout: RowLayout, targets: Tensor, vocabulary: int
+) -> LookAhead:
+    device = guess.top1.device
+    seeds = (step.seed, step.seed + 7_919)  # one noise for the places, one for the tokens
+    noise = [look_ahead_uniforms(input_ids, layout, seed, step.step)[layout.trained] for seed in seeds]
+    documents = layout.documents[layout.trained].to(device)
+    return random_guess(guess, targets.to(device), documents, torch.stack(noise).to(device), vocabulary)
 
 
 @contextmanager

@@ -88,7 +88,7 @@ class IFTTrainer(SFTTrainer):
             if self.padding_free and weights_at_hand(self.model):
                 check_packing(self.model)
         self._eos_ids = torch.tensor(sorted(end_of_turn_ids(self._tokenizer)), dtype=torch.int64)
-        self._stop_generation_at_turn_end()
+        stop_generation_at(self.model, self._eos_ids.tolist())
         self._means = {"train": RunningMeans(), "eval": RunningMeans()}
         self._clock = (time.perf_counter(), 0.0)  # seconds and tokens at the last log
         self.add_callback(MetricsFile())
@@ -211,23 +211,24 @@ class IFTTrainer(SFTTrainer):
             )
             path.write_text(f"{card}\n## IFT settings\n\n| setting | value |\n| --- | --- |\n{rows}")
 
-    def _stop_generation_at_turn_end(self) -> None:
-        """The saved model must stop where it was trained to: every end-of-turn id ends generation."""
-        config = getattr(self.model, "generation_config", None)
-        if config is None:
-            return
-        known = config.eos_token_id
-        known = [] if known is None else [known] if isinstance(known, int) else list(known)
-        missing = [i for i in self._eos_ids.tolist() if i not in known]
-        if missing:
-            ids = known + missing
-            config.eos_token_id = ids if len(ids) > 1 else ids[0]
-
     def _send_telemetry(self) -> None:
         """Send nothing: no network call that the user did not ask for."""
 
 
-def preparation(args: IFTConfig) -> dict[str, Any]:
+def stop_generation_at(model: Any, eos_ids: list[int]) -> None:
+    """The saved model must stop where it was trained to: every end-of-turn id ends generation."""
+    config = getattr(model, "generation_config", None)
+    if config is None:
+        return
+    known = config.eos_token_id
+    known = [] if known is None else [known] if isinstance(known, int) else list(known)
+    missing = [i for i in eos_ids if i not in known]
+    if missing:
+        ids = known + missing
+        config.eos_token_id = ids if len(ids) > 1 else ids[0]
+
+
+def preparation(args: Any) -> dict[str, Any]:
     """What a config says about the preparation of its data, as options of `prepare_dataset`."""
     return {
         "max_length": args.max_length,

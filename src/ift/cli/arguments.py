@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,12 +11,11 @@ from typing import Any, NoReturn
 import yaml
 from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, TrlParser
 
-from ift.config import IFTConfig
+from ift.baselines.methods import METHODS, Method, left_to_others, parse_methods
+from ift.baselines.stage import Stage
+from ift.baselines.train import stage_folder
+from ift.cli.words import UsageError, split_equals, value_of, without, without_flags, words_of_stage
 from ift.data.formats import parse_columns
-
-
-class UsageError(Exception):
-    """A command line or configuration file that cannot be read; the message says where and what to write instead."""
 
 
 @dataclass
@@ -34,24 +31,27 @@ class ColumnArguments:
 
 
 @dataclass
-class TrainArguments:
-    """Everything `ift train` was told.
+class MethodArguments:
+    """What is trained."""
+
+    method: str = field(
+        default="ift",
+        metadata={
+            "help": f"What to train: {', '.join(METHODS)}, or a sequence such as sft+dpo. There each stage takes the "
+            "flags it knows, and --2.learning_rate is for the second stage alone."
+        },
+    )
+
+
+@dataclass
+class TrainArguments(Stage):
+    """Everything `ift train` was told about one stage: a `Stage`, and how it was said.
 
     Attributes:
-        script: trl's ScriptArguments (data set name, splits).
-        config: the IFTConfig.
-        model: trl's ModelConfig (model, LoRA, quantisation).
-        mixture: trl's DatasetMixtureConfig (`datasets:` of a YAML file).
-        columns: column name -> the name ift knows.
         launch: what belongs to `accelerate launch`.
         words: the command line without it: what each process is started with.
     """
 
-    script: Any
-    config: IFTConfig
-    model: Any
-    mixture: Any
-    columns: dict[str, str]
     launch: list[str]
     words: list[str]
 
@@ -61,10 +61,12 @@ class Parser(TrlParser):
 
     nodes: dict[str, yaml.Node] = {}  # noqa: RUF012 (replaced, never changed)
     file: str | None = None
+    others: frozenset[str] = frozenset()  # keys that are for other stages
 
     def set_defaults_with_config(self, **kwargs: Any) -> list[str]:
         """Check the values of the YAML file before they become defaults."""
         actions = {action.dest: action for action in self._actions}
+        kwargs = {key: value for key, value in kwargs.items() if key not in self.others}
         checked = {key: self._checked(actions[key], kwargs[key]) for key in kwargs if key in actions}
         return super().set_defaults_with_config(**{**kwargs, **checked})
 
@@ -97,41 +99,88 @@ def _reads(kind: Any, text: str) -> bool:
     return True
 
 
-def make_parser() -> Parser:
-    """The parser of `ift train`, for flags and YAML keys alike."""
-    kinds = (ScriptArguments, IFTConfig, ModelConfig, DatasetMixtureConfig, ColumnArguments)
-    return Parser(kinds, prog="ift train", allow_abbrev=False, add_help=False)
+def make_parser(method: Method = METHODS["ift"]) -> Parser:
+    """The parser of `ift train --method`, for flags and YAML keys alike, with the method's settings as defaults."""
+    _, config = method.load()
+    kinds = (ScriptArguments, config, ModelConfig, DatasetMixtureConfig, ColumnArguments, MethodArguments)
+    parser = Parser(kinds, prog="ift train", allow_abbrev=False, add_help=False)
+    TrlParser.set_defaults_with_config(parser, **method.settings)
+    return parser
 
 
 def parse(arguments: list[str]) -> TrainArguments:
-    """Read the command line and the YAML file that it may name.
+    """Read the command line of a single method; raises as `parse_stages` does."""
+    (told,) = parse_stages(arguments)
+    return told
+
+
+def parse_stages(arguments: list[str]) -> list[TrainArguments]:
+    """Read the command line and the YAML file that it may name: one entry for each stage of the method.
 
     Raises:
-        UsageError: unknown flag or key (with a suggestion, and the file and line), wrong type, value out of range,
-            options in conflict.
+        UsageError: unknown method, flag or key (with a suggestion, and the file and line), wrong type, value out of
+            range, options in conflict.
     """
-    parser = make_parser()
-    arguments = _split_equals(arguments)
-    config_file = _value_of(arguments, "--config")
-    parser.file, parser.nodes = config_file, top_level(Path(config_file)) if config_file else {}
+    arguments = split_equals(arguments)
+    config_file = value_of(arguments, "--config")
+    nodes = top_level(Path(config_file)) if config_file else {}
+    methods = wanted_methods(arguments, nodes)
+    parsers = [make_parser(method) for method in methods]
+    known = {option for parser in parsers for option in parser._option_string_actions}
+    told = []
+    for number, (method, parser) in enumerate(zip(methods, parsers, strict=True), start=1):
+        parser.file, parser.nodes = config_file, nodes
+        common, own = words_of_stage(arguments, number, len(methods))
+        for word in own:
+            if word.startswith("--") and word not in parser._option_string_actions:
+                raise UsageError(_unknown(word, [*parser._option_string_actions], None, None))
+        others = parser.others = frozenset(left_to_others(methods, number))
+        common = without_flags(common, {f"--{name}" for name in others})
+        told.append(_parse_stage(method, parser, common + own, known))
+        told[-1].words = without(arguments, told[-1].words)
+        if len(methods) > 1:
+            config = told[-1].config
+            if config.resume_from_checkpoint:
+                raise UsageError(
+                    "resume_from_checkpoint: a sequence cannot be resumed as a whole. Train its stages one by one, "
+                    "the second from the first's folder."
+                )
+            config.output_dir = str(stage_folder(config.output_dir, methods, number))
+            config.push_to_hub = config.push_to_hub and number == len(methods)
+    return told
+
+
+def wanted_methods(arguments: list[str], nodes: dict[str, yaml.Node] | None = None) -> tuple[Method, ...]:
+    """The methods that the command line names, or else the YAML file, or else `ift`."""
+    written = nodes["method"].value if nodes and "method" in nodes else "ift"
+    try:
+        return parse_methods(str(value_of(arguments, "--method") or written))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: set[str]) -> TrainArguments:
+    """Read what concerns one stage; `known` are the options of all stages."""
+    elsewhere = known - set(parser._option_string_actions)
     lines = {key: node.start_mark.line + 1 for key, node in parser.nodes.items()}
     try:
         *parsed, from_file, from_flags = parser.parse_args_and_config(
             arguments, return_remaining_strings=True, separate_remaining_strings=True
         )
-        launch = _launch_flags(parser, from_file, lines, config_file) + _launch_flags(parser, from_flags)
-        words = _without(arguments, from_flags)
-        renamed = parse_columns(parsed[-1].dataset_columns)
+        from_file, from_flags = without_flags(from_file, elsewhere), without_flags(from_flags, elsewhere)
+        launch = _launch_flags(known, from_file, lines, parser.file) + _launch_flags(known, from_flags)
+        renamed = parse_columns(parsed[4].dataset_columns)
+        method.check(parsed[1])
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
-    script, config, model, mixture, _ = parsed
+    script, config, model, mixture, *_ = parsed
     if model.model_name_or_path is None:
         raise UsageError("no model: give --model_name_or_path, a Hub id or a local folder.")
     if script.dataset_name is None and not mixture.datasets:
         raise UsageError(
             "no data: give --dataset_name (a Hub id, a folder or a file), or `datasets:` in the YAML file."
         )
-    return TrainArguments(script, config, model, mixture, renamed, launch, words)
+    return TrainArguments(script, config, model, mixture, renamed, method, launch, from_flags)
 
 
 def top_level(path: Path) -> dict[str, yaml.Node]:
@@ -155,19 +204,8 @@ def top_level(path: Path) -> dict[str, yaml.Node]:
     return found
 
 
-def _without(arguments: list[str], launch: list[str]) -> list[str]:
-    """`arguments` without `launch`, which stands in them in order."""
-    rest, taken = [], list(launch)
-    for word in arguments:
-        if taken and word == taken[0]:
-            taken.pop(0)
-        else:
-            rest.append(word)
-    return rest
-
-
 def _launch_flags(
-    parser: Parser, words: list[str], lines: dict[str, int] | None = None, file: str | None = None
+    options: set[str], words: list[str], lines: dict[str, int] | None = None, file: str | None = None
 ) -> list[str]:
     """`words` if all of them are accelerate's launch flags and their values; UsageError for the first that is not."""
     from accelerate.commands.launch import launch_command_parser
@@ -183,8 +221,7 @@ def _launch_flags(
             kept = kept if word == "True" else kept[:-1]
             continue
         elif word.startswith("--") or not values:
-            options = [*parser._option_string_actions, *known]
-            raise UsageError(_unknown(word, options, lines, file))
+            raise UsageError(_unknown(word, [*options, *known], lines, file))
         else:
             values = 0
         kept.append(word)
@@ -203,22 +240,3 @@ def _unknown(word: str, options: list[str], lines: dict[str, int] | None, file: 
     return where + (
         f"; did you mean {dashes}{near[0]}?" if near else "; `ift train --help-all` lists them all."
     )
-
-
-def _split_equals(arguments: list[str]) -> list[str]:
-    """`--flag=value` as two words."""
-    return [part for word in arguments for part in _halves(word)]
-
-
-def _halves(word: str) -> Iterator[str]:
-    match = re.match(r"(--[\w-]+)=(.*)$", word, re.DOTALL)
-    yield from match.groups() if match else (word,)
-
-
-def _value_of(arguments: list[str], flag: str) -> str | None:
-    if flag not in arguments:
-        return None
-    position = arguments.index(flag) + 1
-    if position == len(arguments):
-        raise UsageError(f"{flag} needs a value.")
-    return arguments[position]

@@ -13,8 +13,17 @@ from tqdm.auto import tqdm
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
 
 from ift.cli.arguments import TrainArguments
+from ift.config import IFTConfig
 
 SHOWN = ("loss", "nll", "residual_nll", "lookahead_accuracy", "lambda", "eos_nll", "tokens_per_second")
+SHOWN_ELSE = (
+    "loss",
+    "mean_token_accuracy",
+    "rewards/accuracies",
+    "rewards/margins",
+    "logps/chosen",
+    "logps/rejected",
+)
 
 
 class Display(TrainerCallback):
@@ -28,10 +37,14 @@ class Display(TrainerCallback):
         self.last: dict[str, float] = {}
         self.bar: Any = None
         self.trainer: Any = None
+        self.shows_nll = True
 
     def attach(self, trainer: Any) -> None:
         """Take the place of transformers' own progress display."""
         self.trainer = trainer
+        self.shows_nll = isinstance(
+            trainer.args, IFTConfig
+        )  # trl's other trainers have no metric of that name
         for kind in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(kind)
         trainer.add_callback(self)
@@ -54,10 +67,11 @@ class Display(TrainerCallback):
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
         """One line for each log entry."""
-        prefix = "eval_" if logs and "eval_nll" in logs else ""
-        if not state.is_world_process_zero or not logs or prefix + "nll" not in logs or self.bar is None:
+        key, shown = ("nll", SHOWN) if self.shows_nll else ("loss", SHOWN_ELSE)
+        prefix = "eval_" if logs and f"eval_{key}" in logs else ""
+        if not state.is_world_process_zero or not logs or prefix + key not in logs or self.bar is None:
             return
-        found = {name: logs[prefix + name] for name in SHOWN if prefix + name in logs}
+        found = {name: float(logs[prefix + name]) for name in shown if prefix + name in logs}
         if not prefix:
             self.first = self.first or found
             self.last = found
@@ -90,16 +104,26 @@ class Display(TrainerCallback):
              f"process{'es' if args.world_size > 1 else ''}"),
             ("steps", f"{state.max_steps} of {batch} rows ({args.train_batch_size} per device x "
              f"{args.gradient_accumulation_steps} accumulated x {args.world_size}), {rate}"),
-            ("method", method_line(args)),
+            ("method", self.method_line(args)),
             ("output", str(args.output_dir)),
         ]  # fmt: skip
+
+    def method_line(self, args: Any) -> str:
+        """The method and its settings in a line."""
+        method = self.told.method
+        if isinstance(args, IFTConfig):
+            return ("" if method.name == "ift" else f"{method.name}: ") + method_line(args)
+        settings = {name: getattr(args, name) for name in method.settings}
+        shown = ", ".join(f"{name} {value}" for name, value in settings.items())
+        return f"{method.name}: {method.description}{'; ' + shown if shown else ''}"
 
     def finish(self, seconds: float) -> None:
         """Say where the model lies and what to type next."""
         if not self.trainer.is_world_process_zero():
             return
         folder, base = self.trainer.args.output_dir, self.told.model.model_name_or_path
-        change = f", nll {_short(self.first['nll'])} -> {_short(self.last['nll'])}" if self.last else ""
+        key = "nll" if self.shows_nll else "loss"
+        change = f", {key} {_short(self.first[key])} -> {_short(self.last[key])}" if self.last else ""
         adapter = os.path.exists(os.path.join(folder, "adapter_config.json"))
         where = f"pretrained={base},peft={folder}" if adapter else f"pretrained={folder}"
         self.console.print(f"[bold green]done[/bold green] in {timedelta(seconds=round(seconds))}{change}")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import MISSING, fields
 
 from rich.console import Console
 from rich.table import Table
-from trl import ModelConfig, ScriptArguments
+from transformers import TrainingArguments
+from trl import ModelConfig, ScriptArguments, SFTConfig
 
+from ift.baselines.methods import CONTROLS, METHODS, Method
 from ift.cli.arguments import ColumnArguments, make_parser
-from ift.config import METHOD_FIELDS, IFTConfig
+from ift.config import METHOD_FIELDS
 
 COMMON = (
     "model_name_or_path",
@@ -34,26 +37,61 @@ COMMON = (
 METHOD = (*METHOD_FIELDS, "residual_lambda_start", "residual_warmup_ratio", "residual_noise_std")
 
 
-def print_help(everything: bool) -> None:
-    """Print the short help, or argparse's own with every flag."""
-    if everything:
-        make_parser().print_help()
-        return
+def print_help(everything: bool, methods: Sequence[Method] = (METHODS["ift"],)) -> None:
+    """Print the short help of the methods, or argparse's own with every flag of each."""
     console = Console(highlight=False)
-    console.print(
-        "Usage: ift train --model_name_or_path MODEL --dataset_name DATA [--config FILE.yaml] [--flag value ...]\n\n"
-        "Takes every flag of `trl sft`, a flat YAML file with the same names (flags win), and accelerate's launch "
-        "flags\n(--num_processes 2, --accelerate_config fsdp2). `ift train --help-all` prints them all.\n",
-        markup=False,
-    )
-    known = {
-        f.name: f for kind in (IFTConfig, ModelConfig, ScriptArguments, ColumnArguments) for f in fields(kind)
-    }
-    for title, names in (("The method", METHOD), ("Most used", COMMON)):
+    for method in methods:
+        if everything:
+            make_parser(method).print_help()
+            continue
+        given = "" if method.name == "ift" else f"--method {method.name} "
+        console.print(
+            f"Usage: ift train {given}--model_name_or_path MODEL --dataset_name DATA [--config FILE.yaml] "
+            "[--flag value ...]\n\n"
+            f"Takes every flag of {_equal(method)}, a flat YAML file with the same names (flags win), and "
+            "accelerate's launch flags\n(--num_processes 2, --accelerate_config fsdp2). `ift train "
+            f"{given}--help-all` prints them all.\n",
+            markup=False,
+        )
+        if method.name != "ift":
+            console.print(f"{method.name}: {method.description}.\n", markup=False)
+            if method.fixed:
+                fixed = ", ".join(f"{name} {value}" for name, value in method.fixed.items())
+                console.print(f"Fixed: {fixed}.\n", markup=False)
+        _print_tables(console, method)
+    if not everything:
+        console.print(
+            f"Methods (--method): {', '.join(METHODS)}; sft+dpo trains one after the other.", markup=False
+        )
+
+
+def _print_tables(console: Console, method: Method) -> None:
+    _, config = method.load()
+    kinds = (config, ModelConfig, ScriptArguments, ColumnArguments)
+    known = {f.name: f for kind in kinds for f in fields(kind)}
+    for title, names in (("The method", own_fields(method)), ("Most used", COMMON)):
         table = Table(title=title, title_justify="left", box=None, show_header=False, padding=(0, 1))
-        for name in names:
-            default = known[name].default
+        for name in (name for name in names if name in known):
+            default = method.settings.get(name, known[name].default)
             shown = "" if default is MISSING or default is None else f"[default: {default}]"
             text = str(known[name].metadata.get("help", "")).replace("%%", "%")
             table.add_row(f"--{name}", f"{text} {shown}".replace("[", r"\["))
         console.print(table)
+
+
+def own_fields(method: Method) -> tuple[str, ...]:
+    """The settings to show as the method's own: not those fixed, nor those that every trainer has."""
+    if method.name == "ift":
+        return METHOD
+    _, config = method.load()
+    of_all = {f.name for f in fields(TrainingArguments)} | set(COMMON)
+    names = method.own or tuple(f.name for f in fields(config) if f.name not in of_all)
+    if method.name in CONTROLS:
+        names = METHOD
+    return tuple(name for name in names if name not in method.fixed)
+
+
+def _equal(method: Method) -> str:
+    """What a user of trl knows the flags from."""
+    _, config = method.load()
+    return "`trl sft`" if issubclass(config, SFTConfig) else f"trl's {config.__mro__[2].__name__}"

@@ -19,7 +19,7 @@ PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_optio
 
 @app.command(context_settings=PASS_ON)
 def train(context: typer.Context) -> None:
-    """Fine-tune a model on good answers (trl's flags and YAML; `ift train --help` lists them)."""
+    """Fine-tune a model on good answers, or by another --method (trl's flags; `ift train --help` lists them)."""
     from ift.cli.train import main as run
 
     raise typer.Exit(run(context.args))

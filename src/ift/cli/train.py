@@ -1,14 +1,16 @@
-"""`ift train`: from a model and a file of good answers to an aligned model."""
+"""`ift train`: from a model and a file of good answers, or of pairs, to an aligned model."""
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
-from ift.cli.arguments import TrainArguments, UsageError, parse
+from ift.cli.arguments import TrainArguments, UsageError, parse_stages, wanted_methods
 from ift.cli.launch import check_world_size, is_launched, launch
 from ift.data import DataError, split_names
 from ift.data.loading import is_local
@@ -21,19 +23,27 @@ def main(arguments: list[str]) -> int:
     warnings.filterwarnings(
         "ignore", message=".*gradient_checkpointing", category=FutureWarning
     )  # trl's own default
+    warnings.filterwarnings("ignore", message=".*trl.experimental")  # trl is pinned
 
     if not arguments or "--help" in arguments or "-h" in arguments or "--help-all" in arguments:
-        print_help(everything="--help-all" in arguments)
+        try:
+            methods = wanted_methods([part for word in arguments for part in word.split("=", 1)])
+        except UsageError as error:
+            print(f"ift train: {error}", file=sys.stderr)
+            return 2
+        print_help("--help-all" in arguments, methods)
         return 0
     try:
-        told = parse(arguments)
-        check_model_path(told.model.model_name_or_path)  # before any process starts that would say it again
-        if told.script.dataset_name and is_local(told.script.dataset_name):
-            split_names(told.script.dataset_name)
-        if told.launch and not is_launched():
-            return launch(told.launch, told.words, use_cpu=told.config.use_cpu)
+        stages = parse_stages(arguments)
+        first = stages[0]
+        check_model_path(first.model.model_name_or_path)  # before any process starts that would say it again
+        for name in dict.fromkeys(stage.script.dataset_name for stage in stages):
+            if name and is_local(name):
+                split_names(name)
+        if first.launch and not is_launched():
+            return launch(first.launch, first.words, use_cpu=first.config.use_cpu)
         check_world_size()
-        run_training(told)
+        run_stages(stages)
     except UsageError as error:
         print(f"ift train: {error}", file=sys.stderr)
         return 2
@@ -48,62 +58,54 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def run_training(told: TrainArguments, closing: bool = True) -> Any:
-    """Load, show the plan, train, save and, if `closing`, say what to do next. Returns the IFTTrainer.
+def run_stages(stages: list[TrainArguments]) -> Any:
+    """Train the stages in order, each from the weights of the one before; returns the last one's trainer."""
+    from ift.baselines.stage import check_data, start_of_next
+    from ift.data import load_train_and_eval
+
+    if len(stages) > 1:
+        for told in stages:
+            data = load_train_and_eval(told.script, told.mixture, told.config, columns=told.columns)
+            check_data(told, data)
+    for number, told in enumerate(stages, start=1):
+        last = number == len(stages)
+        if len(stages) > 1 and int(os.environ.get("RANK", 0)) == 0:
+            print(f"stage {number} of {len(stages)}: {told.method.name}")
+        trainer = run_training(told, closing=last, end=last)
+        if not last:
+            folder = Path(told.config.output_dir)
+            if trainer.is_world_process_zero():
+                start_of_next(folder)
+            trainer.accelerator.wait_for_everyone()
+            merged = folder / "merged"
+            stages[number].model.model_name_or_path = str(merged if merged.exists() else folder)
+            del trainer
+            gc.collect()
+    return trainer
+
+
+def run_training(told: TrainArguments, closing: bool = True, end: bool = True) -> Any:
+    """Load, show the plan, train, save and, if `closing`, say what to do next. Returns the trainer.
+
+    `end` closes the process group where there are several processes.
 
     Raises:
         DataError: rows that cannot be read or trained.
-        ValueError: a model or an option that IFT refuses.
+        ValueError: a model or an option that is refused.
         OSError: a model or file that cannot be found.
     """
-    from trl import get_peft_config, get_quantization_config
-
+    from ift.baselines.stage import train_stage
     from ift.cli.display import Display
-    from ift.data import load_train_and_eval, prepare_mixture
-    from ift.trainer import IFTTrainer, preparation
+    from ift.data import load_train_and_eval
 
     began = time.perf_counter()
-    config = told.config
-    config.model_init_kwargs = {
-        "revision": told.model.model_revision,
-        "attn_implementation": told.model.attn_implementation,
-        "dtype": told.model.dtype,
-        **(config.model_init_kwargs or {}),
-    }
-    data = load_train_and_eval(told.script, told.mixture, config, columns=told.columns)
-    tokenizer, reports = _tokenizer(told), {}
-    sets: dict[str, Any] = {"train": data.train, "eval": data.evaluation}
-    for name, parts in sets.items():
-        sets[name] = parts[0].rows if parts else None
-        if parts and len(parts) > 1:
-            prepared = prepare_mixture(parts, tokenizer, name=name, **preparation(config))
-            sets[name], reports[name] = prepared.dataset, prepared.report
+    _check_template(told)
+    data = load_train_and_eval(told.script, told.mixture, told.config, columns=told.columns)
     display = Display(told, data.notes)
-    trainer = IFTTrainer(
-        model=told.model.model_name_or_path,
-        args=config,
-        train_dataset=sets["train"],
-        eval_dataset=sets["eval"],
-        processing_class=tokenizer,
-        quantization_config=get_quantization_config(told.model),
-        peft_config=get_peft_config(told.model),
-        data_reports=reports,
-    )
-    display.attach(trainer)
-    trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
-    trainer.save_model(config.output_dir)
-    name = told.script.dataset_name
-    card = os.path.basename(
-        os.path.abspath(config.output_dir)
-    )  # else a local base model would be called None
-    trainer.create_model_card(
-        model_name=card, dataset_name=None if name is None or os.path.exists(name) else name
-    )
-    if config.push_to_hub:
-        trainer.push_to_hub(dataset_name=name)
+    trainer = train_stage(told, data, display.attach)
     if closing:
         display.finish(time.perf_counter() - began)
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if end and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         trainer.end()
     return trainer
 
@@ -122,23 +124,9 @@ def check_model_path(name: str) -> None:
         )
 
 
-def _tokenizer(told: TrainArguments) -> Any:
-    """The model's tokenizer, with the template and the end token that the run asks for."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(
-        told.model.model_name_or_path,
-        revision=told.model.model_revision,
-        trust_remote_code=told.config.trust_remote_code,
-    )
-    template = told.config.chat_template_path
-    if template and os.path.isfile(template):
-        with open(template, encoding="utf-8") as file:
-            tokenizer.chat_template = file.read()
-    elif template and len(told.mixture.datasets) > 1:
+def _check_template(told: TrainArguments) -> None:
+    template = getattr(told.config, "chat_template_path", None)
+    if template and not os.path.isfile(template) and len(told.mixture.datasets) > 1:
         raise UsageError(
             "chat_template_path must be a Jinja file with a mixture: the parts are prepared before the model."
         )
-    if told.config.eos_token:
-        tokenizer.eos_token = told.config.eos_token
-    return tokenizer

@@ -80,8 +80,8 @@ def from_prompt_completion(source: Row, row: int) -> Row:
     return _pair(source, "prompt", "completion", row)
 
 
-def from_preference(source: Row, row: int) -> Row:
-    """Reads the chosen side of a preference row; the rejected side is not looked at.
+def from_preference(source: Row, row: int, answer: str = "chosen") -> Row:
+    """Reads one side of a preference row, by default the chosen one; the other side is not looked at.
 
     `chosen` may be the whole conversation (UltraFeedback-binarized: its `prompt` repeats the first turn and is not
     used), or the answer to a `prompt` of text or turns.
@@ -89,29 +89,30 @@ def from_preference(source: Row, row: int) -> Row:
     Args:
         source: Row with `chosen` and, if `chosen` is only the answer, `prompt`.
         row: Row number, counting from 1.
+        answer: Column of the side to read, "chosen" or "rejected".
 
     Returns:
         Plain text or a conversation.
     """
-    chosen, prompt = source.get("chosen"), source.get("prompt")
-    if isinstance(chosen, str) and prompt is None:
+    side, prompt = source.get(answer), source.get("prompt")
+    if isinstance(side, str) and prompt is None:
         raise DataError.at(
             row,
             'column "prompt"',
-            "null or no such column, with a text in chosen",
-            "the text that the chosen answer answers",
-            'split the question off into a column "prompt", or give chosen as a list of turns',
+            f"null or no such column, with a text in {answer}",
+            f"the text that the {answer} answer answers",
+            f'split the question off into a column "prompt", or give {answer} as a list of turns',
         )
-    if isinstance(chosen, list | tuple):
-        turns = read_turns(chosen, row, "chosen")
+    if isinstance(side, list | tuple):
+        turns = read_turns(side, row, answer)
         answer_only = bool(turns) and turns[0]["role"] in ("assistant", "tool")
         if not (answer_only and prompt):
             if isinstance(prompt, list | tuple):
                 before = read_turns(prompt, row, "prompt", train=False)
                 if not _starts_with(turns, before):
                     turns = before + turns
-            return conversation(turns, source, row, "chosen")
-    return _pair(source, "prompt", "chosen", row)
+            return conversation(turns, source, row, answer)
+    return _pair(source, "prompt", answer, row)
 
 
 def from_text(source: Row, row: int) -> Row:

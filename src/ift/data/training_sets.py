@@ -65,13 +65,14 @@ def load_train_and_eval(
     elif script_args.dataset_name is None:
         raise DataError("no data: found neither dataset_name nor datasets. Fix: give --dataset_name")
     else:
-        data, share = _single(script_args, _evaluates(training_args), columns or {}), None
-    if data.evaluation is None and (_evaluates(training_args) or share is not None):
-        data = _cut(data, training_args.seed, share)
-    return data if _evaluates(training_args) else replace(data, evaluation=None)
+        data, share = _single(script_args, evaluates(training_args), columns or {}), None
+    if data.evaluation is None and (evaluates(training_args) or share is not None):
+        data = cut_evaluation(data, training_args.seed, share)
+    return data if evaluates(training_args) else replace(data, evaluation=None)
 
 
-def _evaluates(training_args: TrainingArguments) -> bool:
+def evaluates(training_args: TrainingArguments) -> bool:
+    """Tells whether a run's arguments ask for evaluation."""
     strategy = training_args.eval_strategy
     return str(getattr(strategy, "value", strategy)) != "no"
 
@@ -171,7 +172,7 @@ def _short(path: str) -> str:
     return Path(path).name if is_local(path) else path
 
 
-def _cut(data: LoadedData, seed: int, share: float | None) -> LoadedData:
+def cut_evaluation(data: LoadedData, seed: int, share: float | None = None) -> LoadedData:
     """Cuts evaluation rows off the training rows: seeded, disjoint, in proportion to the parts."""
     from datasets import Dataset
 

@@ -129,13 +129,8 @@ def ift_loss(
     states = F.one_hot(target.cells, lake.cells).double()  # (1, M, S)
     mixed = temporal_residual(states, ahead, settings.residual_lambda)  # (R, M, S)
     losses = -chosen_actions(policies.log_probs(mixed), target.actions)  # (R, M)
-    by_position = settings.propagation == "position"
     weights = propagation_weights(
-        torch.ones_like(losses) if by_position else losses,
-        one_answer_per_row(losses),
-        "bellman" if by_position else settings.propagation,
-        settings.gamma,
-        settings.detach,
+        losses, one_answer_per_row(losses), settings.propagation, settings.gamma, settings.detach
     )
     return summed_over_agents(weights * losses)
 

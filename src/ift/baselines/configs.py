@@ -1,0 +1,116 @@
+"""The settings of the methods: trl's configurations, with what trl lacks, that also start without an accelerator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from trl import DPOConfig, SFTConfig
+from trl.experimental.cpo import CPOConfig
+from trl.experimental.orpo import ORPOConfig
+
+
+class _OnAnyDevice:
+    """On a machine without an accelerator: bf16 off unless asked for, where trl raises. What has no effect is refused.
+
+    Raises:
+        ValueError: an option of trl's own data preparation that prepared data has no place for.
+    """
+
+    def __post_init__(self: Any) -> None:
+        conflicts = {
+            "truncation_mode='keep_end' cuts prompts. Use 'keep_start', or raise max_length.": (
+                getattr(self, "truncation_mode", "keep_start") != "keep_start"
+            ),
+            "generate_during_eval needs trl's own preparation of the data. Set it to false.": (
+                getattr(self, "generate_during_eval", False)
+            ),
+        }
+        for message, found in conflicts.items():
+            if found:
+                raise ValueError(message)
+        if not torch.accelerator.is_available():
+            self.use_cpu = True
+            self.bf16 = False if self.bf16 is None else self.bf16
+        super().__post_init__()  # type: ignore[misc]
+
+
+@dataclass
+class DFTSettings(_OnAnyDevice, SFTConfig):
+    """`trl.SFTConfig`; the table sets `loss_type="dft"`."""
+
+
+@dataclass
+class DPOSettings(_OnAnyDevice, DPOConfig):
+    """`trl.DPOConfig`."""
+
+
+@dataclass
+class TDPOSettings(_OnAnyDevice, DPOConfig):
+    """`trl.DPOConfig` and what TDPO (arXiv:2404.11999) adds; the table sets the version.
+
+    Raises:
+        ValueError: a version or an option that TDPO does not have; the message says what to change.
+    """
+
+    tdpo_version: int = field(
+        default=2,
+        metadata={"help": "1 compares the KL of both answers with gradient, 2 holds the chosen one's still."},
+    )
+    tdpo_alpha: float = field(
+        default=0.5,
+        metadata={"help": "Weight alpha >= 0 of TDPO2's difference of sequential KL divergences."},
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse what the formula has no place for."""
+        conflicts = {
+            f"tdpo_version is {self.tdpo_version}; give 1 or 2.": self.tdpo_version not in (1, 2),
+            f"tdpo_alpha is {self.tdpo_alpha}; give 0 or more.": not self.tdpo_alpha >= 0,
+            "TDPO1 has no alpha. Leave tdpo_alpha out, or train tdpo2.": self.tdpo_version == 1
+            and self.tdpo_alpha != 0.5,
+            "TDPO needs the reference's whole distribution. Set precompute_ref_log_probs to false.": bool(
+                self.precompute_ref_log_probs
+            ),
+            "TDPO is defined with the reverse KL, without label smoothing, ld_alpha and weighting. Leave "
+            "f_divergence_type, label_smoothing, ld_alpha and use_weighting at their defaults.": (
+                self.f_divergence_type != "reverse_kl"
+                or self.label_smoothing > 0
+                or self.ld_alpha is not None
+                or self.use_weighting
+            ),
+        }
+        for message, found in conflicts.items():
+            if found:
+                raise ValueError(message)
+        super().__post_init__()
+
+
+@dataclass
+class ORPOSettings(_OnAnyDevice, ORPOConfig):
+    """`trl`'s ORPOConfig and the choice of its likelihood term.
+
+    Raises:
+        ValueError: an unknown choice.
+    """
+
+    orpo_likelihood: str = field(
+        default="response",
+        metadata={
+            "help": "Likelihood term: mean over rows of the response's mean (the paper, Eq. 2), or the token mean over "
+            "prompt and response (trl).",
+            "choices": ["response", "all"],
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown choice."""
+        if self.orpo_likelihood not in ("response", "all"):
+            raise ValueError(f"orpo_likelihood is {self.orpo_likelihood!r}; choose response or all.")
+        super().__post_init__()
+
+
+@dataclass
+class SimPOSettings(_OnAnyDevice, CPOConfig):
+    """`trl`'s CPOConfig; the table sets what makes it SimPO."""

@@ -1,0 +1,159 @@
+"""One run: a method, a model, settings and rows, to a saved model. `ift train` and `train_method` both end here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ift.baselines.methods import Method
+from ift.data import LoadedData, end_of_turn_ids, prepare_mixture
+from ift.data.prepare import Prepared
+
+
+@dataclass
+class Stage:
+    """What one run is told.
+
+    Attributes:
+        script: trl's ScriptArguments (data set name, splits).
+        config: the method's settings.
+        model: trl's ModelConfig (model, LoRA, quantisation).
+        mixture: trl's DatasetMixtureConfig (`datasets:` of a YAML file).
+        columns: column name -> the name ift knows.
+        method: row of the table.
+    """
+
+    script: Any
+    config: Any
+    model: Any
+    mixture: Any
+    columns: dict[str, str]
+    method: Method
+
+
+def train_stage(stage: Stage, data: LoadedData, attach: Callable[[Any], None] | None = None) -> Any:
+    """Prepare, train, save to `stage.config.output_dir`, write the card; returns the trainer.
+
+    `attach` is called with the trainer before the first step. The trainer has `data_reports` (name -> DataReport).
+
+    Raises:
+        DataError: rows that cannot be read or trained.
+        ValueError: a model or an option that is refused.
+        OSError: a model or file that cannot be found.
+    """
+    config = stage.config
+    trainer = build_trainer(stage, data)
+    if attach is not None:
+        attach(trainer)
+    trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
+    trainer.save_model(config.output_dir)
+    name = stage.script.dataset_name
+    card = os.path.basename(
+        os.path.abspath(config.output_dir)
+    )  # else a local base model would be called None
+    trainer.create_model_card(
+        model_name=card, dataset_name=None if name is None or os.path.exists(name) else name
+    )
+    if config.push_to_hub:
+        trainer.push_to_hub(dataset_name=name)
+    return trainer
+
+
+def check_data(stage: Stage, data: LoadedData) -> None:
+    """Raise DataError where a method of pairs gets none: before the stages ahead of it have trained for hours."""
+    if stage.method.needs_pairs:
+        from ift.baselines.pairs import check_columns
+
+        for name, parts in (("train", data.train), ("eval", data.evaluation or [])):
+            for part in parts:
+                check_columns(part.rows, name)
+
+
+def build_trainer(stage: Stage, data: LoadedData) -> Any:
+    """The stage's trainer, its data prepared, not run yet."""
+    from trl import get_peft_config, get_quantization_config
+
+    from ift.metrics import MetricsFile
+    from ift.trainer import IFTTrainer, preparation, stop_generation_at
+
+    config = stage.config
+    config.model_init_kwargs = {
+        "revision": stage.model.model_revision,
+        "attn_implementation": stage.model.attn_implementation,
+        "dtype": stage.model.dtype,
+        **(config.model_init_kwargs or {}),
+    }
+    trainer_class, _ = stage.method.load()
+    ours = issubclass(trainer_class, IFTTrainer)
+    tokenizer = load_tokenizer(stage)
+    sets: dict[str, Any] = {"train": data.train, "eval": data.evaluation}
+    reports: dict[str, Any] = {}
+    for name, parts in sets.items():
+        sets[name] = parts[0].rows if parts else None
+        if not parts or (ours and len(parts) == 1):
+            continue  # IFTTrainer prepares what is no mixture
+        prepared = _pairs(parts, tokenizer, name, config) if stage.method.needs_pairs else prepare_mixture(
+            parts, tokenizer, name=name, **preparation(config)
+        )  # fmt: skip
+        sets[name], reports[name] = prepared.dataset, prepared.report
+    trainer = trainer_class(
+        model=stage.model.model_name_or_path,
+        args=config,
+        train_dataset=sets["train"],
+        eval_dataset=sets["eval"],
+        processing_class=tokenizer,
+        quantization_config=get_quantization_config(stage.model),
+        peft_config=get_peft_config(stage.model),
+        **({"data_reports": reports} if ours else {}),
+    )
+    if not ours:
+        trainer.data_reports = reports
+        stop_generation_at(trainer.model, sorted(end_of_turn_ids(tokenizer)))
+        trainer.add_callback(MetricsFile())
+    return trainer
+
+
+def _pairs(parts: Any, tokenizer: Any, name: str, config: Any) -> Prepared:
+    from trl.trainer.utils import global_then_local_main_first
+
+    from ift.baselines.pairs import prepare_pairs
+
+    with global_then_local_main_first():
+        return prepare_pairs(
+            parts, tokenizer, name=name, max_length=config.max_length, num_proc=config.dataset_num_proc
+        )
+
+
+def load_tokenizer(stage: Stage) -> Any:
+    """The model's tokenizer, with the template and the end token that the run asks for."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(
+        stage.model.model_name_or_path,
+        revision=stage.model.model_revision,
+        trust_remote_code=stage.config.trust_remote_code,
+    )
+    template = getattr(stage.config, "chat_template_path", None)
+    if template and os.path.isfile(template):
+        with open(template, encoding="utf-8") as file:
+            tokenizer.chat_template = file.read()
+    if getattr(stage.config, "eos_token", None):
+        tokenizer.eos_token = stage.config.eos_token
+    return tokenizer
+
+
+def start_of_next(folder: Path) -> Path:
+    """What the next stage starts from: the folder, or, for an adapter, its base with it merged in (`folder`/merged)."""
+    if not (folder / "adapter_config.json").exists():
+        return folder
+    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoTokenizer
+
+    merged = folder / "merged"
+    model = AutoPeftModelForCausalLM.from_pretrained(str(folder), dtype="auto")
+    model.merge_and_unload().save_pretrained(merged)
+    AutoTokenizer.from_pretrained(str(folder)).save_pretrained(merged)
+    return merged

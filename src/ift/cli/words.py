@@ -1,0 +1,71 @@
+"""The words of a command line, before anything is known about flags."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+
+class UsageError(Exception):
+    """A command line or configuration file that cannot be read; the message says where and what to write instead."""
+
+
+def words_of_stage(arguments: list[str], number: int, stages: int) -> tuple[list[str], list[str]]:
+    """The words for all stages, and those for one (`--2.flag value`, told as `--flag value`), which win behind them."""
+    common: list[str] = []
+    own: list[str] = []
+    into: list[str] | None = common
+    for word in arguments:
+        match = re.match(r"--(\d+)\.(.+)$", word)
+        if match and not 1 <= int(match[1]) <= stages:
+            raise UsageError(f"{word}: there is no stage {match[1]}; the method has {stages}.")
+        if match:
+            into = own if int(match[1]) == number else None
+            word = f"--{match[2]}"
+        elif word.startswith("--"):
+            into = common
+        if into is not None:
+            into.append(word)
+    return common, own
+
+
+def without_flags(words: list[str], elsewhere: set[str]) -> list[str]:
+    """`words` without the flags of other stages and their values."""
+    kept, leaving = [], False
+    for word in words:
+        if word.startswith("--"):
+            leaving = word in elsewhere
+        if not leaving:
+            kept.append(word)
+    return kept
+
+
+def without(arguments: list[str], launch: list[str]) -> list[str]:
+    """`arguments` without `launch`, which stands in them in order."""
+    rest, taken = [], list(launch)
+    for word in arguments:
+        if taken and word == taken[0]:
+            taken.pop(0)
+        else:
+            rest.append(word)
+    return rest
+
+
+def split_equals(arguments: list[str]) -> list[str]:
+    """`--flag=value` as two words."""
+    return [part for word in arguments for part in _halves(word)]
+
+
+def _halves(word: str) -> Iterator[str]:
+    match = re.match(r"(--[\w.-]+)=(.*)$", word, re.DOTALL)
+    yield from match.groups() if match else (word,)
+
+
+def value_of(arguments: list[str], flag: str) -> str | None:
+    """The word behind a flag, None where the flag is not given."""
+    if flag not in arguments:
+        return None
+    position = arguments.index(flag) + 1
+    if position == len(arguments):
+        raise UsageError(f"{flag} needs a value.")
+    return arguments[position]
