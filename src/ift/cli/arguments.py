@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,6 +111,8 @@ def parse(arguments: list[str]) -> TrainArguments:
         UsageError: unknown flag or key (with a suggestion, and the file and line), wrong type, value out of range,
             options in conflict.
     """
+    # trl warns of its own default: filtered here, where every verb that trains comes by
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
     parser = make_parser()
     arguments = _split_equals(arguments)
     config_file = _value_of(arguments, "--config")

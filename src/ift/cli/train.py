@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-import warnings
 from typing import Any
 
 from ift.cli.arguments import TrainArguments, UsageError, parse
@@ -17,10 +16,6 @@ from ift.data.loading import is_local
 def main(arguments: list[str]) -> int:
     """Run `ift train`; returns the exit code (0 done, 1 refused, 2 usage)."""
     from ift.cli.help import print_help
-
-    warnings.filterwarnings(
-        "ignore", message=".*gradient_checkpointing", category=FutureWarning
-    )  # trl's own default
 
     if not arguments or "--help" in arguments or "-h" in arguments or "--help-all" in arguments:
         print_help(everything="--help-all" in arguments)
