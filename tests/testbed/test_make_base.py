@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ift.testbed import problems, tiny_base_path
+from ift.testbed import tiny_base_path
+from ift.testbed.families import FAMILIES, family_problems
 from ift.testbed.make_base import IGNORED, Recipe, corpus_batches, learning_rate, make_base
 from ift.testbed.scoring import score
 
@@ -42,9 +43,10 @@ def test_shipped_config_agrees_with_the_tokenizer(model, tokenizer):
     assert model.generation_config.pad_token_id == tokenizer.pad_token_id
 
 
-def test_recorded_score_is_reproduced(model, tokenizer, record):
-    recorded = record["scores"]["test"]
-    result = score(model, tokenizer, problems("test", recorded["n"]))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_recorded_score_is_reproduced(model, tokenizer, record, family):
+    recorded = record["scores"][family]["test"]
+    result = score(model, tokenizer, family_problems(family, "test", recorded["n"]))
     low, high = recorded["interval"]
     assert low <= result.exact_match <= high
     # The same weights: only ties broken by another machine's rounding may differ.
@@ -52,8 +54,11 @@ def test_recorded_score_is_reproduced(model, tokenizer, record):
 
 
 def test_recorded_score_leaves_room_to_rise(record):
-    assert 0.25 <= record["scores"]["test"]["exact_match"] <= 0.40
-    assert record["scores"]["test"]["stopped"] > 0.95
+    """Of word problems: this base has not learnt the lookups, as docs/testbed.md says."""
+    scores = record["scores"]["arithmetic"]
+    assert 0.25 <= scores["test"]["exact_match"] <= 0.45
+    assert scores["longer"]["exact_match"] < scores["test"]["exact_match"]
+    assert scores["test"]["stopped"] > 0.95
 
 
 def test_record_names_recipe_and_versions(record):
@@ -65,13 +70,14 @@ def test_record_names_recipe_and_versions(record):
     assert record["tokens"] > record["rows"] == record["recipe"]["steps"] * record["recipe"]["batch_size"]
 
 
-def test_learning_rate_rises_and_falls():
-    """With peak 1, 10 steps and 2 of warm-up: step 0 has half of 1, step 1 has 1 - 0.095, step 9 has 1 - 0.855."""
-    recipe = Recipe(steps=10, warmup_steps=2, learning_rate=1.0)
+def test_learning_rate_rises_stays_and_falls():
+    """Peak 1, 10 steps, 2 of warm-up, 4 of fall: 0.5, six of 1, then 1 - 0.95 * 2/4, 1 - 0.95 * 3/4, 0.05.
+
+    The first step of the fall is step 6: 1 - 0.95 / 4 = 0.7625.
+    """
+    recipe = Recipe(steps=10, warmup_steps=2, fall_steps=4, learning_rate=1.0)
     rates = [learning_rate(recipe, step) for step in range(10)]
-    assert rates[:2] == pytest.approx([0.5, 0.905])
-    assert rates[9] == pytest.approx(0.145)
-    assert rates[1:] == sorted(rates[1:], reverse=True)
+    assert rates == pytest.approx([0.5, 1, 1, 1, 1, 1, 0.7625, 0.525, 0.2875, 0.05])
 
 
 def test_corpus_batches_hold_every_row_once_and_ignore_padding(tokenizer):
@@ -87,6 +93,7 @@ def test_corpus_batches_hold_every_row_once_and_ignore_padding(tokenizer):
         assert torch.equal(labels[~padding], ids[~padding])
         texts.update(tokenizer.batch_decode(ids, skip_special_tokens=True))
     assert len(texts) == 40
+    assert sum("Which colour" in text for text in texts) == 20
 
 
 @pytest.mark.slow

@@ -3,9 +3,9 @@
 import pytest
 from transformers import AutoTokenizer
 
-from ift.testbed import problems, tiny_base_path
-from ift.testbed.make_base import TOKENIZER_PROBLEMS
-from ift.testbed.noise import noisy_problems
+from ift.testbed import lookups, problems, tiny_base_path
+from ift.testbed.make_base import tokenizer_problems
+from ift.testbed.noise import noisy_lookups, noisy_problems
 from ift.testbed.tokenizer import build_tokenizer
 
 CONVERSATION = [
@@ -27,7 +27,7 @@ def ids_of(tokenizer, messages, **options):
 
 
 def test_shipped_tokenizer_is_the_built_one(tokenizer):
-    built = build_tokenizer(problems("train", TOKENIZER_PROBLEMS))
+    built = build_tokenizer(tokenizer_problems())
     assert built.get_vocab() == tokenizer.get_vocab()
     assert built.chat_template == tokenizer.chat_template
 
@@ -38,6 +38,9 @@ def test_generated_texts_come_back_and_need_no_fallback(tokenizer):
         *problems("test", 300),
         *problems("longer", 300),
         *noisy_problems(500),
+        *lookups("train", 1000, 1),
+        *lookups("longer", 300),
+        *noisy_lookups(500),
     ]
     vocabulary = tokenizer.get_vocab()
     letters = {vocabulary[letter] for letter in "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"}

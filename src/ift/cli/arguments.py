@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -101,6 +102,9 @@ def _reads(kind: Any, text: str) -> bool:
 
 def make_parser(method: Method = METHODS["ift"]) -> Parser:
     """The parser of `ift train --method`, for flags and YAML keys alike, with the method's settings as defaults."""
+    # Filtered here, where every verb that trains comes by: trl warns of its own default and of what we pin.
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*trl.experimental")
     _, config = method.load()
     kinds = (ScriptArguments, config, ModelConfig, DatasetMixtureConfig, ColumnArguments, MethodArguments)
     parser = Parser(kinds, prog="ift train", allow_abbrev=False, add_help=False)

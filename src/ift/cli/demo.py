@@ -13,13 +13,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-TRAIN_ROWS, TEST_ROWS = 800, 500
-SETTINGS = [
-    "--num_train_epochs=2",
-    "--per_device_train_batch_size=16",
-    "--learning_rate=1e-3",
-    "--max_length=256",
-]
+TRAIN_ROWS, VALIDATION_ROWS, TEST_ROWS = 800, 200, 500
+LEARNING_RATES = ("3e-4", "1e-3", "3e-3")  # each method's own is the one that scores best on validation
+SETTINGS = ["--num_train_epochs=2", "--per_device_train_batch_size=16", "--max_length=256"]
 SETTINGS += ["--lr_scheduler_type=cosine", "--warmup_steps=0.1", "--logging_steps=10", "--save_strategy=no"]
 SETTINGS += ["--gradient_checkpointing=false", "--loss_reduction=sequence"]
 METHODS = {"sft": ["--residual_lambda=0", "--propagation=none"], "ift": []}  # IFT: the paper's defaults
@@ -31,10 +27,8 @@ def main(output_dir: str, seed: int, train_rows: int | None, test_rows: int | No
 
     out, console = Path(output_dir), Console(highlight=False)
     out.mkdir(parents=True, exist_ok=True)
-    train, test = (
-        problems("train", train_rows or TRAIN_ROWS, seed),
-        problems("test", test_rows or TEST_ROWS, 0),
-    )
+    train = problems("train", train_rows or TRAIN_ROWS, seed)
+    validation, test = problems("validation", VALIDATION_ROWS), problems("test", test_rows or TEST_ROWS)
     rows = out / "train.jsonl"
     rows.write_text("".join(json.dumps(problem.row) + "\n" for problem in train))
     base = str(tiny_base_path())
@@ -45,8 +39,8 @@ def main(output_dir: str, seed: int, train_rows: int | None, test_rows: int | No
     results = {"base": _scored(base, test, "base")}
     for method, flags in METHODS.items():
         console.rule(method.upper())
-        results[method] = _trained(base, rows, out / method, [*SETTINGS, *flags, f"--seed={seed}"])
-        results[method] |= _scored(str(out / method), test, method)
+        results[method] = _best(base, rows, out, method, [*SETTINGS, *flags, f"--seed={seed}"], validation)
+        results[method] |= _scored(str(out / results[method]["folder"]), test, method)
 
     console.rule("What came out")
     _table(console, results)
@@ -56,10 +50,11 @@ def main(output_dir: str, seed: int, train_rows: int | None, test_rows: int | No
         "One seed: training noise is not in the interval."
     )
     _samples(console, results, test)
-    curves(out, [*METHODS])
+    curves(out, {method: results[method]["folder"] for method in METHODS})
     _write_record(out, results, seed, len(train), (difference, low, high))
     console.print(
-        f"\nmodels, record.json and curves.png lie in {out}; next: ift chat {out / 'ift'}", markup=False
+        f"\nmodels, record.json and curves.png lie in {out}; next: ift chat {out / results['ift']['folder']}",
+        markup=False,
     )
     return 0
 
@@ -73,8 +68,8 @@ def paired_difference(first: list[bool], second: list[bool]) -> tuple[float, flo
     return mean, mean - half, mean + half
 
 
-def curves(out: Path, methods: list[str]) -> None:
-    """Write `curves.png` from the runs' metrics.jsonl."""
+def curves(out: Path, folders: dict[str, str]) -> None:
+    """Write `curves.png` from the metrics.jsonl of each method's folder in `out`."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -82,8 +77,8 @@ def curves(out: Path, methods: list[str]) -> None:
 
     panels = ("nll", "lookahead_accuracy", "eos_nll", "propagation_negative_share")
     figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3.4), layout="constrained")
-    for method in methods:
-        lines = [json.loads(line) for line in (out / method / "metrics.jsonl").read_text().splitlines()]
+    for method, folder in folders.items():
+        lines = [json.loads(line) for line in (out / folder / "metrics.jsonl").read_text().splitlines()]
         for axis, name in zip(axes, panels, strict=True):
             points = [(line["step"], line[name]) for line in lines if name in line]
             axis.plot(*zip(*points, strict=True), label=method.upper())
@@ -92,6 +87,21 @@ def curves(out: Path, methods: list[str]) -> None:
         axis.legend()
     figure.savefig(out / "curves.png", dpi=120)
     plt.close(figure)
+
+
+def _best(
+    base: str, rows: Path, out: Path, method: str, flags: list[str], validation: list[Any]
+) -> dict[str, Any]:
+    """Train once per learning rate and keep what scores best on validation; the first of equals."""
+    tried: dict[str, dict[str, Any]] = {}
+    scores: dict[str, float] = {}
+    for rate in LEARNING_RATES:
+        folder = f"{method}-{rate}"
+        tried[rate] = _trained(base, rows, out / folder, [*flags, f"--learning_rate={rate}"])
+        tried[rate] |= {"folder": folder, "learning_rate": rate}
+        scores[rate] = _scored(str(out / folder), validation, folder)["exact_match"]
+    best = max(scores, key=lambda rate: scores[rate])
+    return tried[best] | {"validation": scores}
 
 
 def _trained(base: str, rows: Path, out: Path, flags: list[str]) -> dict[str, Any]:
@@ -125,9 +135,8 @@ def _scored(folder: str, problems: list[Any], name: str) -> dict[str, Any]:
 
 
 def _table(console: Console, results: dict[str, dict[str, Any]]) -> None:
-    table = Table(
-        "", "exact match", "95 % interval", "ends by itself", "answer tokens", "seconds", "trained tokens"
-    )
+    table = Table("", "exact match", "95 % interval", "ends by itself", "answer tokens", "seconds", "tokens")
+    table.add_column("learning rate: validation")
     for name, found in results.items():
         low, high = found["interval"]
         table.add_row(
@@ -138,6 +147,7 @@ def _table(console: Console, results: dict[str, dict[str, Any]]) -> None:
             f"{found['mean_length']:.1f}",
             f"{found['seconds']:.0f}" if "seconds" in found else "-",
             f"{found['trained_tokens']:,}" if "trained_tokens" in found else "-",
+            ", ".join(f"{rate}: {share:.1%}" for rate, share in found.get("validation", {}).items()) or "-",
         )
     console.print(table)
 
@@ -165,6 +175,7 @@ def _write_record(
         **asdict(provenance()),
         "seed": seed,
         "train_rows": rows,
+        "validation_rows": VALIDATION_ROWS,
         "ift_minus_sft": dict(zip(("mean", "low", "high"), difference, strict=True)),
         "results": {
             name: {key: value for key, value in found.items() if key not in ("answers", "right")}

@@ -6,7 +6,6 @@ import gc
 import os
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,6 @@ from ift.data.loading import is_local
 def main(arguments: list[str]) -> int:
     """Run `ift train`; returns the exit code (0 done, 1 refused, 2 usage)."""
     from ift.cli.help import print_help
-
-    warnings.filterwarnings(
-        "ignore", message=".*gradient_checkpointing", category=FutureWarning
-    )  # trl's own default
-    warnings.filterwarnings("ignore", message=".*trl.experimental")  # trl is pinned
 
     if not arguments or "--help" in arguments or "-h" in arguments or "--help-all" in arguments:
         try:

@@ -1,14 +1,27 @@
-"""A small reasoning world: word problems, a tiny base model that errs, exact-match scoring; all on a CPU in minutes.
+"""A small reasoning world: two families of problems, a tiny base model that errs, scoring; all on a CPU in minutes.
 
-`problems` and `noise` make the data, `scoring` scores, `make_base` makes the model that `tiny_base_path` finds.
+`problems` and `lookup` make the data, `noise` makes mistakes, `settings` names the data sets for fine-tuning, `pairs`
+makes preferences of them. `scoring`, `likelihood` and `wrong_steps` score. `make_base` makes the model that
+`tiny_base_path` finds.
 """
 
 from importlib.resources import files
 from pathlib import Path
 
+from ift.testbed.lookup import LookupProblem, lookups
 from ift.testbed.problems import Problem, problems
+from ift.testbed.settings import Setting, setting_problems, settings
 
-__all__ = ["Problem", "problems", "tiny_base_path"]
+__all__ = [
+    "LookupProblem",
+    "Problem",
+    "Setting",
+    "lookups",
+    "problems",
+    "setting_problems",
+    "settings",
+    "tiny_base_path",
+]
 
 
 def tiny_base_path() -> Path:

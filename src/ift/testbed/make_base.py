@@ -1,6 +1,7 @@
 """Makes the tiny base model from nothing: `python -m ift.testbed.make_base --output DIR [--seed 0]`.
 
-A small Llama, pretrained as a plain language model on the noisy corpus with a CPU in mind. Writes bf16 weights, the
+A small Llama, pretrained as a plain language model on the noisy corpus, half word problems and half lookups, on one CPU
+thread: the order of summation, and with it every bit, does not depend on the number of cores. Writes bf16 weights, the
 tokenizer with its chat template, and `record.json` with what the *saved* model scores.
 """
 
@@ -27,14 +28,15 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ift.testbed.noise import noisy_problems
-from ift.testbed.problems import problems
+from ift.testbed.families import FAMILIES, AnyProblem, family_problems
+from ift.testbed.problems import Split
 from ift.testbed.scoring import score
 from ift.testbed.tokenizer import MAX_LENGTH, build_tokenizer
 
-TOKENIZER_PROBLEMS = 3000  # enough to meet every word of the stories
+TOKENIZER_PROBLEMS = 3000  # of each family: enough to meet every word
 BATCHES_PER_SORT = 16  # batches whose rows are sorted by length together
 LAST_STEPS = 50  # steps that the recorded loss is the mean of
+HELD_OUT: tuple[Split, ...] = ("validation", "test", "longer")
 IGNORED = -100  # label of padding, as cross_entropy has it
 
 
@@ -46,17 +48,19 @@ class Recipe:
         seed: Of the corpus, the initial weights and the order of the batches.
         steps: Optimiser steps.
         batch_size: Rows per step; every row is seen once.
-        learning_rate: Peak; rises over `warmup_steps`, then falls linearly to 5 %.
+        learning_rate: Peak; rises over `warmup_steps`, stays, and falls linearly to 5 % over `fall_steps`.
         warmup_steps: See above.
+        fall_steps: See above.
         hidden_size: Width of the model.
         layers: Depth of the model.
     """
 
     seed: int = 0
-    steps: int = 1300
+    steps: int = 1760
     batch_size: int = 64
     learning_rate: float = 2e-3
     warmup_steps: int = 100
+    fall_steps: int = 160
     hidden_size: int = 128
     layers: int = 4
 
@@ -90,7 +94,9 @@ def corpus_batches(
     Yields:
         Token ids and labels, both int64 of shape (B, T), padded on the right; the label of padding is -100.
     """
-    corpus = noisy_problems(recipe.steps * recipe.batch_size, recipe.seed)
+    each = recipe.steps * recipe.batch_size // len(FAMILIES)
+    parts = [family.corpus(each, recipe.seed) for family in FAMILIES.values()]
+    corpus = [problem for group in zip(*parts, strict=True) for problem in group]
     texts = [tokenizer.apply_chat_template(problem.messages, tokenize=False) for problem in corpus]
     rows: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
     rng = random.Random(recipe.seed)
@@ -107,9 +113,10 @@ def corpus_batches(
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """The learning rate of step 0, 1, ...: linear warm-up, then a linear fall to 5 % of the peak."""
+    """The learning rate of step 0, 1, ...: linear warm-up, level, then a linear fall to 5 % of the peak."""
     rise = min(1.0, (step + 1) / recipe.warmup_steps)
-    return recipe.learning_rate * rise * (1 - 0.95 * step / recipe.steps)
+    fallen = max(0.0, (step + 1 - recipe.steps + recipe.fall_steps) / recipe.fall_steps)
+    return recipe.learning_rate * rise * (1 - 0.95 * fallen)
 
 
 def pretrain(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> tuple[LlamaForCausalLM, float, int]:
@@ -148,22 +155,28 @@ def pretrain(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> tuple[LlamaF
     return model, sum(last) / len(last), n_tokens
 
 
-def saved_scores(directory: Path, n: int) -> dict[str, dict[str, Any]]:
-    """Scores a saved model, loaded as float32, on the first `n` problems of each held-out split.
+def tokenizer_problems() -> list[AnyProblem]:
+    """The problems whose words the tokenizer knows."""
+    return [problem for name in FAMILIES for problem in family_problems(name, "train", TOKENIZER_PROBLEMS)]
+
+
+def saved_scores(directory: Path, n: int) -> dict[str, dict[str, dict[str, Any]]]:
+    """Scores a saved model, loaded as float32, on the first `n` problems of each held-out split of each family.
 
     Args:
         directory: Holds model and tokenizer.
-        n: Problems per split.
+        n: Problems per family and split.
 
     Returns:
-        Per split (`validation`, `test`, `longer`), the score's summary.
+        Per family and split (`validation`, `test`, `longer`), the score's summary.
     """
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(directory)
     return {
-        "validation": score(model, tokenizer, problems("validation", n)).summary(),
-        "test": score(model, tokenizer, problems("test", n)).summary(),
-        "longer": score(model, tokenizer, problems("longer", n)).summary(),
+        family: {
+            split: score(model, tokenizer, family_problems(family, split, n)).summary() for split in HELD_OUT
+        }
+        for family in FAMILIES
     }
 
 
@@ -173,36 +186,45 @@ def make_base(directory: Path, recipe: Recipe, n_scored: int = 500) -> dict[str,
     Args:
         directory: Written to; made where it is missing.
         recipe: All settings.
-        n_scored: Problems per split for the record.
+        n_scored: Problems per family and split for the record.
 
     Returns:
         The record, as `record.json` has it.
     """
     started = time.perf_counter()
-    tokenizer = build_tokenizer(problems("train", TOKENIZER_PROBLEMS))
+    torch.set_num_threads(1)
+    tokenizer = build_tokenizer(tokenizer_problems())
     model, loss, n_tokens = pretrain(recipe, tokenizer)
-    seconds = time.perf_counter() - started
+    facts = {"tokens": n_tokens, "loss": loss, "pretraining_seconds": round(time.perf_counter() - started, 1)}
+    return save_base(directory, recipe, model, tokenizer, facts, n_scored)
+
+
+def save_base(
+    directory: Path,
+    recipe: Recipe,
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    facts: dict[str, float],
+    n_scored: int,
+) -> dict[str, Any]:
+    """Writes a pretrained model in bf16, its tokenizer and the record; `facts` are the record's about the training."""
     model.to(torch.bfloat16).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     command = f"python -m ift.testbed.make_base --output DIR --seed {recipe.seed} --steps {recipe.steps}"
+    names = ("torch", "transformers", "tokenizers", "intuitive-fine-tuning")
     record = {
         "command": f"{command} --scored {n_scored}",
         "recipe": asdict(recipe),
         "rows": recipe.steps * recipe.batch_size,
-        "tokens": n_tokens,
-        "loss": loss,
+        **facts,
         "parameters": model.num_parameters(),
         "weights_bytes": (directory / "model.safetensors").stat().st_size,
         "scores": saved_scores(directory, n_scored),
-        "pretraining_seconds": round(seconds, 1),
         "threads": torch.get_num_threads(),
         "versions": {
             "python": platform.python_version(),
             "platform": f"{platform.system()}-{platform.machine()}",
-            **{
-                name: version(name)
-                for name in ("torch", "transformers", "tokenizers", "intuitive-fine-tuning")
-            },
+            **{name: version(name) for name in names},
         },
     }
     (directory / "record.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -216,7 +238,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for model, tokenizer and record")
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument("--steps", type=int, default=defaults.steps, help="optimiser steps")
-    parser.add_argument("--scored", type=int, default=500, help="problems per split for the record")
+    parser.add_argument("--scored", type=int, default=500, help="problems per family and split")
     arguments = parser.parse_args()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     recipe = Recipe(seed=arguments.seed, steps=arguments.steps)

@@ -7,6 +7,7 @@ their number and a hash, so no split ever holds the arithmetic of another one, w
 
 import hashlib
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -66,9 +67,14 @@ class Problem:
         return str(self.steps[-1].result)
 
     @property
+    def lines(self) -> list[str]:
+        """The lines of the worked solution: one equation each, then `#### N`."""
+        return [*(f"{step} {self.unit}" for step in self.steps), f"#### {self.answer}"]
+
+    @property
     def solution(self) -> str:
-        """The worked solution: one equation per line, then `#### N`."""
-        return "\n".join([*(f"{step} {self.unit}" for step in self.steps), f"#### {self.answer}"])
+        """The worked solution as one text."""
+        return "\n".join(self.lines)
 
     @property
     def messages(self) -> list[Message]:
@@ -111,11 +117,11 @@ def equation(left: int, operation: str, right: int) -> Step:
     return Step(left, operation, right, calculate(left, operation, right))
 
 
-def bucket_of(steps: tuple[Step, ...]) -> Literal["train", "validation", "test"]:
-    """The part of the world that a chain of equations belongs to, by a hash of the chain.
+def bucket_of(steps: Sequence[object]) -> Literal["train", "validation", "test"]:
+    """The part of the world that a chain of steps belongs to, by a hash of the chain.
 
     Args:
-        steps: The equations of a right solution.
+        steps: The steps of a right solution (equations, or facts), whose text is hashed.
 
     Returns:
         `validation` and `test` for 5 % of all chains each, `train` for the others.

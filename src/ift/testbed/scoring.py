@@ -1,4 +1,4 @@
-"""Exact-match scoring: greedy answers, decoded in batches, compared by the number after `####`."""
+"""Exact-match scoring: answers, greedy or sampled, decoded in batches, compared by what stands after `####`."""
 
 import math
 import re
@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ift.testbed.problems import Message, Problem
+from ift.testbed.families import AnyProblem
+from ift.testbed.problems import Message
 
-_FINAL = re.compile(r"^####[ \t]*(-?\d+)[ \t]*$", re.MULTILINE)
+_FINAL = re.compile(r"^####[ \t]*(-?\d+|[a-z]+)[ \t]*$", re.MULTILINE)
 _Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
 
@@ -21,7 +22,7 @@ class Score:
 
     Attributes:
         n: Problems scored.
-        exact_match: Share of answers whose final number is right, in 0..1.
+        exact_match: Share of answers whose final number or word is right, in 0..1.
         interval: 95 % Wilson interval of `exact_match`, (low, high).
         stopped: Share of answers that end by themselves (with eos, inside the token limit), in 0..1.
         mean_length: Mean answer length in tokens, the end token not counted.
@@ -43,16 +44,19 @@ class Score:
 
 
 def final_answer(text: str) -> str | None:
-    """The number on the last `#### N` line of a text.
+    """The number or word on the last `#### N` line of a text.
 
     Args:
         text: A solution.
 
     Returns:
-        The number in its shortest decimal form (`007` gives `7`), or None where no such line stands.
+        A number in its shortest decimal form (`007` gives `7`), a word of small letters as it is, or None where no
+        such line stands.
     """
     found = _FINAL.findall(text)
-    return str(int(found[-1])) if found else None
+    if not found:
+        return None
+    return found[-1] if found[-1].isalpha() else str(int(found[-1]))
 
 
 def wilson_interval(successes: int, n: int) -> tuple[float, float]:
@@ -77,17 +81,17 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
 def score(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    problems: Sequence[Problem],
+    problems: Sequence[AnyProblem],
     batch_size: int = 64,
     max_new_tokens: int = 96,
     progress: Callable[[int], None] | None = None,
 ) -> Score:
-    """Scores greedy answers by exact match of the final number.
+    """Scores greedy answers by exact match of the final number or word.
 
     Args:
         model: A causal language model; its train/eval mode is left as it was.
         tokenizer: Its tokenizer, with chat template, pad and eos; its padding side is left as it was.
-        problems: At least one.
+        problems: At least one, of either family.
         batch_size: Prompts decoded together; prompts of like length share a batch.
         max_new_tokens: Longest answer in tokens; a longer one is cut and counts as not stopped.
         progress: Called after each batch with the number of problems in it.
@@ -115,8 +119,9 @@ def generate_answers(
     batch_size: int = 64,
     max_new_tokens: int = 96,
     progress: Callable[[int], None] | None = None,
+    sampling_seed: int | None = None,
 ) -> tuple[list[str], list[int], list[bool]]:
-    """Decodes a greedy answer to each prompt; arguments as for `score`.
+    """Decodes an answer to each prompt; arguments as for `score`.
 
     Args:
         model: See `score`.
@@ -125,6 +130,8 @@ def generate_answers(
         batch_size: See `score`.
         max_new_tokens: See `score`.
         progress: See `score`.
+        sampling_seed: None decodes greedily; a seed samples at temperature 1, the same answers for the same seed,
+            prompts and batch size. The state of torch's generators is left as it was.
 
     Returns:
         Per prompt, in the given order: the answer, its length in tokens without eos, whether it ended with eos.
@@ -140,10 +147,15 @@ def generate_answers(
     answers, lengths, stops = [""] * len(prompts), [0] * len(prompts), [False] * len(prompts)
     was_training = model.training
     model.eval()
+    sampled = sampling_seed is not None
     try:
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            new_ids = _greedy(model, tokenizer, [prompt_ids[index] for index in chosen], max_new_tokens)
+            with torch.random.fork_rng(enabled=sampled):
+                if sampling_seed is not None:
+                    torch.manual_seed(sampling_seed * 1_000_003 + start)
+                prompts_here = [prompt_ids[index] for index in chosen]
+                new_ids = _continued(model, tokenizer, prompts_here, max_new_tokens, sampled)
             for index, ids in zip(chosen, new_ids, strict=True):
                 stops[index] = tokenizer.eos_token_id in ids
                 kept = ids[: ids.index(tokenizer.eos_token_id)] if stops[index] else ids
@@ -157,20 +169,22 @@ def generate_answers(
 
 
 @torch.no_grad()
-def _greedy(
+def _continued(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompt_ids: list[list[int]],
     max_new_tokens: int,
+    sampled: bool,
 ) -> list[list[int]]:
-    """Greedy continuations of one batch of prompts, padded on the left; new ids only, pads after eos included."""
+    """Continues one batch of prompts, padded on the left; gives new ids only, pads after eos included."""
     batch = tokenizer.pad({"input_ids": prompt_ids}, padding_side="left", return_tensors="pt").to(
         model.device
     )
     output = model.generate(
         input_ids=batch["input_ids"],  # (B, P)
         attention_mask=batch["attention_mask"],  # (B, P)
-        do_sample=False,
+        do_sample=sampled,
+        **({"temperature": 1.0, "top_k": 0, "top_p": 1.0} if sampled else {}),
         num_beams=1,
         max_new_tokens=max_new_tokens,
         eos_token_id=tokenizer.eos_token_id,

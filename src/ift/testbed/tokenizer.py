@@ -1,11 +1,12 @@
 """The testbed's own tokenizer: a token per word, per digit and per sign, bytes for everything else."""
 
 import re
+from collections.abc import Sequence
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from ift.testbed.problems import Problem
+from ift.testbed.families import AnyProblem
 
 UNKNOWN, PAD, END = "<|unknown|>", "<|pad|>", "<|end|>"
 ROLES = ("system", "user", "assistant")
@@ -31,7 +32,7 @@ CHAT_TEMPLATE = """\
 _PIECES = re.compile(r" ?[A-Za-z]+|[0-9]|[^A-Za-z0-9]")
 
 
-def build_tokenizer(problems: list[Problem]) -> PreTrainedTokenizerFast:
+def build_tokenizer(problems: Sequence[AnyProblem]) -> PreTrainedTokenizerFast:
     """Builds the tokenizer from the words of some problems.
 
     Text is cut into the fewest known pieces: the problems' words (with a leading space where they have one), single
