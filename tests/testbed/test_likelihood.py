@@ -15,6 +15,9 @@ from ift.testbed.likelihood import (
     multiple_choice,
     prefers_first,
 )
+from ift.testbed.lookup import Fact, LookupProblem
+from ift.testbed.noise import habitual
+from ift.testbed.problems import Problem, Step
 from ift.testbed.scoring import wilson_interval
 
 
@@ -87,6 +90,19 @@ def test_distractors_are_different_wrong_and_the_same_every_time(draw):
         assert all(wrong.question == problem.question for wrong in made)
 
 
+def test_first_distractor_is_the_habit_by_hand():
+    """2*7 read as 2+7 gives 9, and 9-3 gives 6; a problem without a product has no habitual mistake."""
+    told = Problem("?", (Step(2, "*", 7, 14), Step(14, "-", 3, 11)), "pens")
+    assert distractors(told, 3)[0].solution == "2+7=9 pens\n9-3=6 pens\n#### 6"
+    assert habitual(Problem("?", (Step(4, "-", 3, 1),), "pens")) is None
+    facts = (
+        Fact("Mia", "aunt", "Tom"), Fact("Mia", "coach", "Ben"), Fact("Tom", "hat", "red"), Fact("Ben", "hat", "grey"),
+    )  # fmt: skip
+    asked = LookupProblem("?", (facts[0], facts[2]), facts)
+    assert distractors(asked, 2)[0].solution == "coach of Mia is Ben\nhat of Ben is grey\n#### grey"
+    assert habitual(LookupProblem("?", (facts[0], facts[2]), facts[:3])) is None
+
+
 def test_choice_by_hand(monkeypatch):
     """Two problems, one distractor each.
 
@@ -106,7 +122,7 @@ def test_choice_by_hand(monkeypatch):
 def test_a_trained_model_chooses_better_than_chance(model, tokenizer):
     choice = multiple_choice(model, tokenizer, problems("test", 60))
     assert choice.choices == 4
-    assert choice.by_sum > 0.35
+    assert choice.by_sum > 0.3
     assert set(choice.summary()) == {
         "n", "choices", "by_sum", "by_sum_interval", "by_mean", "by_mean_interval",
     }  # fmt: skip

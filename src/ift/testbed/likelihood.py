@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ift.testbed.families import AnyProblem
-from ift.testbed.noise import one_wrong_step
+from ift.testbed.noise import habitual, one_wrong_step
 from ift.testbed.problems import Message
 from ift.testbed.scoring import wilson_interval
 
@@ -112,7 +112,10 @@ def mean_likelihood(
 
 
 def distractors(problem: AnyProblem, k: int = 3, seed: int = 0) -> list[AnyProblem]:
-    """Makes `k` wrong solutions: each takes one wrong step, carries it on and ends at a wrong answer.
+    """Makes `k` wrong solutions that end at a wrong answer.
+
+    The first is the mistake that the base learnt to make (`noise.habitual`), where the problem invites it. The others
+    take one wrong step and carry it on.
 
     Args:
         problem: A problem with a right solution.
@@ -123,7 +126,8 @@ def distractors(problem: AnyProblem, k: int = 3, seed: int = 0) -> list[AnyProbl
         The problem with `k` different wrong solutions.
     """
     rng = random.Random(f"distractors/{seed}/{problem.question}")
-    found: dict[str, AnyProblem] = {}
+    habit = habitual(problem)
+    found: dict[str, AnyProblem] = {} if habit is None or k < 1 else {habit.solution: habit}
     while len(found) < k:
         wrong = one_wrong_step(problem, rng)
         found.setdefault(wrong.solution, wrong)

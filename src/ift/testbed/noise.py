@@ -48,6 +48,41 @@ def one_wrong_step(problem: Problem | LookupProblem, rng: random.Random) -> Prob
     return one_wrong_equation(problem, rng)
 
 
+def habitual(problem: Problem | LookupProblem) -> Problem | LookupProblem | None:
+    """A problem with the solution that the corpus's habit leads to.
+
+    Args:
+        problem: A problem of either family, with a right solution.
+
+    Returns:
+        The problem with other `steps` and a wrong `answer`; None where the habit changes nothing, ends at the right
+        answer all the same, or leads to a person of whom the question does not tell what is asked.
+    """
+    wrong = _habitual_lookup(problem) if isinstance(problem, LookupProblem) else _habitual_sum(problem)
+    return None if wrong is None or wrong.answer == problem.answer else wrong
+
+
+def _habitual_sum(problem: Problem) -> Problem:
+    """The word problem worked with the habit in every step that invites it."""
+    steps: list[Step] = []
+    for step in problem.steps:
+        left = steps[-1].result if steps else step.left
+        steps.append(_go_on(left, replace(step, operation=MISREAD.get(step.operation, step.operation))))
+    return replace(problem, steps=tuple(steps))
+
+
+def _habitual_lookup(problem: LookupProblem) -> LookupProblem | None:
+    """The lookups made with the habit in every step that invites it, if the question tells enough."""
+    steps: list[Fact] = []
+    for step in problem.steps:
+        who = steps[-1].value if steps else step.who
+        told = _told(problem, who, CONFUSED.get(step.key, step.key))
+        if told is None:
+            return None
+        steps.append(told)
+    return replace(problem, steps=tuple(steps))
+
+
 def one_wrong_equation(problem: Problem, rng: random.Random) -> Problem:
     """A word problem with a solution that takes one wrong step, carries it on and ends at a wrong number.
 
