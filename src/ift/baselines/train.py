@@ -7,7 +7,7 @@ import gc
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,7 @@ def train_method(
     settings: Mapping[str, Any] | None = None,
     *,
     eval_rows: Rows | None = None,
+    attach: Callable[[Any], None] | None = None,
 ) -> TrainResult:
     """Train a method of the table, or a sequence such as `sft+dpo`, and save it.
 
@@ -85,6 +86,7 @@ def train_method(
             `dataset_train_split`, ...). In a sequence each stage takes those it knows; `"2.learning_rate"` is for the
             second stage alone. `report_to` is "none" unless given.
         eval_rows: Rows to evaluate on where `eval_strategy` asks for it; None cuts some off the training rows.
+        attach: Called with each stage's trainer before its first step, for instance to add a callback.
 
     Raises:
         ValueError: an unknown method or setting (with a suggestion), or a value that is refused.
@@ -108,7 +110,7 @@ def train_method(
     start, done = str(model), []
     for number, (stage, loaded) in enumerate(planned, start=1):
         stage.model.model_name_or_path = start
-        done.append(_run(stage, loaded))
+        done.append(_run(stage, loaded, attach))
         if number < len(methods):
             start = str(start_of_next(done[-1].folder))
     return TrainResult(method, done[-1].folder, tuple(done))
@@ -120,9 +122,9 @@ def stage_folder(output_dir: str | Path, methods: Sequence[Method], number: int)
     return folder if len(methods) == 1 else folder / f"{number}-{methods[number - 1].name}"
 
 
-def _run(stage: Stage, data: LoadedData) -> StageResult:
+def _run(stage: Stage, data: LoadedData, attach: Callable[[Any], None] | None) -> StageResult:
     began = time.perf_counter()
-    trainer = train_stage(stage, data)
+    trainer = train_stage(stage, data, attach)
     result = StageResult(
         stage.method.name,
         Path(stage.config.output_dir),

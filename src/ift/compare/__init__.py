@@ -1,0 +1,1 @@
+"""Methods against each other on the same rows: `ift compare` and `ift ablate` (docs/compare.md)."""

@@ -1,0 +1,68 @@
+"""Floating-point operations of training steps, counted on the first of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import TrainerCallback
+
+COUNTED_STEPS = 4
+
+
+def addmm_flops(*args: Any, **kwargs: Any) -> int:
+    """FLOPs of `a.addmm_(b, c)`, from shapes: the counter knows `addmm`, but not the in-place one of trl's head."""
+    (rows, inner), (_, columns) = args[1], args[2]
+    return int(2 * rows * inner * columns)
+
+
+def attention_flops(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
+    """FLOPs of CPU flash attention: two products of (T, D) with (D, S) for each row and head."""
+    batch, heads, length, width = query
+    return int(2 * batch * heads * length * key[-2] * (width + value[-1]))
+
+
+def attention_backward_flops(grad: Any, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
+    """FLOPs of its backward: five products, against the forward's two."""
+    return attention_flops(query, key, value) * 5 // 2
+
+
+UNCOUNTED = {  # by torch's counter, on a CPU
+    torch.ops.aten.addmm_: addmm_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_flops,
+}
+
+
+class StepFlops(TrainerCallback):
+    """Counts the first `COUNTED_STEPS` steps of a training; counting all would slow it down.
+
+    Attributes:
+        counted: FLOPs of each step counted.
+        steps: Steps taken so far.
+    """
+
+    def __init__(self) -> None:
+        self.counted: list[int] = []
+        self.steps = 0
+        self._counter: Any = None
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Begin to count, if this is one of the first steps."""
+        if len(self.counted) < COUNTED_STEPS:
+            self._counter = FlopCounterMode(display=False, custom_mapping=UNCOUNTED)
+            self._counter.__enter__()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """End the count."""
+        self.steps += 1
+        if self._counter is not None:
+            self._counter.__exit__(None, None, None)
+            self.counted.append(self._counter.get_total_flops())
+            self._counter = None
+
+    @property
+    def total(self) -> float:
+        """FLOPs of all steps: their number times the mean of those counted."""
+        return self.steps * sum(self.counted) / max(len(self.counted), 1)
