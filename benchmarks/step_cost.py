@@ -25,6 +25,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import SFTConfig, SFTTrainer
 
 from ift import IFTConfig, IFTTrainer
+from ift.compare.flops import UNCOUNTED
 
 METHODS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "trl-sft": (SFTTrainer, SFTConfig, {}),
@@ -34,30 +35,6 @@ METHODS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         {"residual_lambda": 0.0, "propagation": "none", "loss_reduction": "token"},
     ),
     "ift": (IFTTrainer, IFTConfig, {}),
-}
-
-
-def addmm_flops(*args: Any, **kwargs: Any) -> int:
-    """FLOPs of `a.addmm_(b, c)`, from shapes: the counter knows `addmm`, but not the in-place one of trl's head."""
-    (rows, inner), (_, columns) = args[1], args[2]
-    return int(2 * rows * inner * columns)
-
-
-def attention_flops(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
-    """FLOPs of CPU flash attention: two products of (T, D) with (D, S) for each row and head."""
-    batch, heads, length, width = query
-    return int(2 * batch * heads * length * key[-2] * (width + value[-1]))
-
-
-def attention_backward_flops(grad: Any, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
-    """FLOPs of its backward: five products, against the forward's two."""
-    return attention_flops(query, key, value) * 5 // 2
-
-
-UNCOUNTED = {
-    torch.ops.aten.addmm_: addmm_flops,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_flops,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_flops,
 }
 
 

@@ -217,7 +217,17 @@ def test_flags_in_the_documents_exist():
 
     words = {"--help", "--help-all", "--config", "--accelerate_config", "--prompt", "--max-new-tokens"}
     words |= {"--output-dir", "--seed", "--train-rows", "--test-rows"}
-    words |= {"--seeds", "--map_size", "--hole_density", "--firm", "--optimizer", "--no-window"}
+    words |= {
+        "--seeds",
+        "--map_size",
+        "--hole_density",
+        "--firm",
+        "--optimizer",
+        "--no-window",
+        "--setting",
+        "--budget",
+        "--jobs",
+    }
     words |= {"--baseline", "--methods", "--metric"}
     words |= {*launch_command_parser()._option_string_actions}
     for method in METHODS.values():
