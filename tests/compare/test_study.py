@@ -51,7 +51,9 @@ def test_a_study_goes_on_where_it_was(study, faked):
     done = []
     study.perform(study.searches(sequences=False), lambda task: done.append(task.title))
     assert (
-        sorted(faked) == sorted(done) == ["search sft learning_rate=0.0003", "search sft learning_rate=0.001"]
+        sorted(faked)
+        == sorted(done)
+        == ["search sft learning_rate=0.0003", "search sft learning_rate=0.0001"]
     )
     study.searches(sequences=False)[0].result.unlink()
     study.perform(study.searches(sequences=False), done.append)
@@ -65,7 +67,7 @@ def test_a_study_goes_on_where_it_was(study, faked):
 
 
 def test_a_run_takes_the_best_of_its_search_and_the_first_stages_best(study):
-    """Scores by hand: sft 0.2 and 0.7 (rate 1e-3 wins); sft+dpo 0.9 and 0.9 (the first wins)."""
+    """Scores by hand: sft 0.2 and 0.7 (rate 1e-4 wins); sft+dpo 0.9 and 0.9 (the first wins)."""
 
     def write(tasks, scores):
         for task, score in zip(tasks, scores, strict=True):
@@ -73,12 +75,12 @@ def test_a_run_takes_the_best_of_its_search_and_the_first_stages_best(study):
 
     write(study.searches(sequences=False), [0.2, 0.7])
     sequences = study.searches(sequences=True)
-    assert all(task.content["first"] == {"learning_rate": 1e-3} for task in sequences)
+    assert all(task.content["first"] == {"learning_rate": 1e-4} for task in sequences)
     write(sequences, [0.9, 0.9])
     chosen = {task.title: (task.content["chosen"], task.content["first"]) for task in study.runs()}
-    assert chosen["sft, seed 1"] == ({"learning_rate": 1e-3}, {})
+    assert chosen["sft, seed 1"] == ({"learning_rate": 1e-4}, {})
     first = Entrant("sft+dpo").candidates(1)[0]
-    assert chosen["sft+dpo, seed 0"] == (first, {"learning_rate": 1e-3})
+    assert chosen["sft+dpo, seed 0"] == (first, {"learning_rate": 1e-4})
     assert best([{"score": 1, "config": "a"}, {"score": 1, "config": "b"}])["config"] == "a"
 
 
@@ -86,14 +88,14 @@ def test_a_failure_is_told_and_the_others_are_stopped(study, monkeypatch):
     processes = []
 
     def start(self, task):
-        fails = "0.001" in task.title
+        fails = "0.0001" in task.title
         code = "import sys; sys.exit('no room on the disk')" if fails else "import time; time.sleep(60)"
         log = self._log(task).open("wb")
         processes.append(subprocess.Popen([sys.executable, "-c", code], stderr=log))
         return processes[-1]
 
     monkeypatch.setattr(Study, "_start", start)
-    said = r"learning_rate=0.001 ended with code 1: no room on the disk\n.*repeat the command"
+    said = r"learning_rate=0.0001 ended with code 1: no room on the disk\n.*repeat the command"
     with pytest.raises(StudyError, match=said):
         study.perform(study.searches(sequences=False), lambda task: None)
     assert len(processes) == 2

@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-TRIAL_SECONDS = {"pairs": 60, "search": 45, "run": 75, "base": 40}  # about, on one core; the bar corrects it
+TRIAL_SECONDS = {"pairs": 15, "search": 35, "run": 60}  # about, on one core; the bar corrects it
 MOST_JOBS = 8
 GIB_PER_JOB = 2
 

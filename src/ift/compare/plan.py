@@ -11,8 +11,8 @@ from typing import Any
 from ift.baselines.methods import parse_methods
 
 SEARCH_SEED = 100  # of rows and order while settings are chosen; no run has it
-ANSWER_RATES = (3e-4, 1e-3, 1e-4, 6e-4, 2e-4, 2e-3)  # a search takes the first ones
-PAIR_RATES = (1e-4, 3e-5, 3e-4)
+ANSWER_RATES = (3e-4, 1e-4, 1e-3, 2e-4, 5e-5, 6e-4)  # a search takes the first ones
+PAIR_RATES = (3e-5, 1e-5, 1e-4)
 BETAS: Mapping[str, tuple[float, ...]] = {
     "dpo": (0.1, 0.5),
     "orpo": (0.25, 0.1),
