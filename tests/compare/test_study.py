@@ -53,7 +53,7 @@ def test_a_study_goes_on_where_it_was(study, faked):
     assert (
         sorted(faked)
         == sorted(done)
-        == ["search sft learning_rate=0.0003", "search sft learning_rate=0.0001"]
+        == ["search sft learning_rate=0.0001", "search sft learning_rate=0.0003"]
     )
     study.searches(sequences=False)[0].result.unlink()
     study.perform(study.searches(sequences=False), done.append)
