@@ -109,15 +109,15 @@ small arithmetic task with short answers; what it says of larger models and long
 ## Eight methods
 
 `ift compare --budget full`: setting `arithmetic-small-clean`, five seeds, 500 problems a split, six settings searched
-for each method on validation. [Compare](compare.md) says what is held equal. SFT's and IFT's chosen learning rate, 5e-5,
-is the lowest that was tried: one lower still may be better for both.
+for each method on validation. [Compare](compare.md) says what is held equal. SFT's and IFT's chosen learning rate,
+5e-5, is the lowest that was tried: one lower still may be better for both.
 
 {comparison("compare-full")}
 
 IFT as published does not beat SFT here: on `test` the interval of the difference contains zero, on `longer` it is
 slightly worse. `sft+ift` is slightly better than SFT on `longer`, and so is SFT with 4/3 of the steps; `sft+ift` has
 twice the steps, and SFT with twice the steps was not run, so this is no evidence for IFT. The methods that need pairs
-are behind SFT at the same number of answers seen, and so is `sft+dpo`. SFT is near the 90 % that the testbed was meant to
+are behind SFT at the same number of answers seen, and so is `sft+dpo`. SFT is near the 90 % that the testbed was to
 stay below, which hides differences on `test`. Nothing is corrected for looking at many methods.
 
 ## Three methods, in minutes
