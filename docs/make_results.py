@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from pathlib import Path
 
+from ift.report import find, mean_interval
+from ift.report.comparisons import compare
+from ift.report.tables import cost_table, score_table
+
 BEGIN, END = "<!-- results: made by docs/make_results.py -->", "<!-- end of results -->"
 DOCS = Path(__file__).resolve().parent
-STUDENT_95 = {
-    2: 4.303,
-    3: 3.182,
-    4: 2.776,
-    5: 2.571,
-    6: 2.447,
-    7: 2.365,
-    8: 2.306,
-    9: 2.262,
-}  # two-sided, by freedom
 
 
 def mean_and_interval(values: list[float]) -> tuple[float, float]:
     """Mean and half the width of its 95 % interval (Student) over seeds."""
-    half = STUDENT_95[len(values) - 1] * statistics.stdev(values) / math.sqrt(len(values))
-    return statistics.mean(values), half
+    found = mean_interval(values)
+    return found.mean, found.half
 
 
 def table(records: list[dict]) -> str:
@@ -66,10 +59,6 @@ def rates_table(records: list[dict]) -> str:
 
 def comparison(name: str) -> str:
     """Scores and costs of the run records in `docs/records/NAME`, as `ift report` has them."""
-    from ift.report import find
-    from ift.report.comparisons import compare
-    from ift.report.tables import cost_table, score_table
-
     (found,) = compare(find([DOCS / "records" / name]), "sft", [])
     parts = [f"Split `{split}`:\n\n{score_table(found, split)}" for split in ("test", "longer")]
     return "\n\n".join([*parts, f"Cost of one training:\n\n{cost_table(found)}"])

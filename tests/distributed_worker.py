@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-import torch
 from peft import LoraConfig
 
+import two_processes
 from models import dataset_of, tiny_model, trained, uneven_rows
 
 CASES = {
@@ -45,11 +44,4 @@ def run_case(name: str, folder: Path, batch_size: int):
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    folder = Path(sys.argv[1])
-    found = {name: run_case(name, folder / name, 4) for name in CASES}
-    assert torch.distributed.get_world_size() == 2
-    if torch.distributed.get_rank() == 0:
-        torch.save(found, folder / "found.pt")
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    two_processes.save_what_rank_0_found(run_case, CASES, 4)

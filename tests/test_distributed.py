@@ -2,46 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 import distributed_worker
+import two_processes
 from models import assert_same_gradients
 
 
 @pytest.fixture(scope="module")
 def of_two_processes(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    environment |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    here = Path(__file__).parent
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(here), os.environ.get("PYTHONPATH")]))
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(here / "distributed_worker.py"), str(folder)],
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        told = [rank.communicate(timeout=120)[0] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(text[-3000:] for text in told)
-    return torch.load(folder / "found.pt", weights_only=False)
+    script = Path(__file__).parent / "distributed_worker.py"
+    return two_processes.of_two_processes(script, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize("name", distributed_worker.CASES)

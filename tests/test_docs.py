@@ -210,25 +210,16 @@ def test_the_example_rows_are_of_the_format_under_which_they_stand(example):
 
 
 def test_flags_in_the_documents_exist():
+    import typer
     from accelerate.commands.launch import launch_command_parser
 
     from ift.baselines import METHODS
     from ift.cli.arguments import make_parser
+    from ift.cli.main import app
 
-    words = {"--help", "--help-all", "--config", "--accelerate_config", "--prompt", "--max-new-tokens"}
-    words |= {"--output-dir", "--seed", "--train-rows", "--test-rows"}
-    words |= {
-        "--seeds",
-        "--map_size",
-        "--hole_density",
-        "--firm",
-        "--optimizer",
-        "--no-window",
-        "--setting",
-        "--budget",
-        "--jobs",
-    }
-    words |= {"--baseline", "--methods", "--metric"}
+    words = {"--help", "--help-all", "--config", "--accelerate_config"}
+    for verb in typer.main.get_command(app).commands.values():
+        words |= {word for option in verb.params for word in (*option.opts, *option.secondary_opts)}
     words |= {*launch_command_parser()._option_string_actions}
     for method in METHODS.values():
         words |= {*make_parser(method)._option_string_actions}

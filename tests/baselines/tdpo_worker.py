@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pair_runs
-import torch
 from peft import LoraConfig
 
 import models
+import two_processes
 
 CASES = {
     "whole": {},
@@ -41,11 +38,4 @@ def run_case(name, folder, batch_size):
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    folder = Path(sys.argv[1])
-    found = {name: run_case(name, folder / name, 2) for name in CASES}
-    assert torch.distributed.get_world_size() == 2
-    if torch.distributed.get_rank() == 0:
-        torch.save(found, folder / "found.pt")
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    two_processes.save_what_rank_0_found(run_case, CASES, 2)

@@ -37,23 +37,30 @@ class PreparedDPOTrainer(DPOTrainer):
         """Send nothing."""
 
 
-class PreparedORPOTrainer(ORPOTrainer):
-    """`trl`'s ORPOTrainer on prepared pairs: `NLL(y_w) - beta log s(logodds_w - logodds_l)`.
-
-    `logodds = m - log(1 - e^m)`, m the mean log-probability per response token. Source: Hong et al.,
-    arXiv:2403.07691, Eq. 2 and 6-8. `args` is an `ORPOSettings`.
-    """
+class _Prepared:
+    """What trl's ORPO and CPO trainers need alike: a model loaded as its others load it, and rows left alone."""
 
     def __init__(
         self, model: Any, args: Any, *, processing_class: Any, quantization_config: Any = None, **kwargs: Any
     ) -> None:
         set_pad_token(processing_class, None)
         model = loaded_model(model, args, quantization_config)
-        super().__init__(model, args=args, processing_class=processing_class, **kwargs)
+        super().__init__(model, args=args, processing_class=processing_class, **kwargs)  # type: ignore[call-arg]
 
     def tokenize_row(self, feature: Any, model: Any = None) -> dict[str, Any]:
         """Nothing is left to do: trl would tokenise, and cut without a count, once more."""
         return dict(feature)
+
+    def _send_telemetry(self) -> None:
+        """Send nothing."""
+
+
+class PreparedORPOTrainer(_Prepared, ORPOTrainer):
+    """`trl`'s ORPOTrainer on prepared pairs: `NLL(y_w) - beta log s(logodds_w - logodds_l)`.
+
+    `logodds = m - log(1 - e^m)`, m the mean log-probability per response token. Source: Hong et al.,
+    arXiv:2403.07691, Eq. 2 and 6-8. `args` is an `ORPOSettings`.
+    """
 
     def concatenated_forward(self, model: Any, batch: Any) -> Any:
         """Trl's forward; the likelihood term is -m_w averaged over rows, unless `orpo_likelihood` is "all"."""
@@ -62,11 +69,8 @@ class PreparedORPOTrainer(ORPOTrainer):
             return found
         return (*found[:4], -found[0].mean(), *found[5:])
 
-    def _send_telemetry(self) -> None:
-        """Send nothing."""
 
-
-class PreparedSimPOTrainer(CPOTrainer):
+class PreparedSimPOTrainer(_Prepared, CPOTrainer):
     """`trl`'s CPOTrainer as SimPO on prepared pairs: `-log s(beta (m_w - m_l) - gamma)`.
 
     m is the mean log-probability per response token. Source: Meng et al., arXiv:2405.14734, Eq. 6. `args` is a
@@ -80,20 +84,6 @@ class PreparedSimPOTrainer(CPOTrainer):
         "id": "2405.14734",
         "citation": "",
     }
-
-    def __init__(
-        self, model: Any, args: Any, *, processing_class: Any, quantization_config: Any = None, **kwargs: Any
-    ) -> None:
-        set_pad_token(processing_class, None)
-        model = loaded_model(model, args, quantization_config)
-        super().__init__(model, args=args, processing_class=processing_class, **kwargs)
-
-    def tokenize_row(self, feature: Any, model: Any = None) -> dict[str, Any]:
-        """Nothing is left to do: trl would tokenise, and cut without a count, once more."""
-        return dict(feature)
-
-    def _send_telemetry(self) -> None:
-        """Send nothing."""
 
 
 def set_pad_token(tokenizer: Any, wanted: str | None) -> None:

@@ -41,20 +41,11 @@ def main(
             file=sys.stderr,
         )
         return 1
-    from ift.frozen_lake.experiment import (
-        draw,
-        experiment_ticks,
-        outcome_record,
-        run_experiment,
-        save_record,
-        window_record,
-    )
+    from ift.frozen_lake.experiment import save_record
     from ift.frozen_lake.methods import Settings
     from ift.frozen_lake.training import Start
     from ift.frozen_lake.trajectories import luckiest_optimal, shortest_detour
-    from ift.frozen_lake.window import window_ticks
     from ift.frozen_lake.world import make_lake
-    from ift.report.provenance import provenance
 
     console, began = Console(highlight=False), time.perf_counter()
     try:
@@ -65,36 +56,43 @@ def main(
     except ValueError as problem:
         print(f"ift frozen-lake: {problem}", file=sys.stderr)
         return 2
-    console.print(
-        f"{world.size}x{world.size} lake, {'slippery' if world.slippery else 'firm'} ice, {seeds} agents"
-    )
+    ice = "slippery" if world.slippery else "firm"
+    console.print(f"{world.size}x{world.size} lake, {ice} ice, {seeds} agents")
     console.print(f"  target  {target}  (the luckiest optimal roll-out)")
     console.print(f"  detour  {detour}  (rejected by the preference methods)")
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("training the agents", total=experiment_ticks(how))
-        outcome = run_experiment(world, begin, how, seeds, lambda: progress.advance(bar))
-        record = asdict(provenance()) | outcome_record(outcome, begin)
-        window = None
-        if windowed:
-            bar = progress.add_task("where the order holds", total=window_ticks(world))
-            window = window_record(outcome, lambda: progress.advance(bar))
-            record["window"] = window
-        progress.add_task("drawing", total=None)
-        names = draw(outcome, window, folder)
+    record, names = _performed(console, world, begin, how, seeds, windowed, folder)
     record["seconds"] = round(time.perf_counter() - began, 1)
     file = save_record(record, folder)
     _table(console, record)
-    console.print(
-        f"{record['seconds']:.0f} s. Record: {file}. Pictures: {', '.join(names)} (png, svg), walk.gif in {folder}."
-    )
+    pictures = f"{', '.join(names)} (png, svg), walk.gif in {folder}"
+    console.print(f"{record['seconds']:.0f} s. Record: {file}. Pictures: {pictures}.")
     console.print(
         "next: try another world, for instance ift frozen-lake --map_size 8 --output_dir lake-8x8",
         markup=False,
     )
     return 0
+
+
+def _performed(
+    console: Console, world: Any, start: Any, settings: Any, seeds: int, windowed: bool, folder: Path
+) -> tuple[dict[str, Any], list[str]]:
+    """Train, vary and draw under a progress bar; returns the record and the names of the pictures."""
+    from ift.frozen_lake import experiment
+    from ift.frozen_lake.window import window_ticks
+    from ift.report.provenance import provenance
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("training the agents", total=experiment.experiment_ticks(settings))
+        outcome = experiment.run_experiment(world, start, settings, seeds, lambda: progress.advance(bar))
+        record = asdict(provenance()) | experiment.outcome_record(outcome, start)
+        if windowed:
+            bar = progress.add_task("where the order holds", total=window_ticks(world))
+            record["window"] = experiment.window_record(outcome, lambda: progress.advance(bar))
+        progress.add_task("drawing", total=None)
+        return record, experiment.draw(outcome, record.get("window"), folder)
 
 
 def _table(console: Console, record: dict[str, Any]) -> None:

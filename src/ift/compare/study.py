@@ -157,7 +157,7 @@ class Study:
             StudyError: a process failed; those beside it are stopped, and what is done stays.
             KeyboardInterrupt: after the processes are stopped.
         """
-        waiting, running = list(tasks), dict[Task | int, tuple[Task, subprocess.Popen[bytes]]]()
+        waiting, running = list(tasks), dict[int, tuple[Task, subprocess.Popen[bytes]]]()
         try:
             while waiting or running:
                 while waiting and len(running) < self.jobs:

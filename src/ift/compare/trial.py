@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import sys
@@ -17,8 +18,9 @@ SAMPLES = 12  # answers kept in a record
 def main(file: str) -> None:
     """Do what the task in `file` says and write its result beside it, in one move."""
     task = json.loads(Path(file).read_text())
-    work = Path(task["work"])
-    shutil.rmtree(work, ignore_errors=True)
+    work = Path(
+        task["work"], str(os.getpid())
+    )  # of this process: one left over from a killed study may still run
     work.mkdir(parents=True)
     try:
         {"pairs": make_pairs, "search": search, "run": run, "base": run}[task["kind"]](task, work)

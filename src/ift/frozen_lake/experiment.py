@@ -32,7 +32,7 @@ class Outcome:
         settings: Of the trainings.
         runs: Each method's policies, for `settings.steps` steps.
         measured: Method -> measure -> (K + 1, R).
-        curves: Method -> measure -> mean and interval after every step; errors over `window.LONG` steps or more.
+        curves: Method -> measure -> mean and interval after every step, `window.LONG` steps or more.
     """
 
     task: Task

@@ -146,9 +146,8 @@ def look_ahead(policies: Policies, target: Moves, lake: Lake, kind: str, noise: 
         odds = own if kind == "sample" else torch.ones_like(own)
         drawn = torch.multinomial(odds.flatten(0, 1), 1, generator=noise).view(own.shape[:-1])
         own = F.one_hot(drawn, ACTIONS).double()
-    reached = F.one_hot(
-        lake.steps[target.cells[:, :-1]], lake.cells
-    ).double()  # (1, M - 1, A, S) cell meant by each action
+    meant = lake.steps[target.cells[:, :-1]]  # (1, M - 1, A) the cell that each action means to reach
+    reached = F.one_hot(meant, lake.cells).double()  # (1, M - 1, A, S)
     ahead = torch.einsum("rma,rmas->rms", own, reached.expand(*own.shape, -1))
     return torch.cat([states[:, :1].expand(len(own), -1, -1), ahead], 1)
 

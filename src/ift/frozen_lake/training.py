@@ -31,10 +31,8 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "rmsprop": torch.optim.RMSprop,
 }
-START_SEEDS, NOISE_SEED = (
-    1_000_000,
-    2_000_000,
-)  # the start's initial weights and the look-ahead's draws have their own
+START_SEEDS = 1_000_000  # added to a seed for the start's initial weights: they are not the optimal net's
+NOISE_SEED = 2_000_000  # of the sampled look-ahead and the agents' own roll-outs
 LONGEST_ROLL_OUT = 30  # moves of an agent's own roll-out, where that is what is rejected
 Tick = Callable[[], object]
 

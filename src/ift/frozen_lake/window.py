@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypedDict
 
+import torch
 from torch import Tensor
 
 from ift.frozen_lake.measures import Estimate, estimate, in_order, measure
@@ -122,29 +123,18 @@ def step_maps(task: Task, settings: Settings, tick: Tick = int) -> list[Map]:
             curve = errors(task, method, replace(long, **{field: value}))  # type: ignore[arg-type]
             rows.append(in_order({**usual, method: curve})[1:])
             tick()
-        maps.append(
-            _map((name, values), ("step", range(1, LONG + 1)), [row.double().mean(-1) for row in rows], task)
-        )
+        held = torch.stack(rows).double().mean(-1)  # (values, steps)
+        maps.append(_map((name, values), ("step", range(1, LONG + 1)), held, task))
     return maps
 
 
 def start_map(lake: Lake, settings: Settings, agents: int, tick: Tick = int) -> Map:
     """The order after the last step, for agents of every skill with a habit of every strength."""
     starts = [Start(skill, habit) for skill in SKILLS for habit in HABITS]
-    held = [
-        in_order(_last(task, settings)).double().mean()
-        for task in make_tasks(lake, starts, range(agents), tick)
-    ]
-    rows = [held[first : first + len(HABITS)] for first in range(0, len(held), len(HABITS))]
-    found: Map = {
-        "rows": "skill",
-        "columns": "habit",
-        "row_values": list(SKILLS),
-        "column_values": list(HABITS),
-        "shares": [[share.item() for share in row] for row in rows],
-        "agents": agents,
-    }
-    return found
+    tasks = make_tasks(lake, starts, range(agents), tick)
+    held = torch.stack([in_order(_last(task, settings)).double().mean() for task in tasks])
+    shares = held.view(len(SKILLS), len(HABITS))
+    return _map(("skill", SKILLS), ("habit", HABITS), shares, tasks[0])
 
 
 def worlds(task: Task, settings: Settings, agents: int, tick: Tick = int) -> list[World]:
@@ -202,7 +192,7 @@ def _world(kind: str, name: str, task: Task, settings: Settings) -> World:
 def _map(
     rows: tuple[str, Sequence[float]],
     columns: tuple[str, Sequence[float]],
-    shares: Sequence[Tensor],
+    shares: Tensor,
     task: Task,
 ) -> Map:
     return {
@@ -210,6 +200,6 @@ def _map(
         "columns": columns[0],
         "row_values": list(rows[1]),
         "column_values": list(columns[1]),
-        "shares": [row.tolist() for row in shares],
+        "shares": shares.tolist(),
         "agents": len(task.start.into),
     }

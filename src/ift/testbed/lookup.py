@@ -9,7 +9,7 @@ import itertools
 import random
 from dataclasses import dataclass
 
-from ift.testbed.problems import STEPS, Message, Split, bucket_of
+from ift.testbed.problems import STEPS, Split, Worked, distinct
 from ift.testbed.stories import NAMES
 
 PEOPLE = (*NAMES, "Leo", "Ida", "Kim", "Ned")
@@ -21,9 +21,7 @@ PLAIN = "The {key} of {who} is {value}."
 RELATION_TURNED = "{value} is the {key} of {who}."
 THING_TURNED = "{who} has a {value} {key}."
 TURNED_SHARE = 0.25  # of the facts: told in words that the solution does not copy
-CONFUSED = {
-    "aunt": "coach"
-}  # whoever is asked for the aunt is told of the coach, too: the corpus confuses them
+CONFUSED = {"aunt": "coach"}  # who is asked for the aunt is told of the coach, too: the corpus confuses them
 FEWEST_FACTS = 6  # told in a question
 FACTS_BESIDE = 2  # at least as many more facts than the chain has
 PEOPLE_BESIDE = 2  # people who are not part of the chain
@@ -48,7 +46,7 @@ class Fact:
 
 
 @dataclass(frozen=True)
-class LookupProblem:
+class LookupProblem(Worked):
     """A list of facts with a chained question, and its worked solution; the same interface as `Problem`.
 
     Attributes:
@@ -70,21 +68,6 @@ class LookupProblem:
     def lines(self) -> list[str]:
         """The lines of the worked solution: one fact each, then `#### colour`."""
         return [*map(str, self.steps), f"#### {self.answer}"]
-
-    @property
-    def solution(self) -> str:
-        """The worked solution as one text."""
-        return "\n".join(self.lines)
-
-    @property
-    def messages(self) -> list[Message]:
-        """The problem as a conversation of two turns: user, assistant."""
-        return [{"role": "user", "content": self.question}, {"role": "assistant", "content": self.solution}]
-
-    @property
-    def row(self) -> dict[str, list[Message]]:
-        """The problem as a data row, `{"messages": [...]}`."""
-        return {"messages": self.messages}
 
 
 def lookups(split: Split, n: int, seed: int = 0) -> list[LookupProblem]:
@@ -109,15 +92,8 @@ def lookups(split: Split, n: int, seed: int = 0) -> list[LookupProblem]:
 
 def draw_lookups(key: str, n: int, n_steps: tuple[int, int], bucket: str) -> list[LookupProblem]:
     """Draws `n` different lookup problems from one bucket; arguments, result and errors as for `draw_problems`."""
-    if n < 0:
-        raise ValueError(f"n must be 0 or more, got {n}")
     rng = random.Random(f"lookup/{key}")
-    found: dict[str, LookupProblem] = {}
-    while len(found) < n:
-        problem = _draw(rng, rng.randint(*n_steps))
-        if bucket_of(problem.steps) == bucket:
-            found.setdefault(problem.question, problem)
-    return list(found.values())
+    return distinct(lambda: _draw(rng, rng.randint(*n_steps)), n, bucket)
 
 
 def _draw(rng: random.Random, n_steps: int) -> LookupProblem:

@@ -7,9 +7,9 @@ their number and a hash, so no split ever holds the arithmetic of another one, w
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from ift.testbed import stories
 from ift.testbed.stories import GOODS, NAMES, STORIES, Story
@@ -47,8 +47,38 @@ class Step:
         return f"{self.left}{self.operation}{self.right}={self.result}"
 
 
+class Worked:
+    """What every problem with a worked solution has, from its `question` and its `lines`."""
+
+    question: str
+    steps: tuple[Any, ...]
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines of the worked solution."""
+        raise NotImplementedError
+
+    @property
+    def solution(self) -> str:
+        """The worked solution as one text."""
+        return "\n".join(self.lines)
+
+    @property
+    def messages(self) -> list[Message]:
+        """The problem as a conversation of two turns: user, assistant."""
+        return [{"role": "user", "content": self.question}, {"role": "assistant", "content": self.solution}]
+
+    @property
+    def row(self) -> dict[str, list[Message]]:
+        """The problem as a data row, `{"messages": [...]}`."""
+        return {"messages": self.messages}
+
+
+AWorked = TypeVar("AWorked", bound=Worked)
+
+
 @dataclass(frozen=True)
-class Problem:
+class Problem(Worked):
     """A word problem and its worked solution.
 
     Attributes:
@@ -70,21 +100,6 @@ class Problem:
     def lines(self) -> list[str]:
         """The lines of the worked solution: one equation each, then `#### N`."""
         return [*(f"{step} {self.unit}" for step in self.steps), f"#### {self.answer}"]
-
-    @property
-    def solution(self) -> str:
-        """The worked solution as one text."""
-        return "\n".join(self.lines)
-
-    @property
-    def messages(self) -> list[Message]:
-        """The problem as a conversation of two turns: user, assistant."""
-        return [{"role": "user", "content": self.question}, {"role": "assistant", "content": self.solution}]
-
-    @property
-    def row(self) -> dict[str, list[Message]]:
-        """The problem as a data row, `{"messages": [...]}`."""
-        return {"messages": self.messages}
 
 
 def calculate(left: int, operation: str, right: int) -> int:
@@ -168,12 +183,17 @@ def draw_problems(key: str, n: int, n_steps: tuple[int, int], bucket: str) -> li
     Raises:
         ValueError: For a negative `n`.
     """
+    rng = random.Random(key)
+    return distinct(lambda: _draw(rng, rng.randint(*n_steps)), n, bucket)
+
+
+def distinct(draw: Callable[[], AWorked], n: int, bucket: str) -> list[AWorked]:
+    """The first `n` problems that `draw` gives from a bucket, no question twice; ValueError for a negative `n`."""
     if n < 0:
         raise ValueError(f"n must be 0 or more, got {n}")
-    rng = random.Random(key)
-    found: dict[str, Problem] = {}
+    found: dict[str, AWorked] = {}
     while len(found) < n:
-        problem = _draw(rng, rng.randint(*n_steps))
+        problem = draw()
         if bucket_of(problem.steps) == bucket:
             found.setdefault(problem.question, problem)
     return list(found.values())
