@@ -160,7 +160,7 @@ def test_a_runs_record_is_what_was_trained(task, tmp_path):
     assert 0 <= scores["choice_accuracy"] <= 1
     assert [point["step"] for point in record.curves] == sorted(point["step"] for point in record.curves)
     assert record.search[0].score == 0.5
-    assert not (tmp_path / "work" / "record").exists()
+    assert not [*(tmp_path / "work").iterdir()]
 
 
 def test_a_search_scores_on_validation_alone(task, tmp_path, monkeypatch):
@@ -168,11 +168,16 @@ def test_a_search_scores_on_validation_alone(task, tmp_path, monkeypatch):
 
     asked, real = [], families.family_problems
     monkeypatch.setattr(families, "family_problems", lambda *given: asked.append(given[1]) or real(*given))
+    left_over = (
+        tmp_path / "work" / "record-1"
+    )  # of another process at the same task, in a study that was killed
+    left_over.mkdir(parents=True)
     do(task | {"kind": "search"}, tmp_path)
     found = json.loads((tmp_path / "record.json").read_text())
     assert found["config"] == {"learning_rate": 1e-4}
     assert 0 <= found["score"] <= 1
     assert asked == ["validation"]
+    assert [*(tmp_path / "work").iterdir()] == [left_over]
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ def main(file: str) -> None:
     """Do what the task in `file` says and write its result beside it, in one move."""
     task = json.loads(Path(file).read_text())
     work = Path(
-        task["work"], str(os.getpid())
-    )  # of this process: one left over from a killed study may still run
+        f"{task['work']}-{os.getpid()}"
+    )  # a process left over from a killed study may be at the same task
     work.mkdir(parents=True)
     try:
         {"pairs": make_pairs, "search": search, "run": run, "base": run}[task["kind"]](task, work)
