@@ -188,8 +188,9 @@ class Study:
         log = self._log(task)
         file = log.with_suffix(".task.json")
         file.write_text(json.dumps(task.content, indent=1) + "\n")
-        threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
-        environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
+        share = max(1, (os.cpu_count() or 1) // self.jobs)  # more would spin for one another
+        threads = min(share, int(os.environ.get("OMP_NUM_THREADS") or share))
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         with log.open("wb") as output:
             return subprocess.Popen(
                 [sys.executable, "-m", "ift.compare.trial", str(file)],
