@@ -11,7 +11,7 @@ from typing import Any
 from ift.baselines.methods import parse_methods
 
 SEARCH_SEED = 100  # of rows and order while settings are chosen; no run has it
-ANSWER_RATES = (3e-4, 1e-4, 1e-3, 2e-4, 5e-5, 6e-4)  # a search takes the first ones
+ANSWER_RATES = (1e-4, 3e-4, 3e-5, 5e-5, 1e-3, 1e-5)  # a search takes the first ones
 PAIR_RATES = (3e-5, 1e-5, 1e-4)
 BETAS: Mapping[str, tuple[float, ...]] = {
     "dpo": (0.1, 0.5),
@@ -115,7 +115,7 @@ class Plan:
 
 BUDGETS: Mapping[str, Mapping[str, Any]] = {
     "quick": {"methods": "sft,ift,dpo", "seeds": 3, "trials": 3},
-    "full": {"methods": "sft,ift,dpo,orpo,simpo,tdpo,sft+dpo,sft+ift", "seeds": 5, "trials": 6},
+    "full": {"methods": "sft,ift,dpo,orpo,simpo,tdpo,sft+dpo,sft+ift,sft+sft", "seeds": 5, "trials": 6},
 }
 FAIRER_SFT = (  # what a sceptic asks of the baseline
     Entrant("sft", "token mean", {"loss_reduction": "token"}, "sft"),
@@ -159,6 +159,13 @@ def ablate_plan(setting: str, seeds: int, trials: int, quick: bool, **sizes: int
         changed("weights detached", propagation_detach="weights"),
         changed("cumsum", propagation="cumsum"),
     ]
+    attempts = [  # to make it win: no residual where the model is used, no loss pushed up
+        changed("lambda 0 to 0.2", residual_warmup_ratio=1.0),
+        changed("lambda 0.4 to 0", residual_lambda=0.0, residual_lambda_start=0.4, residual_warmup_ratio=1.0),
+        changed("scale detached, noisy lambda", propagation_detach="scale", residual_noise_std=0.5),
+        changed("scale detached, gamma 0.8", propagation_detach="scale", propagation_gamma=0.8),
+        changed("scale detached, lambda 0", propagation_detach="scale", residual_lambda=0.0),
+    ]
     more = [
         *(changed(f"lambda {value:g}", residual_lambda=value) for value in (0.1, 0.3, 0.4, 0.6, 0.8, 1.0)),
         *(changed(f"gamma {value:g}", propagation_gamma=value) for value in (0.5, 0.8, 0.9, 1.0)),
@@ -168,6 +175,7 @@ def ablate_plan(setting: str, seeds: int, trials: int, quick: bool, **sizes: int
         changed("token mean", loss_reduction="token"),
         Entrant("random-residual", like="ift"),
         Entrant("position-weights", like="ift"),
+        *attempts,
     ]
     entrants = [Entrant("sft"), Entrant("ift"), *parts, *([] if quick else more)]
     return Plan("ablate", setting, tuple(entrants), seeds, trials, **sizes)
