@@ -67,7 +67,7 @@ def test_a_study_goes_on_where_it_was(study, faked):
 
 
 def test_a_run_takes_the_best_of_its_search_and_the_first_stages_best(study):
-    """Scores by hand: sft 0.2 and 0.7 (rate 1e-4 wins); sft+dpo 0.9 and 0.9 (the first wins)."""
+    """Scores by hand: sft 0.2 and 0.7 (rate 3e-4 wins); sft+dpo 0.9 and 0.9 (the first wins)."""
 
     def write(tasks, scores):
         for task, score in zip(tasks, scores, strict=True):
@@ -75,12 +75,12 @@ def test_a_run_takes_the_best_of_its_search_and_the_first_stages_best(study):
 
     write(study.searches(sequences=False), [0.2, 0.7])
     sequences = study.searches(sequences=True)
-    assert all(task.content["first"] == {"learning_rate": 1e-4} for task in sequences)
+    assert all(task.content["first"] == {"learning_rate": 3e-4} for task in sequences)
     write(sequences, [0.9, 0.9])
     chosen = {task.title: (task.content["chosen"], task.content["first"]) for task in study.runs()}
-    assert chosen["sft, seed 1"] == ({"learning_rate": 1e-4}, {})
+    assert chosen["sft, seed 1"] == ({"learning_rate": 3e-4}, {})
     first = Entrant("sft+dpo").candidates(1)[0]
-    assert chosen["sft+dpo, seed 0"] == (first, {"learning_rate": 1e-4})
+    assert chosen["sft+dpo, seed 0"] == (first, {"learning_rate": 3e-4})
     assert best([{"score": 1, "config": "a"}, {"score": 1, "config": "b"}])["config"] == "a"
 
 

@@ -144,6 +144,18 @@ def test_a_sweep_takes_what_differs_in_one_setting_alone():
     assert sweep(found, "propagation_gamma") == {}
 
 
+def test_a_sweep_has_the_searched_variant_among_those_that_took_over_its_choice():
+    """As `ift ablate` writes them: IFT as published is searched, the others have its learning rate and no search."""
+    runs = [
+        record("ift", seed, variant=variant, search=search, experiment="ablate",
+               config={"learning_rate": 1e-3, "residual_lambda": value})
+        for variant, value, search in (("", 0.2, record().search), ("lambda 0.4", 0.4, None)) for seed in range(2)
+    ]  # fmt: skip
+    (found,) = grouped(runs)
+    (points,) = sweep(found, "residual_lambda").values()
+    assert [value for value, _ in points] == [0.2, 0.4]
+
+
 def test_places_of_errors_are_counted_over_all_answers_or_said_to_be_samples():
     """Of 10 answers with the first wrong step at 1, 1, 2: 20 % and 10 %."""
     scores = {"test": {"n": 10, "exact_match": 0.7}}

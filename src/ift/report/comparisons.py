@@ -150,13 +150,19 @@ def sweep(comparison: Comparison, key: str) -> dict[str, list[tuple[float, Varia
         rows are told apart by a number.
     """
     rows: dict[tuple[str, str], list[tuple[float, Variant]]] = {}
+    searched: dict[
+        str, set[str]
+    ] = {}  # by method: its other variants may have taken over what one of them chose
+    for run in (run for variant in comparison.variants for run in variant.runs.values()):
+        names = {name for trial in run.search or [] for name in trial.config}
+        searched.setdefault(run.method, set()).update(names)
     for variant in comparison.variants:
         value = variant.config.get(key)
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
         run = next(iter(variant.runs.values()))
-        searched = {name for trial in run.search or [] for name in trial.config}
-        rest = {name: one for name, one in run.config.items() if name != key and name not in searched}
+        left_out = searched[run.method] | {key}
+        rest = {name: one for name, one in run.config.items() if name not in left_out}
         rows.setdefault((run.method, json.dumps(rest, sort_keys=True)), []).append((float(value), variant))
     found: dict[str, list[tuple[float, Variant]]] = {}
     for (method, _), points in rows.items():
