@@ -150,9 +150,8 @@ def sweep(comparison: Comparison, key: str) -> dict[str, list[tuple[float, Varia
         rows are told apart by a number.
     """
     rows: dict[tuple[str, str], list[tuple[float, Variant]]] = {}
-    searched: dict[
-        str, set[str]
-    ] = {}  # by method: its other variants may have taken over what one of them chose
+    # By method: its other variants may have taken over what one of them chose.
+    searched: dict[str, set[str]] = {}
     for run in (run for variant in comparison.variants for run in variant.runs.values()):
         names = {name for trial in run.search or [] for name in trial.config}
         searched.setdefault(run.method, set()).update(names)
