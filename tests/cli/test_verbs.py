@@ -150,10 +150,13 @@ def test_control_c_ends_with_one_line(chat_model, write_rows, tmp_path):
         *map(str, words),
         f"--output_dir={tmp_path / 'out'}",
     ]
+    # Where the tests run in the background SIGINT may be ignored, which a child inherits; a handler it does not.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     running = subprocess.Popen(
         [*command, "--report_to=none", "--logging_steps=1", "--save_strategy=no"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+    signal.signal(signal.SIGINT, before)
     metrics, began = tmp_path / "out" / "metrics.jsonl", time.monotonic()
     while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() - began < 60:
         time.sleep(0.2)
