@@ -37,7 +37,7 @@ def faked(monkeypatch):
     """Processes that only write a score; returns the titles started."""
     started = []
 
-    def start(self, task):
+    def start(self, task, slot):
         started.append(task.title)
         file = self._log(task).with_suffix(".task.json")
         file.write_text(json.dumps(task.content))
@@ -87,7 +87,7 @@ def test_a_run_takes_the_best_of_its_search_and_the_first_stages_best(study):
 def test_a_failure_is_told_and_the_others_are_stopped(study, monkeypatch):
     processes = []
 
-    def start(self, task):
+    def start(self, task, slot):
         fails = "0.0001" in task.title
         code = "import sys; sys.exit('no room on the disk')" if fails else "import time; time.sleep(60)"
         log = self._log(task).open("wb")

@@ -107,11 +107,28 @@ def train_method(
         stage = _stage(one, folder, _settings_of(given, methods, number), data, last=number == len(methods))
         planned.append((stage, _loaded(stage, data, eval_rows)))
         check_data(*planned[-1])
-    start, done = str(model), []
+    return train_stages(method, planned, str(model), attach)
+
+
+def train_stages(
+    method: str,
+    planned: Sequence[tuple[Stage, LoadedData]],
+    model: str,
+    attach: Callable[[Any], None] | None = None,
+) -> TrainResult:
+    """Train stages in order, the first from `model`, each further one from the weights of the one before.
+
+    Args:
+        method: As it was asked for, for the result.
+        planned: Stages, each with its rows; their `model_name_or_path` is set here.
+        model: See `train_method`.
+        attach: See `train_method`.
+    """
+    start, done = model, []
     for number, (stage, loaded) in enumerate(planned, start=1):
         stage.model.model_name_or_path = start
         done.append(_run(stage, loaded, attach))
-        if number < len(methods):
+        if number < len(planned):
             start = str(start_of_next(done[-1].folder))
     return TrainResult(method, done[-1].folder, tuple(done))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -118,8 +119,13 @@ def parse(arguments: list[str]) -> TrainArguments:
     return told
 
 
-def parse_stages(arguments: list[str]) -> list[TrainArguments]:
+def parse_stages(arguments: list[str], beside: Sequence[Method] = ()) -> list[TrainArguments]:
     """Read the command line and the YAML file that it may name: one entry for each stage of the method.
+
+    Args:
+        arguments: The words.
+        beside: Methods that are trained with the same words: what only these know, or only these leave free, is
+            left to them, as it is to the other stages of a sequence.
 
     Raises:
         UsageError: unknown method, flag or key (with a suggestion, and the file and line), wrong type, value out of
@@ -131,6 +137,7 @@ def parse_stages(arguments: list[str]) -> list[TrainArguments]:
     methods = wanted_methods(arguments, nodes)
     parsers = [make_parser(method) for method in methods]
     known = {option for parser in parsers for option in parser._option_string_actions}
+    known |= {option for method in beside for option in make_parser(method)._option_string_actions}
     told = []
     for number, (method, parser) in enumerate(zip(methods, parsers, strict=True), start=1):
         parser.file, parser.nodes = config_file, nodes
@@ -138,7 +145,7 @@ def parse_stages(arguments: list[str]) -> list[TrainArguments]:
         for word in own:
             if word.startswith("--") and word not in parser._option_string_actions:
                 raise UsageError(_unknown(word, [*parser._option_string_actions], None, None))
-        others = parser.others = frozenset(left_to_others(methods, number))
+        others = parser.others = frozenset(left_to_others((*methods, *beside), number))
         common = without_flags(common, {f"--{name}" for name in others})
         told.append(_parse_stage(method, parser, common + own, known))
         told[-1].words = without(arguments, told[-1].words)

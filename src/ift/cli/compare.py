@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+import difflib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.progress import (
@@ -18,63 +21,103 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-TRIAL_SECONDS = {"pairs": 15, "search": 35, "run": 60}  # about, on one core; the bar corrects it
+from ift.cli.words import UsageError, split_equals
+
+TRIAL_SECONDS = {
+    "pairs": 15,
+    "search": 35,
+    "run": 60,
+}  # on the testbed, about, on one core; the bar corrects it
 MOST_JOBS = 8
 GIB_PER_JOB = 2
+FIRST_SETTING = "arithmetic-small-clean"
+DESCRIPTIONS = {
+    "compare": "Compare methods on the same rows: scores, paired differences, costs; settings chosen on validation.",
+    "ablate": "Take IFT apart: lambda, gamma, propagation, look-ahead, controls, one change at a time.",
+}
+OWN_DATA = (  # what only makes sense there
+    "train_rows", "validation_rows", "test_rows", "learning_rates", "pair_learning_rates", "metric", "answer_pattern",
+    "max_new_tokens",
+)  # fmt: skip
 
 
-def compare(
-    output_dir: str, setting: str, methods: str | None, budget: str, seeds: int | None, jobs: int | None
-) -> int:
-    """Run `ift compare`; returns the exit code."""
-    from ift.compare.plan import BUDGETS, compare_plan
-
-    def plan() -> Any:
-        chosen = _budget(BUDGETS, budget)
-        names = [name.strip() for name in (methods or chosen["methods"]).split(",") if name.strip()]
-        return compare_plan(
-            setting, names, seeds or chosen["seeds"], chosen["trials"], fairer=budget == "full"
-        )
-
-    return _study("compare", plan, output_dir, jobs)
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
 
 
-def ablate(output_dir: str, setting: str, budget: str, seeds: int | None, jobs: int | None) -> int:
-    """Run `ift ablate`; returns the exit code."""
-    from ift.compare.plan import BUDGETS, ablate_plan
+def make_parser(verb: str) -> argparse.ArgumentParser:
+    """The study's own flags; those of `ift train` pass through."""
+    parser = _Parser(
+        f"ift {verb}",
+        usage=f"ift {verb} [flags]\n       ift {verb} [flags] --model_name_or_path MODEL --dataset_name DATA "
+        "[any flag of ift train, --config FILE.yaml too]",
+        description=DESCRIPTIONS[verb] + " On the embedded testbed, or on a model and data of your own.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    folder = f"ift-{verb}"
+    add(
+        "--output_dir",
+        "--output-dir",
+        default=folder,
+        help=f"Where everything goes, and is found again [{folder}].",
+    )
+    if verb == "compare":
+        add("--methods", help="Such as sft,ift,dpo,sft+ift [the budget's own].")
+    add(
+        "--budget",
+        default="quick",
+        help="quick (minutes here) or full (hours): methods, seeds and trials [quick].",
+    )
+    add("--seeds", type=int, help="Runs of each method [the budget's own].")
+    add("--jobs", type=int, help="Processes side by side [as many as cores and memory allow].")
+    add("--setting", help=f"Of the testbed: family, size and noise [{FIRST_SETTING}].")
+    own = parser.add_argument_group("on a model and data of your own")
+    add = own.add_argument
+    add("--train_rows", type=int, help="Train on so many rows [all that are not held out].")
+    add("--validation_rows", type=int, help="Rows that settings are chosen on [a tenth, at most 200].")
+    add(
+        "--test_rows",
+        type=int,
+        help="Rows that are scored [a fifth, at most 500; the test split if there is one].",
+    )
+    add("--learning_rates", help="To choose from, such as 1e-5,3e-5 [around --learning_rate].")
+    add("--pair_learning_rates", help="The same for methods of pairs [around a tenth of it].")
+    add(
+        "--metric",
+        help="To choose settings by: exact_match, target_log_likelihood_per_token or choice_accuracy.",
+    )
+    add(
+        "--answer_pattern",
+        help="Where the final answer stands: ####, boxed, a regex, or none [#### or boxed].",
+    )
+    add(
+        "--max_new_tokens",
+        type=int,
+        help="Longest generated answer [a quarter more than the longest target].",
+    )
+    return parser
 
-    def plan() -> Any:
-        chosen = _budget(BUDGETS, budget)
-        return ablate_plan(setting, seeds or chosen["seeds"], chosen["trials"], quick=budget == "quick")
 
-    return _study("ablate", plan, output_dir, jobs)
-
-
-def _budget(budgets: Any, name: str) -> Any:
-    if name not in budgets:
-        raise ValueError(f"--budget {name}: choose from {', '.join(budgets)}")
-    return budgets[name]
-
-
-def _study(verb: str, make_plan: Callable[[], Any], output_dir: str, jobs: int | None) -> int:
-    from ift.compare.study import Study, StudyError
-    from ift.testbed import settings, tiny_base_path
+def main(verb: str, arguments: Sequence[str]) -> int:
+    """Run `ift compare` or `ift ablate`; returns the exit code (0 done, 1 failed, 2 usage, 130 stopped)."""
+    from ift.compare.study import StudyError
+    from ift.data import DataError
 
     console = Console(highlight=False, soft_wrap=True)
     try:
-        plan = make_plan()
-        if plan.setting not in settings():
-            raise ValueError(f"--setting {plan.setting}: choose from {', '.join(settings())}")
-        if plan.seeds < 2:
-            raise ValueError(f"--seeds {plan.seeds}: an interval needs at least 2")
-    except ValueError as problem:
+        told, words = make_parser(verb).parse_known_args(split_equals(list(arguments)))
+        if told.seeds is not None and told.seeds < 2:
+            raise UsageError(f"--seeds {told.seeds}: an interval needs at least 2")
+        study = _own_study(verb, told, words, console) if words else _testbed_study(verb, told)
+        perform(study, console, told.jobs)
+    except UsageError as problem:
         print(f"ift {verb}: {problem}", file=sys.stderr)
         return 2
-    study = Study(plan, Path(output_dir), tiny_base_path(), jobs or usual_jobs(), sys.argv[1:])
-    try:
-        study.open()
-        perform(study, console)
-    except (StudyError, OSError) as problem:
+    except (StudyError, DataError, ValueError, OSError, ImportError) as problem:
+        if os.environ.get("IFT_DEBUG"):
+            raise
         print(f"ift {verb}: {problem}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -84,33 +127,116 @@ def _study(verb: str, make_plan: Callable[[], Any], output_dir: str, jobs: int |
     return 0
 
 
-def perform(study: Any, console: Console) -> None:
-    """Announce and do everything that is not done yet, under a progress bar."""
+def _testbed_study(verb: str, told: argparse.Namespace) -> Any:
+    from ift.compare.study import Study
+    from ift.testbed import settings, tiny_base_path
+
+    for name in OWN_DATA:
+        if getattr(told, name) is not None:
+            raise UsageError(
+                f"--{name} is for data of your own: give --model_name_or_path and --dataset_name too"
+            )
+    setting = told.setting or FIRST_SETTING
+    if setting not in settings():
+        raise UsageError(f"--setting {setting}: choose from {', '.join(settings())}")
+    plan = plan_of(verb, told, setting, None)
+    study = Study(plan, Path(told.output_dir), tiny_base_path(), told.jobs or usual_jobs(), sys.argv[1:])
+    study.open()
+    return study
+
+
+def plan_of(verb: str, told: argparse.Namespace, setting: str, methods: list[str] | None, **more: Any) -> Any:
+    """The plan of the budget, with the methods and seeds that the user gave; `more` are further fields of `Plan`.
+
+    Raises:
+        UsageError: an unknown budget or method.
+    """
+    from ift.compare.plan import ablate_plan, compare_plan
+
+    budget = budget_of(told)
+    seeds, trials = told.seeds or budget["seeds"], more.pop("trials", budget["trials"])
+    try:
+        if verb == "ablate":
+            return ablate_plan(setting, seeds, trials, quick=told.budget == "quick", **more)
+        return compare_plan(
+            setting, methods or methods_of(told), seeds, trials, fairer=told.budget == "full", **more
+        )
+    except ValueError as problem:
+        raise UsageError(str(problem)) from problem
+
+
+def budget_of(told: argparse.Namespace) -> Any:
+    """Methods, seeds and trials of the budget."""
+    from ift.compare.plan import BUDGETS
+
+    if told.budget not in BUDGETS:
+        raise UsageError(f"--budget {told.budget}: choose from {', '.join(BUDGETS)}")
+    return BUDGETS[told.budget]
+
+
+def methods_of(told: argparse.Namespace) -> list[str]:
+    """The methods that the user named, or the budget's."""
+    return [name.strip() for name in (told.methods or budget_of(told)["methods"]).split(",") if name.strip()]
+
+
+def _own_study(verb: str, told: argparse.Namespace, words: list[str], console: Console) -> Any:
+    from ift.cli.compare_own import own_study
+
+    named = ("--model_name_or_path", "--dataset_name", "--config")
+    if not any(name in words for name in named):
+        options = [name for name in make_parser(verb)._option_string_actions if name.startswith("--")]
+        near = difflib.get_close_matches(words[0], options, n=1)
+        raise UsageError(
+            f"unknown flag {words[0]}; "
+            + (f"did you mean {near[0]}? " if near else "")
+            + "Flags of ift train need --model_name_or_path and --dataset_name (or --config) beside them"
+        )
+    if told.setting is not None:
+        raise UsageError("--setting is one of the testbed's; leave it out to compare on your own data")
+    return own_study(verb, told, words, console)
+
+
+def perform(study: Any, console: Console, jobs: int | None = None) -> None:
+    """Announce and do everything that is not done yet, under a progress bar; `jobs` as the user gave them."""
     plan = study.plan
-    trials = len(plan.searched()) * plan.trials
+    trials = sum(len(plan.candidates(entrant)) for entrant in plan.searched())
     runs = 1 + len(plan.entrants) * plan.seeds
-    counts = {"pairs": len(study.pairs()), "search": trials, "run": runs}
-    minutes = sum(TRIAL_SECONDS[kind] * count for kind, count in counts.items()) / study.jobs / 60
-    console.print(f"{plan.setting}: {', '.join(entrant.label for entrant in plan.entrants)}")
-    console.print(
-        f"{trials} trials to choose settings, {runs} runs over {plan.seeds} seeds, {study.jobs} at a time: "
-        f"about {minutes:.0f} minutes on CPU cores like ours. Ctrl-C loses nothing: repeat the command to go on."
-    )
+    counts = {"probe": len(study.probe()), "pairs": len(study.pairs()), "search": trials, "run": runs}
+    console.print(f"{plan.setting}: {', '.join(entrant.label for entrant in plan.entrants)}", markup=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
         bar = progress.add_task("", total=sum(counts.values()))
 
         def done(task: Any) -> None:
-            progress.update(bar, advance=1, description=task.title)
+            progress.update(bar, advance=1)
 
-        study.perform(study.pairs(), done)
-        study.perform(study.searches(sequences=False), done)
-        study.perform(study.searches(sequences=True), done)
-        study.perform(study.runs(), done)
+        def started(titles: list[str]) -> None:
+            progress.update(bar, description=", ".join(titles))
+
+        if plan.own is not None:
+            from ift.cli.compare_own import estimate, fitting_jobs
+
+            study.perform(study.probe(), done, started)
+            study = replace(study, jobs=jobs or fitting_jobs(study))
+            about = estimate(study)
+        else:
+            minutes = (
+                sum(TRIAL_SECONDS.get(kind, 0) * count for kind, count in counts.items()) / study.jobs / 60
+            )
+            about = f"about {minutes:.0f} minutes on CPU cores like ours"
+        console.print(
+            f"{trials} trials to choose settings, {runs} runs over {plan.seeds} seeds, {study.jobs} at a time: "
+            f"{about}. Ctrl-C loses nothing: repeat the command to go on.",
+            markup=False,
+        )
+        study.perform(study.pairs(), done, started)
+        study.perform(study.searches(sequences=False), done, started)
+        study.perform(study.searches(sequences=True), done, started)
+        study.perform(study.runs(), done, started)
 
 
 def usual_jobs() -> int:
-    """As many as there are cores, as far as memory reaches."""
+    """As many as there are cores, as far as memory reaches; on the testbed."""
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     except (AttributeError, ValueError, OSError):
@@ -124,16 +250,19 @@ def _closing(study: Any, console: Console) -> None:
     from ift.report.comparisons import compare as compared
     from ift.report.tables import cost_table, score_table
 
-    runs = study.folder / "runs"
+    runs, plan = study.folder / "runs", study.plan
+    metric = "exact_match" if plan.own is None or plan.own["pattern"] else plan.own["metric"]
     (comparison,) = compared(
-        find([runs]), "sft" if any(e.label == "sft" for e in study.plan.entrants) else None, []
+        find([runs]), "sft" if any(e.label == "sft" for e in plan.entrants) else None, []
     )
-    for split in ("test", "longer"):
+    for split in comparison.splits:
         console.print(f"\n[bold]{split}[/bold]")
-        console.print(score_table(comparison, split), markup=False)
+        console.print(score_table(comparison, split, metric), markup=False)
     console.print("\n[bold]cost[/bold]")
     console.print(cost_table(comparison), markup=False)
     console.print()
-    for line in write([str(runs)], study.folder / "report", None, None, "exact_match"):
+    for line in write([str(runs)], study.folder / "report", None, None, metric):
         console.print(line, markup=False)
+    if (study.folder / "answers").exists():
+        console.print(f"answers   {study.folder / 'answers'}", markup=False)
     console.print(f"records   {runs}\nnext: open {study.folder / 'report' / 'report.html'}", markup=False)

@@ -58,40 +58,20 @@ def chat(
     raise typer.Exit(run(model, prompt, max_new_tokens))
 
 
-OUTPUT = ("--output_dir", "--output-dir")
-SETTING = typer.Option("arithmetic-small-clean", help="Of the testbed: family, size and noise.")
-BUDGET = typer.Option("quick", help="quick (minutes) or full (hours): methods, seeds and trials.")
-SEEDS = typer.Option(None, help="Runs of each method. [default: the budget's own]")
-JOBS = typer.Option(None, help="Processes side by side. [default: one per core, as memory allows]")
-
-
-@app.command()
-def compare(
-    output_dir: str = typer.Option("ift-compare", *OUTPUT, help="Where everything goes, and is found again."),
-    methods: str = typer.Option(None, help="Such as sft,ift,dpo,sft+ift. [default: the budget's own]"),
-    setting: str = SETTING,
-    budget: str = BUDGET,
-    seeds: int = SEEDS,
-    jobs: int = JOBS,
-) -> None:
+@app.command(context_settings=PASS_ON)
+def compare(context: typer.Context) -> None:
     """Compare methods on the same rows: scores, paired differences, costs; settings chosen on validation."""
-    from ift.cli.compare import compare as run
+    from ift.cli.compare import main as run
 
-    raise typer.Exit(run(output_dir, setting, methods, budget, seeds, jobs))
+    raise typer.Exit(run("compare", context.args))
 
 
-@app.command()
-def ablate(
-    output_dir: str = typer.Option("ift-ablate", *OUTPUT, help="Where everything goes, and is found again."),
-    setting: str = SETTING,
-    budget: str = BUDGET,
-    seeds: int = SEEDS,
-    jobs: int = JOBS,
-) -> None:
+@app.command(context_settings=PASS_ON)
+def ablate(context: typer.Context) -> None:
     """Take IFT apart: lambda, gamma, propagation, look-ahead, controls, one change at a time."""
-    from ift.cli.compare import ablate as run
+    from ift.cli.compare import main as run
 
-    raise typer.Exit(run(output_dir, setting, budget, seeds, jobs))
+    raise typer.Exit(run("ablate", context.args))
 
 
 @app.command(name="frozen-lake")

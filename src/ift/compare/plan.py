@@ -11,8 +11,6 @@ from typing import Any
 from ift.baselines.methods import parse_methods
 
 SEARCH_SEED = 100  # of rows and order while settings are chosen; no run has it
-ANSWER_RATES = (1e-4, 3e-4, 3e-5, 5e-5, 1e-3, 1e-5)  # a search takes the first ones
-PAIR_RATES = (3e-5, 1e-5, 1e-4)
 BETAS: Mapping[str, tuple[float, ...]] = {
     "dpo": (0.1, 0.5),
     "orpo": (0.25, 0.1),
@@ -31,6 +29,31 @@ FIXED: Mapping[str, Any] = {  # of every training
     "disable_tqdm": True,
 }
 ROWS_PER_STEP, PASSES = 16, 4  # answers of a step and over a training; a pair counts as two answers
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates to choose from; a search takes the first ones.
+
+    Attributes:
+        answers: For methods of target answers.
+        pairs: For methods of pairs, each with every beta.
+    """
+
+    answers: tuple[float, ...]
+    pairs: tuple[float, ...]
+
+    @classmethod
+    def around(cls, rate: float) -> Rates:
+        """Rates around the one that a user trains with; those of pairs start at a tenth of it."""
+
+        def times(*factors: float) -> tuple[float, ...]:
+            return tuple(float(f"{rate * factor:.3g}") for factor in factors)
+
+        return cls(times(1, 3, 1 / 3, 1 / 10, 10, 1 / 30), times(1 / 10, 1 / 30, 1 / 3))
+
+
+TESTBED_RATES = Rates((1e-4, 3e-4, 3e-5, 5e-5, 1e-3, 1e-5), (3e-5, 1e-5, 1e-4))
 
 
 @dataclass(frozen=True)
@@ -61,17 +84,17 @@ class Entrant:
         """Whether some stage needs pairs; then all stages read them."""
         return any(one.needs_pairs for one in parse_methods(self.method))
 
-    def candidates(self, trials: int) -> list[dict[str, Any]]:
+    def candidates(self, trials: int, rates: Rates = TESTBED_RATES) -> list[dict[str, Any]]:
         """The settings to choose from: `trials` of them for every method, for a sequence those of its last stage."""
         stages = parse_methods(self.method)
         last, prefix = stages[-1], f"{len(stages)}." if len(stages) > 1 else ""
         if not last.needs_pairs:
-            found = [{"learning_rate": rate} for rate in ANSWER_RATES]
+            found = [{"learning_rate": rate} for rate in rates.answers]
         else:
             found = [
                 {"learning_rate": rate, **with_beta(last.name, beta)}
                 for beta in BETAS[last.name]
-                for rate in PAIR_RATES
+                for rate in rates.pairs
             ]
         return [{f"{prefix}{name}": value for name, value in one.items()} for one in found[:trials]]
 
@@ -87,12 +110,14 @@ class Plan:
 
     Attributes:
         experiment: "compare" or "ablate".
-        setting: Name of the testbed's setting: family, size and noise.
+        setting: Name of the testbed's setting (family, size and noise), or of the user's model and data.
         entrants: In the order of the tables.
         seeds: Of the runs; a seed gives rows, order and noise.
         trials: Settings tried for each entrant that is searched.
-        validation_rows: Problems that the settings are chosen on.
-        test_rows: Problems of each scored split, `test` and `longer`.
+        validation_rows: Rows that the settings are chosen on.
+        test_rows: Rows of each scored split, on the testbed `test` and `longer`.
+        rates: Learning rates of the search.
+        own: A study on the user's own model and rows: the fields of `ift.compare.own.OwnStudy`. None: the testbed.
     """
 
     experiment: str
@@ -102,10 +127,16 @@ class Plan:
     trials: int
     validation_rows: int = 200
     test_rows: int = 500
+    rates: Rates = TESTBED_RATES
+    own: Mapping[str, Any] | None = None
 
     def described(self) -> dict[str, Any]:
         """The plan as JSON holds it."""
         return asdict(self)
+
+    def candidates(self, entrant: Entrant) -> list[dict[str, Any]]:
+        """The settings that an entrant's are chosen from."""
+        return entrant.candidates(self.trials, self.rates)
 
     def searched(self) -> list[Entrant]:
         """Entrants with a search of their own, those that others wait for first."""
@@ -126,9 +157,9 @@ FAIRER_SFT = (  # what a sceptic asks of the baseline
 
 
 def compare_plan(
-    setting: str, methods: Sequence[str], seeds: int, trials: int, fairer: bool, **sizes: int
+    setting: str, methods: Sequence[str], seeds: int, trials: int, fairer: bool, **more: Any
 ) -> Plan:
-    """The plan of `ift compare`; sequences bring the first stage's method along.
+    """The plan of `ift compare`; sequences bring the first stage's method along, `more` the further fields of `Plan`.
 
     Raises:
         ValueError: an unknown method, or one named twice.
@@ -143,10 +174,10 @@ def compare_plan(
     if fairer and "sft" in names:
         place = names.index("sft") + 1
         entrants[place:place] = FAIRER_SFT
-    return Plan("compare", setting, tuple(entrants), seeds, trials, **sizes)
+    return Plan("compare", setting, tuple(entrants), seeds, trials, **more)
 
 
-def ablate_plan(setting: str, seeds: int, trials: int, quick: bool, **sizes: int) -> Plan:
+def ablate_plan(setting: str, seeds: int, trials: int, quick: bool, **more: Any) -> Plan:
     """The plan of `ift ablate`: IFT with one thing changed at a time, at the learning rate chosen for IFT."""
 
     def changed(variant: str, **settings: Any) -> Entrant:
@@ -166,7 +197,7 @@ def ablate_plan(setting: str, seeds: int, trials: int, quick: bool, **sizes: int
         changed("scale detached, gamma 0.8", propagation_detach="scale", propagation_gamma=0.8),
         changed("scale detached, lambda 0", propagation_detach="scale", residual_lambda=0.0),
     ]
-    more = [
+    further = [
         *(changed(f"lambda {value:g}", residual_lambda=value) for value in (0.1, 0.3, 0.4, 0.6, 0.8, 1.0)),
         *(changed(f"gamma {value:g}", propagation_gamma=value) for value in (0.5, 0.8, 0.9, 1.0)),
         changed("noisy lambda", residual_noise_std=0.5),
@@ -177,8 +208,8 @@ def ablate_plan(setting: str, seeds: int, trials: int, quick: bool, **sizes: int
         Entrant("position-weights", like="ift"),
         *attempts,
     ]
-    entrants = [Entrant("sft"), Entrant("ift"), *parts, *([] if quick else more)]
-    return Plan("ablate", setting, tuple(entrants), seeds, trials, **sizes)
+    entrants = [Entrant("sft"), Entrant("ift"), *parts, *([] if quick else further)]
+    return Plan("ablate", setting, tuple(entrants), seeds, trials, **more)
 
 
 def stage_settings(entrant: Entrant, chosen: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, Any]:

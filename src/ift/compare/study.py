@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ift.baselines.methods import parse_methods
 from ift.compare.plan import SEARCH_SEED, Entrant, Plan, key_of
@@ -48,14 +51,14 @@ class Study:
     Attributes:
         plan: What to do.
         folder: Holds `plan.json`, `pairs/`, `search/`, `runs/` and `logs/`.
-        base: Folder of the model that every method starts from.
+        base: Folder or Hub id of the model that every method starts from.
         jobs: Processes side by side; each computes with its share of the cores.
         command: The command's words after `ift`, for the records.
     """
 
     plan: Plan
     folder: Path
-    base: Path
+    base: Path | str
     jobs: int
     command: list[str]
 
@@ -78,9 +81,18 @@ class Study:
                 )
         file.write_text(json.dumps(described, indent=1) + "\n")
 
+    @property
+    def rows(self) -> Path:
+        """Where the split of the user's own rows lies."""
+        return self.folder / "rows"
+
+    def probe(self) -> list[Task]:
+        """The task that measures, for the estimate, what steps and scoring cost; none on the testbed."""
+        return [] if self.plan.own is None else [self._task("a first measurement", "probe", "probe.json", 0)]
+
     def pairs(self) -> list[Task]:
-        """Tasks that sample the rejected answers of every seed; none if no method needs pairs."""
-        if not any(entrant.needs_pairs for entrant in self.plan.entrants):
+        """Tasks that sample the rejected answers of every seed; none if no method needs pairs, or rows are pairs."""
+        if self.plan.own is not None or not any(entrant.needs_pairs for entrant in self.plan.entrants):
             return []
         seeds = [SEARCH_SEED, *range(self.plan.seeds)]
         return [self._task(f"pairs of seed {seed}", "pairs", f"pairs/{seed}.json", seed) for seed in seeds]
@@ -91,7 +103,7 @@ class Study:
         for entrant in self.plan.searched():
             if ("+" in entrant.method) != sequences:
                 continue
-            for chosen in entrant.candidates(self.plan.trials):
+            for chosen in self.plan.candidates(entrant):
                 first = self._first(entrant)
                 name = f"search/{_slug(entrant.label)}-{key_of(chosen, first)}.json"
                 title = (
@@ -112,7 +124,9 @@ class Study:
                     "entrant": asdict(entrant),
                     "chosen": best(tried)["config"],
                     "first": self._first(entrant),
-                    "tried": [] if entrant.like else tried,
+                    "tried": []
+                    if entrant.like
+                    else [{name: one[name] for name in ("config", "score")} for one in tried],
                 }
                 name = f"runs/{_slug(entrant.label)}-seed{seed}.json"
                 found.append(self._task(f"{entrant.label}, seed {seed}", "run", name, seed, more))
@@ -127,10 +141,10 @@ class Study:
         first = self._first(entrant)
         files = [
             self.folder / "search" / f"{_slug(label)}-{key_of(chosen, first)}.json"
-            for chosen in entrant.candidates(self.plan.trials)
+            for chosen in self.plan.candidates(entrant)
         ]
         found = [json.loads(file.read_text()) for file in files]
-        return [{"config": one["config"], "score": one["score"]} for one in found]
+        return [{name: one[name] for name in ("config", "score", "tie") if name in one} for one in found]
 
     def _task(
         self, title: str, kind: str, result: str, seed: int, more: Mapping[str, Any] | None = None
@@ -139,6 +153,8 @@ class Study:
             "kind": kind,
             "experiment": self.plan.experiment,
             "setting": self.plan.setting,
+            "own": self.plan.own,
+            "rows": str(self.rows),
             "seed": seed,
             "base": str(self.base),
             "pairs": str(self.folder / "pairs"),
@@ -150,14 +166,21 @@ class Study:
         }
         return Task(title, content | dict(more or {}))
 
-    def perform(self, tasks: Iterable[Task], done: Callable[[Task], object]) -> None:
+    def perform(
+        self,
+        tasks: Iterable[Task],
+        done: Callable[[Task], object],
+        started: Callable[[list[str]], object] = lambda titles: None,
+    ) -> None:
         """Run the tasks that have no result yet, `jobs` at a time; `done` is called for each, old ones too.
+
+        `started` is called with the titles of all that run, whenever one is started.
 
         Raises:
             StudyError: a process failed; those beside it are stopped, and what is done stays.
             KeyboardInterrupt: after the processes are stopped.
         """
-        waiting, running = list(tasks), dict[int, tuple[Task, subprocess.Popen[bytes]]]()
+        waiting, running = list(tasks), dict[int, tuple[Task, subprocess.Popen[bytes]]]()  # by slot
         try:
             while waiting or running:
                 while waiting and len(running) < self.jobs:
@@ -165,11 +188,13 @@ class Study:
                     if task.result.exists():
                         done(task)
                     else:
-                        running[id(task)] = (task, self._start(task))
-                for key, (task, process) in list(running.items()):
+                        slot = min(set(range(self.jobs)) - running.keys())
+                        running[slot] = (task, self._start(task, slot))
+                        started([one.title for one, _ in running.values()])
+                for slot, (task, process) in list(running.items()):
                     if process.poll() is None:
                         continue
-                    del running[key]
+                    del running[slot]
                     if process.returncode or not task.result.exists():
                         raise StudyError(self._failure(task, process.returncode))
                     done(task)
@@ -184,13 +209,13 @@ class Study:
     def _log(self, task: Task) -> Path:
         return self.folder / "logs" / f"{Path(task.content['work']).name}.log"
 
-    def _start(self, task: Task) -> subprocess.Popen[bytes]:
+    def _start(self, task: Task, slot: int) -> subprocess.Popen[bytes]:
         log = self._log(task)
         file = log.with_suffix(".task.json")
         file.write_text(json.dumps(task.content, indent=1) + "\n")
         share = max(1, (os.cpu_count() or 1) // self.jobs)  # more would spin for one another
         threads = min(share, int(os.environ.get("OMP_NUM_THREADS") or share))
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **one_device(slot)}
         with log.open("wb") as output:
             return subprocess.Popen(
                 [sys.executable, "-m", "ift.compare.trial", str(file)],
@@ -206,9 +231,23 @@ class Study:
         return f"{task.title} ended with code {code}: {said}\nIts output is in {log}; repeat the command to go on"
 
 
+def one_device(slot: int) -> dict[str, str]:
+    """The environment that leaves a process one of several CUDA devices: the Trainer would spread it over all."""
+    count = torch.cuda.device_count()
+    if count < 2:
+        return {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+    return {"CUDA_VISIBLE_DEVICES": visible.split(",")[slot % count]}
+
+
 def best(tried: list[dict[str, Any]]) -> dict[str, Any]:
-    """The trial with the highest score; of equal ones the first."""
-    return max(tried, key=lambda one: one["score"])
+    """The trial with the highest score, of equal ones with the highest `tie`, then the first; null is the lowest."""
+
+    def rank(one: dict[str, Any]) -> tuple[float, float]:
+        score, tie = one["score"], one.get("tie", 0.0)
+        return -math.inf if score is None else score, -math.inf if tie is None else tie
+
+    return max(tried, key=rank)
 
 
 def _slug(label: str) -> str:

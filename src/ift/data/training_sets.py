@@ -59,16 +59,29 @@ def load_train_and_eval(
     Raises:
         DataError: If a path, split or column does not exist, or rows cannot be cut.
     """
-    if mixture_args is not None and mixture_args.datasets:
-        data = _mixture(mixture_args, columns or {})
-        share = mixture_args.test_split_size
-    elif script_args.dataset_name is None:
-        raise DataError("no data: found neither dataset_name nor datasets. Fix: give --dataset_name")
-    else:
-        data, share = _single(script_args, evaluates(training_args), columns or {}), None
+    data = load_splits(script_args, mixture_args, evaluates(training_args), columns=columns)
+    share = mixture_args.test_split_size if mixture_args is not None and mixture_args.datasets else None
     if data.evaluation is None and (evaluates(training_args) or share is not None):
         data = cut_evaluation(data, training_args.seed, share)
     return data if evaluates(training_args) else replace(data, evaluation=None)
+
+
+def load_splits(
+    script_args: ScriptArguments,
+    mixture_args: DatasetMixtureConfig | None,
+    evaluation: bool,
+    *,
+    columns: Mapping[str, str] | None = None,
+) -> LoadedData:
+    """Loads training rows and, where `evaluation` asks for them and the data has them, those of the evaluation split.
+
+    Nothing is cut off the training rows. Arguments and errors otherwise as for `load_train_and_eval`.
+    """
+    if mixture_args is not None and mixture_args.datasets:
+        return _mixture(mixture_args, columns or {})
+    if script_args.dataset_name is None:
+        raise DataError("no data: found neither dataset_name nor datasets. Fix: give --dataset_name")
+    return _single(script_args, evaluation, columns or {})
 
 
 def evaluates(training_args: TrainingArguments) -> bool:

@@ -61,7 +61,8 @@ function problems() {
 function answerCard(answer) {
   const card = element("article", "answer"), head = element("h3");
   head.append(element("bdi", "", answer.shown), ` (seed ${answer.seed})`);
-  card.append(head, element("div", `verdict ${answer.right ? "right" : "wrong"}`, answer.right ? "✓ right" : "✗ wrong"));
+  card.append(head);
+  if (answer.right !== null) card.append(element("div", `verdict ${answer.right ? "right" : "wrong"}`, answer.right ? "✓ right" : "✗ wrong"));
   const list = element("ol");
   const lines = answer.wrong > answer.lines.length ? [...answer.lines, ""] : answer.lines;
   lines.forEach((line, index) => {

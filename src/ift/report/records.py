@@ -68,7 +68,7 @@ class Sample:
         prompt: What was asked.
         target: A right answer.
         answer: What the model wrote.
-        right: Whether it counts as right.
+        right: Whether it counts as right; None where nothing says so.
         first_wrong_step: Line of `answer` where it first goes wrong, from 1; one more than it has lines where a line
             is missing at its end. None where it is right or the place is unknown.
     """
@@ -78,7 +78,7 @@ class Sample:
     prompt: str
     target: str
     answer: str
-    right: bool
+    right: bool | None
     first_wrong_step: int | None = None
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ift.generation import continue_prompts
 from ift.testbed.families import AnyProblem
 from ift.testbed.problems import Message
 
@@ -142,52 +142,15 @@ def generate_answers(
     if tokenizer.pad_token_id is None or tokenizer.eos_token_id is None:
         raise ValueError("scoring needs a tokenizer with a pad token and an eos token")
     texts = [tokenizer.apply_chat_template(p, tokenize=False, add_generation_prompt=True) for p in prompts]
-    prompt_ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    order = sorted(range(len(prompts)), key=lambda index: len(prompt_ids[index]))
-    answers, lengths, stops = [""] * len(prompts), [0] * len(prompts), [False] * len(prompts)
-    was_training = model.training
-    model.eval()
-    sampled = sampling_seed is not None
-    try:
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            with torch.random.fork_rng(enabled=sampled):
-                if sampling_seed is not None:
-                    torch.manual_seed(sampling_seed * 1_000_003 + start)
-                prompts_here = [prompt_ids[index] for index in chosen]
-                new_ids = _continued(model, tokenizer, prompts_here, max_new_tokens, sampled)
-            for index, ids in zip(chosen, new_ids, strict=True):
-                stops[index] = tokenizer.eos_token_id in ids
-                kept = ids[: ids.index(tokenizer.eos_token_id)] if stops[index] else ids
-                lengths[index] = len(kept)
-                answers[index] = tokenizer.decode(kept, skip_special_tokens=True)
-            if progress is not None:
-                progress(len(chosen))
-    finally:
-        model.train(was_training)
-    return answers, lengths, stops
-
-
-@torch.no_grad()
-def _continued(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompt_ids: list[list[int]],
-    max_new_tokens: int,
-    sampled: bool,
-) -> list[list[int]]:
-    """Continues one batch of prompts, padded on the left; gives new ids only, pads after eos included."""
-    batch = tokenizer.pad({"input_ids": prompt_ids}, padding_side="left", return_tensors="pt").to(
-        model.device
-    )
-    output = model.generate(
-        input_ids=batch["input_ids"],  # (B, P)
-        attention_mask=batch["attention_mask"],  # (B, P)
-        do_sample=sampled,
-        **({"temperature": 1.0, "top_k": 0, "top_p": 1.0} if sampled else {}),
-        num_beams=1,
+    found = continue_prompts(
+        model,
+        tokenizer(texts, add_special_tokens=False)["input_ids"],
+        {tokenizer.eos_token_id},
+        tokenizer.pad_token_id,
+        batch_size=batch_size,
         max_new_tokens=max_new_tokens,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )  # (B, P + N)
-    return output[:, batch["input_ids"].shape[1] :].tolist()
+        progress=progress,
+        sampling_seed=sampling_seed,
+    )
+    answers = [tokenizer.decode(one.ids, skip_special_tokens=True) for one in found]
+    return answers, [len(one.ids) for one in found], [one.stopped for one in found]

@@ -1,0 +1,98 @@
+"""Batched decoding: prompts of any length, padded on the left, each answer up to the token that ends it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from ift.support import evaluating
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What a model wrote after one prompt.
+
+    Attributes:
+        ids: New token ids, the one that stopped it not among them.
+        stopped: Whether it ended by itself, inside the token limit.
+    """
+
+    ids: list[int]
+    stopped: bool
+
+
+def continue_prompts(
+    model: PreTrainedModel,
+    prompts: Sequence[list[int]],
+    stop_ids: Collection[int],
+    pad_id: int,
+    *,
+    batch_size: int = 64,
+    max_new_tokens: int = 96,
+    progress: Callable[[int], None] | None = None,
+    sampling_seed: int | None = None,
+) -> list[Continuation]:
+    """Continues each prompt until a stop token; greedily, or sampled at temperature 1.
+
+    Args:
+        model: A causal language model; its train/eval mode is left as it was.
+        prompts: Token ids, at least one each; prompts of like length share a batch.
+        stop_ids: Ids at which an answer ends, at least one.
+        pad_id: Any id; it is masked.
+        batch_size: Prompts decoded together.
+        max_new_tokens: Longest continuation in tokens.
+        progress: Called after each batch with the number of prompts in it.
+        sampling_seed: None decodes greedily; a seed samples, the same continuations for the same seed, prompts and
+            batch size. The state of torch's generators is left as it was.
+
+    Returns:
+        Per prompt, in the given order.
+    """
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    found = [Continuation([], False)] * len(prompts)
+    stops = sorted(stop_ids)
+    sampled = sampling_seed is not None
+    with evaluating(model):
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            with torch.random.fork_rng(enabled=sampled):
+                if sampling_seed is not None:
+                    torch.manual_seed(sampling_seed * 1_000_003 + start)
+                new = _continued(
+                    model, [prompts[index] for index in chosen], stops, pad_id, max_new_tokens, sampled
+                )
+            for index, ids in zip(chosen, new, strict=True):
+                end = next((place for place, one in enumerate(ids) if one in stop_ids), None)
+                found[index] = Continuation(ids[:end], end is not None)
+            if progress is not None:
+                progress(len(chosen))
+    return found
+
+
+@torch.no_grad()
+def _continued(
+    model: PreTrainedModel,
+    prompts: list[list[int]],
+    stops: list[int],
+    pad_id: int,
+    max_new_tokens: int,
+    sampled: bool,
+) -> list[list[int]]:
+    """New ids of one batch, pads after the stop token included."""
+    longest = max(map(len, prompts))
+    ids = [[pad_id] * (longest - len(prompt)) + prompt for prompt in prompts]
+    mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    output = model.generate(
+        input_ids=torch.tensor(ids, device=model.device),  # (B, P)
+        attention_mask=torch.tensor(mask, device=model.device),  # (B, P)
+        do_sample=sampled,
+        **({"temperature": 1.0, "top_k": 0, "top_p": 1.0} if sampled else {}),
+        num_beams=1,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=stops,
+        pad_token_id=pad_id,
+    )  # (B, P + N)
+    return output[:, longest:].tolist()
