@@ -18,7 +18,7 @@ from ift.cli.words import UsageError
 from ift.compare import trial
 from ift.compare.own import OwnGround, OwnStudy, last_answer, share_answers
 from ift.compare.own_rows import split_rows
-from ift.compare.plan import Entrant, Rates, compare_plan
+from ift.compare.plan import Rates, compare_plan
 from ift.compare.study import Study, best
 from ift.data import Part, load_rows
 from ift.report import load

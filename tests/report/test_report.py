@@ -12,6 +12,7 @@ from small_records import HOSTILE, SCORES, ablation, comparison, record, write
 from typer.testing import CliRunner
 
 from ift.cli.main import app
+from ift.cli.report import named
 from ift.report import Cost, DataSplit, ReportError
 from ift.report.comparisons import compare, sweep
 from ift.report.figures import error_shares, image, pictures
@@ -236,3 +237,14 @@ def test_one_seed_and_records_without_extras_still_make_a_report(tmp_path):
         "1-score.png",
         "1-score.svg",
     ]
+
+
+def test_names_with_commas_are_named_as_they_are():
+    known = {"ift", "ift scale detached", "ift scale detached, lambda 0", "sft"}
+    assert named("sft,ift scale detached, lambda 0 , ift", known) == [
+        "sft",
+        "ift scale detached, lambda 0",
+        "ift",
+    ]
+    assert named("ift scale detached,sft,", known) == ["ift scale detached", "sft"]
+    assert named("", known) == []

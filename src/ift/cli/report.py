@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 
@@ -22,6 +23,16 @@ def main(runs: list[str], output_dir: str, baseline: str | None, methods: str | 
     return 0
 
 
+def named(text: str, known: Collection[str]) -> list[str]:
+    """The names in a comma-separated list; known ones may hold commas themselves, the longest counts."""
+    parts, names = [part.strip() for part in text.split(",") if part.strip()], []
+    while parts:
+        size = next((n for n in range(len(parts), 1, -1) if ", ".join(parts[:n]) in known), 1)
+        names.append(", ".join(parts[:size]))
+        del parts[:size]
+    return names
+
+
 def write(runs: list[str], out: Path, baseline: str | None, methods: str | None, metric: str) -> list[str]:
     """Write the report; returns the lines that say what was made and where it lies."""
     from ift.report import ReportError, find
@@ -31,7 +42,8 @@ def write(runs: list[str], out: Path, baseline: str | None, methods: str | None,
     from ift.report.tables import report_markdown
 
     records = find(runs)
-    names = [name.strip() for name in (methods or "").split(",") if name.strip()]
+    known_names = {name for record in records.values() for name in (record.method, record.label)}
+    names = named(methods or "", known_names)
     comparisons = compare(records, baseline, names)
     known = sorted({name for comparison in comparisons for name in comparison.metrics()})
     if metric not in known:

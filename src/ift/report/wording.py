@@ -8,13 +8,20 @@ import unicodedata
 
 from ift.report.intervals import Estimate
 
-SHARES = ("exact_match", "stopped", "choice_accuracy")  # in 0..1, shown in percent
+SHARES = (
+    "exact_match",
+    "stopped",
+    "choice_accuracy",
+    "choice_accuracy_per_token",
+)  # in 0..1, shown in percent
 LABELS = {
     "exact_match": "exact match",
     "stopped": "ends by itself",
     "choice_accuracy": "choices right",
+    "choice_accuracy_per_token": "choices right, per token",
     "mean_length": "answer tokens",
     "target_log_likelihood": "log-likelihood of the target",
+    "target_log_likelihood_per_token": "log-likelihood of the target, per token",
     "residual_lambda": "lambda",
     "propagation_gamma": "gamma",
     "seconds": "seconds",
