@@ -94,6 +94,8 @@ def noisy_lambda(residual_lambda: float, noise_std: float, seed: int, step: int)
 
 # --- Dynamic relation propagation (section 4.2) -----------------------------------------------------------------------
 
+CLIP = (0.5, 2.0)  # between these the experiment "clipped" holds the weights, whose mean is 1
+
 
 def suffix_sums(values: Tensor, gamma: float, documents: Tensor) -> Tensor:
     """s_t = sum_{i >= t} gamma^(i - t) values_i inside t's document; values and result (B, T). Gradient flows.
@@ -121,14 +123,15 @@ def propagation_weights(
         layout: of the batch; distances count positions, trained or not.
         kind: "bellman" (Algorithm 1: w_t = sum_{i>=t} gamma^(i-t) l_i; gradient flows through w and its scale),
             "cumsum" (Eq. 21 read literally: fixed weights that grow with position) or "none" (w = 1). The control of
-            `baselines.controls`, "position", is what bellman gives when all losses are equal; no gradient.
+            `baselines.controls`, "position", is what bellman gives when all losses are equal; no gradient. Its attempt,
+            "clipped", holds bellman's weights in `CLIP`; no gradient through a weight that is held.
         gamma: decay in (0, 1].
         detach: "none", "scale" (no gradient through the scale) or "weights" (none through w at all).
     """
     ones = layout.trained.to(losses.dtype)
     if kind == "none":
         return ones
-    if kind in ("bellman", "position"):
+    if kind in ("bellman", "clipped", "position"):
         raw = suffix_sums(ones if kind == "position" else losses * ones, gamma, layout.documents)
         raw = raw.detach() if detach == "weights" else raw
     else:
@@ -136,7 +139,8 @@ def propagation_weights(
     mean = layout.per_document(raw * ones) / layout.per_document(ones).clamp(min=1)  # (B, T)
     mean = mean.detach() if detach == "scale" else mean
     usable = layout.trained & (mean > torch.finfo(losses.dtype).tiny)
-    return torch.where(usable, raw / torch.where(usable, mean, 1.0), ones)
+    weights = torch.where(usable, raw / torch.where(usable, mean, 1.0), ones)
+    return torch.where(layout.trained, weights.clamp(*CLIP), weights) if kind == "clipped" else weights
 
 
 def count_items(layout: RowLayout, reduction: str) -> Tensor:

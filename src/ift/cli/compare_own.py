@@ -13,13 +13,14 @@ from typing import Any
 
 from rich.console import Console
 
+from ift.baselines.methods import CONTROLS
 from ift.cli.compare import MOST_JOBS, methods_of, plan_of
 from ift.cli.words import UsageError, value_of
 
 LORA_FACTOR = 10  # adapters learn at rates about ten times higher (trl's own advice)
 ROOM = 0.85  # of the memory that is free
 ANSWER_GROWTH = 1.25  # a generated answer may be so much longer than the longest target
-FORWARDS = {"ift": 4, "random-residual": 4, "position-weights": 4, "dpo": 4, "tdpo1": 4, "tdpo2": 4}  # SFT: 3
+FORWARDS = dict.fromkeys(("ift", *CONTROLS, "dpo", "tdpo1", "tdpo2"), 4)  # what a step costs; all others: 3
 
 
 def own_study(verb: str, told: argparse.Namespace, words: list[str], console: Console) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ift.baselines.methods import parse_methods
+from ift.baselines.methods import CONTROLS, parse_methods
 
 SEARCH_SEED = 100  # of rows and order while settings are chosen; no run has it
 BETAS: Mapping[str, tuple[float, ...]] = {
@@ -196,6 +196,7 @@ def ablate_plan(setting: str, seeds: int, trials: int, quick: bool, **more: Any)
         changed("scale detached, noisy lambda", propagation_detach="scale", residual_noise_std=0.5),
         changed("scale detached, gamma 0.8", propagation_detach="scale", propagation_gamma=0.8),
         changed("scale detached, lambda 0", propagation_detach="scale", residual_lambda=0.0),
+        Entrant("clipped-weights", like="ift"),
     ]
     further = [
         *(changed(f"lambda {value:g}", residual_lambda=value) for value in (0.1, 0.3, 0.4, 0.6, 0.8, 1.0)),
@@ -229,7 +230,7 @@ def stage_settings(entrant: Entrant, chosen: Mapping[str, Any], first: Mapping[s
         settings[f"{prefix}num_train_epochs"] = PASSES / share * entrant.more_steps
         if prefix and number < len(stages):
             settings |= {f"{prefix}{name}": value for name, value in first.items()}
-        has_reduction = stage.name in ("sft", "ift", "neftune", "random-residual", "position-weights")
+        has_reduction = stage.name in ("sft", "ift", "neftune", *CONTROLS)
         if has_reduction and "loss_reduction" not in entrant.settings:
             settings[f"{prefix}loss_reduction"] = "sequence"
     return settings
