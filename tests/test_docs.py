@@ -215,6 +215,7 @@ def test_flags_in_the_documents_exist():
 
     from ift.baselines import METHODS
     from ift.cli.arguments import make_parser
+    from ift.cli.check import make_parser as make_check_parser
     from ift.cli.compare import make_parser as make_study_parser
     from ift.cli.main import app
 
@@ -222,6 +223,7 @@ def test_flags_in_the_documents_exist():
     for verb in typer.main.get_command(app).commands.values():
         words |= {word for option in verb.params for word in (*option.opts, *option.secondary_opts)}
     words |= {*launch_command_parser()._option_string_actions}
+    words |= {*make_check_parser()._option_string_actions}
     for verb in ("compare", "ablate"):
         words |= {*make_study_parser(verb)._option_string_actions}
     for method in METHODS.values():

@@ -20,7 +20,7 @@ from ift.data.conversion import from_preference
 from ift.data.errors import describe
 from ift.data.formats import column_names
 from ift.data.prepare import count_trained
-from ift.data.report import mixture_report
+from ift.data.report import mixture_report, quantiles
 from ift.data.turns import Message, Row
 
 if TYPE_CHECKING:
@@ -232,8 +232,6 @@ def _report(mapped: Dataset, kept: list[int], base: DataReport) -> DataReport:
     tokens = [
         len(one) + len(other) for one, other in zip(*(mapped[f"{s}_input_ids"] for s in SIDES), strict=True)
     ]
-    lengths = sorted(found["ift_length"]) or [0]
-    at = [lengths[min(len(lengths) - 1, int(share * len(lengths)))] for share in (0.5, 0.95, 1.0)]
     return replace(
         base,
         rows_read=len(mapped),
@@ -245,7 +243,7 @@ def _report(mapped: Dataset, kept: list[int], base: DataReport) -> DataReport:
         trained_tokens_lost=sum(found["ift_lost"]),
         rows_without_end=sum(not found["ift_ends"][index] for index in kept),
         merged_boundaries=sum(found["ift_merged"][index] for index in kept),
-        lengths=(at[0], at[1], at[2]),
+        lengths=quantiles(found["ift_length"]),
     )
 
 

@@ -34,10 +34,29 @@ class Stage:
     method: Method
 
 
-def train_stage(stage: Stage, data: LoadedData, attach: Callable[[Any], None] | None = None) -> Any:
+@dataclass(frozen=True)
+class PreparedRows:
+    """What a stage trains on.
+
+    Attributes:
+        tokenizer: The one that the rows were prepared with, its template and end token as the run asks for them.
+        sets: "train" and, where there are evaluation rows, "eval".
+    """
+
+    tokenizer: Any
+    sets: dict[str, Prepared]
+
+
+def train_stage(
+    stage: Stage,
+    data: LoadedData,
+    attach: Callable[[Any], None] | None = None,
+    prepared: PreparedRows | None = None,
+) -> Any:
     """Prepare, train, save to `stage.config.output_dir`, write the card; returns the trainer.
 
-    `attach` is called with the trainer before the first step. The trainer has `data_reports` (name -> DataReport).
+    `attach` is called with the trainer before the first step; `prepared` is what `prepare_stage` gave, if it was called
+    already. The trainer has `data_reports` (name -> DataReport).
 
     Raises:
         DataError: rows that cannot be read or trained.
@@ -45,7 +64,7 @@ def train_stage(stage: Stage, data: LoadedData, attach: Callable[[Any], None] | 
         OSError: a model or file that cannot be found.
     """
     config = stage.config
-    trainer = build_trainer(stage, data)
+    trainer = build_trainer(stage, prepare_stage(stage, data) if prepared is None else prepared)
     if attach is not None:
         attach(trainer)
     trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
@@ -72,12 +91,35 @@ def check_data(stage: Stage, data: LoadedData) -> None:
                 check_columns(part.rows, name)
 
 
-def build_trainer(stage: Stage, data: LoadedData) -> Any:
-    """The stage's trainer, its data prepared, not run yet."""
+def prepare_stage(stage: Stage, data: LoadedData) -> PreparedRows:
+    """The rows as the method takes them.
+
+    Raises:
+        DataError: rows that cannot be read or trained.
+    """
+    from trl.trainer.utils import global_then_local_main_first
+
+    from ift.baselines.pairs import prepare_pairs
+    from ift.trainer import preparation
+
+    config, tokenizer = stage.config, load_tokenizer(stage)
+    found: dict[str, Prepared] = {}
+    with global_then_local_main_first():
+        for name, parts in {"train": data.train, "eval": data.evaluation}.items():
+            if parts and stage.method.needs_pairs:
+                how = {"max_length": config.max_length, "num_proc": config.dataset_num_proc}
+                found[name] = prepare_pairs(parts, tokenizer, name=name, **how)
+            elif parts:
+                found[name] = prepare_mixture(parts, tokenizer, name=name, **preparation(config))
+    return PreparedRows(tokenizer, found)
+
+
+def build_trainer(stage: Stage, prepared: PreparedRows) -> Any:
+    """The stage's trainer on what `prepare_stage` gave, not run yet."""
     from trl import get_peft_config, get_quantization_config
 
     from ift.metrics import MetricsFile
-    from ift.trainer import IFTTrainer, preparation, stop_generation_at
+    from ift.trainer import IFTTrainer, stop_generation_at
 
     config = stage.config
     config.model_init_kwargs = {
@@ -88,22 +130,14 @@ def build_trainer(stage: Stage, data: LoadedData) -> Any:
     }
     trainer_class, _ = stage.method.load()
     ours = issubclass(trainer_class, IFTTrainer)
-    tokenizer = load_tokenizer(stage)
-    sets: dict[str, Any] = {"train": data.train, "eval": data.evaluation}
-    reports: dict[str, Any] = {}
-    for name, parts in sets.items():
-        sets[name] = parts[0].rows if parts else None
-        if not parts or (ours and len(parts) == 1):
-            continue  # IFTTrainer prepares what is no mixture
-        prepared = _pairs(parts, tokenizer, name, config) if stage.method.needs_pairs else prepare_mixture(
-            parts, tokenizer, name=name, **preparation(config)
-        )  # fmt: skip
-        sets[name], reports[name] = prepared.dataset, prepared.report
+    tokenizer = prepared.tokenizer
+    reports = {name: one.report for name, one in prepared.sets.items()}
+    sets = {name: one.dataset for name, one in prepared.sets.items()}
     trainer = trainer_class(
         model=stage.model.model_name_or_path,
         args=config,
         train_dataset=sets["train"],
-        eval_dataset=sets["eval"],
+        eval_dataset=sets.get("eval"),
         processing_class=tokenizer,
         quantization_config=get_quantization_config(stage.model),
         peft_config=get_peft_config(stage.model),
@@ -114,17 +148,6 @@ def build_trainer(stage: Stage, data: LoadedData) -> Any:
         stop_generation_at(trainer.model, sorted(end_of_turn_ids(tokenizer)))
         trainer.add_callback(MetricsFile())
     return trainer
-
-
-def _pairs(parts: Any, tokenizer: Any, name: str, config: Any) -> Prepared:
-    from trl.trainer.utils import global_then_local_main_first
-
-    from ift.baselines.pairs import prepare_pairs
-
-    with global_then_local_main_first():
-        return prepare_pairs(
-            parts, tokenizer, name=name, max_length=config.max_length, num_proc=config.dataset_num_proc
-        )
 
 
 def load_tokenizer(stage: Stage) -> Any:

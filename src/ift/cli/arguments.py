@@ -46,14 +46,31 @@ class MethodArguments:
 
 
 @dataclass
+class CheckArguments:
+    """What the check before a run lets through."""
+
+    allow_truncation: bool = field(
+        default=False,
+        metadata={
+            "help": "Start although max_length cuts more than a fifth of the rows or of what is trained."
+        },
+    )
+    force: bool = field(
+        default=False, metadata={"help": "Start although the check before the run refuses; it says what."}
+    )
+
+
+@dataclass
 class TrainArguments(Stage):
     """Everything `ift train` was told about one stage: a `Stage`, and how it was said.
 
     Attributes:
+        check: what the check before the run lets through.
         launch: what belongs to `accelerate launch`.
         words: the command line without it: what each process is started with.
     """
 
+    check: CheckArguments
     launch: list[str]
     words: list[str]
 
@@ -107,7 +124,15 @@ def make_parser(method: Method = METHODS["ift"]) -> Parser:
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*trl.experimental")
     _, config = method.load()
-    kinds = (ScriptArguments, config, ModelConfig, DatasetMixtureConfig, ColumnArguments, MethodArguments)
+    kinds = (
+        ScriptArguments,
+        config,
+        ModelConfig,
+        DatasetMixtureConfig,
+        ColumnArguments,
+        MethodArguments,
+        CheckArguments,
+    )
     parser = Parser(kinds, prog="ift train", allow_abbrev=False, add_help=False)
     TrlParser.set_defaults_with_config(parser, **method.settings)
     return parser
@@ -184,14 +209,14 @@ def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: se
         method.check(parsed[1])
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
-    script, config, model, mixture, *_ = parsed
+    script, config, model, mixture, _, _, check = parsed
     if model.model_name_or_path is None:
         raise UsageError("no model: give --model_name_or_path, a Hub id or a local folder.")
     if script.dataset_name is None and not mixture.datasets:
         raise UsageError(
             "no data: give --dataset_name (a Hub id, a folder or a file), or `datasets:` in the YAML file."
         )
-    return TrainArguments(script, config, model, mixture, renamed, method, launch, from_flags)
+    return TrainArguments(script, config, model, mixture, renamed, method, check, launch, from_flags)
 
 
 def top_level(path: Path) -> dict[str, yaml.Node]:

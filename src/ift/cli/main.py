@@ -25,6 +25,14 @@ def train(context: typer.Context) -> None:
     raise typer.Exit(run(context.args))
 
 
+@app.command(context_settings=PASS_ON)
+def check(context: typer.Context) -> None:
+    """Say before a run what it will train, what is wrong with it and what it will take (arguments of `ift train`)."""
+    from ift.cli.check import main as run
+
+    raise typer.Exit(run(context.args))
+
+
 @app.command()
 def demo(
     output_dir: str = typer.Option(

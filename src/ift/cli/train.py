@@ -88,15 +88,19 @@ def run_training(told: TrainArguments, closing: bool = True, end: bool = True) -
         ValueError: a model or an option that is refused.
         OSError: a model or file that cannot be found.
     """
-    from ift.baselines.stage import train_stage
+    from ift.baselines.stage import prepare_stage, train_stage
+    from ift.cli.check import refuse_or_warn
     from ift.cli.display import Display
     from ift.data import load_train_and_eval
 
     began = time.perf_counter()
     _check_template(told)
     data = load_train_and_eval(told.script, told.mixture, told.config, columns=told.columns)
+    prepared = prepare_stage(told, data)
+    if int(os.environ.get("RANK", 0)) == 0:
+        refuse_or_warn(told, prepared)
     display = Display(told, data.notes)
-    trainer = train_stage(told, data, display.attach)
+    trainer = train_stage(told, data, display.attach, prepared)
     if closing:
         display.finish(time.perf_counter() - began)
     if end and int(os.environ.get("WORLD_SIZE", 1)) > 1:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
 
 from ift.baselines.methods import parse_methods
 from ift.compare.final_answer import FinalAnswer
@@ -21,6 +20,7 @@ from ift.compare.own_rows import Split
 from ift.compare.plan import Entrant
 from ift.data.masks import UNTRAINED
 from ift.data.prepare import count_trained
+from ift.timing import StepClock
 
 PER_TOKEN = "target_log_likelihood_per_token"
 METRICS = ("exact_match", PER_TOKEN, "choice_accuracy")
@@ -131,7 +131,7 @@ class OwnGround:
         (full,) = self._stages({"first": {}, "chosen": {}, "seed": 0}, Entrant("sft"), folder)
         config = full.config
         steps = math.ceil(self.split.train_rows / _rows_per_step(config)) * config.num_train_epochs
-        clock, began = _StepClock(), time.perf_counter()
+        clock, began = StepClock(), time.perf_counter()
         task = {"first": {}, "chosen": {"max_steps": PROBE_STEPS}, "seed": 0}
         trained = self.train(task, Entrant("sft"), folder, lambda trainer: trainer.add_callback(clock))
         training = time.perf_counter() - began
@@ -308,32 +308,6 @@ class OwnGround:
                 for index, total in zip(chosen, losses.sum(1, dtype=torch.float64).tolist(), strict=True):
                     found[index] = -total
         return found
-
-
-class _StepClock(TrainerCallback):
-    """Seconds of the steps; the first one, which warms up, counts only where it is the only one."""
-
-    def __init__(self) -> None:
-        self.ends: list[float] = []
-
-    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-        """Start the clock."""
-        self.ends = self.ends or [time.perf_counter()]
-
-    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        """Note the time."""
-        self.ends.append(time.perf_counter())
-
-    @property
-    def total(self) -> float:
-        """Of all steps."""
-        return self.ends[-1] - self.ends[0]
-
-    @property
-    def seconds(self) -> float:
-        """Of one step."""
-        warm = self.ends[1:] if len(self.ends) > 2 else self.ends
-        return (warm[-1] - warm[0]) / (len(warm) - 1)
 
 
 def share_answers(stage: Any, more_steps: float = 1.0) -> None:

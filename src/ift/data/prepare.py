@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ift.data.errors import DataError
 from ift.data.formats import Format, column_names, detect_format
 from ift.data.masks import UNTRAINED, RowTokenizer, TrainOn
-from ift.data.report import DataReport, mixture_report
+from ift.data.report import DataReport, mixture_report, quantiles
 from ift.data.templates import ensure_chat_template
 
 if TYPE_CHECKING:
@@ -244,7 +244,8 @@ def _count(mapped: Dataset, kept: list[int], base: DataReport) -> DataReport:
     for index, reason in enumerate(columns["ift_reason"]):
         if reason:
             dropped.setdefault(reason, []).append(index + 1)
-    lengths = sorted(columns["ift_length"])
+    answers = [kept + lost for kept, lost in zip(columns["ift_trained"], columns["ift_lost"], strict=True)]
+    prompts = [whole - answer for whole, answer in zip(columns["ift_length"], answers, strict=True)]
     return replace(
         base,
         rows_read=len(mapped),
@@ -256,7 +257,7 @@ def _count(mapped: Dataset, kept: list[int], base: DataReport) -> DataReport:
         trained_tokens_lost=sum(columns["ift_lost"]),
         rows_without_end=sum(not columns["ift_ends"][index] for index in kept),
         merged_boundaries=sum(columns["ift_merged"][index] for index in kept),
-        lengths=tuple(
-            lengths[min(len(lengths) - 1, int(share * len(lengths)))] for share in (0.5, 0.95, 1.0)
-        ),
+        lengths=quantiles(columns["ift_length"]),
+        prompt_lengths=quantiles(prompts),
+        answer_lengths=quantiles(answers),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 
@@ -30,6 +30,8 @@ class DataReport:
         rows_without_end: Kept rows whose last trained token does not end a turn or a text.
         merged_boundaries: Trained spans before which the ids are not those of the prompt alone.
         lengths: Tokens per row before cutting: median, 95th percentile, largest.
+        prompt_lengths: Tokens of a row that are not trained, before cutting: the same three; of pairs not counted.
+        answer_lengths: Trained tokens of a row before cutting: the same three; of pairs not counted.
         parts: Reports of the parts of a mixture.
         default_template: Whether the tokenizer had no chat template and got the default one.
     """
@@ -49,6 +51,8 @@ class DataReport:
     rows_without_end: int = 0
     merged_boundaries: int = 0
     lengths: tuple[int, int, int] = (0, 0, 0)
+    prompt_lengths: tuple[int, int, int] = (0, 0, 0)
+    answer_lengths: tuple[int, int, int] = (0, 0, 0)
     parts: tuple[DataReport, ...] = ()
     default_template: bool = False
 
@@ -107,6 +111,15 @@ class DataReport:
         return lines
 
 
+def quantiles(values: Iterable[int]) -> tuple[int, int, int]:
+    """Median, 95th percentile and largest; zeros for none."""
+    ordered = sorted(values) or [0]
+    median, high, largest = (
+        ordered[min(len(ordered) - 1, int(share * len(ordered)))] for share in (0.5, 0.95, 1.0)
+    )
+    return median, high, largest
+
+
 def mixture_report(name: str, parts: Sequence[DataReport]) -> DataReport:
     """Adds up the reports of a mixture.
 
@@ -133,13 +146,16 @@ def mixture_report(name: str, parts: Sequence[DataReport]) -> DataReport:
         trained_tokens_lost=sum(part.trained_tokens_lost for part in parts),
         rows_without_end=sum(part.rows_without_end for part in parts),
         merged_boundaries=sum(part.merged_boundaries for part in parts),
-        lengths=(
-            max(part.lengths[0] for part in parts),
-            max(part.lengths[1] for part in parts),
-            max(part.lengths[2] for part in parts),
-        ),
+        lengths=_largest(part.lengths for part in parts),
+        prompt_lengths=_largest(part.prompt_lengths for part in parts),
+        answer_lengths=_largest(part.answer_lengths for part in parts),
         parts=tuple(parts),
     )
+
+
+def _largest(triples: Iterable[tuple[int, int, int]]) -> tuple[int, int, int]:
+    first, second, third = (max(values) for values in zip(*triples, strict=True))
+    return first, second, third
 
 
 def _numbers(rows: Sequence[int]) -> str:

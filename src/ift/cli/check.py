@@ -1,0 +1,246 @@
+"""`ift check`: what a run would train and take, and what is wrong with it, before it starts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from dataclasses import asdict
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from ift.cli.arguments import TrainArguments, parse_stages
+from ift.cli.words import UsageError, split_equals
+from ift.data import DataError
+from ift.preflight import Preflight, preflight
+
+TIMED_STEPS = 3  # the first one warms up
+STYLES = {"refused": "bold red", "warning": "yellow", "note": "dim"}
+
+
+class Refused(DataError):
+    """A run that the check before it does not let start."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The check's own flags; those of `ift train` pass through."""
+    parser = _Parser(
+        "ift check",
+        usage="ift check [flags] [any flag of ift train, --config FILE.yaml too]",
+        description="Read the rows as the model will see them, and say what a run would train, what is wrong with it "
+        "and what it would take. Nothing is trained. Exit code 0: fine, 1: ift train would refuse, 2: usage.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--show", type=int, metavar="N", help="Print N rows with what is trained; loads the model."
+    )
+    parser.add_argument(
+        "--time", action="store_true", help="Train three steps, keep nothing, say how long it takes."
+    )
+    parser.add_argument("--json", action="store_true", help="Print JSON for machines instead.")
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """Run `ift check`; returns the exit code (0 fine, 1 refused, 2 usage)."""
+    console = Console(highlight=False, soft_wrap=True)
+    try:
+        own, words = make_parser().parse_known_args(split_equals(arguments))
+        if own.show is not None and own.show < 1:
+            raise UsageError(f"--show {own.show}: give 1 or more")
+        stages = parse_stages(words)
+        found = [_check(told, own, console) for told in stages]
+    except UsageError as error:
+        print(f"ift check: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nift check: stopped.", file=sys.stderr)
+        return 130
+    except (DataError, ValueError, OSError, ImportError) as error:
+        if os.environ.get("IFT_DEBUG"):
+            raise
+        if own.json:
+            print(json.dumps({"refused": True, "error": str(error)}))
+        print(f"ift check: {error}", file=sys.stderr)
+        return 1
+    refused = any(one["refused"] for one in found)
+    if own.json:
+        print(json.dumps(found[0] if len(found) == 1 else {"refused": refused, "stages": found}, indent=1))
+    else:
+        end = (
+            "[bold red]refused[/bold red]: ift train would not start"
+            if refused
+            else "[bold green]fine[/bold green]"
+        )
+        console.print(f"{end}. next: ift train with the same arguments{' and --force' if refused else ''}")
+    return int(refused)
+
+
+def refuse_or_warn(told: TrainArguments, prepared: Any) -> None:
+    """The check that `ift train` runs first: prints what it found; raises Refused unless it is forced."""
+    console = Console(soft_wrap=True, highlight=False)
+    found = preflight(told, prepared, allow_truncation=told.check.allow_truncation)
+    for one in found.findings:
+        if one.level != "note":
+            _print_finding(console, one)
+    if found.refused and not told.check.force:
+        reasons = " ".join(f"{one.about}: {one.text}." for one in found.findings if one.level == "refused")
+        raise Refused(f"not started: {reasons} (--force starts all the same; ift check says more)")
+    if found.refused:
+        console.print("started all the same: --force", style="bold red")
+
+
+def _check(told: TrainArguments, own: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """One stage: everything found, printed unless JSON is wanted."""
+    from ift.baselines.stage import check_data, prepare_stage
+    from ift.cli.train import check_model_path
+    from ift.data import load_train_and_eval
+
+    check_model_path(told.model.model_name_or_path)
+    data = load_train_and_eval(told.script, told.mixture, told.config, columns=told.columns)
+    check_data(told, data)
+    prepared = prepare_stage(told, data)
+    rows = sum(one.report.rows_kept for one in prepared.sets.values())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("looking at rows", total=rows or None)
+        found = preflight(
+            told,
+            prepared,
+            allow_truncation=told.check.allow_truncation,
+            progress=lambda count: progress.advance(task, count),
+        )
+    seconds = _timed(told, prepared) if own.time else None
+    if not own.json:
+        for note in data.notes:
+            console.print(note, markup=False)
+        _print(found, prepared, told, seconds, console)
+        if own.show:
+            show_rows(told, prepared, own.show, console)
+    return {
+        "method": told.method.name,
+        "refused": found.refused,
+        "findings": [asdict(one) for one in found.findings],
+        "data": {name: asdict(one.report) for name, one in prepared.sets.items()},
+        "memory": None if found.memory is None else {**asdict(found.memory), "total": found.memory.total},
+        "available_memory": found.available,
+        "steps": found.steps,
+        "step_seconds": seconds,
+    }
+
+
+def _print(
+    found: Preflight, prepared: Any, told: TrainArguments, seconds: float | None, console: Console
+) -> None:
+    for one in prepared.sets.values():
+        report = one.report
+        for line in report.lines():
+            console.print(line, markup=False)
+        for name, (median, high, largest) in (
+            ("prompt", report.prompt_lengths),
+            ("answer", report.answer_lengths),
+        ):
+            if largest:
+                text = f"  tokens per {name}: median {median:,}, 95 % up to {high:,}, longest {largest:,}"
+                console.print(text, markup=False)
+    if found.memory is not None:
+        parts = ("weights", "reference", "gradients", "optimizer", "activations", "head")
+        sizes = [(name, getattr(found.memory, name)) for name in parts]
+        shown = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in sizes if size)
+        console.print(
+            f"memory: about {found.memory.total / 2**30:.1f} GiB ({shown}); {found.available / 2**30:.1f} GiB free",
+            markup=False,
+        )
+    if found.steps is not None:
+        time = ""
+        if seconds is not None:
+            hours = found.steps * seconds / 3600
+            span = f"{hours:.1f} hours" if hours >= 2 else f"{hours * 60:.0f} minutes"
+            time = f", {seconds:.2f} seconds each: about {span}, evaluation and saving beside"
+        console.print(f"steps: {found.steps:,}{time}", markup=False)
+    for finding in found.findings:
+        _print_finding(console, finding)
+
+
+def _print_finding(console: Console, finding: Any) -> None:
+    console.print(
+        Text.assemble((f"{finding.level:<8}", STYLES[finding.level]), f"{finding.about}: {finding.text}")
+    )
+
+
+def _timed(told: TrainArguments, prepared: Any) -> float:
+    """Seconds of a step, of three that are trained and thrown away."""
+    import copy
+
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+    from ift.baselines.stage import build_trainer
+    from ift.timing import StepClock
+
+    with tempfile.TemporaryDirectory() as folder:
+        stage = copy.copy(told)
+        stage.config = copy.copy(told.config)
+        stage.config.max_steps, stage.config.output_dir = TIMED_STEPS, folder
+        stage.config.save_strategy = stage.config.eval_strategy = "no"
+        stage.config.report_to, stage.config.load_best_model_at_end = [], False
+        trainer, clock = build_trainer(stage, prepared), StepClock()
+        for kind in (PrinterCallback, ProgressCallback):
+            trainer.remove_callback(kind)
+        trainer.add_callback(clock)
+        trainer.train()
+    return clock.seconds
+
+
+def show_rows(told: TrainArguments, prepared: Any, count: int, console: Console) -> None:
+    """Print rows as the model sees them: prompt dim, trained tokens bright, its own guess where it differs."""
+    import itertools
+
+    tokenizer, one = prepared.tokenizer, prepared.sets["train"]
+    guess = _guesser(told)
+    special = set(tokenizer.all_special_ids)
+    console.print(
+        "\nprompt dim, [green]trained[/green], [magenta]special token[/magenta], [red]‹the model's guess›[/red]"
+    )
+    for number, row in enumerate(itertools.islice(one.dataset, count), start=1):
+        ids = row.get("input_ids", row.get("chosen_input_ids"))
+        labels = row.get("labels", row.get("chosen_labels"))
+        guesses, text = guess(ids), Text()
+        for place, (token, label) in enumerate(zip(ids, labels, strict=True)):
+            piece = tokenizer.decode([token], clean_up_tokenization_spaces=False)
+            shown = repr(piece)[1:-1] if token in special else piece
+            style = "green" if label != -100 else "dim"
+            text.append(shown, f"magenta {'bold' if label != -100 else 'dim'}" if token in special else style)
+            if label != -100 and place and guesses[place - 1] != token:
+                text.append(f"‹{tokenizer.decode([guesses[place - 1]])}›".replace("\n", "\\n"), "red")
+        console.print(f"[bold]row {number}[/bold] of those kept, {len(ids)} tokens")
+        console.print(text)
+
+
+def _guesser(told: TrainArguments) -> Any:
+    """A function from ids to the model's argmax after each of them."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(
+        told.model.model_name_or_path,
+        revision=told.model.model_revision,
+        dtype=told.model.dtype,
+        trust_remote_code=told.config.trust_remote_code,
+    ).to(told.config.device)
+
+    @torch.no_grad()
+    def guess(ids: list[int]) -> list[int]:
+        found: list[int] = model(torch.tensor([ids], device=model.device)).logits[0].argmax(-1).tolist()
+        return found
+
+    return guess

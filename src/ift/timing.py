@@ -1,0 +1,34 @@
+"""Seconds of optimiser steps."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from transformers import TrainerCallback
+
+
+class StepClock(TrainerCallback):
+    """Times the steps of a training; the first one, which warms up, counts only where it is the only one."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+        """Start the clock."""
+        self.ends = self.ends or [time.perf_counter()]
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        """Note the time."""
+        self.ends.append(time.perf_counter())
+
+    @property
+    def total(self) -> float:
+        """Seconds of all steps."""
+        return self.ends[-1] - self.ends[0]
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of one step."""
+        warm = self.ends[1:] if len(self.ends) > 2 else self.ends
+        return (warm[-1] - warm[0]) / (len(warm) - 1)

@@ -1,0 +1,131 @@
+"""`ift check` says what `ift train` would do, exits as it would, and `ift train` refuses what it refuses."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from conftest import ROWS, SHORT
+from ift.cli.main import app
+
+FLAGS = [f"--{name}={value}" for name, value in SHORT.items()]
+
+
+@pytest.fixture
+def check(chat_model, write_rows, tmp_path):
+    """Run `ift check` on rows of a format."""
+
+    def run(*words, form="messages", model=chat_model):
+        rows = write_rows(form)
+        given = [
+            "--model_name_or_path",
+            model,
+            "--dataset_name",
+            rows,
+            "--output_dir",
+            tmp_path / "out",
+            *FLAGS,
+        ]
+        return CliRunner().invoke(app, ["check", *map(str, given), *map(str, words)])
+
+    return run
+
+
+def test_a_fine_run(check, tmp_path):
+    done = check()
+    assert done.exit_code == 0, done.output
+    assert "kept 8 of 8 rows" in done.output
+    assert "tokens per prompt: median" in done.output
+    assert "tokens per answer: median" in done.output
+    assert "memory: about 0.0 GiB (weights" in done.output
+    assert "steps: 2" in done.output
+    assert "fine. next: ift train with the same arguments" in done.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_json_is_json_and_says_the_same(check):
+    done = check("--json", "--max_length", "40")
+    found = json.loads(done.stdout)
+    assert done.exit_code == 1
+    assert found["refused"] is True
+    assert found["findings"][0]["level"] == "refused"
+    assert found["data"]["train"]["rows_read"] == 8
+    assert found["steps"] == 2
+    assert found["memory"]["total"] > found["memory"]["weights"] > 0
+    assert found["step_seconds"] is None
+
+
+def test_steps_are_those_of_the_run(check):
+    """8 rows, 2 at a time, 3 passes: 12."""
+    found = json.loads(check("--json", "--max_steps", "-1", "--num_train_epochs", "3").stdout)
+    assert found["steps"] == 12
+
+
+def test_a_timed_step_leaves_nothing_behind(check, tmp_path):
+    found = json.loads(check("--json", "--time").stdout.partition("{")[2].join(["{", ""]))
+    assert found["step_seconds"] > 0
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_are_shown_with_what_is_trained_and_what_the_model_would_say(check):
+    done = check("--show", "2")
+    assert "row 1 of those kept" in done.output
+    assert "row 2 of those kept" in done.output
+    assert "What is 1 plus 1?" in done.output.replace("\n", "")
+    assert "<|im_end|>" in done.output
+    assert "‹" in done.output.partition("row 1 of")[2]
+
+
+@pytest.mark.parametrize("method", ["dpo", "sft+dpo"])
+def test_pairs_and_sequences_are_checked(check, method):
+    done = check("--method", method, form="preference, conversational")
+    assert done.exit_code == 0, done.output
+    assert done.output.count("pairs") >= 1
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--residual_lamda", "1"], 2, "did you mean --residual_lambda"),
+        (["--show", "0"], 2, "--show 0: give 1 or more"),
+        (["--model_name_or_path", "/no/such"], 1, "no such model folder"),
+        (["--dataset_columns", "a=b"], 1, 'found no column "a"'),
+        (["--max_length", "40"], 1, "refused: ift train would not start"),
+    ],
+)
+def test_exit_codes(check, words, code, said):
+    done = check(*words)
+    assert done.exit_code == code
+    assert said in done.output
+
+
+def test_a_tokenizer_with_more_words_than_the_model_is_refused(check, chat_model, tmp_path):
+    """Rows of the embedding are gone: some ids that the rows hold are beyond it."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(chat_model)
+    model.resize_token_embeddings(60)
+    model.save_pretrained(tmp_path / "cut")
+    AutoTokenizer.from_pretrained(chat_model).save_pretrained(tmp_path / "cut")
+    done = check(model=tmp_path / "cut")
+    assert done.exit_code == 1
+    assert "and the model embeds 60" in " ".join(done.output.split())
+
+
+def test_train_refuses_what_the_check_refuses_unless_forced_or_allowed(run_tiny):
+    refused = run_tiny(max_length=40, out="refused")
+    assert refused.code == 1
+    assert "not started: train: max_length 40 cuts" in refused.err
+    assert not refused.folder.exists()
+    forced = run_tiny("--force", max_length=40, out="forced")
+    assert forced.code == 0
+    assert "started all the same: --force" in forced.out
+    allowed = run_tiny("--allow_truncation", max_length=40, out="allowed")
+    assert allowed.code == 0
+    assert "warning train: max_length 40 cuts" in " ".join(allowed.out.split())
+
+
+def test_train_warns(run_tiny):
+    done = run_tiny(form=[*ROWS["messages"], ROWS["messages"][0]])
+    assert done.code == 0
+    assert "1 of 9 rows are copies of earlier ones (row 9 is the first)" in " ".join(done.out.split())
