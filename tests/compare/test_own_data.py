@@ -253,6 +253,15 @@ def test_wrong_words_are_usage_errors(words, said, rows_file, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_rows_are_checked_as_before_training(rows_file, tmp_path):
+    model = ["--model_name_or_path", str(tiny_base_path()), "--dataset_name", str(rows_file)]
+    words = ["compare", *model, "--max_length", "14", "--output_dir", str(tmp_path / "out")]
+    found = CliRunner().invoke(app, words)
+    assert found.exit_code == 1
+    assert "ift compare: not started: train: max_length 14 cuts" in found.output
+    assert not (tmp_path / "out").exists()
+
+
 def command(rows_file, out):
     words = ["compare", "--methods", "sft,ift", "--seeds", "2", "--learning_rates", "1e-3", "--jobs", "2"]
     words += ["--model_name_or_path", str(tiny_base_path()), "--dataset_name", str(rows_file), *WORDS, *QUICK]

@@ -87,7 +87,7 @@ def main(arguments: list[str]) -> int:
 
 
 def refuse_or_warn(told: TrainArguments, prepared: Any) -> None:
-    """The check that `ift train` runs first: prints what it found; raises Refused unless it is forced."""
+    """The check that `ift train` and `ift compare` run first: prints findings; raises Refused unless it is forced."""
     console = Console(soft_wrap=True, highlight=False)
     found = preflight(told, prepared, allow_truncation=told.check.allow_truncation)
     for one in found.findings:

@@ -24,14 +24,15 @@ FORWARDS = dict.fromkeys(("ift", *CONTROLS, "dpo", "tdpo1", "tdpo2"), 4)  # what
 
 
 def own_study(verb: str, told: argparse.Namespace, words: list[str], console: Console) -> Any:
-    """Read words and rows, split the rows, open the study's folder.
+    """Read words and rows, check the rows as `ift train` does, split them, open the study's folder.
 
     Raises:
         UsageError: words that cannot be read, or do not belong here; methods that the rows cannot train.
         DataError: rows that cannot be read, trained or split.
         StudyError: the folder holds another study.
     """
-    from ift.baselines.stage import load_tokenizer
+    from ift.baselines.stage import prepare_stage
+    from ift.cli.check import refuse_or_warn
     from ift.cli.train import check_model_path
     from ift.compare.own import PER_TOKEN, OwnStudy
     from ift.compare.own_rows import has_pairs, split_rows
@@ -60,7 +61,9 @@ def own_study(verb: str, told: argparse.Namespace, words: list[str], console: Co
         if in_need:
             named = [name for name in methods_of(told) if name not in in_need]
             console.print(f"no pairs in the rows: {', '.join(dict.fromkeys(in_need))} left out", markup=False)
-    tokenizer = load_tokenizer(sft)
+    prepared = prepare_stage(sft, replace(loaded, evaluation=None))
+    refuse_or_warn(sft, prepared)
+    tokenizer = prepared.tokenizer
     how = preparation(sft.config)
     split = split_rows(
         loaded.train,
