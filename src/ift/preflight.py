@@ -46,6 +46,7 @@ class RowScan:
 
     Attributes:
         rows: Looked at.
+        keys: Hash of every row's ids and labels, in order.
         first: Hash of a row's ids -> the first row with them.
         duplicates: (row, the earlier row with the same ids).
         prompts: Hash of the ids before the first trained token -> the first row with them; rows without are left out.
@@ -56,6 +57,7 @@ class RowScan:
     """
 
     rows: int = 0
+    keys: list[bytes] = field(default_factory=list)
     first: dict[bytes, int] = field(default_factory=dict)
     duplicates: list[tuple[int, int]] = field(default_factory=list)
     prompts: dict[bytes, int] = field(default_factory=dict)
@@ -89,6 +91,7 @@ def scan(
             found.rows += 1
             number, whole = next(numbers), np.asarray(ids, dtype=np.int64)
             trained = np.asarray(labels, dtype=np.int64)
+            found.keys.append(_key(np.concatenate([whole, trained])))
             key = _key(whole)
             earlier = found.first.setdefault(key, number)
             if earlier != number:
@@ -243,6 +246,14 @@ class Preflight:
     memory: MemoryEstimate | None
     available: int
     steps: int | None
+
+    @property
+    def data_sha256(self) -> str:
+        """Of the ids of all training rows, in their order."""
+        digest = hashlib.sha256()
+        for key in self.scans["train"].keys:
+            digest.update(key)
+        return digest.hexdigest()
 
     @property
     def refused(self) -> bool:

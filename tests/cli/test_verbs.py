@@ -163,5 +163,6 @@ def test_control_c_ends_with_one_line(chat_model, write_rows, tmp_path):
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert "ift train: stopped." in said
+    assert "ift train: stopped by SIGINT; saved to" in said
+    assert "--resume auto" in said
     assert "Traceback" not in said

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ift.baselines.methods import Method
+from ift.checkpoints import SealedCheckpoints, Stopped
 from ift.data import LoadedData, end_of_turn_ids, prepare_mixture
 from ift.data.prepare import Prepared
 
@@ -52,22 +53,30 @@ def train_stage(
     data: LoadedData,
     attach: Callable[[Any], None] | None = None,
     prepared: PreparedRows | None = None,
+    checkpoints: SealedCheckpoints | None = None,
 ) -> Any:
     """Prepare, train, save to `stage.config.output_dir`, write the card; returns the trainer.
 
     `attach` is called with the trainer before the first step; `prepared` is what `prepare_stage` gave, if it was called
-    already. The trainer has `data_reports` (name -> DataReport).
+    already; `checkpoints` seals what is saved on the way. The trainer has `data_reports` (name -> DataReport).
 
     Raises:
         DataError: rows that cannot be read or trained.
         ValueError: a model or an option that is refused.
         OSError: a model or file that cannot be found.
+        Stopped: a signal came; `checkpoints` has saved, and the model is not.
     """
     config = stage.config
     trainer = build_trainer(stage, prepare_stage(stage, data) if prepared is None else prepared)
     if attach is not None:
         attach(trainer)
+    if checkpoints is not None:
+        trainer.add_callback(checkpoints)
     trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
+    if checkpoints is not None and checkpoints.stopped is not None:
+        raise Stopped(
+            checkpoints.stopped, Path(config.output_dir) / f"checkpoint-{trainer.state.global_step}"
+        )
     trainer.save_model(config.output_dir)
     name = stage.script.dataset_name
     card = os.path.basename(

@@ -46,8 +46,8 @@ class MethodArguments:
 
 
 @dataclass
-class CheckArguments:
-    """What the check before a run lets through."""
+class RunArguments:
+    """What the check before a run lets through, and what becomes of the output folder."""
 
     allow_truncation: bool = field(
         default=False,
@@ -58,6 +58,22 @@ class CheckArguments:
     force: bool = field(
         default=False, metadata={"help": "Start although the check before the run refuses; it says what."}
     )
+    resume: str | None = field(
+        default=None,
+        metadata={
+            "help": "Go on from this checkpoint, or, with auto, from the newest whole one of the output folder."
+        },
+    )
+    allow_changed: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Settings that may differ from those of the run that goes on."},
+    )
+    overwrite_output_dir: bool = field(
+        default=False,
+        metadata={
+            "help": "Train into a folder that holds something; checkpoints of an earlier run there are deleted."
+        },
+    )
 
 
 @dataclass
@@ -65,12 +81,12 @@ class TrainArguments(Stage):
     """Everything `ift train` was told about one stage: a `Stage`, and how it was said.
 
     Attributes:
-        check: what the check before the run lets through.
+        run: what the check lets through, and what becomes of the output folder.
         launch: what belongs to `accelerate launch`.
         words: the command line without it: what each process is started with.
     """
 
-    check: CheckArguments
+    run: RunArguments
     launch: list[str]
     words: list[str]
 
@@ -131,7 +147,7 @@ def make_parser(method: Method = METHODS["ift"]) -> Parser:
         DatasetMixtureConfig,
         ColumnArguments,
         MethodArguments,
-        CheckArguments,
+        RunArguments,
     )
     parser = Parser(kinds, prog="ift train", allow_abbrev=False, add_help=False)
     TrlParser.set_defaults_with_config(parser, **method.settings)
@@ -176,9 +192,9 @@ def parse_stages(arguments: list[str], beside: Sequence[Method] = ()) -> list[Tr
         told[-1].words = without(arguments, told[-1].words)
         if len(methods) > 1:
             config = told[-1].config
-            if config.resume_from_checkpoint:
+            if config.resume_from_checkpoint or told[-1].run.resume:
                 raise UsageError(
-                    "resume_from_checkpoint: a sequence cannot be resumed as a whole. Train its stages one by one, "
+                    "resume: a sequence cannot be resumed as a whole. Train its stages one by one, "
                     "the second from the first's folder."
                 )
             config.output_dir = str(stage_folder(config.output_dir, methods, number))
@@ -209,14 +225,14 @@ def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: se
         method.check(parsed[1])
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
-    script, config, model, mixture, _, _, check = parsed
+    script, config, model, mixture, _, _, run = parsed
     if model.model_name_or_path is None:
         raise UsageError("no model: give --model_name_or_path, a Hub id or a local folder.")
     if script.dataset_name is None and not mixture.datasets:
         raise UsageError(
             "no data: give --dataset_name (a Hub id, a folder or a file), or `datasets:` in the YAML file."
         )
-    return TrainArguments(script, config, model, mixture, renamed, method, check, launch, from_flags)
+    return TrainArguments(script, config, model, mixture, renamed, method, run, launch, from_flags)
 
 
 def top_level(path: Path) -> dict[str, yaml.Node]:

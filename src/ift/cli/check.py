@@ -86,18 +86,19 @@ def main(arguments: list[str]) -> int:
     return int(refused)
 
 
-def refuse_or_warn(told: TrainArguments, prepared: Any) -> None:
+def refuse_or_warn(told: TrainArguments, prepared: Any) -> Preflight:
     """The check that `ift train` and `ift compare` run first: prints findings; raises Refused unless it is forced."""
     console = Console(soft_wrap=True, highlight=False)
-    found = preflight(told, prepared, allow_truncation=told.check.allow_truncation)
+    found = preflight(told, prepared, allow_truncation=told.run.allow_truncation)
     for one in found.findings:
         if one.level != "note":
             _print_finding(console, one)
-    if found.refused and not told.check.force:
+    if found.refused and not told.run.force:
         reasons = " ".join(f"{one.about}: {one.text}." for one in found.findings if one.level == "refused")
         raise Refused(f"not started: {reasons} (--force starts all the same; ift check says more)")
     if found.refused:
         console.print("started all the same: --force", style="bold red")
+    return found
 
 
 def _check(told: TrainArguments, own: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -117,7 +118,7 @@ def _check(told: TrainArguments, own: argparse.Namespace, console: Console) -> d
         found = preflight(
             told,
             prepared,
-            allow_truncation=told.check.allow_truncation,
+            allow_truncation=told.run.allow_truncation,
             progress=lambda count: progress.advance(task, count),
         )
     seconds = _timed(told, prepared) if own.time else None

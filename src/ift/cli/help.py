@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 from trl import ModelConfig, ScriptArguments, SFTConfig
 
 from ift.baselines.methods import CONTROLS, METHODS, Method
-from ift.cli.arguments import CheckArguments, ColumnArguments, make_parser
+from ift.cli.arguments import ColumnArguments, RunArguments, make_parser
 from ift.config import METHOD_FIELDS
 
 COMMON = (
@@ -33,6 +33,8 @@ COMMON = (
     "lora_r",
     "load_in_4bit",
     "seed",
+    "resume",
+    "overwrite_output_dir",
     "force",
 )
 METHOD = (*METHOD_FIELDS, "residual_lambda_start", "residual_warmup_ratio", "residual_noise_std")
@@ -68,7 +70,7 @@ def print_help(everything: bool, methods: Sequence[Method] = (METHODS["ift"],)) 
 
 def _print_tables(console: Console, method: Method) -> None:
     _, config = method.load()
-    kinds = (config, ModelConfig, ScriptArguments, ColumnArguments, CheckArguments)
+    kinds = (config, ModelConfig, ScriptArguments, ColumnArguments, RunArguments)
     known = {f.name: f for kind in kinds for f in fields(kind)}
     for title, names in (("The method", own_fields(method)), ("Most used", COMMON)):
         table = Table(title=title, title_justify="left", box=None, show_header=False, padding=(0, 1))

@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ift.checkpoints import SealedCheckpoints, Stopped
 from ift.cli.arguments import TrainArguments, UsageError, parse_stages, wanted_methods
+from ift.cli.folder import Finished, begin, check_unchanged, facts, open_folder, write_run
 from ift.cli.launch import check_world_size, is_launched, launch
 from ift.data import DataError, split_names
 from ift.data.loading import is_local
@@ -34,13 +36,25 @@ def main(arguments: list[str]) -> int:
         for name in dict.fromkeys(stage.script.dataset_name for stage in stages):
             if name and is_local(name):
                 split_names(name)
-        if first.launch and not is_launched():
-            return launch(first.launch, first.words, use_cpu=first.config.use_cpu)
+        words = list(first.words)
+        if not is_launched():
+            for stage in stages:
+                print("".join(f"{line}\n" for line in open_folder(stage)), end="")
+            if first.config.resume_from_checkpoint:
+                words += ["--resume_from_checkpoint", first.config.resume_from_checkpoint]
+            if first.launch:
+                return launch(first.launch, words, use_cpu=first.config.use_cpu)
         check_world_size()
         run_stages(stages)
     except UsageError as error:
         print(f"ift train: {error}", file=sys.stderr)
         return 2
+    except Finished as done:
+        print(f"ift train: {done}")
+        return 0
+    except Stopped as stop:
+        print(f"\nift train: {stop}. next: the same command with --resume auto", file=sys.stderr)
+        return stop.code
     except KeyboardInterrupt:
         print("\nift train: stopped. Checkpoints, if any, lie in the output folder.", file=sys.stderr)
         return 130
@@ -84,9 +98,10 @@ def run_training(told: TrainArguments, closing: bool = True, end: bool = True) -
     `end` closes the process group where there are several processes.
 
     Raises:
-        DataError: rows that cannot be read or trained.
+        DataError: rows that cannot be read or trained, or a run that goes on and is not the same.
         ValueError: a model or an option that is refused.
         OSError: a model or file that cannot be found.
+        Stopped: a signal came, and the run has saved.
     """
     from ift.baselines.stage import prepare_stage, train_stage
     from ift.cli.check import refuse_or_warn
@@ -97,10 +112,17 @@ def run_training(told: TrainArguments, closing: bool = True, end: bool = True) -
     _check_template(told)
     data = load_train_and_eval(told.script, told.mixture, told.config, columns=told.columns)
     prepared = prepare_stage(told, data)
+    checkpoints = SealedCheckpoints({})
     if int(os.environ.get("RANK", 0)) == 0:
-        refuse_or_warn(told, prepared)
+        found = refuse_or_warn(told, prepared)
+        checkpoints.facts = facts(told, found.data_sha256)
+        if told.config.resume_from_checkpoint:
+            print("".join(f"{line}\n" for line in check_unchanged(told, checkpoints.facts)), end="")
+        begin(told)
     display = Display(told, data.notes)
-    trainer = train_stage(told, data, display.attach, prepared)
+    trainer = train_stage(told, data, display.attach, prepared, checkpoints)
+    if trainer.is_world_process_zero():
+        write_run(Path(told.config.output_dir), finished=True)
     if closing:
         display.finish(time.perf_counter() - began)
     if end and int(os.environ.get("WORLD_SIZE", 1)) > 1:

@@ -1,0 +1,179 @@
+"""Checkpoints that are whole or not there: a manifest, written last, names every file with its size and hash.
+
+A checkpoint without a manifest, or with a file that is not as the manifest says, was cut off while it was written: a
+run that goes on passes it over. Older checkpoints are deleted only after a newer one has its manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+from transformers.trainer_utils import rotate_checkpoints
+
+MANIFEST = "manifest.json"
+SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}  # and the exit codes that shells give them
+_NAME = re.compile(r"checkpoint-(\d+)$")
+
+
+def seal(folder: Path, step: int, facts: Mapping[str, Any]) -> None:
+    """Writes a checkpoint's manifest: everything else in the folder is on the disk before it.
+
+    Args:
+        folder: Of the checkpoint.
+        step: Optimiser steps taken.
+        facts: JSON values to compare with when the run goes on, see `differing`.
+    """
+    files = {}
+    for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST):
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+        files[str(file.relative_to(folder))] = {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+    content = {"step": step, "files": files, "facts": facts}
+    aside = folder / f".{MANIFEST}"
+    with aside.open("w") as opened:
+        json.dump(content, opened, indent=1)
+        opened.flush()
+        os.fsync(opened.fileno())
+    aside.replace(folder / MANIFEST)
+    for directory in (folder, folder.parent):
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def damage(folder: Path) -> str | None:
+    """Why a checkpoint is not whole; None where it is."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text())["files"]
+    except FileNotFoundError:
+        return "it has no manifest: its writing was cut off"
+    except (OSError, ValueError, KeyError) as error:
+        return f"its manifest cannot be read ({type(error).__name__})"
+    for name, wanted in files.items():
+        file = folder / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != wanted["bytes"]:
+            return f"{name} has {file.stat().st_size:,} bytes, not {wanted['bytes']:,}"
+        if _sha256(file) != wanted["sha256"]:
+            return f"{name} is not what was written"
+    return None
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while piece := opened.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def newest_whole(output_dir: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
+    """The newest checkpoint that is whole, and the newer ones that are not, with the reason of each."""
+    found = sorted(
+        (int(match[1]), path)
+        for path in output_dir.glob("checkpoint-*")
+        if (match := _NAME.match(path.name)) and path.is_dir()
+    )
+    skipped: list[tuple[Path, str]] = []
+    for _, path in reversed(found):
+        reason = damage(path)
+        if reason is None:
+            return path, skipped
+        skipped.append((path, reason))
+    return None, skipped
+
+
+def facts_of(folder: Path) -> dict[str, Any] | None:
+    """The facts that a checkpoint was sealed with; None for one without a manifest (of another tool)."""
+    file = folder / MANIFEST
+    return dict(json.loads(file.read_text())["facts"]) if file.exists() else None
+
+
+def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Names of the facts that are not what they were."""
+    return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+
+
+class SealedCheckpoints(TrainerCallback):
+    """Seals every checkpoint, deletes older ones only then, and on SIGINT or SIGTERM saves and stops.
+
+    Attributes:
+        facts: Of the run, for the manifests.
+        stopped: The signal that stopped the run, if one did; a second one ends it at once.
+    """
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        self.facts = facts
+        self.stopped: int | None = None
+        self._limit: int | None = None
+        self._handlers: dict[int, Any] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take the deletion of old checkpoints over, and the signals."""
+        self._limit, args.save_total_limit = args.save_total_limit, None
+        for number in SIGNALS:
+            try:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._handlers[number] = signal.signal(number, self._stop)
+            except ValueError:  # not the main thread: signals are someone else's
+                return
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.stopped = number
+        for one, handler in self._handlers.items():
+            signal.signal(one, handler)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Save and stop, if a signal came to any process."""
+        if torch.distributed.is_initialized():
+            number = torch.tensor(self.stopped or 0, device=args.device)
+            torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX)
+            self.stopped = int(number) or None
+        if self.stopped is not None:
+            control.should_save = control.should_training_stop = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Seal what was saved, once all processes have written their part; then delete what is too old."""
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        if not state.is_world_process_zero:
+            return
+        seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step, self.facts)
+        rotate_checkpoints(
+            output_dir=args.output_dir,
+            save_total_limit=self._limit,
+            best_model_checkpoint=state.best_model_checkpoint,
+            use_mtime=True,
+        )
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Give everything back."""
+        args.save_total_limit = self._limit
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+
+class Stopped(Exception):
+    """A run that a signal stopped after it saved.
+
+    Attributes:
+        code: Exit code, 130 or 143.
+        checkpoint: Where it can go on from.
+    """
+
+    def __init__(self, number: int, checkpoint: Path) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}; saved to {checkpoint}")
+        self.code, self.checkpoint = SIGNALS[signal.Signals(number)], checkpoint

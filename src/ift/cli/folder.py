@@ -1,0 +1,138 @@
+"""The output folder of `ift train`: nothing is overwritten unasked, and a run goes on from its own checkpoints."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ift.checkpoints import damage, differing, facts_of, newest_whole
+from ift.data import DataError
+
+RUN = "run.json"  # written before the first step: this folder is a run of ours
+OURS = (RUN, "metrics.jsonl", "checkpoint-*")
+ELSEWHERE = {  # what decides nothing of the weights
+    "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "run_name", "project", "trackio_space_id",
+    "report_to", "disable_tqdm", "logging_dir", "logging_first_step", "logging_nan_inf_filter", "logging_steps",
+    "logging_strategy", "log_level", "log_level_replica", "log_on_each_node", "save_steps", "save_strategy",
+    "save_total_limit", "save_on_each_node", "eval_steps", "eval_strategy", "eval_delay", "eval_on_start",
+    "per_device_eval_batch_size", "eval_accumulation_steps", "dataloader_num_workers", "dataloader_pin_memory",
+    "dataloader_prefetch_factor", "dataloader_persistent_workers", "dataset_num_proc", "push_to_hub", "hub_model_id",
+    "hub_strategy", "hub_token", "hub_private_repo", "hub_always_push", "hub_revision", "skip_memory_metrics",
+    "prediction_loss_only", "include_tokens_per_second", "include_num_input_tokens_seen", "model_init_kwargs",
+    "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "ddp_timeout", "local_rank",
+}  # fmt: skip
+
+
+class Finished(Exception):
+    """`--resume auto` where there is nothing left to do; the message says where the model lies."""
+
+
+def open_folder(told: Any) -> list[str]:
+    """Decide what becomes of the output folder, before anything is loaded; sets `resume_from_checkpoint`.
+
+    Args:
+        told: The `TrainArguments` of a stage.
+
+    Returns:
+        Lines to show: where the run goes on, which checkpoints were passed over and why.
+
+    Raises:
+        DataError: The folder holds something, and nothing was said about it; or there is nothing to go on from.
+        Finished: The run that is to go on has ended.
+    """
+    folder, run = Path(told.config.output_dir), told.run
+    if told.config.resume_from_checkpoint:
+        return []
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: found a file, expected the output folder. Fix: give another --output_dir")
+    held = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    if run.resume is None:
+        if held and not run.overwrite_output_dir:
+            raise DataError(
+                f"{folder}: the output folder is not empty ({', '.join(held[:3])}{', ...' if len(held) > 3 else ''}). "
+                "Fix: give another --output_dir, --resume auto to go on with the run in it, or --overwrite_output_dir"
+            )
+        return []
+    if run.resume != "auto":
+        path = Path(run.resume)
+        reason = damage(path) if path.is_dir() else "there is no such folder"
+        if reason:
+            raise DataError(f"--resume {path}: {reason}. Fix: name a whole checkpoint, or say --resume auto")
+        told.config.resume_from_checkpoint = str(path)
+        return [f"goes on from {path}"]
+    if held and not (folder / RUN).exists():
+        raise DataError(
+            f"--resume auto: {folder} holds files and no {RUN}: it is no run of ift train. "
+            "Fix: give the run's own --output_dir"
+        )
+    if held and json.loads((folder / RUN).read_text()).get("finished"):
+        raise Finished(f"this run is finished: the model lies in {folder}")
+    found, skipped = newest_whole(folder)
+    lines = [f"passed over {path}: {reason}" for path, reason in skipped]
+    if found is None:
+        return [*lines, f"no whole checkpoint in {folder}: begins anew"]
+    told.config.resume_from_checkpoint = str(found)
+    return [*lines, f"goes on from {found}"]
+
+
+def begin(told: Any) -> None:
+    """Mark the folder as a run that has begun; everything has been checked by now.
+
+    A new run takes away what an earlier one would be resumed or read from; other files stay until written over.
+    """
+    folder = Path(told.config.output_dir)
+    if not told.config.resume_from_checkpoint:
+        for path in [path for pattern in OURS for path in folder.glob(pattern)]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    write_run(folder, finished=False)
+
+
+def facts(told: Any, data: str) -> dict[str, Any]:
+    """Everything that decides what is trained, as JSON: settings, model, and the hash of the rows."""
+    found: dict[str, Any] = {"method": told.method.name, "data": data}
+    for part in (told.config, told.model):
+        for name in (one.name for one in fields(part)):
+            if name not in ELSEWHERE:
+                found[name] = _plain(getattr(part, name))
+    return found
+
+
+def check_unchanged(told: Any, now: dict[str, Any]) -> list[str]:
+    """Compare a run that goes on with what it was; returns lines to show.
+
+    Raises:
+        DataError: Something has changed and was not let through by `--allow_changed`; every key is named.
+    """
+    before = facts_of(Path(told.config.resume_from_checkpoint))
+    if before is None:
+        return ["the checkpoint has no manifest: whether the settings are the same was not checked"]
+    changed = [key for key in differing(before, now) if key not in told.run.allow_changed]
+    if changed:
+        shown = "; ".join(f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in changed)
+        raise DataError(
+            f"{told.config.resume_from_checkpoint}: not the same run: {shown}. Fix: set them back, or let them through "
+            f"with --allow_changed {' '.join(changed)}"
+        )
+    return [f"changed, and allowed: {key}" for key in differing(before, now)]
+
+
+def write_run(folder: Path, finished: bool) -> None:
+    """Mark the folder as a run of ours, begun or finished."""
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / f".{RUN}"
+    aside.write_text(json.dumps({"finished": finished}) + "\n")
+    aside.replace(folder / RUN)
+
+
+def _plain(value: Any) -> Any:
+    """A JSON value: enumerations and other objects as text."""
+    if isinstance(value, bool | int | float | str) or value is None:
+        return getattr(value, "value", value)
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    return str(value)

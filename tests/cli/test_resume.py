@@ -1,0 +1,210 @@
+"""Nothing in an output folder is overwritten unasked; a run that was stopped or killed goes on and ends the same."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from conftest import SHORT
+from ift.checkpoints import newest_whole
+
+SAVING = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def same(first, second):
+    return all(torch.equal(first[name], second[name]) for name in first) and first.keys() == second.keys()
+
+
+def test_a_folder_with_something_in_it_is_left_alone(run_tiny, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("years of work")
+    refused = run_tiny()
+    assert refused.code == 1
+    assert "the output folder is not empty (thesis.txt)" in refused.err
+    assert "--overwrite_output_dir" in refused.err
+    done = run_tiny("--overwrite_output_dir")
+    assert done.code == 0
+    assert (tmp_path / "out" / "thesis.txt").read_text() == "years of work"
+
+
+def test_overwriting_takes_the_earlier_runs_checkpoints_and_only_when_the_new_run_begins(run_tiny):
+    folder = run_tiny(**SAVING).folder
+    assert (folder / "checkpoint-4").exists()
+    refused = run_tiny("--overwrite_output_dir", **SAVING, max_length=40)
+    assert refused.code == 1
+    assert (folder / "checkpoint-4").exists()
+    run_tiny("--overwrite_output_dir", **{**SAVING, "max_steps": 2})
+    assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+@pytest.fixture
+def stopped(run_tiny):
+    """A run of four steps whose folder is as if it had been killed while it wrote the last checkpoint."""
+    folder = run_tiny(**SAVING).folder
+    straight = weights(folder)
+    (folder / "checkpoint-4" / "manifest.json").unlink()
+    (folder / "model.safetensors").unlink()
+    (folder / "run.json").write_text('{"finished": false}')
+    return folder, straight
+
+
+def test_a_run_goes_on_from_the_newest_whole_checkpoint(run_tiny, stopped):
+    folder, straight = stopped
+    done = run_tiny("--resume", "auto", **SAVING)
+    assert done.code == 0, done.err
+    assert f"passed over {folder / 'checkpoint-4'}: it has no manifest" in done.out
+    assert f"goes on from {folder / 'checkpoint-2'}" in done.out
+    assert same(weights(folder), straight)
+    assert newest_whole(folder)[0] == folder / "checkpoint-4"
+
+
+def test_a_finished_run_is_finished(run_tiny):
+    run_tiny(**SAVING)
+    before = time.time_ns()
+    done = run_tiny("--resume", "auto", **SAVING)
+    assert done.code == 0
+    assert "this run is finished: the model lies in" in done.out
+    assert (done.folder / "model.safetensors").stat().st_mtime_ns < before
+
+
+def test_without_a_whole_checkpoint_it_begins_anew(run_tiny, stopped):
+    folder, straight = stopped
+    shutil.rmtree(folder / "checkpoint-2")
+    done = run_tiny("--resume", "auto", **SAVING)
+    assert done.code == 0
+    assert f"no whole checkpoint in {folder}: begins anew" in done.out
+    assert same(weights(folder), straight)
+
+
+def test_a_foreign_folder_is_not_resumed(run_tiny, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("")
+    done = run_tiny("--resume", "auto")
+    assert done.code == 1
+    assert "holds files and no run.json" in done.err
+
+
+def test_resume_auto_in_a_new_folder_just_begins(run_tiny):
+    done = run_tiny("--resume", "auto")
+    assert done.code == 0
+    assert "begins anew" in done.out
+
+
+def test_a_named_checkpoint(run_tiny, stopped):
+    folder, straight = stopped
+    broken = run_tiny("--resume", folder / "checkpoint-4", **SAVING)
+    assert broken.code == 1
+    assert "it has no manifest" in broken.err
+    done = run_tiny("--resume", folder / "checkpoint-2", **SAVING)
+    assert done.code == 0
+    assert same(weights(folder), straight)
+
+
+def test_a_changed_run_is_refused_with_every_key_and_let_through_by_name(run_tiny, stopped, write_rows):
+    changed = {**SAVING, "learning_rate": 2e-3, "residual_lambda": 0.1}
+    refused = run_tiny("--resume", "auto", **changed)
+    assert refused.code == 1
+    assert "learning_rate was 0.001, is 0.002" in refused.err
+    assert "residual_lambda was 0.2, is 0.1" in refused.err
+    assert "--allow_changed learning_rate residual_lambda" in refused.err
+    half = run_tiny("--resume", "auto", "--allow_changed", "learning_rate", **changed)
+    assert half.code == 1
+    assert "residual_lambda was" in half.err
+    assert "learning_rate was" not in half.err
+    done = run_tiny("--resume", "auto", "--allow_changed", "learning_rate", "residual_lambda", **changed)
+    assert done.code == 0
+    assert "changed, and allowed: learning_rate" in done.out
+
+
+def test_other_rows_are_a_changed_run_and_other_logging_is_not(run_tiny, stopped, write_rows):
+    other = write_rows("messages", "other.jsonl")
+    lines = other.read_text().splitlines()
+    other.write_text("\n".join(reversed(lines)) + "\n")
+    refused = run_tiny("--resume", "auto", dataset_name=other, **SAVING)
+    assert refused.code == 1
+    assert "data was" in refused.err
+    assert run_tiny("--resume", "auto", **SAVING, logging_steps=2, save_total_limit=3).code == 0
+
+
+def command(model, rows, out, *more):
+    flags = {**SHORT, "max_steps": 40, "save_strategy": "steps", "save_steps": 3, "save_total_limit": 2}
+    flags |= {"residual_noise_std": 0.5, "lookahead": "sample"}
+    words = [f"--{name}={value}" for name, value in flags.items()]
+    words += [f"--model_name_or_path={model}", f"--dataset_name={rows}", f"--output_dir={out}", *more]
+    return [sys.executable, "-m", "ift.cli.main", "train", *words]
+
+
+def started(words):
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # ignored in the background, and inherited
+    running = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
+    return running
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_the_run_ends_the_same(chat_model, write_rows, tmp_path, number, code):
+    rows, out = write_rows(), tmp_path / "out"
+    subprocess.run(command(chat_model, rows, tmp_path / "straight"), check=True, capture_output=True)
+    running = started(command(chat_model, rows, out))
+    while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").stat().st_size:
+        assert running.poll() is None
+        time.sleep(0.02)
+    running.send_signal(number)
+    _, said = running.communicate(timeout=120)
+    assert running.returncode == code, said
+    assert f"stopped by {number.name}; saved to {out}" in said
+    found, skipped = newest_whole(out)
+    assert found is not None
+    assert not skipped
+    done = subprocess.run(command(chat_model, rows, out, "--resume", "auto"), capture_output=True, text=True)
+    assert f"goes on from {found}" in done.stdout
+    assert same(weights(out), weights(tmp_path / "straight"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_twenty_kills_change_nothing(chat_model, write_rows, tmp_path):
+    """SIGKILL at random moments after the first checkpoint, writing included; the log shows where each run went on."""
+    rows, out = write_rows(), tmp_path / "out"
+    subprocess.run(command(chat_model, rows, tmp_path / "straight"), check=True, capture_output=True)
+    rng, log = random.Random(0), []
+    while len(log) < 20:
+        running = started(command(chat_model, rows, out, "--resume", "auto"))
+        wanted = (newest_whole(out)[0] is None) if out.exists() else True
+        while wanted and newest_whole(out)[0] is None and running.poll() is None:
+            time.sleep(0.005)
+        metrics = out / "metrics.jsonl"
+        seen = metrics.stat().st_mtime_ns if metrics.exists() else 0
+        while running.poll() is None and not (metrics.exists() and metrics.stat().st_mtime_ns > seen):
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.25))
+        if running.poll() is not None:  # it ended before: the next one begins in a new folder
+            shutil.rmtree(out)
+            continue
+        running.send_signal(signal.SIGKILL)
+        said, _ = running.communicate()
+        on = [line for line in said.splitlines() if line.startswith("goes on from")]
+        log.append((on[0].rpartition("-")[2] if on else "0", str(newest_whole(out)[0])))
+    done = subprocess.run(command(chat_model, rows, out, "--resume", "auto"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "goes on from" in done.stdout
+    assert same(weights(out), weights(tmp_path / "straight"))
+    steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [*range(1, 41), 40]
+    assert sum(step != "0" for step, _ in log) >= 10
