@@ -99,6 +99,17 @@ def test_exit_codes(check, words, code, said):
     assert said in done.output
 
 
+def test_a_folder_that_holds_something_is_told_beside_the_rest(check, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("")
+    done = check()
+    assert done.exit_code == 1
+    assert "refused output: " in " ".join(done.output.split())
+    assert "the output folder is not empty (thesis.txt)" in " ".join(done.output.split())
+    assert "kept 8 of 8 rows" in done.output
+    assert check("--overwrite_output_dir").exit_code == 0
+
+
 def test_a_tokenizer_with_more_words_than_the_model_is_refused(check, chat_model, tmp_path):
     """Rows of the embedding are gone: some ids that the rows hold are beyond it."""
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -110,6 +110,21 @@ def test_generation_stops_at_the_template_s_end_of_turn(run_tiny):
     assert AutoTokenizer.from_pretrained(done.folder).convert_tokens_to_ids("<|im_end|>") in ids
 
 
+def test_an_end_that_is_not_learnt_is_told(run_tiny):
+    """Two steps on a random model teach no end; eighty do."""
+    short = run_tiny()
+    assert short.metrics[1]["eos_nll"] > 1
+    said = " ".join(short.out.split())
+    assert "answers may not end by themselves: the end token has a probability of" in said
+    assert "--propagation_detach scale" in said
+    detached = run_tiny(out="detached", propagation_detach="scale")
+    assert "answers may not end" in detached.out
+    assert "--propagation_detach" not in detached.out
+    long = run_tiny(out="long", max_steps=80, learning_rate=1e-2, method="sft")
+    assert long.metrics[-2]["eos_nll"] < 0.5
+    assert "answers may not end" not in long.out
+
+
 def test_evaluation_on_rows_cut_off_the_training_rows(run_tiny):
     done = run_tiny(eval_strategy="steps", eval_steps=1)
     assert done.code == 0, done.err

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -15,9 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from ift.cli.arguments import TrainArguments, parse_stages
+from ift.cli.folder import Finished, open_folder
 from ift.cli.words import UsageError, split_equals
 from ift.data import DataError
-from ift.preflight import Preflight, preflight
+from ift.preflight import Finding, Preflight, preflight
 
 TIMED_STEPS = 3  # the first one warms up
 STYLES = {"refused": "bold red", "warning": "yellow", "note": "dim"}
@@ -121,6 +122,7 @@ def _check(told: TrainArguments, own: argparse.Namespace, console: Console) -> d
             allow_truncation=told.run.allow_truncation,
             progress=lambda count: progress.advance(task, count),
         )
+    found = replace(found, findings=[*_of_folder(told), *found.findings])
     seconds = _timed(told, prepared) if own.time else None
     if not own.json:
         for note in data.notes:
@@ -138,6 +140,16 @@ def _check(told: TrainArguments, own: argparse.Namespace, console: Console) -> d
         "steps": found.steps,
         "step_seconds": seconds,
     }
+
+
+def _of_folder(told: TrainArguments) -> list[Finding]:
+    """What `ift train` would say of the output folder."""
+    try:
+        return [Finding("note", "output", line) for line in open_folder(told)]
+    except DataError as error:
+        return [Finding("refused", "output", str(error))]
+    except Finished as done:
+        return [Finding("note", "output", str(done))]
 
 
 def _print(

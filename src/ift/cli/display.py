@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ from ift.cli.arguments import TrainArguments
 from ift.config import IFTConfig
 
 SHOWN = ("loss", "nll", "residual_nll", "lookahead_accuracy", "lambda", "eos_nll", "tokens_per_second")
+ENDS_BELOW = math.log(2)  # nats: an end token that is more likely than not
 SHOWN_ELSE = (
     "loss",
     "mean_token_accuracy",
@@ -127,6 +129,8 @@ class Display(TrainerCallback):
         adapter = os.path.exists(os.path.join(folder, "adapter_config.json"))
         where = f"pretrained={base},peft={folder}" if adapter else f"pretrained={folder}"
         self.console.print(f"[bold green]done[/bold green] in {timedelta(seconds=round(seconds))}{change}")
+        if warning := self.end_warning():
+            self.console.print(warning, style="yellow", markup=False)
         for name, text in (
             ("model", f"{folder}{f' (an adapter on {base})' if adapter else ''}"),
             ("metrics", os.path.join(folder, "metrics.jsonl")),
@@ -137,6 +141,19 @@ class Display(TrainerCallback):
         ):  # fmt: skip
             self.console.print(f"  {name:<9}", end="")
             self.console.print(text, markup=False)
+
+    def end_warning(self) -> str | None:
+        """A line where the end of the answers is still unlikely at the last log entry; None where it is not."""
+        nll = self.last.get("eos_nll", 0.0)
+        if nll <= ENDS_BELOW:
+            return None
+        args = self.trainer.args
+        pushed = args.propagation == "bellman" and args.propagation_detach == "none"
+        hint = ", or with --propagation_detach scale (docs/footguns.md)" if pushed else ""
+        return (
+            f"answers may not end by themselves: the end token has a probability of {math.exp(-nll):.1%} "
+            f"(eos_nll {_short(nll)}). Train longer{hint}."
+        )
 
 
 def method_line(args: Any) -> str:
