@@ -169,9 +169,11 @@ def _print(
     if found.memory is not None:
         parts = ("weights", "reference", "gradients", "optimizer", "activations", "head")
         sizes = [(name, getattr(found.memory, name)) for name in parts]
-        shown = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in sizes if size)
+        unit, name_of_unit = (2**30, "GiB") if found.memory.total >= 2**30 else (2**20, "MiB")
+        shown = ", ".join(f"{name} {size / unit:.2f}" for name, size in sizes if size)
         console.print(
-            f"memory: about {found.memory.total / 2**30:.1f} GiB ({shown}); {found.available / 2**30:.1f} GiB free",
+            f"memory: about {found.memory.total / unit:.1f} {name_of_unit} ({shown}); "
+            f"{found.available / 2**30:.1f} GiB free",
             markup=False,
         )
     if found.steps is not None:
