@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 from ift.cli.main import app
 from ift.cli.words import UsageError
 from ift.compare import trial
-from ift.compare.own import OwnGround, OwnStudy, last_answer, share_answers
+from ift.compare.own import OwnGround, OwnStudy, share_answers
 from ift.compare.own_rows import split_rows
+from ift.compare.own_scores import last_answer
 from ift.compare.plan import Rates, compare_plan
 from ift.compare.study import Study, best
 from ift.data import Part, load_rows
@@ -226,6 +227,7 @@ def test_rates_around_the_users_own():
         (["--sede", "3"], "unknown flag --sede; did you mean --seeds?"),
         (["--test_rows", "5"], "--test_rows is for data of your own"),
         (["MODEL", "--method", "ift"], "--method is decided by the study itself; say --methods"),
+        (["MODEL", "--hub_token", "hf_x"], "would be written to its plan; set HF_TOKEN instead"),
         (["MODEL", "--num_processes", "2"], "--num_processes: each training runs in one process"),
         (["MODEL", "--learning_rates", "fast"], "--learning_rates fast: give numbers above 0"),
         (["MODEL", "--seeds", "1"], "an interval needs at least 2"),

@@ -34,8 +34,9 @@ def own_study(verb: str, told: argparse.Namespace, words: list[str], console: Co
     from ift.baselines.stage import prepare_stage
     from ift.cli.check import refuse_or_warn
     from ift.cli.train import check_model_path
-    from ift.compare.own import PER_TOKEN, OwnStudy
+    from ift.compare.own import OwnStudy
     from ift.compare.own_rows import has_pairs, split_rows
+    from ift.compare.own_scores import PER_TOKEN
     from ift.compare.plan import Rates
     from ift.compare.study import Study
     from ift.data.training_sets import load_splits
@@ -104,6 +105,7 @@ def _left_out(words: list[str]) -> list[str]:
     from ift.compare.own import DECIDED
 
     hints = {
+        "hub_token": " and would be written to its plan; set HF_TOKEN instead",
         "method": "; say --methods",
         "seed": "; say --seeds",
         "eval_strategy": "; rows are held out anyway",
@@ -132,7 +134,8 @@ def _check(own: Any, plan: Any) -> None:
 def _scored(own: Any, told: argparse.Namespace, split: Any, tokenizer: Any) -> Any:
     """The study with its metric, pattern and token limit, from the held-out target answers."""
     from ift.compare.final_answer import final_answer_of
-    from ift.compare.own import METRICS, PER_TOKEN, last_answer
+    from ift.compare.own import METRICS
+    from ift.compare.own_scores import PER_TOKEN, last_answer
 
     asked = [
         last_answer(row["input_ids"], row["labels"])

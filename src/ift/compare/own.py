@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from ift.baselines.methods import parse_methods
 from ift.compare.final_answer import FinalAnswer
 from ift.compare.ground import SAMPLES, Scored
 from ift.compare.own_rows import Split
+from ift.compare.own_scores import PER_TOKEN, HeldOutScores
 from ift.compare.plan import Entrant
-from ift.data.masks import UNTRAINED
-from ift.data.prepare import count_trained
 from ift.timing import StepClock
 
-PER_TOKEN = "target_log_likelihood_per_token"
 METRICS = ("exact_match", PER_TOKEN, "choice_accuracy")
 FORCED: Mapping[str, Any] = {  # a trial is trained whole, scored by us and thrown away
     "eval_strategy": "no",
@@ -32,7 +27,17 @@ FORCED: Mapping[str, Any] = {  # a trial is trained whole, scored by us and thro
     "report_to": "none",
     "disable_tqdm": True,
 }
-DECIDED = ("method", "output_dir", "seed", "beta", "simpo_gamma", "resume_from_checkpoint", *FORCED)
+DECIDED = (
+    "method",
+    "output_dir",
+    "seed",
+    "beta",
+    "simpo_gamma",
+    "resume_from_checkpoint",
+    "resume",
+    "hub_token",
+    *FORCED,
+)
 PROBE_STEPS = 3
 
 
@@ -70,15 +75,16 @@ class OwnStudy:
         return parse_stages([*self.words, *words], [*beside.values()])
 
 
-class OwnGround:
+class OwnGround(HeldOutScores):
     """See `ift.compare.ground.Ground`; a seed gives order and noise, the rows are always the same."""
 
     def __init__(self, task: dict[str, Any]) -> None:
         self.study = OwnStudy(**task["own"])
         self.split = Split.load(Path(task["rows"]))
         self.result = Path(task["result"])
-        (self.told,) = self.study.stages("sft", {}, "unused")
-        self.final = None if self.study.pattern is None else FinalAnswer(self.study.pattern)
+        (told,) = self.study.stages("sft", {}, "unused")
+        final = None if self.study.pattern is None else FinalAnswer(self.study.pattern)
+        super().__init__(told, final, self.study.max_new_tokens)
         self._planned: list[Any] = []
 
     # --- training -----------------------------------------------------------------------------------------------------
@@ -194,121 +200,6 @@ class OwnGround:
         data = {"test": DataSplit(len(rows), self.split.sha256["test"])}
         return Scored({"test": scores}, data, samples, {})
 
-    def _load(self, folder: str) -> tuple[Any, Any]:
-        """A trained folder or the base as it is trained (dtype, quantisation), and the base's tokenizer."""
-        from transformers import AutoModelForCausalLM
-        from trl import get_quantization_config
-
-        from ift.baselines.stage import load_tokenizer
-        from ift.data import ensure_chat_template
-
-        told, config = self.told.model, self.told.config
-        quantisation = get_quantization_config(told)
-        base = folder == told.model_name_or_path
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=told.dtype,
-            attn_implementation=told.attn_implementation,
-            trust_remote_code=config.trust_remote_code,
-            **({"revision": told.model_revision} if base else {}),
-            **({"quantization_config": quantisation} if quantisation is not None else {}),
-        )
-        tokenizer = load_tokenizer(self.told)
-        with contextlib.suppress(ValueError):  # rows that need no template do without
-            ensure_chat_template(tokenizer)
-        return (model if quantisation is not None else model.to(config.device)), tokenizer
-
-    @contextlib.contextmanager
-    def _precision(self) -> Iterator[None]:
-        """No gradient, and the autocast that training has."""
-        config = self.told.config
-        dtype = torch.float16 if config.fp16 else torch.bfloat16
-        with (
-            torch.no_grad(),
-            torch.autocast(config.device.type, dtype, enabled=config.fp16 or bool(config.bf16)),
-        ):
-            yield
-
-    def _answers(self, model: Any, tokenizer: Any, rows: Any) -> list[dict[str, Any]]:
-        """The greedy answer to every row's last prompt; none where a row has no prompt."""
-        from ift.data import end_of_turn_ids
-        from ift.generation import continue_prompts
-
-        asked = [last_answer(row["input_ids"], row["labels"]) for row in rows]
-        if not all(prompt for prompt, _ in asked):
-            return []
-        stops = end_of_turn_ids(tokenizer)
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(stops)
-        with self._precision():
-            found = continue_prompts(
-                model,
-                [prompt for prompt, _ in asked],
-                stops,
-                pad,
-                batch_size=self.told.config.per_device_eval_batch_size,
-                max_new_tokens=self.study.max_new_tokens,
-            )
-        answers = []
-        for row, (prompt, target), one in zip(rows, asked, found, strict=True):
-            texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in (prompt, target, one.ids)]
-            right = None if self.final is None else self._right(texts[1], texts[2])
-            answers.append(
-                {
-                    "row": row["row"],
-                    **dict(zip(("prompt", "target", "answer"), texts, strict=True)),
-                    "right": right,
-                    "stopped": one.stopped,
-                    "tokens": len(one.ids),
-                }
-            )
-        return answers
-
-    def _right(self, target: str, answer: str) -> bool:
-        assert self.final is not None
-        return self.final.find(answer) == self.final.find(target)
-
-    @staticmethod
-    def _exact_match(answers: Sequence[Mapping[str, Any]]) -> float:
-        return sum(bool(one["right"]) for one in answers) / len(answers)
-
-    def _target_likelihood(self, model: Any, rows: Any) -> dict[str, float]:
-        pairs = [(row["input_ids"], row["labels"]) for row in rows]
-        found, tokens = self._likelihoods(model, pairs), sum(count_trained(labels) for _, labels in pairs)
-        return {"target_log_likelihood": sum(found) / len(found), PER_TOKEN: sum(found) / tokens}
-
-    def _choices(self, model: Any, pairs: Any) -> dict[str, float]:
-        """Share of held-out pairs whose chosen answer is the more likely one, in all and per token; a tie is wrong."""
-        sides = [
-            [(row[f"{side}_input_ids"], row[f"{side}_labels"]) for row in pairs]
-            for side in ("chosen", "rejected")
-        ]
-        sums = [self._likelihoods(model, side) for side in sides]
-        means = [
-            [one / count_trained(labels) for one, (_, labels) in zip(found, side, strict=True)]
-            for found, side in zip(sums, sides, strict=True)
-        ]
-        return {
-            name: sum(a > b for a, b in zip(*found, strict=True)) / len(pairs)
-            for name, found in {"choice_accuracy": sums, "choice_accuracy_per_token": means}.items()
-        }
-
-    def _likelihoods(self, model: Any, rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
-        """Summed log-probability of the trained tokens of each row of (ids, labels), through the chunked head."""
-        from ift.loss import ift_loss
-        from ift.support import evaluating
-
-        size = self.told.config.per_device_eval_batch_size
-        order = sorted(range(len(rows)), key=lambda index: len(rows[index][0]))
-        found = [0.0] * len(rows)
-        with self._precision(), evaluating(model):
-            for start in range(0, len(order), size):
-                chosen = order[start : start + size]
-                batch = _padded([rows[index] for index in chosen], model.device)
-                losses = ift_loss(model, batch, residual_lambda=0.0, propagation="none").scores.losses
-                for index, total in zip(chosen, losses.sum(1, dtype=torch.float64).tolist(), strict=True):
-                    found[index] = -total
-        return found
-
 
 def share_answers(stage: Any, more_steps: float = 1.0) -> None:
     """Let a stage see as many answers as any other method: a pair is two, so half the pairs in half the passes.
@@ -328,15 +219,6 @@ def share_answers(stage: Any, more_steps: float = 1.0) -> None:
     if config.max_steps > 0:
         half = 2 if stage.method.needs_pairs and not halved else 1
         config.max_steps = max(1, round(config.max_steps * more_steps / half))
-
-
-def last_answer(ids: Sequence[int], labels: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The ids before a row's last trained stretch, which are the prompt, and those of the stretch."""
-    end = max(place for place, label in enumerate(labels) if label != UNTRAINED) + 1
-    start = end
-    while start and labels[start - 1] != UNTRAINED:
-        start -= 1
-    return list(ids[:start]), list(ids[start:end])
 
 
 def _rows_per_step(config: Any) -> int:
@@ -362,16 +244,3 @@ def _said(stage: Any) -> dict[str, Any]:
             if plain and differs and name not in {*FORCED, "seed", "output_dir", "model_name_or_path"}:
                 found[name] = getattr(value, "value", value)  # of an enumeration
     return found
-
-
-def _padded(rows: Sequence[tuple[list[int], list[int]]], device: Any) -> dict[str, Any]:
-    longest = max(len(ids) for ids, _ in rows)
-
-    def tensor(values: list[list[int]]) -> Any:
-        return torch.tensor(values, device=device)  # (B, T)
-
-    return {
-        "input_ids": tensor([ids + [0] * (longest - len(ids)) for ids, _ in rows]),
-        "attention_mask": tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids, _ in rows]),
-        "labels": tensor([labels + [UNTRAINED] * (longest - len(labels)) for _, labels in rows]),
-    }
