@@ -112,6 +112,35 @@ def test_a_named_checkpoint(run_tiny, stopped):
     assert same(weights(folder), straight)
 
 
+@pytest.mark.parametrize("flag", ["--resume", "--resume_from_checkpoint"])
+def test_a_checkpoint_of_another_folder_overwrites_nothing_either(run_tiny, stopped, tmp_path, flag):
+    folder, straight = stopped
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "README.md").write_text("mine")
+    refused = run_tiny(flag, folder / "checkpoint-2", **SAVING, out="other")
+    assert refused.code == 1
+    assert "the output folder is not empty (README.md)" in refused.err
+    assert (tmp_path / "other" / "README.md").read_text() == "mine"
+    done = run_tiny(flag, folder / "checkpoint-2", **SAVING, out="new")
+    assert done.code == 0, done.err
+    assert same(weights(tmp_path / "new"), straight)
+
+
+def test_a_signal_behind_the_last_step_does_not_lose_the_model(run_tiny, monkeypatch):
+    from ift.checkpoints import SealedCheckpoints
+
+    real = SealedCheckpoints.on_train_end
+
+    def late(self, args, state, control, **kwargs):
+        real(self, args, state, control)  # gives the signals back
+        self.stopped = signal.SIGINT
+
+    monkeypatch.setattr(SealedCheckpoints, "on_train_end", late)
+    done = run_tiny()
+    assert done.code == 0, done.err
+    assert (done.folder / "model.safetensors").exists()
+
+
 def test_a_changed_run_is_refused_with_every_key_and_let_through_by_name(run_tiny, stopped, write_rows):
     changed = {**SAVING, "learning_rate": 2e-3, "residual_lambda": 0.1}
     refused = run_tiny("--resume", "auto", **changed)

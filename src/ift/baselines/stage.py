@@ -73,7 +73,8 @@ def train_stage(
     if checkpoints is not None:
         trainer.add_callback(checkpoints)
     trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
-    if checkpoints is not None and checkpoints.stopped is not None:
+    unfinished = trainer.state.global_step < trainer.state.max_steps  # a signal may come behind the last step
+    if checkpoints is not None and checkpoints.stopped is not None and unfinished:
         raise Stopped(
             checkpoints.stopped, Path(config.output_dir) / f"checkpoint-{trainer.state.global_step}"
         )

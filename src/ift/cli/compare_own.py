@@ -50,18 +50,7 @@ def own_study(verb: str, told: argparse.Namespace, words: list[str], console: Co
     (sft,) = own.stages("sft", {}, "unused")
     check_model_path(sft.model.model_name_or_path)
     loaded = load_splits(sft.script, sft.mixture, evaluation=True, columns=sft.columns)
-    named: list[str] | None = None
-    if not has_pairs(loaded.train):
-        in_need = [entrant.method for entrant in drafted.entrants if entrant.needs_pairs]
-        if in_need and told.methods:
-            columns = ", ".join(loaded.train[0].rows.column_names or [])
-            raise UsageError(
-                f"{', '.join(dict.fromkeys(in_need))}: learns from pairs, and the rows have none (columns: {columns}). "
-                "Leave it out, or give rows with chosen and rejected"
-            )
-        if in_need:
-            named = [name for name in methods_of(told) if name not in in_need]
-            console.print(f"no pairs in the rows: {', '.join(dict.fromkeys(in_need))} left out", markup=False)
+    named = None if has_pairs(loaded.train) else _without_pairs(told, drafted, loaded.train, console)
     prepared = prepare_stage(sft, replace(loaded, evaluation=None))
     refuse_or_warn(sft, prepared)
     tokenizer = prepared.tokenizer
@@ -97,6 +86,21 @@ def own_study(verb: str, told: argparse.Namespace, words: list[str], console: Co
     study.open()
     split.save(study.rows)
     return study
+
+
+def _without_pairs(told: argparse.Namespace, plan: Any, train: Any, console: Console) -> list[str] | None:
+    """The budget's methods that rows without pairs can train; None for all. UsageError for one the user named."""
+    in_need = list(dict.fromkeys(entrant.method for entrant in plan.entrants if entrant.needs_pairs))
+    if not in_need:
+        return None
+    if told.methods:
+        columns = ", ".join(train[0].rows.column_names or [])
+        raise UsageError(
+            f"{', '.join(in_need)}: learns from pairs, and the rows have none (columns: {columns}). "
+            "Leave it out, or give rows with chosen and rejected"
+        )
+    console.print(f"no pairs in the rows: {', '.join(in_need)} left out", markup=False)
+    return [name for name in methods_of(told) if name not in in_need]
 
 
 def _left_out(words: list[str]) -> list[str]:

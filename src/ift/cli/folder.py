@@ -44,19 +44,20 @@ def open_folder(told: Any) -> list[str]:
         Finished: The run that is to go on has ended.
     """
     folder, run = Path(told.config.output_dir), told.run
-    if told.config.resume_from_checkpoint:
-        return []
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: found a file, expected the output folder. Fix: give another --output_dir")
     held = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-    if run.resume is None:
-        if held and not run.overwrite_output_dir:
+    source = run.resume if run.resume != "auto" else None
+    source = source or told.config.resume_from_checkpoint
+    inside = source is not None and Path(source).resolve().parent == folder.resolve()
+    if run.resume != "auto":
+        if held and not inside and not run.overwrite_output_dir:
             raise DataError(
                 f"{folder}: the output folder is not empty ({', '.join(held[:3])}{', ...' if len(held) > 3 else ''}). "
                 "Fix: give another --output_dir, --resume auto to go on with the run in it, or --overwrite_output_dir"
             )
-        return []
-    if run.resume != "auto":
+        if run.resume is None:
+            return []
         path = Path(run.resume)
         reason = damage(path) if path.is_dir() else "there is no such folder"
         if reason:
