@@ -11,6 +11,7 @@ import json
 import os
 import re
 import signal
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
@@ -22,6 +23,7 @@ from transformers.trainer_utils import rotate_checkpoints
 
 MANIFEST = "manifest.json"
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}  # and the exit codes that shells give them
+SAME_STOP = 2.0  # seconds in which another signal is the same wish to stop
 _NAME = re.compile(r"checkpoint-(\d+)$")
 
 
@@ -112,7 +114,7 @@ class SealedCheckpoints(TrainerCallback):
 
     Attributes:
         facts: Of the run, for the manifests.
-        stopped: The signal that stopped the run, if one did; a second one ends it at once.
+        stopped: The signal that stopped the run, if one did; another one, some seconds later, ends it at once.
     """
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
@@ -120,6 +122,7 @@ class SealedCheckpoints(TrainerCallback):
         self.stopped: int | None = None
         self._limit: int | None = None
         self._handlers: dict[int, Any] = {}
+        self._stopped_at = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take the deletion of old checkpoints over, and the signals."""
@@ -132,9 +135,17 @@ class SealedCheckpoints(TrainerCallback):
                 return
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        self.stopped = number
-        for one, handler in self._handlers.items():
-            signal.signal(one, handler)
+        if self.stopped is None:
+            self.stopped, self._stopped_at = number, time.monotonic()
+        elif time.monotonic() - self._stopped_at > SAME_STOP:  # a launcher repeats a Ctrl-C at once
+            self.release()
+            signal.raise_signal(number)
+
+    def release(self) -> None:
+        """Give the signals back to whoever had them."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Save and stop, if a signal came to any process."""
@@ -149,21 +160,21 @@ class SealedCheckpoints(TrainerCallback):
         """Seal what was saved, once all processes have written their part; then delete what is too old."""
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
-        if not state.is_world_process_zero:
-            return
-        seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step, self.facts)
-        rotate_checkpoints(
-            output_dir=args.output_dir,
-            save_total_limit=self._limit,
-            best_model_checkpoint=state.best_model_checkpoint,
-            use_mtime=True,
-        )
+        if state.is_world_process_zero:
+            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step, self.facts)
+            rotate_checkpoints(
+                output_dir=args.output_dir,
+                save_total_limit=self._limit,
+                best_model_checkpoint=state.best_model_checkpoint,
+                use_mtime=True,
+            )
+        if torch.distributed.is_initialized():  # a process that ends now would end the one that seals, too
+            torch.distributed.barrier()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Give everything back."""
         args.save_total_limit = self._limit
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+        self.release()
 
 
 class Stopped(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -97,6 +98,56 @@ def estimate_memory(stage: Any, longest_row: int) -> MemoryEstimate:
         activations=kept,
         head=head + 2 * rows * tokens * width * 4,
     )
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """Settings that need less memory.
+
+    Attributes:
+        flags: As they are typed.
+        total: Bytes of a step with them, estimated.
+    """
+
+    flags: str
+    total: int
+
+    def __str__(self) -> str:
+        unit, name = (2**30, "GiB") if self.total >= 2**30 else (2**20, "MiB")
+        return f"{self.flags} (about {self.total / unit:.1f} {name} a step)"
+
+
+def remedies(stage: Any, longest_row: int, available: int) -> list[Remedy]:
+    """What this configuration has left to save memory, the cheapest first: batch, checkpointing, precision, LoRA.
+
+    Args:
+        stage: See `estimate_memory`.
+        longest_row: See `estimate_memory`.
+        available: Bytes free. The batch is halved until a step fits; where it should fit already, once.
+    """
+    now = estimate_memory(stage, longest_row).total
+
+    def total(**changes: Any) -> int:
+        other = copy.copy(stage)
+        other.config, other.model = copy.copy(stage.config), copy.copy(stage.model)
+        for name, value in changes.items():
+            setattr(other.model if hasattr(other.model, name) else other.config, name, value)
+        return estimate_memory(other, longest_row).total
+
+    found: list[Remedy] = []
+    batch = stage.config.per_device_train_batch_size
+    rows = batch * stage.config.gradient_accumulation_steps
+    while batch > 1 and (not found or found[-1].total > available):
+        batch //= 2
+        flags = f"--per_device_train_batch_size {batch} --gradient_accumulation_steps {-(-rows // batch)}"
+        found = [Remedy(flags, total(per_device_train_batch_size=batch))]
+    if not stage.config.gradient_checkpointing:
+        found.append(Remedy("--gradient_checkpointing true", total(gradient_checkpointing=True)))
+    if stage.model.dtype in (None, "auto", "float32"):
+        found.append(Remedy("--dtype bfloat16", total(dtype="bfloat16")))
+    if not stage.model.use_peft:
+        found.append(Remedy("--use_peft true", total(use_peft=True)))
+    return [one for one in found if one.total < now]
 
 
 def available_memory() -> int:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ift.data import DataReport, Prepared, end_of_turn_ids
 from ift.data.templates import adds_bos
-from ift.memory import MemoryEstimate, available_memory, estimate_memory
+from ift.memory import MemoryEstimate, Remedy, available_memory, estimate_memory, remedies
 
 WARN_CUT, REFUSE_CUT = 0.01, 0.20  # shares of the rows, or of the trained tokens, that cutting takes
 STREAM_ROWS = 1000  # looked at of a stream
@@ -282,7 +282,7 @@ def preflight(
     world = int(os.environ.get("WORLD_SIZE", 1))
     rows_per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * world
     report = sets["train"].report
-    longest = min(report.lengths[2] or config.max_length or 1, config.max_length or report.lengths[2])
+    longest = longest_row(report, config)
     memory, findings = None, []
     try:
         memory = estimate_memory(stage, longest)
@@ -301,27 +301,22 @@ def preflight(
     ]
     available = available_memory()
     if memory is not None and memory.total > available:
-        findings.append(Finding("warning", "memory", _too_large(stage, memory, available)))
+        ways = remedies(stage, longest, available)
+        findings.append(Finding("warning", "memory", _too_large(memory, available, ways)))
     steps = config.max_steps if config.max_steps > 0 else None
     if steps is None and not report.streaming:
         steps = math.ceil(math.ceil(report.rows_kept / rows_per_step) * config.num_train_epochs)
     return Preflight(findings, scans, memory, available, steps)
 
 
-def _too_large(stage: Any, memory: MemoryEstimate, available: int) -> str:
-    """What is missing, and the knobs that this configuration has left, the cheapest first."""
-    config = stage.config
-    knobs = {
-        "--gradient_checkpointing true": not config.gradient_checkpointing,
-        f"--per_device_train_batch_size 1 --gradient_accumulation_steps "
-        f"{config.per_device_train_batch_size * config.gradient_accumulation_steps}": (
-            config.per_device_train_batch_size > 1
-        ),
-        "--dtype bfloat16": stage.model.dtype in (None, "auto", "float32"),
-        "--use_peft": not stage.model.use_peft,
-    }
-    left = [knob for knob, free in knobs.items() if free][:3]
+def longest_row(report: DataReport, config: Any) -> int:
+    """Tokens of the longest row that a step may hold; of a stream `max_length`."""
+    return min(report.lengths[2] or config.max_length or 1, config.max_length or report.lengths[2])
+
+
+def _too_large(found: MemoryEstimate, available: int, ways: list[Remedy]) -> str:
+    """What is missing, and what this configuration has left."""
+    fix = ", or ".join(map(str, ways[:3])) or "a larger device, or more of them"
     return (
-        f"a step needs about {memory.total / 2**30:.1f} GiB, {available / 2**30:.1f} GiB are free. "
-        f"Fix: {', or '.join(left) or 'a larger device, or more of them'}"
+        f"a step needs about {found.total / 2**30:.1f} GiB, {available / 2**30:.1f} GiB are free. Fix: {fix}"
     )

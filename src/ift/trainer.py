@@ -14,6 +14,7 @@ from trl.trainer.utils import get_config_model_id, global_then_local_main_first
 
 from ift.config import METHOD_FIELDS, IFTConfig
 from ift.data import end_of_turn_ids, prepare_dataset
+from ift.faults import StopsAtNonFinite
 from ift.functional import count_items, noisy_lambda, row_layout, scheduled_lambda
 from ift.loss import ift_loss
 from ift.metrics import MetricsFile, RunningMeans, row_statistics
@@ -30,7 +31,7 @@ CITATION = """\
 }"""
 
 
-class IFTTrainer(SFTTrainer):
+class IFTTrainer(StopsAtNonFinite, SFTTrainer):
     """Trains a causal language model with Intuitive Fine-Tuning (arXiv:2405.11870v3) from target answers alone.
 
     Takes what `trl.SFTTrainer` takes. Data in any of the formats of docs/data.md; only completions and assistant
@@ -38,6 +39,7 @@ class IFTTrainer(SFTTrainer):
 
     Raises:
         ValueError: a model, option or data set that cannot be trained exactly; the message says what to change.
+        NonFiniteError: from `train`, at the first loss or gradient that is not finite.
     """
 
     _tag_names = ["trl", "ift"]  # noqa: RUF012 (trl's own declaration)
@@ -89,6 +91,7 @@ class IFTTrainer(SFTTrainer):
                 check_packing(self.model)
         self._eos_ids = torch.tensor(sorted(end_of_turn_ids(self._tokenizer)), dtype=torch.int64)
         stop_generation_at(self.model, self._eos_ids.tolist())
+        self._total_train_tokens = 0  # trl's
         self._means = {"train": RunningMeans(), "eval": RunningMeans()}
         self._clock = (time.perf_counter(), 0.0)  # seconds and tokens at the last log
         self.add_callback(MetricsFile())
@@ -159,9 +162,19 @@ class IFTTrainer(SFTTrainer):
         rows = row_statistics(result, inputs["labels"], self._eos_ids.to(inputs["labels"].device), self.args)
         rows = self.accelerator.gather(rows) if mode == "train" else self.accelerator.gather_for_metrics(rows)
         if mode == "train":
-            self._total_train_tokens += int(rows[:, 0].sum()) // self._tp_size
+            self._count_tokens(int(rows[:, 0].sum()) // self._tp_size)
         self._means[mode].add(rows, result.scores.lookahead_ids is not None, **extra)
         return loss
+
+    def _count_tokens(self, trained: int) -> None:
+        """`num_tokens` goes on where a run goes on: transformers' state carries it where it counts nothing itself."""
+        carries = self.args.include_num_input_tokens_seen == "no"
+        if carries and self.state.num_input_tokens_seen > self._total_train_tokens:
+            self._total_train_tokens = self.state.num_input_tokens_seen
+            self._clock = (self._clock[0], self._total_train_tokens)
+        self._total_train_tokens += trained
+        if carries:
+            self.state.num_input_tokens_seen = self._total_train_tokens
 
     def _residual_lambda(self, mode: str) -> float:
         """Scheduled lambda of this optimiser step; noisy in training only."""

@@ -70,6 +70,48 @@ def test_a_run_goes_on_from_the_newest_whole_checkpoint(run_tiny, stopped):
     assert newest_whole(folder)[0] == folder / "checkpoint-4"
 
 
+def test_the_count_of_tokens_goes_on(run_tiny, stopped):
+    folder, _ = stopped
+    tokens = [json.loads(line)["num_tokens"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    done = run_tiny("--resume", "auto", **SAVING)
+    assert [line["num_tokens"] for line in done.metrics] == tokens
+    assert tokens[0] < tokens[1] < tokens[3]
+
+
+@pytest.fixture
+def stopped_sequence(run_tiny):
+    """`sft+ift` whose second stage is as if it had been killed behind its first checkpoint."""
+    flags = {**SAVING, "method": "sft+ift"}
+    folder = run_tiny(**flags).folder
+    straight = weights(folder / "2-ift")
+    shutil.rmtree(folder / "2-ift" / "checkpoint-4")
+    (folder / "2-ift" / "model.safetensors").unlink()
+    (folder / "2-ift" / "run.json").write_text('{"finished": false}')
+    return folder, straight, flags
+
+
+def test_a_sequence_goes_on_in_the_stage_where_it_stopped(run_tiny, stopped_sequence):
+    folder, straight, flags = stopped_sequence
+    first = (folder / "1-sft" / "model.safetensors").stat().st_mtime_ns
+    done = run_tiny("--resume", "auto", **flags)
+    assert done.code == 0, done.err
+    assert f"stage 1: this run is finished: the model lies in {folder / '1-sft'}" in done.out
+    assert f"goes on from {folder / '2-ift' / 'checkpoint-2'}" in done.out
+    assert (folder / "1-sft" / "model.safetensors").stat().st_mtime_ns == first
+    assert same(weights(folder / "2-ift"), straight)
+    again = run_tiny("--resume", "auto", **flags)
+    assert again.code == 0
+    assert f"the model lies in {folder / '2-ift'}" in again.out
+
+
+def test_a_later_stage_does_not_go_on_before_the_one_ahead_of_it(run_tiny, stopped_sequence):
+    folder, _, flags = stopped_sequence
+    (folder / "1-sft" / "run.json").write_text('{"finished": false}')
+    done = run_tiny("--resume", "auto", **flags)
+    assert done.code == 1
+    assert f"{folder / '2-ift'} holds files, and the stage before it has not ended" in done.err
+
+
 def test_a_finished_run_is_finished(run_tiny):
     run_tiny(**SAVING)
     before = time.time_ns()
@@ -203,6 +245,32 @@ def test_a_signal_saves_and_the_run_ends_the_same(chat_model, write_rows, tmp_pa
     assert not skipped
     done = subprocess.run(command(chat_model, rows, out, "--resume", "auto"), capture_output=True, text=True)
     assert f"goes on from {found}" in done.stdout
+    assert same(weights(out), weights(tmp_path / "straight"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_two_processes_saves_and_the_run_ends_the_same(
+    chat_model, write_rows, tmp_path, number, code
+):
+    rows, out, two = write_rows(), tmp_path / "out", ("--num_processes", "2")
+    subprocess.run(command(chat_model, rows, tmp_path / "straight", *two), check=True, capture_output=True)
+    running = started(command(chat_model, rows, out, *two))
+    while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").stat().st_size:
+        assert running.poll() is None
+        time.sleep(0.02)
+    running.send_signal(number)
+    _, said = running.communicate(timeout=120)
+    assert running.returncode == code, said
+    assert said.count(f"stopped by {number.name}; saved to {out}") == 1
+    assert "Traceback" not in said
+    found, skipped = newest_whole(out)
+    assert found is not None
+    assert not skipped
+    words = command(chat_model, rows, out, "--resume", "auto", *two)
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.stdout.count(f"goes on from {found}") == 1
     assert same(weights(out), weights(tmp_path / "straight"))
 
 

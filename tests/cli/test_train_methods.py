@@ -155,7 +155,10 @@ def test_the_yaml_file_may_name_the_method_and_other_stages_settings(train, tmp_
         ({"method": "sft", "residual_lambda": 0.1}, "residual_lambda is 0.1; method sft fixes it at 0.0."),
         ({"method": "simpo", "cpo_alpha": 1}, "cpo_alpha is 1.0; method simpo fixes it at 0.0."),
         ({"method": "tdpo2", "precompute_ref_log_probs": "true"}, "precompute_ref_log_probs to false"),
-        ({"method": "sft+dpo", "resume_from_checkpoint": "x"}, "a sequence cannot be resumed as a whole"),
+        (
+            {"method": "sft+dpo", "resume_from_checkpoint": "x"},
+            "which stage of the sequence is the checkpoint of?",
+        ),
     ],
 )
 def test_a_wrong_flag_of_a_method_is_a_usage_error(run_tiny, flags, answer):

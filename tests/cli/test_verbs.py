@@ -116,7 +116,7 @@ def test_two_processes_run_and_train_what_one_does(run_tiny, chat_model, tmp_pat
     assert done.stdout.count("done in") == 1
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("alone", "two"))
     for name in first:
-        torch.testing.assert_close(first[name], second[name], atol=1e-6, rtol=1e-5, msg=name)
+        torch.testing.assert_close(first[name], second[name], atol=1e-6, rtol=1e-5)
     lines = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 2]
     for line, other in zip(lines[:2], alone.metrics, strict=False):
@@ -137,6 +137,34 @@ def test_the_words_of_torchrun_on_a_cpu():
     assert launch._torchrun_flags(["--main_process_port", "1234"]) == ["--master-port=1234"]
     with pytest.raises(UsageError, match="--gpu_ids has no effect without an accelerator"):
         launch._torchrun_flags(["--gpu_ids", "0"])
+
+
+def test_shipped_configurations_are_found_by_name_before_trl_s():
+    from importlib.resources import files
+
+    from accelerate.commands.launch import launch_command_parser
+
+    names = ("one_gpu", "ddp", "fsdp2", "zero2", "zero3", "multi_node")
+    for name in names:
+        flags = launch.resolve_config(["--accelerate_config", name, "--num_processes", "4"])
+        assert flags == [
+            "--config_file",
+            str(files("ift.accelerate_configs") / f"{name}.yaml"),
+            "--num_processes",
+            "4",
+        ]
+        launch_command_parser().parse_args([*flags, "script.py"])
+        assert launch._processes(flags) == 4
+    assert "trl" in launch.resolve_config(["--accelerate_config", "zero1"])[1]
+    with pytest.raises(UsageError, match=f"ift has: {', '.join(sorted(names))}"):
+        launch.resolve_config(["--accelerate_config", "zero9"])
+
+
+def test_the_exit_code_is_that_of_the_process_that_failed(capfd):
+    assert launch.launch(["--num_processes", "2"], ["--no_such_flag", "1"], use_cpu=True) == 2
+    said = capfd.readouterr()
+    assert "unknown flag --no_such_flag" in said.err
+    assert "Traceback" not in said.err
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")

@@ -12,6 +12,10 @@ from ift.baselines.methods import Method
 from ift.checkpoints import SealedCheckpoints, Stopped
 from ift.data import LoadedData, end_of_turn_ids, prepare_mixture
 from ift.data.prepare import Prepared
+from ift.faults import StopsAtNonFinite, is_out_of_memory, out_of_memory
+from ift.memory import Remedy, available_memory, remedies
+from ift.preflight import longest_row
+from ift.saved import read_back
 
 
 @dataclass
@@ -58,27 +62,45 @@ def train_stage(
     """Prepare, train, save to `stage.config.output_dir`, write the card; returns the trainer.
 
     `attach` is called with the trainer before the first step; `prepared` is what `prepare_stage` gave, if it was called
-    already; `checkpoints` seals what is saved on the way. The trainer has `data_reports` (name -> DataReport).
+    already; `checkpoints` seals what is saved on the way. The trainer has `data_reports` (name -> DataReport) and
+    `read_back` (what `ift.saved.read_back` says of the saved model; empty on all processes but the first).
 
     Raises:
         DataError: rows that cannot be read or trained.
         ValueError: a model or an option that is refused.
-        OSError: a model or file that cannot be found.
+        OSError: a model or file that cannot be found; a saved model that cannot be read back.
+        NonFiniteError: a loss or gradient is not finite.
+        OutOfMemory: a step did not fit; the message names settings that need less.
         Stopped: a signal came; `checkpoints` has saved, and the model is not.
     """
     config = stage.config
-    trainer = build_trainer(stage, prepare_stage(stage, data) if prepared is None else prepared)
+    prepared = prepare_stage(stage, data) if prepared is None else prepared
+    trainer = build_trainer(stage, prepared)
     if attach is not None:
         attach(trainer)
     if checkpoints is not None:
         trainer.add_callback(checkpoints)
-    trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
+    try:
+        trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise out_of_memory(error, _remedies(stage, prepared)) from error
+        raise
+    finally:
+        if checkpoints is not None:
+            checkpoints.release()
     unfinished = trainer.state.global_step < trainer.state.max_steps  # a signal may come behind the last step
     if checkpoints is not None and checkpoints.stopped is not None and unfinished:
         raise Stopped(
             checkpoints.stopped, Path(config.output_dir) / f"checkpoint-{trainer.state.global_step}"
         )
     trainer.save_model(config.output_dir)
+    trainer.read_back = ""
+    if trainer.is_world_process_zero():
+        trained = trainer.accelerator.unwrap_model(trainer.model)
+        trainer.read_back = read_back(
+            Path(config.output_dir), trained, trust_remote_code=config.trust_remote_code
+        )
     name = stage.script.dataset_name
     card = os.path.basename(
         os.path.abspath(config.output_dir)
@@ -89,6 +111,13 @@ def train_stage(
     if config.push_to_hub:
         trainer.push_to_hub(dataset_name=name)
     return trainer
+
+
+def _remedies(stage: Stage, prepared: PreparedRows) -> list[Remedy]:
+    try:
+        return remedies(stage, longest_row(prepared.sets["train"].report, stage.config), available_memory())
+    except Exception:  # on the way out: no estimate is no reason to hide what happened
+        return []
 
 
 def check_data(stage: Stage, data: LoadedData) -> None:
@@ -140,6 +169,8 @@ def build_trainer(stage: Stage, prepared: PreparedRows) -> Any:
     }
     trainer_class, _ = stage.method.load()
     ours = issubclass(trainer_class, IFTTrainer)
+    if not ours:
+        trainer_class = type(trainer_class.__name__, (StopsAtNonFinite, trainer_class), {})
     tokenizer = prepared.tokenizer
     reports = {name: one.report for name, one in prepared.sets.items()}
     sets = {name: one.dataset for name, one in prepared.sets.items()}

@@ -84,11 +84,13 @@ class TrainArguments(Stage):
         run: what the check lets through, and what becomes of the output folder.
         launch: what belongs to `accelerate launch`.
         words: the command line without it: what each process is started with.
+        finished: whether it has ended already, in a sequence that goes on.
     """
 
     run: RunArguments
     launch: list[str]
     words: list[str]
+    finished: bool = False
 
 
 class Parser(TrlParser):
@@ -192,10 +194,10 @@ def parse_stages(arguments: list[str], beside: Sequence[Method] = ()) -> list[Tr
         told[-1].words = without(arguments, told[-1].words)
         if len(methods) > 1:
             config = told[-1].config
-            if config.resume_from_checkpoint or told[-1].run.resume:
+            if config.resume_from_checkpoint or told[-1].run.resume not in (None, "auto"):
                 raise UsageError(
-                    "resume: a sequence cannot be resumed as a whole. Train its stages one by one, "
-                    "the second from the first's folder."
+                    "resume: which stage of the sequence is the checkpoint of? Say --resume auto, and each stage "
+                    "goes on from its own folder."
                 )
             config.output_dir = str(stage_folder(config.output_dir, methods, number))
             config.push_to_hub = config.push_to_hub and number == len(methods)

@@ -82,8 +82,8 @@ class Display(TrainerCallback):
             f"{'evaluation' if prefix else 'step'} {state.global_step}/{state.max_steps}  {values}"
         )
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Close the bar."""
+    def close(self) -> None:
+        """Close the bar, whatever ended the run."""
         if self.bar is not None:
             self.bar.close()
 
@@ -132,7 +132,7 @@ class Display(TrainerCallback):
         if warning := self.end_warning():
             self.console.print(warning, style="yellow", markup=False)
         for name, text in (
-            ("model", f"{folder}{f' (an adapter on {base})' if adapter else ''}"),
+            ("model", f"{folder}{f' (an adapter on {base})' if adapter else ''}; {self.trainer.read_back}"),
             ("metrics", os.path.join(folder, "metrics.jsonl")),
             ("chat", f"ift chat {shlex.quote(folder)}"),
             ("evaluate", f"pip install 'lm-eval[hf]' && lm_eval run --model hf --model_args {where} --tasks gsm8k "

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ift.checkpoints import damage, differing, facts_of, newest_whole
 from ift.data import DataError
@@ -77,6 +80,51 @@ def open_folder(told: Any) -> list[str]:
         return [*lines, f"no whole checkpoint in {folder}: begins anew"]
     told.config.resume_from_checkpoint = str(found)
     return [*lines, f"goes on from {found}"]
+
+
+def open_folders(stages: Sequence[Any]) -> list[str]:
+    """`open_folder` for every stage of a sequence: those that have ended are marked `finished`.
+
+    Raises:
+        DataError: See `open_folder`; or a stage was begun before the ones ahead of it have ended.
+        Finished: All of them have ended.
+    """
+    lines: list[str] = []
+    for number, told in enumerate(stages, start=1):
+        held = Path(told.config.output_dir).exists() and any(Path(told.config.output_dir).iterdir())
+        if number > 1 and held and told.run.resume == "auto" and not stages[number - 2].finished:
+            raise DataError(
+                f"--resume auto: {told.config.output_dir} holds files, and the stage before it has not ended. "
+                "Fix: move them away"
+            )
+        try:
+            lines += open_folder(told)
+        except Finished as done:
+            if number == len(stages):
+                raise
+            told.finished = True
+            lines.append(f"stage {number}: {done}")
+    return lines
+
+
+def agree_on_folders(stages: Sequence[Any]) -> list[str]:
+    """`open_folders` by the first of several processes, for all of them; the lines are there for the first alone."""
+    if not torch.distributed.is_initialized():
+        return open_folders(stages)
+    said: list[Any] = [None]
+    lines: list[str] = []
+    if torch.distributed.get_rank() == 0:
+        try:
+            lines = open_folders(stages)
+            said = [[(told.config.resume_from_checkpoint, told.finished) for told in stages]]
+        except (DataError, Finished) as end:
+            said = [end]
+    torch.distributed.broadcast_object_list(said)
+    if isinstance(said[0], Exception):
+        raise said[0]
+    for told, (checkpoint, finished) in zip(stages, said[0], strict=True):
+        told.config.resume_from_checkpoint, told.finished = checkpoint, finished
+    return lines
 
 
 def begin(told: Any) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import subprocess
-import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib.resources import files
 from pathlib import Path
+from types import FrameType
 
 import torch
 import yaml
 
+from ift.checkpoints import SIGNALS
 from ift.cli.arguments import UsageError
 
 WANTED = "IFT_NUM_PROCESSES"
@@ -36,31 +42,100 @@ def check_world_size() -> None:
 
 
 def launch(launch_flags: list[str], training_flags: list[str], *, use_cpu: bool) -> int:
-    """Start the training processes and wait for them; returns their exit code.
+    """Start the training processes and wait for them; returns the exit code of the first that failed, or 0.
 
-    On a CPU accelerate starts a single process without a word, so torchrun starts them there (gloo).
+    On a CPU accelerate starts a single process without a word, so torchrun starts them there (gloo). A signal goes on
+    to the processes, which save and stop; torchrun by itself would give them 30 seconds for it.
     """
-    from accelerate.commands.launch import launch_command_parser
-    from trl.cli.accelerate_config import resolve_accelerate_config_argument
+    from accelerate.commands.launch import launch_command, launch_command_parser
+    from accelerate.utils import patch_environment
 
-    try:
-        flags = resolve_accelerate_config_argument(launch_flags)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    flags = resolve_config(launch_flags)
     count = _processes(flags)
     command = ["--module", "ift.cli.main", "train", *training_flags]
-    environment = dict(os.environ)
+    environment = {"PET_SIGNALS_TO_HANDLE": "SIGQUIT"}  # torchrun's: not those that are handled here
     if use_cpu or not torch.accelerator.is_available():
-        print(f"no accelerator in use: {count or 1} process(es) on the CPU, data-parallel (gloo)")
-        start = ["torch.distributed.run", f"--nproc-per-node={count or 1}", *_torchrun_flags(flags)]
+        from torch.distributed.run import parse_args, run
+
+        print(f"no accelerator in use: {count or 1} process(es) on the CPU, data-parallel (gloo)", flush=True)
         environment |= {"ACCELERATE_USE_CPU": "true", WANTED: str((count or 1) * _machines(flags))}
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // (count or 1))))
+        threads = max(1, (os.cpu_count() or 1) // (count or 1))
+        environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
+        start = [f"--nproc-per-node={count or 1}", *_torchrun_flags(flags), *command]
+
+        def begin() -> None:
+            run(parse_args(start))
     else:
-        launch_command_parser().parse_args([*flags, *command])  # exits with accelerate's own message
-        start = ["accelerate.commands.launch", *flags]
-        if count:
-            environment[WANTED] = str(count)
-    return subprocess.run([sys.executable, "-m", *start, *command], env=environment, check=False).returncode
+        asked = launch_command_parser().parse_args([*flags, *command])  # exits with accelerate's own message
+        environment |= {WANTED: str(count)} if count else {}
+
+        def begin() -> None:
+            launch_command(asked)
+
+    logging.getLogger("torch.distributed.elastic").setLevel(
+        logging.CRITICAL
+    )  # the processes say what happened
+    with patch_environment(**environment), _signals_passed_on() as came:
+        code = _ended(begin)
+    return SIGNALS[came[0]] if came and code else code
+
+
+def _ended(begin: Callable[[], None]) -> int:
+    """The exit code of what a launcher started."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    try:
+        begin()
+    except ChildFailedError as error:
+        code = error.get_first_failure()[1].exitcode
+        return code if code > 0 else 128 - code  # killed by a signal: as a shell says it
+    except subprocess.CalledProcessError as error:
+        return error.returncode if error.returncode > 0 else 128 - error.returncode
+    return 0
+
+
+@contextmanager
+def _signals_passed_on() -> Iterator[list[signal.Signals]]:
+    """While open, SIGINT, SIGTERM and SIGHUP go to the processes started from here; gives those that came."""
+    import psutil
+
+    came: list[signal.Signals] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        number = signal.SIGTERM if number == signal.SIGHUP else number
+        came.append(signal.Signals(number))
+        for worker in psutil.Process().children():
+            with suppress(psutil.NoSuchProcess):
+                worker.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in (*SIGNALS, signal.SIGHUP)}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def resolve_config(launch_flags: list[str]) -> list[str]:
+    """The launch flags with the file in place of the name of a shipped accelerate configuration, ours or trl's.
+
+    Raises:
+        UsageError: neither a file nor a known name.
+    """
+    from trl.cli.accelerate_config import resolve_accelerate_config_argument
+
+    name = _flag(launch_flags, "--accelerate_config")
+    ours = files("ift.accelerate_configs")
+    if name is not None and not Path(name).is_file() and ours.joinpath(f"{name}.yaml").is_file():
+        place = launch_flags.index("--accelerate_config")
+        rest = launch_flags[:place] + launch_flags[place + 2 :]
+        return ["--config_file", str(ours.joinpath(f"{name}.yaml")), *rest]
+    try:
+        found: list[str] = resolve_accelerate_config_argument(launch_flags)
+    except ValueError as error:
+        names = ", ".join(sorted(path.name[:-5] for path in ours.iterdir() if path.name.endswith(".yaml")))
+        raise UsageError(f"{error} ift has: {names}.") from error
+    return found
 
 
 def _flag(flags: list[str], name: str) -> str | None:

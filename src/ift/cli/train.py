@@ -7,11 +7,13 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+from accelerate import PartialState
 
 from ift.checkpoints import SealedCheckpoints, Stopped
 from ift.cli.arguments import TrainArguments, UsageError, parse_stages, wanted_methods
-from ift.cli.folder import Finished, begin, check_unchanged, facts, open_folder, write_run
+from ift.cli.folder import Finished, agree_on_folders, begin, check_unchanged, facts, open_folders, write_run
 from ift.cli.launch import check_world_size, is_launched, launch
 from ift.data import DataError, split_names
 from ift.data.loading import is_local
@@ -36,34 +38,38 @@ def main(arguments: list[str]) -> int:
         for name in dict.fromkeys(stage.script.dataset_name for stage in stages):
             if name and is_local(name):
                 split_names(name)
-        words = list(first.words)
-        if not is_launched():
-            for stage in stages:
-                print("".join(f"{line}\n" for line in open_folder(stage)), end="")
-            if first.config.resume_from_checkpoint:
-                words += ["--resume_from_checkpoint", first.config.resume_from_checkpoint]
-            if first.launch:
-                return launch(first.launch, words, use_cpu=first.config.use_cpu)
+        if first.launch and not is_launched():
+            open_folders(
+                stages
+            )  # refuses before any process starts; the first process decides again, for all
+            return launch(first.launch, first.words, use_cpu=first.config.use_cpu)
         check_world_size()
+        print("".join(f"{line}\n" for line in agree_on_folders(stages)), end="")
         run_stages(stages)
     except UsageError as error:
-        print(f"ift train: {error}", file=sys.stderr)
+        _say(str(error))
         return 2
     except Finished as done:
-        print(f"ift train: {done}")
+        _say(str(done), sys.stdout)
         return 0
     except Stopped as stop:
-        print(f"\nift train: {stop}. next: the same command with --resume auto", file=sys.stderr)
+        _say(f"{stop}. next: the same command with --resume auto")
         return stop.code
     except KeyboardInterrupt:
-        print("\nift train: stopped. Checkpoints, if any, lie in the output folder.", file=sys.stderr)
+        _say("stopped. Checkpoints, if any, lie in the output folder.")
         return 130
     except (DataError, ValueError, OSError, ImportError, RuntimeError) as error:
         if os.environ.get("IFT_DEBUG"):
             raise
-        print(f"ift train: {error}\n(IFT_DEBUG=1 shows where this was raised.)", file=sys.stderr)
+        _say(f"{error}\n(IFT_DEBUG=1 shows where this was raised.)")
         return 1
     return 0
+
+
+def _say(text: str, stream: TextIO | None = None) -> None:
+    """Once on each machine: what ends a run ends it in every process."""
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        print(f"ift train: {text}", file=stream or sys.stderr)
 
 
 def run_stages(stages: list[TrainArguments]) -> Any:
@@ -79,12 +85,12 @@ def run_stages(stages: list[TrainArguments]) -> Any:
         last = number == len(stages)
         if len(stages) > 1 and int(os.environ.get("RANK", 0)) == 0:
             print(f"stage {number} of {len(stages)}: {told.method.name}")
-        trainer = run_training(told, closing=last, end=last)
+        trainer = None if told.finished else run_training(told, closing=last, end=last)
         if not last:
             folder = Path(told.config.output_dir)
-            if trainer.is_world_process_zero():
+            if PartialState().is_main_process:
                 start_of_next(folder)
-            trainer.accelerator.wait_for_everyone()
+            PartialState().wait_for_everyone()
             merged = folder / "merged"
             stages[number].model.model_name_or_path = str(merged if merged.exists() else folder)
             del trainer
@@ -100,7 +106,8 @@ def run_training(told: TrainArguments, closing: bool = True, end: bool = True) -
     Raises:
         DataError: rows that cannot be read or trained, or a run that goes on and is not the same.
         ValueError: a model or an option that is refused.
-        OSError: a model or file that cannot be found.
+        OSError: a model or file that cannot be found; a saved model that cannot be read back.
+        NonFiniteError, OutOfMemory: the run stopped; the message says what to try.
         Stopped: a signal came, and the run has saved.
     """
     from ift.baselines.stage import prepare_stage, train_stage
@@ -120,7 +127,10 @@ def run_training(told: TrainArguments, closing: bool = True, end: bool = True) -
             print("".join(f"{line}\n" for line in check_unchanged(told, checkpoints.facts)), end="")
         begin(told)
     display = Display(told, data.notes)
-    trainer = train_stage(told, data, display.attach, prepared, checkpoints)
+    try:
+        trainer = train_stage(told, data, display.attach, prepared, checkpoints)
+    finally:
+        display.close()
     if trainer.is_world_process_zero():
         write_run(Path(told.config.output_dir), finished=True)
     if closing:

@@ -1,0 +1,1 @@
+"""Ready configurations for `accelerate launch`, by name: `ift train --accelerate_config NAME`."""
