@@ -7,12 +7,13 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 import ift.compare.plan
 from ift.cli.main import app
 from ift.compare import trial
-from ift.compare.flops import COUNTED_STEPS, StepFlops
+from ift.compare.flops import COUNTED_STEPS, UNCOUNTED, StepFlops
 from ift.compare.plan import Entrant, Plan, compare_plan
 from ift.compare.study import Study, StudyError, best
 from ift.report import load
@@ -119,6 +120,17 @@ def test_counted_flops_are_those_of_the_steps():
         counter.on_step_end(None, None, None)
     assert counter.counted == [2 * 2 * 3 * 5 * 7] * COUNTED_STEPS
     assert counter.total == (COUNTED_STEPS + 2) * 2 * 2 * 3 * 5 * 7
+
+
+def test_the_heads_products_on_cuda_are_counted():
+    """`addmm` with an output dtype, as trl's head calls it there, (7, 5) @ (5, 3): 2*3*5*7, as without; in float32 too."""
+    a, b, total = torch.ones(7, 5), torch.ones(5, 3), torch.zeros(7, 3)
+    with FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as counter:
+        torch.addmm(total, a, b)
+        total.addmm_(a, b)
+    assert counter.get_total_flops() == 2 * 2 * 3 * 5 * 7
+    counted = counter.flop_registry[torch.ops.aten.addmm](total, a, b, torch.float32, out_val=total)
+    assert counted == 2 * 3 * 5 * 7
 
 
 @pytest.fixture

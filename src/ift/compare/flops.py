@@ -12,7 +12,10 @@ COUNTED_STEPS = 4
 
 
 def addmm_flops(*args: Any, **kwargs: Any) -> int:
-    """FLOPs of `a.addmm_(b, c)`, from shapes: the counter knows `addmm`, but not the in-place one of trl's head."""
+    """FLOPs of `addmm` in every form that trl's head takes, from shapes: in place, and on CUDA with an output dtype.
+
+    Torch's counter knows neither; its own formula raises TypeError for the second.
+    """
     (rows, inner), (_, columns) = args[1], args[2]
     return int(2 * rows * inner * columns)
 
@@ -28,7 +31,8 @@ def attention_backward_flops(grad: Any, query: Any, key: Any, value: Any, *args:
     return attention_flops(query, key, value) * 5 // 2
 
 
-UNCOUNTED = {  # by torch's counter, on a CPU
+UNCOUNTED = {  # by torch's counter, or not rightly
+    torch.ops.aten.addmm: addmm_flops,
     torch.ops.aten.addmm_: addmm_flops,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_flops,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_flops,
