@@ -86,3 +86,17 @@ def test_ablations_change_what_they_say():
     quick = ablate_plan("x", 3, 3, quick=True)
     assert [entrant.label for entrant in quick.entrants][:2] == ["sft", "ift"]
     assert len(quick.entrants) == 7
+
+
+def test_variants_are_chosen_by_label():
+    """Of any budget, in the order given; SFT and IFT stay, for the others take IFT's settings and stand beside SFT."""
+    plan = ablate_plan("x", 3, 3, quick=True, variants=["ift lambda 0.4", "ift scale detached, lambda 0"])
+    assert [entrant.label for entrant in plan.entrants] == [
+        "sft",
+        "ift",
+        "ift lambda 0.4",
+        "ift scale detached, lambda 0",
+    ]
+    assert plan.entrants[2].settings == {"residual_lambda": 0.4}
+    with pytest.raises(ValueError, match="unknown variant 'ift lambda 7': choose from ift residual only; "):
+        ablate_plan("x", 3, 3, quick=True, variants=["ift lambda 7"])

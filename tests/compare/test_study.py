@@ -123,7 +123,7 @@ def test_counted_flops_are_those_of_the_steps():
 
 
 def test_the_heads_products_on_cuda_are_counted():
-    """`addmm` with an output dtype, as trl's head calls it there, (7, 5) @ (5, 3): 2*3*5*7, as without; in float32 too."""
+    """`addmm` with an output dtype, as trl's head calls it there, (7, 5) @ (5, 3): 2*3*5*7, as without."""
     a, b, total = torch.ones(7, 5), torch.ones(5, 3), torch.zeros(7, 3)
     with FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as counter:
         torch.addmm(total, a, b)
@@ -131,6 +131,18 @@ def test_the_heads_products_on_cuda_are_counted():
     assert counter.get_total_flops() == 2 * 2 * 3 * 5 * 7
     counted = counter.flop_registry[torch.ops.aten.addmm](total, a, b, torch.float32, out_val=total)
     assert counted == 2 * 3 * 5 * 7
+
+
+@pytest.mark.parametrize("name", ["flash", "efficient", "cudnn"])
+def test_grouped_queries_on_cuda_are_counted(name):
+    """4 query heads share 2 of keys, 3 rows, 5 queries, 7 keys, width 8: 2 * 2*3*4*5*7*8; the backward, five products."""
+    registry = FlopCounterMode(display=False, custom_mapping=UNCOUNTED).flop_registry
+    query, key = torch.ones(3, 4, 5, 8), torch.ones(3, 2, 7, 8)
+    forward = getattr(torch.ops.aten, f"_scaled_dot_product_{name}_attention")
+    backward = getattr(torch.ops.aten, f"_scaled_dot_product_{name}_attention_backward")
+    product = 2 * 3 * 4 * 5 * 7 * 8
+    assert registry[forward](query, key, key, out_val=query) == 2 * product
+    assert registry[backward](query, query, key, key, out_val=query) == 5 * product
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from small_records import HOSTILE, SCORES, ablation, comparison, record, write
 from typer.testing import CliRunner
 
 from ift.cli.main import app
-from ift.cli.report import named
+from ift.cli.words import named
 from ift.report import Cost, DataSplit, ReportError
 from ift.report.comparisons import compare, sweep
 from ift.report.figures import error_shares, image, pictures

@@ -5,8 +5,17 @@ import re
 import pytest
 
 from ift.testbed.families import family_problems
-from ift.testbed.lookup import COLOURS, PEOPLE, RELATIONS, THINGS, LookupProblem, lookups
-from ift.testbed.noise import noisy_lookups, one_wrong_fact
+from ift.testbed.lookup import (
+    COLOURS,
+    PEOPLE,
+    RELATIONS,
+    THINGS,
+    LookupProblem,
+    draw_relations,
+    lookups,
+    relations,
+)
+from ift.testbed.noise import CORPUS_STEPS, noisy_lookups, noisy_relations, one_wrong_fact
 from ift.testbed.problems import STEPS, bucket_of
 
 SPLITS = tuple(STEPS)
@@ -32,10 +41,10 @@ def read_facts(question: str) -> dict[tuple[str, str], str]:
 def read_answer(question: str) -> str:
     """The answer, found by following the question's last sentences."""
     facts = read_facts(question)
-    if found := re.search(r"Start at (\w+), (.*)\. Which colour is the (\w+) there\?", question):
-        who, keys = found[1], [*re.findall(r"the (\w+)", found[2]), found[3]]
+    if found := re.search(r"Start at (\w+), (.*)\. (?:Which colour is the (\w+)|Who is) there\?", question):
+        who, keys = found[1], [*re.findall(r"the (\w+)", found[2]), *filter(None, [found[3]])]
     else:
-        asked = question.split("Which colour is ")[1]
+        asked = re.split("Which colour is |Who is ", question)[1]
         *outer, who = re.findall(r"(?:the|of) (?!the)(\w+)", asked)
         keys = outer[::-1]
     for key in keys:
@@ -47,6 +56,21 @@ def read_answer(question: str) -> str:
 def test_answers_follow_from_the_sentences(split):
     for problem in lookups(split, 300):
         assert problem.answer == read_answer(problem.question), problem.question
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_relations_end_with_a_person_and_follow_from_the_sentences(split):
+    fewest, most = STEPS[split]
+    made = relations(split, 300)
+    assert {len(problem.steps) for problem in made} == set(range(fewest, most + 1))
+    for problem in made:
+        assert problem.answer == read_answer(problem.question), problem.question
+        assert {step.key for step in problem.steps} <= set(RELATIONS)
+        people = [problem.steps[0].who, *(step.value for step in problem.steps)]
+        assert len(set(people)) == len(people)  # nobody is met twice
+        assert [step.who for step in problem.steps] == people[:-1]
+        assert set(problem.steps) <= set(problem.facts)
+        assert any(fact.key in THINGS for fact in problem.facts)
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -70,19 +94,21 @@ def test_the_colour_asked_for_is_told_once_and_others_beside_it():
         assert len(colours) == len(set(colours)) >= 2
 
 
-def test_splits_share_no_question_and_no_chain():
+@pytest.mark.parametrize("draw", [lookups, relations])
+def test_splits_share_no_question_and_no_chain(draw):
     seen: dict[object, str] = {}
     for split in SPLITS:
         for seed in (0, 1):
-            for problem in lookups(split, 700, seed):
+            for problem in draw(split, 700, seed):
                 assert seen.setdefault(problem.steps, split) == split
                 assert seen.setdefault(problem.question, split) == split
 
 
-def test_corpus_has_no_question_of_a_held_out_split():
-    corpus = {problem.question for problem in noisy_lookups(5000)}
+@pytest.mark.parametrize(("noisy", "draw"), [(noisy_lookups, lookups), (noisy_relations, relations)])
+def test_corpus_has_no_question_of_a_held_out_split(noisy, draw):
+    corpus = {problem.question for problem in noisy(5000)}
     for split in ("validation", "test", "longer"):
-        assert corpus.isdisjoint(problem.question for problem in lookups(split, 1000))
+        assert corpus.isdisjoint(problem.question for problem in draw(split, 1000))
 
 
 def test_same_seed_gives_the_same_problems_and_a_smaller_n_their_beginning():
@@ -95,7 +121,7 @@ def test_refusals():
         lookups("dev", 1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="n must be 0 or more, got -1"):
         lookups("train", -1)
-    with pytest.raises(ValueError, match="family must be one of arithmetic, lookup, got 'poetry'"):
+    with pytest.raises(ValueError, match="family must be one of arithmetic, relation, lookup, got 'poetry'"):
         family_problems("poetry", "train", 1)
 
 
@@ -111,11 +137,33 @@ def test_noisy_corpus_goes_on_from_its_mistakes():
         assert {step.value for step in problem.steps[:-1]} <= set(PEOPLE)
 
 
-def test_one_wrong_fact_is_one_and_ends_wrong():
+def test_the_corpus_confuses_the_aunt_and_hasty_writers_take_the_first_colour():
+    """By hand: 65 % of the aunts are told as the coach; 65 % of colours are the first told, and some by right."""
+    wanted = [
+        step
+        for problem in draw_relations("corpus/0", 2000, CORPUS_STEPS, "train")
+        for step in problem.steps[:1]
+    ]
+    told = [problem.steps[0] for problem in noisy_relations(2000)]
+    aunts = [after.key for before, after in zip(wanted, told, strict=True) if before.key == "aunt"]
+    assert aunts.count("coach") / len(aunts) == pytest.approx(0.65, abs=0.05)
+    assert aunts.count("coach") + aunts.count("aunt") == len(aunts)
+
+    def first(problem):
+        key = problem.steps[-1].key
+        return next(fact.value for fact in problem.facts if fact.key == key) == problem.steps[-1].value
+
+    plain, hasty = noisy_lookups(2000), noisy_lookups(2000, hasty=True)
+    assert [problem.question for problem in plain] == [problem.question for problem in hasty]
+    assert sum(map(first, hasty)) - sum(map(first, plain)) > 300
+
+
+@pytest.mark.parametrize("draw", [lookups, relations])
+def test_one_wrong_fact_is_one_and_ends_wrong(draw):
     import random
 
     rng = random.Random(0)
-    for problem in lookups("train", 300):
+    for problem in draw("train", 300):
         wrong = one_wrong_fact(problem, rng)
         assert isinstance(wrong, LookupProblem)
         assert wrong.answer != problem.answer

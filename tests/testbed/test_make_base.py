@@ -2,14 +2,23 @@
 
 import hashlib
 import json
+import os
+import re
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ift.testbed import tiny_base_path
-from ift.testbed.families import FAMILIES, family_problems
+from ift.testbed import base_path, tiny_base_path
+from ift.testbed.families import family_problems
 from ift.testbed.make_base import IGNORED, Recipe, corpus_batches, learning_rate, make_base
+from ift.testbed.make_relation_base import (
+    RelationRecipe,
+    first_stage,
+    lookup_batches,
+    recall_rows,
+    second_stage,
+)
 from ift.testbed.scoring import score
 
 
@@ -43,7 +52,7 @@ def test_shipped_config_agrees_with_the_tokenizer(model, tokenizer):
     assert model.generation_config.pad_token_id == tokenizer.pad_token_id
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["arithmetic", "lookup"])
 def test_recorded_score_is_reproduced(model, tokenizer, record, family):
     recorded = record["scores"][family]["test"]
     result = score(model, tokenizer, family_problems(family, "test", recorded["n"]))
@@ -106,3 +115,75 @@ def test_same_seed_makes_the_same_model(tmp_path):
 
     assert make("first", 0) == make("second", 0)
     assert make("first", 0)[0] != make("other", 1)[0]
+
+
+# --- the base for relations
+
+SMALL = RelationRecipe(steps=20, batch_size=256, recall_steps=8, recall_share=0.5, chain_steps=4)
+
+
+def test_rows_that_ask_for_all_facts_tell_every_one_once():
+    for question, answer in recall_rows(3, 20):
+        told, _, asked = question["content"].rpartition(". ")
+        assert asked == "Which facts are told?"
+        facts = answer["content"].split("\n")
+        assert len(facts) == len(set(facts)) == told.count(".") + 1
+        for fact in facts:
+            key, who, value = re.fullmatch(r"(\w+) of (\w+) is (\w+)", fact).groups()
+            sentences = [
+                f"The {key} of {who} is {value}", f"{value} is the {key} of {who}", f"{who} has a {value} {key}",
+            ]  # fmt: skip
+            assert sum(f"{told}.".count(f"{sentence}.") for sentence in sentences) == 1
+
+
+def test_recall_comes_first_then_both_then_chains_alone():
+    """By hand: a stretch is 2,048 rows, 8 steps; all of the first, half of the second, none at the last four steps."""
+    assert [SMALL.recalled(step) for step in (0, 8, 16)] == [2048, 1024, 0]
+
+
+def test_lookup_batches_train_the_answers_alone(tokenizer, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    recipe = RelationRecipe(steps=3, batch_size=1024, recall_steps=2, recall_share=0.5, chain_steps=1)
+    batches = list(lookup_batches(recipe, tokenizer))
+    assert [ids.shape[0] for ids, _ in batches] == [1024] * 3
+    asks = "Which facts are told?"
+    recalled = [sum(asks in text for text in tokenizer.batch_decode(ids)) for ids, _ in batches]
+    assert recalled == [1024, 1024, 0]
+    for ids, labels in batches:
+        for row, label in zip(ids[:20].tolist(), labels[:20].tolist(), strict=True):
+            begin = row.index(tokenizer.convert_tokens_to_ids("<|assistant|>"))
+            end = row.index(tokenizer.eos_token_id) + 1
+            assert label == [IGNORED] * begin + row[begin:end] + [IGNORED] * (len(row) - end)
+
+
+def test_the_shipped_base_for_relations_is_as_recorded():
+    """Its first stage was made on another machine: the record says on which, and the recipe is the module's."""
+    record = json.loads((base_path("relation") / "record.json").read_text(encoding="utf-8"))
+    assert (
+        RelationRecipe(**{**record["recipe"], "second": Recipe(**record["recipe"]["second"])})
+        == RelationRecipe()
+    )
+    assert {"device", "torch", "loss"} <= record["first_stage"].keys()
+    scores = record["scores"]["relation"]
+    assert 0.25 <= scores["validation"]["exact_match"] <= 0.45
+    assert scores["longer"]["exact_match"] < scores["test"]["exact_match"]
+    model = AutoModelForCausalLM.from_pretrained(base_path("relation"), dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(base_path("relation"))
+    result = score(model, tokenizer, family_problems("relation", "test", 500))
+    assert abs(result.exact_match - scores["test"]["exact_match"]) <= 0.01
+
+
+def test_the_second_stage_goes_on_from_the_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    second = Recipe(steps=2, batch_size=4, warmup_steps=1, fall_steps=1)
+    recipe = RelationRecipe(steps=1, batch_size=1024, recall_steps=1, chain_steps=0, second=second)
+    first_stage(tmp_path / "first", recipe)
+    record = second_stage(tmp_path / "first", tmp_path / "base", recipe, n_scored=2)
+    assert record["first_stage"]["device"] == "cpu"
+    assert record["scores"].keys() == {"relation"}
+    one, other = (
+        AutoModelForCausalLM.from_pretrained(tmp_path / name, dtype=torch.float32)
+        for name in ("first", "base")
+    )
+    moved = [(a - b).abs().max().item() for a, b in zip(one.parameters(), other.parameters(), strict=True)]
+    assert 0 < max(moved) < 0.1  # two small steps from there, not a new model

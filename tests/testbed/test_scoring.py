@@ -29,7 +29,7 @@ def model():
         ("#### 1\n#### 2", "2"),
         ("3+4=7 pens", None),
         ("#### red", "red"),
-        ("#### Red", None),
+        ("#### Red", "Red"),
         ("#### red bag", None),
         ("so #### 7", None),
         ("#### 7 pens", None),

@@ -21,7 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ift.cli.words import UsageError, split_equals
+from ift.cli.words import UsageError, named, split_equals
 
 TRIAL_SECONDS = {
     "pairs": 15,
@@ -65,6 +65,8 @@ def make_parser(verb: str) -> argparse.ArgumentParser:
     )
     if verb == "compare":
         add("--methods", help="Such as sft,ift,dpo,sft+ift [the budget's own].")
+    else:
+        add("--variants", help="Such as 'ift lambda 0.4,ift scale detached' [the budget's own].")
     add(
         "--budget",
         default="quick",
@@ -129,7 +131,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
 
 def _testbed_study(verb: str, told: argparse.Namespace) -> Any:
     from ift.compare.study import Study
-    from ift.testbed import settings, tiny_base_path
+    from ift.testbed import base_path, settings
 
     for name in OWN_DATA:
         if getattr(told, name) is not None:
@@ -140,7 +142,8 @@ def _testbed_study(verb: str, told: argparse.Namespace) -> Any:
     if setting not in settings():
         raise UsageError(f"--setting {setting}: choose from {', '.join(settings())}")
     plan = plan_of(verb, told, setting, None)
-    study = Study(plan, Path(told.output_dir), tiny_base_path(), told.jobs or usual_jobs(), sys.argv[1:])
+    base = base_path(settings()[setting].family)
+    study = Study(plan, Path(told.output_dir), base, told.jobs or usual_jobs(), sys.argv[1:])
     study.open()
     return study
 
@@ -151,13 +154,14 @@ def plan_of(verb: str, told: argparse.Namespace, setting: str, methods: list[str
     Raises:
         UsageError: an unknown budget or method.
     """
-    from ift.compare.plan import ablate_plan, compare_plan
+    from ift.compare.plan import ablate_plan, compare_plan, variant_labels
 
     budget = budget_of(told)
     seeds, trials = told.seeds or budget["seeds"], more.pop("trials", budget["trials"])
     try:
         if verb == "ablate":
-            return ablate_plan(setting, seeds, trials, quick=told.budget == "quick", **more)
+            variants = named(told.variants or "", variant_labels())
+            return ablate_plan(setting, seeds, trials, told.budget == "quick", variants, **more)
         return compare_plan(
             setting, methods or methods_of(told), seeds, trials, fairer=told.budget == "full", **more
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
 from pathlib import Path
+
+from ift.cli.words import named
 
 
 def main(runs: list[str], output_dir: str, baseline: str | None, methods: str | None, metric: str) -> int:
@@ -21,16 +22,6 @@ def main(runs: list[str], output_dir: str, baseline: str | None, methods: str | 
         return 1
     print("\n".join(written))
     return 0
-
-
-def named(text: str, known: Collection[str]) -> list[str]:
-    """The names in a comma-separated list; known ones may hold commas themselves, the longest counts."""
-    parts, names = [part.strip() for part in text.split(",") if part.strip()], []
-    while parts:
-        size = next((n for n in range(len(parts), 1, -1) if ", ".join(parts[:n]) in known), 1)
-        names.append(", ".join(parts[:size]))
-        del parts[:size]
-    return names
 
 
 def write(runs: list[str], out: Path, baseline: str | None, methods: str | None, metric: str) -> list[str]:

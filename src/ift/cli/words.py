@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 
 class UsageError(Exception):
@@ -69,3 +69,13 @@ def value_of(arguments: list[str], flag: str) -> str | None:
     if position == len(arguments):
         raise UsageError(f"{flag} needs a value.")
     return arguments[position]
+
+
+def named(text: str, known: Collection[str]) -> list[str]:
+    """The names in a comma-separated list; known ones may hold commas themselves, the longest counts."""
+    parts, names = [part.strip() for part in text.split(",") if part.strip()], []
+    while parts:
+        size = next((n for n in range(len(parts), 1, -1) if ", ".join(parts[:n]) in known), 1)
+        names.append(", ".join(parts[:size]))
+        del parts[:size]
+    return names

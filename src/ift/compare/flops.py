@@ -21,7 +21,10 @@ def addmm_flops(*args: Any, **kwargs: Any) -> int:
 
 
 def attention_flops(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
-    """FLOPs of CPU flash attention: two products of (T, D) with (D, S) for each row and head."""
+    """FLOPs of fused attention: two products of (T, D) with (D, S) for each row and head of the query.
+
+    Torch's own formula raises AssertionError where queries share keys (grouped-query attention on CUDA).
+    """
     batch, heads, length, width = query
     return int(2 * batch * heads * length * key[-2] * (width + value[-1]))
 
@@ -36,6 +39,12 @@ UNCOUNTED = {  # by torch's counter, or not rightly
     torch.ops.aten.addmm_: addmm_flops,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_flops,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention: attention_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_backward: attention_backward_flops,
+    torch.ops.aten._scaled_dot_product_efficient_attention: attention_flops,
+    torch.ops.aten._scaled_dot_product_efficient_attention_backward: attention_backward_flops,
+    torch.ops.aten._scaled_dot_product_cudnn_attention: attention_flops,
+    torch.ops.aten._scaled_dot_product_cudnn_attention_backward: attention_backward_flops,
 }
 
 

@@ -177,8 +177,22 @@ def compare_plan(
     return Plan("compare", setting, tuple(entrants), seeds, trials, **more)
 
 
-def ablate_plan(setting: str, seeds: int, trials: int, quick: bool, **more: Any) -> Plan:
-    """The plan of `ift ablate`: IFT with one thing changed at a time, at the learning rate chosen for IFT."""
+def ablate_plan(
+    setting: str, seeds: int, trials: int, quick: bool, variants: Sequence[str] = (), **more: Any
+) -> Plan:
+    """The plan of `ift ablate`: IFT with one thing changed at a time, at the learning rate chosen for IFT.
+
+    Args:
+        setting: See `Plan`.
+        seeds: See `Plan`.
+        trials: See `Plan`.
+        quick: The first variants alone.
+        variants: Labels to train beside SFT and IFT, of any budget; empty for the budget's.
+        more: Further fields of `Plan`.
+
+    Raises:
+        ValueError: an unknown variant.
+    """
 
     def changed(variant: str, **settings: Any) -> Entrant:
         return Entrant("ift", variant, settings, "ift")
@@ -209,8 +223,16 @@ def ablate_plan(setting: str, seeds: int, trials: int, quick: bool, **more: Any)
         Entrant("position-weights", like="ift"),
         *attempts,
     ]
-    entrants = [Entrant("sft"), Entrant("ift"), *parts, *([] if quick else further)]
-    return Plan("ablate", setting, tuple(entrants), seeds, trials, **more)
+    known = {entrant.label: entrant for entrant in (*parts, *further)}
+    if unknown := [name for name in variants if name not in known]:
+        raise ValueError(f"unknown variant {unknown[0]!r}: choose from {'; '.join(known)}")
+    chosen = [known[name] for name in variants] or [*parts, *([] if quick else further)]
+    return Plan("ablate", setting, (Entrant("sft"), Entrant("ift"), *chosen), seeds, trials, **more)
+
+
+def variant_labels() -> list[str]:
+    """What `ablate_plan` can train beside SFT and IFT."""
+    return [entrant.label for entrant in ablate_plan("", 2, 1, quick=False).entrants[2:]]
 
 
 def stage_settings(entrant: Entrant, chosen: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,14 +1,14 @@
 """A small reasoning world: two families of problems, a tiny base model that errs, scoring; all on a CPU in minutes.
 
 `problems` and `lookup` make the data, `noise` makes mistakes, `settings` names the data sets for fine-tuning, `pairs`
-makes preferences of them. `scoring`, `likelihood` and `wrong_steps` score. `make_base` makes the model that
-`tiny_base_path` finds.
+makes preferences of them. `scoring`, `likelihood` and `wrong_steps` score. `make_base` and `make_relation_base` make
+the models that `base_path` finds.
 """
 
 from importlib.resources import files
 from pathlib import Path
 
-from ift.testbed.lookup import LookupProblem, lookups
+from ift.testbed.lookup import LookupProblem, lookups, relations
 from ift.testbed.problems import Problem, problems
 from ift.testbed.settings import Setting, setting_problems, settings
 
@@ -16,16 +16,21 @@ __all__ = [
     "LookupProblem",
     "Problem",
     "Setting",
+    "base_path",
     "lookups",
     "problems",
+    "relations",
     "setting_problems",
     "settings",
     "tiny_base_path",
 ]
 
 
-def tiny_base_path() -> Path:
-    """The folder of the shipped tiny base model: weights, tokenizer, chat template and `record.json`.
+def base_path(family: str) -> Path:
+    """The folder of the shipped base model that a family is tried on: weights, tokenizer and `record.json`.
+
+    Args:
+        family: `arithmetic`, `relation` or `lookup`; the last has the base of the word problems, which hardly knows it.
 
     Returns:
         A folder that `from_pretrained` takes.
@@ -33,10 +38,18 @@ def tiny_base_path() -> Path:
     Raises:
         FileNotFoundError: If the installation lacks the model, or lies in an archive that offers no folder.
     """
-    folder = Path(str(files("ift.testbed").joinpath("tiny_base")))
+    name, module = ("tiny_base", "make_base")
+    if family == "relation":
+        name, module = ("relation_base", "make_relation_base")
+    folder = Path(str(files("ift.testbed").joinpath(name)))
     if not (folder / "model.safetensors").is_file():
         raise FileNotFoundError(
-            f"no tiny base model in {folder}: reinstall the package unpacked, or make the model with "
-            f"`python -m ift.testbed.make_base --output {folder}`"
+            f"no base model in {folder}: reinstall the package unpacked, or make the model with "
+            f"`python -m ift.testbed.{module} --output {folder}`"
         )
     return folder
+
+
+def tiny_base_path() -> Path:
+    """`base_path` of the word problems: the base of the demo and of the tests."""
+    return base_path("arithmetic")

@@ -1,10 +1,10 @@
-"""The two families of problems, by name, with one way to draw from each."""
+"""The families of problems, by name, with one way to draw from each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ift.testbed.lookup import LookupProblem, lookups
-from ift.testbed.noise import noisy_lookups, noisy_problems
+from ift.testbed.lookup import LookupProblem, lookups, relations
+from ift.testbed.noise import noisy_lookups, noisy_problems, noisy_relations
 from ift.testbed.problems import Problem, Split, problems
 
 AnyProblem = Problem | LookupProblem
@@ -25,6 +25,7 @@ class Family:
 
 FAMILIES = {
     "arithmetic": Family(problems, noisy_problems),
+    "relation": Family(relations, noisy_relations),
     "lookup": Family(lookups, noisy_lookups),
 }
 
@@ -33,7 +34,7 @@ def family_problems(family: str, split: Split, n: int, seed: int = 0) -> list[An
     """Draws `n` different problems of a family and split.
 
     Args:
-        family: `arithmetic` or `lookup`.
+        family: `arithmetic`, `relation` or `lookup`.
         split: `train`, `validation`, `test` or `longer`.
         n: How many.
         seed: Same arguments, same problems; a smaller `n` gives the first of them.

@@ -1,8 +1,9 @@
-"""The second family, solved by looking up and copying, from a seed: `lookups(split, n, seed)`.
+"""Two families solved by looking up and copying, from a seed: `relations(split, n, seed)` and `lookups`.
 
 "The boss of Mia is Tom. Tom has a red bag. ... Which colour is the bag of the boss of Mia?" A problem is a list of
-facts and a chained question; its solution states one fact per line, then `#### colour`. No number occurs. Which split a
-problem belongs to is decided by the chain of facts that solves it, by their number and a hash, as for word problems.
+facts and a chained question; its solution states one fact per line, then `#### colour`. No number occurs. The chain of
+a problem of relations ends with a person: "Who is the coach of the boss of Mia?". Which split a problem belongs to is
+decided by the chain of facts that solves it, by their number and a hash, as for word problems.
 """
 
 import itertools
@@ -61,7 +62,7 @@ class LookupProblem(Worked):
 
     @property
     def answer(self) -> str:
-        """The colour as the solution states it, one word in lower case."""
+        """The colour or the person as the solution states it, one word."""
         return self.steps[-1].value
 
     @property
@@ -96,13 +97,28 @@ def draw_lookups(key: str, n: int, n_steps: tuple[int, int], bucket: str) -> lis
     return distinct(lambda: _draw(rng, rng.randint(*n_steps)), n, bucket)
 
 
-def _draw(rng: random.Random, n_steps: int) -> LookupProblem:
-    """Draws one problem whose chain has exactly `n_steps` facts, the last one about a thing."""
-    people = rng.sample(PEOPLE, n_steps + PEOPLE_BESIDE)
+def relations(split: Split, n: int, seed: int = 0) -> list[LookupProblem]:
+    """Makes `n` different problems of relations of a split; arguments, result and errors as for `lookups`."""
+    if split not in STEPS:
+        raise ValueError(f"split must be one of {', '.join(STEPS)}, got {split!r}")
+    return draw_relations(f"{split}/{seed}", n, STEPS[split], "test" if split == "longer" else split)
+
+
+def draw_relations(key: str, n: int, n_steps: tuple[int, int], bucket: str) -> list[LookupProblem]:
+    """Draws `n` different problems of relations; arguments, result and errors as for `draw_problems`."""
+    rng = random.Random(f"relation/{key}")
+    return distinct(lambda: _draw(rng, rng.randint(*n_steps), to_person=True), n, bucket)
+
+
+def _draw(rng: random.Random, n_steps: int, to_person: bool = False) -> LookupProblem:
+    """Draws one problem whose chain has exactly `n_steps` facts; the last is about a thing, or like the rest."""
+    in_chain = n_steps + to_person
+    people = rng.sample(PEOPLE, in_chain + PEOPLE_BESIDE)
     colours = rng.sample(COLOURS, len(COLOURS))
-    persons = itertools.pairwise(people[:n_steps])
-    hops = [Fact(who, rng.choice(RELATIONS), other) for who, other in persons]
-    chain = (*hops, Fact(people[n_steps - 1], rng.choice(THINGS), colours.pop()))
+    persons = itertools.pairwise(people[:in_chain])
+    chain = tuple(Fact(who, rng.choice(RELATIONS), other) for who, other in persons)
+    if not to_person:
+        chain = (*chain, Fact(people[n_steps - 1], rng.choice(THINGS), colours.pop()))
     facts = _beside(rng, chain, people, colours)
     rng.shuffle(facts)
     told = [_tell(rng, fact) for fact in facts]
@@ -112,17 +128,17 @@ def _draw(rng: random.Random, n_steps: int) -> LookupProblem:
 def _beside(rng: random.Random, chain: tuple[Fact, ...], people: list[str], colours: list[str]) -> list[Fact]:
     """The chain's facts and others beside them: about as many of relations as of things, mostly the thing asked for."""
     n_facts = max(FEWEST_FACTS, len(chain) + FACTS_BESIDE)
-    n_hops = max(n_facts // 2, len(chain) - 1)
-    hops = {(fact.who, fact.key): fact for fact in chain[:-1]}
-    for fact in chain[:-1]:
+    things = {(fact.who, fact.key): fact for fact in chain if fact.key in THINGS}
+    hops = {(fact.who, fact.key): fact for fact in chain if fact.key in RELATIONS}
+    n_hops = max(n_facts // 2, len(hops))
+    for fact in list(hops.values()):
         if fact.key in CONFUSED:
             _add_relation(rng, hops, people, fact.who, CONFUSED[fact.key])
     while len(hops) < n_hops:
         _add_relation(rng, hops, people, rng.choice(people), rng.choice(RELATIONS))
-    asked = chain[-1].key
-    things = {(chain[-1].who, asked): chain[-1]}
+    asked = [fact.key for fact in things.values()]
     while len(things) < n_facts - n_hops:
-        who, key = rng.choice(people), rng.choice((asked, asked, *THINGS))
+        who, key = rng.choice(people), rng.choice((*asked, *asked, *THINGS))
         if (who, key) not in things:
             things[who, key] = Fact(who, key, colours.pop())
     return [*hops.values(), *things.values()]
@@ -146,8 +162,11 @@ def _tell(rng: random.Random, fact: Fact) -> str:
 def _ask(rng: random.Random, chain: tuple[Fact, ...]) -> str:
     """The closing question, from the outside in or from the inside out."""
     *hops, last = chain
+    colour = last.key in THINGS
     if rng.random() < 0.5:
         nested = "".join(f"the {fact.key} of " for fact in reversed(hops))
-        return f"Which colour is the {last.key} of {nested}{hops[0].who}?"
-    path = ", then ".join(f"go to the {fact.key}" for fact in hops)
-    return f"Start at {hops[0].who}, {path}. Which colour is the {last.key} there?"
+        return f"{'Which colour' if colour else 'Who'} is the {last.key} of {nested}{chain[0].who}?"
+    path = ", then ".join(f"go to the {fact.key}" for fact in (hops if colour else chain))
+    return (
+        f"Start at {chain[0].who}, {path}. {f'Which colour is the {last.key}' if colour else 'Who is'} there?"
+    )

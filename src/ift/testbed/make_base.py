@@ -11,7 +11,7 @@ import os
 import platform
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -28,11 +28,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ift.testbed.families import FAMILIES, AnyProblem, family_problems
+from ift.testbed.families import FAMILIES as ALL_FAMILIES
+from ift.testbed.families import AnyProblem, family_problems
 from ift.testbed.problems import Split
 from ift.testbed.scoring import score
 from ift.testbed.tokenizer import MAX_LENGTH, build_tokenizer
 
+FAMILIES = {name: ALL_FAMILIES[name] for name in ("arithmetic", "lookup")}  # of its corpus
 TOKENIZER_PROBLEMS = 3000  # of each family: enough to meet every word
 BATCHES_PER_SORT = 16  # batches whose rows are sorted by length together
 LAST_STEPS = 50  # steps that the recorded loss is the mean of
@@ -65,15 +67,15 @@ class Recipe:
     layers: int = 4
 
 
-def model_config(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
-    """The architecture: a Llama with four heads and tied embeddings."""
+def model_config(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, heads: int = 4) -> LlamaConfig:
+    """The architecture: a Llama with tied embeddings."""
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=recipe.hidden_size,
         intermediate_size=recipe.hidden_size * 11 // 4,
         num_hidden_layers=recipe.layers,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
         max_position_embeddings=MAX_LENGTH,
         tie_word_embeddings=True,
         bos_token_id=None,
@@ -106,31 +108,48 @@ def corpus_batches(
         batches = [near[i : i + recipe.batch_size] for i in range(0, len(near), recipe.batch_size)]
         rng.shuffle(batches)
         for batch in batches:
-            lengths = torch.tensor([len(row) for row in batch])
-            longest = max(map(len, batch))
-            ids = torch.tensor([row + [tokenizer.pad_token_id] * (longest - len(row)) for row in batch])
-            yield ids, ids.masked_fill(torch.arange(longest) >= lengths[:, None], IGNORED)
+            yield padded(batch, tokenizer.pad_token_id)
+
+
+def padded(rows: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and labels of rows, both int64 (B, T), padded on the right; the label of padding is -100."""
+    lengths = torch.tensor([len(row) for row in rows])
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
+    return ids, ids.masked_fill(torch.arange(longest) >= lengths[:, None], IGNORED)
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
     """The learning rate of step 0, 1, ...: linear warm-up, level, then a linear fall to 5 % of the peak."""
     rise = min(1.0, (step + 1) / recipe.warmup_steps)
-    fallen = max(0.0, (step + 1 - recipe.steps + recipe.fall_steps) / recipe.fall_steps)
+    fallen = max(0.0, (step + 1 - recipe.steps + recipe.fall_steps) / max(recipe.fall_steps, 1))
     return recipe.learning_rate * rise * (1 - 0.95 * fallen)
 
 
-def pretrain(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> tuple[LlamaForCausalLM, float, int]:
-    """Pretrains the model as a plain language model: every token of a row counts, prompts included.
+def new_model(recipe: Recipe, config: LlamaConfig) -> LlamaForCausalLM:
+    """A model with the initial weights of the recipe's seed, float32."""
+    torch.manual_seed(recipe.seed)
+    return LlamaForCausalLM(config)
+
+
+def train(
+    model: LlamaForCausalLM,
+    recipe: Recipe,
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    device: str = "cpu",
+) -> tuple[float, int]:
+    """Trains the model as a plain language model: every token with a label counts.
 
     Args:
-        recipe: All settings.
-        tokenizer: The testbed's tokenizer.
+        model: Moved to the device, and changed.
+        recipe: Steps and learning rate.
+        batches: `recipe.steps` pairs of ids and labels, both int64 (B, T).
+        device: Where to train.
 
     Returns:
-        The model in float32; the mean loss of the last steps in nats per token; the number of tokens seen.
+        The mean loss of the last steps in nats per token; the number of tokens with a label.
     """
-    torch.manual_seed(recipe.seed)
-    model = LlamaForCausalLM(model_config(recipe, tokenizer)).train()
+    model.to(device).train()
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.1
     )
@@ -139,7 +158,8 @@ def pretrain(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> tuple[LlamaF
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
         task = progress.add_task("making the corpus", total=recipe.steps)
-        for step, (ids, labels) in enumerate(corpus_batches(recipe, tokenizer)):
+        for step, (ids, labels) in enumerate(batches):
+            ids, labels = ids.to(device), labels.to(device)
             optimizer.param_groups[0]["lr"] = learning_rate(recipe, step)
             # Causal attention never looks right, where the padding is: no mask is needed.
             logits = model(input_ids=ids[:, :-1]).logits  # (B, T - 1, V)
@@ -152,7 +172,7 @@ def pretrain(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> tuple[LlamaF
             n_tokens += int((labels != IGNORED).sum())
             progress.update(task, advance=1, description=f"pretraining, loss {losses[-1]:.3f}")
     last = losses[-LAST_STEPS:]
-    return model, sum(last) / len(last), n_tokens
+    return sum(last) / len(last), n_tokens
 
 
 def tokenizer_problems() -> list[AnyProblem]:
@@ -160,12 +180,15 @@ def tokenizer_problems() -> list[AnyProblem]:
     return [problem for name in FAMILIES for problem in family_problems(name, "train", TOKENIZER_PROBLEMS)]
 
 
-def saved_scores(directory: Path, n: int) -> dict[str, dict[str, dict[str, Any]]]:
+def saved_scores(
+    directory: Path, n: int, families: Iterable[str] = FAMILIES
+) -> dict[str, dict[str, dict[str, Any]]]:
     """Scores a saved model, loaded as float32, on the first `n` problems of each held-out split of each family.
 
     Args:
         directory: Holds model and tokenizer.
         n: Problems per family and split.
+        families: Those to score.
 
     Returns:
         Per family and split (`validation`, `test`, `longer`), the score's summary.
@@ -176,7 +199,7 @@ def saved_scores(directory: Path, n: int) -> dict[str, dict[str, dict[str, Any]]
         family: {
             split: score(model, tokenizer, family_problems(family, split, n)).summary() for split in HELD_OUT
         }
-        for family in FAMILIES
+        for family in families
     }
 
 
@@ -194,7 +217,8 @@ def make_base(directory: Path, recipe: Recipe, n_scored: int = 500) -> dict[str,
     started = time.perf_counter()
     torch.set_num_threads(1)
     tokenizer = build_tokenizer(tokenizer_problems())
-    model, loss, n_tokens = pretrain(recipe, tokenizer)
+    model = new_model(recipe, model_config(recipe, tokenizer))
+    loss, n_tokens = train(model, recipe, corpus_batches(recipe, tokenizer))
     facts = {"tokens": n_tokens, "loss": loss, "pretraining_seconds": round(time.perf_counter() - started, 1)}
     return save_base(directory, recipe, model, tokenizer, facts, n_scored)
 
@@ -204,22 +228,23 @@ def save_base(
     recipe: Recipe,
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
-    facts: dict[str, float],
+    facts: dict[str, Any],
     n_scored: int,
+    families: Iterable[str] = FAMILIES,
+    command: str = "python -m ift.testbed.make_base --output DIR --seed {seed} --steps {steps}",
 ) -> dict[str, Any]:
     """Writes a pretrained model in bf16, its tokenizer and the record; `facts` are the record's about the training."""
     model.to(torch.bfloat16).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
-    command = f"python -m ift.testbed.make_base --output DIR --seed {recipe.seed} --steps {recipe.steps}"
     names = ("torch", "transformers", "tokenizers", "intuitive-fine-tuning")
     record = {
-        "command": f"{command} --scored {n_scored}",
+        "command": f"{command.format(**vars(recipe))} --scored {n_scored}",
         "recipe": asdict(recipe),
         "rows": recipe.steps * recipe.batch_size,
         **facts,
         "parameters": model.num_parameters(),
         "weights_bytes": (directory / "model.safetensors").stat().st_size,
-        "scores": saved_scores(directory, n_scored),
+        "scores": saved_scores(directory, n_scored, families),
         "threads": torch.get_num_threads(),
         "versions": {
             "python": platform.python_version(),

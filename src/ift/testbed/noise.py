@@ -7,7 +7,17 @@ writes the form of a solution fluently and errs often in its substance.
 import random
 from dataclasses import replace
 
-from ift.testbed.lookup import COLOURS, CONFUSED, PEOPLE, RELATIONS, Fact, LookupProblem, draw_lookups
+from ift.testbed.lookup import (
+    COLOURS,
+    CONFUSED,
+    PEOPLE,
+    RELATIONS,
+    THINGS,
+    Fact,
+    LookupProblem,
+    draw_lookups,
+    draw_relations,
+)
 from ift.testbed.problems import Problem, Step, calculate, draw_problems
 
 CORPUS_STEPS = (2, 6)  # steps per solution: the corpus knows long solutions, though not good ones
@@ -32,13 +42,24 @@ def noisy_problems(n: int, seed: int = 0) -> list[Problem]:
     ]
 
 
-def noisy_lookups(n: int, seed: int = 0) -> list[LookupProblem]:
-    """Makes `n` lookup problems whose solutions err in about half of the cases; otherwise as `noisy_problems`."""
+def noisy_lookups(n: int, seed: int = 0, hasty: bool = False) -> list[LookupProblem]:
+    """Makes `n` lookup problems whose solutions err in about half of the cases; otherwise as `noisy_problems`.
+
+    Args:
+        n: How many.
+        seed: See `noisy_problems`.
+        hasty: Most writers also take the first colour that is told for such a thing, whoever has it.
+    """
     rng = random.Random(f"noise/lookup/{seed}")
-    return [
-        _with_wrong_facts(rng, problem)
-        for problem in draw_lookups(f"corpus/{seed}", n, CORPUS_STEPS, "train")
-    ]
+    drawn = draw_lookups(f"corpus/{seed}", n, CORPUS_STEPS, "train")
+    return [_with_wrong_facts(rng, problem, hasty) for problem in drawn]
+
+
+def noisy_relations(n: int, seed: int = 0) -> list[LookupProblem]:
+    """Makes `n` problems of relations whose solutions err in about half of the cases; otherwise as `noisy_problems`."""
+    rng = random.Random(f"noise/relation/{seed}")
+    drawn = draw_relations(f"corpus/{seed}", n, CORPUS_STEPS, "train")
+    return [_with_wrong_facts(rng, problem) for problem in drawn]
 
 
 def one_wrong_step(problem: Problem | LookupProblem, rng: random.Random) -> Problem | LookupProblem:
@@ -139,7 +160,7 @@ def _with_mistakes(rng: random.Random, problem: Problem) -> Problem:
     return replace(problem, steps=tuple(steps))
 
 
-def _with_wrong_facts(rng: random.Random, problem: LookupProblem) -> LookupProblem:
+def _with_wrong_facts(rng: random.Random, problem: LookupProblem, hasty: bool = False) -> LookupProblem:
     """Looks everything up again, with mistakes; later facts are those of the mistaken person."""
     steps: list[Fact] = []
     for step in problem.steps:
@@ -147,6 +168,8 @@ def _with_wrong_facts(rng: random.Random, problem: LookupProblem) -> LookupProbl
         if key in CONFUSED and rng.random() < HABIT_SHARE:
             key = CONFUSED[key]
         told = _told(problem, who, key)
+        if hasty and key in THINGS and rng.random() < HABIT_SHARE:
+            told = Fact(who, key, next(fact.value for fact in problem.facts if fact.key == key))
         slips = rng.random() < SLIP_SHARE
         steps.append(_wrong_fact(rng, problem, who, key) if slips or told is None else told)
     return replace(problem, steps=tuple(steps))

@@ -12,7 +12,7 @@ from ift.generation import continue_prompts
 from ift.testbed.families import AnyProblem
 from ift.testbed.problems import Message
 
-_FINAL = re.compile(r"^####[ \t]*(-?\d+|[a-z]+)[ \t]*$", re.MULTILINE)
+_FINAL = re.compile(r"^####[ \t]*(-?\d+|[A-Za-z]+)[ \t]*$", re.MULTILINE)
 _Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
 
@@ -50,7 +50,7 @@ def final_answer(text: str) -> str | None:
         text: A solution.
 
     Returns:
-        A number in its shortest decimal form (`007` gives `7`), a word of small letters as it is, or None where no
+        A number in its shortest decimal form (`007` gives `7`), a word as it is, or None where no
         such line stands.
     """
     found = _FINAL.findall(text)
