@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import models
 from ift import ift_loss
 from ift.compare.flops import UNCOUNTED
-from test_architectures import check_against_reference, example
+from test_architectures import example
 
 pytestmark = [
     pytest.mark.gpu,
@@ -31,19 +31,13 @@ def on_cuda(batch):
     return {name: value.cuda() for name, value in batch.items()}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_loss_and_gradients_are_the_references(family):
-    """In float32, against the float64 oracle on the same device: left padding, two turns, no label."""
-    model = models.tiny_model(family)
-    rows, labels = example(model)
-    check_against_reference(model.cuda(), on_cuda(models.padded(rows, labels, "left")))
-
-
 @pytest.mark.parametrize(
-    "options", [{"lookahead": "sample"}, {"lookahead": "expected", "lookahead_top_k": 5}]
+    "options", [{}, {"lookahead": "sample"}, {"lookahead": "expected", "lookahead_top_k": 5}]
 )
-def test_other_look_aheads_are_those_of_the_cpu(options):
-    model = models.tiny_model()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_loss_and_gradients_are_those_of_the_cpu(family, options):
+    """In float32: the CPU's are the oracle's (test_architectures)."""
+    model = models.tiny_model(family)
     rows, labels = example(model)
     batch, twin = models.padded(rows, labels), copy.deepcopy(model).cuda()
     here = ift_loss(model, batch, seed=3, step=5, **options)
@@ -51,8 +45,7 @@ def test_other_look_aheads_are_those_of_the_cpu(options):
     assert there.loss.item() == pytest.approx(here.loss.item(), rel=1e-5)
     here.loss.backward()
     there.loss.backward()
-    for ours, theirs in zip(twin.parameters(), model.parameters(), strict=True):
-        torch.testing.assert_close(ours.grad.cpu(), theirs.grad, rtol=1e-3, atol=1e-5)
+    assert models.gradient_error(twin.cpu(), model) < 1e-4
 
 
 def test_bfloat16_is_as_near_as_plain_cross_entropy_is():
@@ -92,8 +85,8 @@ def test_flops_are_those_counted_on_the_cpu(dtype):
 
 
 def test_a_step_never_holds_the_logits():
-    """16 x 512 tokens, half of them trained, 64k words: float32 logits would be 2 GiB, the step stays far below."""
-    vocabulary, shape = 65_536, (16, 512)
+    """16 x 512 tokens, half of them trained, 256k words: float32 logits would be 8 GiB, the step stays far below."""
+    vocabulary, shape = 262_144, (16, 512)
     model = models.tiny_model(vocab_size=vocabulary, max_position_embeddings=512, dtype=torch.bfloat16)
     model = model.cuda()
     ids = torch.randint(3, vocabulary, shape, device="cuda")
@@ -102,7 +95,7 @@ def test_a_step_never_holds_the_logits():
     held = torch.cuda.memory_allocated()
     ift_loss(model, {"input_ids": ids, "labels": labels}).loss.backward()
     logits = 4 * vocabulary * ids.numel()
-    assert torch.cuda.max_memory_allocated() - held < 0.75 * logits
+    assert torch.cuda.max_memory_allocated() - held < 0.3 * logits
 
 
 def test_a_run_with_autocast_checkpoints_and_goes_on(tmp_path):

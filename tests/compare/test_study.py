@@ -135,7 +135,7 @@ def test_the_heads_products_on_cuda_are_counted():
 
 @pytest.mark.parametrize("name", ["flash", "efficient", "cudnn"])
 def test_grouped_queries_on_cuda_are_counted(name):
-    """4 query heads share 2 of keys, 3 rows, 5 queries, 7 keys, width 8: 2 * 2*3*4*5*7*8; the backward, five products."""
+    """4 query heads on 2 of keys, 3 rows, 5 queries, 7 keys, width 8: two products forward, five backward."""
     registry = FlopCounterMode(display=False, custom_mapping=UNCOUNTED).flop_registry
     query, key = torch.ones(3, 4, 5, 8), torch.ones(3, 2, 7, 8)
     forward = getattr(torch.ops.aten, f"_scaled_dot_product_{name}_attention")
