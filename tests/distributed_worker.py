@@ -6,9 +6,9 @@ from pathlib import Path
 
 from peft import LoraConfig
 
-import fsdp2_cases
+import sharded_cases
 import two_processes
-from models import dataset_of, tiny_model, trained, uneven_rows
+from models import dataset_of, tiny_model, trained
 
 CASES = {
     "sequence": {"evaluation": True},
@@ -22,19 +22,23 @@ CASES = {
         "count": 13, "max_steps": -1, "num_train_epochs": 2, "gradient_accumulation_steps": 2,
     },
 }  # fmt: skip
-NAMES = [*(f"DDP, {name}" for name in CASES), *(f"FSDP2, {name}" for name in fsdp2_cases.CASES)]
+KINDS = {"DDP": CASES, "FSDP2": sharded_cases.CASES, "TP": sharded_cases.TENSOR_CASES}
+NAMES = [f"{kind}, {name}" for kind, cases in KINDS.items() for name in cases]
 
 
 def run_case(name: str, folder: Path, share: int):
-    """What `run_copies`, or `fsdp2_cases.run_shards`, finds with `share` of every eight rows in this process."""
+    """What `run_copies`, or a function of `sharded_cases`, finds with `share` of every eight rows in this process."""
     kind, _, case = name.partition(", ")
-    return (run_copies if kind == "DDP" else fsdp2_cases.run_shards)(case, folder, share)
+    run = {"DDP": run_copies, "FSDP2": sharded_cases.run_shards, "TP": sharded_cases.run_tensor_parallel}[
+        kind
+    ]
+    return run(case, folder, share)
 
 
 def run_copies(name: str, folder: Path, share: int):
     """Gradients of every step, log entries and evaluation of a case, whose global batch is eight rows."""
     options = dict(CASES[name])
-    rows, labels = uneven_rows(tiny_model(), options.pop("count", 8))
+    rows, labels = sharded_cases.drawn_rows(options.pop("count", 8))
     if options.pop("untrained", False):
         for label in labels[4:]:  # those of the second rank
             label[:] = -100
@@ -43,7 +47,7 @@ def run_copies(name: str, folder: Path, share: int):
             task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False
         )
     evaluated = options.pop("evaluation", False)
-    evaluation = dataset_of(*uneven_rows(tiny_model(), 11, seed=5)) if evaluated else None
+    evaluation = dataset_of(*sharded_cases.drawn_rows(11, seed=5)) if evaluated else None
     together = options.pop("rows_together", 8) * share // 8
     run = trained(
         folder,

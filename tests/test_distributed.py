@@ -14,8 +14,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 import distributed_worker
-import fsdp2_cases
+import sharded_cases
 import two_processes
+from ift.scaling import GATHERS, gathered_parameters, shape_of
 from models import assert_same_gradients, gradient_gap, tiny_model, trained, uneven_rows
 
 TOLERANCE = 1e-6
@@ -67,30 +68,51 @@ def test_packed_in_two_processes_is_unpacked_in_one(of_two_processes, tmp_path):
     assert two["logs"][0]["loss"] == pytest.approx(one.state.log_history[0]["loss"], rel=TOLERANCE)
 
 
-@pytest.mark.parametrize("name", fsdp2_cases.CASES)
+@pytest.mark.parametrize("name", sharded_cases.CASES)
 def test_shards_are_one_process(of_two_processes, tmp_path, name):
     """Red when: the step bypasses the wrapper's forward (pieces of weights), or a rank's loss has no graph."""
-    two, one = of_two_processes[f"FSDP2, {name}"], fsdp2_cases.run_shards(name, tmp_path, 8)
+    two, one = of_two_processes[f"FSDP2, {name}"], sharded_cases.run_shards(name, tmp_path, 8)
     assert gradient_gap(two["gradients"], one["gradients"]) <= TOLERANCE
     assert_same_gradients(two["gradients"], one["gradients"])
+    assert two["loss"] == pytest.approx(one["loss"], rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", sharded_cases.TENSOR_CASES)
+def test_tensor_parallel_ranks_are_one_process(of_two_processes, tmp_path, name):
+    """`ift_loss` on a Llama. Red when: the head, of which each rank has some rows, is taken for the whole one."""
+    two, one = of_two_processes[f"TP, {name}"], sharded_cases.run_tensor_parallel(name, tmp_path, 8)
+    assert gradient_gap(two["gradients"], one["gradients"]) <= TOLERANCE
     assert two["loss"] == pytest.approx(one["loss"], rel=TOLERANCE)
 
 
 @pytest.mark.parametrize("name", ["sequence", "adapter"])
 def test_weights_saved_from_shards_are_one_processs(of_two_processes, folder, tmp_path, name):
     """After a step. Red when: a shard is missing from the saved weights, or the step moves pieces apart."""
-    fsdp2_cases.run_shards(name, tmp_path, 8)
+    sharded_cases.run_shards(name, tmp_path, 8)
 
     def logits(place):
         if name == "adapter":
-            base = tiny_model(num_hidden_layers=fsdp2_cases.LAYERS)
+            base = tiny_model(**sharded_cases.MODEL)
             model = PeftModel.from_pretrained(base, place)
         else:
             model = AutoModelForCausalLM.from_pretrained(place)
         with torch.no_grad():
             return model.eval()(torch.arange(3, 40)[None]).logits
 
-    before = tiny_model(num_hidden_layers=fsdp2_cases.LAYERS).eval()(torch.arange(3, 40)[None]).logits
+    before = tiny_model(**sharded_cases.MODEL).eval()(torch.arange(3, 40)[None]).logits
     ours, expected = logits(folder / f"FSDP2, {name}"), logits(tmp_path)
     assert (ours - expected).abs().max() <= 1e-5 * expected.abs().max()
     assert (before - expected).abs().max() >= 1e-3 * expected.abs().max()
+
+
+@pytest.mark.parametrize("name", ["sequence", "checkpointed", "sft"])
+def test_shards_gather_as_often_as_the_plan_says(of_two_processes, name):
+    """The factors of `ift.scaling`. Red when: a pass is added or saved, or blocks stay whole."""
+    method, found = "sft" if name == "sft" else "ift", of_two_processes[f"FSDP2, {name}"]
+    shape, times = shape_of(tiny_model(**sharded_cases.MODEL).config), GATHERS[method]
+    units = times.block * shape.blocks + times.more_blocks + times.root
+    assert found["calls"] == {"allgather": units, "reduce_scatter": shape.blocks + 1}
+    assert found["elements"] == {
+        "allgather": gathered_parameters(shape, method),
+        "reduce_scatter": shape.parameters,
+    }

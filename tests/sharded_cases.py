@@ -1,8 +1,9 @@
-"""A model in FSDP2's shards, blocks and root, without a trainer: on a CPU accelerate makes plain copies (DDP) of it."""
+"""A model in FSDP2's shards, or split by tensor parallelism, without a trainer: on a CPU accelerate has only copies."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections import Counter
 from pathlib import Path
 
@@ -12,12 +13,15 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoModelForCausalLM
+from transformers.distributed import DistributedConfig
 
 from ift import ift_loss
 from ift.functional import count_items, noisy_lambda, row_layout
 from models import packed, padded, tiny_model, uneven_rows
 
-LAYERS = 3
+MODEL = {"num_hidden_layers": 3, "vocab_size": 98}  # even: two ranks hold pieces of one size
+TENSOR_CASES = {"sequence": {}, "token": {"loss_reduction": "token"}}
 CASES = {
     "sequence": {},
     "token": {"loss_reduction": "token"},
@@ -49,10 +53,21 @@ class Collectives(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
+@functools.cache
+def _drawn(count, seed):
+    return uneven_rows(tiny_model(), count, seed)
+
+
+def drawn_rows(count: int = 8, seed: int = 3):
+    """`uneven_rows`, drawn once for all cases; the labels may be changed."""
+    rows, labels = _drawn(count, seed)
+    return rows, [label.clone() for label in labels]
+
+
 def prepared(options, sharded: bool):
     """The model of a case, and its eight rows."""
-    rows, labels = uneven_rows(tiny_model(num_hidden_layers=LAYERS))
-    model = tiny_model(num_hidden_layers=LAYERS)
+    rows, labels = drawn_rows()
+    model = tiny_model(**MODEL)
     if checkpointing := options.pop("checkpointing", None):
         model.activation_checkpointing_enable(checkpointing)
     blocks = model.model.layers
@@ -93,8 +108,7 @@ def run_shards(name: str, folder: Path, share: int):
             loss += result.loss.detach()
     if sharded:
         torch.distributed.all_reduce(loss)
-    named = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
-    gradients = {key: g.full_tensor() if isinstance(g, DTensor) else g for key, g in named.items()}
+    gradients = whole_gradients(model)
     torch.optim.SGD(model.parameters(), lr=0.01).step()
     save(model, folder)
     return {"loss": float(loss), "gradients": gradients, "calls": seen.calls, "elements": seen.elements}
@@ -105,3 +119,25 @@ def save(model, folder: Path):
     weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     if weights:  # empty in the other ranks
         model.save_pretrained(folder, state_dict=weights)
+
+
+def whole_gradients(model):
+    """Gradients by name, put together from the ranks' pieces."""
+    named = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
+    return {key: g.full_tensor() if isinstance(g, DTensor) else g for key, g in named.items()}
+
+
+def run_tensor_parallel(name: str, folder: Path, share: int):
+    """Loss and whole gradient of eight rows that every rank has, each weight split by transformers' plan."""
+    split = share < 8
+    model = tiny_model()
+    if split:
+        if torch.distributed.get_rank() == 0:
+            model.save_pretrained(folder)
+        torch.distributed.barrier()
+        plan = DistributedConfig(tp_plan="auto")
+        model = AutoModelForCausalLM.from_pretrained(folder, distributed_config=plan).train()
+        assert isinstance(model.model.layers[0].mlp.up_proj.weight, DTensor)
+    result = ift_loss(model, padded(*drawn_rows()), **TENSOR_CASES[name])
+    result.loss.backward()
+    return {"loss": result.loss.item(), "gradients": whole_gradients(model)}
