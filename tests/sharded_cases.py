@@ -18,13 +18,14 @@ from transformers.distributed import DistributedConfig
 
 from ift import ift_loss
 from ift.functional import count_items, noisy_lambda, row_layout
+from ift.residual import enable_residual
 from models import packed, padded, tiny_model, uneven_rows
 
 MODEL = {"num_hidden_layers": 3, "vocab_size": 98}  # even: two ranks hold pieces of one size
 TENSOR_CASES = {"sequence": {}, "token": {"loss_reduction": "token"}}
 CASES = {
     "sequence": {},
-    "token": {"loss_reduction": "token"},
+    "token, prepared as the trainer does": {"loss_reduction": "token", "enabled_first": True},
     "a rank without trained tokens": {"untrained": True},
     "packed": {"packed": True},
     "accumulated": {"micro_batches": 2},
@@ -77,6 +78,8 @@ def prepared(options, sharded: bool):
             task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False
         )
         model = get_peft_model(model, adapter)
+    if options.pop("enabled_first", False):
+        enable_residual(model)
     if options.pop("untrained", False):
         for label in labels[4:]:  # those of the second rank
             label[:] = -100
