@@ -95,8 +95,8 @@ def source(provenance: Provenance) -> str:
     versions = ", ".join(f"{name} {provenance.versions[name]}" for name in names)
     hardware, commit = provenance.hardware, str(provenance.git_commit)[:10]
     return (
-        f"Record: `{provenance.command}`, {provenance.created[:10]}, commit {commit}, a {hardware['machine']} CPU with "
-        f"{hardware['cores']} cores; {versions}."
+        f"Record: `{provenance.command}`, {provenance.created[:10]}, commit {commit}, {hardware['cores']} cores "
+        f"({hardware['machine']});\n{versions}."
     )
 
 
@@ -170,10 +170,10 @@ NEFTune and DFT. Elsewhere accelerate's ways are kept:
 ## Twenty kills
 
 A run of {steps} steps (sampled look-ahead, noisy lambda, a checkpoint every {every} steps) got SIGKILL {kills} times,
-at random moments, and was started again each time with `--resume auto`. The table says which checkpoint it had gone on
-from, the last step that it had logged, and what the kill left: the newest whole checkpoint, and newer ones that were
-half written ({broken} in all), which `--resume auto` passes over. A run that ended before its kill was thrown away and
-begun anew.
+each time up to six steps after the checkpoint that it had gone on from, and was started again with `--resume auto`. The
+table says which checkpoint that was, the last step logged, and what the kill left: the newest whole checkpoint, and
+those it was writing ({broken} in all), which `--resume auto` passes over. A run that ended before its kill was thrown
+away and begun anew.
 
 {kills_table(killed)}
 

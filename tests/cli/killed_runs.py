@@ -27,7 +27,7 @@ class Kill:
         went_on_from: step of the checkpoint that the run had gone on from, 0 where it had begun anew.
         last_step: the last step that it had logged.
         whole: step of the newest whole checkpoint that it left.
-        half_written: newer checkpoints that it left and that are not whole.
+        half_written: checkpoints that it had begun and that are not whole.
     """
 
     went_on_from: int
@@ -83,14 +83,15 @@ def started(words):
 
 
 def killed_run(model, rows, folder: Path, kills: int) -> KilledRun:
-    """A run that gets SIGKILL `kills` times, at random moments after its first checkpoint, writing included."""
+    """A run that gets SIGKILL `kills` times, some random steps and milliseconds after its checkpoint."""
     straight, out = folder / "straight", folder / "out"
     subprocess.run(command(model, rows, straight), check=True, capture_output=True)
     rng, log = random.Random(0), []
     while len(log) < kills:
+        begun = time.time()
         running = started(command(model, rows, out, "--resume", "auto"))
-        _wait_for_a_step(running, out)
-        time.sleep(rng.uniform(0, 0.25))
+        _wait_for_steps(running, out, rng.randint(1, 6))
+        time.sleep(rng.uniform(0, 0.1))
         if running.poll() is not None:  # it ended before: the next one begins in a new folder
             shutil.rmtree(out)
             continue
@@ -102,8 +103,8 @@ def killed_run(model, rows, folder: Path, kills: int) -> KilledRun:
             Kill(
                 went_on_from=int(on[0].rpartition("-")[2]) if on else 0,
                 last_step=max(logged_steps(out), default=0),
-                whole=int(whole.name.rpartition("-")[2]) if whole else 0,
-                half_written=len(broken),
+                whole=step_of(whole),
+                half_written=sum(_last_change(path) > begun for path, _ in broken),
             )
         )
     done = subprocess.run(command(model, rows, out, "--resume", "auto"), capture_output=True, text=True)
@@ -112,14 +113,27 @@ def killed_run(model, rows, folder: Path, kills: int) -> KilledRun:
     return KilledRun(log, same(weights(out), weights(straight)), logged_steps(out))
 
 
-def _wait_for_a_step(running, out):
-    """Until there is a whole checkpoint and a step has been logged since, or the run has ended."""
-    while (not out.exists() or newest_whole(out)[0] is None) and running.poll() is None:
-        time.sleep(0.005)
+def _wait_for_steps(running, out, more):
+    """Until `more` steps have been logged since the checkpoint it began from (its first, if none), or it has ended."""
     metrics = out / "metrics.jsonl"
     seen = metrics.stat().st_mtime_ns if metrics.exists() else 0
-    while running.poll() is None and not (metrics.exists() and metrics.stat().st_mtime_ns > seen):
+    while (not out.exists() or newest_whole(out)[0] is None) and running.poll() is None:
+        time.sleep(0.005)
+    if running.poll() is not None:
+        return
+    goal = step_of(newest_whole(out)[0]) + more
+    while running.poll() is None:
+        if metrics.stat().st_mtime_ns > seen and max(logged_steps(out), default=0) >= goal:
+            return
         time.sleep(0.002)
+
+
+def step_of(checkpoint):
+    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+
+
+def _last_change(folder):
+    return max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
 
 
 def logged_steps(out):
