@@ -123,7 +123,8 @@ def page(equality: EqualityRecord, killed: KillRecord) -> str:
     worst = f"{max(case.gradient for case in equality.cases):.1e}"
     allowed, rounding = f"{equality.tolerance:.0e}", f"{equality.float32:.1e}"
     steps, every, kills = killed.last_step, killed.save_every, len(killed.kills)
-    broken = sum(kill.half_written for kill in killed.kills)
+    places = len({kill.went_on_from for kill in killed.kills} - {0})
+    busy = "" if places > 1 else ": on a busy machine no run came as far as its next one"
     weights = "bit for bit" if killed.equal else "NOT"
     logged = "once" if killed.steps_whole else "NOT once"
     return f"""# Reliability
@@ -170,10 +171,10 @@ NEFTune and DFT. Elsewhere accelerate's ways are kept:
 ## Twenty kills
 
 A run of {steps} steps (sampled look-ahead, noisy lambda, a checkpoint every {every} steps) got SIGKILL {kills} times,
-each time up to six steps after the checkpoint that it had gone on from, and was started again with `--resume auto`. The
-table says which checkpoint that was, the last step logged, and what the kill left: the newest whole checkpoint, and
-those it was writing ({broken} in all), which `--resume auto` passes over. A run that ended before its kill was thrown
-away and begun anew.
+at random moments after the checkpoint that it had gone on from, and was started again with `--resume auto`. The table
+says which checkpoint that was, the last step logged, and what lay there after the kill: the newest whole checkpoint,
+and newer ones, half written, which `--resume auto` passes over. A run that ended before its kill was thrown away and
+begun anew. The runs went on from {places} different checkpoints{busy}.
 
 {kills_table(killed)}
 
