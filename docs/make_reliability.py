@@ -174,7 +174,7 @@ A run of {steps} steps (sampled look-ahead, noisy lambda, a checkpoint every {ev
 at random moments after the checkpoint that it had gone on from, and was started again with `--resume auto`. The table
 says which checkpoint that was, the last step logged, and what lay there after the kill: the newest whole checkpoint,
 and newer ones, half written, which `--resume auto` passes over. A run that ended before its kill was thrown away and
-begun anew. The runs went on from {places} different checkpoints{busy}.
+begun anew. Checkpoints that runs went on from: {places}{busy}.
 
 {kills_table(killed)}
 
