@@ -1,4 +1,4 @@
-"""One of two gloo processes: trains each case of `CASES` for one step and writes what rank 0 saw."""
+"""One of two gloo processes: each case in this rank, in copies (DDP) and in shards (FSDP2); writes what rank 0 saw."""
 
 from __future__ import annotations
 
@@ -6,42 +6,63 @@ from pathlib import Path
 
 from peft import LoraConfig
 
+import sharded_cases
 import two_processes
-from models import dataset_of, tiny_model, trained, uneven_rows
+from models import dataset_of, tiny_model, trained
 
 CASES = {
-    "sequence": {"loss_reduction": "sequence"},
+    "sequence": {"evaluation": True},
     "token, sampled": {"loss_reduction": "token", "lookahead": "sample", "residual_lambda": 0.6},
+    "a rank without trained tokens": {"untrained": True},
     "accumulated, checkpointed": {"gradient_accumulation_steps": 2, "gradient_checkpointing": True},
-    "adapter": {"peft": True, "residual_noise_std": 0.5},
-    "evaluation": {"evaluation": True},
-}
+    "adapter, noisy lambda": {"peft": True, "residual_noise_std": 0.5},
+    "packed": {"packing": True, "max_length": 64, "rows_together": 4},
+    "an uneven last batch": {"count": 11, "max_steps": -1, "num_train_epochs": 2},
+    "an uneven end, accumulated": {
+        "count": 13, "max_steps": -1, "num_train_epochs": 2, "gradient_accumulation_steps": 2,
+    },
+}  # fmt: skip
+KINDS = {"DDP": CASES, "FSDP2": sharded_cases.CASES, "TP": sharded_cases.TENSOR_CASES}
+NAMES = [f"{kind}, {name}" for kind, cases in KINDS.items() for name in cases]
 
 
-def run_case(name: str, folder: Path, batch_size: int):
-    """Gradients, log entries and evaluation of a case, whose global batch is eight rows."""
+def run_case(name: str, folder: Path, share: int):
+    """What `run_copies`, or a function of `sharded_cases`, finds with `share` of every eight rows in this process."""
+    kind, _, case = name.partition(", ")
+    run = {"DDP": run_copies, "FSDP2": sharded_cases.run_shards, "TP": sharded_cases.run_tensor_parallel}[
+        kind
+    ]
+    return run(case, folder, share)
+
+
+def run_copies(name: str, folder: Path, share: int):
+    """Gradients of every step, log entries and evaluation of a case, whose global batch is eight rows."""
     options = dict(CASES[name])
-    rows = uneven_rows(tiny_model())
-    more = uneven_rows(tiny_model(), 11, seed=5)
+    rows, labels = sharded_cases.drawn_rows(options.pop("count", 8))
+    if options.pop("untrained", False):
+        for label in labels[4:]:  # those of the second rank
+            label[:] = -100
     if options.pop("peft", False):
         options["peft_config"] = LoraConfig(
             task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False
         )
-    evaluation = dataset_of(*more) if options.pop("evaluation", False) else None
-    steps = options.get("gradient_accumulation_steps", 1)
+    evaluated = options.pop("evaluation", False)
+    evaluation = dataset_of(*sharded_cases.drawn_rows(11, seed=5)) if evaluated else None
+    together = options.pop("rows_together", 8) * share // 8
     run = trained(
         folder,
         tiny_model(),
-        rows,
+        (rows, labels),
         evaluation=evaluation,
-        per_device_train_batch_size=batch_size // steps,
+        per_device_train_batch_size=together // options.get("gradient_accumulation_steps", 1),
         per_device_eval_batch_size=2,
         **options,
     )
-    metrics = run.evaluate() if evaluation is not None else {}
-    gradients = {name.removeprefix("module."): gradient for name, gradient in run.gradients[0].items()}
-    return {"gradients": gradients, "log": run.state.log_history[0], "metrics": metrics}
+    gradients = [{n.removeprefix("module."): g for n, g in step.items()} for step in run.gradients]
+    metrics = run.evaluate() if evaluated else {}
+    logs = [entry for entry in run.state.log_history if "loss" in entry]
+    return {"gradients": gradients, "logs": logs, "metrics": metrics}
 
 
 if __name__ == "__main__":
-    two_processes.save_what_rank_0_found(run_case, CASES, 4)
+    two_processes.save_what_rank_0_found(run_case, NAMES, 4)

@@ -308,6 +308,13 @@ def logged(trainer, key):
     return [entry[key] for entry in trainer.state.log_history if key in entry]
 
 
+def gradient_gap(ours, theirs) -> float:
+    """max |difference| / max |gradient|, both over every parameter."""
+    assert ours.keys() == theirs.keys()
+    largest = max(float(gradient.abs().max()) for gradient in theirs.values())
+    return max(float((ours[name] - theirs[name]).abs().max()) for name in theirs) / largest
+
+
 def assert_same_gradients(ours, theirs, tolerance=1e-5):
     assert ours.keys() == theirs.keys()
     floor = 1e-3 * torch.stack([gradient.norm() for gradient in theirs.values()]).norm()

@@ -240,6 +240,27 @@ FAULTS = [
         RANKS,
     ),
     Fault(
+        "rows come twice in the last batch",
+        "batches.py",
+        "batches.sampler = FilledSampler(batches.sampler, len(rows), multiple)",
+        "pass",
+        RANKS,
+    ),
+    Fault(
+        "the last batch's fillers train",
+        "batches.py",
+        'return row if index < len(self) else {**row, "labels": [IGNORED] * len(row["labels"])}',
+        "return row",
+        RANKS,
+    ),
+    Fault(
+        "the step goes around FSDP2's hooks",
+        "loss.py",
+        "model(**batch, ift_step=how)",
+        "model.forward(**batch, ift_step=how)",
+        RANKS,
+    ),
+    Fault(
         "the ranks' average is not undone",
         "trainer.py",
         "loss = loss * (self.accelerator.num_processes // self.get_tp_size())",

@@ -1,6 +1,7 @@
 """What the documents say is so: examples run, tables are complete, the map is the territory."""
 
 import dataclasses
+import importlib.util
 import json
 import re
 import shlex
@@ -241,6 +242,18 @@ def test_the_results_are_made_from_the_records(tmp_path):
     subprocess.run([sys.executable, tmp_path / "docs" / "make_results.py"], check=True)
     for name in ("docs/results.md", "README.md"):
         assert (tmp_path / name).read_text() == (ROOT / name).read_text()
+
+
+@pytest.mark.parametrize("name", ["reliability", "scaling"])
+def test_pages_that_scripts_make_are_made_anew(monkeypatch, tmp_path, name):
+    """The pages are what their scripts make of the records, and of the models' dimensions."""
+    spec = importlib.util.spec_from_file_location(f"make_{name}", ROOT / "docs" / f"make_{name}.py")
+    script = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, script)  # dataclasses look their module up
+    spec.loader.exec_module(script)
+    script.DOCS = tmp_path
+    script.main()
+    assert (tmp_path / f"{name}.md").read_text() == (ROOT / "docs" / f"{name}.md").read_text()
 
 
 def test_the_lakes_tables_are_made_from_its_record(tmp_path):

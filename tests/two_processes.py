@@ -29,7 +29,7 @@ def of_two_processes(script, folder):
         for rank in range(2)
     ]
     try:
-        told = [rank.communicate(timeout=120)[0] for rank in ranks]
+        told = [rank.communicate(timeout=300)[0] for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()

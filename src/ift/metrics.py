@@ -46,15 +46,14 @@ def row_statistics(result: IFTLoss, labels: Tensor, eos_ids: Tensor, config: Any
     gradient = propagation_gradient(scores.losses, layout, *how)
     ends = trained & torch.isin(labels, eos_ids)
     weighted = result.weights * scores.losses.detach()
-    items = trained
+    items, counts = trained, layout.per_document(trained.double())
     if config.loss_reduction == "sequence":  # every document's mean, told once: at its last position
-        counts = layout.per_document(trained.double())
         last = torch.ones_like(trained)
         last[:, :-1] = layout.documents[:, 1:] != layout.documents[:, :-1]
         weighted = torch.where(trained, weighted / counts.clamp(min=1), 0.0)
         items = last & (counts > 0)
     columns = {
-        "tokens": layout.attended,
+        "tokens": layout.attended & (counts > 0),
         "trained": trained,
         "nll": scores.nll,
         "residual_nll": scores.losses.detach(),

@@ -12,6 +12,7 @@ from torch import Tensor
 from trl import SFTTrainer
 from trl.trainer.utils import get_config_model_id, global_then_local_main_first
 
+from ift.batches import CountsRowsOnce
 from ift.config import METHOD_FIELDS, IFTConfig
 from ift.data import end_of_turn_ids, prepare_dataset
 from ift.faults import StopsAtNonFinite
@@ -31,7 +32,7 @@ CITATION = """\
 }"""
 
 
-class IFTTrainer(StopsAtNonFinite, SFTTrainer):
+class IFTTrainer(StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
     """Trains a causal language model with Intuitive Fine-Tuning (arXiv:2405.11870v3) from target answers alone.
 
     Takes what `trl.SFTTrainer` takes. Data in any of the formats of docs/data.md; only completions and assistant

@@ -2,29 +2,17 @@
 
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
-import torch
-from safetensors.torch import load_file
+from killed_runs import STEPS, command, killed_run, same, started, weights
 
-from conftest import SHORT
 from ift.checkpoints import newest_whole
 
 SAVING = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
-
-
-def weights(folder):
-    return load_file(folder / "model.safetensors")
-
-
-def same(first, second):
-    return all(torch.equal(first[name], second[name]) for name in first) and first.keys() == second.keys()
 
 
 def test_a_folder_with_something_in_it_is_left_alone(run_tiny, tmp_path):
@@ -209,23 +197,6 @@ def test_other_rows_are_a_changed_run_and_other_logging_is_not(run_tiny, stopped
     assert run_tiny("--resume", "auto", **SAVING, logging_steps=2, save_total_limit=3).code == 0
 
 
-def command(model, rows, out, *more):
-    flags = {**SHORT, "max_steps": 40, "save_strategy": "steps", "save_steps": 3, "save_total_limit": 2}
-    flags |= {"residual_noise_std": 0.5, "lookahead": "sample"}
-    words = [f"--{name}={value}" for name, value in flags.items()]
-    words += [f"--model_name_or_path={model}", f"--dataset_name={rows}", f"--output_dir={out}", *more]
-    return [sys.executable, "-m", "ift.cli.main", "train", *words]
-
-
-def started(words):
-    before = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # ignored in the background, and inherited
-    running = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    signal.signal(signal.SIGINT, before)
-    return running
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -277,31 +248,8 @@ def test_a_signal_to_two_processes_saves_and_the_run_ends_the_same(
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_twenty_kills_change_nothing(chat_model, write_rows, tmp_path):
-    """SIGKILL at random moments after the first checkpoint, writing included; the log shows where each run went on."""
-    rows, out = write_rows(), tmp_path / "out"
-    subprocess.run(command(chat_model, rows, tmp_path / "straight"), check=True, capture_output=True)
-    rng, log = random.Random(0), []
-    while len(log) < 20:
-        running = started(command(chat_model, rows, out, "--resume", "auto"))
-        wanted = (newest_whole(out)[0] is None) if out.exists() else True
-        while wanted and newest_whole(out)[0] is None and running.poll() is None:
-            time.sleep(0.005)
-        metrics = out / "metrics.jsonl"
-        seen = metrics.stat().st_mtime_ns if metrics.exists() else 0
-        while running.poll() is None and not (metrics.exists() and metrics.stat().st_mtime_ns > seen):
-            time.sleep(0.002)
-        time.sleep(rng.uniform(0, 0.25))
-        if running.poll() is not None:  # it ended before: the next one begins in a new folder
-            shutil.rmtree(out)
-            continue
-        running.send_signal(signal.SIGKILL)
-        said, _ = running.communicate()
-        on = [line for line in said.splitlines() if line.startswith("goes on from")]
-        log.append((on[0].rpartition("-")[2] if on else "0", str(newest_whole(out)[0])))
-    done = subprocess.run(command(chat_model, rows, out, "--resume", "auto"), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "goes on from" in done.stdout
-    assert same(weights(out), weights(tmp_path / "straight"))
-    steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert steps == [*range(1, 41), 40]
-    assert sum(step != "0" for step, _ in log) >= 10
+    """Red when: a checkpoint counts before it is whole, or something that training depends on is not in it."""
+    run = killed_run(chat_model, write_rows(), tmp_path, 20)
+    assert run.equal
+    assert run.steps == [*range(1, STEPS + 1), STEPS]
+    assert sum(kill.went_on_from > 0 for kill in run.kills) >= 10

@@ -6,6 +6,7 @@ from typing import Any
 
 from trl import SFTTrainer
 
+from ift.batches import CountsRowsOnce
 from ift.trainer import IFTTrainer
 
 
@@ -35,7 +36,7 @@ class NEFTuneTrainer(PlainSFTTrainer):
     }
 
 
-class DFTTrainer(SFTTrainer):
+class DFTTrainer(CountsRowsOnce, SFTTrainer):
     """trl's `SFTTrainer` with `loss_type="dft"`: each token's loss times its own probability, held still; token mean.
 
     Source: Wu et al., arXiv:2508.05629. Data sets hold `input_ids` and `labels`, as `ift.data` prepares them.
