@@ -20,6 +20,7 @@ from ift.loss import ift_loss
 from ift.metrics import MetricsFile, RunningMeans, row_statistics
 from ift.residual import enable_residual
 from ift.support import check_packing, weights_at_hand
+from ift.trl_internals import SendsNothing
 
 CITATION = """\
 @inproceedings{hua2025intuitive,
@@ -31,7 +32,7 @@ CITATION = """\
 }"""
 
 
-class IFTTrainer(StopsAtNonFinite, SFTTrainer):
+class IFTTrainer(SendsNothing, StopsAtNonFinite, SFTTrainer):
     """Trains a causal language model with Intuitive Fine-Tuning (arXiv:2405.11870v3) from target answers alone.
 
     Takes what `trl.SFTTrainer` takes. Data in any of the formats of docs/data.md; only completions and assistant

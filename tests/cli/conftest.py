@@ -132,12 +132,12 @@ def train(tmp_path, capfd):
     """Run `ift train` in this process; what it changed in the environment and in accelerate is put back."""
     from accelerate.state import AcceleratorState, GradientState, PartialState
 
-    from ift.cli.train import main
+    from ift.cli.main import app
 
     def run(*words, **flags):
         capfd.readouterr()
         arguments = [*map(str, words), *(f"--{name}={value}" for name, value in flags.items())]
-        code = main(arguments)
+        code = app(["train", *arguments], standalone_mode=False)
         said = capfd.readouterr()
         return SimpleNamespace(code=code, out=said.out, err=said.err)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 import tempfile
 from dataclasses import asdict, replace
 from typing import Any, NoReturn
@@ -15,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from ift.cli.arguments import TrainArguments, parse_stages
+from ift.cli.endings import EXPECTED
 from ift.cli.folder import Finished, open_folder
 from ift.cli.words import UsageError, split_equals
 from ift.data import DataError
@@ -53,27 +52,18 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str]) -> int:
-    """Run `ift check`; returns the exit code (0 fine, 1 refused, 2 usage)."""
+    """Run `ift check`; returns the exit code (0 fine, 1 refused). `ift.cli.endings` answers what it raises."""
     console = Console(highlight=False, soft_wrap=True)
+    own, words = make_parser().parse_known_args(split_equals(arguments))
+    if own.show is not None and own.show < 1:
+        raise UsageError(f"--show {own.show}: give 1 or more")
+    stages = parse_stages(words)
     try:
-        own, words = make_parser().parse_known_args(split_equals(arguments))
-        if own.show is not None and own.show < 1:
-            raise UsageError(f"--show {own.show}: give 1 or more")
-        stages = parse_stages(words)
         found = [_check(told, own, console) for told in stages]
-    except UsageError as error:
-        print(f"ift check: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nift check: stopped.", file=sys.stderr)
-        return 130
-    except (DataError, ValueError, OSError, ImportError) as error:
-        if os.environ.get("IFT_DEBUG"):
-            raise
+    except EXPECTED as error:
         if own.json:
             print(json.dumps({"refused": True, "error": str(error)}))
-        print(f"ift check: {error}", file=sys.stderr)
-        return 1
+        raise
     refused = any(one["refused"] for one in found)
     if own.json:
         print(json.dumps(found[0] if len(found) == 1 else {"refused": refused, "stages": found}, indent=1))
@@ -105,10 +95,10 @@ def refuse_or_warn(told: TrainArguments, prepared: Any) -> Preflight:
 def _check(told: TrainArguments, own: argparse.Namespace, console: Console) -> dict[str, Any]:
     """One stage: everything found, printed unless JSON is wanted."""
     from ift.baselines.stage import check_data, prepare_stage
-    from ift.cli.train import check_model_path
+    from ift.cli.train import check_model
     from ift.data import load_train_and_eval
 
-    check_model_path(told.model.model_name_or_path)
+    check_model(told)
     data = load_train_and_eval(told.script, told.mixture, told.config, columns=told.columns)
     check_data(told, data)
     prepared = prepare_stage(told, data)
@@ -251,6 +241,7 @@ def _guesser(told: TrainArguments) -> Any:
         revision=told.model.model_revision,
         dtype=told.model.dtype,
         trust_remote_code=told.config.trust_remote_code,
+        use_safetensors=(told.config.model_init_kwargs or {}).get("use_safetensors", True),
     ).to(told.config.device)
 
     @torch.no_grad()
