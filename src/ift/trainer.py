@@ -225,9 +225,6 @@ class IFTTrainer(SendsNothing, StopsAtNonFinite, SFTTrainer):
             )
             path.write_text(f"{card}\n## IFT settings\n\n| setting | value |\n| --- | --- |\n{rows}")
 
-    def _send_telemetry(self) -> None:
-        """Send nothing: no network call that the user did not ask for."""
-
 
 def stop_generation_at(model: Any, eos_ids: list[int]) -> None:
     """The saved model must stop where it was trained to: every end-of-turn id ends generation."""

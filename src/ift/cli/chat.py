@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from transformers import TextStreamer
+
+from ift.report.wording import visible
+
+
+class _Visible(TextStreamer):
+    """Prints as it comes; what would command the terminal is written out."""
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        super().on_finalized_text(visible(text), stream_end)
+
 
 def main(model: str, prompt: str | None, max_new_tokens: int, allow_pickle: bool = False) -> int:
     """Chat until end of input, or answer `prompt` once; returns the exit code.
@@ -13,7 +24,7 @@ def main(model: str, prompt: str | None, max_new_tokens: int, allow_pickle: bool
     Raises:
         DataError: a model or tokenizer that cannot be loaded.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from ift.data import ensure_chat_template
     from ift.model_folder import check_model_path, from_hub_or_folder, weights_said
@@ -27,7 +38,7 @@ def main(model: str, prompt: str | None, max_new_tokens: int, allow_pickle: bool
         )
     ensure_chat_template(tokenizer)
     network.eval()
-    streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    streamer = _Visible(tokenizer, skip_prompt=True, skip_special_tokens=True)
     messages: list[dict[str, Any]] = []
     while True:
         try:

@@ -210,6 +210,8 @@ def show_rows(told: TrainArguments, prepared: Any, count: int, console: Console)
     """Print rows as the model sees them: prompt dim, trained tokens bright, its own guess where it differs."""
     import itertools
 
+    from ift.report.wording import visible
+
     tokenizer, one = prepared.tokenizer, prepared.sets["train"]
     guess = _guesser(told)
     special = set(tokenizer.all_special_ids)
@@ -221,12 +223,13 @@ def show_rows(told: TrainArguments, prepared: Any, count: int, console: Console)
         labels = row.get("labels", row.get("chosen_labels"))
         guesses, text = guess(ids), Text()
         for place, (token, label) in enumerate(zip(ids, labels, strict=True)):
-            piece = tokenizer.decode([token], clean_up_tokenization_spaces=False)
+            piece = visible(tokenizer.decode([token], clean_up_tokenization_spaces=False))
             shown = repr(piece)[1:-1] if token in special else piece
             style = "green" if label != -100 else "dim"
             text.append(shown, f"magenta {'bold' if label != -100 else 'dim'}" if token in special else style)
             if label != -100 and place and guesses[place - 1] != token:
-                text.append(f"‹{tokenizer.decode([guesses[place - 1]])}›".replace("\n", "\\n"), "red")
+                guessed = visible(tokenizer.decode([guesses[place - 1]]))
+                text.append(f"‹{guessed}›".replace("\n", "\\n"), "red")
         console.print(f"[bold]row {number}[/bold] of those kept, {len(ids)} tokens")
         console.print(text)
 

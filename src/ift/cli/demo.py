@@ -14,6 +14,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from ift.checkpoints import Stopped
+from ift.report.wording import visible
 
 TRAIN_ROWS, VALIDATION_ROWS, TEST_ROWS = 400, 200, 500
 LEARNING_RATES = ("3e-4", "1e-3")  # each method's own is the one that scores best on validation
@@ -167,7 +168,7 @@ def _samples(console: Console, results: dict[str, dict[str, Any]], problems: lis
         console.print(f"\n[bold]{problem.question}[/bold]  (right: {problem.answer})")
         for name, found in results.items():
             mark = "right" if found["right"][index] else "wrong"
-            answer = found["answers"][index].replace("\n", " / ")
+            answer = visible(found["answers"][index]).replace("\n", " / ")
             console.print(f"  {name:<5}{mark:<7}{answer}", markup=False)
 
 

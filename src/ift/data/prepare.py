@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from ift.data.errors import DataError
-from ift.data.formats import Format, column_names, detect_format
+from ift.data.formats import Format, column_names, detect_format, first_rows
 from ift.data.masks import UNTRAINED, RowTokenizer, TrainOn
 from ift.data.report import DataReport, mixture_report, quantiles
 from ift.data.templates import ensure_chat_template
@@ -140,13 +139,13 @@ def prepare_dataset(
     """
     from datasets import IterableDataset
 
-    first_rows = _first_rows(dataset, name)
-    if not first_rows:
+    first = first_rows(dataset, _LOOK_AT)
+    if not first:
         raise DataError(
             f"{name} data: found no rows, expected at least one. Fix: check the file and the split"
         )
     columns = column_names(dataset)
-    form = detect_format(columns, first_rows)
+    form = detect_format(columns, first)
     default_template = form.conversational and ensure_chat_template(tokenizer)
     prepare = _PrepareRow(form, RowTokenizer(tokenizer, train_on), max_length, truncation_mode, name)
     base = DataReport(
@@ -170,16 +169,6 @@ def prepare_dataset(
             "Fix: raise --max_length, or check that the rows hold answers"
         )
     return Prepared(mapped.select(kept).remove_columns(list(_COUNTS)), report)
-
-
-def _first_rows(dataset: Dataset | IterableDataset, name: str) -> list[Any]:
-    try:
-        return list(islice(dataset, _LOOK_AT))
-    except Exception as error:  # of a stream, whatever its reader raises
-        raise DataError(
-            f"{name} data: its first rows cannot be read: {error}. Fix: check the file; without streaming the line is "
-            "named"
-        ) from error
 
 
 def prepare_mixture(
