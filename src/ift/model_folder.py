@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
+from pickle import UnpicklingError  # nosec B403 # the error alone; nothing is unpickled here
 from typing import Any
 
 from ift.data.errors import DataError, describe, hub_remedy
