@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError  # nosec B403 # the error alone; nothing is unpickled here
 from typing import Any
 
-from ift.data.errors import DataError, describe, hub_remedy
+from ift.data.errors import DataError, describe
+from ift.hub import ask_once, remedy
 
 WEIGHTS = {"config.json": "model.safetensors", "adapter_config.json": "adapter_model.safetensors"}
-SECONDS = 5  # for the Hub to answer
 PICKLES = {"config.json": "pytorch_model*.bin", "adapter_config.json": "adapter_model.bin"}
 
 
@@ -34,7 +33,7 @@ def check_model_path(name: str, *, allow_pickle: bool = False) -> None:
         DataError: No such folder; a configuration, weights or a shard missing; a file cut short; pickles only.
     """
     if not looks_local(name):
-        _be_offline_if_unreachable()
+        ask_once()
         return
     folder = Path(name).expanduser()
     if not folder.is_dir():
@@ -54,24 +53,6 @@ def check_model_path(name: str, *, allow_pickle: bool = False) -> None:
             check_model_path(base, allow_pickle=allow_pickle)
         except DataError as error:
             raise DataError(f"{name}: the base of this adapter: {error}") from error
-
-
-def _be_offline_if_unreachable() -> None:
-    """Asks the Hub once: where it does not answer, its library would try again for half a minute, for every file."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
-
-    if constants.HF_HUB_OFFLINE:
-        return
-    try:
-        get_session().head(constants.ENDPOINT, timeout=SECONDS)
-    except Exception as error:
-        print(
-            f"{constants.ENDPOINT} cannot be reached ({error}): only what was downloaded before is used",
-            file=sys.stderr,
-        )
-        constants.HF_HUB_OFFLINE = True
-        os.environ["HF_HUB_OFFLINE"] = "1"  # for the processes that are started from here
 
 
 def _json_object(file: Path) -> dict[str, Any]:
@@ -163,4 +144,4 @@ def from_hub_or_folder(name: str, part: str) -> Iterator[None]:
                 f"{name}: its {part} cannot be loaded: {said}. Fix: put the {part}'s files into the folder, as "
                 f"{part}.save_pretrained writes them"
             ) from error
-        raise DataError(f"{name}: no {part} from the Hub: {said}. {hub_remedy(name, 'model')}") from error
+        raise DataError(f"{name}: no {part} from the Hub: {said}. {remedy(name, 'model')}") from error

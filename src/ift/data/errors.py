@@ -52,19 +52,3 @@ def describe(value: Any) -> str:
         keys = ", ".join(str(key) for key in list(value)[:6])
         return f"an object with keys {keys}" if value else "an empty object"
     return f"a value of type {type(value).__name__}"
-
-
-def hub_remedy(name: str, kind: str) -> str:
-    """Says what to do where something does not come from the Hub.
-
-    Args:
-        name: Of the repository.
-        kind: "model" or "dataset".
-
-    Returns:
-        The remedy, to end a message with.
-    """
-    return (
-        "Fix: check the name, your rights (hf auth login) and the connection; without a network, fetch it elsewhere "
-        f"(hf download {name} --repo-type {kind} --local-dir FOLDER) and give the folder"
-    )

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ift.data.errors import DataError, hub_remedy
+from ift.data.errors import DataError
 from ift.data.files import check_encoding, explain
+from ift.hub import ask_once, remedy
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -190,11 +191,12 @@ def _reading(path: Path, load: Callable[[], Any], streaming: bool = False) -> An
 
 def _from_hub(name: str, load: Callable[[], Any]) -> Any:
     """Calls what asks the Hub; what fails there names the data set, and what to do without a network."""
+    ask_once()
     try:
         return load()
     except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{name}: no data set from the Hub: {said}. {hub_remedy(name, 'dataset')}") from error
+        raise DataError(f"{name}: no data set from the Hub: {said}. {remedy(name, 'dataset')}") from error
 
 
 @contextmanager
