@@ -172,7 +172,7 @@ def _reading(path: Path, load: Callable[[], Any], streaming: bool = False) -> An
     for file in [] if streaming else files:  # which may be too large to be read twice
         check_encoding(file)
     try:
-        with _silent():
+        with quiet():
             return load()
     except DataError:
         raise
@@ -193,19 +193,24 @@ def _from_hub(name: str, load: Callable[[], Any]) -> Any:
     """Calls what asks the Hub; what fails there names the data set, and what to do without a network."""
     ask_once()
     try:
-        return load()
+        with quiet():
+            return load()
     except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{name}: no data set from the Hub: {said}. {remedy(name, 'dataset')}") from error
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
-    """`datasets` logs what it raises as well; here it is said once."""
+def quiet() -> Iterator[None]:
+    """`datasets` logs what it raises as well, and tells a server of every load, of local files too: neither, here."""
+    from datasets import config
+
     logger = logging.getLogger("datasets")
-    before = logger.level
+    before = logger.level, config.HF_UPDATE_DOWNLOAD_COUNTS
     logger.setLevel(logging.CRITICAL)
+    config.HF_UPDATE_DOWNLOAD_COUNTS = False
     try:
         yield
     finally:
-        logger.setLevel(before)
+        logger.setLevel(before[0])
+        config.HF_UPDATE_DOWNLOAD_COUNTS = before[1]
