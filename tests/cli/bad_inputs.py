@@ -198,7 +198,7 @@ IDS = [
 def option(
     name: str, said: str | tuple[str, ...], defect: str, *words: str, code: int = 2, **more: Any
 ) -> Case:
-    return Case(name, said, defect, ROWS, words, code, **more)
+    return Case(name, said, defect, more.pop("rows", ROWS), words, code, **more)
 
 
 OPTIONS = [
@@ -240,6 +240,8 @@ OPTIONS = [
     option("options in conflict", "residual_warmup_ratio above 0", "one of two options is passed over",
            "--residual_lambda_start", "0.1"),
     option("two autocasts", "fp16 and bf16", "one of two options is passed over", "--bf16", "true", "--fp16", "true"),
+    option("an accelerate file that is no YAML", "is no YAML", "yaml's traceback", "--config_file", "ROWS",
+           rows=b"a: [\n"),
     option("an unknown method", "psychic", "KeyError", "--method", "psychic"),
     option("a template that is not there", "--chat_template_path nosuch.jinja: no such file",
            "a template's path is looked for on the Hub", "--chat_template_path", "nosuch.jinja", code=1),

@@ -38,7 +38,8 @@ def make_parser() -> argparse.ArgumentParser:
         "ift check",
         usage="ift check [flags] [any flag of ift train, --config FILE.yaml too]",
         description="Read the rows as the model will see them, and say what a run would train, what is wrong with it "
-        "and what it would take. Nothing is trained. Exit code 0: fine, 1: ift train would refuse, 2: usage.",
+        "and what it would take. Nothing is trained. Exit code 0: fine, 1: ift train would refuse, 2: usage. "
+        "--debug shows tracebacks.",
         allow_abbrev=False,
     )
     parser.add_argument(

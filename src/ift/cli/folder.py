@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -167,8 +167,9 @@ def nothing_left(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if new and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+        if new:
+            with suppress(OSError):  # it is not there, or not empty
+                folder.rmdir()
         raise
 
 
