@@ -13,11 +13,10 @@ ONLY_PICKLES = "Please do not set `use_safetensors=True`"
 
 def test_a_hub_model_of_pickles_only_is_refused_with_the_remedy():
     assert ONLY_PICKLES in inspect.getsource(modeling_utils)  # by which it is told from other errors
-    with pytest.raises(DataError, match="owner/model: has no weights in safetensors.*--allow_pickle_weights"):
-        with weights_said("owner/model"):
-            raise OSError(
-                f"owner/model does not appear to have a file named model.safetensors. {ONLY_PICKLES}."
-            )
+    said = f"owner/model does not appear to have a file named model.safetensors. {ONLY_PICKLES}."
+    refused = pytest.raises(DataError, match=r"owner/model: has no weights in .*--allow_pickle_weights")
+    with refused, weights_said("owner/model"):
+        raise OSError(said)
     with pytest.raises(OSError, match="another"), weights_said("owner/model"):
         raise OSError("another error")
 
