@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ift.data import DataError, detect_format
 
 FUZZ = settings(
-    max_examples=1000, deadline=None, derandomize=True, database=None,
+    max_examples=700, deadline=None, derandomize=True, database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )  # fmt: skip
 WORDS = st.text(st.characters(codec="utf-8"), max_size=6)
@@ -207,7 +207,7 @@ COLUMNS = [
 COLUMNS += ["text", "input_ids", "labels", "tools", "system", "chat_template_kwargs", "anything"]
 
 
-@FUZZ
+@settings(FUZZ, max_examples=200)
 @given(st.lists(st.sampled_from(COLUMNS), max_size=5))
 def test_the_format_is_the_first_of_the_documented_order(columns):
     """The order of docs/data.md: tokenised, preference, messages, ShareGPT, prompt-completion, Alpaca, text."""
