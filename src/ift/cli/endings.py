@@ -95,7 +95,7 @@ def ended(verb: str, run: Callable[[], int | None], debug: bool = False) -> int:
         return BUG
     finally:
         if debug and before is None:
-            del os.environ[DEBUG]
+            os.environ.pop(DEBUG, None)
 
 
 def _say(text: str, every_process: bool = False) -> None:
