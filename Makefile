@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 DOCS_READY := $(VENV)/.docs-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types check bench docs tiny-base
+.PHONY: help setup demo test test-slow lint types security check bench docs tiny-base
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
@@ -42,7 +42,17 @@ lint: $(READY) ## ruff: rules and format
 types: $(READY) ## mypy
 	$(VENV)/bin/mypy
 
-check: lint types test ## what must pass before a commit
+# one old release, whose record says whether the service tells of vulnerabilities (a mirror may not)
+ADVISORIES := https://pypi.org/pypi/pip/24.0/json
+ASK := import json, urllib.request as r; json.load(r.urlopen("$(ADVISORIES)", timeout=10))["vulnerabilities"]
+
+security: $(READY) ## bandit on the source; pip-audit on the pinned versions, where its service can be reached
+	$(VENV)/bin/bandit -q -c pyproject.toml -r src
+	@if $(PY) -c '$(ASK)' 2>/dev/null; \
+	then $(VENV)/bin/pip-audit --progress-spinner off --no-deps --disable-pip -r constraints.txt; \
+	else echo "pip-audit: its service at pypi.org cannot be reached: known vulnerabilities were NOT looked for"; fi
+
+check: lint types security test ## what must pass before a commit
 
 bench: $(READY) ## cost of a step against trl's SFT: FLOPs and seconds, JSON
 	$(PY) benchmarks/step_cost.py --output step_cost.json

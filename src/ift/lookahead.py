@@ -136,7 +136,7 @@ def _look_ahead_tokens(
         return LookAhead(candidates[1], torch.softmax(candidates[0] / temperature, -1), top1, nll)
     ids = top1
     if kind == "sample":
-        assert uniforms is not None
+        assert uniforms is not None  # nosec B101 # for the type checker
         ids = _draw(hidden, head, torch.stack(masses, 1), uniforms, temperature, vocabulary_tile)
     return LookAhead(ids[:, None], torch.ones_like(best)[:, None], top1, nll)
 

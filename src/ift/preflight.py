@@ -50,7 +50,7 @@ class RowScan:
         first: Hash of a row's ids -> the first row with them.
         duplicates: (row, the earlier row with the same ids).
         prompts: Hash of the ids before the first trained token -> the first row with them; rows without are left out.
-        largest_id: Of all ids; -1 for none.
+        largest_id: Of all ids and labels; -1 for none.
         double_bos: Rows that begin with the beginning-of-sequence token twice.
         without_bos: Rows that do not begin with it.
         untrained_end: Rows not cut that have no end-of-turn id among their labels.
@@ -99,7 +99,7 @@ def scan(
             start = int((trained != -100).argmax())
             if start:
                 found.prompts.setdefault(_key(whole[:start]), number)
-            found.largest_id = max(found.largest_id, int(whole.max(initial=-1)))
+            found.largest_id = max(found.largest_id, int(whole.max(initial=-1)), int(trained.max(initial=-1)))
             if bos is not None and whole[:1].tolist() != [bos]:
                 found.without_bos.append(number)
             if bos is not None and whole[:2].tolist() == [bos, bos]:

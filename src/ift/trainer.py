@@ -21,6 +21,7 @@ from ift.loss import ift_loss
 from ift.metrics import MetricsFile, RunningMeans, row_statistics
 from ift.residual import enable_residual
 from ift.support import check_packing, weights_at_hand
+from ift.trl_internals import SendsNothing
 
 CITATION = """\
 @inproceedings{hua2025intuitive,
@@ -32,7 +33,7 @@ CITATION = """\
 }"""
 
 
-class IFTTrainer(StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
+class IFTTrainer(SendsNothing, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
     """Trains a causal language model with Intuitive Fine-Tuning (arXiv:2405.11870v3) from target answers alone.
 
     Takes what `trl.SFTTrainer` takes. Data in any of the formats of docs/data.md; only completions and assistant
@@ -224,9 +225,6 @@ class IFTTrainer(StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
                 "version of [None].", "local model."
             )
             path.write_text(f"{card}\n## IFT settings\n\n| setting | value |\n| --- | --- |\n{rows}")
-
-    def _send_telemetry(self) -> None:
-        """Send nothing: no network call that the user did not ask for."""
 
 
 def stop_generation_at(model: Any, eos_ids: list[int]) -> None:

@@ -13,7 +13,7 @@ from trl.trainer import utils as trl_utils
 
 from ift.lookahead import Head
 
-__all__ = ["auxiliary_loss", "head_of", "scored_log_probs", "tile_shape"]
+__all__ = ["SendsNothing", "auxiliary_loss", "head_of", "scored_log_probs", "tile_shape"]
 
 
 def tile_shape() -> tuple[int, int]:
@@ -68,3 +68,10 @@ def auxiliary_loss(model: Any, router_logits: Any, attention_mask: Tensor | None
         router_logits, config.num_experts, config.num_experts_per_tok, attention_mask
     )
     return torch.as_tensor(loss)
+
+
+class SendsNothing:
+    """Mixin before a trl trainer: nothing is reported to the Hub; trl sends a ping for every trainer that is made."""
+
+    def _send_telemetry(self) -> None:
+        """Instead of trl's."""

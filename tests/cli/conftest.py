@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -128,16 +129,18 @@ def write_rows(tmp_path):
 
 
 @pytest.fixture
-def train(tmp_path, capfd):
-    """Run `ift train` in this process; what it changed in the environment and in accelerate is put back."""
+def ift(tmp_path, capfd, monkeypatch):
+    """Run a verb in this process, in the test's folder; the environment and accelerate's state are put back."""
     from accelerate.state import AcceleratorState, GradientState, PartialState
 
-    from ift.cli.train import main
+    from ift.cli.main import app
 
-    def run(*words, **flags):
+    monkeypatch.chdir(tmp_path)
+
+    def run(verb, *words, **flags):
         capfd.readouterr()
         arguments = [*map(str, words), *(f"--{name}={value}" for name, value in flags.items())]
-        code = main(arguments)
+        code = app([verb, *arguments], standalone_mode=False)
         said = capfd.readouterr()
         return SimpleNamespace(code=code, out=said.out, err=said.err)
 
@@ -148,6 +151,12 @@ def train(tmp_path, capfd):
     for state in (AcceleratorState, PartialState):
         state._reset_state()
     GradientState._reset_state()
+
+
+@pytest.fixture
+def train(ift):
+    """Run `ift train` in this process."""
+    return functools.partial(ift, "train")
 
 
 SHORT = {

@@ -161,12 +161,6 @@ def test_broken_rows_are_named_by_line(run_tiny, tmp_path):
     assert "broken.jsonl, line 2: found text that is not JSON" in done.err
 
 
-def test_debugging_shows_where(run_tiny, monkeypatch):
-    monkeypatch.setenv("IFT_DEBUG", "1")
-    with pytest.raises(ValueError, match="no such file"):
-        run_tiny(dataset_name="missing.jsonl")
-
-
 def test_a_run_in_this_process_leaves_the_environment_alone(run_tiny):
     before = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
     run_tiny(max_steps=1)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ift.baselines.methods import Method
 from ift.checkpoints import SealedCheckpoints, Stopped
-from ift.data import LoadedData, end_of_turn_ids, prepare_mixture
+from ift.data import DataError, LoadedData, end_of_turn_ids, prepare_mixture
 from ift.data.prepare import Prepared
-from ift.faults import StopsAtNonFinite, is_out_of_memory, out_of_memory
+from ift.faults import StopsAtNonFinite, disk_full, is_disk_full, is_out_of_memory, out_of_memory
 from ift.memory import Remedy, available_memory, remedies
+from ift.model_folder import from_hub_or_folder, looks_local, weights_said
 from ift.preflight import longest_row
 from ift.saved import read_back
+from ift.trl_internals import SendsNothing
 
 
 @dataclass
@@ -71,6 +74,7 @@ def train_stage(
         OSError: a model or file that cannot be found; a saved model that cannot be read back.
         NonFiniteError: a loss or gradient is not finite.
         OutOfMemory: a step did not fit; the message names settings that need less.
+        DiskFull: what was to be saved did not fit.
         Stopped: a signal came; `checkpoints` has saved, and the model is not.
     """
     config = stage.config
@@ -80,20 +84,25 @@ def train_stage(
         attach(trainer)
     if checkpoints is not None:
         trainer.add_callback(checkpoints)
-    try:
-        trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
-    except (RuntimeError, MemoryError) as error:
-        if is_out_of_memory(error):
-            raise out_of_memory(error, _remedies(stage, prepared)) from error
-        raise
-    finally:
-        if checkpoints is not None:
-            checkpoints.release()
-    unfinished = trainer.state.global_step < trainer.state.max_steps  # a signal may come behind the last step
-    if checkpoints is not None and checkpoints.stopped is not None and unfinished:
-        raise Stopped(
-            checkpoints.stopped, Path(config.output_dir) / f"checkpoint-{trainer.state.global_step}"
-        )
+    with _faults_said(stage, prepared):
+        try:
+            trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
+        finally:
+            if checkpoints is not None:
+                checkpoints.release()
+        unfinished = (
+            trainer.state.global_step < trainer.state.max_steps
+        )  # a signal may come behind the last step
+        if checkpoints is not None and checkpoints.stopped is not None and unfinished:
+            last = Path(config.output_dir) / f"checkpoint-{trainer.state.global_step}"
+            raise Stopped(checkpoints.stopped, last)
+        _save(stage, trainer)
+    return trainer
+
+
+def _save(stage: Stage, trainer: Any) -> None:
+    """The model, read back, and its card; to the Hub too, if asked for."""
+    config = stage.config
     trainer.save_model(config.output_dir)
     trainer.read_back = ""
     if trainer.is_world_process_zero():
@@ -110,7 +119,19 @@ def train_stage(
     )
     if config.push_to_hub:
         trainer.push_to_hub(dataset_name=name)
-    return trainer
+
+
+@contextmanager
+def _faults_said(stage: Stage, prepared: PreparedRows) -> Iterator[None]:
+    """Says of memory or disk space that ran out what to do."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise out_of_memory(error, _remedies(stage, prepared)) from error
+        if is_disk_full(error):
+            raise disk_full(error, Path(stage.config.output_dir)) from error
+        raise
 
 
 def _remedies(stage: Stage, prepared: PreparedRows) -> list[Remedy]:
@@ -165,25 +186,27 @@ def build_trainer(stage: Stage, prepared: PreparedRows) -> Any:
         "revision": stage.model.model_revision,
         "attn_implementation": stage.model.attn_implementation,
         "dtype": stage.model.dtype,
+        "use_safetensors": True,  # no pickles, unless model_init_kwargs says so
         **(config.model_init_kwargs or {}),
     }
     trainer_class, _ = stage.method.load()
     ours = issubclass(trainer_class, IFTTrainer)
     if not ours:
-        trainer_class = type(trainer_class.__name__, (StopsAtNonFinite, trainer_class), {})
+        trainer_class = type(trainer_class.__name__, (SendsNothing, StopsAtNonFinite, trainer_class), {})
     tokenizer = prepared.tokenizer
     reports = {name: one.report for name, one in prepared.sets.items()}
     sets = {name: one.dataset for name, one in prepared.sets.items()}
-    trainer = trainer_class(
-        model=stage.model.model_name_or_path,
-        args=config,
-        train_dataset=sets["train"],
-        eval_dataset=sets.get("eval"),
-        processing_class=tokenizer,
-        quantization_config=get_quantization_config(stage.model),
-        peft_config=get_peft_config(stage.model),
-        **({"data_reports": reports} if ours else {}),
-    )
+    with weights_said(stage.model.model_name_or_path):
+        trainer = trainer_class(
+            model=stage.model.model_name_or_path,
+            args=config,
+            train_dataset=sets["train"],
+            eval_dataset=sets.get("eval"),
+            processing_class=tokenizer,
+            quantization_config=get_quantization_config(stage.model),
+            peft_config=get_peft_config(stage.model),
+            **({"data_reports": reports} if ours else {}),
+        )
     if not ours:
         trainer.data_reports = reports
         stop_generation_at(trainer.model, sorted(end_of_turn_ids(tokenizer)))
@@ -195,18 +218,29 @@ def load_tokenizer(stage: Stage) -> Any:
     """The model's tokenizer, with the template and the end token that the run asks for."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(
-        stage.model.model_name_or_path,
-        revision=stage.model.model_revision,
-        trust_remote_code=stage.config.trust_remote_code,
-    )
-    template = getattr(stage.config, "chat_template_path", None)
+    name, template = stage.model.model_name_or_path, getattr(stage.config, "chat_template_path", None)
+    with from_hub_or_folder(name, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(
+            name,
+            revision=stage.model.model_revision,
+            trust_remote_code=stage.config.trust_remote_code,
+        )
     if template and os.path.isfile(template):
-        with open(template, encoding="utf-8") as file:
-            tokenizer.chat_template = file.read()
+        tokenizer.chat_template = _text_of(template)
+    elif template and (template.endswith(".jinja") or looks_local(template)) and not os.path.isdir(template):
+        raise DataError(f"--chat_template_path {template}: no such file. Fix: correct the path")
     if getattr(stage.config, "eos_token", None):
         tokenizer.eos_token = stage.config.eos_token
     return tokenizer
+
+
+def _text_of(template: str) -> str:
+    try:
+        return Path(template).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"--chat_template_path {template}: is not UTF-8 ({error}). Fix: save it as UTF-8"
+        ) from error
 
 
 def start_of_next(folder: Path) -> Path:

@@ -92,7 +92,7 @@ class TDPOTrainer(PreparedDPOTrainer):
         other, adapters_off = self.ref_model, nullcontext()
         if other is None:
             peft = self.accelerator.unwrap_model(self.model)
-            assert isinstance(peft, PeftModel)
+            assert isinstance(peft, PeftModel)  # nosec B101 # for the type checker
             other, adapters_off = model, use_adapter(peft, "ref" if "ref" in peft.peft_config else None)
         with torch.no_grad(), adapters_off, evaluating(other), self.accelerator.autocast():
             states = other(**kwargs, token_kl=STATES).states

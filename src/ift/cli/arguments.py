@@ -16,7 +16,9 @@ from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, TrlParser
 from ift.baselines.methods import METHODS, Method, left_to_others, parse_methods
 from ift.baselines.stage import Stage
 from ift.baselines.train import stage_folder
+from ift.cli.ranges import check_ranges
 from ift.cli.words import UsageError, split_equals, value_of, without, without_flags, words_of_stage
+from ift.cli.yaml_file import top_level
 from ift.data.formats import parse_columns
 
 
@@ -57,6 +59,12 @@ class RunArguments:
     )
     force: bool = field(
         default=False, metadata={"help": "Start although the check before the run refuses; it says what."}
+    )
+    allow_pickle_weights: bool = field(
+        default=False,
+        metadata={
+            "help": "Load a model or adapter that has no safetensors from PyTorch's pickle files (.bin)."
+        },
     )
     resume: str | None = field(
         default=None,
@@ -225,6 +233,7 @@ def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: se
         launch = _launch_flags(known, from_file, lines, parser.file) + _launch_flags(known, from_flags)
         renamed = parse_columns(parsed[4].dataset_columns)
         method.check(parsed[1])
+        check_ranges(parsed[1], parsed[2])
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
     script, config, model, mixture, _, _, run = parsed
@@ -234,28 +243,9 @@ def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: se
         raise UsageError(
             "no data: give --dataset_name (a Hub id, a folder or a file), or `datasets:` in the YAML file."
         )
+    if run.allow_pickle_weights:
+        config.model_init_kwargs = {"use_safetensors": None, **(config.model_init_kwargs or {})}
     return TrainArguments(script, config, model, mixture, renamed, method, run, launch, from_flags)
-
-
-def top_level(path: Path) -> dict[str, yaml.Node]:
-    """The value node of every top-level key of a YAML file; raises UsageError for one that is no flat mapping."""
-    try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except OSError as error:
-        raise UsageError(f"--config {path}: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {path} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(node, yaml.MappingNode):
-        raise UsageError(f"--config {path} must hold `key: value` lines.")
-    found: dict[str, yaml.Node] = {}
-    for key, value in node.value:
-        if key.value in found:
-            first = found[key.value].start_mark.line + 1
-            raise UsageError(
-                f"{path}, line {key.start_mark.line + 1}: {key.value} was already set on line {first}; keep one."
-            )
-        found[key.value] = value
-    return found
 
 
 def _launch_flags(

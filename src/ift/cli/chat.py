@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
+from transformers import TextStreamer
 
-def main(model: str, prompt: str | None, max_new_tokens: int) -> int:
+from ift.report.wording import visible
+
+
+class _Visible(TextStreamer):
+    """Prints as it comes; what would command the terminal is written out."""
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        super().on_finalized_text(visible(text), stream_end)
+
+
+def main(model: str, prompt: str | None, max_new_tokens: int, allow_pickle: bool = False) -> int:
     """Chat until end of input, or answer `prompt` once; returns the exit code.
 
-    `model` is a folder or a Hub id of a full model or of an adapter.
+    `model` is a folder or a Hub id of a full model or of an adapter, `allow_pickle` as for `check_model_path`.
+
+    Raises:
+        DataError: a model or tokenizer that cannot be loaded.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from ift.cli.train import check_model_path
     from ift.data import ensure_chat_template
+    from ift.model_folder import check_model_path, from_hub_or_folder, weights_said
 
-    try:
-        check_model_path(model)
+    check_model_path(model, allow_pickle=allow_pickle)
+    with from_hub_or_folder(model, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(model)
+    with weights_said(model):  # an adapter brings its base along
         network = AutoModelForCausalLM.from_pretrained(
-            model, dtype="auto"
-        )  # an adapter brings its base along
-        ensure_chat_template(tokenizer)
-    except (ValueError, OSError) as error:
-        print(f"ift chat: {error}", file=sys.stderr)
-        return 1
+            model, dtype="auto", use_safetensors=None if allow_pickle else True
+        )
+    ensure_chat_template(tokenizer)
     network.eval()
-    streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    streamer = _Visible(tokenizer, skip_prompt=True, skip_special_tokens=True)
     messages: list[dict[str, Any]] = []
     while True:
         try:

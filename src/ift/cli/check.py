@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 import tempfile
 from dataclasses import asdict, replace
 from typing import Any, NoReturn
@@ -15,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from ift.cli.arguments import TrainArguments, parse_stages
+from ift.cli.endings import EXPECTED
 from ift.cli.folder import Finished, open_folder
 from ift.cli.words import UsageError, split_equals
 from ift.data import DataError
@@ -39,7 +38,8 @@ def make_parser() -> argparse.ArgumentParser:
         "ift check",
         usage="ift check [flags] [any flag of ift train, --config FILE.yaml too]",
         description="Read the rows as the model will see them, and say what a run would train, what is wrong with it "
-        "and what it would take. Nothing is trained. Exit code 0: fine, 1: ift train would refuse, 2: usage.",
+        "and what it would take. Nothing is trained. Exit code 0: fine, 1: ift train would refuse, 2: usage. "
+        "--debug shows tracebacks.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -53,27 +53,18 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str]) -> int:
-    """Run `ift check`; returns the exit code (0 fine, 1 refused, 2 usage)."""
+    """Run `ift check`; returns the exit code (0 fine, 1 refused). `ift.cli.endings` answers what it raises."""
     console = Console(highlight=False, soft_wrap=True)
+    own, words = make_parser().parse_known_args(split_equals(arguments))
+    if own.show is not None and own.show < 1:
+        raise UsageError(f"--show {own.show}: give 1 or more")
+    stages = parse_stages(words)
     try:
-        own, words = make_parser().parse_known_args(split_equals(arguments))
-        if own.show is not None and own.show < 1:
-            raise UsageError(f"--show {own.show}: give 1 or more")
-        stages = parse_stages(words)
         found = [_check(told, own, console) for told in stages]
-    except UsageError as error:
-        print(f"ift check: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nift check: stopped.", file=sys.stderr)
-        return 130
-    except (DataError, ValueError, OSError, ImportError) as error:
-        if os.environ.get("IFT_DEBUG"):
-            raise
+    except EXPECTED as error:
         if own.json:
             print(json.dumps({"refused": True, "error": str(error)}))
-        print(f"ift check: {error}", file=sys.stderr)
-        return 1
+        raise
     refused = any(one["refused"] for one in found)
     if own.json:
         print(json.dumps(found[0] if len(found) == 1 else {"refused": refused, "stages": found}, indent=1))
@@ -105,10 +96,10 @@ def refuse_or_warn(told: TrainArguments, prepared: Any) -> Preflight:
 def _check(told: TrainArguments, own: argparse.Namespace, console: Console) -> dict[str, Any]:
     """One stage: everything found, printed unless JSON is wanted."""
     from ift.baselines.stage import check_data, prepare_stage
-    from ift.cli.train import check_model_path
+    from ift.cli.train import check_model
     from ift.data import load_train_and_eval
 
-    check_model_path(told.model.model_name_or_path)
+    check_model(told)
     data = load_train_and_eval(told.script, told.mixture, told.config, columns=told.columns)
     check_data(told, data)
     prepared = prepare_stage(told, data)
@@ -220,6 +211,8 @@ def show_rows(told: TrainArguments, prepared: Any, count: int, console: Console)
     """Print rows as the model sees them: prompt dim, trained tokens bright, its own guess where it differs."""
     import itertools
 
+    from ift.report.wording import visible
+
     tokenizer, one = prepared.tokenizer, prepared.sets["train"]
     guess = _guesser(told)
     special = set(tokenizer.all_special_ids)
@@ -231,12 +224,13 @@ def show_rows(told: TrainArguments, prepared: Any, count: int, console: Console)
         labels = row.get("labels", row.get("chosen_labels"))
         guesses, text = guess(ids), Text()
         for place, (token, label) in enumerate(zip(ids, labels, strict=True)):
-            piece = tokenizer.decode([token], clean_up_tokenization_spaces=False)
+            piece = visible(tokenizer.decode([token], clean_up_tokenization_spaces=False))
             shown = repr(piece)[1:-1] if token in special else piece
             style = "green" if label != -100 else "dim"
             text.append(shown, f"magenta {'bold' if label != -100 else 'dim'}" if token in special else style)
             if label != -100 and place and guesses[place - 1] != token:
-                text.append(f"‹{tokenizer.decode([guesses[place - 1]])}›".replace("\n", "\\n"), "red")
+                guessed = visible(tokenizer.decode([guesses[place - 1]]))
+                text.append(f"‹{guessed}›".replace("\n", "\\n"), "red")
         console.print(f"[bold]row {number}[/bold] of those kept, {len(ids)} tokens")
         console.print(text)
 
@@ -251,6 +245,7 @@ def _guesser(told: TrainArguments) -> Any:
         revision=told.model.model_revision,
         dtype=told.model.dtype,
         trust_remote_code=told.config.trust_remote_code,
+        use_safetensors=(told.config.model_init_kwargs or {}).get("use_safetensors", True),
     ).to(told.config.device)
 
     @torch.no_grad()

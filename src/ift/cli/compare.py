@@ -21,6 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ift.cli.endings import INTERRUPTED
 from ift.cli.words import UsageError, named, split_equals
 
 TRIAL_SECONDS = {
@@ -103,28 +104,20 @@ def make_parser(verb: str) -> argparse.ArgumentParser:
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
-    """Run `ift compare` or `ift ablate`; returns the exit code (0 done, 1 failed, 2 usage, 130 stopped)."""
-    from ift.compare.study import StudyError
-    from ift.data import DataError
+    """Run `ift compare` or `ift ablate`; returns the exit code (0 done, 130 stopped).
 
+    `ift.cli.endings` answers what it raises.
+    """
     console = Console(highlight=False, soft_wrap=True)
+    told, words = make_parser(verb).parse_known_args(split_equals(list(arguments)))
+    if told.seeds is not None and told.seeds < 2:
+        raise UsageError(f"--seeds {told.seeds}: an interval needs at least 2")
     try:
-        told, words = make_parser(verb).parse_known_args(split_equals(list(arguments)))
-        if told.seeds is not None and told.seeds < 2:
-            raise UsageError(f"--seeds {told.seeds}: an interval needs at least 2")
         study = _own_study(verb, told, words, console) if words else _testbed_study(verb, told)
         perform(study, console, told.jobs)
-    except UsageError as problem:
-        print(f"ift {verb}: {problem}", file=sys.stderr)
-        return 2
-    except (StudyError, DataError, ValueError, OSError, ImportError) as problem:
-        if os.environ.get("IFT_DEBUG"):
-            raise
-        print(f"ift {verb}: {problem}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print(f"\nift {verb}: stopped. Repeat the command to go on where it was.", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     _closing(study, console)
     return 0
 

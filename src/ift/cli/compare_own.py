@@ -33,7 +33,7 @@ def own_study(verb: str, told: argparse.Namespace, words: list[str], console: Co
     """
     from ift.baselines.stage import prepare_stage
     from ift.cli.check import refuse_or_warn
-    from ift.cli.train import check_model_path
+    from ift.cli.train import check_model
     from ift.compare.own import OwnStudy
     from ift.compare.own_rows import has_pairs, split_rows
     from ift.compare.own_scores import PER_TOKEN
@@ -48,7 +48,7 @@ def own_study(verb: str, told: argparse.Namespace, words: list[str], console: Co
     own = OwnStudy(words, list(dict.fromkeys(methods)), {}, told.metric or "", None, 0)
     _check(own, drafted)
     (sft,) = own.stages("sft", {}, "unused")
-    check_model_path(sft.model.model_name_or_path)
+    check_model(sft)
     loaded = load_splits(sft.script, sft.mixture, evaluation=True, columns=sft.columns)
     named = None if has_pairs(loaded.train) else _without_pairs(told, drafted, loaded.train, console)
     prepared = prepare_stage(sft, replace(loaded, evaluation=None))

@@ -13,6 +13,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from ift.checkpoints import Stopped
+from ift.report.wording import visible
+
 TRAIN_ROWS, VALIDATION_ROWS, TEST_ROWS = 400, 200, 500
 LEARNING_RATES = ("3e-4", "1e-3")  # each method's own is the one that scores best on validation
 SETTINGS = ["--num_train_epochs=2", "--per_device_train_batch_size=16", "--max_length=256"]
@@ -39,7 +42,13 @@ def main(output_dir: str, seed: int, train_rows: int | None, test_rows: int | No
     results = {"base": _scored(base, test, "base")}
     for method, flags in METHODS.items():
         console.rule(method.upper())
-        results[method] = _best(base, rows, out, method, [*SETTINGS, *flags, f"--seed={seed}"], validation)
+        try:
+            results[method] = _best(
+                base, rows, out, method, [*SETTINGS, *flags, f"--seed={seed}"], validation
+            )
+        except Stopped as stop:
+            console.print("stopped: the demo begins anew next time", markup=False)
+            return stop.code
         results[method] |= _scored(str(out / results[method]["folder"]), test, method)
 
     console.rule("What came out")
@@ -159,7 +168,7 @@ def _samples(console: Console, results: dict[str, dict[str, Any]], problems: lis
         console.print(f"\n[bold]{problem.question}[/bold]  (right: {problem.answer})")
         for name, found in results.items():
             mark = "right" if found["right"][index] else "wrong"
-            answer = found["answers"][index].replace("\n", " / ")
+            answer = visible(found["answers"][index]).replace("\n", " / ")
             console.print(f"  {name:<5}{mark:<7}{answer}", markup=False)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -47,8 +49,7 @@ def open_folder(told: Any) -> list[str]:
         Finished: The run that is to go on has ended.
     """
     folder, run = Path(told.config.output_dir), told.run
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder}: found a file, expected the output folder. Fix: give another --output_dir")
+    _check_writable(folder)
     held = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     source = run.resume if run.resume != "auto" else None
     source = source or told.config.resume_from_checkpoint
@@ -72,7 +73,7 @@ def open_folder(told: Any) -> list[str]:
             f"--resume auto: {folder} holds files and no {RUN}: it is no run of ift train. "
             "Fix: give the run's own --output_dir"
         )
-    if held and json.loads((folder / RUN).read_text()).get("finished"):
+    if held and _finished(folder / RUN):
         raise Finished(f"this run is finished: the model lies in {folder}")
     found, skipped = newest_whole(folder)
     lines = [f"passed over {path}: {reason}" for path, reason in skipped]
@@ -80,6 +81,26 @@ def open_folder(told: Any) -> list[str]:
         return [*lines, f"no whole checkpoint in {folder}: begins anew"]
     told.config.resume_from_checkpoint = str(found)
     return [*lines, f"goes on from {found}"]
+
+
+def _check_writable(folder: Path) -> None:
+    """Raise DataError where a file stands in the way, or the folder cannot be written to, before hours are spent."""
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise DataError(f"{folder}: {nearest} is a file, expected a folder. Fix: give another --output_dir")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise DataError(
+            f"{folder}: cannot be written to: {nearest} is not writable for this user. Fix: give another --output_dir"
+        )
+
+
+def _finished(file: Path) -> bool:
+    try:
+        return bool(json.loads(file.read_text()).get("finished"))
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(
+            f'--resume auto: {file} cannot be read ({error}). Fix: write {{"finished": false}} into it to go on'
+        ) from error
 
 
 def open_folders(stages: Sequence[Any]) -> list[str]:
@@ -91,7 +112,7 @@ def open_folders(stages: Sequence[Any]) -> list[str]:
     """
     lines: list[str] = []
     for number, told in enumerate(stages, start=1):
-        held = Path(told.config.output_dir).exists() and any(Path(told.config.output_dir).iterdir())
+        held = Path(told.config.output_dir).is_dir() and any(Path(told.config.output_dir).iterdir())
         if number > 1 and held and told.run.resume == "auto" and not stages[number - 2].finished:
             raise DataError(
                 f"--resume auto: {told.config.output_dir} holds files, and the stage before it has not ended. "
@@ -137,6 +158,19 @@ def begin(told: Any) -> None:
         for path in [path for pattern in OURS for path in folder.glob(pattern)]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     write_run(folder, finished=False)
+
+
+@contextmanager
+def nothing_left(folder: Path) -> Iterator[None]:
+    """While open, an exception takes the folder away again if it is new and empty: a trainer makes it early on."""
+    new = not folder.exists()
+    try:
+        yield
+    except BaseException:
+        if new:
+            with suppress(OSError):  # it is not there, or not empty
+                folder.rmdir()
+        raise
 
 
 def facts(told: Any, data: str) -> dict[str, Any]:

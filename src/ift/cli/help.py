@@ -64,7 +64,9 @@ def print_help(everything: bool, methods: Sequence[Method] = (METHODS["ift"],)) 
         _print_tables(console, method)
     if not everything:
         console.print(
-            f"Methods (--method): {', '.join(METHODS)}; sft+dpo trains one after the other.", markup=False
+            f"Methods (--method): {', '.join(METHODS)}; sft+dpo trains one after the other.\n"
+            "--debug shows the traceback of what goes wrong.",
+            markup=False,
         )
 
 

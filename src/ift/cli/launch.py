@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 import yaml
@@ -151,12 +152,25 @@ def _processes(flags: list[str]) -> int | None:
     file = _flag(flags, "--config_file")
     given: str | int | None = _flag(flags, "--num_processes")
     if given is None and file is not None:
-        asked = yaml.safe_load(Path(file).read_text()) or {}
+        asked = _configuration(Path(file))
         given = 1 if asked.get("distributed_type") == "NO" else asked.get("num_processes")
     try:
         return None if given is None else int(given)
     except ValueError as error:
         raise UsageError(f"--num_processes is {given!r}; give a whole number.") from error
+
+
+def _configuration(file: Path) -> dict[str, Any]:
+    """What accelerate's configuration file says; UsageError where it is no YAML or not there."""
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise UsageError(f"--config_file {file}: {error.strerror}.") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise UsageError(f"--config_file {file} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"--config_file {file} must hold `key: value` lines.")
+    return found
 
 
 def _torchrun_flags(flags: list[str]) -> list[str]:

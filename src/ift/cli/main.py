@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(
+from ift.cli.endings import Verbs
+
+app = Verbs(
     name="ift",
     help="Intuitive Fine-Tuning: align a language model from target answers alone.",
     no_args_is_help=True,
+    epilog="Every verb takes --debug: it shows the traceback of what goes wrong.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -59,11 +63,17 @@ def chat(
     max_new_tokens: int = typer.Option(
         512, "--max_new_tokens", "--max-new-tokens", help="Longest answer, in tokens."
     ),
+    allow_pickle: bool = typer.Option(
+        False,
+        "--allow_pickle_weights",
+        "--allow-pickle-weights",
+        help="Load .bin files if there are no others.",
+    ),
 ) -> None:
     """Talk to a trained model."""
     from ift.cli.chat import main as run
 
-    raise typer.Exit(run(model, prompt, max_new_tokens))
+    raise typer.Exit(run(model, prompt, max_new_tokens, allow_pickle))
 
 
 @app.command(context_settings=PASS_ON)
@@ -152,7 +162,11 @@ def env() -> None:
 
 
 def main() -> None:
-    """Entry point of the `ift` command."""
+    """Entry point of the `ift` command; what libraries would send unasked is switched off, unless the user set it."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault(
+        "DISABLE_SAFETENSORS_CONVERSION", "1"
+    )  # transformers opens pull requests on the Hub for it
     app(sys.argv[1:])
 
 

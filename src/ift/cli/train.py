@@ -13,31 +13,43 @@ from accelerate import PartialState
 
 from ift.checkpoints import SealedCheckpoints, Stopped
 from ift.cli.arguments import TrainArguments, UsageError, parse_stages, wanted_methods
-from ift.cli.folder import Finished, agree_on_folders, begin, check_unchanged, facts, open_folders, write_run
+from ift.cli.endings import INTERRUPTED
+from ift.cli.folder import (
+    Finished,
+    agree_on_folders,
+    begin,
+    check_unchanged,
+    facts,
+    nothing_left,
+    open_folders,
+    write_run,
+)
 from ift.cli.launch import check_world_size, is_launched, launch
-from ift.data import DataError, split_names
+from ift.data import split_names
 from ift.data.loading import is_local
+from ift.model_folder import check_model_path
 
 
 def main(arguments: list[str]) -> int:
-    """Run `ift train`; returns the exit code (0 done, 1 refused, 2 usage)."""
+    """Run `ift train`; returns the exit code, 0, or 130 and 143 for a signal. `ift.cli.endings` answers what it raises.
+
+    Raises:
+        UsageError: a command line or YAML file that cannot be read.
+        DataError, ValueError, OSError, ImportError, RuntimeError: see `run_training`.
+    """
     from ift.cli.help import print_help
 
     if not arguments or "--help" in arguments or "-h" in arguments or "--help-all" in arguments:
-        try:
-            methods = wanted_methods([part for word in arguments for part in word.split("=", 1)])
-        except UsageError as error:
-            print(f"ift train: {error}", file=sys.stderr)
-            return 2
+        methods = wanted_methods([part for word in arguments for part in word.split("=", 1)])
         print_help("--help-all" in arguments, methods)
         return 0
+    stages = parse_stages(arguments)
+    first = stages[0]
+    check_model(first)  # before any process starts that would say it again
+    for name in dict.fromkeys(stage.script.dataset_name for stage in stages):
+        if name and is_local(name):
+            split_names(name)
     try:
-        stages = parse_stages(arguments)
-        first = stages[0]
-        check_model_path(first.model.model_name_or_path)  # before any process starts that would say it again
-        for name in dict.fromkeys(stage.script.dataset_name for stage in stages):
-            if name and is_local(name):
-                split_names(name)
         if first.launch and not is_launched():
             open_folders(
                 stages
@@ -46,30 +58,21 @@ def main(arguments: list[str]) -> int:
         check_world_size()
         print("".join(f"{line}\n" for line in agree_on_folders(stages)), end="")
         run_stages(stages)
-    except UsageError as error:
-        _say(str(error))
-        return 2
     except Finished as done:
         _say(str(done), sys.stdout)
-        return 0
     except Stopped as stop:
-        _say(f"{stop}. next: the same command with --resume auto")
+        _say(f"{stop}. next: the same command with --resume auto", sys.stderr)
         return stop.code
     except KeyboardInterrupt:
-        _say("stopped. Checkpoints, if any, lie in the output folder.")
-        return 130
-    except (DataError, ValueError, OSError, ImportError, RuntimeError) as error:
-        if os.environ.get("IFT_DEBUG"):
-            raise
-        _say(f"{error}\n(IFT_DEBUG=1 shows where this was raised.)")
-        return 1
+        _say("stopped. Checkpoints, if any, lie in the output folder.", sys.stderr)
+        return INTERRUPTED
     return 0
 
 
-def _say(text: str, stream: TextIO | None = None) -> None:
+def _say(text: str, stream: TextIO) -> None:
     """Once on each machine: what ends a run ends it in every process."""
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
-        print(f"ift train: {text}", file=stream or sys.stderr)
+        print(f"ift train: {text}", file=stream)
 
 
 def run_stages(stages: list[TrainArguments]) -> Any:
@@ -115,20 +118,26 @@ def run_training(told: TrainArguments, closing: bool = True, end: bool = True) -
     from ift.cli.display import Display
     from ift.data import load_train_and_eval
 
-    began = time.perf_counter()
+    began, first = time.perf_counter(), int(os.environ.get("RANK", 0)) == 0
     _check_template(told)
     data = load_train_and_eval(told.script, told.mixture, told.config, columns=told.columns)
     prepared = prepare_stage(told, data)
     checkpoints = SealedCheckpoints({})
-    if int(os.environ.get("RANK", 0)) == 0:
+    if first:
         found = refuse_or_warn(told, prepared)
         checkpoints.facts = facts(told, found.data_sha256)
         if told.config.resume_from_checkpoint:
             print("".join(f"{line}\n" for line in check_unchanged(told, checkpoints.facts)), end="")
-        begin(told)
     display = Display(told, data.notes)
+
+    def start(trainer: Any) -> None:
+        if first:
+            begin(told)
+        display.attach(trainer)
+
     try:
-        trainer = train_stage(told, data, display.attach, prepared, checkpoints)
+        with nothing_left(Path(told.config.output_dir)):
+            trainer = train_stage(told, data, start, prepared, checkpoints)
     finally:
         display.close()
     if trainer.is_world_process_zero():
@@ -140,17 +149,18 @@ def run_training(told: TrainArguments, closing: bool = True, end: bool = True) -
     return trainer
 
 
-def check_model_path(name: str) -> None:
-    """Raise DataError for what can only be a local folder and is none: transformers would look for it on the Hub."""
-    local = name.startswith((".", "/", "~")) or name.count("/") > 1
-    if os.path.isfile(name) or (local and not os.path.isdir(name)):
-        raise DataError(
-            f"{name}: no such model folder. Fix: give a folder that holds a config.json, or a Hub id (owner/name)"
-        )
-    known = ("config.json", "adapter_config.json")
-    if os.path.isdir(name) and not any(os.path.exists(os.path.join(name, file)) for file in known):
-        raise DataError(
-            f"{name}: no config.json in this folder. Fix: give the folder that the model was saved to"
+def check_model(told: TrainArguments) -> None:
+    """Refuse a model folder that cannot be loaded, and say it where code of the model will run.
+
+    Raises:
+        DataError: see `check_model_path`.
+    """
+    name = told.model.model_name_or_path
+    check_model_path(name, allow_pickle=told.run.allow_pickle_weights)
+    if told.config.trust_remote_code and not is_launched():
+        print(
+            f"trust_remote_code is on: Python code that comes with {name} runs here, with your rights",
+            file=sys.stderr,
         )
 
 

@@ -97,7 +97,7 @@ class HeldOutScores:
         return answers
 
     def _right(self, target: str, answer: str) -> bool:
-        assert self.final is not None
+        assert self.final is not None  # nosec B101 # for the type checker
         return self.final.find(answer) == self.final.find(target)
 
     @staticmethod

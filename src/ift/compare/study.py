@@ -217,7 +217,7 @@ class Study:
         threads = min(share, int(os.environ.get("OMP_NUM_THREADS") or share))
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **one_device(slot)}
         with log.open("wb") as output:
-            return subprocess.Popen(
+            return subprocess.Popen(  # nosec B603 # this Python on this package; no shell
                 [sys.executable, "-m", "ift.compare.trial", str(file)],
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -149,6 +149,8 @@ def from_tokenised(source: Row, row: int) -> Row:
                 _same_length(ids, bits, mask, row)
                 labels = [label if bit else -100 for label, bit in zip(labels, bits, strict=True)]
     _same_length(ids, labels, "labels", row)
+    _in_range("input_ids", [one for one in ids if one < 0], "0 or more", row)
+    _in_range("labels", [one for one in labels if one < 0 and one != -100], "0 or more, or -100", row)
     return {"input_ids": ids, "labels": labels}
 
 
@@ -214,3 +216,9 @@ def _same_length(ids: list[int], other: list[int], column: str, row: int) -> Non
     if len(ids) != len(other):
         expected = f"{len(ids)}, one for each of input_ids"
         raise DataError.at(row, f'column "{column}"', f"{len(other)} entries", expected, "rebuild the row")
+
+
+def _in_range(column: str, wrong: list[int], expected: str, row: int) -> None:
+    if wrong:
+        fix = "tokenise the row again, or drop it"
+        raise DataError.at(row, f'column "{column}"', describe(wrong[0]), f"{expected}, for each token", fix)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ift.data import conversion
@@ -192,6 +193,8 @@ def rename_columns(dataset: AnyDataset, mapping: Mapping[str, str]) -> AnyDatase
     Raises:
         DataError: If an old name does not exist, or a new name is taken.
     """
+    if not mapping:
+        return dataset
     columns = column_names(dataset)
     for old, new in mapping.items():
         if old not in columns:
@@ -202,7 +205,7 @@ def rename_columns(dataset: AnyDataset, mapping: Mapping[str, str]) -> AnyDatase
             raise DataError(
                 f'--dataset_columns: "{old}" cannot become "{new}", which exists. Fix: rename "{new}" to something else'
             )
-    return dataset.rename_columns(dict(mapping)) if mapping else dataset
+    return dataset.rename_columns(dict(mapping))
 
 
 def column_names(dataset: Dataset | IterableDataset) -> list[str]:
@@ -216,4 +219,25 @@ def column_names(dataset: Dataset | IterableDataset) -> list[str]:
     """
     if dataset.column_names is not None:
         return list(dataset.column_names)
-    return list(next(iter(dataset), {}))
+    return list(next(iter(first_rows(dataset, 1)), {}))
+
+
+def first_rows(dataset: Dataset | IterableDataset, count: int) -> list[Any]:
+    """Reads the first rows of a data set.
+
+    Args:
+        dataset: A `datasets.Dataset` or `IterableDataset`.
+        count: How many, at most.
+
+    Returns:
+        The rows.
+
+    Raises:
+        DataError: A stream whose file cannot be read.
+    """
+    try:
+        return list(islice(dataset, count))
+    except Exception as error:  # whatever the reader of a stream raises
+        raise DataError(
+            f"the first rows cannot be read: {error}. Fix: check the file; without streaming the line is named"
+        ) from error

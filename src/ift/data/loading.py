@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ift.data.errors import DataError, describe
+from ift.data.errors import DataError
+from ift.data.files import check_encoding, explain
+from ift.hub import ask_once, remedy
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -53,7 +57,7 @@ def split_names(name: str, config: str | None = None) -> list[str]:
     if not is_local(name):
         from datasets import get_dataset_split_names
 
-        return list(get_dataset_split_names(name, config))
+        return list(_from_hub(name, lambda: get_dataset_split_names(name, config)))
     path = _existing(name)
     if path.is_file():
         return ["train"]
@@ -113,14 +117,16 @@ def load_rows(
             )
         split = chosen
     if not is_local(name):
-        return load_dataset(name, config, split=split, streaming=streaming)
+        return _from_hub(name, lambda: load_dataset(name, config, split=split, streaming=streaming))
     path = _existing(name)
     if path.is_file():
         options = {"data_files": {"train": str(path)}, "split": split, "streaming": streaming}
-        return _reading(path, lambda: load_dataset(_reader(path), **options))
+        return _reading(path, lambda: load_dataset(_reader(path), **options), streaming)
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
         return _saved(path, split, streaming)
-    return _reading(path, lambda: load_dataset(str(path), config, split=split, streaming=streaming))
+    return _reading(
+        path, lambda: load_dataset(str(path), config, split=split, streaming=streaming), streaming
+    )
 
 
 def _existing(name: str) -> Path:
@@ -160,50 +166,51 @@ def _saved(path: Path, split: str, streaming: bool) -> Dataset | IterableDataset
     return rows.to_iterable_dataset() if streaming else rows
 
 
-def _reading(path: Path, load: Any) -> Any:
+def _reading(path: Path, load: Callable[[], Any], streaming: bool = False) -> Any:
     """Calls a reader of `datasets` and, if it fails, finds out which line of which file is at fault."""
+    files = [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file())
+    for file in [] if streaming else files:  # which may be too large to be read twice
+        check_encoding(file)
     try:
-        return load()
+        with quiet():
+            return load()
     except DataError:
         raise
     except Exception as error:
-        files = [path] if path.is_file() else sorted(path.rglob("*.jsonl"))
         for file in files:
-            if file.suffix.lower() == ".jsonl" or (file.suffix.lower() == ".json" and _is_lines(file)):
-                check_json_lines(file)
-        cause = error.__cause__ or error
+            explain(file)
+        said = " ".join(str(error.__cause__ or error).split()).rstrip(".") or type(error).__name__
+        if "corresponds to no data" in said:
+            raise DataError(
+                f"{path}: found no rows, expected at least one. Fix: check how it was written"
+            ) from error
         raise DataError(
-            f"{path}: cannot be read: {cause}. Fix: check the file; rows must have the same columns"
+            f"{path}: cannot be read: {said}. Fix: check the file; rows must have the same columns"
         ) from error
 
 
-def _is_lines(file: Path) -> bool:
-    with file.open("rb") as lines:
-        return lines.read(256).lstrip()[:1] == b"{"
+def _from_hub(name: str, load: Callable[[], Any]) -> Any:
+    """Calls what asks the Hub; what fails there names the data set, and what to do without a network."""
+    ask_once()
+    try:
+        with quiet():
+            return load()
+    except Exception as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{name}: no data set from the Hub: {said}. {remedy(name, 'dataset')}") from error
 
 
-def check_json_lines(file: Path) -> None:
-    """Finds the first line of a file that is not a JSON object.
+@contextmanager
+def quiet() -> Iterator[None]:
+    """`datasets` logs what it raises as well, and tells a server of every load, of local files too: neither, here."""
+    from datasets import config
 
-    Args:
-        file: Path of a .jsonl file.
-
-    Raises:
-        DataError: If there is one; file, line and what is wrong with it are named.
-    """
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line)
-            except (json.JSONDecodeError, UnicodeDecodeError) as error:
-                raise DataError(
-                    f"{file}, line {number}: found text that is not JSON ({error}), expected one JSON object. "
-                    "Fix: write each row as one object on a line of its own"
-                ) from error
-            if not isinstance(value, dict):
-                raise DataError(
-                    f"{file}, line {number}: found {describe(value)}, expected one JSON object. "
-                    "Fix: write each row as one object on a line of its own"
-                )
+    logger = logging.getLogger("datasets")
+    before = logger.level, config.HF_UPDATE_DOWNLOAD_COUNTS
+    logger.setLevel(logging.CRITICAL)
+    config.HF_UPDATE_DOWNLOAD_COUNTS = False
+    try:
+        yield
+    finally:
+        logger.setLevel(before[0])
+        config.HF_UPDATE_DOWNLOAD_COUNTS = before[1]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from ift.data.errors import DataError
-from ift.data.formats import Format, column_names, detect_format
+from ift.data.formats import Format, column_names, detect_format, first_rows
 from ift.data.masks import UNTRAINED, RowTokenizer, TrainOn
 from ift.data.report import DataReport, mixture_report, quantiles
 from ift.data.templates import ensure_chat_template
+from ift.data.turns import says_nothing
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features, IterableDataset
@@ -74,9 +74,10 @@ class _PrepareRow:
 
     def __call__(self, row: Any, index: int) -> dict[str, Any]:
         try:
-            done = self.tokenise(self.form.convert(dict(row), index + 1), index + 1)
+            canonical = self.form.convert(dict(row), index + 1)
+            done = self.tokenise(canonical, index + 1)
         except DataError as error:
-            raise DataError(f"{self.name} data, {error}") from error
+            raise DataError(f"{self.name} data, {error}{_other_format(self.form, row)}") from error
         cut = slice(None)
         if self.max_length is not None:
             cut = slice(None, self.max_length) if self.keep == "keep_start" else slice(-self.max_length, None)
@@ -90,6 +91,8 @@ class _PrepareRow:
             reason = "nothing to learn"
         elif not trained:
             reason = "nothing to learn after cutting at max_length"
+        elif self.tokenise.train_on == "completions" and says_nothing(canonical):
+            reason = "the answer is empty"
         tail = done.labels[len(ids) :] if self.keep == "keep_start" else []
         ends = done.ends and all(label == UNTRAINED for label in tail)
         return {
@@ -136,13 +139,13 @@ def prepare_dataset(
     """
     from datasets import IterableDataset
 
-    first_rows = list(islice(dataset, _LOOK_AT))
-    if not first_rows:
+    first = first_rows(dataset, _LOOK_AT)
+    if not first:
         raise DataError(
             f"{name} data: found no rows, expected at least one. Fix: check the file and the split"
         )
     columns = column_names(dataset)
-    form = detect_format(columns, first_rows)
+    form = detect_format(columns, first)
     default_template = form.conversational and ensure_chat_template(tokenizer)
     prepare = _PrepareRow(form, RowTokenizer(tokenizer, train_on), max_length, truncation_mode, name)
     base = DataReport(
@@ -220,6 +223,20 @@ class _Keep:
         if row["ift_reason"]:
             logger.warning("%s data: row %d dropped: %s", self.name, index + 1, row["ift_reason"])
         return not row["ift_reason"]
+
+
+def _other_format(form: Format, row: Mapping[str, Any]) -> str:
+    """A hint where a malformed row would be one of another format."""
+    try:
+        other = detect_format([column for column, value in row.items() if value is not None], [row])
+    except DataError:
+        return ""
+    if other.convert is form.convert:
+        return ""
+    return (
+        f" (This row looks like {other.name}, and a data set has one format. Give each format a file of its own, and "
+        "name the files under datasets: in the YAML file)"
+    )
 
 
 def _explain(form: Format, train_on: TrainOn) -> str:

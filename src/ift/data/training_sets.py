@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ift.data.errors import DataError
 from ift.data.formats import rename_columns
-from ift.data.loading import choose_split, is_local, load_rows, split_names
+from ift.data.loading import choose_split, is_local, load_rows, quiet, split_names
 from ift.data.prepare import Part
 
 if TYPE_CHECKING:
@@ -167,14 +167,15 @@ def _entry_rows(entry: Any, streaming: bool, columns: Mapping[str, str]) -> Any:
     else:
         from datasets import load_dataset
 
-        rows = load_dataset(
-            entry.path,
-            entry.name,
-            data_dir=entry.data_dir,
-            data_files=entry.data_files,
-            split=entry.split,
-            streaming=streaming,
-        )
+        with quiet():
+            rows = load_dataset(
+                entry.path,
+                entry.name,
+                data_dir=entry.data_dir,
+                data_files=entry.data_files,
+                split=entry.split,
+                streaming=streaming,
+            )
     if entry.columns is not None:
         rows = rows.select_columns(entry.columns)
     present = rows.column_names or []

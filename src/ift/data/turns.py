@@ -158,6 +158,23 @@ def conversation(messages: list[Message], source: Row, row: int, column: str) ->
     return result
 
 
+def says_nothing(row: Row) -> bool:
+    """Tells whether a row in canonical form has an answer without a word, which would teach to answer with silence.
+
+    Args:
+        row: As `ift.data.conversion` gives it. A turn that calls tools, or carries anything else, is not empty.
+
+    Returns:
+        True if it has trained text or turns, and all of them are blank.
+    """
+    if "messages" not in row:
+        return "completion" in row and not row["completion"].strip()
+    trained = [turn for turn in row["messages"] if turn["train"]]
+    return bool(trained) and not any(
+        turn["content"].strip() or turn.keys() - {"role", "content", "train"} for turn in trained
+    )
+
+
 def _read_tools(tools: Any, row: int) -> list[Any] | None:
     place, fix = 'column "tools"', "give a list of JSON schemas, or such a list as JSON text"
     if tools is None or tools == "":
@@ -165,7 +182,7 @@ def _read_tools(tools: Any, row: int) -> list[Any] | None:
     if isinstance(tools, str):
         try:
             tools = json.loads(tools)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise DataError.at(row, place, f"text that is not JSON ({error})", "a JSON list", fix) from error
     if not isinstance(tools, list | tuple):
         raise DataError.at(row, place, describe(tools), "a list", fix)

@@ -1,0 +1,109 @@
+"""How verbs end: one message, a code, and with --debug the traceback."""
+
+import importlib.metadata
+from types import SimpleNamespace
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from ift.cli import endings
+from ift.cli.main import app
+from ift.cli.words import UsageError
+from ift.data import DataError
+
+VERBS = [command.name or command.callback.__name__ for command in app.registered_commands]
+
+
+def raising(error):
+    def run():
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (DataError("row 3: found null"), 1, "ift try: row 3: found null\n"),
+        (ValueError("of a library"), 1, "ift try: of a library\n(--debug shows where this was raised.)\n"),
+        (OSError("no such thing"), 1, "ift try: no such thing\n(--debug"),
+        (MemoryError(), 1, "ift try: MemoryError\n(--debug"),
+        (UsageError("--x: give 1"), 2, "ift try: --x: give 1\n"),
+        (KeyboardInterrupt(), 130, "\nift try: stopped.\n"),
+        (typer.Exit(5), 5, ""),
+        (KeyError("x"), 70, "ift try: KeyError: 'x'\nThis is a bug in ift. Please report it"),
+        (AssertionError(), 70, "ift try: AssertionError: AssertionError\nThis is a bug in ift."),
+    ],
+)
+def test_one_message_and_the_code_of_each_ending(capsys, error, code, said):
+    assert endings.ended("try", raising(error)) == code
+    found = capsys.readouterr().err
+    assert found == said or (said and found.startswith(said))
+    assert "Traceback" not in found
+    assert endings.ended("try", raising(error), debug=True) == code
+    assert ("Traceback" in capsys.readouterr().err) == bool(said)
+
+
+def test_a_bug_is_reported_where_the_package_says(capsys, monkeypatch):
+    urls = ["Homepage, https://example.org", "Issues, https://example.org/issues"]
+    monkeypatch.setattr(endings, "metadata", lambda name: SimpleNamespace(get_all=lambda key: urls))
+    endings.ended("try", raising(IndexError("list index")))
+    said = capsys.readouterr().err
+    assert (
+        "Please report it at https://example.org/issues, with the output of `ift env` and of the same command with"
+        in said
+    )
+    monkeypatch.setattr(endings, "metadata", raising_not_found)
+    endings.ended("try", raising(IndexError("list index")))
+    assert "Please report it, with the output" in capsys.readouterr().err
+
+
+def raising_not_found(name):
+    raise importlib.metadata.PackageNotFoundError(name)
+
+
+def test_one_process_says_what_all_are_refused_for_and_each_says_its_own_bug(capsys, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert endings.ended("try", raising(DataError("row 3"))) == 1
+    assert capsys.readouterr().err == ""
+    assert endings.ended("try", raising(KeyError("x"))) == 70
+    assert "KeyError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_takes_debug(verb, monkeypatch):
+    """Whatever a verb does in its first line, it does it with the switch on, which its processes inherit."""
+    import os
+
+    seen = []
+    real = endings.ended
+
+    def ended(name, run, debug):
+        return real(name, lambda: seen.append((name, os.environ.get("IFT_DEBUG"))), debug)
+
+    monkeypatch.setattr(endings, "ended", ended)
+    monkeypatch.delenv("IFT_DEBUG", raising=False)
+    words = {"chat": ["model"], "report": ["runs"], "train": ["--unknown", "1"], "check": ["--seed=1"]}.get(
+        verb, []
+    )
+    for given in (["--debug", *words], [*words, "--debug"]):
+        done = CliRunner().invoke(app, [verb, *given])
+        assert done.exit_code == 0, done.output
+    assert seen == [(verb, "1"), (verb, "1")]
+    assert "IFT_DEBUG" not in os.environ
+
+
+def test_debug_shows_the_traceback_of_a_refusal_and_of_a_bug(ift, run_tiny, monkeypatch):
+    quiet = run_tiny(dataset_name="missing.jsonl")
+    assert (quiet.code, "Traceback" in quiet.err) == (1, False)
+    loud = run_tiny("--debug", dataset_name="missing.jsonl")
+    assert loud.code == 1
+    assert "Traceback" in loud.err
+    assert "missing.jsonl: no such file" in loud.err.splitlines()[-1]
+    monkeypatch.setattr("ift.cli.env._memory_gib", raising(ZeroDivisionError("a bug")))
+    bug = ift("env")
+    assert bug.code == 70
+    assert "ift env: ZeroDivisionError: a bug" in bug.err
+    assert "Traceback" not in bug.err
+    assert "Traceback" in ift("env", "--debug").err
