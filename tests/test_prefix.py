@@ -5,13 +5,18 @@ from __future__ import annotations
 import gc
 import logging
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from torch.utils.flop_counter import FlopCounterMode
 
 import models
+import prefix_worker
+import two_processes
 from ift import ift_loss, prefix
+from ift.compare.flops import UNCOUNTED
 from ift.functional import row_layout
 from ift.lookahead import LookAhead
 from ift.prefix import SHARING, SharedPrefix, _say_once, shared_prefix
@@ -265,6 +270,26 @@ def test_a_prefix_that_saves_nothing_is_not_shared(caplog):
     assert step(model, {"input_ids": ids[:, :32], "labels": ids[:, :32]})[0].scores.shared_prefix
 
 
+# --- two processes ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def of_two_processes(tmp_path_factory):
+    script = Path(__file__).parent / "prefix_worker.py"
+    return two_processes.of_two_processes(script, tmp_path_factory.mktemp("ranks"))
+
+
+@pytest.mark.parametrize("name", prefix_worker.CASES)
+def test_two_processes_share_and_are_one(of_two_processes, name):
+    """Against the plain path of one process; a rank that cannot share keeps the other from it, or they would wait."""
+    found = of_two_processes[name]
+    model, batch = prefix_worker.model_and_batch(name)
+    plain, _, wanted = step(model, batch, lookahead_prefix="full")
+    assert found["shared"] is not name.startswith("one rank cannot")
+    assert found["loss"] == pytest.approx(plain.loss.item(), rel=1e-5)
+    models.assert_same_gradients(found["gradients"], wanted)
+
+
 # --- what it leaves behind --------------------------------------------------------------------------------------------
 
 
@@ -303,3 +328,44 @@ def test_a_step_without_a_backward_pass_frees_its_graph(monkeypatch):
     step(model, models.padded(*example(model)), backward=False)
     gc.collect()
     assert [reference() for reference in made] == [None]
+
+
+# --- what it costs ----------------------------------------------------------------------------------------------------
+
+
+def flops(function):
+    with FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as counter:
+        function()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_step_costs_what_it_must(family, checkpointing):
+    """Operations of IFT over those of lambda 0, against the least that an exact look-ahead can add.
+
+    With n and h operations a token of body and head, P prompt and C completion tokens: C (n + h) on top of
+    3 (P + C) n + 4 C h, or 4 (P + C) n + 4 C h where the body is computed again in the backward pass.
+    """
+    model = models.tiny_model(family, vocab_size=500, tie_word_embeddings=False)
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    length, rows = 64, 2
+    ids = torch.randint(3, 500, (rows, length))
+    mask = torch.ones_like(ids)
+    with torch.no_grad(), evaluating(model):
+        body = flops(lambda: model.base_model(input_ids=ids, attention_mask=mask)) / length
+    head = 2 * rows * model.get_output_embeddings().weight.numel()
+    for prompt in (58, 32, 6):
+        labels = ids.clone()
+        labels[:, :prompt] = -100
+        batch = {"input_ids": ids, "labels": labels, "attention_mask": mask}
+        ift, sft = (
+            flops(lambda batch=batch, share=share: step(model, batch, residual_lambda=share))
+            for share in (0.2, 0.0)
+        )
+        answer = length - prompt
+        least = answer * (body + head) / ((4 if checkpointing else 3) * length * body + 4 * answer * head)
+        full = flops(lambda batch=batch: step(model, batch, lookahead_prefix="full"))
+        assert ift / sft <= 1.03 * (1 + least)
+        assert full > ift
