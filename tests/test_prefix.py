@@ -19,7 +19,7 @@ from ift import ift_loss, prefix
 from ift.compare.flops import UNCOUNTED
 from ift.functional import row_layout
 from ift.lookahead import LookAhead
-from ift.prefix import SHARING, SharedPrefix, _say_once, shared_prefix
+from ift.prefix import SHARING, SharedPrefix, shared_prefix
 from ift.residual import FullRows
 from ift.support import evaluating, unwrapped
 from test_architectures import example
@@ -29,7 +29,7 @@ EVERY = [*models.FAMILIES, *(family for family in models.OTHERS if family != "ph
 
 @pytest.fixture(autouse=True)
 def _everything_is_said_again():
-    _say_once.cache_clear()
+    prefix._said.clear()
 
 
 def step(model, batch, backward=True, **options):

@@ -12,7 +12,6 @@ Shape legend: B rows, T positions, P of the prefix, C = T - P that follow it, H 
 
 from __future__ import annotations
 
-import functools
 import logging
 from typing import Any
 
@@ -25,6 +24,7 @@ from ift.mixing import mixed_embeddings
 from ift.prefix_cache import checkpointing_keeps_caches, prefix_reader, prefix_writer, taken_from
 
 logger = logging.getLogger(__name__)
+_said: set[str] = set()
 
 # model_type of every architecture whose shared step is tested to be the plain one, in every parameter's gradient
 SHARING = frozenset(
@@ -227,6 +227,8 @@ def _everywhere(agreed: bool, device: torch.device) -> bool:
     return bool(vote)
 
 
-@functools.cache
+@torch.compiler.disable
 def _say_once(level: int, message: str) -> None:
-    logger.log(level, message)
+    if message not in _said:
+        _said.add(message)
+        logger.log(level, message)
