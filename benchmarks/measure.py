@@ -53,7 +53,7 @@ def seconds_of(
 ) -> dict[str, list[float]]:
     """Seconds of every step: A B C, A B C, ... on the same rows, after one round that does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for number in range(rounds + 1):
+    for number in range(rounds + 1 if rounds else 0):
         for name, contestant in contestants.items():
             synchronise(contestant.device)
             began = time.perf_counter()
@@ -82,21 +82,21 @@ def median_interval(values: list[float]) -> list[float]:
 
 def summary(first: dict[str, Any], seconds: dict[str, list[float]], tokens: dict[str, int]) -> dict[str, Any]:
     """Per method: figures, and ratios to trl's SFT and to IFT's own lambda 0, seconds pair by pair."""
-    found = dict(first)
+    found = {name: dict(figures) for name, figures in first.items()}
+    others = [name for name in ("trl-sft", "ift-lambda-0") if name in seconds]
     for name, values in seconds.items():
-        median = statistics.median(values)
-        found[name] = first[name] | {
-            "seconds": values,
-            "seconds_median": median,
-            "seconds_interval": median_interval(values),
-            "tokens_per_second": tokens[name] / median,
-        }
-        for other in ("trl-sft", "ift-lambda-0"):
-            if other in seconds:
-                ratios = [a / b for a, b in zip(values, seconds[other], strict=True)]
-                found[name][f"flops_over_{other}"] = first[name]["flops"] / first[other]["flops"]
-                found[name][f"seconds_over_{other}"] = statistics.median(ratios)
-                found[name][f"seconds_over_{other}_interval"] = median_interval(ratios)
+        for other in others:
+            found[name][f"flops_over_{other}"] = first[name]["flops"] / first[other]["flops"]
+        if not values:
+            continue
+        found[name]["seconds"] = values
+        found[name]["seconds_median"] = statistics.median(values)
+        found[name]["seconds_interval"] = median_interval(values)
+        found[name]["tokens_per_second"] = tokens[name] / found[name]["seconds_median"]
+        for other in others:
+            ratios = [a / b for a, b in zip(values, seconds[other], strict=True)]
+            found[name][f"seconds_over_{other}"] = statistics.median(ratios)
+            found[name][f"seconds_over_{other}_interval"] = median_interval(ratios)
     return found
 
 

@@ -40,7 +40,7 @@ QUICK = ("trl-sft", "ift-lambda-0", "ift", "naive-ift", "dpo")
 
 def points_of(told: argparse.Namespace) -> list[Point]:
     """The base point, and from it every value of every axis asked for."""
-    base = Point(batch=told.batch, length=told.length)
+    base = Point(batch=told.batch, length=told.length, checkpointing=told.checkpointing)
     points = [base]
     for axis in told.axes:
         values = getattr(told, f"{axis}_values", None) or AXES[axis]
@@ -111,12 +111,12 @@ def main() -> None:
         "dtype": told.dtype,
         "rounds": told.rounds,
         "model": {"name": told.model, **asdict(MODELS[told.model])},
-        "memory": memory(told, points[0], longest) if told.memory else [],
+        "memory": memory(told, points, longest) if told.memory else [],
         "points": [],
         "left_out": [],
     }
     made: tuple[Any, dict[str, Contestant]] = (None, {})
-    for point in points:
+    for point in [] if told.memory else points:
         if told.limit_seconds and time.monotonic() - began > told.limit_seconds:
             record["left_out"].append(asdict(point))
             continue
@@ -143,10 +143,10 @@ def write(record: dict[str, Any], told: argparse.Namespace) -> None:
         draw(record, Path(told.plot))
 
 
-def memory(told: argparse.Namespace, base: Point, longest: int) -> list[dict[str, Any]]:
-    """Memory of every method at the base point, under checkpointing, and on mixed lengths."""
+def memory(told: argparse.Namespace, points: list[Point], longest: int) -> list[dict[str, Any]]:
+    """Memory of every method at every point."""
     found = []
-    for point in (base, replace(base, checkpointing=True), replace(base, lengths="mixed")):
+    for point in points:
         about = {
             "model": asdict(model_at(told, point)),
             "point": asdict(point),
@@ -178,7 +178,8 @@ def arguments() -> argparse.Namespace:
     add("--length_values", nargs="+", type=int)
     add("--batch_values", nargs="+", type=int)
     add("--vocabulary_values", nargs="+", type=int)
-    add("--rounds", type=int, default=7)
+    add("--checkpointing", action="store_true", help="at the base point")
+    add("--rounds", type=int, default=7, help="of seconds; 0: operations alone")
     add(
         "--memory",
         action="store_true",
