@@ -30,19 +30,43 @@ _said: set[str] = set()
 SHARING = frozenset(
     [
         *(
-            "llama",
-            "mistral",
-            "qwen2",
-            "qwen3",
+            "bloom",
+            "cohere",
+            "cohere2",
+            "deepseek_v3",
+            "ernie4_5",
+            "exaone4",
+            "falcon",
+            "gemma",
             "gemma2",
             "gemma3_text",
+        ),
+        *(
+            "glm",
+            "glm4",
             "gpt2",
             "gpt_neox",
-            "phi3",
-            "opt",
-            "falcon",
+            "gpt_oss",
+            "gptj",
+            "granite",
+            "granitemoe",
+            "hunyuan_v1_dense",
+            "llama",
         ),
-        *("mixtral", "qwen3_moe", "bloom", "granite", "cohere2", "gpt_oss", "olmo2", "deepseek_v3"),
+        *(
+            "ministral",
+            "mistral",
+            "mixtral",
+            "nemotron",
+            "olmo",
+            "olmo2",
+            "olmo3",
+            "olmoe",
+            "opt",
+            "phi",
+            "phi3",
+        ),
+        *("qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "smollm3", "stablelm", "starcoder2"),
     ]
 )
 ATTENTION = ("sdpa", "eager")  # others lay out their masks differently, and were not tested
@@ -169,6 +193,11 @@ def cannot_share(model: nn.Module, inputs: dict[str, Any]) -> str | None:
         return f"sharing a prefix is not tested for {type(model).__name__} ({text.model_type})"
     if text._attn_implementation not in ATTENTION:
         return f"attn_implementation={text._attn_implementation!r} (choose one of {', '.join(ATTENTION)})"
+    rope = getattr(text, "rope_parameters", None) or {}
+    kinds = {str(part.get("rope_type")) for part in (rope, *rope.values()) if isinstance(part, dict)}
+    if kinds & {"dynamic", "longrope"}:
+        kind = ", ".join(sorted(kinds & {"dynamic", "longrope"}))
+        return f"{type(model).__name__}'s rotary frequencies depend on the length ({kind}) that a call sees"
     others = {k for k, v in inputs.items() if isinstance(v, Tensor)} - {
         "input_ids",
         "attention_mask",
