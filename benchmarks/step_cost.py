@@ -160,8 +160,8 @@ def memory(told: argparse.Namespace, points: list[Point], longest: int) -> list[
     return found
 
 
-def arguments() -> argparse.Namespace:
-    """The command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """The command line's."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -190,7 +190,12 @@ def arguments() -> argparse.Namespace:
     add("--limit_seconds", type=float, help="begin no point after that; the record names those left out")
     add("--output", help="write the JSON there as well")
     add("--plot", help="draw a PNG there")
-    told = parser.parse_args()
+    return parser
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    told = make_parser().parse_args()
     if told.quick:
         told.model, told.batch, told.length, told.rounds = "tiny", 2, 64, 2
         told.axes, told.methods = ["checkpointing"], list(QUICK)

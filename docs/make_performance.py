@@ -142,17 +142,10 @@ def gpu() -> str:
                 f"{peak:.0f}",
             ]
             rows.append([", ".join(changed) or "the base", method, *cells])
-    where = f"{found['hardware']['accelerator']}, {found['dtype']} weights, {found['model']['name']}, {base['batch']} rows of "
-    where += f"{base['length']} tokens at the base."
-    header = [
-        "changed",
-        "method",
-        "ms",
-        "over trl's SFT",
-        "operations over it",
-        "kept by the forward pass, MiB",
-        "peak, MiB",
-    ]
+    where = f"{found['hardware']['accelerator']}, {found['dtype']} weights, {found['model']['name']}, "
+    where += f"{base['batch']} rows of {base['length']} tokens at the base."
+    figures_of = ["changed", "method", "ms", "over trl's SFT", "operations over it"]
+    header = [*figures_of, "kept by the forward pass, MiB", "peak, MiB"]
     return f"{where}\n\n{table(header, rows)}"
 
 

@@ -208,8 +208,8 @@ FAULTS = [
     Fault(
         "dropout is on in a shared prefix",
         "prefix.py",
-        "isinstance(value, float) and value > 0:",
-        "isinstance(value, float) and value > 2:",
+        "not isinstance(value, float) or value <= 0:",
+        "not isinstance(value, float) or value <= 2:",
         ("test_prefix.py::test_dropout_falls_back",),
     ),
     Fault(

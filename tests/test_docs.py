@@ -209,7 +209,7 @@ def test_the_example_rows_are_of_the_format_under_which_they_stand(example):
     assert form.convert(row, 1)
 
 
-def test_flags_in_the_documents_exist():
+def test_flags_in_the_documents_exist(monkeypatch):
     import typer
     from accelerate.commands.launch import launch_command_parser
 
@@ -228,6 +228,10 @@ def test_flags_in_the_documents_exist():
         words |= {*make_study_parser(verb)._option_string_actions}
     for method in METHODS.values():
         words |= {*make_parser(method)._option_string_actions}
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from step_cost import make_parser as make_benchmark_parser
+
+    words |= {*make_benchmark_parser()._option_string_actions}
     wrong = {"--residual_lamda"}  # shown as a mistake
     for page in [ROOT / "README.md", *PAGES]:
         assert set(re.findall(r"(?<![\w-])--[a-z][\w-]+", page.read_text())) - words <= wrong, page.name
@@ -249,3 +253,10 @@ def test_the_lakes_tables_are_made_from_its_record(tmp_path):
     page = (tmp_path / "docs" / "frozen_lake.md").read_text()
     assert page == (ROOT / "docs" / "frozen_lake.md").read_text()
     assert page.count("| dpo |") == 2
+
+
+def test_the_tables_of_costs_are_made_from_their_records(tmp_path):
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    subprocess.run([sys.executable, tmp_path / "docs" / "make_performance.py"], check=True)
+    page = (tmp_path / "docs" / "performance.md").read_text()
+    assert page == (ROOT / "docs" / "performance.md").read_text()

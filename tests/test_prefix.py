@@ -289,6 +289,7 @@ def of_two_processes(tmp_path_factory):
     return two_processes.of_two_processes(script, tmp_path_factory.mktemp("ranks"))
 
 
+@pytest.mark.slow  # tests/test_distributed.py runs DDP, which shares by default
 @pytest.mark.parametrize("name", prefix_worker.CASES)
 def test_two_processes_share_and_are_one(of_two_processes, name):
     """Against the plain path of one process; a rank that cannot share keeps the other from it, or they would wait."""
@@ -338,6 +339,19 @@ def test_a_step_without_a_backward_pass_frees_its_graph(monkeypatch):
     step(model, models.padded(*example(model)), backward=False)
     gc.collect()
     assert [reference() for reference in made] == [None]
+
+
+def test_a_run_logs_how_many_of_its_steps_shared(tmp_path):
+    model = models.tiny_model("llama")
+    rows = models.uneven_rows(model)
+    options = {"max_steps": 2, "per_device_train_batch_size": 4}
+    assert models.logged(models.trained(tmp_path, model, rows, **options), "shared_prefix") == [1, 1]
+    run = models.trained(tmp_path, model, rows, lookahead_prefix="full", **options)
+    assert models.logged(run, "shared_prefix") == [0, 0]
+    assert (
+        models.logged(models.trained(tmp_path, model, rows, residual_lambda=0.0, **options), "shared_prefix")
+        == []
+    )
 
 
 # --- what it costs ----------------------------------------------------------------------------------------------------

@@ -226,9 +226,12 @@ def cannot_share(model: nn.Module, inputs: dict[str, Any]) -> str | None:
 def _noise_of(module: nn.Module) -> str | None:
     """The attribute that makes the module random while it trains: dropout in all its names, router jitter."""
     for name, value in vars(module).items():
-        named = "drop" in name or "jitter" in name or (name == "p" and "Drop" in type(module).__name__)
-        if named and isinstance(value, float) and value > 0:
-            return name if name != "p" else "dropout"
+        if not isinstance(value, float) or value <= 0:
+            continue
+        if "drop" in name or "jitter" in name:
+            return name
+        if name == "p" and "Drop" in type(module).__name__:
+            return "dropout"
     return None
 
 
