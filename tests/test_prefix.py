@@ -80,6 +80,33 @@ def test_every_family_of_the_table_shares_and_its_step_is_the_plain_one(family):
     assert_same_step(model, {**models.padded(rows, labels, "left"), **experts(family)})
 
 
+VARIANTS = {
+    "alibi": ("falcon", {"alibi": True}),
+    "grouped falcon": ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}),
+    "some layers with a window": (
+        "qwen2",
+        {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
+    ),
+    "a window and full layers": (
+        "exaone4",
+        {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]},
+    ),
+    "capped scores and a window": ("gemma2", {"sliding_window": 4}),
+    "sinks and a window": ("gpt_oss", {"sliding_window": 4}),
+    "experts and a window": ("mixtral", {"sliding_window": 4}),
+    "no rotation in some layers": ("smollm3", {"no_rope_layers": [1, 0]}),
+    "norm behind": ("opt", {"do_layer_norm_before": False}),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants_of_families_share(name):
+    """Windows are shorter than the rows."""
+    family, changes = VARIANTS[name]
+    model = models.tiny_model(family, **changes)
+    assert_same_step(model, {**models.padded(*example(model), "right"), **experts(family)})
+
+
 def test_every_family_of_the_table_is_tested():
     assert {models.config_of(family).model_type for family in EVERY} == SHARING
 
