@@ -50,17 +50,20 @@ def counted_flops(function: Any) -> int:
 
 def seconds_of(
     contestants: dict[str, Contestant], batches: dict[str, Any], rounds: int
-) -> dict[str, list[float]]:
-    """Seconds of every step: A B C, A B C, ... on the same rows, after one round that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+) -> dict[str, list[tuple[float, float]]]:
+    """Seconds of every step, on the clock and of the processor: A B C, A B C, ... on the same rows, after a first round.
+
+    The processor's are those of this process alone, whatever else the machine does; on a GPU they say little.
+    """
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
     for number in range(rounds + 1 if rounds else 0):
         for name, contestant in contestants.items():
             synchronise(contestant.device)
-            began = time.perf_counter()
+            began, worked = time.perf_counter(), time.process_time()
             contestant.step(batches[name])
             synchronise(contestant.device)
             if number:
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append((time.perf_counter() - began, time.process_time() - worked))
             contestant.drop_gradients()
     return seconds
 
@@ -80,7 +83,9 @@ def median_interval(values: list[float]) -> list[float]:
     return [ordered[low], ordered[n - 1 - low]]
 
 
-def summary(first: dict[str, Any], seconds: dict[str, list[float]], tokens: dict[str, int]) -> dict[str, Any]:
+def summary(
+    first: dict[str, Any], seconds: dict[str, list[tuple[float, float]]], tokens: dict[str, int]
+) -> dict[str, Any]:
     """Per method: figures, and ratios to trl's SFT and to IFT's own lambda 0, seconds pair by pair."""
     found = {name: dict(figures) for name, figures in first.items()}
     others = [name for name in ("trl-sft", "ift-lambda-0") if name in seconds]
@@ -89,14 +94,16 @@ def summary(first: dict[str, Any], seconds: dict[str, list[float]], tokens: dict
             found[name][f"flops_over_{other}"] = first[name]["flops"] / first[other]["flops"]
         if not values:
             continue
-        found[name]["seconds"] = values
-        found[name]["seconds_median"] = statistics.median(values)
-        found[name]["seconds_interval"] = median_interval(values)
+        for number, clock in enumerate(("seconds", "processor_seconds")):
+            own = [pair[number] for pair in values]
+            found[name][clock] = own
+            found[name][f"{clock}_median"] = statistics.median(own)
+            found[name][f"{clock}_interval"] = median_interval(own)
+            for other in others:
+                ratios = [a / b[number] for a, b in zip(own, seconds[other], strict=True)]
+                found[name][f"{clock}_over_{other}"] = statistics.median(ratios)
+                found[name][f"{clock}_over_{other}_interval"] = median_interval(ratios)
         found[name]["tokens_per_second"] = tokens[name] / found[name]["seconds_median"]
-        for other in others:
-            ratios = [a / b for a, b in zip(values, seconds[other], strict=True)]
-            found[name][f"seconds_over_{other}"] = statistics.median(ratios)
-            found[name][f"seconds_over_{other}_interval"] = median_interval(ratios)
     return found
 
 

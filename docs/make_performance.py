@@ -77,27 +77,24 @@ def axes() -> str:
 
 
 def seconds() -> str:
-    """Seconds of every method at the base point, and of IFT at other shares."""
+    """Processor seconds of every method at the base point, and of IFT at other shares."""
     rows = []
     for name in ("seconds", "seconds-share"):
         for entry in record(name)["points"]:
             if name != "seconds" and entry["point"]["share"] == 0.5:
                 continue
             for method, found in entry["methods"].items():
-                low, high = found[f"seconds_over_{SFT}_interval"]
-                rows.append(
-                    [
-                        f"{entry['point']['share']:.0%}",
-                        method,
-                        f"{found['seconds_median']:.2f}",
-                        f"{found[f'seconds_over_{SFT}']:.2f} ({low:.2f} to {high:.2f})",
-                        f"{found[f'flops_over_{SFT}']:.2f}",
-                        f"{found['tokens_per_second']:.0f}",
+                cells = [f"{entry['point']['share']:.0%}", method, f"{found['processor_seconds_median']:.2f}"]
+                for other in (SFT, ZERO):
+                    low, high = found[f"processor_seconds_over_{other}_interval"]
+                    middle = found[f"processor_seconds_over_{other}"]
+                    cells += [
+                        f"{middle:.2f} ({low:.2f} to {high:.2f})",
+                        f"{found[f'flops_over_{other}']:.2f}",
                     ]
-                )
-    return table(
-        ["completion", "method", "seconds", "over trl's SFT", "operations over it", "tokens a second"], rows
-    )
+                rows.append(cells)
+    over = ["over trl's SFT", "operations over it", "over lambda 0", "operations over it"]
+    return table(["completion", "method", "processor seconds", *over], rows)
 
 
 def memory() -> str:
