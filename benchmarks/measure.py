@@ -51,7 +51,7 @@ def counted_flops(function: Any) -> int:
 def seconds_of(
     contestants: dict[str, Contestant], batches: dict[str, Any], rounds: int
 ) -> dict[str, list[tuple[float, float]]]:
-    """Seconds of every step, on the clock and of the processor: A B C, A B C, ... on the same rows, after a first round.
+    """Seconds of every step, on the clock and of the processor: A B C, A B C, ... on the same rows, after a first.
 
     The processor's are those of this process alone, whatever else the machine does; on a GPU they say little.
     """

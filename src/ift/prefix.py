@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.tensor import DTensor
 
 from ift.functional import RowLayout
 from ift.lookahead import LookAhead
@@ -145,7 +147,7 @@ def shared_prefix(
 ) -> SharedPrefix | None:
     """The step's passes with a shared prefix, or None where they would not be exact or not cheaper; the log says why.
 
-    All processes of a distributed run decide alike: sharded weights are gathered in step.
+    Where weights are sharded all processes decide alike: every pass of theirs is a gathering in step.
 
     Args:
         model: the causal language model, unwrapped.
@@ -168,7 +170,7 @@ def shared_prefix(
         reason = "the attention mask has holes"
     if reason is not None:
         _say_once(logging.WARNING, f"The look-ahead runs over whole rows, prompts included: {reason}.")
-    if not _everywhere(reason is None and SHORTEST * length <= cut < length, inputs["input_ids"].device):
+    if not _everywhere(model, reason is None and SHORTEST * length <= cut < length, padding.device):
         return None
     _say_once(logging.INFO, "The look-ahead shares the prefix of its rows with the mixed pass.")
     positions = inputs.get("position_ids")
@@ -207,6 +209,8 @@ def cannot_share(model: nn.Module, inputs: dict[str, Any]) -> str | None:
         return f"the batch has {', '.join(sorted(others))}"
     if any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
         return "ZeRO-3 partitions the weights (FSDP2 can share)"
+    if any(isinstance(module, FullyShardedDataParallel) for module in model.modules()):
+        return "FSDP1 shards the weights (FSDP2 can share)"
     for name, module in model.named_modules():
         if not module.training:
             continue
@@ -248,11 +252,9 @@ def _holes(layout: RowLayout) -> Tensor:
     return ((layout.attended.sum(1) != width) & layout.attended.any(1)).any().long()
 
 
-def _everywhere(agreed: bool, device: torch.device) -> bool:
-    """Whether all processes agree."""
-    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
-        return agreed
-    if torch.distributed.get_world_size() == 1:
+def _everywhere(model: nn.Module, agreed: bool, device: torch.device) -> bool:
+    """Whether all processes that hold a piece of the weights agree; others need not."""
+    if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
         return agreed
     vote = torch.tensor(int(agreed), device=device)
     torch.distributed.all_reduce(vote, torch.distributed.ReduceOp.MIN)
