@@ -29,48 +29,12 @@ logger = logging.getLogger(__name__)
 _said: set[str] = set()
 
 # model_type of every architecture whose shared step is tested to be the plain one, in every parameter's gradient
-SHARING = frozenset(
-    [
-        *(
-            "bloom",
-            "cohere",
-            "cohere2",
-            "deepseek_v3",
-            "ernie4_5",
-            "exaone4",
-            "falcon",
-            "gemma",
-            "gemma2",
-            "gemma3_text",
-        ),
-        *(
-            "glm",
-            "glm4",
-            "gpt2",
-            "gpt_neox",
-            "gpt_oss",
-            "gptj",
-            "granite",
-            "granitemoe",
-            "hunyuan_v1_dense",
-            "llama",
-        ),
-        *(
-            "ministral",
-            "mistral",
-            "mixtral",
-            "nemotron",
-            "olmo",
-            "olmo2",
-            "olmo3",
-            "olmoe",
-            "opt",
-            "phi",
-            "phi3",
-        ),
-        *("qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "smollm3", "stablelm", "starcoder2"),
-    ]
-)
+SHARING = frozenset((
+    "bloom", "cohere", "cohere2", "deepseek_v3", "ernie4_5", "exaone4", "falcon", "gemma", "gemma2", "gemma3_text",
+    "glm", "glm4", "gpt2", "gpt_neox", "gpt_oss", "gptj", "granite", "granitemoe", "hunyuan_v1_dense", "llama",
+    "ministral", "mistral", "mixtral", "nemotron", "olmo", "olmo2", "olmo3", "olmoe", "opt", "phi", "phi3",
+    "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "smollm3", "stablelm", "starcoder2",
+))  # fmt: skip
 ATTENTION = ("sdpa", "eager")  # others lay out their masks differently, and were not tested
 SHORTEST = 1 / 32  # of a row: below it, less than a hundredth of the step is saved
 
@@ -200,11 +164,8 @@ def cannot_share(model: nn.Module, inputs: dict[str, Any]) -> str | None:
     if kinds & {"dynamic", "longrope"}:
         kind = ", ".join(sorted(kinds & {"dynamic", "longrope"}))
         return f"{type(model).__name__}'s rotary frequencies depend on the length ({kind}) that a call sees"
-    others = {k for k, v in inputs.items() if isinstance(v, Tensor)} - {
-        "input_ids",
-        "attention_mask",
-        "position_ids",
-    }
+    tensors = {name for name, value in inputs.items() if isinstance(value, Tensor)}
+    others = tensors - {"input_ids", "attention_mask", "position_ids"}
     if others:
         return f"the batch has {', '.join(sorted(others))}"
     if any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
