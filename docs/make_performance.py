@@ -62,12 +62,15 @@ def axes() -> str:
     points = record("operations")["points"]
     base = points[0]["point"]
     rows = []
-    for entry in [*points, *record("operations-mixed")["points"]]:
+    others = [record(name)["points"][-1] for name in ("operations-packing", "operations-mixed")]
+    for entry in [*points, *others]:
         point = entry["point"]
         changed = [f"{key} {value}" for key, value in point.items() if value != base[key]]
         if point["share"] != base["share"]:
             continue
         what = ", ".join(changed) or "the base"
+        if entry["point"]["packing"]:
+            what = "four rows of 256 packed into one"
         what = what.replace(" True", "").replace("lengths mixed", "mixed lengths")
         cells = [f"{ratio(entry, IFT, ZERO):.3f}", least(entry), f"{ratio(entry, FULL, ZERO):.3f}"]
         for other in ("dpo", NAIVE):

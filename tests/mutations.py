@@ -192,10 +192,10 @@ FAULTS = [
         SHARED,
     ),
     Fault(
-        "rows are not moved to the right edge",
+        "rows are moved to the left edge",
         "prefix.py",
-        "    if moved:\n",
-        "    if False:\n",
+        "columns = width - lengths[documents] + layout",
+        "columns = layout",
         SHARED,
     ),
     Fault(

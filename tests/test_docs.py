@@ -255,6 +255,14 @@ def test_the_lakes_tables_are_made_from_its_record(tmp_path):
     assert page.count("| dpo |") == 2
 
 
+def test_the_architectures_that_share_a_prefix_are_named():
+    from ift.prefix import SHARING
+
+    text = (ROOT / "docs" / "performance.md").read_text()
+    named = text[text.index("**Shared**") : text.index("With the attentions")]
+    assert set(re.findall(r"`(\w+)`", named)) - {"model_type"} == SHARING
+
+
 def test_the_tables_of_costs_are_made_from_their_records(tmp_path):
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     shutil.copy(ROOT / "README.md", tmp_path)

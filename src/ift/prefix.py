@@ -4,10 +4,12 @@ Up to a row's first trained token the look-ahead and the mixed pass see the same
 with gradient; its keys and values serve the look-ahead of what follows (detached) and the mixed pass (connected). Loss
 and gradient are those of `residual.FullRows`; where that cannot be had, `shared_prefix` gives None and says why, once.
 
-Rows are moved to the right edge of the batch and all cut at one column, the first that any row trains: the batch gets
-no wider than it was.
+Every document becomes a row that ends at the right edge of the batch; all are cut at one column, the first that any of
+them trains. The batch gets no wider than it was, unless documents of different lengths were packed into one row: then
+the plain way may be the cheaper one, and is taken.
 
-Shape legend: B rows, T positions, P of the prefix, C = T - P that follow it, H width, N trained positions.
+Shape legend: B rows, T positions, P of the prefix, C = T - P that follow it, H width, N trained positions; from
+`_right_aligned` on, B and T are those of the documents.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ SHARING = frozenset((
     "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "smollm3", "stablelm", "starcoder2",
 ))  # fmt: skip
 ATTENTION = ("sdpa", "eager")  # others lay out their masks differently, and were not tested
-SHORTEST = 1 / 32  # of a row: below it, less than a hundredth of the step is saved
+CHEAPER = 0.99  # of the plain step's tokens, or a prefix is not worth a pass of its own
 
 
 class SharedPrefix:
@@ -123,32 +125,60 @@ def shared_prefix(
     if reason is not None:
         _say_once(logging.WARNING, f"The look-ahead runs over whole rows, prompts included: {reason}.")
         return None
-    length = layout.trained.shape[1]
-    padding = _padding_behind(layout)  # (B,)
-    first = torch.where(layout.trained.any(1), layout.trained.int().argmax(1) + padding, length)
-    facts = [first.min(), padding.max(), layout.documents.max() + 1, _holes(layout)]
-    cut, moved, documents, holes = torch.stack(facts).tolist()
-    if documents > len(layout.trained):
-        reason = "rows of several documents (packing, padding_free) have no common prefix"
-    elif holes:
-        reason = "the attention mask has holes"
-    if reason is not None:
-        _say_once(logging.WARNING, f"The look-ahead runs over whole rows, prompts included: {reason}.")
-    if not _everywhere(model, reason is None and SHORTEST * length <= cut < length, padding.device):
+    lengths, answers = _lengths(layout)
+    facts = [layout.documents.max() + 1, lengths.max(), answers.max(), layout.attended.sum(), _holes(layout)]
+    rows, width, answer, tokens, holes = torch.stack(facts).tolist()
+    cheaper = 3 * rows * width + rows * answer < CHEAPER * 4 * layout.trained.numel()
+    if holes:
+        _say_once(logging.WARNING, "The look-ahead runs over whole rows: the attention mask has holes.")
+    elif not cheaper and answer:
+        _say_once(
+            logging.INFO, "A batch without a common prefix worth sharing: the look-ahead ran over its rows."
+        )
+    if not _everywhere(model, cheaper and answer > 0 and not holes, lengths.device):
         return None
     _say_once(logging.INFO, "The look-ahead shares the prefix of its rows with the mixed pass.")
     positions = inputs.get("position_ids")
+    positions = layout.positions if positions is None else positions.expand_as(layout.positions)
+    where, attended = _right_aligned(layout, lengths, rows, width)
     aligned = {
-        "input_ids": inputs["input_ids"],
-        "attention_mask": inputs["attention_mask"],
-        "position_ids": layout.positions if positions is None else positions.expand_as(layout.positions),
-        "trained": layout.trained,
+        "input_ids": inputs["input_ids"].flatten()[where],
+        "attention_mask": None if rows * width == tokens else attended.long(),
+        "position_ids": positions.flatten()[where] * attended,
     }
-    if moved:
-        where = (torch.arange(length, device=padding.device) - padding[:, None]) % length  # (B, T)
-        aligned = {name: None if x is None else x.gather(1, where) for name, x in aligned.items()}
-    trained = aligned.pop("trained")
-    return SharedPrefix(model, {**inputs, **aligned}, trained, cut, router_logits)
+    trained = layout.trained.flatten()[where] & attended
+    return SharedPrefix(model, {**inputs, **aligned}, trained, width - answer, router_logits)
+
+
+def _lengths(layout: RowLayout) -> tuple[Tensor, Tensor]:
+    """Tokens of each document, and those from its first trained one on: (B T,) int64, 0 where there is no document."""
+    documents, positions = layout.documents.flatten(), layout.positions.flatten()
+    lengths = torch.zeros_like(documents).index_add(0, documents, layout.attended.flatten().long())
+    never = torch.full_like(positions, len(positions))
+    first = torch.where(layout.trained.flatten(), positions, never)
+    first = never.scatter_reduce(0, documents, first, "amin")
+    return lengths, (lengths - first).clamp(min=0)
+
+
+def _right_aligned(layout: RowLayout, lengths: Tensor, rows: int, width: int) -> tuple[Tensor, Tensor]:
+    """Every document as a row that ends at the right edge: where its tokens stand in the batch, and what is a token.
+
+    Args:
+        layout: of the batch.
+        lengths: (B T,) tokens of each document.
+        rows: documents D.
+        width: W, the longest document's tokens.
+
+    Returns:
+        (D, W) int64, indices into the flattened batch, 0 on padding; (D, W) bool, False on padding.
+    """
+    flat = layout.attended.flatten().nonzero()[:, 0]
+    documents = layout.documents.flatten()[flat]
+    columns = width - lengths[documents] + layout.positions.flatten()[flat]
+    where = torch.zeros(rows, width, dtype=torch.int64, device=flat.device)
+    attended = torch.zeros_like(where, dtype=torch.bool)
+    where[documents, columns], attended[documents, columns] = flat, True
+    return where, attended
 
 
 def cannot_share(model: nn.Module, inputs: dict[str, Any]) -> str | None:
@@ -200,16 +230,10 @@ def _noise_of(module: nn.Module) -> str | None:
     return None
 
 
-def _padding_behind(layout: RowLayout) -> Tensor:
-    """(B,) int64, padding tokens behind each row's last token; 0 for a row of padding alone."""
-    behind = layout.attended.flip(1).int().argmax(1)
-    return torch.where(layout.attended.any(1), behind, 0)
-
-
 def _holes(layout: RowLayout) -> Tensor:
     """Scalar int64, 1 if some row has padding between its tokens."""
-    before = layout.attended.int().argmax(1)
-    width = layout.attended.shape[1] - before - _padding_behind(layout)
+    before, behind = (mask.int().argmax(1) for mask in (layout.attended, layout.attended.flip(1)))
+    width = layout.attended.shape[1] - before - behind
     return ((layout.attended.sum(1) != width) & layout.attended.any(1)).any().long()
 
 
