@@ -66,7 +66,7 @@ def axes() -> str:
     for entry in [*points, *others]:
         point = entry["point"]
         changed = [f"{key} {value}" for key, value in point.items() if value != base[key]]
-        if point["share"] != base["share"]:
+        if point["share"] != base["share"] or (point["packing"] and point["batch"] == 1):
             continue
         what = ", ".join(changed) or "the base"
         if entry["point"]["packing"]:
