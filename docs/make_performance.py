@@ -166,6 +166,46 @@ def conditions() -> str:
     return "\n".join(lines)
 
 
+def goals() -> str:
+    """What was aimed at, and what the records say."""
+    counted = [
+        entry
+        for name in ("operations", "operations-checkpointing", "operations-packing")
+        for entry in record(name)["points"]
+        if not entry["point"]["lora"]
+    ]
+    of_bound = [ratio(entry, IFT, ZERO) / entry["least_flops_over_ift-lambda-0"] for entry in counted]
+    half, timed = at(record("operations")["points"]), at(record("seconds")["points"])
+    mixed = record("operations-mixed")["points"][-1]
+    plain = next(entry for entry in record("memory")["memory"] if not entry["point"]["checkpointing"])
+    kept = ratio(plain, "dpo", IFT, "kept_by_forward_bytes")
+    peaks = {
+        name: figures["held_bytes"] + figures["step_peak_bytes"] for name, figures in plain["methods"].items()
+    }
+    work = "processor_seconds_over_"
+
+    def seconds_over(one: str, other: str) -> str:
+        return f"{timed['methods'][one][work + other]:.2f}"
+
+    dpo = (
+        timed["methods"]["dpo"]["processor_seconds_median"]
+        / timed["methods"][IFT]["processor_seconds_median"]
+    )
+    rows = [
+        ["IFT / lambda 0, operations, over the bound", "<= 1.03", f"{min(of_bound):.2f} to {max(of_bound):.2f}"],
+        ["IFT / lambda 0, processor seconds, half completion", f"<= {ratio(half, IFT, ZERO) + 0.05:.2f}",
+         seconds_over(IFT, ZERO)],
+        ["IFT / trl's SFT on a CPU, half completion: operations; seconds", "<= 0.92",
+         f"{ratio(half, IFT, SFT):.2f}; {seconds_over(IFT, SFT)}"],
+        ["lambda 0 / trl's SFT, the same", "<= 0.76", f"{ratio(half, ZERO, SFT):.2f}; {seconds_over(ZERO, SFT)}"],
+        ["peak memory, IFT / lambda 0, without checkpointing", "<= 1.03", f"{peaks[IFT] / peaks[ZERO]:.2f}"],
+        ["DPO / IFT at equal rows: seconds", ">= 1.9", f"{dpo:.2f}"],
+        ["DPO / IFT: kept by the forward pass", ">= 1.8", f"{kept:.2f}"],
+        ["naive / IFT on mixed lengths: operations", ">= 3", f"{ratio(mixed, NAIVE, IFT):.2f}"],
+    ]  # fmt: skip
+    return table(["figure", "aim", "measured"], rows)
+
+
 def claim() -> str:
     """What the README says of it."""
     points = record("operations")["points"]
@@ -178,7 +218,7 @@ def claim() -> str:
     )
 
 
-MAKERS = (claim, shares, axes, seconds, memory, gpu, conditions)
+MAKERS = (claim, goals, shares, axes, seconds, memory, gpu, conditions)
 
 
 def main() -> None:
