@@ -34,10 +34,11 @@ def first_step(contestant: Contestant, batch: dict[str, Any]) -> dict[str, Any]:
         if contestant.device == "cuda":
             found["memory"] = memory_of(contestant, batch)
             contestant.drop_gradients()
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, TypeError, AssertionError) as error:  # out of memory is a RuntimeError, too
         contestant.drop_gradients()
-        torch.cuda.empty_cache()
-        return {"failed": str(error)[:200]}
+        if contestant.device == "cuda":
+            torch.cuda.empty_cache()
+        return {"failed": f"{type(error).__name__}: {error}"[:300]}
     return found
 
 

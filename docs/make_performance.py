@@ -131,7 +131,9 @@ def gpu() -> str:
         changed = [f"{key} {value}" for key, value in entry["point"].items() if value != base[key]]
         for method, figures in entry["methods"].items():
             if "failed" in figures:
-                rows.append([", ".join(changed) or "the base", method, "out of memory", *["-"] * 4])
+                rows.append(
+                    [", ".join(changed) or "the base", method, figures["failed"].split(".")[0], *["-"] * 4]
+                )
                 continue
             kept = figures["memory"]["kept_by_forward_bytes"] / MIB
             peak = figures["memory"]["step_peak_bytes"] / MIB

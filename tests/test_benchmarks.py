@@ -69,6 +69,25 @@ def test_memory_is_that_of_tensors():
     assert peak == pytest.approx(8e6, rel=1e-3)
 
 
+def test_operations_of_a_gpus_head_and_attention_are_counted():
+    """(4, 5) @ (5, 6) with a type told: 2 * 4 * 5 * 6. Attention of 2 rows, 4 heads (2 of keys), 3 queries, 7 keys."""
+    from measure import counted_flops
+
+    from ift.compare.flops import UNCOUNTED
+
+    made = {"device": "meta", "dtype": torch.bfloat16}
+    result = torch.zeros(4, 6, device="meta")
+    told = {"out_dtype": torch.float32, "out": result}
+    typed = lambda: torch.addmm(result, torch.zeros(4, 5, **made), torch.zeros(5, 6, **made), **told)  # noqa: E731
+    assert counted_flops(typed) == 240
+    query, keys = (2, 4, 3, 8), (2, 2, 7, 8)
+    for name in ("flash_attention", "efficient_attention", "cudnn_attention"):
+        forward = UNCOUNTED[getattr(torch.ops.aten, f"_scaled_dot_product_{name}")]
+        backward = UNCOUNTED[getattr(torch.ops.aten, f"_scaled_dot_product_{name}_backward")]
+        assert forward(query, keys, keys, None, False) == 2 * (2 * 4) * 3 * 7 * (8 + 8)
+        assert backward(query, query, keys, keys, None) == 5 * (2 * 2 * 4 * 3 * 7 * 8)
+
+
 def test_mixed_lengths_are_the_same_each_time_and_rows_share_their_prompts():
     from contestants import Point, answers, drawn_lengths
 
