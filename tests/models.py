@@ -104,7 +104,49 @@ OTHERS = {
         },
     ),
 }
+# Families that are tested for one thing alone: that sharing a prefix changes nothing.
+FURTHER = {
+    "cohere": ("CohereConfig", PLAIN),
+    "ernie4_5": ("Ernie4_5Config", GROUPED),
+    "exaone4": ("Exaone4Config", PLAIN),
+    "gemma": ("GemmaConfig", GROUPED),
+    "glm": ("GlmConfig", GROUPED),
+    "glm4": ("Glm4Config", GROUPED),
+    "gptj": (
+        "GPTJConfig",
+        {
+            "vocab_size": VOCABULARY,
+            "n_embd": WIDTH,
+            "n_layer": 2,
+            "n_head": 4,
+            "rotary_dim": 8,
+            "n_positions": 256,
+        },
+    ),
+    "granitemoe": ("GraniteMoeConfig", {**PLAIN, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "hunyuan_v1_dense": ("HunYuanDenseV1Config", GROUPED),
+    "ministral": ("MinistralConfig", GROUPED),
+    "nemotron": ("NemotronConfig", PLAIN),
+    "olmo": ("OlmoConfig", PLAIN),
+    "olmo3": ("Olmo3Config", PLAIN),
+    "olmoe": ("OlmoeConfig", {**PLAIN, "num_experts": 4, "num_experts_per_tok": 2}),
+    "phi": ("PhiConfig", PLAIN),
+    "qwen2_moe": (
+        "Qwen2MoeConfig",
+        {
+            **PLAIN,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 16,
+            "shared_expert_intermediate_size": 16,
+        },
+    ),
+    "smollm3": ("SmolLM3Config", PLAIN),
+    "stablelm": ("StableLmConfig", PLAIN),
+    "starcoder2": ("Starcoder2Config", PLAIN),
+}
 DROPOUT = {
+    "gptj": {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
     "gpt2": {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
     "opt": {"dropout": 0.0, "attention_dropout": 0.0, "layerdrop": 0.0},
     "falcon": {"hidden_dropout": 0.0, "attention_dropout": 0.0},
@@ -114,7 +156,7 @@ DENSE = [name for name in FAMILIES if name not in ("mixtral", "qwen3_moe")]
 
 
 def config_of(family: str, **changes):
-    name, arguments = {**FAMILIES, **OTHERS}[family]
+    name, arguments = {**FAMILIES, **OTHERS, **FURTHER}[family]
     return getattr(transformers, name)(**{**arguments, **DROPOUT.get(family, {}), **changes})
 
 

@@ -33,6 +33,7 @@ class Fault:
 FUNCTIONAL = ("test_functional.py",)
 OPTIONS = ("test_loss.py::test_every_option_is_the_references",)
 PACKED = ("test_architectures.py::test_packed_documents_are_the_rows",)
+SHARED = ("test_prefix.py::test_every_family_of_the_table_shares_and_its_step_is_the_plain_one",)
 FAMILIES = ("test_architectures.py::test_the_step_of_every_family_is_the_references",)
 ACCUMULATION = ("test_trainer.py::test_gradient_accumulation_is_exact",)
 RANKS = ("test_distributed.py",)
@@ -123,20 +124,20 @@ FAULTS = [
     Fault(
         "a position predicts itself",
         "residual.py",
-        "hidden[:, :-1][layout.trained[:, 1:]]",
-        "hidden[:, 1:][layout.trained[:, 1:]]",
+        "hidden[:, :-1][self.trained[:, 1:]",
+        "hidden[:, 1:][self.trained[:, 1:]",
         OPTIONS,
     ),
     Fault(
         "prompt positions are mixed",
-        "residual.py",
+        "mixing.py",
         "return own.masked_scatter(where[:, None]",
         "return (own + residual_lambda * (own.roll(1, 0) - own)).masked_scatter(where[:, None]",
         ("test_loss.py::test_the_residual_is_mixed_at_trained_positions_only",),
     ),
     Fault(
         "the input is not mixed",
-        "residual.py",
+        "mixing.py",
         "temporal_residual(own[where], guessed, residual_lambda)",
         "temporal_residual(own[where], guessed, 0.0)",
         OPTIONS,
@@ -150,7 +151,7 @@ FAULTS = [
     ),
     Fault(
         "no gradient reaches the guesses' embeddings",
-        "residual.py",
+        "mixing.py",
         "temporal_residual(own[where], guessed, residual_lambda)",
         "temporal_residual(own[where], guessed.detach(), residual_lambda)",
         OPTIONS,
@@ -179,9 +180,37 @@ FAULTS = [
     Fault(
         "learned positions start in the left padding",
         "residual.py",
-        "position_ids = layout.positions  #",
+        'self.inputs["position_ids"] = layout.positions  #',
         "pass  #",
-        FAMILIES,
+        SHARED,
+    ),
+    Fault(
+        "the prefix carries no gradient",
+        "prefix.py",
+        "self.prefix = taken_from(writer)",
+        "self.prefix = [(keys.detach(), values.detach()) for keys, values in taken_from(writer)]",
+        SHARED,
+    ),
+    Fault(
+        "rows are moved to the left edge",
+        "prefix.py",
+        "columns = width - lengths[documents] + layout",
+        "columns = layout",
+        SHARED,
+    ),
+    Fault(
+        "the first trained token is predicted from the second",
+        "prefix.py",
+        "self.last_state = output[0][:, -1:]",
+        "self.last_state = output[0][:, :1]",
+        SHARED,
+    ),
+    Fault(
+        "dropout is on in a shared prefix",
+        "prefix.py",
+        "not isinstance(value, float) or value <= 0:",
+        "not isinstance(value, float) or value <= 2:",
+        ("test_prefix.py::test_dropout_falls_back",),
     ),
     Fault(
         "the soft cap is forgotten",

@@ -210,7 +210,7 @@ def test_the_example_rows_are_of_the_format_under_which_they_stand(example):
     assert form.convert(row, 1)
 
 
-def test_flags_in_the_documents_exist():
+def test_flags_in_the_documents_exist(monkeypatch):
     import typer
     from accelerate.commands.launch import launch_command_parser
 
@@ -229,6 +229,10 @@ def test_flags_in_the_documents_exist():
         words |= {*make_study_parser(verb)._option_string_actions}
     for method in METHODS.values():
         words |= {*make_parser(method)._option_string_actions}
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from step_cost import make_parser as make_benchmark_parser
+
+    words |= {*make_benchmark_parser()._option_string_actions}
     wrong = {"--residual_lamda"}  # shown as a mistake
     for page in [ROOT / "README.md", *PAGES]:
         assert set(re.findall(r"(?<![\w-])--[a-z][\w-]+", page.read_text())) - words <= wrong, page.name
@@ -262,3 +266,19 @@ def test_the_lakes_tables_are_made_from_its_record(tmp_path):
     page = (tmp_path / "docs" / "frozen_lake.md").read_text()
     assert page == (ROOT / "docs" / "frozen_lake.md").read_text()
     assert page.count("| dpo |") == 2
+
+
+def test_the_architectures_that_share_a_prefix_are_named():
+    from ift.prefix import SHARING
+
+    text = (ROOT / "docs" / "performance.md").read_text()
+    named = text[text.index("**Shared**") : text.index("With the attentions")]
+    assert set(re.findall(r"`(\w+)`", named)) - {"model_type"} == SHARING
+
+
+def test_the_tables_of_costs_are_made_from_their_records(tmp_path):
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "README.md", tmp_path)
+    subprocess.run([sys.executable, tmp_path / "docs" / "make_performance.py"], check=True)
+    for name in ("docs/performance.md", "README.md"):
+        assert (tmp_path / name).read_text() == (ROOT / name).read_text()

@@ -123,7 +123,7 @@ def test_the_residual_is_mixed_at_trained_positions_only(llama_and_rows):
     model, rows, labels = llama_and_rows
     batch = models.padded(rows, labels, "left")
     own = model.get_input_embeddings()(batch["input_ids"])
-    given, found, _ = embedding_outputs(model, batch, residual_lambda=0.4)
+    given, found, _ = embedding_outputs(model, batch, residual_lambda=0.4, lookahead_prefix="full")
     trained = found.layout.trained
     assert torch.equal(given[~trained], own[~trained])
     differs = found.scores.lookahead_ids != batch["input_ids"]
@@ -141,7 +141,8 @@ def test_lambda_zero_runs_one_pass_and_looks_ahead_not_at_all(llama_and_rows):
     assert found.scores.lookahead_ids is None
     torch.testing.assert_close(found.scores.nll, found.scores.losses.detach())
     assert torch.equal(found.scores.lookahead_hits, found.scores.top1)
-    assert embedding_outputs(model, batch, residual_lambda=0.1)[2] == 2
+    assert embedding_outputs(model, batch, residual_lambda=0.1, lookahead_prefix="full")[2] == 2
+    assert embedding_outputs(model, batch, residual_lambda=0.1)[2] == 3  # the prefix is a pass of its own
 
 
 def test_a_later_token_never_changes_an_earlier_loss(llama_and_rows):
@@ -279,7 +280,7 @@ def test_autocasts_cache_is_cleared_between_the_passes(monkeypatch):
     monkeypatch.setattr(torch, "clear_autocast_cache", lambda: (events.append("cleared"), clear()))
     ids = torch.randint(3, 97, (1, 7))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        ift_loss(model, {"input_ids": ids, "labels": ids})
+        ift_loss(model, {"input_ids": ids, "labels": ids}, lookahead_prefix="full")
         events.append("left")
     assert events[: events.index("left")] == ["pass", "cleared", "pass"]
 

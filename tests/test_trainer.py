@@ -477,7 +477,7 @@ def test_the_best_model_is_chosen_by_nll_and_early_stopping_works(tmp_path, rows
         save_strategy="steps",
         save_steps=1,
         load_best_model_at_end=True,
-        learning_rate=30.0,
+        learning_rate=3.0,
         max_steps=20,
         callbacks=[EarlyStoppingCallback(early_stopping_patience=2)],
     )

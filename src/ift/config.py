@@ -13,6 +13,7 @@ METHOD_FIELDS = (
     "lookahead",
     "lookahead_temperature",
     "lookahead_top_k",
+    "lookahead_prefix",
     "propagation",
     "propagation_gamma",
     "propagation_detach",
@@ -58,6 +59,11 @@ class IFTConfig(SFTConfig):
         1.0, "Temperature > 0 of the sampled and the expected look-ahead."
     )
     lookahead_top_k: int = _described(64, "Candidates, >= 1, of the expected look-ahead.")
+    lookahead_prefix: str = _described(
+        "shared",
+        "Run what precedes the first trained token once for both passes, where that is exact, or twice.",
+        ["shared", "full"],
+    )
     propagation: str = _described(
         "bellman",
         "Weights of the token losses: discounted sum of the later losses (Algorithm 1), Eq. 21 read literally, or 1.",
@@ -121,7 +127,7 @@ class IFTConfig(SFTConfig):
             )
         if self.lookahead_top_k < 1:
             raise ValueError(f"lookahead_top_k is {self.lookahead_top_k}; give 1 or more.")
-        for name in ("lookahead", "propagation", "propagation_detach", "loss_reduction"):
+        for name in ("lookahead", "lookahead_prefix", "propagation", "propagation_detach", "loss_reduction"):
             choices = self.__dataclass_fields__[name].metadata["choices"]
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}.")

@@ -37,6 +37,7 @@ def ift_loss(
     lookahead: str = "greedy",
     lookahead_temperature: float = 1.0,
     lookahead_top_k: int = 64,
+    lookahead_prefix: str = "shared",
     propagation: str = "bellman",
     propagation_gamma: float = 0.95,
     propagation_detach: str = "none",
@@ -56,6 +57,8 @@ def ift_loss(
         lookahead: the guess: "greedy", "sample" or "expected".
         lookahead_temperature: > 0, of "sample" and "expected".
         lookahead_top_k: candidates of "expected".
+        lookahead_prefix: "shared" computes what precedes the first trained token once for both passes, where that is
+            exact; "full" computes it twice. Loss and gradient are the same.
         propagation: the weights: "bellman", "cumsum" or "none".
         propagation_gamma: decay in (0, 1].
         propagation_detach: what of the bellman weights carries no gradient: "none", "scale" or "weights".
@@ -68,7 +71,15 @@ def ift_loss(
         ValueError: the model cannot be trained with IFT; the message says why.
     """
     enable_residual(model)
-    how = Step(residual_lambda, lookahead, lookahead_temperature, lookahead_top_k, seed, step)
+    how = Step(
+        residual_lambda,
+        lookahead,
+        lookahead_temperature,
+        lookahead_top_k,
+        seed,
+        step,
+        lookahead_prefix,
+    )
     scores: TokenScores = model(**batch, ift_step=how)
     layout = row_layout(batch["labels"], batch.get("attention_mask"), batch.get("position_ids"))
     weights = propagation_weights(scores.losses, layout, propagation, propagation_gamma, propagation_detach)

@@ -2,8 +2,8 @@
 
 `enable_residual(model)` lets a causal language model be called as `model(..., labels=labels, ift_step=Step(...))`.
 Such a call runs the look-ahead pass (no gradient, dropout off) and the mixed pass, both through the backbone of the
-module whose forward was called, so that DDP, FSDP2, PEFT and checkpointing see one ordinary forward. The mixing happens
-at the output of the model's own input-embedding module: whatever it does (scaling, LoRA) is part of E.
+module whose forward was called, so that DDP, FSDP2, PEFT and checkpointing see one ordinary forward. What both passes
+have in common is computed once where that is exact (`prefix`); `FullRows` is the plain way.
 
 Shape legend: B rows, T positions, H width, N trained positions, K look-ahead candidates.
 """
@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +19,10 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
-from ift.functional import RowLayout, row_layout, temporal_residual
+from ift.functional import RowLayout, row_layout
 from ift.lookahead import LookAhead, look_ahead, look_ahead_uniforms, random_guess
+from ift.mixing import mixed_embeddings
+from ift.prefix import SharedPrefix, shared_prefix
 from ift.support import check_architecture, check_head, evaluating, unwrapped, weights_at_hand
 from ift.trl_internals import auxiliary_loss, head_of, scored_log_probs, tile_shape
 
@@ -37,6 +37,7 @@ class Step:
     lookahead_top_k: int = 64
     seed: int = 0
     step: int = 0
+    lookahead_prefix: str = "shared"
 
 
 @dataclass
@@ -52,6 +53,7 @@ class TokenScores(ModelOutput):
             None with lambda 0.
         lookahead_hits: bool, whether that argmax is the target.
         aux_loss: scalar, the experts' load-balancing loss of the mixed pass, unweighted; None if not asked for.
+        shared_prefix: whether both passes shared the prefix of their rows (`prefix`); None with lambda 0.
     """
 
     losses: Tensor = None  # type: ignore[assignment]
@@ -61,6 +63,7 @@ class TokenScores(ModelOutput):
     lookahead_ids: Tensor | None = None
     lookahead_hits: Tensor = None  # type: ignore[assignment]
     aux_loss: Tensor | None = None
+    shared_prefix: bool | None = None
 
 
 def enable_residual(model: nn.Module) -> None:
@@ -103,17 +106,16 @@ def _two_passes(
     **kwargs: Any,
 ) -> TokenScores:
     layout = row_layout(labels, attention_mask, position_ids)
-    if position_ids is None and attention_mask is not None and bool((attention_mask[:, 0] == 0).any()):
-        position_ids = layout.positions  # left padding: learned positions must not start counting in it
     inputs = {**kwargs, "input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
     if position_ids is not None:
         inputs["position_ids"] = position_ids
+    passes = _passes(model, step, inputs, layout, output_router_logits)
     head, targets = head_of(model), labels[layout.trained]  # targets: (N,)
 
     guess = None
     if step.residual_lambda > 0:
         with torch.no_grad(), evaluating(model):
-            states = _predicting_states(model.base_model(**inputs)[0], layout, head.weight.device)  # (N, H)
+            states = passes.look_ahead_states().to(head.weight.device)  # (N, H)
             guess = look_ahead(
                 states,
                 head,
@@ -129,12 +131,10 @@ def _two_passes(
                 guess = _random(step, guess, input_ids, layout, targets, len(head.weight))
         torch.clear_autocast_cache()  # weights cast under no_grad carry no graph; the mixed pass must cast its own
 
-    if output_router_logits:
-        inputs["output_router_logits"] = True
-    with _mixed_embeddings(model, layout, guess, step.residual_lambda):
-        output = model.base_model(**inputs)
-    states = _predicting_states(output.last_hidden_state, layout, head.weight.device)
-    log_probs, entropy, top1 = scored_log_probs(states, head, targets.to(states.device))
+    states, router_logits = passes.mixed_states(guess, step.residual_lambda)
+    log_probs, entropy, top1 = scored_log_probs(
+        states.to(head.weight.device), head, targets.to(head.weight.device)
+    )
 
     def placed(values: Tensor, fill: Tensor) -> Tensor:  # (N,) -> (B, T)
         return fill.masked_scatter(layout.trained, values.to(fill.device))
@@ -147,15 +147,59 @@ def _two_passes(
         nll=placed(-log_probs.detach() if guess is None else guess.nll, zeros),
         lookahead_ids=None if guess is None else placed(guess.top1, input_ids),
         lookahead_hits=placed(top1 if guess is None else guess.top1 == targets.to(guess.top1.device), never),
-        aux_loss=auxiliary_loss(model, output.router_logits, attention_mask)
+        aux_loss=auxiliary_loss(model, router_logits, passes.attention_mask)
         if output_router_logits
         else None,
+        shared_prefix=None if guess is None else passes.shared,
     )
 
 
-def _predicting_states(hidden: Tensor, layout: RowLayout, device: torch.device) -> Tensor:
-    """The states (N, H) that predict the trained positions, from all states (B, T, H)."""
-    return hidden[:, :-1][layout.trained[:, 1:]].to(device)
+class FullRows:
+    """The passes of one step over whole rows, each a call of the backbone on all T positions.
+
+    Args:
+        model: the causal language model, unwrapped.
+        inputs: of the backbone: `input_ids` (B, T), `attention_mask` (B, T) or None, and whatever else it takes.
+        layout: of the batch.
+        router_logits: whether the mixed pass must give the experts' router logits.
+    """
+
+    shared = False
+
+    def __init__(self, model: Any, inputs: dict[str, Any], layout: RowLayout, router_logits: bool) -> None:
+        self.model, self.inputs, self.trained = model, dict(inputs), layout.trained
+        self.asked = {"output_router_logits": True} if router_logits else {}
+        self.attention_mask = inputs["attention_mask"]
+        padded = self.attention_mask is not None and bool((self.attention_mask[:, 0] == 0).any())
+        if "position_ids" not in inputs and padded:
+            self.inputs["position_ids"] = (
+                layout.positions
+            )  # learned positions must not start counting in left padding
+
+    def look_ahead_states(self) -> Tensor:
+        """(N, H) states under the target's own prefix. To be called without gradient and in evaluation mode."""
+        return self._predicting(self.model.base_model(**self.inputs)[0])
+
+    def mixed_states(self, guess: LookAhead | None, residual_lambda: float) -> tuple[Tensor, Any]:
+        """(N, H) states under the mixed input, with gradient, and the router logits of all tokens if asked for."""
+        with mixed_embeddings(self.model, self.trained, guess, residual_lambda):
+            output = self.model.base_model(**self.inputs, **self.asked)
+        return self._predicting(output[0]), output.router_logits if self.asked else None
+
+    def _predicting(self, hidden: Tensor) -> Tensor:
+        """The states (N, H) that predict the trained positions, from all states (B, T, H)."""
+        return hidden[:, :-1][self.trained[:, 1:].to(hidden.device)]
+
+
+def _passes(
+    model: Any, step: Step, inputs: dict[str, Any], layout: RowLayout, router_logits: bool
+) -> FullRows | SharedPrefix:
+    """How this step runs its rows; with lambda 0 there is one pass, and nothing to share."""
+    if step.residual_lambda > 0 and step.lookahead_prefix == "shared":
+        shared = shared_prefix(model, inputs, layout, router_logits)
+        if shared is not None:
+            return shared
+    return FullRows(model, inputs, layout, router_logits)
 
 
 def _noise(step: Step, input_ids: Tensor, layout: RowLayout, device: torch.device) -> Tensor | None:
@@ -172,54 +216,3 @@ def _random(
     noise = [look_ahead_uniforms(input_ids, layout, seed, step.step)[layout.trained] for seed in seeds]
     documents = layout.documents[layout.trained].to(device)
     return random_guess(guess, targets.to(device), documents, torch.stack(noise).to(device), vocabulary)
-
-
-@contextmanager
-def _mixed_embeddings(
-    model: Any, layout: RowLayout, guess: LookAhead | None, residual_lambda: float
-) -> Iterator[None]:
-    """While open, one call of the input-embedding module returns Eq. 17's mix at the trained positions.
-
-    The ids of the guesses are appended to the module's own input, so that it runs once, with whatever hooks wrappers
-    have put on it; its output is cut again and mixed. Gradient reaches E(x_t) and E(p_t).
-    """
-    if guess is None:
-        yield
-        return
-    rows, columns = layout.trained.shape
-    extra, place = (
-        guess.ids.unique(return_inverse=True) if guess.ids.shape[1] > 1 else (guess.ids[:, 0], None)
-    )
-    calls: list[bool] = []
-
-    def append_guesses(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        ids = args[0]
-        if calls or ids.shape != (rows, columns):
-            raise ValueError(
-                f"{type(model).__name__} embeds its input ids more than once or in another shape: IFT cannot mix them."
-            )
-        calls.append(True)
-        return (torch.cat([ids.flatten(), extra.to(ids.device)])[None], *args[1:])  # (1, B T + U)
-
-    def mix(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        own, guessed = output[0, : rows * columns], output[0, rows * columns :]  # (B T, H), (U, H)
-        if place is not None:  # the expected look-ahead: sum_k p_k E(v_k) without a (N, K, H) tensor
-            weights = guess.probabilities.to(guessed)
-            guessed = nn.functional.embedding_bag(
-                place.to(guessed.device), guessed, mode="sum", per_sample_weights=weights
-            )  # (N, H)
-        where = layout.trained.flatten().to(own.device)
-        mixed = temporal_residual(own[where], guessed, residual_lambda)
-        return own.masked_scatter(where[:, None], mixed.to(own.dtype)).view(rows, columns, -1)
-
-    embedding = model.get_input_embeddings()
-    hooks = embedding.register_forward_pre_hook(append_guesses), embedding.register_forward_hook(mix)
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not calls:
-        raise ValueError(
-            f"{type(model).__name__} did not use its input-embedding module: IFT cannot mix its input."
-        )

@@ -161,6 +161,8 @@ class IFTTrainer(SendsNothing, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
             steps = self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1
             loss = loss + self.router_aux_loss_coef * result.scores.aux_loss / steps
             extra["aux_loss"] = self.accelerator.gather(result.scores.aux_loss.detach()).mean().item()
+        if result.scores.shared_prefix is not None:
+            extra["shared_prefix"] = float(result.scores.shared_prefix)
         rows = row_statistics(result, inputs["labels"], self._eos_ids.to(inputs["labels"].device), self.args)
         rows = self.accelerator.gather(rows) if mode == "train" else self.accelerator.gather_for_metrics(rows)
         if mode == "train":

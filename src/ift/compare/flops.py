@@ -34,17 +34,21 @@ def attention_backward_flops(grad: Any, query: Any, key: Any, value: Any, *args:
     return attention_flops(query, key, value) * 5 // 2
 
 
-UNCOUNTED = {  # by torch's counter, or not rightly
-    torch.ops.aten.addmm: addmm_flops,
+def _attention(name: str) -> dict[Any, Any]:
+    """Both directions of a kernel of `scaled_dot_product_attention`."""
+    return {
+        getattr(torch.ops.aten, f"_scaled_dot_product_{name}"): attention_flops,
+        getattr(torch.ops.aten, f"_scaled_dot_product_{name}_backward"): attention_backward_flops,
+    }
+
+
+UNCOUNTED = {  # by torch's counter; those of GPUs by that of older versions, where keys have fewer heads than queries
     torch.ops.aten.addmm_: addmm_flops,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_flops,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_flops,
-    torch.ops.aten._scaled_dot_product_flash_attention: attention_flops,
-    torch.ops.aten._scaled_dot_product_flash_attention_backward: attention_backward_flops,
-    torch.ops.aten._scaled_dot_product_efficient_attention: attention_flops,
-    torch.ops.aten._scaled_dot_product_efficient_attention_backward: attention_backward_flops,
-    torch.ops.aten._scaled_dot_product_cudnn_attention: attention_flops,
-    torch.ops.aten._scaled_dot_product_cudnn_attention_backward: attention_backward_flops,
+    torch.ops.aten.addmm: addmm_flops,
+    **_attention("flash_attention_for_cpu"),
+    **_attention("flash_attention"),
+    **_attention("efficient_attention"),
+    **_attention("cudnn_attention"),
 }
 
 

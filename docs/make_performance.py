@@ -1,0 +1,239 @@
+"""Write the tables of docs/performance.md from docs/records/step-cost/*.json: `python docs/make_performance.py`."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).resolve().parent
+RECORDS = DOCS / "records" / "step-cost"
+SFT, ZERO, IFT, FULL, NAIVE = "trl-sft", "ift-lambda-0", "ift", "ift-full-prefix", "naive-ift"
+BASE = {"lengths": "equal", "checkpointing": False, "lora": False, "packing": False, "vocabulary": None}
+MIB = 2**20
+
+
+def record(name: str) -> dict[str, Any]:
+    """One record."""
+    found: dict[str, Any] = json.loads((RECORDS / f"{name}.json").read_text())
+    return found
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def at(points: list[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
+    """The point with these values, the first point's in everything else."""
+    wanted = {**points[0]["point"], **wanted}
+    return next(entry for entry in points if entry["point"] == wanted)
+
+
+def ratio(entry: dict[str, Any], one: str, other: str, figure: str = "flops") -> float:
+    """Of a figure of two methods."""
+    return float(entry["methods"][one][figure] / entry["methods"][other][figure])
+
+
+def least(entry: dict[str, Any]) -> str:
+    """The bound, or a dash where its formula does not hold (adapters: the frozen weights need no gradient)."""
+    return "-" if entry["point"]["lora"] else f"{entry['least_flops_over_ift-lambda-0']:.3f}"
+
+
+def shares() -> str:
+    """Operations by the completion's share of the row, without and with checkpointing."""
+    rows = []
+    for name, kind in (("operations", "no"), ("operations-checkpointing", "yes")):
+        points = record(name)["points"]
+        for entry in sorted(points, key=lambda entry: entry["point"]["share"]):
+            if {**entry["point"], "share": 0.5} != points[0]["point"]:
+                continue
+            ratios = [(IFT, ZERO), (FULL, ZERO), (IFT, SFT), (ZERO, SFT)]
+            cells = [f"{ratio(entry, *pair):.3f}" for pair in ratios]
+            rows.append([f"{entry['point']['share']:.0%}", kind, cells[0], least(entry), *cells[1:]])
+    header = ["completion", "checkpointing", "IFT / lambda 0", "bound", "without sharing", "IFT / trl's SFT"]
+    return table([*header, "lambda 0 / trl's SFT"], rows)
+
+
+def axes() -> str:
+    """Operations along the other axes."""
+    points = record("operations")["points"]
+    base = points[0]["point"]
+    rows = []
+    others = [record(name)["points"][-1] for name in ("operations-packing", "operations-mixed")]
+    for entry in [*points, *others]:
+        point = entry["point"]
+        changed = [f"{key} {value}" for key, value in point.items() if value != base[key]]
+        if point["share"] != base["share"] or (point["packing"] and point["batch"] == 1):
+            continue
+        what = ", ".join(changed) or "the base"
+        if entry["point"]["packing"]:
+            what = "four rows of 256 packed into one"
+        what = what.replace(" True", "").replace("lengths mixed", "mixed lengths")
+        cells = [f"{ratio(entry, IFT, ZERO):.3f}", least(entry), f"{ratio(entry, FULL, ZERO):.3f}"]
+        for other in ("dpo", NAIVE):
+            cells.append(f"{ratio(entry, other, IFT):.2f}" if other in entry["methods"] else "-")
+        rows.append([what, *cells])
+    return table(["changed", "IFT / lambda 0", "bound", "without sharing", "DPO / IFT", "naive / IFT"], rows)
+
+
+def seconds() -> str:
+    """Processor seconds of every method at the base point, and of IFT at other shares."""
+    rows = []
+    for name in ("seconds", "seconds-share"):
+        for entry in record(name)["points"]:
+            if name != "seconds" and entry["point"]["share"] == 0.5:
+                continue
+            for method, found in entry["methods"].items():
+                cells = [f"{entry['point']['share']:.0%}", method, f"{found['processor_seconds_median']:.2f}"]
+                for other in (SFT, ZERO):
+                    low, high = found[f"processor_seconds_over_{other}_interval"]
+                    middle = found[f"processor_seconds_over_{other}"]
+                    cells += [
+                        f"{middle:.2f} ({low:.2f} to {high:.2f})",
+                        f"{found[f'flops_over_{other}']:.2f}",
+                    ]
+                rows.append(cells)
+    over = ["over trl's SFT", "operations over it", "over lambda 0", "operations over it"]
+    return table(["completion", "method", "processor seconds", *over], rows)
+
+
+def memory() -> str:
+    """Memory of every method, without and with checkpointing."""
+    rows = []
+    for entry in record("memory")["memory"]:
+        for method, found in entry["methods"].items():
+            total = found["held_bytes"] + found["step_peak_bytes"]
+            sft = entry["methods"][SFT]
+            kept = found["kept_by_forward_bytes"] / sft["kept_by_forward_bytes"]
+            peak = total / (sft["held_bytes"] + sft["step_peak_bytes"])
+            cells = [
+                f"{found[key] / MIB:.0f}"
+                for key in ("held_bytes", "kept_by_forward_bytes", "step_peak_bytes")
+            ]
+            checkpointing = "yes" if entry["point"]["checkpointing"] else "no"
+            rows.append([checkpointing, method, *cells, f"{kept:.2f}", f"{peak:.2f}"])
+    header = ["checkpointing", "method", "weights, MiB", "kept by the forward pass", "peak above the weights"]
+    return table([*header, "kept / SFT", "weights + peak / SFT"], rows)
+
+
+def gpu() -> str:
+    """All of it on a GPU, where that was run."""
+    path = RECORDS / "gpu.json"
+    if not path.exists():
+        return "Not run."
+    found = json.loads(path.read_text())
+    base = found["points"][0]["point"]
+    rows = []
+    for entry in found["points"]:
+        changed = [f"{key} {value}" for key, value in entry["point"].items() if value != base[key]]
+        for method, figures in entry["methods"].items():
+            if "failed" in figures:
+                rows.append(
+                    [", ".join(changed) or "the base", method, figures["failed"].split(".")[0], *["-"] * 4]
+                )
+                continue
+            kept = figures["memory"]["kept_by_forward_bytes"] / MIB
+            peak = figures["memory"]["step_peak_bytes"] / MIB
+            cells = [
+                f"{1000 * figures['seconds_median']:.0f}",
+                *_over_sft(figures),
+                f"{kept:.0f}",
+                f"{peak:.0f}",
+            ]
+            rows.append([", ".join(changed) or "the base", method, *cells])
+    where = f"{found['hardware']['accelerator']}, {found['dtype']} weights, {found['model']['name']}, "
+    where += f"{base['batch']} rows of {base['length']} tokens at the base."
+    figures_of = ["changed", "method", "ms", "over trl's SFT", "operations over it"]
+    header = [*figures_of, "kept by the forward pass, MiB", "peak, MiB"]
+    return f"{where}\n\n{table(header, rows)}"
+
+
+def _over_sft(figures: dict[str, Any]) -> list[str]:
+    if f"seconds_over_{SFT}" not in figures:
+        return ["-", "-"]
+    return [f"{figures[f'seconds_over_{SFT}']:.2f}", f"{figures[f'flops_over_{SFT}']:.2f}"]
+
+
+def conditions() -> str:
+    """Where and how the records were made."""
+    lines = []
+    for path in sorted(RECORDS.glob("*.json")):
+        found = json.loads(path.read_text())
+        hardware, versions = found["hardware"], found["versions"]
+        place = hardware["accelerator"] or f"{hardware['machine']}, {hardware['torch_threads']} thread"
+        lines.append(f"* `{path.name}`: {place}; torch {versions['torch']}; `{found['command']}`")
+    return "\n".join(lines)
+
+
+def goals() -> str:
+    """What was aimed at, and what the records say."""
+    counted = [
+        entry
+        for name in ("operations", "operations-checkpointing", "operations-packing")
+        for entry in record(name)["points"]
+        if not entry["point"]["lora"]
+    ]
+    of_bound = [ratio(entry, IFT, ZERO) / entry["least_flops_over_ift-lambda-0"] for entry in counted]
+    half, timed = at(record("operations")["points"]), at(record("seconds")["points"])
+    mixed = record("operations-mixed")["points"][-1]
+    plain = next(entry for entry in record("memory")["memory"] if not entry["point"]["checkpointing"])
+    kept = ratio(plain, "dpo", IFT, "kept_by_forward_bytes")
+    peaks = {
+        name: figures["held_bytes"] + figures["step_peak_bytes"] for name, figures in plain["methods"].items()
+    }
+    work = "processor_seconds_over_"
+
+    def seconds_over(one: str, other: str) -> str:
+        return f"{timed['methods'][one][work + other]:.2f}"
+
+    dpo = (
+        timed["methods"]["dpo"]["processor_seconds_median"]
+        / timed["methods"][IFT]["processor_seconds_median"]
+    )
+    rows = [
+        ["IFT / lambda 0, operations, over the bound", "<= 1.03", f"{min(of_bound):.2f} to {max(of_bound):.2f}"],
+        ["IFT / lambda 0, processor seconds, half completion", f"<= {ratio(half, IFT, ZERO) + 0.05:.2f}",
+         seconds_over(IFT, ZERO)],
+        ["IFT / trl's SFT on a CPU, half completion: operations; seconds", "<= 0.92",
+         f"{ratio(half, IFT, SFT):.2f}; {seconds_over(IFT, SFT)}"],
+        ["lambda 0 / trl's SFT, the same", "<= 0.76", f"{ratio(half, ZERO, SFT):.2f}; {seconds_over(ZERO, SFT)}"],
+        ["peak memory, IFT / lambda 0, without checkpointing", "<= 1.03", f"{peaks[IFT] / peaks[ZERO]:.2f}"],
+        ["DPO / IFT at equal rows: seconds", ">= 1.9", f"{dpo:.2f}"],
+        ["DPO / IFT: kept by the forward pass", ">= 1.8", f"{kept:.2f}"],
+        ["naive / IFT on mixed lengths: operations", ">= 3", f"{ratio(mixed, NAIVE, IFT):.2f}"],
+    ]  # fmt: skip
+    return table(["figure", "aim", "measured"], rows)
+
+
+def claim() -> str:
+    """What the README says of it."""
+    points = record("operations")["points"]
+    costs = {share: ratio(at(points, share=share), IFT, ZERO) for share in (0.1, 0.5, 0.9)}
+    half = at(points)
+    return (
+        f"* **{costs[0.5]:.2f} times the operations of SFT** by the same trainer where half of a row is answer, "
+        f"{costs[0.1]:.2f} where a\n  tenth is: the prompt is run once for both passes. DPO takes "
+        f"{ratio(half, 'dpo', IFT):.1f} times IFT's. [Measured, and against the bound](docs/performance.md)."
+    )
+
+
+MAKERS = (claim, goals, shares, axes, seconds, memory, gpu, conditions)
+
+
+def main() -> None:
+    """Fill every `<!-- table: NAME -->` of the page and of the README."""
+    makers = {maker.__name__: maker for maker in MAKERS}
+
+    def filled(found: re.Match[str]) -> str:
+        return f"{found[1]}\n{makers[found[2]]()}\n<!-- end of table -->"
+
+    pattern = r"(<!-- table: (\w+) -->)\n.*?<!-- end of table -->"
+    for page in (DOCS / "performance.md", DOCS.parent / "README.md"):
+        page.write_text(re.sub(pattern, filled, page.read_text(), flags=re.DOTALL))
+
+
+if __name__ == "__main__":
+    main()

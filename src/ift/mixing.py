@@ -1,0 +1,75 @@
+"""The temporal residual connection (Eq. 17, arXiv:2405.11870v3) at the output of a model's own input-embedding module.
+
+Whatever that module does (scaling, LoRA) is part of E, and the input ids stay the ordinary ids.
+
+Shape legend: B rows, T positions, H width, N trained positions, K look-ahead candidates, U different guesses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ift.functional import temporal_residual
+from ift.lookahead import LookAhead
+
+
+@contextmanager
+def mixed_embeddings(
+    model: Any, trained: Tensor, guess: LookAhead | None, residual_lambda: float
+) -> Iterator[None]:
+    """While open, one call of the input-embedding module returns Eq. 17's mix at the trained positions.
+
+    Args:
+        model: a causal language model, unwrapped.
+        trained: (B, T) bool, the N positions to mix, of the ids that the module will be called with.
+        guess: what is mixed in, in the order of the trained positions, row by row; None leaves the module alone.
+        residual_lambda: the guess's share.
+
+    The ids of the guesses are appended to the module's own input, so that it runs once, with whatever hooks wrappers
+    have put on it; its output is cut again and mixed. Gradient reaches E(x_t) and E(p_t).
+    """
+    if guess is None:
+        yield
+        return
+    rows, columns = trained.shape
+    extra, place = (
+        guess.ids.unique(return_inverse=True) if guess.ids.shape[1] > 1 else (guess.ids[:, 0], None)
+    )
+    calls: list[bool] = []
+
+    def append_guesses(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        ids = args[0]
+        if calls or ids.shape != (rows, columns):
+            raise ValueError(
+                f"{type(model).__name__} embeds its input ids more than once or in another shape: IFT cannot mix them."
+            )
+        calls.append(True)
+        return (torch.cat([ids.flatten(), extra.to(ids.device)])[None], *args[1:])  # (1, B T + U)
+
+    def mix(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        own, guessed = output[0, : rows * columns], output[0, rows * columns :]  # (B T, H), (U, H)
+        if place is not None:  # the expected look-ahead: sum_k p_k E(v_k) without a (N, K, H) tensor
+            weights = guess.probabilities.to(guessed)
+            guessed = nn.functional.embedding_bag(
+                place.to(guessed.device), guessed, mode="sum", per_sample_weights=weights
+            )  # (N, H)
+        where = trained.flatten().to(own.device)
+        mixed = temporal_residual(own[where], guessed, residual_lambda)
+        return own.masked_scatter(where[:, None], mixed.to(own.dtype)).view(rows, columns, -1)
+
+    embedding = model.get_input_embeddings()
+    hooks = embedding.register_forward_pre_hook(append_guesses), embedding.register_forward_hook(mix)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not calls:
+        raise ValueError(
+            f"{type(model).__name__} did not use its input-embedding module: IFT cannot mix its input."
+        )
