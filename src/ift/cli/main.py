@@ -144,6 +144,30 @@ def report(
 
 
 @app.command()
+def evaluate(
+    models: Annotated[list[str], typer.Argument(help="Run folders, checkpoints, adapters or Hub ids.")],
+    tasks: str = typer.Option(
+        "paper", help="paper: all of the paper's; or names of lm-eval's tasks, commas between."
+    ),
+    data: str = typer.Option(None, help="Folder of local data sets, in the Hub's layout. [default: the Hub]"),
+    limit: int = typer.Option(None, help="Questions per task: to try it out. [default: all]"),
+    num_fewshot: int = typer.Option(
+        None, "--num_fewshot", "--num-fewshot", help="Examples before a question. [default: the paper's]"
+    ),
+    batch_size: str = typer.Option("auto", "--batch_size", "--batch-size", help="Or a number."),
+    output_dir: str = typer.Option(
+        "ift-evaluate", "--output_dir", "--output-dir", help="Where results, answers and records go."
+    ),
+    dtype: str = typer.Option("auto", help="Of the weights, such as bfloat16. [auto: as saved]"),
+    device: str = typer.Option(None, help="Such as cuda:1. [default: the accelerator there is]"),
+) -> None:
+    """Measure models on the paper's benchmarks, with lm-eval; several models are compared."""
+    from ift.cli.evaluate import main as run
+
+    raise typer.Exit(run(models, tasks, data, limit, num_fewshot, batch_size, output_dir, dtype, device))
+
+
+@app.command()
 def env() -> None:
     """Print what a bug report needs: versions, hardware, and nothing secret."""
     from ift.cli.env import main as run
