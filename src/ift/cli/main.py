@@ -168,6 +168,32 @@ def evaluate(
 
 
 @app.command()
+def generate(
+    model: str = typer.Argument(help="A run folder, checkpoint, adapter or Hub id."),
+    prompts: str = typer.Argument(help="A .jsonl or .json file of prompts."),
+    output: str = typer.Option(None, help="The file to write. [default: MODEL-PROMPTS.jsonl or .json]"),
+    form: str = typer.Option(
+        None, "--format", help="jsonl, alpaca-eval or mt-bench. [default: by the prompts]"
+    ),
+    max_new_tokens: int = typer.Option(1024, "--max_new_tokens", "--max-new-tokens", help="Longest answer."),
+    temperature: float = typer.Option(0.0, help="0: greedy; above it: sampled."),
+    top_p: float = typer.Option(1.0, "--top_p", "--top-p", help="Of sampling."),
+    seed: int = typer.Option(0, help="Of sampling."),
+    batch_size: int = typer.Option(8, "--batch_size", "--batch-size", help="Prompts answered together."),
+    system: str = typer.Option(None, help="A system text before every prompt that has none."),
+    limit: int = typer.Option(None, help="Answer the first N prompts alone."),
+    dtype: str = typer.Option("auto", help="Of the weights, such as bfloat16. [auto: as saved]"),
+    device: str = typer.Option(None, help="Such as cuda:1. [default: the accelerator there is]"),
+) -> None:
+    """Write a model's answers to prompts: AlpacaEval's, MT-Bench's, or any."""
+    from ift.cli.generate import main as run
+    from ift.evaluation.answers import Settings
+
+    settings = Settings(max_new_tokens, temperature, top_p, seed)
+    raise typer.Exit(run(model, prompts, output, form, settings, batch_size, system, limit, dtype, device))
+
+
+@app.command()
 def env() -> None:
     """Print what a bug report needs: versions, hardware, and nothing secret."""
     from ift.cli.env import main as run
