@@ -18,6 +18,7 @@ from ift.baselines.stage import Stage
 from ift.baselines.train import stage_folder
 from ift.cli.words import UsageError, split_equals, value_of, without, without_flags, words_of_stage
 from ift.data.formats import parse_columns
+from ift.evaluation.during_training import AnswerArguments
 
 
 @dataclass
@@ -84,12 +85,14 @@ class TrainArguments(Stage):
         run: what the check lets through, and what becomes of the output folder.
         launch: what belongs to `accelerate launch`.
         words: the command line without it: what each process is started with.
+        answers: the answers at each evaluation.
         finished: whether it has ended already, in a sequence that goes on.
     """
 
     run: RunArguments
     launch: list[str]
     words: list[str]
+    answers: AnswerArguments
     finished: bool = False
 
 
@@ -142,16 +145,10 @@ def make_parser(method: Method = METHODS["ift"]) -> Parser:
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*trl.experimental")
     _, config = method.load()
-    kinds = (
-        ScriptArguments,
-        config,
-        ModelConfig,
-        DatasetMixtureConfig,
-        ColumnArguments,
-        MethodArguments,
-        RunArguments,
+    kinds = (ScriptArguments, config, ModelConfig, DatasetMixtureConfig, ColumnArguments, MethodArguments)
+    parser = Parser(
+        (*kinds, RunArguments, AnswerArguments), prog="ift train", allow_abbrev=False, add_help=False
     )
-    parser = Parser(kinds, prog="ift train", allow_abbrev=False, add_help=False)
     TrlParser.set_defaults_with_config(parser, **method.settings)
     return parser
 
@@ -225,16 +222,17 @@ def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: se
         launch = _launch_flags(known, from_file, lines, parser.file) + _launch_flags(known, from_flags)
         renamed = parse_columns(parsed[4].dataset_columns)
         method.check(parsed[1])
+        parsed[7].check(parsed[1].eval_strategy)
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
-    script, config, model, mixture, _, _, run = parsed
+    script, config, model, mixture, _, _, run, answers = parsed
     if model.model_name_or_path is None:
         raise UsageError("no model: give --model_name_or_path, a Hub id or a local folder.")
     if script.dataset_name is None and not mixture.datasets:
         raise UsageError(
             "no data: give --dataset_name (a Hub id, a folder or a file), or `datasets:` in the YAML file."
         )
-    return TrainArguments(script, config, model, mixture, renamed, method, run, launch, from_flags)
+    return TrainArguments(script, config, model, mixture, renamed, method, run, launch, from_flags, answers)
 
 
 def top_level(path: Path) -> dict[str, yaml.Node]:

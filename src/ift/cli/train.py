@@ -17,6 +17,7 @@ from ift.cli.folder import Finished, agree_on_folders, begin, check_unchanged, f
 from ift.cli.launch import check_world_size, is_launched, launch
 from ift.data import DataError, split_names
 from ift.data.loading import is_local
+from ift.evaluation.during_training import AnswersAtEvaluation
 
 
 def main(arguments: list[str]) -> int:
@@ -127,8 +128,19 @@ def run_training(told: TrainArguments, closing: bool = True, end: bool = True) -
             print("".join(f"{line}\n" for line in check_unchanged(told, checkpoints.facts)), end="")
         begin(told)
     display = Display(told, data.notes)
+
+    def attach(trainer: Any) -> None:
+        display.attach(trainer)
+        if told.answers.eval_generate:
+            if "eval" not in prepared.sets:
+                raise DataError(
+                    "eval_generate: there are no evaluation rows. Fix: give a test split, or leave it out"
+                )
+            rows = prepared.sets["eval"].dataset
+            trainer.add_callback(AnswersAtEvaluation(trainer, rows, told.answers))
+
     try:
-        trainer = train_stage(told, data, display.attach, prepared, checkpoints)
+        trainer = train_stage(told, data, attach, prepared, checkpoints)
     finally:
         display.close()
     if trainer.is_world_process_zero():
