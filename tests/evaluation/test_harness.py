@@ -217,6 +217,11 @@ def test_several_models_are_compared_and_answers_kept_are_not_asked_again(evalua
     assert "again: winogrande: asking" in done.output
     assert "Points ahead of tiny_base" in done.output
     assert "+0.00 [+0.00, +0.00]" in done.output
+    saved = json.loads((evaluated[1] / "comparison.json").read_text())
+    assert saved == {
+        "ahead_of": "tiny_base",
+        "differences": {"again": {"WinoGrande": {"value": 0, "low": 0, "high": 0}}},
+    }
 
 
 def test_mistakes_are_refused_before_anything_is_loaded(tmp_path):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ift.evaluation.harness import Setting, TaskResult
-    from ift.evaluation.summary import Score
+    from ift.evaluation.summary import Difference, Score
     from ift.evaluation.tasks import Benchmark
 
 _INSTALL = "lm-eval is not installed. Fix: pip install 'intuitive-fine-tuning[eval]'"
@@ -53,13 +54,13 @@ def main(
         setting = Setting(None if data is None else Path(data), limit, batch_size, dtype)
         began = time.perf_counter()
         found = evaluate(models, names, asked, setting, Path(output_dir), device)
+        show(found, limit, Path(output_dir), time.perf_counter() - began)
     except (EvaluationError, ReportError, ValueError, OSError) as error:
         print(f"ift evaluate: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"\nStopped. The same command goes on with the tasks that {output_dir} lacks.", file=sys.stderr)
         return 130
-    show(found, limit, Path(output_dir), time.perf_counter() - began)
     return 0
 
 
@@ -149,14 +150,17 @@ def show(found: Sequence[Evaluated], limit: int | None, out: Path, seconds: floa
     console = Console()
     console.print(scores_table(found))
     if len(found) > 1:
-        console.print(differences_table(found))
+        gaps = differences(found)
+        save_differences(gaps, found[0].name, out / "comparison.json")
+        console.print(differences_table(gaps, found[0].name))
     if (paper := paper_table(found)) is not None:
         console.print(paper)
-    cut = {one.label: one for model in found for one in model.scores if one.cut}
-    for one in cut.values():
-        console.print(
-            f"{one.label}: {one.cut} of {one.asked} prompts did not fit the context and lost their beginning"
-        )
+    for model in found:
+        for one in (score for score in model.scores if score.cut):
+            console.print(
+                f"{model.name}: {one.label}: {one.cut} of {one.asked} prompts did not fit the context and lost their "
+                "beginning"
+            )
     if limit is not None:
         console.print(f"--limit {limit}: not the benchmarks' scores, which need all questions")
     console.print(f"{seconds:.0f} s; answers in {out}/MODEL/samples, records in {out}/MODEL/record.json")
@@ -184,24 +188,43 @@ def scores_table(found: Sequence[Evaluated]) -> Table:
     return table
 
 
-def differences_table(found: Sequence[Evaluated]) -> Table:
-    """How far each model is ahead of the first, in points, with the bootstrap interval."""
-    from rich.table import Table
+def differences(found: Sequence[Evaluated]) -> dict[str, dict[str, Difference]]:
+    """How far each model is ahead of the first: by model and benchmark, with the paper's average where it can be had.
 
+    Raises:
+        EvaluationError: The models were asked different questions.
+    """
     from ift.evaluation.summary import difference, paper_average
 
-    table = Table("benchmark", title=f"Points ahead of {found[0].name} [95 % interval, questions paired]")
-    for model in found[1:]:
-        table.add_column(model.name, justify="right")
+    first, *others = found
+    gaps: dict[str, dict[str, Difference]] = {}
+    for model in others:
+        pairs = {base.label: ([one], [base]) for one, base in zip(model.scores, first.scores, strict=True)}
+        five, bases = paper_average(model.scores), paper_average(first.scores)
+        if five and bases:
+            pairs["average"] = (five, bases)
+        gaps[model.name] = {label: difference(*pair) for label, pair in pairs.items()}
+    return gaps
 
-    def cell(one: Sequence[Score], base: Sequence[Score]) -> str:
-        gap = difference(one, base)
-        return f"{100 * gap.value:+.2f} [{100 * gap.low:+.2f}, {100 * gap.high:+.2f}]"
 
-    for number, base in enumerate(found[0].scores):
-        table.add_row(base.label, *(cell([model.scores[number]], [base]) for model in found[1:]))
-    if first := paper_average(found[0].scores):
-        table.add_row("average", *(cell(paper_average(model.scores) or [], first) for model in found[1:]))
+def save_differences(gaps: dict[str, dict[str, Difference]], first: str, path: Path) -> None:
+    """Write the differences, shares of 1, as JSON."""
+    values = {model: {label: asdict(gap) for label, gap in row.items()} for model, row in gaps.items()}
+    path.write_text(json.dumps({"ahead_of": first, "differences": values}, indent=1) + "\n", encoding="utf-8")
+
+
+def differences_table(gaps: dict[str, dict[str, Difference]], first: str) -> Table:
+    """The differences in points, with their intervals."""
+    from rich.table import Table
+
+    table = Table("benchmark", title=f"Points ahead of {first} [95 % interval, questions paired]")
+    for name in gaps:
+        table.add_column(name, justify="right")
+    for label in next(iter(gaps.values())):
+        row = [gaps[name][label] for name in gaps]
+        table.add_row(
+            label, *(f"{100 * gap.value:+.2f} [{100 * gap.low:+.2f}, {100 * gap.high:+.2f}]" for gap in row)
+        )
     return table
 
 
