@@ -133,6 +133,21 @@ def test_a_run_that_goes_on_drops_the_answers_behind_its_checkpoint(tmp_path):
     assert begins(0) == ""
 
 
+def test_every_process_learns_the_scores_and_the_first_alone_answers(monkeypatch):
+    """Else the others would miss the metric by which checkpoints are chosen."""
+    monkeypatch.setattr(
+        "ift.evaluation.during_training.broadcast_object_list",
+        lambda found: found.__setitem__(0, {"eval_exact_match": 0.5}),
+    )
+    logged, metrics = [], {"eval_loss": 1.0}
+    callback = AnswersAtEvaluation.__new__(AnswersAtEvaluation)
+    callback.trainer = SimpleNamespace(log=logged.append)  # no model: it would fail if it answered
+    second = SimpleNamespace(is_world_process_zero=False, global_step=2)
+    callback.on_evaluate(SimpleNamespace(world_size=2), second, None, metrics)
+    assert metrics == {"eval_loss": 1.0, "eval_exact_match": 0.5}
+    assert logged == [{"eval_exact_match": 0.5}]
+
+
 def test_the_trackers_get_a_table(monkeypatch):
     """wandb and trackio have the same two calls; only those that the run reports to are called."""
     logged = []

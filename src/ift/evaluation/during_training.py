@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
 from ift.compare.final_answer import FinalAnswer, final_answer_of
@@ -109,20 +110,24 @@ class AnswersAtEvaluation(TrainerCallback):
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
     ) -> None:
-        """Answer, write, score."""
-        if not state.is_world_process_zero:
-            return
-        answers = self._answers(state.global_step)
+        """Answer, write, score; every process learns the scores."""
+        found = [self._evaluated(state.global_step) if state.is_world_process_zero else {}]
+        if args.world_size > 1:
+            broadcast_object_list(found)
+        if metrics is not None:
+            metrics.update(found[0])  # metrics to choose the best checkpoint by
+        self.trainer.log(found[0])
+
+    def _evaluated(self, step: int) -> dict[str, float]:
+        answers = self._answers(step)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(one, ensure_ascii=False) + "\n" for one in answers)
         found = {"eval_answers_stopped": sum(one["stopped"] for one in answers) / len(answers)}
         if self.final is not None:
             found["eval_exact_match"] = sum(one["right"] for one in answers) / len(answers)
-        if metrics is not None:
-            metrics.update(found)  # a metric to choose the best checkpoint by
-        self._table(answers, args.report_to)
-        self.trainer.log(found)
+        self._table(answers, self.trainer.args.report_to)
+        return found
 
     def _answers(self, step: int) -> list[dict[str, Any]]:
         stops = end_of_turn_ids(self.tokenizer)
