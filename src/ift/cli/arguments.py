@@ -20,6 +20,7 @@ from ift.cli.ranges import check_ranges
 from ift.cli.words import UsageError, split_equals, value_of, without, without_flags, words_of_stage
 from ift.cli.yaml_file import top_level
 from ift.data.formats import parse_columns
+from ift.evaluation.during_training import AnswerArguments
 
 
 @dataclass
@@ -92,12 +93,14 @@ class TrainArguments(Stage):
         run: what the check lets through, and what becomes of the output folder.
         launch: what belongs to `accelerate launch`.
         words: the command line without it: what each process is started with.
+        answers: the answers at each evaluation.
         finished: whether it has ended already, in a sequence that goes on.
     """
 
     run: RunArguments
     launch: list[str]
     words: list[str]
+    answers: AnswerArguments
     finished: bool = False
 
 
@@ -150,16 +153,10 @@ def make_parser(method: Method = METHODS["ift"]) -> Parser:
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*trl.experimental")
     _, config = method.load()
-    kinds = (
-        ScriptArguments,
-        config,
-        ModelConfig,
-        DatasetMixtureConfig,
-        ColumnArguments,
-        MethodArguments,
-        RunArguments,
+    kinds = (ScriptArguments, config, ModelConfig, DatasetMixtureConfig, ColumnArguments, MethodArguments)
+    parser = Parser(
+        (*kinds, RunArguments, AnswerArguments), prog="ift train", allow_abbrev=False, add_help=False
     )
-    parser = Parser(kinds, prog="ift train", allow_abbrev=False, add_help=False)
     TrlParser.set_defaults_with_config(parser, **method.settings)
     return parser
 
@@ -234,9 +231,10 @@ def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: se
         renamed = parse_columns(parsed[4].dataset_columns)
         method.check(parsed[1])
         check_ranges(parsed[1], parsed[2])
+        parsed[7].check(parsed[1].eval_strategy)
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
-    script, config, model, mixture, _, _, run = parsed
+    script, config, model, mixture, _, _, run, answers = parsed
     if model.model_name_or_path is None:
         raise UsageError("no model: give --model_name_or_path, a Hub id or a local folder.")
     if script.dataset_name is None and not mixture.datasets:
@@ -245,7 +243,7 @@ def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: se
         )
     if run.allow_pickle_weights:
         config.model_init_kwargs = {"use_safetensors": None, **(config.model_init_kwargs or {})}
-    return TrainArguments(script, config, model, mixture, renamed, method, run, launch, from_flags)
+    return TrainArguments(script, config, model, mixture, renamed, method, run, launch, from_flags, answers)
 
 
 def _launch_flags(

@@ -127,7 +127,6 @@ class Display(TrainerCallback):
         key = "nll" if self.shows_nll else "loss"
         change = f", {key} {_short(self.first[key])} -> {_short(self.last[key])}" if self.last else ""
         adapter = os.path.exists(os.path.join(folder, "adapter_config.json"))
-        where = f"pretrained={base},peft={folder}" if adapter else f"pretrained={folder}"
         self.console.print(f"[bold green]done[/bold green] in {timedelta(seconds=round(seconds))}{change}")
         if warning := self.end_warning():
             self.console.print(warning, style="yellow", markup=False)
@@ -135,8 +134,7 @@ class Display(TrainerCallback):
             ("model", f"{folder}{f' (an adapter on {base})' if adapter else ''}; {self.trainer.read_back}"),
             ("metrics", os.path.join(folder, "metrics.jsonl")),
             ("chat", f"ift chat {shlex.quote(folder)}"),
-            ("evaluate", f"pip install 'lm-eval[hf]' && lm_eval run --model hf --model_args {where} --tasks gsm8k "
-             "--apply_chat_template"),
+            ("evaluate", f"pip install 'intuitive-fine-tuning[eval]' && ift evaluate {shlex.quote(folder)}"),
             ("push", f"hf upload USER/{os.path.basename(os.path.normpath(folder))} {shlex.quote(folder)}"),
         ):  # fmt: skip
             self.console.print(f"  {name:<9}", end="")

@@ -17,7 +17,7 @@ from ift.checkpoints import damage, differing, facts_of, newest_whole
 from ift.data import DataError
 
 RUN = "run.json"  # written before the first step: this folder is a run of ours
-OURS = (RUN, "metrics.jsonl", "checkpoint-*")
+OURS = (RUN, "metrics.jsonl", "answers.jsonl", "checkpoint-*")
 ELSEWHERE = {  # what decides nothing of the weights
     "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "run_name", "project", "trackio_space_id",
     "report_to", "disable_tqdm", "logging_dir", "logging_first_step", "logging_nan_inf_filter", "logging_steps",

@@ -13,6 +13,7 @@ from trl import ModelConfig, ScriptArguments, SFTConfig
 from ift.baselines.methods import CONTROLS, METHODS, Method
 from ift.cli.arguments import ColumnArguments, RunArguments, make_parser
 from ift.config import METHOD_FIELDS
+from ift.evaluation.during_training import AnswerArguments
 
 COMMON = (
     "model_name_or_path",
@@ -28,6 +29,7 @@ COMMON = (
     "max_length",
     "packing",
     "eval_strategy",
+    "eval_generate",
     "dtype",
     "use_peft",
     "lora_r",
@@ -72,7 +74,7 @@ def print_help(everything: bool, methods: Sequence[Method] = (METHODS["ift"],)) 
 
 def _print_tables(console: Console, method: Method) -> None:
     _, config = method.load()
-    kinds = (config, ModelConfig, ScriptArguments, ColumnArguments, RunArguments)
+    kinds = (config, ModelConfig, ScriptArguments, ColumnArguments, RunArguments, AnswerArguments)
     known = {f.name: f for kind in kinds for f in fields(kind)}
     for title, names in (("The method", own_fields(method)), ("Most used", COMMON)):
         table = Table(title=title, title_justify="left", box=None, show_header=False, padding=(0, 1))

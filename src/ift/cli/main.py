@@ -154,6 +154,93 @@ def report(
 
 
 @app.command()
+def evaluate(
+    models: Annotated[list[str], typer.Argument(help="Run folders, checkpoints, adapters or Hub ids.")],
+    tasks: str = typer.Option(
+        "paper", help="paper: all of the paper's; or names of lm-eval's tasks, commas between."
+    ),
+    data: str = typer.Option(None, help="Folder of local data sets, in the Hub's layout. [default: the Hub]"),
+    limit: int = typer.Option(None, help="Questions per task: to try it out. [default: all]"),
+    num_fewshot: int = typer.Option(
+        None, "--num_fewshot", "--num-fewshot", help="Examples before a question. [default: the paper's]"
+    ),
+    batch_size: str = typer.Option("auto", "--batch_size", "--batch-size", help="Or a number."),
+    output_dir: str = typer.Option(
+        "ift-evaluate", "--output_dir", "--output-dir", help="Where results, answers and records go."
+    ),
+    dtype: str = typer.Option("auto", help="Of the weights, such as bfloat16. [auto: as saved]"),
+    device: str = typer.Option(None, help="Such as cuda:1. [default: the accelerator there is]"),
+) -> None:
+    """Measure models on the paper's benchmarks, with lm-eval; several models are compared."""
+    from ift.cli.evaluate import main as run
+
+    raise typer.Exit(run(models, tasks, data, limit, num_fewshot, batch_size, output_dir, dtype, device))
+
+
+@app.command()
+def generate(
+    model: str = typer.Argument(help="A run folder, checkpoint, adapter or Hub id."),
+    prompts: str = typer.Argument(help="A .jsonl or .json file of prompts."),
+    output: str = typer.Option(None, help="The file to write. [default: MODEL-PROMPTS.jsonl or .json]"),
+    form: str = typer.Option(
+        None, "--format", help="jsonl, alpaca-eval or mt-bench. [default: by the prompts]"
+    ),
+    max_new_tokens: int = typer.Option(1024, "--max_new_tokens", "--max-new-tokens", help="Longest answer."),
+    temperature: float = typer.Option(0.0, help="0: greedy; above it: sampled."),
+    top_p: float = typer.Option(1.0, "--top_p", "--top-p", help="Of sampling."),
+    seed: int = typer.Option(0, help="Of sampling."),
+    batch_size: int = typer.Option(8, "--batch_size", "--batch-size", help="Prompts answered together."),
+    system: str = typer.Option(None, help="A system text before every prompt that has none."),
+    limit: int = typer.Option(None, help="Answer the first N prompts alone."),
+    dtype: str = typer.Option("auto", help="Of the weights, such as bfloat16. [auto: as saved]"),
+    device: str = typer.Option(None, help="Such as cuda:1. [default: the accelerator there is]"),
+) -> None:
+    """Write a model's answers to prompts: AlpacaEval's, MT-Bench's, or any."""
+    from ift.cli.generate import main as run
+    from ift.evaluation.answers import Settings
+
+    settings = Settings(max_new_tokens, temperature, top_p, seed)
+    raise typer.Exit(run(model, prompts, output, form, settings, batch_size, system, limit, dtype, device))
+
+
+@app.command()
+def judge(
+    first: str = typer.Argument(help="Answers to judge: a file of ift generate, AlpacaEval or MT-Bench."),
+    second: str = typer.Argument(None, help="Answers to compare them with. [default: grade the first alone]"),
+    judge: str = typer.Option(..., "--judge", help="The judge's name at the endpoint."),
+    reference: str = typer.Option(None, help="Compare with this column of the prompts' rows instead."),
+    questions: str = typer.Option(None, help="MT-Bench's question file, for its answer files."),
+    summaries: bool = typer.Option(False, "--summaries", help="The answers are summaries of posts (TL;DR)."),
+    output_dir: str = typer.Option(
+        "ift-judge", "--output_dir", "--output-dir", help="Where replies, verdicts and the record go."
+    ),
+    limit: int = typer.Option(None, help="Judge the first N prompts alone."),
+    max_tokens: int = typer.Option(300, "--max_tokens", "--max-tokens", help="Longest reply of the judge."),
+    threads: int = typer.Option(4, help="Questions asked at the same time."),
+    requests_per_minute: float = typer.Option(
+        None, "--requests_per_minute", "--requests-per-minute", help="[default: no limit]"
+    ),
+    prices: str = typer.Option(None, help="Per million tokens in and out, such as 2.5,10: to show the cost."),
+    yes: bool = typer.Option(False, "--yes", help="Start without asking."),
+) -> None:
+    """Let a model judge answers: win rates in pairs, or grades (endpoint and key from the environment)."""
+    from ift.cli.judge import main as run
+    from ift.cli.judge import told
+    from ift.judge.errors import JudgeError
+
+    try:
+        words = told(
+            first=first, second=second, reference=reference, questions=questions, summaries=summaries, judge=judge,
+            output_dir=output_dir, limit=limit, max_tokens=max_tokens, threads=threads,
+            requests_per_minute=requests_per_minute, prices=prices, yes=yes,
+        )  # fmt: skip
+    except JudgeError as error:
+        print(f"ift judge: {error}", file=sys.stderr)
+        raise typer.Exit(2) from error
+    raise typer.Exit(run(words))
+
+
+@app.command()
 def env() -> None:
     """Print what a bug report needs: versions, hardware, and nothing secret."""
     from ift.cli.env import main as run

@@ -25,8 +25,9 @@ from ift.cli.folder import (
     write_run,
 )
 from ift.cli.launch import check_world_size, is_launched, launch
-from ift.data import split_names
+from ift.data import DataError, split_names
 from ift.data.loading import is_local
+from ift.evaluation.during_training import AnswersAtEvaluation
 from ift.model_folder import check_model_path
 
 
@@ -122,6 +123,10 @@ def run_training(told: TrainArguments, closing: bool = True, end: bool = True) -
     _check_template(told)
     data = load_train_and_eval(told.script, told.mixture, told.config, columns=told.columns)
     prepared = prepare_stage(told, data)
+    if told.answers.eval_generate and "eval" not in prepared.sets:
+        raise DataError(
+            "eval_generate: there are no evaluation rows. Fix: give a test split, or leave it out"
+        )
     checkpoints = SealedCheckpoints({})
     if first:
         found = refuse_or_warn(told, prepared)
@@ -134,6 +139,9 @@ def run_training(told: TrainArguments, closing: bool = True, end: bool = True) -
         if first:
             begin(told)
         display.attach(trainer)
+        if told.answers.eval_generate:
+            rows = prepared.sets["eval"].dataset
+            trainer.add_callback(AnswersAtEvaluation(trainer, rows, told.answers))
 
     try:
         with nothing_left(Path(told.config.output_dir)):

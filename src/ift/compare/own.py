@@ -36,6 +36,7 @@ DECIDED = (
     "resume_from_checkpoint",
     "resume",
     "hub_token",
+    "eval_generate",
     *FORCED,
 )
 PROBE_STEPS = 3
