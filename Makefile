@@ -44,8 +44,8 @@ types: $(READY) ## mypy
 
 check: lint types test ## what must pass before a commit
 
-bench: $(READY) ## cost of a step against trl's SFT: FLOPs and seconds, JSON
-	$(PY) benchmarks/step_cost.py --output step_cost.json
+bench: $(READY) ## cost of a step against trl: operations and seconds, JSON and PNG
+	$(PY) benchmarks/step_cost.py --output step_cost.json --plot step_cost.png
 
 docs: $(DOCS_READY) ## build the documentation into site/, every warning an error
 	$(VENV)/bin/mkdocs build --strict
