@@ -54,8 +54,8 @@ security: $(READY) ## bandit on the source; pip-audit on the pinned versions, wh
 
 check: lint types security test ## what must pass before a commit
 
-bench: $(READY) ## cost of a step against trl's SFT: FLOPs and seconds, JSON
-	$(PY) benchmarks/step_cost.py --output step_cost.json
+bench: $(READY) ## cost of a step against trl: operations and seconds, JSON and PNG
+	$(PY) benchmarks/step_cost.py --output step_cost.json --plot step_cost.png
 
 docs: $(DOCS_READY) ## build the documentation into site/, every warning an error
 	$(VENV)/bin/mkdocs build --strict

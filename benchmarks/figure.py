@@ -9,15 +9,24 @@ NUMERIC = ("share", "length", "batch", "vocabulary")
 
 
 def draw(record: dict[str, Any], path: Path) -> None:
-    """One panel an axis, one line a method; bars where the axis is a switch."""
+    """One panel an axis, one line a method."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    panels = _panels(record["points"])
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.6), squeeze=False)
-    for axis, (name, points) in zip(axes[0], panels.items(), strict=True):
+    points = [
+        {**entry, "point": {**entry["point"], "vocabulary": entry["point"]["vocabulary"] or vocabulary}}
+        for vocabulary in [record["model"]["vocabulary"]]
+        for entry in record["points"]
+    ]
+    panels = _panels(points)
+    columns = min(len(panels), 4)
+    rows = -(-len(panels) // columns)
+    figure, axes = pyplot.subplots(rows, columns, figsize=(3.4 * columns, 3.0 * rows), squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.axis("off")
+    for axis, (name, points) in zip(axes.flat, panels.items(), strict=False):
         methods = sorted({method for _, found in points for method in found})
         for method in methods:
             pairs = [
@@ -33,8 +42,9 @@ def draw(record: dict[str, Any], path: Path) -> None:
             axis.set_xscale("log", base=2)
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
-    axes[0][0].set_ylabel("operations of a step / trl SFT's")
-    axes[0][-1].legend(fontsize=7)
+    for row in axes:
+        row[0].set_ylabel("operations of a step / trl SFT's")
+    axes.flat[0].legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

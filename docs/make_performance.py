@@ -168,6 +168,19 @@ def conditions() -> str:
     return "\n".join(lines)
 
 
+def _seconds_aims() -> list[list[str]]:
+    """IFT's seconds over lambda 0's at every share that was timed: no more than the operations' ratio and 0.05."""
+    timed = [record("seconds")["points"][0], *record("seconds-share")["points"][1:]]
+    rows = []
+    for entry in sorted(timed, key=lambda entry: entry["point"]["share"]):
+        found = entry["methods"][IFT]
+        low, high = found[f"processor_seconds_over_{ZERO}_interval"]
+        aim = f"<= {ratio(entry, IFT, ZERO) + 0.05:.2f}"
+        name = f"IFT / lambda 0, processor seconds, {entry['point']['share']:.0%} completion"
+        rows.append([name, aim, f"{found[f'processor_seconds_over_{ZERO}']:.2f} ({low:.2f} to {high:.2f})"])
+    return rows
+
+
 def goals() -> str:
     """What was aimed at, and what the records say."""
     counted = [
@@ -195,8 +208,7 @@ def goals() -> str:
     )
     rows = [
         ["IFT / lambda 0, operations, over the bound", "<= 1.03", f"{min(of_bound):.2f} to {max(of_bound):.2f}"],
-        ["IFT / lambda 0, processor seconds, half completion", f"<= {ratio(half, IFT, ZERO) + 0.05:.2f}",
-         seconds_over(IFT, ZERO)],
+        *_seconds_aims(),
         ["IFT / trl's SFT on a CPU, half completion: operations; seconds", "<= 0.92",
          f"{ratio(half, IFT, SFT):.2f}; {seconds_over(IFT, SFT)}"],
         ["lambda 0 / trl's SFT, the same", "<= 0.76", f"{ratio(half, ZERO, SFT):.2f}; {seconds_over(ZERO, SFT)}"],

@@ -24,14 +24,14 @@ def mixed_embeddings(
 ) -> Iterator[None]:
     """While open, one call of the input-embedding module returns Eq. 17's mix at the trained positions.
 
+    The ids of the guesses are appended to the module's own input, so that it runs once, with whatever hooks wrappers
+    have put on it; its output is cut again and mixed. Gradient reaches E(x_t) and E(p_t).
+
     Args:
         model: a causal language model, unwrapped.
         trained: (B, T) bool, the N positions to mix, of the ids that the module will be called with.
         guess: what is mixed in, in the order of the trained positions, row by row; None leaves the module alone.
         residual_lambda: the guess's share.
-
-    The ids of the guesses are appended to the module's own input, so that it runs once, with whatever hooks wrappers
-    have put on it; its output is cut again and mixed. Gradient reaches E(x_t) and E(p_t).
     """
     if guess is None:
         yield
