@@ -24,12 +24,13 @@ from models import packed, padded, tiny_model, uneven_rows
 MODEL = {"num_hidden_layers": 3, "vocab_size": 98}  # even: two ranks hold pieces of one size
 TENSOR_CASES = {"sequence": {}, "token": {"loss_reduction": "token"}}
 CASES = {
-    "sequence": {},
+    "sequence": {"lookahead_prefix": "full"},
+    "shared prefix": {"lookahead_prefix": "shared"},
     "token, prepared as the trainer does": {"loss_reduction": "token", "enabled_first": True},
     "a rank without trained tokens": {"untrained": True},
     "packed": {"packed": True},
     "accumulated": {"micro_batches": 2},
-    "checkpointed": {"checkpointing": {"use_reentrant": False}},
+    "checkpointed": {"checkpointing": {"use_reentrant": False}, "lookahead_prefix": "full"},
     "checkpointed, reentrant": {"checkpointing": {"use_reentrant": True}},
     "adapter": {"peft": True},
     "noisy lambda": {"residual_lambda": noisy_lambda(0.2, 0.5, seed=0, step=1)},

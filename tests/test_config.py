@@ -28,7 +28,7 @@ def test_the_defaults_are_the_papers():
         "lookahead": "greedy",
         "lookahead_temperature": 1.0,
         "lookahead_top_k": 64,
-        "lookahead_prefix": "shared",
+        "lookahead_prefix": "auto",
         "propagation": "bellman",
         "propagation_gamma": 0.95,
         "propagation_detach": "none",

@@ -60,9 +60,10 @@ class IFTConfig(SFTConfig):
     )
     lookahead_top_k: int = _described(64, "Candidates, >= 1, of the expected look-ahead.")
     lookahead_prefix: str = _described(
-        "shared",
-        "Run what precedes the first trained token once for both passes, where that is exact, or twice.",
-        ["shared", "full"],
+        "auto",
+        "Run what precedes the first trained token once for both passes, where that is exact, or twice; auto: once on "
+        "a CPU.",
+        ["auto", "shared", "full"],
     )
     propagation: str = _described(
         "bellman",

@@ -37,7 +37,7 @@ def ift_loss(
     lookahead: str = "greedy",
     lookahead_temperature: float = 1.0,
     lookahead_top_k: int = 64,
-    lookahead_prefix: str = "shared",
+    lookahead_prefix: str = "auto",
     propagation: str = "bellman",
     propagation_gamma: float = 0.95,
     propagation_detach: str = "none",
@@ -58,7 +58,7 @@ def ift_loss(
         lookahead_temperature: > 0, of "sample" and "expected".
         lookahead_top_k: candidates of "expected".
         lookahead_prefix: "shared" computes what precedes the first trained token once for both passes, where that is
-            exact; "full" computes it twice. Loss and gradient are the same.
+            exact; "full" computes it twice; "auto" shares on a CPU. Loss and gradient are the same.
         propagation: the weights: "bellman", "cumsum" or "none".
         propagation_gamma: decay in (0, 1].
         propagation_detach: what of the bellman weights carries no gradient: "none", "scale" or "weights".

@@ -37,7 +37,7 @@ class Step:
     lookahead_top_k: int = 64
     seed: int = 0
     step: int = 0
-    lookahead_prefix: str = "shared"
+    lookahead_prefix: str = "auto"
 
 
 @dataclass
@@ -195,7 +195,8 @@ def _passes(
     model: Any, step: Step, inputs: dict[str, Any], layout: RowLayout, router_logits: bool
 ) -> FullRows | SharedPrefix:
     """How this step runs its rows; with lambda 0 there is one pass, and nothing to share."""
-    if step.residual_lambda > 0 and step.lookahead_prefix == "shared":
+    ways = ("auto", "shared") if inputs["input_ids"].device.type == "cpu" else ("shared",)
+    if step.residual_lambda > 0 and step.lookahead_prefix in ways:
         shared = shared_prefix(model, inputs, layout, router_logits)
         if shared is not None:
             return shared

@@ -35,7 +35,9 @@ class Gathers:
 
 GATHERS = {
     "sft": Gathers(block=2, root=2, more_blocks=0),  # forward, backward
-    "ift": Gathers(block=3, root=2, more_blocks=1),  # look-ahead, forward, backward; one call of the root
+    "ift": Gathers(
+        block=3, root=2, more_blocks=1
+    ),  # look-ahead, forward, backward, as GPUs run it; the root once
     "dpo": Gathers(block=3, root=3, more_blocks=0),  # forward, backward; the reference's forward
 }
 
