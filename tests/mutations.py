@@ -180,8 +180,8 @@ FAULTS = [
     Fault(
         "learned positions start in the left padding",
         "residual.py",
-        'self.inputs["position_ids"] = layout.positions  #',
-        "pass  #",
+        'self.inputs["position_ids"] = layout.positions',
+        "pass",
         SHARED,
     ),
     Fault(

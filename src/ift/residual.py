@@ -172,9 +172,8 @@ class FullRows:
         self.attention_mask = inputs["attention_mask"]
         padded = self.attention_mask is not None and bool((self.attention_mask[:, 0] == 0).any())
         if "position_ids" not in inputs and padded:
-            self.inputs["position_ids"] = (
-                layout.positions
-            )  # learned positions must not start counting in left padding
+            # learned positions must not start counting in left padding
+            self.inputs["position_ids"] = layout.positions
 
     def look_ahead_states(self) -> Tensor:
         """(N, H) states under the target's own prefix. To be called without gradient and in evaluation mode."""

@@ -99,15 +99,18 @@ def test_chat_with_what_is_no_model_is_one_line(tmp_path):
 
 
 def test_two_processes_run_and_train_what_one_does(run_tiny, chat_model, tmp_path):
-    """Rows of different lengths; 2 processes x 1 row x 2 steps against 1 process x 2 rows."""
-    flags = {"max_steps": 2, "learning_rate": 1e-2}
+    """Rows of different lengths; 2 processes x 1 row x 2 steps against 1 process x 2 rows.
+
+    Not with Adam, which makes much of the rounding of a gradient near 0: a row is cut where its batch begins to train.
+    """
+    flags = {"max_steps": 2, "learning_rate": 1e-2, "optim": "sgd"}
     alone = run_tiny(**flags, per_device_train_batch_size=2, out="alone")
     assert alone.code == 0
     words = [
         f"--model_name_or_path={chat_model}", f"--dataset_name={tmp_path / 'rows.jsonl'}", "--save_strategy=no",
         f"--output_dir={tmp_path / 'two'}", "--max_steps=2", "--learning_rate=1e-2", "--report_to=none",
         "--per_device_train_batch_size=1", "--logging_steps=1", "--gradient_checkpointing=false",
-        "--lr_scheduler_type=linear", "--num_processes", "2",
+        "--lr_scheduler_type=linear", "--optim=sgd", "--num_processes", "2",
     ]  # fmt: skip
     done = ift("train", *words)
     assert done.returncode == 0, done.stderr
