@@ -50,7 +50,7 @@ class Collectives(TorchDispatchMode):
             name = function._schema.name.removeprefix("c10d::").strip("_").removesuffix("_base")
             self.calls[name] += 1
             self.elements[name] += max(
-                tensor.numel() for tensor in args[:2] if isinstance(tensor, torch.Tensor)
+                (tensor.numel() for tensor in args[:2] if isinstance(tensor, torch.Tensor)), default=0
             )
         return function(*args, **(kwargs or {}))
 

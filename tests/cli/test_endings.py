@@ -84,9 +84,15 @@ def test_every_verb_takes_debug(verb, monkeypatch):
 
     monkeypatch.setattr(endings, "ended", ended)
     monkeypatch.delenv("IFT_DEBUG", raising=False)
-    words = {"chat": ["model"], "report": ["runs"], "train": ["--unknown", "1"], "check": ["--seed=1"]}.get(
-        verb, []
-    )
+    words = {
+        "chat": ["model"],
+        "report": ["runs"],
+        "train": ["--unknown", "1"],
+        "check": ["--seed=1"],
+        "evaluate": ["model"],
+        "generate": ["model", "prompts"],
+        "judge": ["answers", "--judge", "name"],
+    }.get(verb, [])
     for given in (["--debug", *words], [*words, "--debug"]):
         done = CliRunner().invoke(app, [verb, *given])
         assert done.exit_code == 0, done.output

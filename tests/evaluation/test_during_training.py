@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from safetensors.torch import load_file
 
+from ift.cli.endings import ended
 from ift.cli.train import main
 from ift.evaluation.during_training import AnswersAtEvaluation
 from ift.testbed import problems, tiny_base_path
@@ -21,13 +22,12 @@ def rows(tmp_path_factory):
 
 
 def train(rows, out, *words):
-    return main(
-        [
-            "--model_name_or_path", str(tiny_base_path()), "--dataset_name", str(rows), "--output_dir", str(out),
-            "--max_steps", "4", "--per_device_train_batch_size", "4", "--learning_rate", "1e-3", "--eval_strategy",
-            "steps", "--eval_steps", "2", "--report_to", "none", "--save_strategy", "no", *words,
-        ]
-    )  # fmt: skip
+    told = [
+        "--model_name_or_path", str(tiny_base_path()), "--dataset_name", str(rows), "--output_dir", str(out),
+        "--max_steps", "4", "--per_device_train_batch_size", "4", "--learning_rate", "1e-3", "--eval_strategy",
+        "steps", "--eval_steps", "2", "--report_to", "none", "--save_strategy", "no", *words,
+    ]  # fmt: skip
+    return ended("train", lambda: main(told))
 
 
 def lines(path):

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 
 import pytest
@@ -119,7 +118,7 @@ def test_same_seed_makes_the_same_model(tmp_path):
 
 # --- the base for relations
 
-SMALL = RelationRecipe(steps=20, batch_size=256, recall_steps=8, recall_share=0.5, chain_steps=4)
+SMALL = RelationRecipe(steps=20, batch_size=8, recall_steps=8, recall_share=0.5, chain_steps=4, stretch=64)
 
 
 def test_rows_that_ask_for_all_facts_tell_every_one_once():
@@ -137,18 +136,18 @@ def test_rows_that_ask_for_all_facts_tell_every_one_once():
 
 
 def test_recall_comes_first_then_both_then_chains_alone():
-    """By hand: a stretch is 2,048 rows, 8 steps; all of the first, half of the second, none at the last four steps."""
-    assert [SMALL.recalled(step) for step in (0, 8, 16)] == [2048, 1024, 0]
+    """By hand: a stretch is 64 rows, 8 steps; all of the first, half of the second, none at the last four steps."""
+    assert [SMALL.recalled(step) for step in (0, 8, 16)] == [64, 32, 0]
 
 
-def test_lookup_batches_train_the_answers_alone(tokenizer, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    recipe = RelationRecipe(steps=3, batch_size=1024, recall_steps=2, recall_share=0.5, chain_steps=1)
-    batches = list(lookup_batches(recipe, tokenizer))
-    assert [ids.shape[0] for ids, _ in batches] == [1024] * 3
+def test_lookup_batches_train_the_answers_alone(tokenizer):
+    batches = list(lookup_batches(SMALL, tokenizer, processes=0))
+    assert [ids.shape[0] for ids, _ in batches] == [8] * 20
     asks = "Which facts are told?"
     recalled = [sum(asks in text for text in tokenizer.batch_decode(ids)) for ids, _ in batches]
-    assert recalled == [1024, 1024, 0]
+    assert recalled[:8] == [8] * 8
+    assert sum(recalled[8:16]) == 32
+    assert recalled[16:] == [0] * 4
     for ids, labels in batches:
         for row, label in zip(ids[:20].tolist(), labels[:20].tolist(), strict=True):
             begin = row.index(tokenizer.convert_tokens_to_ids("<|assistant|>"))
@@ -173,11 +172,10 @@ def test_the_shipped_base_for_relations_is_as_recorded():
     assert abs(result.exact_match - scores["test"]["exact_match"]) <= 0.01
 
 
-def test_the_second_stage_goes_on_from_the_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+def test_the_second_stage_goes_on_from_the_first(tmp_path):
     second = Recipe(steps=2, batch_size=4, warmup_steps=1, fall_steps=1)
-    recipe = RelationRecipe(steps=1, batch_size=1024, recall_steps=1, chain_steps=0, second=second)
-    first_stage(tmp_path / "first", recipe)
+    recipe = RelationRecipe(steps=1, batch_size=8, recall_steps=1, chain_steps=0, stretch=8, second=second)
+    first_stage(tmp_path / "first", recipe, processes=0)
     record = second_stage(tmp_path / "first", tmp_path / "base", recipe, n_scored=2)
     assert record["first_stage"]["device"] == "cpu"
     assert record["scores"].keys() == {"relation"}

@@ -9,13 +9,13 @@ Second stage, the noisy corpus of relations: a short one, for the form of its qu
 """
 
 import argparse
+import contextlib
 import json
 import multiprocessing
-import os
 import random
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ from ift.testbed.make_base import IGNORED, Recipe, model_config, new_model, padd
 from ift.testbed.noise import CORPUS_STEPS, noisy_lookups, noisy_relations
 from ift.testbed.problems import Message
 
-STRETCH = 2048  # rows that are drawn, and sorted by length, together
 RECALL = " Which facts are told?"
 FACTS = "facts.json"  # beside a first stage's weights: what is recorded about it
 
@@ -46,6 +45,7 @@ class RelationRecipe(Recipe):
         recall_steps: Steps at the beginning in which every row asks for all facts.
         recall_share: Of the rows after them that do, in 0..1.
         chain_steps: Steps at the end in which no row does: there the model takes on the corpus's habits.
+        stretch: Rows that are drawn, and sorted by length, together.
         second: Of the second stage: its steps, rows per step and so on; half of its steps fall.
     """
 
@@ -56,12 +56,13 @@ class RelationRecipe(Recipe):
     recall_steps: int = 500
     recall_share: float = 0.5
     chain_steps: int = 100
+    stretch: int = 2048
     second: Recipe = SECOND
 
     def recalled(self, step: int) -> int:
         """Rows that ask for all facts, of the stretch that begins at a step."""
         share = 1.0 if step < self.recall_steps else self.recall_share
-        return 0 if step >= self.steps - self.chain_steps else int(share * STRETCH)
+        return 0 if step >= self.steps - self.chain_steps else int(share * self.stretch)
 
 
 def recall_rows(number: int, n: int) -> list[list[Message]]:
@@ -75,10 +76,10 @@ def recall_rows(number: int, n: int) -> list[list[Message]]:
     return rows
 
 
-def stretch_rows(asked: tuple[int, int]) -> list[list[int]]:
-    """Token ids of the rows of a stretch, by length; `asked` is its number and how many rows ask for all facts."""
-    number, recalled = asked
-    chains = [problem.messages for problem in noisy_lookups(STRETCH - recalled, number, hasty=True)]
+def stretch_rows(asked: tuple[int, int, int]) -> list[list[int]]:
+    """Token ids of the rows of a stretch, by length; `asked`: its number, its rows, those that ask for all facts."""
+    number, n, recalled = asked
+    chains = [problem.messages for problem in noisy_lookups(n - recalled, number, hasty=True)]
     tokenizer = AutoTokenizer.from_pretrained(base_path("arithmetic"))
     conversations = [*recall_rows(number, recalled), *chains]
     texts = [tokenizer.apply_chat_template(one, tokenize=False) for one in conversations]
@@ -86,20 +87,28 @@ def stretch_rows(asked: tuple[int, int]) -> list[list[int]]:
 
 
 def lookup_batches(
-    recipe: RelationRecipe, tokenizer: PreTrainedTokenizerBase
+    recipe: RelationRecipe, tokenizer: PreTrainedTokenizerBase, processes: int | None = None
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The corpus in `recipe.steps` batches of rows of like length, drawn by as many processes as there are cores.
+    """The corpus in `recipe.steps` batches of rows of like length.
+
+    Args:
+        recipe: All settings.
+        tokenizer: Has the chat template.
+        processes: To draw rows in; as many as there are cores by default, 0 for this one.
 
     Yields:
         Token ids and labels, both int64 (B, T), padded on the right; labels are -100 in prompts and padding.
     """
     rng = random.Random(recipe.seed)
-    each = STRETCH // recipe.batch_size
-    starts = range(0, recipe.steps, each)
+    starts = range(0, recipe.steps, recipe.stretch // recipe.batch_size)
     first = recipe.seed * len(starts)
-    asked = [(first + number, recipe.recalled(step)) for number, step in enumerate(starts)]
-    with multiprocessing.get_context("spawn").Pool(len(range(os.cpu_count() or 1))) as pool:
-        for step, rows in zip(starts, pool.imap(stretch_rows, asked), strict=True):
+    asked = [(first + number, recipe.stretch, recipe.recalled(step)) for number, step in enumerate(starts)]
+    with contextlib.ExitStack() as stack:
+        drawn: Iterable[list[list[int]]] = map(stretch_rows, asked)
+        if processes != 0:
+            pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(processes))
+            drawn = pool.imap(stretch_rows, asked)
+        for step, rows in zip(starts, drawn, strict=True):
             batches = [rows[i : i + recipe.batch_size] for i in range(0, len(rows), recipe.batch_size)]
             rng.shuffle(batches)
             yield from _answers_alone(batches[: recipe.steps - step], tokenizer)
@@ -126,18 +135,21 @@ def _answers_alone(
         yield ids, labels.masked_fill(~(ids == begin).cumsum(1).bool(), IGNORED)
 
 
-def first_stage(directory: Path, recipe: RelationRecipe, device: str = "cpu") -> None:
+def first_stage(
+    directory: Path, recipe: RelationRecipe, device: str = "cpu", processes: int | None = None
+) -> None:
     """Trains the first stage and writes it in bf16, with `facts.json`.
 
     Args:
         directory: Written to; made where it is missing.
         recipe: All settings.
         device: Where to train; the order of summation, and so the last bits, depend on it.
+        processes: See `lookup_batches`.
     """
     started = time.perf_counter()
     tokenizer = AutoTokenizer.from_pretrained(base_path("arithmetic"))
     model = new_model(recipe, model_config(recipe, tokenizer, recipe.heads))
-    loss, n_tokens = train(model, recipe, lookup_batches(recipe, tokenizer), device)
+    loss, n_tokens = train(model, recipe, lookup_batches(recipe, tokenizer, processes), device)
     facts = {
         "tokens": n_tokens,
         "loss": loss,
