@@ -147,7 +147,7 @@ def _conversation(prompt: Prompt, turn: int, store: AnswerStore) -> list[dict[st
     messages = list(prompt.messages)
     for number, said in enumerate(prompt.further[:turn]):
         given = store.get(prompt, number)
-        assert given is not None  # first turns are answered first
+        assert given is not None  # nosec B101 # first turns are answered first
         messages += [{"role": "assistant", "content": given.text}, {"role": "user", "content": said}]
     return messages
 

@@ -44,7 +44,7 @@ class ReplyCache:
                 (key, reply.text, reply.prompt_tokens, reply.completion_tokens),
             )
         kept = self.get(key)
-        assert kept is not None
+        assert kept is not None  # nosec B101 # for the type checker
         return kept
 
     def close(self) -> None:
