@@ -98,6 +98,7 @@ def test_chat_with_what_is_no_model_is_one_line(tmp_path):
     assert "Traceback" not in done.output
 
 
+@pytest.mark.slow
 def test_two_processes_run_and_train_what_one_does(run_tiny, chat_model, tmp_path):
     """Rows of different lengths; 2 processes x 1 row x 2 steps against 1 process x 2 rows.
 

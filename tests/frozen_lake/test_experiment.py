@@ -154,6 +154,7 @@ def test_sweeps_change_one_setting(task):
     assert window_ticks(task.lake) > len(calls)
 
 
+@pytest.mark.slow
 def test_step_maps_agree_with_single_runs(task):
     found = {one["rows"]: one for one in step_maps(task, Settings())}
     curves = {method: errors(task, method, Settings(orpo_beta=0.25)) for method in PROTOTYPE}
@@ -175,6 +176,7 @@ def check_pictures(folder, names):
         assert image.n_frames > 3
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path):
     """Twice: the record says what the issue asks for, the pictures exist, and the same seeds draw the same SVG."""
     for name in ("one", "two"):

@@ -6,7 +6,6 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,10 +118,8 @@ class Endpoint:
         time.sleep(begin - now)
 
 
-def _from_environment(
-    names: tuple[str, ...], read: Callable[[str], str | None] = os.environ.get
-) -> str | None:
-    return next((value for name in names if (value := read(name))), None)
+def _from_environment(names: tuple[str, ...]) -> str | None:
+    return next((value for name in names if (value := os.environ.get(name))), None)
 
 
 def _reply(found: Any) -> Reply:
