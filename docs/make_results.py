@@ -297,9 +297,9 @@ What this does not show: longer answers, larger models, other data. All attempts
 
 ## A second task: relations
 
-`ift ablate` on `relation-small-clean`: chains of people to follow through a list of facts, no arithmetic, a [base of its
-own](testbed.md#the-bases), three seeds. Three rates were tried for SFT and IFT on 200 validation problems; IFT with the scale
-detached has IFT's.
+`ift ablate` on `relation-small-clean`: chains of people to follow through a list of facts, no arithmetic, a [base
+of its own](testbed.md#the-bases), three seeds. Three rates were tried for SFT and IFT on 200 validation problems;
+IFT with the scale detached has IFT's.
 
 ```
 {record_command("ablate-relation")}
@@ -309,12 +309,13 @@ detached has IFT's.
 
 {search_table("ablate-relation")}
 
-IFT as published is behind SFT here on `test`, by more than the interval, and level on `longer`, where both have little. With the
-scale of the weights detached (`propagation_detach="scale"`, Algorithm 1 as printed) most of that is made up, the difference to IFT
-at the edge of its interval: the gradient through the scale, which pushes the losses of about a sixth of the tokens up in the last
-steps, is the likelier part to blame. On the word problems the sign was the same, and the size within the intervals. The study was
-stopped for want of time: five seeds and the other parts were planned, so the command above is not what was finished. Its runs were
-made before prompts were shared between the two passes, so IFT's FLOPs are those of two full passes.
+IFT as published is behind SFT here on `test`, by more than the interval, and level on `longer`, where both have
+little. With the scale of the weights detached (`propagation_detach="scale"`, Algorithm 1 as printed) most of that
+is made up, the difference to IFT at the edge of its interval: the gradient through the scale, which pushes the
+losses of about a sixth of the tokens up in the last steps, is the likelier part to blame. On the word problems the
+sign was the same, and the size within the intervals. The study was stopped for want of time: five seeds and the
+other parts were planned, so the command above is not what was finished. Its runs were made before prompts were
+shared between the two passes, so IFT's FLOPs are those of two full passes.
 
 ## A pretrained model: Gemma 3 270M on grade-school problems
 
