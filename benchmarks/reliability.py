@@ -111,8 +111,9 @@ def of_two_processes(folder: Path) -> Iterator[Case]:
 def kills(folder: Path) -> KillRecord:
     """A run of `ift train` that is killed `KILLS` times."""
     from killed_runs import SAVE_EVERY, STEPS, killed_run
+    from short_runs import ROWS
 
-    from conftest import CHATML, ROWS, save_tiny
+    from conftest import CHATML, save_tiny
 
     rows = folder / "rows.jsonl"
     rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS["messages"]))

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from short_runs import SHORT
 
-from conftest import SHORT
 from ift.checkpoints import newest_whole
 
 STEPS, SAVE_EVERY = 40, 3

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 from bad_inputs import CASES
-
-from conftest import SHORT
+from short_runs import SHORT
 
 
 def held(folder: Path):

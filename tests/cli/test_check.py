@@ -3,9 +3,9 @@
 import json
 
 import pytest
+from short_runs import ROWS, SHORT
 from typer.testing import CliRunner
 
-from conftest import ROWS, SHORT
 from ift.cli.main import app
 
 FLAGS = [f"--{name}={value}" for name, value in SHORT.items()]

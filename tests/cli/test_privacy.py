@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from short_runs import SHORT
 
-from conftest import SHORT
 from ift.trainer import IFTTrainer
 from ift.trl_internals import SendsNothing
 

@@ -6,8 +6,7 @@ import sys
 
 import pytest
 from killed_runs import weights
-
-from conftest import ROWS, SHORT
+from short_runs import ROWS, SHORT
 
 
 @pytest.mark.slow
@@ -18,6 +17,8 @@ def test_two_processes_save_the_weights_of_one(chat_model, write_rows, tmp_path)
         **SHORT,
         "max_steps": -1,
         "num_train_epochs": 2,
+        "optim": "sgd",  # Adam's first steps are the gradient's sign, whatever its size: rounding would move weights
+        "learning_rate": 0.1,
         "residual_noise_std": 0.5,
         "lookahead": "sample",
     }
@@ -37,6 +38,8 @@ def test_two_processes_save_the_weights_of_one(chat_model, write_rows, tmp_path)
     assert "2 process(es) on the CPU" in said
     largest = max(float(weight.abs().max()) for weight in expected.values())
     gap = max(float((ours[name] - expected[name]).abs().max()) for name in expected)
-    assert gap <= 1e-5 * largest
+    before = weights(chat_model)
+    moved = max(float((before[name] - expected[name]).abs().max()) for name in expected)
+    assert gap <= 1e-5 * largest < 1e-3 * moved
     assert [line["num_tokens"] for line in log] == [line["num_tokens"] for line in expected_log]
     assert log[-1]["step"] == 4
