@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,11 +22,14 @@ from trl import SFTConfig, SFTTrainer
 
 from ift import IFTConfig, IFTTrainer
 from ift.baselines.methods import METHODS as BASELINES
+from ift.functional import row_layout
+from ift.lookahead_cache import LookAheadCache, documents_of
 
 PAD, END = 2, 1
 MAX_LENGTH = 1024  # of the mixed lengths
 PLAIN = {"residual_lambda": 0.0, "propagation": "none", "loss_reduction": "token"}
-ROWS = ("trl-sft", "ift-lambda-0", "ift", "ift-full-prefix", "naive-ift")
+KEPT = "ift-kept-guesses"  # a step whose rows' guesses are known
+ROWS = ("trl-sft", "ift-lambda-0", "ift", "ift-full-prefix", KEPT, "naive-ift")
 PAIRS = ("dpo", "orpo", "simpo", "tdpo2")
 
 
@@ -94,7 +98,7 @@ class Point:
 
     def methods(self, chosen: tuple[str, ...]) -> tuple[str, ...]:
         """Those of the chosen methods that can run here."""
-        without = {*PAIRS, "naive-ift"} if self.packing else set()
+        without = {*PAIRS, "naive-ift", KEPT} if self.packing else set()
         without |= {"naive-ift", "orpo", "simpo", "tdpo2"} if self.lora else set()
         return tuple(name for name in chosen if name not in without)
 
@@ -158,6 +162,8 @@ class Contestant:
             if name in PAIRS and BASELINES[name].needs_reference and not point.lora:
                 reference = model.make(longest, device, dtype)
             self.trainer = _trainer(name, policy, reference, model.vocabulary, point, device, dtype)
+        if name == KEPT:
+            self.trainer._cache = LookAheadCache(model.vocabulary, Path(tempfile.mkdtemp()))
         self.model = self.trainer.model
         self.model.train()
 
@@ -180,6 +186,9 @@ class Contestant:
         batch["attention_mask"] = torch.tensor(
             [[1] * len(row["input_ids"]) + [0] * (width - len(row["input_ids"])) for row in rows]
         )
+        if self.name == KEPT:
+            layout = row_layout(batch["labels"], batch["attention_mask"])
+            self.trainer._cache.put(documents_of(batch["input_ids"], layout, batch["input_ids"]))
         return self._moved(batch)
 
     def _moved(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -255,6 +264,7 @@ def _trainer(
         )
         options |= PLAIN if name == "ift-lambda-0" else {}
         options |= {"lookahead_prefix": "full"} if name == "ift-full-prefix" else {}
+        options |= {"lookahead_cache": "epoch"} if name == KEPT else {}
         rows = answers(point, vocabulary, 1)
     extra = {} if reference is None else {"ref_model": reference}
     if point.lora:

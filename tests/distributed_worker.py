@@ -18,6 +18,11 @@ CASES = {
     "adapter, noisy lambda": {"peft": True, "residual_noise_std": 0.5},
     "packed": {"packing": True, "max_length": 64, "rows_together": 4},
     "an uneven last batch": {"count": 11, "max_steps": -1, "num_train_epochs": 2},
+    "guesses kept": {"count": 11, "max_steps": -1, "num_train_epochs": 3, "lookahead_cache": "epoch"},
+    "predictions kept, accumulated": {
+        "count": 13, "max_steps": -1, "num_train_epochs": 2, "gradient_accumulation_steps": 2,
+        "lookahead_cache": "mixed",
+    },
     "an uneven end, accumulated": {
         "count": 13, "max_steps": -1, "num_train_epochs": 2, "gradient_accumulation_steps": 2,
     },

@@ -95,6 +95,12 @@ def look_ahead(
     )
 
 
+def known_guess(ids: Tensor, targets: Tensor) -> LookAhead:
+    """A greedy look-ahead that was made before: `ids` and `targets` (N,) int64; its `nll` is not known, and NaN."""
+    ones = torch.ones(len(ids), 1, device=ids.device)
+    return LookAhead(ids[:, None], ones, ids, torch.full_like(targets, math.nan, dtype=torch.float32))
+
+
 def _look_ahead_tokens(
     hidden: Tensor,
     head: Head,
@@ -188,14 +194,18 @@ def random_guess(
     return LookAhead(ids[:, None], torch.ones_like(guess.nll)[:, None], guess.top1, guess.nll)
 
 
+def row_hashes(input_ids: Tensor, layout: RowLayout) -> Tensor:
+    """A 64-bit hash of each document's tokens and their order, at each of its positions: (B, T) int64."""
+    return layout.per_document(_scramble(input_ids * 0x9E3779B1 + layout.positions) * layout.attended)
+
+
 def look_ahead_uniforms(input_ids: Tensor, layout: RowLayout, seed: int, step: int) -> Tensor:
     """Noise of the sampled look-ahead: (B, T) float32 in (0, 1), a function of (seed, step, row, position) alone.
 
-    A row is known by a hash of its tokens, so the noise does not depend on the batch, rank, accumulation step,
-    padding or packing that the row arrives in.
+    A row is known by its hash, so the noise does not depend on the batch, rank, accumulation step, padding or packing
+    that the row arrives in.
     """
-    content = _scramble(input_ids * 0x9E3779B1 + layout.positions) * layout.attended
-    row = layout.per_document(content)
+    row = row_hashes(input_ids, layout)
     bits = _scramble(_scramble(row + 1_000_003 * seed) + _scramble(layout.positions + (step << 32)))
     return ((bits >> 41) & 0x7FFFFF).float().add(0.5).div(1 << 23)  # exact: 24 bits, never 0 or 1
 

@@ -18,6 +18,7 @@ COLUMNS = (
     "tokens",
     "trained",
     "nll",
+    "nll_tokens",
     "residual_nll",
     "entropy",
     "top1",
@@ -44,7 +45,9 @@ def row_statistics(result: IFTLoss, labels: Tensor, eos_ids: Tensor, config: Any
     trained = layout.trained
     how = (config.propagation, config.propagation_gamma, config.propagation_detach, config.loss_reduction)
     gradient = propagation_gradient(scores.losses, layout, *how)
-    ends = trained & torch.isin(labels, eos_ids)
+    known = trained if scores.nll is not None else torch.zeros_like(trained)
+    nll = scores.losses.new_zeros(()) if scores.nll is None else scores.nll
+    ends = known & torch.isin(labels, eos_ids)
     weighted = result.weights * scores.losses.detach()
     items, counts = trained, layout.per_document(trained.double())
     if config.loss_reduction == "sequence":  # every document's mean, told once: at its last position
@@ -55,13 +58,14 @@ def row_statistics(result: IFTLoss, labels: Tensor, eos_ids: Tensor, config: Any
     columns = {
         "tokens": layout.attended & (counts > 0),
         "trained": trained,
-        "nll": scores.nll,
+        "nll": torch.where(known, nll, 0.0),
+        "nll_tokens": known,
         "residual_nll": scores.losses.detach(),
         "entropy": scores.entropy,
         "top1": scores.top1,
         "lookahead_hits": scores.lookahead_hits,
         "negative": trained & (gradient < 0),
-        "eos_nll": torch.where(ends, scores.nll, 0.0),
+        "eos_nll": torch.where(ends, nll, 0.0),
         "eos": ends,
         "loss": weighted,
         "items": items,
@@ -97,15 +101,17 @@ class RunningMeans:
         if sums["trained"]:
             trained = sums["trained"]
             found |= {
-                "nll": sums["nll"] / trained,
                 "entropy": sums["entropy"] / trained,
                 "mean_token_accuracy": sums["top1"] / trained,
                 "lookahead_accuracy": sums["lookahead_hits"] / trained,
                 "propagation_weight_max": self.weight_max,
                 "propagation_negative_share": sums["negative"] / trained,
             }
+            if sums["nll_tokens"]:  # 0 where every guess was made before
+                found["nll"] = sums["nll"] / sums["nll_tokens"]
             if self.looked_ahead:
                 found["residual_nll"] = sums["residual_nll"] / trained
+            if self.looked_ahead and sums["nll_tokens"] == trained:
                 found["residual_gap"] = found["residual_nll"] - found["nll"]
         if sums["eos"]:
             found["eos_nll"] = sums["eos_nll"] / sums["eos"]

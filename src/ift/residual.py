@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
 from ift.functional import RowLayout, row_layout
-from ift.lookahead import LookAhead, look_ahead, look_ahead_uniforms, random_guess
+from ift.lookahead import Head, LookAhead, known_guess, look_ahead, look_ahead_uniforms, random_guess
 from ift.mixing import mixed_embeddings
 from ift.prefix import SharedPrefix, shared_prefix
 from ift.support import check_architecture, check_head, evaluating, unwrapped, weights_at_hand
@@ -29,7 +29,13 @@ from ift.trl_internals import auxiliary_loss, head_of, scored_log_probs, tile_sh
 
 @dataclass(frozen=True)
 class Step:
-    """How one step looks ahead and mixes; the fields mean what `IFTConfig`'s of the same names mean."""
+    """How one step looks ahead and mixes; the fields mean what `IFTConfig`'s of the same names mean.
+
+    Args:
+        guesses: (B, T) int64, guesses made before, read at trained positions; with them nothing looks ahead.
+        predictions: whether the argmax under the mixed input is asked for.
+        mixed_pass: False ends the step behind the look-ahead; its scores are those of the look-ahead alone.
+    """
 
     residual_lambda: float = 0.2
     lookahead: str = "greedy"
@@ -38,6 +44,9 @@ class Step:
     seed: int = 0
     step: int = 0
     lookahead_prefix: str = "auto"
+    guesses: Tensor | None = None
+    predictions: bool = False
+    mixed_pass: bool = True
 
 
 @dataclass
@@ -48,20 +57,24 @@ class TokenScores(ModelOutput):
         losses: float32, -log pi(x_t | e_<t) under the mixed input; gradient flows.
         entropy: float32, of the prediction under the mixed input; no gradient.
         top1: bool, whether the target is the argmax under the mixed input.
-        nll: float32, teacher-forced -log pi(x_t | x_<t); no gradient. With lambda 0 it is `losses`, detached.
-        lookahead_ids: int64, the model's argmax under the target's prefix (the input's id where nothing is trained);
-            None with lambda 0.
-        lookahead_hits: bool, whether that argmax is the target.
+        nll: float32, teacher-forced -log pi(x_t | x_<t); no gradient. With lambda 0 it is `losses`, detached; None
+            where guesses made before stood in for the look-ahead.
+        lookahead_ids: int64, the model's argmax under the target's prefix, or the guess made before (the input's id
+            where nothing is trained); None with lambda 0.
+        lookahead_hits: bool, whether that is the target.
+        predicted_ids: int64, the argmax under the mixed input (the input's id where nothing is trained); None if not
+            asked for.
         aux_loss: scalar, the experts' load-balancing loss of the mixed pass, unweighted; None if not asked for.
-        shared_prefix: whether both passes shared the prefix of their rows (`prefix`); None with lambda 0.
+        shared_prefix: whether both passes shared the prefix of their rows (`prefix`); None where there was one pass.
     """
 
     losses: Tensor = None  # type: ignore[assignment]
     entropy: Tensor = None  # type: ignore[assignment]
     top1: Tensor = None  # type: ignore[assignment]
-    nll: Tensor = None  # type: ignore[assignment]
+    nll: Tensor | None = None
     lookahead_ids: Tensor | None = None
     lookahead_hits: Tensor = None  # type: ignore[assignment]
+    predicted_ids: Tensor | None = None
     aux_loss: Tensor | None = None
     shared_prefix: bool | None = None
 
@@ -114,44 +127,73 @@ def _two_passes(
 
     guess = None
     if step.residual_lambda > 0:
-        with torch.no_grad(), evaluating(model):
-            states = passes.look_ahead_states().to(head.weight.device)  # (N, H)
-            guess = look_ahead(
-                states,
-                head,
-                targets.to(states.device),
-                kind="greedy" if step.lookahead == "random" else step.lookahead,
-                temperature=step.lookahead_temperature,
-                top_k=step.lookahead_top_k,
-                uniforms=_noise(step, input_ids, layout, states.device),
-                tile=tile_shape(),
-            )
-            del states
-            if step.lookahead == "random":  # the control of baselines.controls
-                guess = _random(step, guess, input_ids, layout, targets, len(head.weight))
-        torch.clear_autocast_cache()  # weights cast under no_grad carry no graph; the mixed pass must cast its own
-
-    states, router_logits = passes.mixed_states(guess, step.residual_lambda)
-    log_probs, entropy, top1 = scored_log_probs(
-        states.to(head.weight.device), head, targets.to(head.weight.device)
-    )
+        guess = _guess(step, passes, head, input_ids, labels, layout)
 
     def placed(values: Tensor, fill: Tensor) -> Tensor:  # (N,) -> (B, T)
         return fill.masked_scatter(layout.trained, values.to(fill.device))
 
     zeros, never = labels.new_zeros(labels.shape, dtype=torch.float32), torch.zeros_like(layout.trained)
-    return TokenScores(
-        losses=placed(-log_probs, zeros),
-        entropy=placed(entropy.detach(), zeros),
-        top1=placed(top1, never),
-        nll=placed(-log_probs.detach() if guess is None else guess.nll, zeros),
-        lookahead_ids=None if guess is None else placed(guess.top1, input_ids),
-        lookahead_hits=placed(top1 if guess is None else guess.top1 == targets.to(guess.top1.device), never),
-        aux_loss=auxiliary_loss(model, router_logits, passes.attention_mask)
-        if output_router_logits
-        else None,
-        shared_prefix=None if guess is None else passes.shared,
-    )
+    found: dict[str, Any] = {}
+    if guess is not None:
+        hits = guess.top1 == targets.to(guess.top1.device)
+        found = {"lookahead_ids": placed(guess.top1, input_ids), "lookahead_hits": placed(hits, never)}
+        if step.guesses is None:
+            found |= {"nll": placed(guess.nll, zeros), "shared_prefix": passes.shared}
+    if not step.mixed_pass:
+        return TokenScores(**found)
+    states, router_logits = passes.mixed_states(guess, step.residual_lambda)
+    states, targets = states.to(head.weight.device), targets.to(head.weight.device)
+    log_probs, entropy, top1 = scored_log_probs(states, head, targets)
+    found |= {
+        "losses": placed(-log_probs, zeros),
+        "entropy": placed(entropy.detach(), zeros),
+        "top1": placed(top1, never),
+    }
+    if guess is None:
+        found |= {"nll": found["losses"].detach(), "lookahead_hits": found["top1"]}
+    if step.predictions:
+        found["predicted_ids"] = placed(_predicted(states.detach(), head, targets, top1), input_ids)
+    if output_router_logits:
+        found["aux_loss"] = auxiliary_loss(model, router_logits, passes.attention_mask)
+    return TokenScores(**found)
+
+
+def _guess(
+    step: Step,
+    passes: FullRows | SharedPrefix,
+    head: Head,
+    input_ids: Tensor,
+    labels: Tensor,
+    layout: RowLayout,
+) -> LookAhead:
+    """What is mixed in at each trained position: the model's look-ahead, unless the step brings guesses made before."""
+    targets = labels[layout.trained]
+    if step.guesses is not None:
+        return known_guess(step.guesses[layout.trained], targets)
+    with torch.no_grad(), evaluating(passes.model):
+        states = passes.look_ahead_states().to(head.weight.device)  # (N, H)
+        guess = look_ahead(
+            states,
+            head,
+            targets.to(states.device),
+            kind="greedy" if step.lookahead == "random" else step.lookahead,
+            temperature=step.lookahead_temperature,
+            top_k=step.lookahead_top_k,
+            uniforms=_noise(step, input_ids, layout, states.device),
+            tile=tile_shape(),
+        )
+        if step.lookahead == "random":  # the control of baselines.controls
+            guess = _random(step, guess, input_ids, layout, targets, len(head.weight))
+    torch.clear_autocast_cache()  # weights cast under no_grad carry no graph; the mixed pass must cast its own
+    return guess
+
+
+@torch.no_grad()
+def _predicted(states: Tensor, head: Head, targets: Tensor, top1: Tensor) -> Tensor:
+    """(N,) int64, the argmax at each position: the target where it is known to be it, else projected once more."""
+    wrong = ~top1
+    found = look_ahead(states[wrong], head, targets[wrong], tile=tile_shape()).top1
+    return targets.masked_scatter(wrong, found)
 
 
 class FullRows:
@@ -193,9 +235,10 @@ class FullRows:
 def _passes(
     model: Any, step: Step, inputs: dict[str, Any], layout: RowLayout, router_logits: bool
 ) -> FullRows | SharedPrefix:
-    """How this step runs its rows; with lambda 0 there is one pass, and nothing to share."""
+    """How this step runs its rows; where there is one pass there is nothing to share."""
     ways = ("auto", "shared") if inputs["input_ids"].device.type == "cpu" else ("shared",)
-    if step.residual_lambda > 0 and step.lookahead_prefix in ways:
+    two = step.residual_lambda > 0 and step.guesses is None and step.mixed_pass
+    if two and step.lookahead_prefix in ways:
         shared = shared_prefix(model, inputs, layout, router_logits)
         if shared is not None:
             return shared

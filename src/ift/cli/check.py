@@ -6,7 +6,7 @@ import argparse
 import json
 import tempfile
 from dataclasses import asdict, replace
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,7 +15,7 @@ from rich.text import Text
 from ift.cli.arguments import TrainArguments, parse_stages
 from ift.cli.endings import EXPECTED
 from ift.cli.folder import Finished, open_folder
-from ift.cli.words import UsageError, split_equals
+from ift.cli.words import UsageError, UsageParser, split_equals
 from ift.data import DataError
 from ift.preflight import Finding, Preflight, preflight
 
@@ -27,14 +27,9 @@ class Refused(DataError):
     """A run that the check before it does not let start."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
-
-
 def make_parser() -> argparse.ArgumentParser:
     """The check's own flags; those of `ift train` pass through."""
-    parser = _Parser(
+    parser = UsageParser(
         "ift check",
         usage="ift check [flags] [any flag of ift train, --config FILE.yaml too]",
         description="Read the rows as the model will see them, and say what a run would train, what is wrong with it "

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -22,7 +22,7 @@ from rich.progress import (
 )
 
 from ift.cli.endings import INTERRUPTED
-from ift.cli.words import UsageError, named, split_equals
+from ift.cli.words import UsageError, UsageParser, named, split_equals
 
 TRIAL_SECONDS = {
     "pairs": 15,
@@ -42,14 +42,9 @@ OWN_DATA = (  # what only makes sense there
 )  # fmt: skip
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
-
-
 def make_parser(verb: str) -> argparse.ArgumentParser:
     """The study's own flags; those of `ift train` pass through."""
-    parser = _Parser(
+    parser = UsageParser(
         f"ift {verb}",
         usage=f"ift {verb} [flags]\n       ift {verb} [flags] --model_name_or_path MODEL --dataset_name DATA "
         "[any flag of ift train, --config FILE.yaml too]",
@@ -147,13 +142,13 @@ def plan_of(verb: str, told: argparse.Namespace, setting: str, methods: list[str
     Raises:
         UsageError: an unknown budget or method.
     """
-    from ift.compare.plan import ablate_plan, compare_plan, variant_labels
+    from ift.compare.plan import VARIANTS, ablate_plan, compare_plan
 
     budget = budget_of(told)
     seeds, trials = told.seeds or budget["seeds"], more.pop("trials", budget["trials"])
     try:
         if verb == "ablate":
-            variants = named(told.variants or "", variant_labels())
+            variants = named(told.variants or "", VARIANTS)
             return ablate_plan(setting, seeds, trials, told.budget == "quick", variants, **more)
         return compare_plan(
             setting, methods or methods_of(told), seeds, trials, fairer=told.budget == "full", **more

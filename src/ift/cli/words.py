@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Collection, Iterator
+from typing import NoReturn
 
 
 class UsageError(Exception):
     """A command line or configuration file that cannot be read; the message says where and what to write instead."""
+
+
+class UsageParser(argparse.ArgumentParser):
+    """A parser whose errors are UsageErrors, instead of a printed usage and the end of the process."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise."""
+        raise UsageError(message)
 
 
 def words_of_stage(arguments: list[str], number: int, stages: int) -> tuple[list[str], list[str]]:

@@ -177,6 +177,42 @@ def compare_plan(
     return Plan("compare", setting, tuple(entrants), seeds, trials, **more)
 
 
+def _changed(variant: str, **settings: Any) -> Entrant:
+    return Entrant("ift", variant, settings, "ift")
+
+
+PARTS = (
+    _changed("residual only", propagation="none"),
+    _changed("propagation only", residual_lambda=0.0),
+    _changed("scale detached", propagation_detach="scale"),
+    _changed("weights detached", propagation_detach="weights"),
+    _changed("cumsum", propagation="cumsum"),
+)
+FURTHER = (
+    *(_changed(f"lambda {value:g}", residual_lambda=value) for value in (0.1, 0.3, 0.4, 0.6, 0.8, 1.0)),
+    *(_changed(f"gamma {value:g}", propagation_gamma=value) for value in (0.5, 0.8, 0.9, 1.0)),
+    _changed("noisy lambda", residual_noise_std=0.5),
+    _changed("sampled look-ahead", lookahead="sample"),
+    _changed("expected look-ahead", lookahead="expected"),
+    _changed("token mean", loss_reduction="token"),
+    Entrant("random-residual", like="ift"),
+    Entrant("position-weights", like="ift"),
+    # attempts to make it win: no residual where the model is used, no loss pushed up
+    _changed("lambda 0 to 0.2", residual_warmup_ratio=1.0),
+    _changed("lambda 0.4 to 0", residual_lambda=0.0, residual_lambda_start=0.4, residual_warmup_ratio=1.0),
+    _changed("scale detached, noisy lambda", propagation_detach="scale", residual_noise_std=0.5),
+    _changed("scale detached, gamma 0.8", propagation_detach="scale", propagation_gamma=0.8),
+    _changed("scale detached, lambda 0", propagation_detach="scale", residual_lambda=0.0),
+    Entrant("clipped-weights", like="ift"),
+)
+CHEAPER = (  # guesses of earlier visits; in no budget, by name alone
+    _changed("kept guesses", lookahead_cache="epoch"),
+    _changed("kept guesses, a third refreshed", lookahead_cache="epoch", lookahead_refresh=1 / 3),
+    _changed("kept predictions", lookahead_cache="mixed"),
+)
+VARIANTS: Mapping[str, Entrant] = {entrant.label: entrant for entrant in (*PARTS, *FURTHER, *CHEAPER)}
+
+
 def ablate_plan(
     setting: str, seeds: int, trials: int, quick: bool, variants: Sequence[str] = (), **more: Any
 ) -> Plan:
@@ -187,52 +223,16 @@ def ablate_plan(
         seeds: See `Plan`.
         trials: See `Plan`.
         quick: The first variants alone.
-        variants: Labels to train beside SFT and IFT, of any budget; empty for the budget's.
+        variants: Labels of `VARIANTS` to train beside SFT and IFT; empty for the budget's.
         more: Further fields of `Plan`.
 
     Raises:
         ValueError: an unknown variant.
     """
-
-    def changed(variant: str, **settings: Any) -> Entrant:
-        return Entrant("ift", variant, settings, "ift")
-
-    parts = [
-        changed("residual only", propagation="none"),
-        changed("propagation only", residual_lambda=0.0),
-        changed("scale detached", propagation_detach="scale"),
-        changed("weights detached", propagation_detach="weights"),
-        changed("cumsum", propagation="cumsum"),
-    ]
-    attempts = [  # to make it win: no residual where the model is used, no loss pushed up
-        changed("lambda 0 to 0.2", residual_warmup_ratio=1.0),
-        changed("lambda 0.4 to 0", residual_lambda=0.0, residual_lambda_start=0.4, residual_warmup_ratio=1.0),
-        changed("scale detached, noisy lambda", propagation_detach="scale", residual_noise_std=0.5),
-        changed("scale detached, gamma 0.8", propagation_detach="scale", propagation_gamma=0.8),
-        changed("scale detached, lambda 0", propagation_detach="scale", residual_lambda=0.0),
-        Entrant("clipped-weights", like="ift"),
-    ]
-    further = [
-        *(changed(f"lambda {value:g}", residual_lambda=value) for value in (0.1, 0.3, 0.4, 0.6, 0.8, 1.0)),
-        *(changed(f"gamma {value:g}", propagation_gamma=value) for value in (0.5, 0.8, 0.9, 1.0)),
-        changed("noisy lambda", residual_noise_std=0.5),
-        changed("sampled look-ahead", lookahead="sample"),
-        changed("expected look-ahead", lookahead="expected"),
-        changed("token mean", loss_reduction="token"),
-        Entrant("random-residual", like="ift"),
-        Entrant("position-weights", like="ift"),
-        *attempts,
-    ]
-    known = {entrant.label: entrant for entrant in (*parts, *further)}
-    if unknown := [name for name in variants if name not in known]:
-        raise ValueError(f"unknown variant {unknown[0]!r}: choose from {'; '.join(known)}")
-    chosen = [known[name] for name in variants] or [*parts, *([] if quick else further)]
+    if unknown := [name for name in variants if name not in VARIANTS]:
+        raise ValueError(f"unknown variant {unknown[0]!r}: choose from {'; '.join(VARIANTS)}")
+    chosen = [VARIANTS[name] for name in variants] or [*PARTS, *([] if quick else FURTHER)]
     return Plan("ablate", setting, (Entrant("sft"), Entrant("ift"), *chosen), seeds, trials, **more)
-
-
-def variant_labels() -> list[str]:
-    """What `ablate_plan` can train beside SFT and IFT."""
-    return [entrant.label for entrant in ablate_plan("", 2, 1, quick=False).entrants[2:]]
 
 
 def stage_settings(entrant: Entrant, chosen: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, Any]:
