@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+# one process a core, up to four, each with the files of its own: tests use one thread
+PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 VENV := .venv
 PY := $(VENV)/bin/python
 INSTALL := $(PY) -m pip install --disable-pip-version-check -c constraints.txt
@@ -30,7 +32,7 @@ demo: $(READY) ## SFT against IFT on a small reasoning world, from the shipped b
 	$(VENV)/bin/ift demo
 
 test: $(READY) ## the fast tests (PYTEST_ARGS="-k name" to choose)
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PY) -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 test-slow: $(READY) ## the tests that take minutes, and those on real rows where the rows are there
 	$(PY) -m pytest -m "(slow or realdata) and not gpu" $(PYTEST_ARGS)

@@ -17,7 +17,13 @@ from naive_ift import NaiveIFT
 from peft import LoraConfig
 from tokenizers import Tokenizer, models
 from torch import Tensor
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+)
 from trl import SFTConfig, SFTTrainer
 
 from ift import IFTConfig, IFTTrainer
@@ -27,6 +33,7 @@ from ift.lookahead_cache import LookAheadCache, documents_of
 
 PAD, END = 2, 1
 MAX_LENGTH = 1024  # of the mixed lengths
+PARTS = 8  # batches that are sorted by length together
 PLAIN = {"residual_lambda": 0.0, "propagation": "none", "loss_reduction": "token"}
 KEPT = "ift-kept-guesses"  # a step whose rows' guesses are known
 ROWS = ("trl-sft", "ift-lambda-0", "ift", "ift-full-prefix", KEPT, "naive-ift")
@@ -35,7 +42,7 @@ PAIRS = ("dpo", "orpo", "simpo", "tdpo2")
 
 @dataclass(frozen=True)
 class Model:
-    """A model's sizes; `family` "llama" (untied) or "qwen2" (grouped queries, tied)."""
+    """A model's sizes; `family` "llama" (untied), "qwen2" (grouped queries, tied) or "gemma3" (wide heads, tied)."""
 
     family: str
     width: int
@@ -48,7 +55,8 @@ class Model:
     def make(self, length: int, device: str, dtype: str) -> Any:
         """A fresh model of the same seed."""
         torch.manual_seed(0)
-        config = {"llama": LlamaConfig, "qwen2": Qwen2Config}[self.family](
+        families = {"llama": LlamaConfig, "qwen2": Qwen2Config, "gemma3": Gemma3TextConfig}
+        config = families[self.family](
             vocab_size=self.vocabulary,
             hidden_size=self.width,
             intermediate_size=self.inner,
@@ -56,9 +64,10 @@ class Model:
             num_attention_heads=self.heads,
             num_key_value_heads=self.key_value_heads,
             max_position_embeddings=length,
-            tie_word_embeddings=self.family == "qwen2",
+            tie_word_embeddings=self.family != "llama",
             pad_token_id=PAD,
             eos_token_id=END,
+            **({"head_dim": 256} if self.family == "gemma3" else {}),
         )
         with torch.device(device):
             return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
@@ -69,6 +78,9 @@ MODELS = {
     "even": Model("llama", 512, 5, 1536, 8, 8, 32768),  # a head as dear as the body: 50 M parameters
     "deep": Model("llama", 512, 12, 1536, 8, 2, 32000),
     "qwen-0.5b": Model("qwen2", 896, 24, 4864, 14, 2, 151936),  # the sizes of Qwen2.5-0.5B
+    "gemma-270m": Model(
+        "gemma3", 640, 18, 2048, 4, 1, 262144
+    ),  # of Gemma 3 270M: a head dearer than the body
 }
 
 
@@ -80,7 +92,10 @@ class Point:
         batch: rows (answers), or pairs of them.
         length: tokens of a row.
         share: of the row that is completion; rows of `lengths="mixed"` have their own.
-        lengths: "equal", or "mixed": drawn as chat data is, prompts of 90 and answers of 250 tokens in the median.
+        lengths: "equal"; "mixed": drawn as chat data is, prompts of 90 and answers of 250 tokens in the median; or
+            "grouped": `PARTS` batches of the same kind, drawn together and sorted by length, as
+            `train_sampling_strategy: group_by_length` has them.
+        part: which of these batches.
         checkpointing: whether the body is computed again in the backward pass.
         lora: whether adapters are trained instead of the model.
         packing: whether the rows stand in one, told apart by position ids.
@@ -91,6 +106,7 @@ class Point:
     length: int = 256
     share: float = 0.5
     lengths: str = "equal"
+    part: int = 0
     checkpointing: bool = False
     lora: bool = False
     packing: bool = False
@@ -109,10 +125,14 @@ def drawn_lengths(point: Point) -> list[tuple[int, int]]:
         prompt = min(max(1, round(point.length * (1 - point.share))), point.length - 1)
         return [(prompt, point.length - prompt)] * point.batch
     generator = torch.Generator().manual_seed(5)
-    normal = torch.randn(point.batch, 2, generator=generator)
+    parts = PARTS if point.lengths == "grouped" else 1
+    normal = torch.randn(parts * point.batch, 2, generator=generator)
     spread = torch.tensor([1.0, 0.7])
     lengths = (torch.tensor([90.0, 250.0]) * (normal * spread).exp()).round().long().clamp(min=8)
-    return [(min(p, MAX_LENGTH // 2), min(c, MAX_LENGTH // 2)) for p, c in lengths.tolist()]
+    drawn = [(min(p, MAX_LENGTH // 2), min(c, MAX_LENGTH // 2)) for p, c in lengths.tolist()]
+    if point.lengths == "mixed":
+        return drawn
+    return sorted(drawn, key=sum)[point.part * point.batch :][: point.batch]
 
 
 def answers(point: Point, vocabulary: int, seed: int) -> list[dict[str, list[int]]]:
@@ -182,7 +202,7 @@ class Contestant:
             for name, value in fill.items()
         }
         if self.name == "naive-ift":
-            self.trainer.max_length = MAX_LENGTH if point.lengths == "mixed" else point.length
+            self.trainer.max_length = point.length if point.lengths == "equal" else MAX_LENGTH
         batch["attention_mask"] = torch.tensor(
             [[1] * len(row["input_ids"]) + [0] * (width - len(row["input_ids"])) for row in rows]
         )

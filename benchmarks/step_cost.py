@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from contestants import MAX_LENGTH, MODELS, PAIRS, ROWS, Contestant, Model, Point
+from contestants import MAX_LENGTH, MODELS, PAIRS, PARTS, ROWS, Contestant, Model, Point
 from figure import draw
 from measure import counted_flops, first_step, memory_in_own_processes, seconds_of, summary
 
@@ -34,6 +34,7 @@ AXES: dict[str, tuple[Any, ...]] = {
     "lora": (False, True),
     "packing": (False, True),
     "lengths": ("equal", "mixed"),
+    "part": tuple(range(PARTS)),
 }
 QUICK = ("trl-sft", "ift-lambda-0", "ift", "naive-ift", "dpo")
 
@@ -44,7 +45,8 @@ def points_of(told: argparse.Namespace) -> list[Point]:
     points = [base]
     for axis in told.axes:
         values = getattr(told, f"{axis}_values", None) or AXES[axis]
-        points += [replace(base, **{axis: value}) for value in values]
+        grouped = {"lengths": "grouped"} if axis == "part" else {}
+        points += [replace(base, **{axis: value}, **grouped) for value in values]
     points = list(dict.fromkeys(points))
     return sorted(
         points, key=lambda point: (point.lora, point.vocabulary or 0)

@@ -146,3 +146,14 @@ def test_the_memory_of_a_method(tmp_path):
     for figures in found.values():
         assert 0 < figures["kept_by_forward_bytes"] < figures["step_peak_bytes"]
     assert found["dpo"]["kept_by_forward_bytes"] > 1.5 * found["ift"]["kept_by_forward_bytes"]
+
+
+def test_grouped_batches_are_the_drawn_rows_in_order_of_length():
+    from contestants import PARTS, Point, drawn_lengths
+
+    parts = [drawn_lengths(Point(batch=4, lengths="grouped", part=part)) for part in range(PARTS)]
+    assert [len(part) for part in parts] == [4] * PARTS
+    totals = [sum(row) for part in parts for row in part]
+    assert totals == sorted(totals)
+    assert len(set(totals)) > PARTS
+    assert drawn_lengths(Point(batch=4, lengths="mixed")) != parts[0]

@@ -112,14 +112,20 @@ def test_another_study_in_the_folder_is_refused(study):
 
 
 def test_counted_flops_are_those_of_the_steps():
-    """By hand: a step of y = W x, W 3x5, with 7 rows: 2*3*5*7 forward, the same again for the gradient of W."""
+    """By hand: a step of y = W x, W 3x5, with 7 rows: 2*3*5*7 forward, the same again for the gradient of W.
+
+    The second epoch is of fewer steps than are counted, and of half the rows: no epoch stands for another.
+    """
     counter, layer = StepFlops(), torch.nn.Linear(5, 3, bias=False)
-    for _ in range(COUNTED_STEPS + 2):
-        counter.on_step_begin(None, None, None)
-        layer(torch.ones(7, 5)).sum().backward()
-        counter.on_step_end(None, None, None)
-    assert counter.counted == [2 * 2 * 3 * 5 * 7] * COUNTED_STEPS
-    assert counter.total == (COUNTED_STEPS + 2) * 2 * 2 * 3 * 5 * 7
+    for rows, steps in ((14, COUNTED_STEPS + 2), (7, COUNTED_STEPS - 1)):
+        counter.on_epoch_begin(None, None, None)
+        for _ in range(steps):
+            counter.on_step_begin(None, None, None)
+            layer(torch.ones(rows, 5)).sum().backward()
+            counter.on_step_end(None, None, None)
+    one = 2 * 2 * 3 * 5 * 7
+    assert counter.counted == [[2 * one] * COUNTED_STEPS, [one] * (COUNTED_STEPS - 1)]
+    assert counter.total == (COUNTED_STEPS + 2) * 2 * one + (COUNTED_STEPS - 1) * one
 
 
 def test_the_heads_products_on_cuda_are_counted():

@@ -1,4 +1,4 @@
-"""Floating-point operations of training steps, counted on the first of them."""
+"""Floating-point operations of training steps, counted on the first of each epoch."""
 
 from __future__ import annotations
 
@@ -53,33 +53,44 @@ UNCOUNTED = {  # by torch's counter; those of GPUs by that of older versions, wh
 
 
 class StepFlops(TrainerCallback):
-    """Counts the first `COUNTED_STEPS` steps of a training; counting all would slow it down.
+    """Counts the first `COUNTED_STEPS` steps of each epoch; counting all would slow a training down.
+
+    Epochs differ where guesses are kept (`lookahead_cache`).
 
     Attributes:
-        counted: FLOPs of each step counted.
-        steps: Steps taken so far.
+        counted: FLOPs of each step counted, by epoch.
+        steps: Steps taken so far in each epoch.
     """
 
     def __init__(self) -> None:
-        self.counted: list[int] = []
-        self.steps = 0
+        self.counted: list[list[int]] = []
+        self.steps: list[int] = []
         self._counter: Any = None
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Begin another count."""
+        self.counted.append([])
+        self.steps.append(0)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begin to count, if this is one of the first steps."""
-        if len(self.counted) < COUNTED_STEPS:
+        if len(self.counted[-1]) < COUNTED_STEPS:
             self._counter = FlopCounterMode(display=False, custom_mapping=UNCOUNTED)
             self._counter.__enter__()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End the count."""
-        self.steps += 1
+        self.steps[-1] += 1
         if self._counter is not None:
             self._counter.__exit__(None, None, None)
-            self.counted.append(self._counter.get_total_flops())
+            self.counted[-1].append(self._counter.get_total_flops())
             self._counter = None
 
     @property
     def total(self) -> float:
-        """FLOPs of all steps: their number times the mean of those counted."""
-        return self.steps * sum(self.counted) / max(len(self.counted), 1)
+        """FLOPs of all steps: in each epoch their number times the mean of those counted."""
+        return sum(
+            steps * sum(counted) / len(counted)
+            for steps, counted in zip(self.steps, self.counted, strict=True)
+            if counted
+        )
