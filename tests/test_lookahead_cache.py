@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from peft import LoraConfig
 from safetensors.numpy import save_file
 
 import ift.trainer
@@ -245,6 +246,12 @@ def test_some_steps_refresh_and_whole_micro_batches_do_it_together(tmp_path, row
     steps = [*zip(cached[::2], cached[1::2], strict=True)]
     assert all(one == other for one, other in steps)
     assert 4 <= sum(one for one, _ in steps) <= 18
+
+
+def test_adapters_keep_guesses_too(tmp_path, rows, visits):
+    adapter = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj"])
+    trained(tmp_path, tiny_model(), rows, lookahead_cache="epoch", peft_config=adapter, **EPOCHS)
+    assert [visit["cached"] for visit in visits] == 3 * [False] + 6 * [True]
 
 
 def test_evaluation_looks_ahead(tmp_path, rows):

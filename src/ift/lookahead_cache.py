@@ -63,7 +63,7 @@ class LookAheadCache:
     """Guesses by row: 2 bytes each where the vocabulary allows it, else 4, in a memory-mapped file without a name.
 
     Args:
-        vocabulary: entries of the model's head.
+        vocabulary: of the model; a guess is below it.
         folder: where the file lies, of which nothing is left when the process ends.
     """
 
@@ -189,7 +189,7 @@ class KeepsLookAheads:
         """As transformers', once the guesses that the run begins with are read."""
         args = self.args
         if args.lookahead_cache != "off":
-            vocabulary = self.model.get_output_embeddings().weight.shape[0]
+            vocabulary = self.model.config.get_text_config().vocab_size
             self._cache = LookAheadCache(vocabulary, Path(args.output_dir))
             kept = None if resume_from_checkpoint is None else Path(resume_from_checkpoint) / FILE
             if kept is not None and kept.exists():

@@ -42,7 +42,7 @@ def precompute_look_aheads(
             "Weights are sharded, and look-aheads are made without that. Leave FSDP and DeepSpeed out."
         )
     name = str(model.config.name_or_path)
-    cache = LookAheadCache(model.get_output_embeddings().weight.shape[0], file.parent)
+    cache = LookAheadCache(model.config.get_text_config().vocab_size, file.parent)
     if file.exists() and (about := cache.load(file)).get("model") != name:
         raise ValueError(
             f"{file}: holds look-aheads of {about.get('model')}, not of {name}. Give another --output"

@@ -13,7 +13,7 @@ from trl import SFTTrainer
 from trl.trainer.utils import get_config_model_id, global_then_local_main_first
 
 from ift.batches import CountsRowsOnce
-from ift.config import CACHE_FIELDS, LAMBDA_FIELDS, METHOD_FIELDS, IFTConfig
+from ift.config import LAMBDA_FIELDS, METHOD_FIELDS, IFTConfig
 from ift.data import end_of_turn_ids, prepare_dataset
 from ift.faults import StopsAtNonFinite
 from ift.functional import count_items, noisy_lambda, row_layout, scheduled_lambda
@@ -223,7 +223,7 @@ class IFTTrainer(SendsNothing, StopsAtNonFinite, CountsRowsOnce, KeepsLookAheads
         super().create_model_card(*args, **kwargs)
         path = Path(self.args.output_dir) / "README.md"
         if self.is_world_process_zero() and path.exists():
-            names = [*METHOD_FIELDS, *CACHE_FIELDS, *LAMBDA_FIELDS]
+            names = [*METHOD_FIELDS, *LAMBDA_FIELDS, "lookahead_cache", "lookahead_refresh"]
             rows = "".join(f"| `{name}` | {getattr(self.args, name)} |\n" for name in names)
             name = path.parent.resolve().name  # trl writes None for a model that is not on the Hub
             card = path.read_text().replace("(https://huggingface.co/None)", "")

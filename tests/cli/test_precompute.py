@@ -24,6 +24,10 @@ def test_guesses_made_before_serve_every_epoch(ift, run_tiny, chat_model, write_
     first, *_ = (entry for entry in run.metrics if "loss" in entry)
     assert first["loss"] == pytest.approx(exact.metrics[0]["loss"], rel=1e-5)
     assert all(entry["lookahead_cached"] == 1 for entry in run.metrics if "loss" in entry)
+    assert "guesses kept (epoch, 0% refreshed)" in " ".join(run.out.split())
+    card = (run.folder / "README.md").read_text()
+    assert "| `lookahead_cache` | epoch |" in card
+    assert FILE not in card  # a path of this machine
 
 
 @pytest.mark.parametrize(
