@@ -66,6 +66,11 @@ def test_other_tokens_and_other_labels_are_other_rows(cache, rows):
     fewer[0, -1] = -100
     cache.put(documents(longer, longer["input_ids"])[0])
     assert cache.find(documents({**longer, "labels": fewer})[0]) is None
+    elsewhere = fewer.clone()  # as many trained, others
+    elsewhere[0, -1], elsewhere[0, -2] = longer["labels"][0, -1], -100
+    cache.put(documents({**longer, "labels": fewer}, longer["input_ids"])[0])
+    assert cache.find(documents({**longer, "labels": fewer})[0]) is not None
+    assert cache.find(documents({**longer, "labels": elsewhere})[0]) is None
     both = models.padded(rows[0][:3], rows[1][:3])  # the third is not known: nothing is given
     assert cache.find(documents(both)[0]) is None
 
@@ -234,18 +239,26 @@ def test_the_first_epoch_is_exact_and_a_refresh_at_every_step_is_the_method(tmp_
     assert all(0 < share <= 1 for share in agreement)
 
 
-def test_some_steps_refresh_and_whole_micro_batches_do_it_together(tmp_path, rows, visits):
+def test_some_steps_refresh_whole_and_leave_what_they_found(tmp_path, rows, visits):
     options = {
         **EPOCHS,
         "per_device_train_batch_size": 2,
         "gradient_accumulation_steps": 2,
         "num_train_epochs": 12,
     }
-    trained(tmp_path, tiny_model(), rows, lookahead_cache="epoch", lookahead_refresh=0.5, **options)
-    cached = [visit["cached"] for visit in visits][4:]
-    steps = [*zip(cached[::2], cached[1::2], strict=True)]
-    assert all(one == other for one, other in steps)
-    assert 4 <= sum(one for one, _ in steps) <= 18
+    told = {"lookahead_cache": "epoch", "lookahead_refresh": 0.5, "learning_rate": 0.5}
+    trained(tmp_path, tiny_model(), rows, **{**options, **told})
+    cached = [visit.pop("cached") for visit in visits]
+    assert cached[:4] == 4 * [False]
+    assert cached[::2] == cached[1::2]  # both micro-batches of a step
+    assert 4 <= sum(cached[::2]) <= 18
+    latest, first = {}, {}
+    for visit, known in zip(visits, cached, strict=True):
+        for row, (mixed, _) in visit.items():
+            assert not known or mixed == latest[row]
+            latest[row] = mixed
+            first.setdefault(row, mixed)
+    assert latest != first
 
 
 def test_adapters_keep_guesses_too(tmp_path, rows, visits):
