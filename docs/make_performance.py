@@ -92,7 +92,9 @@ def kept() -> str:
     for entry in sorted(record("operations-kept")["points"], key=lambda entry: entry["point"]["share"]):
         cells = [ratio(entry, IFT, ZERO), ratio(entry, KEPT, ZERO), over_epochs(entry)]
         rows.append([f"{entry['point']['share']:.0%}", *(f"{cell:.3f}" for cell in cells)])
-    return table(["completion", "exact / lambda 0", "kept / lambda 0", f"{EPOCHS} epochs, the first exact"], rows)
+    return table(
+        ["completion", "exact / lambda 0", "kept / lambda 0", f"{EPOCHS} epochs, the first exact"], rows
+    )
 
 
 def stale() -> str:
