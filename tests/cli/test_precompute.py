@@ -46,6 +46,14 @@ def test_what_it_cannot_do_is_refused(ift, chat_model, write_rows, words, said):
     assert said in done.err
 
 
+def test_rows_that_ift_train_would_refuse_are_refused(ift, chat_model, write_rows, tmp_path):
+    words = {"model_name_or_path": chat_model, "dataset_name": write_rows(), "max_length": 28}
+    done = ift("precompute-lookahead", **words)
+    assert done.code == 1
+    assert "max_length 28 cuts" in done.err
+    assert not (tmp_path / FILE).exists()
+
+
 def test_a_file_of_another_model_is_refused_and_kept(
     ift, run_tiny, chat_model, base_model, write_rows, tmp_path
 ):

@@ -59,12 +59,14 @@ def main(arguments: list[str]) -> int:
 
 def _run(told: TrainArguments, file: Path) -> dict[str, int]:
     from ift.baselines.stage import build_trainer, prepare_stage
+    from ift.cli.check import refuse_or_warn
     from ift.data import load_train_and_eval
     from ift.precompute import precompute_look_aheads
 
     data = load_train_and_eval(told.script, told.mixture, told.config, columns=told.columns)
     prepared = prepare_stage(told, data)
     prepared.sets.pop("eval", None)
+    refuse_or_warn(told, prepared)  # what ift train would say of the same arguments
     config = told.config
     config.packing = config.gradient_checkpointing = False  # neither changes a guess
     config.train_sampling_strategy, config.dataloader_drop_last = "group_by_length", False
