@@ -303,7 +303,7 @@ def test_a_run_that_goes_on_is_the_run_that_did_not_stop(tmp_path, rows, kind):
 
 
 def test_precomputed_guesses_are_the_models_look_ahead_and_spare_the_first_epoch(
-    tmp_path, rows, cache, visits
+    tmp_path, rows, cache, visits, caplog
 ):
     file = tmp_path / "made.safetensors"
     maker = trained(tmp_path, tiny_model(), rows, run=False, **EPOCHS)
@@ -331,6 +331,7 @@ def test_precomputed_guesses_are_the_models_look_ahead_and_spare_the_first_epoch
         **EPOCHS,
     )
     assert [visit["cached"] for visit in visits] == 9 * [True]
+    assert "look-aheads" not in caplog.text
     exact = trained(tmp_path / "exact", tiny_model(), rows, **EPOCHS)
     assert logged(run, "loss")[0] == pytest.approx(logged(exact, "loss")[0], rel=1e-6)
 
@@ -361,6 +362,7 @@ def test_a_file_that_does_not_know_the_rows_is_said(tmp_path, rows, caplog):
     options = {"lookahead_cache": "epoch", "lookahead_cache_path": str(file)}
     trained(tmp_path, tiny_model(), rows, **options)
     assert caplog.text.count("does not know the rows of the first batch") == 1
+    assert caplog.text.count("holds look-aheads of m; the model that trains is") == 1
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,13 @@ class KeepsLookAheads:
             elif args.lookahead_cache_path is not None:
                 about = self._cache.load(Path(args.lookahead_cache_path))
                 self._expected = self.state.global_step == 0
-                logger.info("Look-aheads of %s for %d rows.", about.get("model", "?"), len(self._cache))
+                if about.get("model") != str(self.model.config.name_or_path):
+                    logger.warning(
+                        "%s holds look-aheads of %s; the model that trains is %s.",
+                        args.lookahead_cache_path,
+                        about.get("model"),
+                        self.model.config.name_or_path,
+                    )
         return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)  # type: ignore[misc]
 
     def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
