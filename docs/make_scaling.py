@@ -6,6 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from transformers import LlamaConfig
 
 from ift.cli.arguments import parse
@@ -53,7 +54,7 @@ def model(name: str) -> Model:
         words += ["--per_device_train_batch_size=1", f"--max_length={ROW}", "--gradient_checkpointing=true"]
         for method in ("ift", "dpo"):
             stage = parse([*words, f"--method={method}", "--bf16=true", "--dtype=float32"])
-            estimate = estimate_memory(stage, ROW)
+            estimate = estimate_memory(stage, ROW, torch.device("cuda"))
             activations[method] = estimate.activations + estimate.head
     activations["sft"] = activations["ift"]  # the look-ahead pass keeps nothing
     return Model(name, shape_of(SIZES[name]), activations)

@@ -30,11 +30,15 @@ def test_versions_are_those_the_contract_was_written_for():
 
 
 def test_the_tile_constants():
+    """Trl's tile on a GPU, where Triton folds it; elsewhere a narrower one, if its entries would be many."""
     from trl.kernels import chunked_logprob
     from trl.trainer import utils
 
-    assert tile_shape() == (chunked_logprob.TOKEN_CHUNK_SIZE, utils._CHUNKED_LOGPROB_CHUNK_SIZE)
-    assert all(size > 0 for size in tile_shape())
+    theirs = chunked_logprob.TOKEN_CHUNK_SIZE, utils._CHUNKED_LOGPROB_CHUNK_SIZE
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert tile_shape(10, cpu) == theirs
+    assert [tile_shape(n, cpu)[1] for n in (0, 1_000, 4_096, 100_000)] == [theirs[1], 4_160, 1_024, 1_024]
+    assert tile_shape(100_000, cuda) == theirs
 
 
 def test_the_chunked_kernel():

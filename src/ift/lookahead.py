@@ -48,7 +48,8 @@ class Head:
     def logits(self, hidden: Tensor, start: int, end: int) -> Tensor:
         """Logits (n, end - start) in float32 of hidden (n, H) for the vocabulary slice [start, end)."""
         bias = None if self.bias is None else self.bias[start:end]
-        z = torch.nn.functional.linear(hidden, self.weight[start:end], bias).float() * self.scale
+        z = torch.nn.functional.linear(hidden, self.weight[start:end], bias).float()
+        z = z if self.scale == 1 else z * self.scale
         return z if self.softcap is None else self.softcap * torch.tanh(z / self.softcap)
 
 

@@ -52,12 +52,13 @@ class MemoryEstimate:
         return sum(parts)
 
 
-def estimate_memory(stage: Any, longest_row: int) -> MemoryEstimate:
+def estimate_memory(stage: Any, longest_row: int, device: torch.device | None = None) -> MemoryEstimate:
     """Estimates a step of a stage.
 
     Args:
         stage: An `ift.baselines.stage.Stage`: its model's configuration is read, no weights.
         longest_row: Tokens of the longest row after cutting.
+        device: Where the run would be; None for this machine's.
 
     Raises:
         OSError, ValueError: a configuration that cannot be read, or is no causal language model's.
@@ -82,10 +83,11 @@ def estimate_memory(stage: Any, longest_row: int) -> MemoryEstimate:
         kept = _kept_for_backward(adapted, rows, tokens, bool(config.gradient_checkpointing), compute)
     each = 4 if told.use_peft else element
     full_logits = stage.method.needs_pairs or stage.method.name == "dft"
+    height, breadth = tile_shape(rows * tokens, device or _device())
     head = (
         LOGITS * rows * tokens * vocabulary * 4
         if full_logits
-        else TILES * min(rows * tokens, tile_shape()[0]) * min(vocabulary, tile_shape()[1]) * 4
+        else TILES * min(rows * tokens, height) * min(vocabulary, breadth) * 4
     )
     return MemoryEstimate(
         parameters=every,
@@ -150,9 +152,14 @@ def remedies(stage: Any, longest_row: int, available: int) -> list[Remedy]:
     return [one for one in found if one.total < now]
 
 
+def _device() -> torch.device:
+    """Where a run would be."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def available_memory() -> int:
     """Bytes that are free: of the current accelerator, or of the machine."""
-    if torch.cuda.is_available():
+    if _device().type == "cuda":
         return int(torch.cuda.mem_get_info()[0])
     import psutil
 

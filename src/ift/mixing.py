@@ -14,13 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ift.embedded_rows import EmbeddedRows
 from ift.functional import temporal_residual
 from ift.lookahead import LookAhead
 
 
 @contextmanager
 def mixed_embeddings(
-    model: Any, trained: Tensor, guess: LookAhead | None, residual_lambda: float
+    model: Any,
+    trained: Tensor,
+    guess: LookAhead | None,
+    residual_lambda: float,
+    embedded: EmbeddedRows | None = None,
 ) -> Iterator[None]:
     """While open, one call of the input-embedding module returns Eq. 17's mix at the trained positions.
 
@@ -32,6 +37,7 @@ def mixed_embeddings(
         trained: (B, T) bool, the N positions to mix, of the ids that the module will be called with.
         guess: what is mixed in, in the order of the trained positions, row by row; None leaves the module alone.
         residual_lambda: the guess's share.
+        embedded: of an earlier call, these ids' embeddings; the module's output is then asked for the guesses alone.
     """
     if guess is None:
         yield
@@ -40,6 +46,7 @@ def mixed_embeddings(
     extra, place = (
         guess.ids.unique(return_inverse=True) if guess.ids.shape[1] > 1 else (guess.ids[:, 0], None)
     )
+    known = None if embedded is None else embedded.after  # (B, T, H)
     calls: list[bool] = []
 
     def append_guesses(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -49,10 +56,15 @@ def mixed_embeddings(
                 f"{type(model).__name__} embeds its input ids more than once or in another shape: IFT cannot mix them."
             )
         calls.append(True)
+        if known is not None:
+            return (extra.to(ids.device)[None], *args[1:])  # (1, N)
         return (torch.cat([ids.flatten(), extra.to(ids.device)])[None], *args[1:])  # (1, B T + U)
 
     def mix(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        own, guessed = output[0, : rows * columns], output[0, rows * columns :]  # (B T, H), (U, H)
+        if embedded is not None and known is not None:
+            own, guessed = known.flatten(0, 1), embedded.guessed(extra, output[0])
+        else:
+            own, guessed = output[0, : rows * columns], output[0, rows * columns :]  # (B T, H), (U, H)
         if place is not None:  # the expected look-ahead: sum_k p_k E(v_k) without a (N, K, H) tensor
             weights = guess.probabilities.to(guessed)
             guessed = nn.functional.embedding_bag(

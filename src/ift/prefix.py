@@ -15,6 +15,7 @@ Shape legend: B rows, T positions, P of the prefix, C = T - P that follow it, H 
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
 
+from ift.embedded_rows import EmbeddedRows
 from ift.functional import RowLayout
 from ift.lookahead import LookAhead
 from ift.mixing import mixed_embeddings
@@ -51,18 +53,28 @@ class SharedPrefix:
         trained: (B, T) bool.
         cut: P >= 1, no position before it is trained.
         router_logits: whether the mixed pass must give the experts' router logits.
+        guesses: N if there is one guess a trained position, which may then be embedded with the prefix; else None.
     """
 
     shared = True
 
     def __init__(
-        self, model: Any, inputs: dict[str, Any], trained: Tensor, cut: int, router_logits: bool
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        trained: Tensor,
+        cut: int,
+        router_logits: bool,
+        guesses: int | None,
     ) -> None:
         self.model, self.inputs, self.trained, self.cut = model, inputs, trained[:, cut:], cut
         self.asked = {"output_router_logits": True} if router_logits else {}
         self.attention_mask = inputs["attention_mask"]
+        module = model.get_input_embeddings()
+        self.embedded = EmbeddedRows(module, inputs["input_ids"], cut, guesses or 0)
+        at_once = nullcontext() if guesses is None else self.embedded.prefix_call()
         writer = prefix_writer()
-        with checkpointing_keeps_caches(model):
+        with checkpointing_keeps_caches(model), at_once:
             output = self._run(0, cut, writer, self.asked)
         self.last_state = output[0][:, -1:]  # (B, 1, H) predicts the first position that any row trains
         self.prefix = taken_from(writer)
@@ -79,7 +91,7 @@ class SharedPrefix:
         """(N, H) states under the mixed input, with gradient, and the router logits of all tokens if asked for."""
         length = self.inputs["input_ids"].shape[1]
         with (
-            mixed_embeddings(self.model, self.trained, guess, residual_lambda),
+            mixed_embeddings(self.model, self.trained, guess, residual_lambda, self.embedded),
             checkpointing_keeps_caches(self.model),
         ):
             output = self._run(self.cut, length, prefix_reader(self.prefix), self.asked)
@@ -109,7 +121,7 @@ class SharedPrefix:
 
 
 def shared_prefix(
-    model: Any, inputs: dict[str, Any], layout: RowLayout, router_logits: bool
+    model: Any, inputs: dict[str, Any], layout: RowLayout, router_logits: bool, one_guess: bool = True
 ) -> SharedPrefix | None:
     """The step's passes with a shared prefix, or None where they would not be exact or not cheaper; the log says why.
 
@@ -120,14 +132,16 @@ def shared_prefix(
         inputs: of the backbone: `input_ids` (B, T), `attention_mask` or None, `position_ids` if the batch has them.
         layout: of the batch.
         router_logits: whether the mixed pass must give the experts' router logits.
+        one_guess: whether the look-ahead has one candidate a position.
     """
     reason = cannot_share(model, inputs)
     if reason is not None:
         _say_once(logging.WARNING, f"The look-ahead runs over whole rows, prompts included: {reason}.")
         return None
     lengths, answers = _lengths(layout)
-    facts = [layout.documents.max() + 1, lengths.max(), answers.max(), layout.attended.sum(), _holes(layout)]
-    rows, width, answer, tokens, holes = torch.stack(facts).tolist()
+    facts = [layout.documents.max() + 1, lengths.max(), answers.max(), layout.attended.sum()]
+    facts += [layout.trained.sum(), _holes(layout)]
+    rows, width, answer, tokens, guesses, holes = torch.stack(facts).tolist()
     cheaper = 3 * rows * width + rows * answer < CHEAPER * 4 * layout.trained.numel()
     if holes:
         _say_once(logging.WARNING, "The look-ahead runs over whole rows: the attention mask has holes.")
@@ -147,7 +161,8 @@ def shared_prefix(
         "position_ids": positions.flatten()[where] * attended,
     }
     trained = layout.trained.flatten()[where] & attended
-    return SharedPrefix(model, {**inputs, **aligned}, trained, width - answer, router_logits)
+    places = guesses if one_guess else None
+    return SharedPrefix(model, {**inputs, **aligned}, trained, width - answer, router_logits, places)
 
 
 def _lengths(layout: RowLayout) -> tuple[Tensor, Tensor]:

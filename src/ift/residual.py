@@ -180,7 +180,7 @@ def _guess(
             temperature=step.lookahead_temperature,
             top_k=step.lookahead_top_k,
             uniforms=_noise(step, input_ids, layout, states.device),
-            tile=tile_shape(),
+            tile=tile_shape(len(states), states.device),
         )
         if step.lookahead == "random":  # the control of baselines.controls
             guess = _random(step, guess, input_ids, layout, targets, len(head.weight))
@@ -192,7 +192,8 @@ def _guess(
 def _predicted(states: Tensor, head: Head, targets: Tensor, top1: Tensor) -> Tensor:
     """(N,) int64, the argmax at each position: the target where it is known to be it, else projected once more."""
     wrong = ~top1
-    found = look_ahead(states[wrong], head, targets[wrong], tile=tile_shape()).top1
+    states, tile = states[wrong], tile_shape(len(states), states.device)
+    found = look_ahead(states, head, targets[wrong], tile=tile).top1
     return targets.masked_scatter(wrong, found)
 
 
@@ -239,7 +240,7 @@ def _passes(
     ways = ("auto", "shared") if inputs["input_ids"].device.type == "cpu" else ("shared",)
     two = step.residual_lambda > 0 and step.guesses is None and step.mixed_pass
     if two and step.lookahead_prefix in ways:
-        shared = shared_prefix(model, inputs, layout, router_logits)
+        shared = shared_prefix(model, inputs, layout, router_logits, step.lookahead != "expected")
         if shared is not None:
             return shared
     return FullRows(model, inputs, layout, router_logits)

@@ -16,9 +16,23 @@ from ift.lookahead import Head
 __all__ = ["SendsNothing", "auxiliary_loss", "head_of", "scored_log_probs", "tile_shape"]
 
 
-def tile_shape() -> tuple[int, int]:
-    """Tokens and vocabulary entries of the largest tile that trl's head projects, read at each call."""
-    return chunked_logprob.TOKEN_CHUNK_SIZE, trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE
+TORCH_TILE = 1 << 22  # entries of a tile where plain torch folds it, with half a dozen copies of it alive
+
+
+def tile_shape(tokens: int, device: torch.device) -> tuple[int, int]:
+    """Tokens and vocabulary entries of the largest tile of logits: trl's own on GPUs, where Triton folds it in place.
+
+    Elsewhere (a CPU) a tile is folded by torch, which copies it; there it is narrower, 16 MiB in float32: at trl's
+    width (half a GiB) it would be the peak of a step. The result is the same but for rounding.
+
+    Args:
+        tokens: trained positions N to project.
+        device: where.
+    """
+    height, width = chunked_logprob.TOKEN_CHUNK_SIZE, trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE
+    if device.type not in ("cuda", "xpu"):
+        width = min(width, max(64, TORCH_TILE // max(1, min(tokens, height)) // 64 * 64))
+    return height, width
 
 
 def head_of(model: Any) -> Head:
@@ -53,7 +67,7 @@ def scored_log_probs(hidden: Tensor, head: Head, targets: Tensor) -> tuple[Tenso
         head.bias,
         targets,
         1.0,
-        tile_shape()[1],
+        tile_shape(len(hidden), hidden.device)[1],
         head.softcap,
         head.scale,
         ("entropy", "is_top1"),
