@@ -217,22 +217,22 @@ FAULTS = [
     Fault(
         "a position predicts itself",
         "residual.py",
-        "hidden[:, :-1][self.trained[:, 1:]",
-        "hidden[:, 1:][self.trained[:, 1:]",
+        "self.layout.places.to(hidden.device) - 1",
+        "self.layout.places.to(hidden.device)",
         OPTIONS,
     ),
     Fault(
         "prompt positions are mixed",
         "mixing.py",
-        "return own.masked_scatter(where[:, None]",
-        "return (own + residual_lambda * (own.roll(1, 0) - own)).masked_scatter(where[:, None]",
+        "return own.index_put((places,)",
+        "return (own + residual_lambda * (own.roll(1, 0) - own)).index_put((places,)",
         ("test_loss.py::test_the_residual_is_mixed_at_trained_positions_only",),
     ),
     Fault(
         "the input is not mixed",
         "mixing.py",
-        "temporal_residual(own[where], guessed, residual_lambda)",
-        "temporal_residual(own[where], guessed, 0.0)",
+        "temporal_residual(own.index_select(0, places), guessed, residual_lambda)",
+        "temporal_residual(own.index_select(0, places), guessed, 0.0)",
         OPTIONS,
     ),
     Fault(
@@ -245,8 +245,8 @@ FAULTS = [
     Fault(
         "no gradient reaches the guesses' embeddings",
         "mixing.py",
-        "temporal_residual(own[where], guessed, residual_lambda)",
-        "temporal_residual(own[where], guessed.detach(), residual_lambda)",
+        "temporal_residual(own.index_select(0, places), guessed, residual_lambda)",
+        "temporal_residual(own.index_select(0, places), guessed.detach(), residual_lambda)",
         OPTIONS,
     ),
     Fault(

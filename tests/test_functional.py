@@ -26,6 +26,11 @@ KINDS = [
 REDUCTIONS = ["sequence", "token"]
 
 
+def gradient_of(losses, layout, *how):
+    """d(batch loss) / d(losses), as `propagated_loss` tells it."""
+    return F.propagated_loss(losses, layout, *how)[2]
+
+
 def random_batch(seed: int, packing: bool = False, side: str = "right"):
     """Rows with prompts and holes; row 0 trains a single token, row 1 none, the rest several turns."""
     generator = torch.Generator().manual_seed(seed)
@@ -117,9 +122,15 @@ def test_weights_loss_and_gradient_are_the_references(packing, side, kind, detac
                 torch.testing.assert_close(
                     gradient, torch.autograd.grad(wanted, theirs)[0], rtol=1e-9, atol=1e-12
                 )
-                if count is None:
-                    told = F.propagation_gradient(losses, layout, kind, gamma, detach, reduction)
-                    torch.testing.assert_close(told, gradient, rtol=1e-12, atol=0)
+                once = losses.clone().requires_grad_()
+                value, told_weights, told = F.propagated_loss(
+                    once, layout, kind, gamma, detach, reduction, count
+                )
+                (3 * value).backward()
+                assert torch.equal(value, loss)
+                assert torch.equal(told_weights, weights)
+                torch.testing.assert_close(told, gradient, rtol=1e-12, atol=0)
+                torch.testing.assert_close(once.grad, 3 * gradient, rtol=1e-12, atol=0)
 
 
 def test_weights_worked_by_hand():
@@ -284,7 +295,7 @@ def test_the_told_gradient_is_autograds(seed, gamma, kind, mask_of, reduction):
     weights = F.propagation_weights(leaf, layout, kind[0], gamma, kind[1])
     expected = torch.autograd.grad(F.reduce_losses(weights * leaf, layout, reduction), leaf)[0]
     with torch.no_grad():  # as in an evaluation
-        found = F.propagation_gradient(losses, layout, kind[0], gamma, kind[1], reduction)
+        found = gradient_of(losses, layout, kind[0], gamma, kind[1], reduction)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
     assert not found.requires_grad
 
@@ -337,13 +348,13 @@ def spread_losses(rows: int, length: int):
 def test_the_full_gradient_pushes_some_confident_late_tokens_up():
     """About 11 % of the tokens at gamma .95 and rows of 20; the last one on average; most at gamma .5 in long rows."""
     losses, layout = spread_losses(2000, 20)
-    gradient = F.propagation_gradient(losses, layout, "bellman", 0.95, "none", "sequence")
+    gradient = gradient_of(losses, layout, "bellman", 0.95, "none", "sequence")
     share = (gradient[layout.trained] < 0).double().mean()
     assert 0.08 < share < 0.14
     assert gradient[:, -1].mean() < 0
     assert gradient[:, 1].mean() > 0
     losses, layout = spread_losses(50, 500)
-    gradient = F.propagation_gradient(losses, layout, "bellman", 0.5, "none", "sequence")
+    gradient = gradient_of(losses, layout, "bellman", 0.5, "none", "sequence")
     assert (gradient[layout.trained] < 0).double().mean() > 0.5
 
 
@@ -351,7 +362,7 @@ def test_the_full_gradient_pushes_some_confident_late_tokens_up():
 def test_without_the_scales_gradient_no_token_is_pushed_up(seed, gamma, mask_of, detach, reduction):
     losses, labels, mask, positions = random_batch(seed, *mask_of)
     layout = F.row_layout(labels, mask, positions)
-    assert (F.propagation_gradient(losses, layout, "bellman", gamma, detach, reduction) >= 0).all()
+    assert (gradient_of(losses, layout, "bellman", gamma, detach, reduction) >= 0).all()
 
 
 def test_the_gradient_is_the_formula_of_the_method():
@@ -367,7 +378,7 @@ def test_the_gradient_is_the_formula_of_the_method():
             (sums[j] + sum(gamma ** (j - t) * (row[t] - subtract) for t in range(j + 1))) / (4 * mean)
             for j in range(4)
         ]
-        found = F.propagation_gradient(losses, layout, "bellman", gamma, detach, "sequence")[0, 1:]
+        found = gradient_of(losses, layout, "bellman", gamma, detach, "sequence")[0, 1:]
         torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0)
 
 
@@ -417,4 +428,4 @@ def test_the_residual_is_equation_17():
 def test_functional_knows_torch_alone():
     lines = inspect.getsource(F).splitlines()
     imported = {line.split()[1].split(".")[0] for line in lines if line.startswith(("import ", "from "))}
-    assert imported == {"__future__", "math", "dataclasses", "torch"}
+    assert imported == {"__future__", "math", "dataclasses", "functools", "typing", "torch"}

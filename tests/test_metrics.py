@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ift.functional import propagation_weights, row_layout
+from ift.functional import propagated_loss, row_layout
 from ift.loss import IFTLoss
 from ift.metrics import COLUMNS, MetricsFile, RunningMeans, row_statistics
 from ift.residual import TokenScores
@@ -22,14 +22,10 @@ def statistics(losses, labels, mask=None, positions=None, reduction="sequence", 
     scores = TokenScores(
         losses=losses, entropy=losses * 2, top1=hits, nll=nll, lookahead_ids=labels, lookahead_hits=hits
     )
-    config = SimpleNamespace(
-        propagation="bellman", propagation_gamma=0.5, propagation_detach="none", loss_reduction=reduction
-    )
-    weights = propagation_weights(losses, layout, "bellman", 0.5)
-    loss = (weights * losses).sum()
-    return row_statistics(
-        IFTLoss(loss, weights, scores, layout), labels, torch.tensor([2, 9]), config
-    ), weights
+    loss, weights, gradient = propagated_loss(losses, layout, "bellman", 0.5, "none", reduction)
+    result = IFTLoss(loss, weights, gradient, scores, layout)
+    config = SimpleNamespace(loss_reduction=reduction)
+    return row_statistics(result, labels, torch.tensor([2, 9]), config), weights
 
 
 def column(rows, name):

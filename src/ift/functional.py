@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +34,15 @@ class RowLayout:
     attended: Tensor
     documents: Tensor
     positions: Tensor
+
+    @cached_property
+    def places(self) -> Tensor:
+        """(N,) int64, the trained positions in the flattened batch, row by row; a GPU is waited for once."""
+        return self.trained.flatten().nonzero()[:, 0]
+
+    def at_trained(self, values: Tensor) -> Tensor:
+        """(N, ...), the entries of `values` (B, T, ...) at the trained positions, row by row. Gradient flows."""
+        return values.flatten(0, 1).index_select(0, self.places.to(values.device))
 
     def per_document(self, values: Tensor) -> Tensor:
         """Sum of `values` (B, T) over each position's document, at every position (B, T). Gradient flows."""
@@ -175,12 +186,39 @@ def reduce_losses(
     return torch.where(layout.trained, weighted, 0.0).sum() / items.clamp(min=1)
 
 
-def propagation_gradient(
-    losses: Tensor, layout: RowLayout, kind: str, gamma: float, detach: str, reduction: str
-) -> Tensor:
-    """d(batch loss) / d(l_t), (B, T): where it is negative, the step pushes that token's loss *up* (docs/method.md)."""
+def propagated_loss(
+    losses: Tensor,
+    layout: RowLayout,
+    kind: str = "bellman",
+    gamma: float = 0.95,
+    detach: str = "none",
+    reduction: str = "sequence",
+    num_items: Tensor | float | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The batch's loss from the tokens' losses (B, T), by `propagation_weights` and `reduce_losses`.
+
+    Returns:
+        The loss, a scalar with gradient to `losses`; the weights (B, T); and d loss / d l_t, (B, T): where it is
+        negative, the step pushes that token's loss *up* (docs/method.md). The last two carry no gradient.
+    """
     with torch.enable_grad():
         leaf = losses.detach().requires_grad_()
         weights = propagation_weights(leaf, layout, kind, gamma, detach)
-        loss = reduce_losses(weights * leaf, layout, reduction)
-        return torch.autograd.grad(loss, leaf)[0]
+        loss = reduce_losses(weights * leaf, layout, reduction, num_items)
+        gradient = torch.autograd.grad(loss, leaf)[0]
+    value: Tensor = _WithGradient.apply(losses, loss.detach(), gradient)  # type: ignore[no-untyped-call]
+    return value, weights.detach(), gradient
+
+
+class _WithGradient(torch.autograd.Function):
+    """A scalar that is known, as a function of `losses` whose gradient is known; so both are computed once."""
+
+    @staticmethod
+    def forward(ctx: Any, losses: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return outer * gradient, None, None

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ift.functional import RowLayout, propagation_weights, reduce_losses, row_layout
+from ift.functional import RowLayout, propagated_loss
 from ift.residual import Step, TokenScores, enable_residual
 
 
@@ -19,12 +19,15 @@ class IFTLoss:
     Attributes:
         loss: scalar float32 with gradient, reduced over the batch or over `num_items`; experts' loss not included.
         weights: (B, T) float32 without gradient, the propagation weights; 0 where nothing is trained.
+        gradient: (B, T) float32 without gradient, d loss / d losses; where it is negative the step pushes that token's
+            loss up.
         scores: per-token scores, see `TokenScores`.
         layout: trained positions and documents of the batch.
     """
 
     loss: Tensor
     weights: Tensor
+    gradient: Tensor
     scores: TokenScores
     layout: RowLayout
 
@@ -88,7 +91,7 @@ def ift_loss(
         predictions,
     )
     scores: TokenScores = model(**batch, ift_step=how)
-    layout = row_layout(batch["labels"], batch.get("attention_mask"), batch.get("position_ids"))
-    weights = propagation_weights(scores.losses, layout, propagation, propagation_gamma, propagation_detach)
-    loss = reduce_losses(weights * scores.losses, layout, loss_reduction, num_items)
-    return IFTLoss(loss, weights.detach(), scores, layout)
+    losses, layout = scores.losses, scores.layout
+    how_far = (propagation, propagation_gamma, propagation_detach, loss_reduction)
+    loss, weights, gradient = propagated_loss(losses, layout, *how_far, num_items)
+    return IFTLoss(loss, weights, gradient, scores, layout)

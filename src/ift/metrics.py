@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
-from ift.functional import propagation_gradient
 from ift.loss import IFTLoss
 
 COLUMNS = (
@@ -39,12 +38,10 @@ def row_statistics(result: IFTLoss, labels: Tensor, eos_ids: Tensor, config: Any
         result: of `ift_loss`.
         labels: (B, T) int64.
         eos_ids: (E,) int64, the ids that end a turn.
-        config: an `IFTConfig`, for the propagation and the reduction.
+        config: an `IFTConfig`, for the reduction.
     """
     scores, layout = result.scores, result.layout
     trained = layout.trained
-    how = (config.propagation, config.propagation_gamma, config.propagation_detach, config.loss_reduction)
-    gradient = propagation_gradient(scores.losses, layout, *how)
     known = trained if scores.nll is not None else torch.zeros_like(trained)
     nll = scores.losses.new_zeros(()) if scores.nll is None else scores.nll
     ends = known & torch.isin(labels, eos_ids)
@@ -64,14 +61,14 @@ def row_statistics(result: IFTLoss, labels: Tensor, eos_ids: Tensor, config: Any
         "entropy": scores.entropy,
         "top1": scores.top1,
         "lookahead_hits": scores.lookahead_hits,
-        "negative": trained & (gradient < 0),
+        "negative": trained & (result.gradient < 0),
         "eos_nll": torch.where(ends, nll, 0.0),
         "eos": ends,
         "loss": weighted,
         "items": items,
     }
-    sums = [columns[name].double().sum(1) for name in COLUMNS[:-1]]
-    return torch.stack([*sums, result.weights.double().amax(1)], 1)
+    sums = torch.stack([columns[name].double() for name in COLUMNS[:-1]], 1).sum(2)
+    return torch.cat([sums, result.weights.double().amax(1, keepdim=True)], 1)
 
 
 class RunningMeans:

@@ -70,9 +70,9 @@ def mixed_embeddings(
             guessed = nn.functional.embedding_bag(
                 place.to(guessed.device), guessed, mode="sum", per_sample_weights=weights
             )  # (N, H)
-        where = trained.flatten().to(own.device)
-        mixed = temporal_residual(own[where], guessed, residual_lambda)
-        return own.masked_scatter(where[:, None], mixed.to(own.dtype)).view(rows, columns, -1)
+        places = trained.flatten().nonzero()[:, 0].to(own.device)  # (N,)
+        mixed = temporal_residual(own.index_select(0, places), guessed, residual_lambda)
+        return own.index_put((places,), mixed.to(own.dtype)).view(rows, columns, -1)
 
     embedding = model.get_input_embeddings()
     hooks = embedding.register_forward_pre_hook(append_guesses), embedding.register_forward_hook(mix)

@@ -66,6 +66,7 @@ class TokenScores(ModelOutput):
             asked for.
         aux_loss: scalar, the experts' load-balancing loss of the mixed pass, unweighted; None if not asked for.
         shared_prefix: whether both passes shared the prefix of their rows (`prefix`); None where there was one pass.
+        layout: trained positions and documents of the batch.
     """
 
     losses: Tensor = None  # type: ignore[assignment]
@@ -77,6 +78,7 @@ class TokenScores(ModelOutput):
     predicted_ids: Tensor | None = None
     aux_loss: Tensor | None = None
     shared_prefix: bool | None = None
+    layout: RowLayout = None  # type: ignore[assignment]
 
 
 def enable_residual(model: nn.Module) -> None:
@@ -123,20 +125,21 @@ def _two_passes(
     if position_ids is not None:
         inputs["position_ids"] = position_ids
     passes = _passes(model, step, inputs, layout, output_router_logits)
-    head, targets = head_of(model), labels[layout.trained]  # targets: (N,)
+    head, targets = head_of(model), layout.at_trained(labels)  # targets: (N,)
 
     guess = None
     if step.residual_lambda > 0:
         guess = _guess(step, passes, head, input_ids, labels, layout)
 
     def placed(values: Tensor, fill: Tensor) -> Tensor:  # (N,) -> (B, T)
-        return fill.masked_scatter(layout.trained, values.to(fill.device))
+        places = layout.places.to(fill.device)
+        return fill.flatten().index_put((places,), values.to(fill.device)).view_as(fill)
 
     zeros, never = labels.new_zeros(labels.shape, dtype=torch.float32), torch.zeros_like(layout.trained)
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"layout": layout}
     if guess is not None:
         hits = guess.top1 == targets.to(guess.top1.device)
-        found = {"lookahead_ids": placed(guess.top1, input_ids), "lookahead_hits": placed(hits, never)}
+        found |= {"lookahead_ids": placed(guess.top1, input_ids), "lookahead_hits": placed(hits, never)}
         if step.guesses is None:
             found |= {"nll": placed(guess.nll, zeros), "shared_prefix": passes.shared}
     if not step.mixed_pass:
@@ -167,9 +170,9 @@ def _guess(
     layout: RowLayout,
 ) -> LookAhead:
     """What is mixed in at each trained position: the model's look-ahead, unless the step brings guesses made before."""
-    targets = labels[layout.trained]
+    targets = layout.at_trained(labels)
     if step.guesses is not None:
-        return known_guess(step.guesses[layout.trained], targets)
+        return known_guess(layout.at_trained(step.guesses), targets)
     with torch.no_grad(), evaluating(passes.model):
         states = passes.look_ahead_states().to(head.weight.device)  # (N, H)
         guess = look_ahead(
@@ -210,7 +213,7 @@ class FullRows:
     shared = False
 
     def __init__(self, model: Any, inputs: dict[str, Any], layout: RowLayout, router_logits: bool) -> None:
-        self.model, self.inputs, self.trained = model, dict(inputs), layout.trained
+        self.model, self.inputs, self.layout = model, dict(inputs), layout
         self.asked = {"output_router_logits": True} if router_logits else {}
         self.attention_mask = inputs["attention_mask"]
         padded = self.attention_mask is not None and bool((self.attention_mask[:, 0] == 0).any())
@@ -224,13 +227,13 @@ class FullRows:
 
     def mixed_states(self, guess: LookAhead | None, residual_lambda: float) -> tuple[Tensor, Any]:
         """(N, H) states under the mixed input, with gradient, and the router logits of all tokens if asked for."""
-        with mixed_embeddings(self.model, self.trained, guess, residual_lambda):
+        with mixed_embeddings(self.model, self.layout.trained, guess, residual_lambda):
             output = self.model.base_model(**self.inputs, **self.asked)
         return self._predicting(output[0]), output.router_logits if self.asked else None
 
     def _predicting(self, hidden: Tensor) -> Tensor:
         """The states (N, H) that predict the trained positions, from all states (B, T, H)."""
-        return hidden[:, :-1][self.trained[:, 1:].to(hidden.device)]
+        return hidden.flatten(0, 1).index_select(0, self.layout.places.to(hidden.device) - 1)
 
 
 def _passes(
@@ -249,7 +252,7 @@ def _passes(
 def _noise(step: Step, input_ids: Tensor, layout: RowLayout, device: torch.device) -> Tensor | None:
     if step.lookahead != "sample":
         return None
-    return look_ahead_uniforms(input_ids, layout, step.seed, step.step)[layout.trained].to(device)
+    return layout.at_trained(look_ahead_uniforms(input_ids, layout, step.seed, step.step)).to(device)
 
 
 def _random(
@@ -257,6 +260,6 @@ def _random(
 ) -> LookAhead:
     device = guess.top1.device
     seeds = (step.seed, step.seed + 7_919)  # one noise for the places, one for the tokens
-    noise = [look_ahead_uniforms(input_ids, layout, seed, step.step)[layout.trained] for seed in seeds]
-    documents = layout.documents[layout.trained].to(device)
+    noise = [layout.at_trained(look_ahead_uniforms(input_ids, layout, seed, step.step)) for seed in seeds]
+    documents = layout.at_trained(layout.documents).to(device)
     return random_guess(guess, targets.to(device), documents, torch.stack(noise).to(device), vocabulary)
