@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def axes() -> str:
     base = points[0]["point"]
     rows = []
     others = [record(name)["points"][-1] for name in ("operations-packing", "operations-mixed")]
-    for entry in [*points, *record("operations-long")["points"][1:], *others]:
+    for entry in [*points, *others]:
         point = entry["point"]
         changed = [f"{key} {value}" for key, value in point.items() if value != base.get(key, value)]
         if point["share"] != base["share"] or (point["packing"] and point["batch"] == 1):
@@ -76,13 +77,14 @@ def axes() -> str:
         what = what.replace(" True", "").replace("lengths mixed", "mixed lengths")
         full = f"{ratio(entry, FULL, ZERO):.3f}" if FULL in entry["methods"] else "-"
         cells = [f"{ratio(entry, IFT, ZERO):.3f}", least(entry), full]
-        for other in ("dpo", NAIVE):
+        for other in ("dpo", "tdpo2", NAIVE):
             cells.append(f"{ratio(entry, other, IFT):.2f}" if other in entry["methods"] else "-")
         rows.append([what, *cells])
     over_zero, bound, naive = of_groups()
     name = "batch 4, mixed lengths, batches of like length"
-    rows.append([name, f"{over_zero:.3f}", f"{bound:.3f}", "-", "-", f"{naive:.2f}"])
-    return table(["changed", "IFT / lambda 0", "bound", "without sharing", "DPO / IFT", "naive / IFT"], rows)
+    rows.append([name, f"{over_zero:.3f}", f"{bound:.3f}", "-", "-", "-", f"{naive:.2f}"])
+    over_ift = ["DPO / IFT", "TDPO2 / IFT", "naive / IFT"]
+    return table(["changed", "IFT / lambda 0", "bound", "without sharing", *over_ift], rows)
 
 
 def over_epochs(entry: dict[str, Any]) -> float:
@@ -90,11 +92,14 @@ def over_epochs(entry: dict[str, Any]) -> float:
     return (ratio(entry, IFT, ZERO) + (EPOCHS - 1) * ratio(entry, KEPT, ZERO)) / EPOCHS
 
 
+def grouped(name: str) -> list[dict[str, Any]]:
+    """A record's batches of like length."""
+    return [entry for entry in record(name)["points"] if entry["point"]["lengths"] == "grouped"]
+
+
 def of_groups() -> tuple[float, float, float]:
     """Over all batches of like length: IFT's operations over lambda 0's, the bound, and the naive way's over IFT's."""
-    parts = [
-        entry for entry in record("operations-grouped")["points"] if entry["point"]["lengths"] == "grouped"
-    ]
+    parts = grouped("operations-grouped")
     sums = {name: sum(entry["methods"][name]["flops"] for entry in parts) for name in (ZERO, IFT, NAIVE)}
     bound = sum(entry["least_flops_over_ift-lambda-0"] * entry["methods"][ZERO]["flops"] for entry in parts)
     return sums[IFT] / sums[ZERO], bound / sums[ZERO], sums[NAIVE] / sums[IFT]
@@ -139,25 +144,49 @@ def gemma() -> str:
     )
 
 
+def timed() -> list[tuple[str, dict[str, Any]]]:
+    """What was timed in rows of 256 tokens, and how it is called: every share, four rows at a time, then one."""
+    rows = {"four": ("seconds", "seconds-share"), "one": ("seconds-one-row",)}
+    found = []
+    for number, names in rows.items():
+        entries = {
+            entry["point"]["share"]: entry for name in reversed(names) for entry in record(name)["points"]
+        }
+        found += [(f"{share:.0%}, rows by {number}", entry) for share, entry in sorted(entries.items())]
+    return found
+
+
+def interval(values: list[float]) -> str:
+    """The middle, and the interval."""
+    return f"{values[0]:.2f} ({values[1]:.2f} to {values[2]:.2f})"
+
+
 def seconds() -> str:
     """Processor seconds of every method at the base point, and of IFT at other shares."""
     rows = []
-    for name in ("seconds", "seconds-share"):
-        for entry in record(name)["points"]:
-            if name != "seconds" and entry["point"]["share"] == 0.5:
-                continue
-            for method, found in entry["methods"].items():
-                cells = [f"{entry['point']['share']:.0%}", method, f"{found['processor_seconds_median']:.2f}"]
-                for other in (SFT, ZERO):
-                    low, high = found[f"processor_seconds_over_{other}_interval"]
-                    middle = found[f"processor_seconds_over_{other}"]
-                    cells += [
-                        f"{middle:.2f} ({low:.2f} to {high:.2f})",
-                        f"{found[f'flops_over_{other}']:.2f}",
-                    ]
-                rows.append(cells)
+    for name, entry in timed():
+        for method, found in entry["methods"].items():
+            cells = [name, method, f"{found['processor_seconds_median']:.2f}"]
+            for other in (SFT, ZERO):
+                key = f"processor_seconds_over_{other}"
+                cells += [
+                    interval([found[key], *found[f"{key}_interval"]]),
+                    f"{found[f'flops_over_{other}']:.2f}",
+                ]
+            rows.append(cells)
     over = ["over trl's SFT", "operations over it", "over lambda 0", "operations over it"]
     return table(["completion", "method", "processor seconds", *over], rows)
+
+
+def naive_seconds(entries: list[dict[str, Any]]) -> list[float]:
+    """The naive way's processor seconds over IFT's, summed over batches, round by round: the middle, the extremes."""
+
+    def of_rounds(method: str) -> list[float]:
+        each = (entry["methods"][method]["processor_seconds"] for entry in entries)
+        return [sum(batches) for batches in zip(*each, strict=True)]
+
+    ratios = [naive / ift for naive, ift in zip(of_rounds(NAIVE), of_rounds(IFT), strict=True)]
+    return [statistics.median(ratios), min(ratios), max(ratios)]
 
 
 def memory() -> str:
@@ -229,15 +258,14 @@ def conditions() -> str:
 
 
 def _seconds_aims() -> list[list[str]]:
-    """IFT's seconds over lambda 0's at every share that was timed: no more than the operations' ratio and 0.05."""
-    timed = [record("seconds")["points"][0], *record("seconds-share")["points"][1:]]
+    """IFT's seconds over lambda 0's wherever that was timed: no more than the operations' ratio and 0.05."""
     rows = []
-    for entry in sorted(timed, key=lambda entry: entry["point"]["share"]):
+    key = f"processor_seconds_over_{ZERO}"
+    for name, entry in timed():
         found = entry["methods"][IFT]
-        low, high = found[f"processor_seconds_over_{ZERO}_interval"]
         aim = f"<= {ratio(entry, IFT, ZERO) + 0.05:.2f}"
-        name = f"IFT / lambda 0, processor seconds, {entry['point']['share']:.0%} completion"
-        rows.append([name, aim, f"{found[f'processor_seconds_over_{ZERO}']:.2f} ({low:.2f} to {high:.2f})"])
+        measured = interval([found[key], *found[f"{key}_interval"]])
+        rows.append([f"IFT / lambda 0, processor seconds, completion {name}", aim, measured])
     return rows
 
 
@@ -245,8 +273,8 @@ def _gpu_aims() -> list[list[str]]:
     found = at(record("gpu")["points"])
     rows = []
     for name, way in (("ift-full-prefix", "as `auto` runs there"), (IFT, "with a shared prefix")):
-        low, high = found["methods"][name][f"seconds_over_{ZERO}_interval"]
-        measured = f"{found['methods'][name][f'seconds_over_{ZERO}']:.2f} ({low:.2f} to {high:.2f})"
+        figures, key = found["methods"][name], f"seconds_over_{ZERO}"
+        measured = interval([figures[key], *figures[f"{key}_interval"]])
         aim = f"<= {ratio(found, name, ZERO) + 0.05:.2f}"
         rows.append([f"IFT / lambda 0, seconds on an H100, 50% completion, {way}", aim, measured])
     return rows
@@ -255,51 +283,51 @@ def _gpu_aims() -> list[list[str]]:
 def _naive_memory() -> str:
     methods = record("memory-mixed")["memory"][-1]["methods"]
     naive, ift = methods[NAIVE], methods[IFT]
-    peaks = [found["held_bytes"] + found["step_peak_bytes"] for found in (naive, ift)]
-    return f"{naive['kept_by_forward_bytes'] / ift['kept_by_forward_bytes']:.2f}; {peaks[0] / peaks[1]:.2f}"
+    kept, peak = (naive[key] / ift[key] for key in ("kept_by_forward_bytes", "step_peak_bytes"))
+    whole = [found["held_bytes"] + found["step_peak_bytes"] for found in (naive, ift)]
+    return f"{kept:.2f}; {peak:.2f}; {whole[0] / whole[1]:.2f}"
 
 
 def goals() -> str:
     """What was aimed at, and what the records say."""
     counted = [
         entry
-        for name in ("operations", "operations-checkpointing", "operations-packing", "operations-long")
+        for name in ("operations", "operations-checkpointing", "operations-packing")
         for entry in record(name)["points"]
         if not entry["point"]["lora"]
     ]
     of_bound = [ratio(entry, IFT, ZERO) / entry["least_flops_over_ift-lambda-0"] for entry in counted]
-    half, timed = at(record("operations")["points"]), at(record("seconds")["points"])
-    mixed = record("operations-mixed")["points"][-1]
+    half, clocked = at(record("operations")["points"]), at(record("seconds")["points"])["methods"]
+    mixed, seconds_mixed = record("operations-mixed")["points"][-1], record("seconds-mixed")["points"]
+    as_they_come = [entry for entry in seconds_mixed if entry["point"]["lengths"] == "mixed"]
+    over_bound = ratio(mixed, IFT, ZERO) / mixed["least_flops_over_ift-lambda-0"]
     plain = next(entry for entry in record("memory")["memory"] if not entry["point"]["checkpointing"])
     kept = ratio(plain, "dpo", IFT, "kept_by_forward_bytes")
     peaks = {
         name: figures["held_bytes"] + figures["step_peak_bytes"] for name, figures in plain["methods"].items()
     }
-    work = "processor_seconds_over_"
-
-    def seconds_over(one: str, other: str) -> str:
-        return f"{timed['methods'][one][work + other]:.2f}"
-
-    dpo = (
-        timed["methods"]["dpo"]["processor_seconds_median"]
-        / timed["methods"][IFT]["processor_seconds_median"]
-    )
+    dpo = clocked["dpo"]["processor_seconds_median"] / clocked[IFT]["processor_seconds_median"]
+    over_sft = [f"{clocked[name][f'processor_seconds_over_{SFT}']:.2f}" for name in (IFT, ZERO)]
     rows = [
         ["IFT / lambda 0, operations, over the bound", "<= 1.03", f"{min(of_bound):.2f} to {max(of_bound):.2f}"],
         *_seconds_aims(),
         *_gpu_aims(),
         ["IFT / trl's SFT on a CPU, half completion: operations; seconds", "<= 0.92",
-         f"{ratio(half, IFT, SFT):.2f}; {seconds_over(IFT, SFT)}"],
-        ["lambda 0 / trl's SFT, the same", "<= 0.76", f"{ratio(half, ZERO, SFT):.2f}; {seconds_over(ZERO, SFT)}"],
+         f"{ratio(half, IFT, SFT):.2f}; {over_sft[0]}"],
+        ["lambda 0 / trl's SFT, the same", "<= 0.76", f"{ratio(half, ZERO, SFT):.2f}; {over_sft[1]}"],
         ["peak memory, IFT / lambda 0, without checkpointing", "<= 1.03", f"{peaks[IFT] / peaks[ZERO]:.2f}"],
         [f"kept guesses / lambda 0, operations, {EPOCHS} epochs, half completion", "<= 1.07",
          f"{over_epochs(at(record('operations-kept')['points'])):.2f}"],
         ["DPO / IFT at equal rows: seconds", ">= 1.9", f"{dpo:.2f}"],
         ["DPO / IFT: kept by the forward pass", ">= 1.8", f"{kept:.2f}"],
-        ["naive / IFT on mixed lengths, rows as they come: operations", ">= 3", f"{ratio(mixed, NAIVE, IFT):.2f}"],
-        ["naive / IFT on mixed lengths, batches of like length: operations", ">= 3", f"{of_groups()[2]:.2f}"],
-        ["IFT / lambda 0 on them, over the bound", "<= 1.03", f"{of_groups()[0] / of_groups()[1]:.2f}"],
-        ["naive / IFT on mixed lengths, memory: kept by the forward pass; weights and peak", ">= 3", _naive_memory()],
+        ["naive / IFT, mixed lengths, rows as they come: operations; processor seconds", ">= 3",
+         f"{ratio(mixed, NAIVE, IFT):.2f}; {interval(naive_seconds(as_they_come))}"],
+        ["naive / IFT, batches of like length: operations; processor seconds", ">= 3",
+         f"{of_groups()[2]:.2f}; {interval(naive_seconds(grouped('seconds-mixed')))}"],
+        ["IFT / lambda 0, operations, over the bound: rows as they come; of like length", "<= 1.03",
+         f"{over_bound:.2f}; {of_groups()[0] / of_groups()[1]:.2f}"],
+        ["naive / IFT, mixed lengths, memory: kept by the forward pass; peak above the weights; with them", ">= 3",
+         _naive_memory()],
     ]  # fmt: skip
     return table(["figure", "aim", "measured"], rows)
 
