@@ -25,6 +25,7 @@ from transformers import (
     Qwen2Config,
 )
 from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from ift import IFTConfig, IFTTrainer
 from ift.baselines.methods import METHODS as BASELINES
@@ -146,17 +147,6 @@ def answers(point: Point, vocabulary: int, seed: int) -> list[dict[str, list[int
     return rows
 
 
-def packed(rows: list[dict[str, list[int]]]) -> dict[str, Tensor]:
-    """The rows in one, as trl's collator makes them where `padding_free` is set."""
-    batch = {
-        name: torch.tensor([[token for row in rows for token in row[name]]])
-        for name in ("input_ids", "labels")
-    }
-    positions = torch.cat([torch.arange(len(row["input_ids"])) for row in rows])[None]
-    batch["labels"][positions == 0] = -100
-    return {**batch, "position_ids": positions}
-
-
 class Contestant:
     """One method on a model of its own, which takes batches of any size.
 
@@ -191,7 +181,7 @@ class Contestant:
         """The point's rows as this method's collator gives them."""
         rows = answers(point, self.vocabulary, 1)
         if point.packing:
-            return self._moved(packed(rows))
+            return self._moved(DataCollatorForLanguageModeling(pad_token_id=PAD, padding_free=True)(rows))
         if self.pairs:
             rows = [_pair(*two) for two in zip(rows, answers(point, self.vocabulary, 2), strict=True)]
             return self._moved(self.trainer.data_collator(rows))

@@ -10,6 +10,7 @@ import copy
 
 import torch
 import transformers
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 VOCABULARY = 97
 WIDTH = 32
@@ -217,14 +218,10 @@ def padded(rows, labels, side: str = "right", extra: int = 0, pad: int = 0):
 
 
 def packed(rows, labels):
-    """The same rows in one, told apart by position_ids alone, as trl's collator makes them."""
-    batch = {
-        "input_ids": torch.cat(list(rows))[None],
-        "labels": torch.cat(list(labels))[None],
-        "position_ids": torch.cat([torch.arange(len(row)) for row in rows])[None],
-    }
-    batch["labels"][batch["position_ids"] == 0] = -100
-    return batch
+    """The same rows in one, told apart by position_ids, with everything that trl's collator says of them."""
+    collator = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)
+    pairs = zip(rows, labels, strict=True)
+    return collator([{"input_ids": ids.tolist(), "labels": label.tolist()} for ids, label in pairs])
 
 
 def double(model):

@@ -227,14 +227,17 @@ def ift_step(
     top_k=64,
     count=None,
     lookahead_ids=None,
+    **borders,
 ):
     """Algorithm 1 on a batch, each document cut out and run alone, from full logits and `inputs_embeds`.
 
+    `borders` is what trl's collator says of packed documents besides their positions; it is not read.
     `lookahead` is "greedy" or "expected"; `lookahead_ids` `(B, T)` takes the place of the model's guesses
     (for sampled ones). The auxiliary loss of a mixture of experts is not included.
     """
     if lookahead not in ("greedy", "expected"):
         raise ValueError(lookahead)
+    assert borders.keys() <= {"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"}
     rows, length = input_ids.shape
     trained, documents = trained_positions(labels, attention_mask, position_ids)
     embed = model.get_input_embeddings()

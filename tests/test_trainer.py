@@ -83,6 +83,17 @@ def test_packing_and_padding_free_are_the_rows(tmp_path, rows):
             assert logged(run, key) == pytest.approx(logged(plain, key), rel=1e-5), key
 
 
+def test_packed_rows_of_like_length_share_their_prefix(tmp_path):
+    """Red when: what the collator says of the documents' borders, which apart are none, keeps them from it."""
+    rows = models.likely_rows(tiny_model(), (14, 14, 12, 13))
+    rows = rows, models.masked_labels(rows, [6, 9, 5, 8])
+    plain = trained(tmp_path, tiny_model(), rows, lookahead_prefix="full")
+    for options in ({"packing": True, "max_length": 64}, {"padding_free": True}):
+        run = trained(tmp_path, tiny_model(), rows, **options)
+        assert logged(run, "shared_prefix") == [1.0]
+        assert_same_gradients(run.gradients[0], plain.gradients[0])
+
+
 def test_packing_is_refused_for_a_family_that_mixes_documents(tmp_path, rows):
     with pytest.raises(ValueError, match="OPTForCausalLM lets packed documents"):
         trained(tmp_path, tiny_model("opt"), rows, packing=True, max_length=64, run=False)

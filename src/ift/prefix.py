@@ -40,6 +40,8 @@ SHARING = frozenset((
     "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "smollm3", "stablelm", "starcoder2",
 ))  # fmt: skip
 ATTENTION = ("sdpa", "eager")  # others lay out their masks differently, and were not tested
+# what trl's collator says of packed documents besides their positions, for kernels that take no mask
+BORDERS = frozenset(("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"))
 CHEAPER = 0.99  # of the plain step's tokens, or a prefix is not worth a pass of its own
 
 
@@ -162,7 +164,8 @@ def shared_prefix(
     }
     trained = layout.trained.flatten()[where] & attended
     places = guesses if one_guess else None
-    return SharedPrefix(model, {**inputs, **aligned}, trained, width - answer, router_logits, places)
+    others = {name: value for name, value in inputs.items() if name not in BORDERS}
+    return SharedPrefix(model, {**others, **aligned}, trained, width - answer, router_logits, places)
 
 
 def _lengths(layout: RowLayout) -> tuple[Tensor, Tensor]:
@@ -210,7 +213,7 @@ def cannot_share(model: nn.Module, inputs: dict[str, Any]) -> str | None:
         kind = ", ".join(sorted(kinds & {"dynamic", "longrope"}))
         return f"{type(model).__name__}'s rotary frequencies depend on the length ({kind}) that a call sees"
     tensors = {name for name, value in inputs.items() if isinstance(value, Tensor)}
-    others = tensors - {"input_ids", "attention_mask", "position_ids"}
+    others = tensors - {"input_ids", "attention_mask", "position_ids"} - BORDERS
     if others:
         return f"the batch has {', '.join(sorted(others))}"
     if any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
