@@ -31,6 +31,7 @@ from ift import IFTConfig, IFTTrainer
 from ift.baselines.methods import METHODS as BASELINES
 from ift.functional import row_layout
 from ift.lookahead_cache import LookAheadCache, documents_of
+from ift.support import compile_blocks
 
 PAD, END = 2, 1
 MAX_LENGTH = 1024  # of the mixed lengths
@@ -38,6 +39,7 @@ PARTS = 8  # batches that are sorted by length together
 PLAIN = {"residual_lambda": 0.0, "propagation": "none", "loss_reduction": "token"}
 KEPT = "ift-kept-guesses"  # a step whose rows' guesses are known
 ROWS = ("trl-sft", "ift-lambda-0", "ift", "ift-full-prefix", KEPT, "naive-ift")
+COMPILED = ("ift-lambda-0-compiled", "ift-compiled")  # their layers, as `ift train --torch_compile` has them
 PAIRS = ("dpo", "orpo", "simpo", "tdpo2")
 
 
@@ -176,6 +178,8 @@ class Contestant:
             self.trainer._cache = LookAheadCache(model.vocabulary, Path(tempfile.mkdtemp()))
         self.model = self.trainer.model
         self.model.train()
+        if name in COMPILED:
+            compile_blocks(self.model, dynamic=True)
 
     def batch(self, point: Point) -> dict[str, Tensor]:
         """The point's rows as this method's collator gives them."""
@@ -272,7 +276,7 @@ def _trainer(
         trainer_class, config_class = (
             (SFTTrainer, SFTConfig) if name == "trl-sft" else (IFTTrainer, IFTConfig)
         )
-        options |= PLAIN if name == "ift-lambda-0" else {}
+        options |= PLAIN if name.startswith("ift-lambda-0") else {}
         options |= {"lookahead_prefix": "full"} if name == "ift-full-prefix" else {}
         options |= {"lookahead_cache": "epoch"} if name == KEPT else {}
         rows = answers(point, vocabulary, 1)

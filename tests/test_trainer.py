@@ -117,7 +117,6 @@ def test_checkpointing_changes_nothing(tmp_path, rows, reentrant):
     "options",
     [
         {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"selective": True}},
-        pytest.param({"torch_compile": True, "torch_compile_backend": "eager"}, marks=pytest.mark.slow),
         {"pad_to_multiple_of": 64},
         {"pad_to_multiple_of": 64, "padding_free": True},
         {"streaming": True},

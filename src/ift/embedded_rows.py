@@ -79,7 +79,7 @@ class EmbeddedRows:
 
 def _trains_plain_matrix(module: nn.Module) -> bool:
     """Whether the module looks rows up in a matrix that is trained, and at most scales them."""
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled() or not isinstance(module, nn.Embedding):
+    if not torch.is_grad_enabled() or not isinstance(module, nn.Embedding):
         return False
     weight = module.weight
     special = module.max_norm is not None or module.scale_grad_by_freq or module.sparse

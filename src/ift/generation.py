@@ -104,7 +104,8 @@ def continue_prompts(
     found = [Continuation([], False)] * len(prompts)
     stops = sorted(stop_ids)
     sampled = sampling_seed is not None
-    with evaluating(model):
+    # layers that training compiled would be compiled again, one by one, for the cache
+    with evaluating(model), torch.compiler.set_stance("force_eager"):
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             with torch.random.fork_rng(enabled=sampled):

@@ -221,6 +221,8 @@ def cannot_share(model: nn.Module, inputs: dict[str, Any]) -> str | None:
     if any(isinstance(module, FullyShardedDataParallel) for module in model.modules()):
         return "FSDP1 shards the weights (FSDP2 can share)"
     for name, module in model.named_modules():
+        if getattr(module, "_compiled_call_impl", None) is not None:
+            return f"{name} is compiled, which for kept keys and values takes a graph a layer (leave torch_compile out)"
         if not module.training:
             continue
         noisy = _noise_of(module)
@@ -264,7 +266,6 @@ def _everywhere(model: nn.Module, agreed: bool, device: torch.device) -> bool:
     return bool(vote)
 
 
-@torch.compiler.disable
 def _say_once(level: int, message: str) -> None:
     if message not in _said:
         _said.add(message)

@@ -109,6 +109,7 @@ def enable_residual(model: nn.Module) -> None:
     inner._ift_enabled = True
 
 
+@torch.compiler.disable  # its hooks and counts break a graph twenty times; blocks compiled in place stay compiled
 def _two_passes(
     model: Any,
     step: Step,

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import extract_model_from_parallel
+from accelerate.utils.other import is_repeated_blocks
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -29,6 +30,25 @@ def weights_at_hand(model: nn.Module) -> bool:
     wrapper = extract_model_from_parallel(model)
     pieces = any(isinstance(p, DTensor) or hasattr(p, "ds_id") or p.is_meta for p in model.parameters())
     return wrapper is model and not pieces
+
+
+def compile_blocks(model: nn.Module, **options: Any) -> None:
+    """Compile every decoder layer in place: one graph for all of them; hooks, names and weights stay what they were.
+
+    Args:
+        model: a language model, in wrappers or not.
+        options: of `torch.compile`.
+    """
+
+    def compile_in(module: nn.Module) -> None:
+        for child in module.children():
+            if is_repeated_blocks(child):
+                for block in child.children():
+                    block.compile(**options)
+            else:
+                compile_in(child)
+
+    compile_in(unwrapped(model))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import DynamoBackend
 from datasets import Dataset, IterableDataset
 from torch import Tensor
 from trl import SFTTrainer
@@ -21,7 +22,7 @@ from ift.lookahead_cache import KeepsLookAheads
 from ift.loss import ift_loss
 from ift.metrics import MetricsFile, RunningMeans, row_statistics
 from ift.residual import enable_residual
-from ift.support import check_packing, weights_at_hand
+from ift.support import check_packing, compile_blocks, weights_at_hand
 from ift.trl_internals import SendsNothing
 
 CITATION = """\
@@ -92,6 +93,10 @@ class IFTTrainer(SendsNothing, StopsAtNonFinite, CountsRowsOnce, KeepsLookAheads
             enable_residual(self.model)
             if self.padding_free and weights_at_hand(self.model):
                 check_packing(self.model)
+        compiler = self.accelerator.state.dynamo_plugin
+        if compiler.backend != DynamoBackend.NO and not compiler.use_regional_compilation:
+            # shapes change by the batch, and each graph is made with and without gradient: 8 is torch's limit
+            compile_blocks(self.model, **{"dynamic": True, **compiler.to_kwargs()})
         self._eos_ids = torch.tensor(sorted(end_of_turn_ids(self._tokenizer)), dtype=torch.int64)
         stop_generation_at(self.model, self._eos_ids.tolist())
         self._total_train_tokens = 0  # trl's
