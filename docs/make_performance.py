@@ -178,6 +178,18 @@ def seconds() -> str:
     return table(["completion", "method", "processor seconds", *over], rows)
 
 
+def compiled() -> str:
+    """Processor seconds with compiled layers, side by side with the same method without."""
+    (entry,) = record("seconds-compiled")["points"]
+    rows = []
+    for method, found in entry["methods"].items():
+        key = f"processor_seconds_over_{ZERO}"
+        seconds = interval([found[key], *found[f"{key}_interval"]])
+        operations = f"{found[f'flops_over_{ZERO}']:.2f}"
+        rows.append([method, f"{found['processor_seconds_median']:.2f}", seconds, operations])
+    return table(["method", "processor seconds", "over lambda 0", "operations over it"], rows)
+
+
 def naive_seconds(entries: list[dict[str, Any]]) -> list[float]:
     """The naive way's processor seconds over IFT's, summed over batches, round by round: the middle, the extremes."""
 
@@ -347,7 +359,7 @@ def claim() -> str:
     )
 
 
-MAKERS = (claim, goals, shares, axes, kept, stale, gemma, seconds, memory, gpu, conditions)
+MAKERS = (claim, goals, shares, axes, kept, stale, gemma, seconds, compiled, memory, gpu, conditions)
 
 
 def main() -> None:

@@ -45,7 +45,44 @@ CONTROLS = ("baselines/test_controls.py",)
 METHODS = ("cli/test_train_methods.py",)
 TDPO_RANKS = ("baselines/test_tdpo_distributed.py",)
 
+COMPILED = ("test_compile.py",)
+
 FAULTS = [
+    Fault(
+        "compile: the step is traced",
+        "residual.py",
+        "@torch.compiler.disable",
+        "",
+        COMPILED,
+    ),
+    Fault(
+        "compile: another graph for every shape",
+        "trainer.py",
+        '**{"dynamic": True, **compiler.to_kwargs()}',
+        "**compiler.to_kwargs()",
+        COMPILED,
+    ),
+    Fault(
+        "compile: layers are handed keys and values all the same",
+        "prefix.py",
+        'getattr(module, "_compiled_call_impl", None) is not None',
+        "False",
+        COMPILED,
+    ),
+    Fault(
+        "compile: decoding compiles every layer",
+        "generation.py",
+        ', torch.compiler.set_stance("force_eager")',
+        "",
+        COMPILED,
+    ),
+    Fault(
+        "packed: borders keep a batch from sharing",
+        "prefix.py",
+        '"position_ids"} - BORDERS',
+        '"position_ids"}',
+        ("test_trainer.py::test_packed_rows_of_like_length_share_their_prefix",),
+    ),
     Fault(
         "embedded rows: the guesses' gradient goes to the placeholder",
         "embedded_rows.py",
