@@ -404,7 +404,14 @@ def flops(function):
     return counter.get_total_flops()
 
 
-@pytest.mark.parametrize(("family", "checkpointing"), [("llama", False), ("llama", True), ("gpt2", False)])
+OFTEN = ("llama", "gpt2", "mixtral")
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    "family",
+    [family if family in OFTEN else pytest.param(family, marks=pytest.mark.slow) for family in EVERY],
+)
 def test_a_step_costs_what_it_must(family, checkpointing):
     """Operations of IFT over those of lambda 0, against the least that an exact look-ahead can add.
 
