@@ -136,8 +136,7 @@ the test names what turns it red. Everything here ran on CPUs.
 
 The same eight rows of 2 to 60 tokens (11 and 13 rows where the last batch is uneven), in float32, split in every way
 that is offered, against one process that takes them at once. The loss is compared by |difference| / loss, the gradient
-by max |difference| / max |gradient| over all parameters. The tests of two processes allow {allowed}
-(ten times that from a run's second step on, whose weights differ by rounding); the largest below
+by max |difference| / max |gradient| over all parameters. The tests of two processes allow {allowed}; the largest below
 is {worst}. The float32 gradient itself is {rounding} from the float64 oracle on these rows: the splits differ by
 rounding alone.
 

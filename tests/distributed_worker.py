@@ -10,6 +10,8 @@ import sharded_cases
 import two_processes
 from models import dataset_of, tiny_model, trained
 
+# a low rate: rounding moves the weights apart, and a step later the gradients, the more the higher it is
+EPOCHS = {"max_steps": -1, "num_train_epochs": 2, "learning_rate": 0.001}
 CASES = {
     "sequence": {"evaluation": True},
     "token, sampled": {"loss_reduction": "token", "lookahead": "sample", "residual_lambda": 0.6},
@@ -17,15 +19,12 @@ CASES = {
     "accumulated, checkpointed": {"gradient_accumulation_steps": 2, "gradient_checkpointing": True},
     "adapter, noisy lambda": {"peft": True, "residual_noise_std": 0.5},
     "packed": {"packing": True, "max_length": 64, "rows_together": 4},
-    "an uneven last batch": {"count": 11, "max_steps": -1, "num_train_epochs": 2},
-    "guesses kept": {"count": 11, "max_steps": -1, "num_train_epochs": 3, "lookahead_cache": "epoch"},
+    "an uneven last batch": {**EPOCHS, "count": 11},
+    "guesses kept": {**EPOCHS, "count": 11, "num_train_epochs": 3, "lookahead_cache": "epoch"},
     "predictions kept, accumulated": {
-        "count": 13, "max_steps": -1, "num_train_epochs": 2, "gradient_accumulation_steps": 2,
-        "lookahead_cache": "mixed",
+        **EPOCHS, "count": 13, "gradient_accumulation_steps": 2, "lookahead_cache": "mixed",
     },
-    "an uneven end, accumulated": {
-        "count": 13, "max_steps": -1, "num_train_epochs": 2, "gradient_accumulation_steps": 2,
-    },
+    "an uneven end, accumulated": {**EPOCHS, "count": 13, "gradient_accumulation_steps": 2},
 }  # fmt: skip
 KINDS = {"DDP": CASES, "FSDP2": sharded_cases.CASES, "TP": sharded_cases.TENSOR_CASES}
 NAMES = [f"{kind}, {name}" for kind, cases in KINDS.items() for name in cases]
