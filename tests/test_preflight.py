@@ -13,7 +13,8 @@ import models
 from ift.cli.arguments import parse
 from ift.data import end_of_turn_ids, prepare_dataset
 from ift.memory import estimate_memory
-from ift.preflight import data_findings, scan
+from ift.preflight import data_findings
+from ift.row_scan import scan
 from ift.testbed import tiny_base_path
 
 

@@ -1,0 +1,92 @@
+"""One pass over prepared rows: copies, prompts, ids and ends, by row number."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ift.data import Prepared
+
+STREAM_ROWS = 1000  # looked at of a stream
+BATCH = 1000
+
+
+@dataclass
+class RowScan:
+    """What one pass over the prepared rows found.
+
+    Row numbers count from 1 in the data as loaded; in a mixture or a stream, in the rows kept of all parts together.
+
+    Attributes:
+        rows: Looked at.
+        keys: Hash of every row's ids and labels, in order.
+        first: Hash of a row's ids -> the first row with them.
+        duplicates: (row, the earlier row with the same ids).
+        prompts: Hash of the ids before the first trained token -> the first row with them; rows without are left out.
+        largest_id: Of all ids and labels; -1 for none.
+        double_bos: Rows that begin with the beginning-of-sequence token twice.
+        without_bos: Rows that do not begin with it.
+        untrained_end: Rows not cut that have no end-of-turn id among their labels.
+    """
+
+    rows: int = 0
+    keys: list[bytes] = field(default_factory=list)
+    first: dict[bytes, int] = field(default_factory=dict)
+    duplicates: list[tuple[int, int]] = field(default_factory=list)
+    prompts: dict[bytes, int] = field(default_factory=dict)
+    largest_id: int = -1
+    double_bos: list[int] = field(default_factory=list)
+    without_bos: list[int] = field(default_factory=list)
+    untrained_end: list[int] = field(default_factory=list)
+
+
+def scan(
+    prepared: Prepared, tokenizer: Any, ends: set[int], progress: Callable[[int], object] = lambda rows: None
+) -> RowScan:
+    """Looks at every prepared row once; of a stream at the first `STREAM_ROWS`; of pairs at the chosen side.
+
+    Args:
+        prepared: Rows of `prepare_dataset` or `prepare_pairs`.
+        tokenizer: The one they were prepared with.
+        ends: Ids that end a turn, see `ift.data.end_of_turn_ids`.
+        progress: Called with the number of rows of each batch.
+    """
+    found, bos = RowScan(), tokenizer.bos_token_id
+    dropped = (
+        set() if prepared.report.parts else {n for rows in prepared.report.dropped.values() for n in rows}
+    )
+    numbers = (number for number in itertools.count(1) if number not in dropped)
+    rows = prepared.dataset.take(STREAM_ROWS) if prepared.report.streaming else prepared.dataset
+    for batch in rows.iter(batch_size=BATCH):
+        pairs = "chosen_input_ids" in batch
+        ids_of, labels_of = ("chosen_input_ids", "chosen_labels") if pairs else ("input_ids", "labels")
+        for ids, labels in zip(batch[ids_of], batch[labels_of], strict=True):
+            found.rows += 1
+            number, whole = next(numbers), np.asarray(ids, dtype=np.int64)
+            trained = np.asarray(labels, dtype=np.int64)
+            found.keys.append(_key(np.concatenate([whole, trained])))
+            key = _key(whole)
+            earlier = found.first.setdefault(key, number)
+            if earlier != number:
+                found.duplicates.append((number, earlier))
+            start = int((trained != -100).argmax())
+            if start:
+                found.prompts.setdefault(_key(whole[:start]), number)
+            found.largest_id = max(found.largest_id, int(whole.max(initial=-1)), int(trained.max(initial=-1)))
+            if bos is not None and whole[:1].tolist() != [bos]:
+                found.without_bos.append(number)
+            if bos is not None and whole[:2].tolist() == [bos, bos]:
+                found.double_bos.append(number)
+            if len(ids) != prepared.report.max_length and not ends & set(trained.tolist()):
+                found.untrained_end.append(number)
+        progress(len(batch[ids_of]))
+    return found
+
+
+def _key(ids: Any) -> bytes:
+    return hashlib.blake2b(ids.tobytes(), digest_size=16).digest()
