@@ -80,16 +80,9 @@ def ift_loss(
     """
     enable_residual(model)
     how = Step(
-        residual_lambda,
-        lookahead,
-        lookahead_temperature,
-        lookahead_top_k,
-        seed,
-        step,
-        lookahead_prefix,
-        guesses,
+        residual_lambda, lookahead, lookahead_temperature, lookahead_top_k, seed, step, lookahead_prefix, guesses,
         predictions,
-    )
+    )  # fmt: skip
     scores: TokenScores = model(**batch, ift_step=how)
     losses, layout = scores.losses, scores.layout
     how_far = (propagation, propagation_gamma, propagation_detach, loss_reduction)

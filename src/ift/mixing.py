@@ -42,16 +42,14 @@ def mixed_embeddings(
     if guess is None:
         yield
         return
-    rows, columns = trained.shape
-    extra, place = (
-        guess.ids.unique(return_inverse=True) if guess.ids.shape[1] > 1 else (guess.ids[:, 0], None)
-    )
+    several = guess.ids.shape[1] > 1
+    extra, place = guess.ids.unique(return_inverse=True) if several else (guess.ids[:, 0], None)
     known = None if embedded is None else embedded.after  # (B, T, H)
     calls: list[bool] = []
 
     def append_guesses(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         ids = args[0]
-        if calls or ids.shape != (rows, columns):
+        if calls or ids.shape != trained.shape:
             raise ValueError(
                 f"{type(model).__name__} embeds its input ids more than once or in another shape: IFT cannot mix them."
             )
@@ -64,15 +62,12 @@ def mixed_embeddings(
         if embedded is not None and known is not None:
             own, guessed = known.flatten(0, 1), embedded.guessed(extra, output[0])
         else:
-            own, guessed = output[0, : rows * columns], output[0, rows * columns :]  # (B T, H), (U, H)
-        if place is not None:  # the expected look-ahead: sum_k p_k E(v_k) without a (N, K, H) tensor
-            weights = guess.probabilities.to(guessed)
-            guessed = nn.functional.embedding_bag(
-                place.to(guessed.device), guessed, mode="sum", per_sample_weights=weights
-            )  # (N, H)
+            own, guessed = output[0, : trained.numel()], output[0, trained.numel() :]  # (B T, H), (U, H)
+        if place is not None:
+            guessed = _expected(guessed, place, guess.probabilities)
         places = trained.flatten().nonzero()[:, 0].to(own.device)  # (N,)
         mixed = temporal_residual(own.index_select(0, places), guessed, residual_lambda)
-        return own.index_put((places,), mixed.to(own.dtype)).view(rows, columns, -1)
+        return own.index_put((places,), mixed.to(own.dtype)).view(*trained.shape, -1)
 
     embedding = model.get_input_embeddings()
     hooks = embedding.register_forward_pre_hook(append_guesses), embedding.register_forward_hook(mix)
@@ -85,3 +80,17 @@ def mixed_embeddings(
         raise ValueError(
             f"{type(model).__name__} did not use its input-embedding module: IFT cannot mix its input."
         )
+
+
+def _expected(embeddings: Tensor, places: Tensor, probabilities: Tensor) -> Tensor:
+    """(N, H), the expected look-ahead sum_k p_k E(v_k), without a (N, K, H) tensor.
+
+    Args:
+        embeddings: (U, H), of the candidates' distinct ids.
+        places: (N, K) int64, each candidate's row among them.
+        probabilities: (N, K).
+    """
+    weights = probabilities.to(embeddings)
+    return nn.functional.embedding_bag(
+        places.to(embeddings.device), embeddings, mode="sum", per_sample_weights=weights
+    )
