@@ -7,8 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ift.frozen_lake.pictures import LABELS
+
 DOCS = Path(__file__).resolve().parent
-PAPER = ("dpo", "ift", "orpo", "sft")
+SHOWN = ("dpo", "ift", "ift_scale", "orpo", "sft")
 
 
 def scaled(found: dict[str, float], digits: int = 1, scale: float = 1000) -> str:
@@ -30,7 +32,7 @@ def methods(record: dict[str, Any]) -> str:
         errors = [scaled(found[key]) for key in ("mse_all", "mse_non_terminal", "mse_off_trajectory")]
         arrives = [f"{found[f'success_{kind}_slippery']['mean']:.3f}" for kind in ("sampled", "greedy")]
         others = [f"{found['cells_explored']['mean']:.1f}", f"{found['own_ground']['mean']:.3f}"]
-        rows.append([name, *errors, *arrives, *others])
+        rows.append([LABELS.get(name, name), *errors, *arrives, *others])
     header = ["", "all rows", "non-terminal", "off the target's way", "arrives, sampled", "arrives, greedy"]
     return table([*header, "cells explored", "own ground"], rows)
 
@@ -42,7 +44,7 @@ def steps(record: dict[str, Any]) -> str:
     for name, curves in record["curves"].items():
         curve = curves["mse_all"]
         rows.append(
-            [name]
+            [LABELS[name]]
             + [f"{1000 * curve['mean'][step]:.1f} ± {1000 * curve['ci95'][step]:.1f}" for step in shown]
         )
     return table(["step", *map(str, shown)], rows)
@@ -52,7 +54,10 @@ def pairs(record: dict[str, Any]) -> str:
     """Paired differences."""
     found = record["paired_differences_mse_all"]
     cells = [[name.replace("-", " - "), scaled(value, 2)] for name, value in found.items()]
-    share = f"Agents with the full order DPO < IFT < ORPO < SFT: {record['order_share']:.1%} of {record['agents']}."
+    share = (
+        f"Agents with the full order DPO < IFT < ORPO < SFT: {record['order_share']:.1%} of {record['agents']} with "
+        f"IFT as released, {record['order_shares']['ift_scale'][-1]:.1%} with the scale detached."
+    )
     return f"{table(['error, agent by agent', 'mean ± 95 % interval'], cells)}\n\n{share}"
 
 
@@ -77,7 +82,7 @@ def lambdas(record: dict[str, Any]) -> str:
         parts.append(
             table(
                 [name, *(f"{row['value']:g}" for row in rows)],
-                [["error", *(scaled(row["ift"]) for row in rows)]],
+                [[LABELS[ift], *(scaled(row[ift]) for row in rows)] for ift in ("ift", "ift_scale")],
             )
         )
     return "\n\n".join(parts)
@@ -86,11 +91,13 @@ def lambdas(record: dict[str, Any]) -> str:
 def worlds(record: dict[str, Any]) -> str:
     """Other optimisers, rejected trajectories, starts and lakes."""
     rows = [
-        [f"{world['kind']}: {world['name']}", *(scaled(world["mse_all"][name]) for name in PAPER),
-         f"{world['order_share']:.0%}", str(world["agents"])]
+        [f"{world['kind']}: {world['name']}", *(scaled(world["mse_all"][name]) for name in SHOWN),
+         f"{world['order_share']:.0%}", f"{world['order_share_scale']:.0%}", str(world["agents"])]
         for world in record["window"]["worlds"]
     ]  # fmt: skip
-    return table(["changed", *map(str.upper, PAPER), "in order", "agents"], rows)
+    return table(
+        ["changed", *(LABELS[name] for name in SHOWN), "in order", "in order, scale detached", "agents"], rows
+    )
 
 
 def main() -> None:

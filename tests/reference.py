@@ -62,7 +62,7 @@ def rows_of(trained, documents):
 # --------------------------------------------------------------------------------------- relation propagation
 
 
-def propagation_weights(losses, trained, documents, kind="bellman", gamma=0.95, detach="none"):
+def propagation_weights(losses, trained, documents, kind="bellman", gamma=0.95, detach="scale"):
     """The weight of every trained position, `(B, T)` float64; 0 where nothing is trained.
 
     Gradient: `detach="none"` lets it through the sums and their scale, "scale" through the sums only,
@@ -137,7 +137,7 @@ def loss_from_token_losses(
     position_ids=None,
     kind="bellman",
     gamma=0.95,
-    detach="none",
+    detach="scale",
     reduction="sequence",
     count=None,
 ):
@@ -220,7 +220,7 @@ def ift_step(
     residual_lambda=0.2,
     kind="bellman",
     gamma=0.95,
-    detach="none",
+    detach="scale",
     reduction="sequence",
     lookahead="greedy",
     temperature=1.0,

@@ -34,7 +34,7 @@ def test_the_defaults_are_the_papers():
         "lookahead_cache_path": None,
         "propagation": "bellman",
         "propagation_gamma": 0.95,
-        "propagation_detach": "none",
+        "propagation_detach": "scale",
         "loss_reduction": "sequence",
     }
 
@@ -78,7 +78,7 @@ RANGES = [
     ("lookahead_top_k", [1, 100000], [0, -3], "1 or more"),
     ("lookahead", ["greedy", "sample", "expected"], ["argmax", ""], "greedy, sample, expected"),
     ("propagation", ["bellman", "cumsum", "none"], ["left", None], "bellman, cumsum, none"),
-    ("propagation_detach", ["none", "scale", "weights"], ["all", True], "none, scale, weights"),
+    ("propagation_detach", ["scale", "none", "weights"], ["all", True], "scale, none, weights"),
     ("loss_reduction", ["sequence", "token"], ["mean"], "sequence, token"),
 ]
 
@@ -101,7 +101,7 @@ def test_the_start_of_the_warm_up_is_a_share_too(start):
 CONFLICTS = [
     ({"residual_lambda_start": 0.1}, "without a warm-up.*residual_warmup_ratio"),
     ({"residual_noise_std": 0.5, "residual_lambda": 0.0}, "lambda to disturb.*residual_lambda above 0"),
-    ({"propagation_detach": "scale", "propagation": "none"}, "bellman weights only.*propagation='bellman'"),
+    ({"propagation_detach": "weights", "propagation": "none"}, "bellman weights only.*propagation='bellman'"),
     ({"propagation_detach": "weights", "propagation": "cumsum"}, "bellman weights only"),
     ({"loss_type": "dft"}, "own loss.*'nll'"),
     ({"label_smoothing_factor": 0.1}, "full logits.*Set it to 0"),
@@ -128,6 +128,8 @@ ALLOWED = [
     {"packing": False, "packing_strategy": "wrapped"},
     {"propagation": "none", "residual_lambda": 0.0, "loss_reduction": "token"},
     {"propagation_detach": "scale", "propagation": "bellman"},
+    {"propagation_detach": "scale", "propagation": "none"},  # the default
+    {"propagation_detach": "scale", "propagation": "cumsum"},
     {"propagation_gamma": 0.5, "propagation": "none"},
 ]
 

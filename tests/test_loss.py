@@ -537,3 +537,30 @@ def test_a_step_over_full_rows_waits_for_a_gpu_twice(propagation):
         assert waits.seen == ["nonzero", "nonzero"]
         found.loss.backward()
     assert waits.seen == ["nonzero", "nonzero"]
+
+
+def test_the_default_never_pushes_a_known_end_up_and_the_released_code_does():
+    """A row whose last token the model knows well: dL/dl of that token by hand, n trained positions, S_n = l_n.
+
+    Released: (l_n + sum_t gamma^(n-t) (l_t - L)) / sum S, negative here. The default: the same without "- L".
+    """
+    model = models.tiny_model("llama")
+    (row,) = models.likely_rows(model, [12])
+    labels = models.masked_labels([row], [4])[0]
+    ends = torch.where(torch.arange(12) == 11, labels, -100)
+    descent = torch.optim.SGD(model.parameters(), lr=0.05)
+    for _ in range(60):
+        descent.zero_grad()
+        alone = {"input_ids": row[None], "labels": ends[None]}
+        ift_loss(model, alone, residual_lambda=0.0, propagation="none").loss.backward()
+        descent.step()
+    batch = {"input_ids": row[None], "labels": labels[None]}
+    for options, shifted in (({}, 0.0), ({"propagation_detach": "none"}, 1.0)):
+        found = ift_loss(model, batch, **options)
+        cost = found.scores.losses[0, 4:].tolist()
+        sums = [sum(0.95 ** (i - t) * cost[i] for i in range(t, 8)) for t in range(8)]
+        row_loss = sum(a * b for a, b in zip(sums, cost, strict=True)) / sum(sums)
+        push = cost[7] + sum(0.95 ** (7 - t) * (cost[t] - shifted * row_loss) for t in range(8))
+        assert found.gradient[0, 11].item() == pytest.approx(push / sum(sums), rel=1e-4)
+        assert (push < 0) == bool(options)
+        assert (found.gradient < 0).any() == bool(options)

@@ -235,12 +235,17 @@ def test_the_gradient_is_the_documented_formula(gamma):
     assert [gradient[0, j].item() * total for j in learned] == pytest.approx([sums[j] for j in learned])
 
 
-def test_the_row_loss_is_of_degree_one():
-    """Doubling every l doubles L = (sum S l) / (sum S), so sum_j l_j dL/dl_j = L (Euler), whatever the signs."""
-    loss, gradient = loss_and_gradient(ONE_TWO_FOUR.nan_to_num(), ONE_ROW, gamma=0.5)
-    assert (gradient * ONE_TWO_FOUR.nan_to_num()).sum().item() == pytest.approx(loss)
-    doubled, _ = loss_and_gradient(2 * ONE_TWO_FOUR.nan_to_num(), ONE_ROW, gamma=0.5)
-    assert doubled == pytest.approx(2 * loss)
+def test_the_row_loss_is_of_degree_one_and_its_gradient_with_the_scale_detached_of_two():
+    """Doubling every l doubles L = (sum S l) / (sum S), so sum_j l_j dL/dl_j = L (Euler), whatever the signs.
+
+    With the denominator held, sum S l is of degree 2: sum_j l_j dL/dl_j = 2 L.
+    """
+    losses = ONE_TWO_FOUR.nan_to_num()
+    for detach, degree in (("none", 1), ("scale", 2), ("weights", 1)):
+        loss, gradient = loss_and_gradient(losses, ONE_ROW, gamma=0.5, detach=detach)
+        assert (gradient * losses).sum().item() == pytest.approx(degree * loss)
+        doubled, _ = loss_and_gradient(2 * losses, ONE_ROW, gamma=0.5, detach=detach)
+        assert doubled == pytest.approx(2 * loss)
 
 
 # -------------------------------------------------------------------------------------------------- reduction
@@ -558,7 +563,7 @@ def test_the_lookahead_sees_no_dropout_and_leaves_the_mode_as_it_was():
 
 
 def test_autograd_of_a_step_is_the_slope_of_its_loss(network, two_rows):
-    """A central difference along one random direction in all weights, everything on: mix, propagation, scale.
+    """A central difference along one random direction in all weights, nothing detached: mix, propagation, scale.
 
     The look-ahead is a step function of the weights and constant nearby, so the whole loss is smooth there.
     """
@@ -566,7 +571,9 @@ def test_autograd_of_a_step_is_the_slope_of_its_loss(network, two_rows):
     labels = labels_of([NOT, NOT, *two_rows[0][2:]])
 
     def loss():
-        return reference.ift_step(network, input_ids, labels, residual_lambda=0.4, gamma=0.7).loss
+        return reference.ift_step(
+            network, input_ids, labels, residual_lambda=0.4, gamma=0.7, detach="none"
+        ).loss
 
     parameters = list(network.parameters())
     gradients = torch.autograd.grad(loss(), parameters)

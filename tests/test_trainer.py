@@ -302,14 +302,14 @@ METRICS = {
 }
 
 
-def expected_metrics(rows):
+def expected_metrics(rows, detach):
     step, _ = oracle(rows)
     batch, trained_at = models.padded(*rows), step.trained
     leaf = step.token_losses.detach().requires_grad_()
     weights = reference.propagation_weights(
         leaf, *reference.trained_positions(batch["labels"], batch["attention_mask"])
     )
-    loss = reference.loss_from_token_losses(leaf, batch["labels"], batch["attention_mask"])
+    loss = reference.loss_from_token_losses(leaf, batch["labels"], batch["attention_mask"], detach=detach)
     gradient = torch.autograd.grad(loss, leaf)[0]
     ends = trained_at & (batch["labels"] == 2)
     nll, residual = step.nll[trained_at].mean(), step.token_losses[trained_at].mean()
@@ -327,8 +327,10 @@ def expected_metrics(rows):
     }
 
 
-@pytest.mark.parametrize("batch_size", [8, 3, 1])
-def test_metrics_are_the_references_in_training_and_exactly_so_in_evaluation(tmp_path, rows, batch_size):
+@pytest.mark.parametrize(("batch_size", "detach"), [(8, "scale"), (3, "none"), (1, "none"), (3, "scale")])
+def test_metrics_are_the_references_in_training_and_exactly_so_in_evaluation(
+    tmp_path, rows, batch_size, detach
+):
     run = trained(
         tmp_path,
         tiny_model(),
@@ -337,10 +339,11 @@ def test_metrics_are_the_references_in_training_and_exactly_so_in_evaluation(tmp
         eval_strategy="steps",
         learning_rate=0.0,
         per_device_eval_batch_size=batch_size,
+        propagation_detach=detach,
     )
-    expected = expected_metrics(rows)
+    expected = expected_metrics(rows, detach)
     assert 0.1 < expected["lookahead_accuracy"] < 0.9
-    assert 0 < expected["propagation_negative_share"] < 1
+    assert (0 < expected["propagation_negative_share"] < 1) == (detach == "none")
     for prefix in ("", "eval_"):
         entry = next(entry for entry in run.state.log_history if f"{prefix}loss" in entry)
         assert {prefix + name for name in METRICS} <= set(entry)

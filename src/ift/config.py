@@ -87,9 +87,10 @@ class IFTConfig(SFTConfig):
     )
     propagation_gamma: float = _described(0.95, "Decay gamma of the propagation, in (0, 1].")
     propagation_detach: str = _described(
-        "none",
-        "What of the bellman weights carries no gradient: nothing, their scale, or the weights as a whole.",
-        ["none", "scale", "weights"],
+        "scale",
+        "What of the bellman weights carries no gradient: their scale (Algorithm 1 as printed), nothing (the released "
+        "code: confident tokens at a row's end are pushed up), or the weights as a whole.",
+        ["scale", "none", "weights"],
     )
     loss_reduction: str = _described(
         "sequence",
@@ -166,8 +167,8 @@ class IFTConfig(SFTConfig):
                 self.lookahead_cache == "off"
                 and (self.lookahead_refresh > 0 or self.lookahead_cache_path is not None)
             ),
-            "propagation_detach speaks of the bellman weights only. Set propagation='bellman', or "
-            "propagation_detach='none'.": self.propagation_detach != "none" and self.propagation != "bellman",
+            "propagation_detach='weights' speaks of the bellman weights only. Set propagation='bellman', or leave "
+            "propagation_detach out.": self.propagation_detach == "weights" and self.propagation != "bellman",
             "IFT has its own loss. Leave loss_type at 'nll'; trl's SFTTrainer trains 'dft'.": self.loss_type
             == "dft",
             "label_smoothing_factor needs the full logits, which IFT never builds. Set it to 0.": (

@@ -125,19 +125,21 @@ def suffix_sums(values: Tensor, gamma: float, documents: Tensor) -> Tensor:
 
 
 def propagation_weights(
-    losses: Tensor, layout: RowLayout, kind: str = "bellman", gamma: float = 0.95, detach: str = "none"
+    losses: Tensor, layout: RowLayout, kind: str = "bellman", gamma: float = 0.95, detach: str = "scale"
 ) -> Tensor:
     """Weight of every token's loss: (B, T), mean 1 over the trained positions of each document, 0 elsewhere.
 
     Args:
         losses: (B, T) float, -log pi(x_t | e_<t) at trained positions.
         layout: of the batch; distances count positions, trained or not.
-        kind: "bellman" (Algorithm 1: w_t = sum_{i>=t} gamma^(i-t) l_i; gradient flows through w and its scale),
+        kind: "bellman" (Algorithm 1: w_t = sum_{i>=t} gamma^(i-t) l_i; gradient flows through the sums),
             "cumsum" (Eq. 21 read literally: fixed weights that grow with position) or "none" (w = 1). The control of
             `baselines.controls`, "position", is what bellman gives when all losses are equal; no gradient. Its attempt,
             "clipped", holds bellman's weights in `CLIP`; no gradient through a weight that is held.
         gamma: decay in (0, 1].
-        detach: "none", "scale" (no gradient through the scale) or "weights" (none through w at all).
+        detach: of bellman's weights: "scale" (no gradient through their scale: Algorithm 1 as printed, up to a constant
+            per row), "none" (the released code: gradient through the scale too, negative for confident late tokens) or
+            "weights" (no gradient through w at all).
     """
     ones = layout.trained.to(losses.dtype)
     if kind == "none":
@@ -191,7 +193,7 @@ def propagated_loss(
     layout: RowLayout,
     kind: str = "bellman",
     gamma: float = 0.95,
-    detach: str = "none",
+    detach: str = "scale",
     reduction: str = "sequence",
     num_items: Tensor | float | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -199,7 +201,8 @@ def propagated_loss(
 
     Returns:
         The loss, a scalar with gradient to `losses`; the weights (B, T); and d loss / d l_t, (B, T): where it is
-        negative, the step pushes that token's loss *up* (docs/method.md). The last two carry no gradient.
+        negative, the step pushes that token's loss *up*, as `detach` "none" does (docs/method.md). The last two carry
+        no gradient. sum_t l_t dL/dl_t is twice the loss with bellman weights and `detach` "scale", the loss otherwise.
     """
     with torch.enable_grad():
         leaf = losses.detach().requires_grad_()

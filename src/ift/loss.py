@@ -43,7 +43,7 @@ def ift_loss(
     lookahead_prefix: str = "auto",
     propagation: str = "bellman",
     propagation_gamma: float = 0.95,
-    propagation_detach: str = "none",
+    propagation_detach: str = "scale",
     loss_reduction: str = "sequence",
     num_items: Tensor | float | None = None,
     seed: int = 0,
@@ -66,7 +66,8 @@ def ift_loss(
             exact; "full" computes it twice; "auto" shares on a CPU. Loss and gradient are the same.
         propagation: the weights: "bellman", "cumsum" or "none".
         propagation_gamma: decay in (0, 1].
-        propagation_detach: what of the bellman weights carries no gradient: "none", "scale" or "weights".
+        propagation_detach: what of the bellman weights carries no gradient: their "scale" (Algorithm 1 as printed),
+            "none" (the released code) or the "weights" as a whole.
         loss_reduction: "sequence" or "token".
         num_items: rows ("sequence") or trained tokens ("token") of the global batch; None counts this batch.
         seed: of the sampled look-ahead's noise.

@@ -144,7 +144,7 @@ def test_sweeps_change_one_setting(task):
     swept = sweeps(task, usual, lambda: calls.append(1))
     by_value = {name: {row["value"]: row for row in rows} for name, rows in swept.items()}
     expected = estimate(errors(task, "ift", usual)[-1])
-    for name, value in (("lambda", 0.2), ("gamma", 0.95), ("variant", "as published")):
+    for name, value in (("lambda", 0.2), ("gamma", 0.95), ("variant", "as released")):
         assert by_value[name][value]["ift"] == pytest.approx(expected)
     assert by_value["lambda"][0.0]["ift"] == pytest.approx(by_value["variant"]["propagation only"]["ift"])
     assert by_value["lambda"][0.0]["ift"] != pytest.approx(expected)

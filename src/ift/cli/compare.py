@@ -62,7 +62,7 @@ def make_parser(verb: str) -> argparse.ArgumentParser:
     if verb == "compare":
         add("--methods", help="Such as sft,ift,dpo,sft+ift [the budget's own].")
     else:
-        add("--variants", help="Such as 'ift lambda 0.4,ift scale detached' [the budget's own].")
+        add("--variants", help="Such as 'ift lambda 0.4,ift as released' [the budget's own].")
     add(
         "--budget",
         default="quick",

@@ -116,8 +116,9 @@ def _table(console: Console, record: dict[str, Any]) -> None:
         f"{best['success_firm']:.3f} on firm ice"
     )
     console.print(
-        f"agents with the paper's order DPO < IFT < ORPO < SFT: {record['order_share']:.1%}; "
-        "differences of error x 1000:"
+        f"agents with the paper's order DPO < IFT < ORPO < SFT: {record['order_share']:.1%} with IFT as released, "
+        f"{record['order_shares']['ift_scale'][-1]:.1%} with the scale of its weights detached, the default of ift "
+        "train; differences of error x 1000:"
     )
     for pair, found in record["paired_differences_mse_all"].items():
-        console.print(f"  {pair:<9} {1000 * found['mean']:+.2f} ± {1000 * found['ci95']:.2f}")
+        console.print(f"  {pair:<14} {1000 * found['mean']:+.2f} ± {1000 * found['ci95']:.2f}")

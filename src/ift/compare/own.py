@@ -15,7 +15,7 @@ from ift.compare.final_answer import FinalAnswer
 from ift.compare.ground import SAMPLES, Scored
 from ift.compare.own_rows import Split
 from ift.compare.own_scores import PER_TOKEN, HeldOutScores
-from ift.compare.plan import Entrant
+from ift.compare.plan import IFT_DEFAULTS, Entrant
 from ift.timing import StepClock
 
 METRICS = ("exact_match", PER_TOKEN, "choice_accuracy")
@@ -234,7 +234,7 @@ def _said(stage: Any) -> dict[str, Any]:
     usual = kind(**{**stage.method.settings, "output_dir": stage.config.output_dir, **FORCED})
     always = {"learning_rate", "per_device_train_batch_size", "num_train_epochs"}
     if stage.method.name == "ift":
-        always |= {"residual_lambda", "propagation_gamma"}
+        always |= {*IFT_DEFAULTS}
     always |= {*stage.method.defaults}
     found: dict[str, Any] = {}
     for told, default in ((stage.config, usual), (stage.model, ModelConfig())):

@@ -28,6 +28,11 @@ FIXED: Mapping[str, Any] = {  # of every training
     "logging_steps": 10,
     "disable_tqdm": True,
 }
+IFT_DEFAULTS: Mapping[str, Any] = {  # as records tell them, whether they were given or not
+    "residual_lambda": 0.2,
+    "propagation_gamma": 0.95,
+    "propagation_detach": "scale",
+}
 ROWS_PER_STEP, PASSES = 16, 4  # answers of a step and over a training; a pair counts as two answers
 
 
@@ -184,7 +189,7 @@ def _changed(variant: str, **settings: Any) -> Entrant:
 PARTS = (
     _changed("residual only", propagation="none"),
     _changed("propagation only", residual_lambda=0.0),
-    _changed("scale detached", propagation_detach="scale"),
+    _changed("as released", propagation_detach="none"),
     _changed("weights detached", propagation_detach="weights"),
     _changed("cumsum", propagation="cumsum"),
 )
@@ -197,12 +202,9 @@ FURTHER = (
     _changed("token mean", loss_reduction="token"),
     Entrant("random-residual", like="ift"),
     Entrant("position-weights", like="ift"),
-    # attempts to make it win: no residual where the model is used, no loss pushed up
+    # attempts to make it win: no residual where the model is used
     _changed("lambda 0 to 0.2", residual_warmup_ratio=1.0),
     _changed("lambda 0.4 to 0", residual_lambda=0.0, residual_lambda_start=0.4, residual_warmup_ratio=1.0),
-    _changed("scale detached, noisy lambda", propagation_detach="scale", residual_noise_std=0.5),
-    _changed("scale detached, gamma 0.8", propagation_detach="scale", propagation_gamma=0.8),
-    _changed("scale detached, lambda 0", propagation_detach="scale", residual_lambda=0.0),
     Entrant("clipped-weights", like="ift"),
 )
 CHEAPER = (  # guesses of earlier visits; in no budget, by name alone

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ift.compare.ground import SAMPLES, Scored
-from ift.compare.plan import ROWS_PER_STEP, Entrant, stage_settings
+from ift.compare.plan import IFT_DEFAULTS, ROWS_PER_STEP, Entrant, stage_settings
 
 
 class TestbedGround:
@@ -30,12 +30,12 @@ class TestbedGround:
         )
 
     def config(self, task: dict[str, Any], entrant: Entrant) -> dict[str, Any]:
-        """Hyper-parameters as trained, with the method's own defaults, and IFT's lambda and gamma always."""
+        """Hyper-parameters as trained, with the method's own defaults, and IFT's lambda, gamma and detach always."""
         from ift.baselines.methods import parse_methods
 
         own: dict[str, Any] = {}
         for stage in parse_methods(entrant.method):
-            own |= {"residual_lambda": 0.2, "propagation_gamma": 0.95} if stage.name == "ift" else {}
+            own |= dict(IFT_DEFAULTS) if stage.name == "ift" else {}
             own |= {
                 name: value for name, value in stage.defaults.items() if isinstance(value, (int, float, str))
             }

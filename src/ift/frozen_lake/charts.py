@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ift.frozen_lake.methods import Method
-from ift.frozen_lake.pictures import COLORS
+from ift.frozen_lake.pictures import COLORS, LABELS
 
 PANELS = {
     "mse_all": "error, all rows (x 1000)",
@@ -27,7 +27,7 @@ def curves_chart(curves: dict[Method, dict[str, Any]], step: int) -> Figure:
         scale = 1000 if name.startswith("mse") else 1
         for method, measures in curves.items():
             mean, half = (scale * np.array(measures[name][part]) for part in ("mean", "ci95"))
-            axes.plot(mean, color=COLORS[method], label=method.upper(), lw=2)
+            axes.plot(mean, color=COLORS[method], label=LABELS[method], lw=2)
             axes.fill_between(
                 range(len(mean)), mean - half, mean + half, color=COLORS[method], alpha=0.2, lw=0
             )
@@ -48,11 +48,11 @@ def sweeps_chart(sweeps: dict[str, list[dict[str, Any]]], usual: dict[Method, fl
             mean, half = (1000 * np.array([row[method][part] for row in rows]) for part in ("mean", "ci95"))
             values = [row["value"] for row in rows]
             axes.errorbar(
-                values, mean, half, color=COLORS[method], label=method.upper(), marker="o", ms=4, lw=2
+                values, mean, half, color=COLORS[method], label=LABELS[method], marker="o", ms=4, lw=2
             )
         for method in ("sft", "ift", "orpo", "dpo"):
             if method not in swept:
-                axes.axhline(1000 * usual[method], color=COLORS[method], ls=":", label=method.upper())
+                axes.axhline(1000 * usual[method], color=COLORS[method], ls=":", label=LABELS[method])
         if "beta" in name:
             axes.set_xscale("log")
         _finish(
@@ -72,7 +72,7 @@ def _bars(axes: Axes, rows: Sequence[dict[str, Any]], usual: dict[Method, float]
     mean, half = (1000 * np.array([row["ift"][part] for row in rows][::-1]) for part in ("mean", "ci95"))
     axes.barh(names, mean, xerr=half, color=COLORS["ift"], alpha=0.75)
     for method in ("sft", "dpo"):
-        axes.axvline(1000 * usual[method], color=COLORS[method], ls=":", label=method.upper())
+        axes.axvline(1000 * usual[method], color=COLORS[method], ls=":", label=LABELS[method])
     _finish(axes, "variants of IFT", "error (x 1000)")
     axes.legend(fontsize=8)
 
@@ -113,7 +113,7 @@ def worlds_chart(worlds: Sequence[dict[str, Any]]) -> Figure:
                     color=COLORS[method],
                     marker="o",
                     ms=6,
-                    label=method.upper() if place == 0 else None,
+                    label=LABELS[method] if place == 0 else None,
                 )
     axes.set_yticks(
         range(len(worlds)),

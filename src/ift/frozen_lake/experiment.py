@@ -18,7 +18,7 @@ from ift.frozen_lake.training import METHODS, Run, Start, Task, Tick, make_tasks
 from ift.frozen_lake.trajectories import luckiest_optimal, shortest_detour
 from ift.frozen_lake.world import Lake, optimal_policy, success, visits
 
-SHOWN: tuple[Method, ...] = ("sft", "ift", "orpo", "dpo")  # in the pictures of the lake
+SHOWN: tuple[Method, ...] = ("sft", "ift", "ift_scale", "orpo", "dpo")  # in the pictures of the lake
 WALK_SEED = 0  # of the episode that the animation shows, taken as it comes
 Curves = dict[Method, dict[str, dict[str, list[float]]]]
 
@@ -81,7 +81,9 @@ def _curve(values: Tensor) -> dict[str, list[float]]:
 def outcome_record(outcome: Outcome, start: Start) -> dict[str, Any]:
     """The outcome as JSON holds it. `summary`: method -> measure -> {mean, ci95} after the last step, plain MSE."""
     lake, errors = outcome.task.lake, {method: found["mse_all"] for method, found in outcome.measured.items()}
-    ordered = in_order(errors).double().mean(-1)
+    ordered = {
+        ift: in_order(errors, ift).double().mean(-1).tolist() for ift in ("ift", "ift_scale")
+    }  # by step
     return {
         "agents": len(outcome.task.start.into),
         "step": outcome.settings.steps,
@@ -93,7 +95,8 @@ def outcome_record(outcome: Outcome, start: Start) -> dict[str, Any]:
         "optimum": outcome.optimum(),
         "before": outcome.before(),
         "summary": summary(outcome.measured),
-        "order_share": ordered[-1].item(),
+        "order_share": ordered["ift"][-1],
+        "order_shares": ordered,
         "paired_differences_mse_all": paired_differences(outcome.measured),
         "mse_by_cell": {method: _by_cell(outcome.task, run).tolist() for method, run in outcome.runs.items()},
         "curves": outcome.curves,
@@ -115,9 +118,9 @@ def draw(outcome: Outcome, windowed: Mapping[str, Any] | None, folder: Path) -> 
     """Write the pictures into `folder`; returns their names without ending."""
     task, runs = outcome.task, outcome.runs
     lake, best = task.lake, optimal_policy(task.lake)
-    shown = {method.upper(): runs[method].policies[-1].mean(0) for method in SHOWN}
+    shown = {pictures.LABELS[method]: runs[method].policies[-1].mean(0) for method in SHOWN}
     named = {"optimum": best, "before": runs["sft"].policies[0].mean(0), **shown}
-    ground = {method.upper(): pictures.gradient_share(runs[method].gradients) for method in SHOWN}
+    ground = {pictures.LABELS[method]: pictures.gradient_share(runs[method].gradients) for method in SHOWN}
     own, ways = visits(lake, task.start.matrix()), (luckiest_optimal(lake), shortest_detour(lake))
     figures = {
         "policies": pictures.policy_picture(lake, named, best),
@@ -131,7 +134,7 @@ def draw(outcome: Outcome, windowed: Mapping[str, Any] | None, folder: Path) -> 
         "errors": pictures.cells_picture(
             lake,
             {"before": _by_cell(task, runs["sft"], 0)}
-            | {method.upper(): _by_cell(task, runs[method]) for method in SHOWN},
+            | {pictures.LABELS[method]: _by_cell(task, runs[method]) for method in SHOWN},
             lambda error: f"{1000 * error:.0f}",
             ways,
             "Error of each cell (x 1000).",

@@ -15,7 +15,10 @@ from ift.frozen_lake.world import greedy, success, visits
 from ift.report.intervals import mean_interval
 
 TOUCHED = 0.01  # a cell counts as explored from 1 % of the step's largest gradient on
-PAIRS: tuple[tuple[Method, Method], ...] = (("dpo", "ift"), ("ift", "orpo"), ("orpo", "sft"), ("ift", "sft"))
+PAIRS: tuple[tuple[Method, Method], ...] = (
+    ("dpo", "ift"), ("ift", "orpo"), ("orpo", "sft"), ("ift", "sft"),
+    ("ift_scale", "ift"), ("ift_scale", "orpo"), ("ift_scale", "sft"),
+)  # fmt: skip
 
 
 class Estimate(TypedDict):
@@ -73,9 +76,9 @@ def summary(
     }
 
 
-def in_order(errors: Mapping[Method, Tensor]) -> Tensor:
-    """Bool, of the tensors' shape: whether the paper's order DPO < IFT < ORPO < SFT holds."""
-    ordered = [errors[method] for method in PAPER_ORDER]
+def in_order(errors: Mapping[Method, Tensor], ift: Method = "ift") -> Tensor:
+    """Bool, of the tensors' shape: whether the paper's order DPO < IFT < ORPO < SFT holds, with `ift` as IFT."""
+    ordered = [errors[ift if method == "ift" else method] for method in PAPER_ORDER]
     return torch.stack([low < high for low, high in pairwise(ordered)]).all(0)
 
 

@@ -19,7 +19,7 @@ from ift.frozen_lake.trajectories import Trajectory
 from ift.frozen_lake.world import ACTIONS, Lake
 from ift.functional import RowLayout, propagation_weights, reduce_losses, temporal_residual
 
-Method = Literal["sft", "ift", "orpo", "dpo", "simpo", "tdpo1", "tdpo2"]
+Method = Literal["sft", "ift", "ift_scale", "orpo", "dpo", "simpo", "tdpo1", "tdpo2"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Settings:
         residual_lambda: Share of the look-ahead cell in a mixed state, in [0, 1].
         gamma: Decay of the propagation, in (0, 1].
         propagation: "bellman", "cumsum", "none", or the control "position": bellman's weights for equal losses.
-        detach: As `propagation_detach` of IFTConfig.
+        detach: As `propagation_detach` of IFTConfig, for the method "ift": "none" is the released code, which made the
+            paper's results; "ift_scale" is IFT with "scale", the default of `ift train`.
         lookahead: "greedy", "sample", "expected", or the control "random": any of the four actions.
         beta: Of DPO and TDPO.
         orpo_beta: Weight of ORPO's odds-ratio term.

@@ -23,11 +23,16 @@ GOOD, BAD, TARGET, DETOUR = "#0b6e4f", "#c0392b", "#0b6e4f", "#b9770e"
 COLORS: dict[Method, str] = {
     "sft": "#7f7f7f",
     "ift": "#d55e00",
+    "ift_scale": "#e69f00",
     "orpo": "#009e73",
     "dpo": "#0072b2",
     "simpo": "#cc79a7",
     "tdpo1": "#56b4e9",
     "tdpo2": "#332288",
+}
+LABELS: dict[Method, str] = {method: method.upper() for method in COLORS} | {
+    "ift": "IFT, as released",
+    "ift_scale": "IFT, scale detached",
 }
 STEPS = ((-1, 0), (0, 1), (1, 0), (0, -1))  # of the actions, in columns and rows; rows grow downwards
 CORNERS = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from ift.frozen_lake.policy import Policies, fit, new_policies
 from ift.frozen_lake.trajectories import Trajectory, luckiest_optimal, shortest_detour
 from ift.frozen_lake.world import ACTIONS, Lake, optimal_policy
 
-METHODS: tuple[Method, ...] = ("sft", "ift", "orpo", "dpo", "simpo", "tdpo1", "tdpo2")
+METHODS: tuple[Method, ...] = ("sft", "ift", "ift_scale", "orpo", "dpo", "simpo", "tdpo1", "tdpo2")
 PAPER_ORDER: tuple[Method, ...] = ("dpo", "ift", "orpo", "sft")  # claimed, nearest to the optimum first
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
@@ -163,8 +163,9 @@ def train(task: Task, method: Method, settings: Settings, tick: Tick = int) -> R
         pair = (task.target, task.rejected)
         if method == "sft":
             return sft_loss(agents, task.target)
-        if method == "ift":
-            return ift_loss(agents, task.target, task.lake, settings, noise)
+        if method in ("ift", "ift_scale"):
+            how = settings if method == "ift" else replace(settings, detach="scale")
+            return ift_loss(agents, task.target, task.lake, how, noise)
         if method == "orpo":
             return orpo_loss(agents, *pair, settings.orpo_beta)
         if method == "simpo":

@@ -24,6 +24,7 @@ from ift.frozen_lake.training import (
 )
 from ift.frozen_lake.world import Lake, make_lake
 
+IFT_DEFAULT: Method = "ift_scale"  # that of `ift train`, beside the paper's
 LONG = 100  # steps of the curves and maps
 WINDOW_AGENTS = 20  # at most, where every world needs agents of its own
 LAMBDAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -32,7 +33,7 @@ BETAS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.5, 1.0)
 SKILLS = (0.2, 0.4, 0.6, 0.8, 0.9)
 HABITS = (0.0, 0.25, 0.5, 0.75, 0.9)
 VARIANTS: dict[str, dict[str, Any]] = {  # of IFT
-    "as published": {},
+    "as released": {},
     "scale detached": {"detach": "scale"},
     "weights detached": {"detach": "weights"},
     "cumsum": {"propagation": "cumsum"},
@@ -56,12 +57,16 @@ RANDOM_MAPS = ((5, 0), (5, 1), (5, 2), (6, 0), (6, 1), (6, 2))  # (size, seed)
 
 
 class World(TypedDict):
-    """One variation of the experiment: each method's error after the last step, and how often the order holds."""
+    """One variation of the experiment: each method's error after the last step, and how often the order holds.
+
+    `order_share` has IFT as released, `order_share_scale` IFT with the scale of its weights detached.
+    """
 
     kind: str
     name: str
     mse_all: dict[str, Estimate]
     order_share: float
+    order_share_scale: float
     agents: int
 
 
@@ -84,8 +89,8 @@ def errors(task: Task, method: Method, settings: Settings) -> Tensor:
 def sweeps(task: Task, settings: Settings, tick: Tick = int) -> dict[str, list[dict[str, Any]]]:
     """Each setting alone, the others at `settings`: name -> [{value, method -> mean and interval of its error}]."""
     axes: dict[str, tuple[str, tuple[float, ...], tuple[Method, ...]]] = {
-        "lambda": ("residual_lambda", LAMBDAS, ("ift",)),
-        "gamma": ("gamma", GAMMAS, ("ift",)),
+        "lambda": ("residual_lambda", LAMBDAS, ("ift", "ift_scale")),
+        "gamma": ("gamma", GAMMAS, ("ift", "ift_scale")),
         "beta": ("beta", BETAS, ("dpo", "tdpo1", "tdpo2")),
         "orpo_beta": ("orpo_beta", BETAS, ("orpo",)),
     }
@@ -175,7 +180,7 @@ def window_ticks(lake: Lake) -> int:
 
 
 def _last(task: Task, settings: Settings) -> dict[Method, Tensor]:
-    return {method: errors(task, method, settings)[-1] for method in PAPER_ORDER}
+    return {method: errors(task, method, settings)[-1] for method in (*PAPER_ORDER, IFT_DEFAULT)}
 
 
 def _world(kind: str, name: str, task: Task, settings: Settings) -> World:
@@ -185,6 +190,7 @@ def _world(kind: str, name: str, task: Task, settings: Settings) -> World:
         "name": name,
         "mse_all": {method: estimate(values) for method, values in last.items()},
         "order_share": in_order(last).double().mean().item(),
+        "order_share_scale": in_order(last, IFT_DEFAULT).double().mean().item(),
         "agents": len(task.start.into),
     }
 
