@@ -22,6 +22,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
 MANIFEST = "manifest.json"
+SETTINGS = "ift_settings.json"
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}  # and the exit codes that shells give them
 SAME_STOP = 2.0  # seconds in which another signal is the same wish to stop
 _NAME = re.compile(r"checkpoint-(\d+)$")
@@ -107,6 +108,34 @@ def facts_of(folder: Path) -> dict[str, Any] | None:
 def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Names of the facts that are not what they were."""
     return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+
+
+class SettingsInCheckpoints(TrainerCallback):
+    """Writes the method's settings into every checkpoint, so that a run that resumes can be compared with it."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.settings = settings
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Add the file."""
+        if state.is_world_process_zero:
+            file = Path(args.output_dir) / f"checkpoint-{state.global_step}" / SETTINGS
+            file.write_text(json.dumps(self.settings, indent=1) + "\n")
+
+
+def changed_settings(folder: Path, now: Mapping[str, Any]) -> str | None:
+    """Which of the method's settings are not those of a checkpoint, as a sentence; None where all are the same."""
+    try:
+        before = json.loads((folder / SETTINGS).read_text())
+    except FileNotFoundError:
+        before = facts_of(folder) or {
+            "propagation_detach": "none"
+        }  # the default, before the file was written
+    changed = [name for name in now if name in before and before[name] != now[name]]
+    if not changed:
+        return None
+    shown = "; ".join(f"{name} was {before[name]!r}, is {now[name]!r}" for name in changed)
+    return f"{folder} resumes with other settings: {shown}. Set them back to continue the run as it began."
 
 
 class SealedCheckpoints(TrainerCallback):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ import torch
 from accelerate.utils import DynamoBackend
 from datasets import Dataset, IterableDataset
 from torch import Tensor
+from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTTrainer
 from trl.trainer.utils import get_config_model_id, global_then_local_main_first
 
 from ift.batches import CountsRowsOnce
+from ift.checkpoints import SettingsInCheckpoints, changed_settings
 from ift.config import LAMBDA_FIELDS, METHOD_FIELDS, IFTConfig
 from ift.data import end_of_turn_ids, prepare_dataset
 from ift.faults import StopsAtNonFinite
@@ -24,6 +27,8 @@ from ift.metrics import MetricsFile, RunningMeans, row_statistics
 from ift.residual import enable_residual
 from ift.support import check_packing, compile_blocks, weights_at_hand
 from ift.trl_internals import SendsNothing
+
+logger = logging.getLogger(__name__)
 
 CITATION = """\
 @inproceedings{hua2025intuitive,
@@ -103,6 +108,19 @@ class IFTTrainer(SendsNothing, StopsAtNonFinite, CountsRowsOnce, KeepsLookAheads
         self._means = {"train": RunningMeans(), "eval": RunningMeans()}
         self._clock = (time.perf_counter(), 0.0)  # seconds and tokens at the last log
         self.add_callback(MetricsFile())
+        self.add_callback(SettingsInCheckpoints(self._method_settings()))
+
+    def _method_settings(self) -> dict[str, Any]:
+        return {name: getattr(self.args, name) for name in (*METHOD_FIELDS, *LAMBDA_FIELDS)}
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """Trl's; a warning names settings of the method that are not those of the checkpoint."""
+        source = resume_from_checkpoint
+        if source is True:
+            source = get_last_checkpoint(self.args.output_dir)
+        if source and (changed := changed_settings(Path(source), self._method_settings())):
+            logger.warning(changed)
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     # --- data ---------------------------------------------------------------------------------------------------------
 

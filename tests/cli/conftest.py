@@ -120,7 +120,10 @@ def train(ift):
 
 @pytest.fixture
 def run_tiny(train, chat_model, write_rows, tmp_path):
-    """A short run on the tiny model; returns what it said, with `folder` and, read back, `metrics`."""
+    """A short run on the tiny model; returns what it said, with `folder` and, read back, `metrics` and `ends`.
+
+    `metrics` are the trainer's lines of metrics.jsonl, `ends` those of the watch over the end of the answers.
+    """
 
     def run(*words, form="messages", out="out", **changes):
         folder = tmp_path / out
@@ -134,7 +137,9 @@ def run_tiny(train, chat_model, write_rows, tmp_path):
         done = train(*words, **flags)
         done.folder = folder
         lines = folder / "metrics.jsonl"
-        done.metrics = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
+        found = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
+        done.metrics = [line for line in found if "end_nll" not in line]
+        done.ends = [line for line in found if "end_nll" in line]
         return done
 
     return run

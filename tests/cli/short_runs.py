@@ -43,6 +43,7 @@ ROWS = {
 }
 
 SHORT = {
+    "final_answers": 0,
     "max_steps": 2,
     "per_device_train_batch_size": 2,
     "learning_rate": 1e-3,

@@ -94,6 +94,7 @@ class TrainArguments(Stage):
         launch: what belongs to `accelerate launch`.
         words: the command line without it: what each process is started with.
         answers: the answers at each evaluation.
+        named: settings that the command line or the YAML file gives, whatever their value.
         finished: whether it has ended already, in a sequence that goes on.
     """
 
@@ -101,6 +102,7 @@ class TrainArguments(Stage):
     launch: list[str]
     words: list[str]
     answers: AnswerArguments
+    named: frozenset[str] = frozenset()
     finished: bool = False
 
 
@@ -243,7 +245,11 @@ def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: se
         )
     if run.allow_pickle_weights:
         config.model_init_kwargs = {"use_safetensors": None, **(config.model_init_kwargs or {})}
-    return TrainArguments(script, config, model, mixture, renamed, method, run, launch, from_flags, answers)
+    flags = {word.lstrip("-").replace("-", "_") for word in arguments if word.startswith("--")}
+    named = frozenset(flags | set(parser.nodes))
+    return TrainArguments(
+        script, config, model, mixture, renamed, method, run, launch, from_flags, answers, named
+    )
 
 
 def _launch_flags(

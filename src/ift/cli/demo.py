@@ -20,7 +20,7 @@ TRAIN_ROWS, VALIDATION_ROWS, TEST_ROWS = 400, 200, 500
 LEARNING_RATES = ("3e-4", "1e-3")  # each method's own is the one that scores best on validation
 SETTINGS = ["--num_train_epochs=2", "--per_device_train_batch_size=16", "--max_length=256"]
 SETTINGS += ["--lr_scheduler_type=cosine", "--warmup_steps=0.1", "--logging_steps=10", "--save_strategy=no"]
-SETTINGS += ["--gradient_checkpointing=false", "--loss_reduction=sequence"]
+SETTINGS += ["--gradient_checkpointing=false", "--loss_reduction=sequence", "--final_answers=0"]
 METHODS = {"sft": ["--residual_lambda=0", "--propagation=none"], "ift": []}  # IFT: the paper's defaults
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shlex
 from collections.abc import Iterable
@@ -15,9 +14,14 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback, Tra
 
 from ift.cli.arguments import TrainArguments
 from ift.config import IFTConfig
+from ift.evaluation.end_watch import EndWatch
+from ift.evaluation.final_answers import FinalAnswers
 
 SHOWN = ("loss", "nll", "residual_nll", "lookahead_accuracy", "lambda", "eos_nll", "tokens_per_second")
-ENDS_BELOW = math.log(2)  # nats: an end token that is more likely than not
+RELEASED = (
+    "propagation_detach none is the released code: it makes confident tokens late in a row less likely, the end token "
+    "first, and answers may never end (docs/differences.md, D1). Leave it out for Algorithm 1 as printed"
+)
 SHOWN_ELSE = (
     "loss",
     "mean_token_accuracy",
@@ -40,6 +44,8 @@ class Display(TrainerCallback):
         self.bar: Any = None
         self.trainer: Any = None
         self.shows_nll = True
+        self.watch: EndWatch | None = None
+        self.answers: FinalAnswers | None = None
 
     def attach(self, trainer: Any) -> None:
         """Take the place of transformers' own progress display."""
@@ -82,6 +88,11 @@ class Display(TrainerCallback):
             f"{'evaluation' if prefix else 'step'} {state.global_step}/{state.max_steps}  {values}"
         )
 
+    def write(self, text: str) -> None:
+        """A line above the bar."""
+        if self.bar is not None:
+            self.bar.write(text)
+
     def close(self) -> None:
         """Close the bar, whatever ended the run."""
         if self.bar is not None:
@@ -107,6 +118,7 @@ class Display(TrainerCallback):
             ("steps", f"{state.max_steps} of {batch} rows ({args.train_batch_size} per device x "
              f"{args.gradient_accumulation_steps} accumulated x {args.world_size}), {rate}"),
             ("method", self.method_line(args)),
+            *([("warning", RELEASED)] if released(args) else []),
             ("output", str(args.output_dir)),
         ]  # fmt: skip
 
@@ -128,11 +140,13 @@ class Display(TrainerCallback):
         change = f", {key} {_short(self.first[key])} -> {_short(self.last[key])}" if self.last else ""
         adapter = os.path.exists(os.path.join(folder, "adapter_config.json"))
         self.console.print(f"[bold green]done[/bold green] in {timedelta(seconds=round(seconds))}{change}")
-        if warning := self.end_warning():
+        for warning in self.end_warnings():
             self.console.print(warning, style="yellow", markup=False)
+        answers = [("answers", self.answers.summary(folder))] if self.answers is not None else []
         for name, text in (
             ("model", f"{folder}{f' (an adapter on {base})' if adapter else ''}; {self.trainer.read_back}"),
             ("metrics", os.path.join(folder, "metrics.jsonl")),
+            *answers,
             ("chat", f"ift chat {shlex.quote(folder)}"),
             ("evaluate", f"pip install 'intuitive-fine-tuning[eval]' && ift evaluate {shlex.quote(folder)}"),
             ("push", f"hf upload USER/{os.path.basename(os.path.normpath(folder))} {shlex.quote(folder)}"),
@@ -140,18 +154,20 @@ class Display(TrainerCallback):
             self.console.print(f"  {name:<9}", end="")
             self.console.print(text, markup=False)
 
-    def end_warning(self) -> str | None:
-        """A line where the end of the answers is still unlikely at the last log entry; None where it is not."""
-        nll = self.last.get("eos_nll", 0.0)
-        if nll <= ENDS_BELOW:
-            return None
-        args = self.trainer.args
-        pushed = args.propagation == "bellman" and args.propagation_detach == "none"
-        hint = ", or with --propagation_detach scale (docs/footguns.md)" if pushed else ""
-        return (
-            f"answers may not end by themselves: the end token has a probability of {math.exp(-nll):.1%} "
-            f"(eos_nll {_short(nll)}). Train longer{hint}."
-        )
+    def end_warnings(self) -> list[str]:
+        """What to say of the end of the answers after training: less likely than before, or than not."""
+        if self.watch is None:
+            return []
+        if not self.watch.rows:
+            return [
+                "no training row ends with an end token: the model is not taught to stop (ift check says more)"
+            ]
+        return [warning for warning in (self.watch.less_likely(), self.watch.unlikely()) if warning]
+
+
+def released(args: Any) -> bool:
+    """Whether a run has the released code's gradient."""
+    return isinstance(args, IFTConfig) and args.propagation == "bellman" and args.propagation_detach == "none"
 
 
 def method_line(args: Any) -> str:
@@ -167,6 +183,9 @@ def method_line(args: Any) -> str:
     if args.lookahead_cache != "off":
         mixed += f", guesses kept ({args.lookahead_cache}, {args.lookahead_refresh:.0%} refreshed)"
     gamma = "" if args.propagation == "none" else f", gamma {args.propagation_gamma:g}"
+    if args.propagation == "bellman" and args.propagation_detach != "scale":
+        released = "nothing detached (the released code)"
+        gamma += f", {released if args.propagation_detach == 'none' else 'weights detached'}"
     return f"{mixed}; propagation {args.propagation}{gamma}; mean per {args.loss_reduction}"
 
 

@@ -17,7 +17,7 @@ from ift.checkpoints import damage, differing, facts_of, newest_whole
 from ift.data import DataError
 
 RUN = "run.json"  # written before the first step: this folder is a run of ours
-OURS = (RUN, "metrics.jsonl", "answers.jsonl", "checkpoint-*")
+OURS = (RUN, "metrics.jsonl", "answers.jsonl", "final_answers.jsonl", "checkpoint-*")
 ELSEWHERE = {  # what decides nothing of the weights
     "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "run_name", "project", "trackio_space_id",
     "report_to", "disable_tqdm", "logging_dir", "logging_first_step", "logging_nan_inf_filter", "logging_steps",
@@ -30,6 +30,11 @@ ELSEWHERE = {  # what decides nothing of the weights
     "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "ddp_timeout", "local_rank",
     "lookahead_cache_path",  # what a run began with is in its checkpoints
 }  # fmt: skip
+
+
+DEFAULTS_BEFORE: dict[str, Any] = {
+    "propagation_detach": "none"
+}  # what a setting's default was until it changed
 
 
 class Finished(Exception):
@@ -62,13 +67,13 @@ def open_folder(told: Any) -> list[str]:
                 "Fix: give another --output_dir, --resume auto to go on with the run in it, or --overwrite_output_dir"
             )
         if run.resume is None:
-            return []
+            return keep_earlier_defaults(told)
         path = Path(run.resume)
         reason = damage(path) if path.is_dir() else "there is no such folder"
         if reason:
             raise DataError(f"--resume {path}: {reason}. Fix: name a whole checkpoint, or say --resume auto")
         told.config.resume_from_checkpoint = str(path)
-        return [f"goes on from {path}"]
+        return [f"goes on from {path}", *keep_earlier_defaults(told)]
     if held and not (folder / RUN).exists():
         raise DataError(
             f"--resume auto: {folder} holds files and no {RUN}: it is no run of ift train. "
@@ -81,7 +86,28 @@ def open_folder(told: Any) -> list[str]:
     if found is None:
         return [*lines, f"no whole checkpoint in {folder}: begins anew"]
     told.config.resume_from_checkpoint = str(found)
-    return [*lines, f"goes on from {found}"]
+    return [*lines, f"goes on from {found}", *keep_earlier_defaults(told)]
+
+
+def keep_earlier_defaults(told: Any) -> list[str]:
+    """A run that began with a default that has changed since goes on with it, unless the setting is named now.
+
+    Returns:
+        Lines to show, one for each setting of `DEFAULTS_BEFORE` that is kept; `told.config` has its value.
+    """
+    source = told.config.resume_from_checkpoint
+    began = facts_of(Path(source)) if source and Path(source).is_dir() else None
+    lines = []
+    for name, before in DEFAULTS_BEFORE.items():
+        now = getattr(told.config, name, before)
+        if began is not None and began.get(name) == before != now and name not in told.named:
+            setattr(told.config, name, before)
+            if getattr(told.config, "propagation", None) == "bellman":  # elsewhere it changes nothing
+                lines.append(
+                    f"{name} stays {before!r}, as this run began: that was the default then. A new run has {now!r}; "
+                    f"give --{name} to change it"
+                )
+    return lines
 
 
 def _check_writable(folder: Path) -> None:
@@ -146,6 +172,8 @@ def agree_on_folders(stages: Sequence[Any]) -> list[str]:
         raise said[0]
     for told, (checkpoint, finished) in zip(stages, said[0], strict=True):
         told.config.resume_from_checkpoint, told.finished = checkpoint, finished
+        if torch.distributed.get_rank() > 0:
+            keep_earlier_defaults(told)
     return lines
 
 

@@ -25,9 +25,11 @@ from ift.cli.folder import (
     write_run,
 )
 from ift.cli.launch import check_world_size, is_launched, launch
-from ift.data import DataError, split_names
+from ift.data import DataError, end_of_turn_ids, split_names
 from ift.data.loading import is_local
 from ift.evaluation.during_training import AnswersAtEvaluation
+from ift.evaluation.end_watch import EndWatch
+from ift.evaluation.final_answers import write_final_answers
 from ift.model_folder import check_model_path
 
 
@@ -139,6 +141,14 @@ def run_training(told: TrainArguments, closing: bool = True, end: bool = True) -
         if first:
             begin(told)
         display.attach(trainer)
+        display.watch = EndWatch(
+            trainer,
+            prepared.sets["train"].dataset,
+            end_of_turn_ids(prepared.tokenizer),
+            display.write,
+            lambda: checkpoints.stopped is not None,
+        )
+        trainer.add_callback(display.watch)
         if told.answers.eval_generate:
             rows = prepared.sets["eval"].dataset
             trainer.add_callback(AnswersAtEvaluation(trainer, rows, told.answers))
@@ -150,6 +160,10 @@ def run_training(told: TrainArguments, closing: bool = True, end: bool = True) -
         display.close()
     if trainer.is_world_process_zero():
         write_run(Path(told.config.output_dir), finished=True)
+        if closing and told.answers.final_answers:
+            name = "eval" if "eval" in prepared.sets else "train"
+            rows = prepared.sets[name].dataset
+            display.answers = write_final_answers(trainer, rows, name, told.answers.final_answers)
     if closing:
         display.finish(time.perf_counter() - began)
     if end and int(os.environ.get("WORLD_SIZE", 1)) > 1:

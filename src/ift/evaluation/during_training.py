@@ -41,12 +41,22 @@ class AnswerArguments:
         },
     )
 
+    final_answers: int = field(
+        default=8,
+        metadata={
+            "help": "Greedy answers written at the end to prompts that were trained or evaluated on: do they end? "
+            "0: none."
+        },
+    )
+
     def check(self, eval_strategy: Any) -> None:
         """Raises ValueError for values out of range, and where there is no evaluation to answer at."""
         if self.eval_generate < 0 or self.eval_generate_max_new_tokens < 1:
             raise ValueError("eval_generate must be 0 or more, eval_generate_max_new_tokens 1 or more.")
         if self.eval_generate_temperature < 0:
             raise ValueError("eval_generate_temperature must be 0 (greedy) or more.")
+        if self.final_answers < 0:
+            raise ValueError("final_answers must be 0 (none) or more.")
         if self.eval_generate and getattr(eval_strategy, "value", eval_strategy) == "no":
             raise ValueError(
                 "eval_generate: there is no evaluation to answer at; say --eval_strategy steps or epoch."
