@@ -628,3 +628,20 @@ def test_an_unsupported_model_is_refused_before_training(tmp_path, rows):
     model.config.hidden_size_per_layer_input = 8
     with pytest.raises(ValueError, match="per-layer embeddings"):
         trained(tmp_path, model, rows, run=False)
+
+
+def test_a_checkpoint_of_other_settings_is_told(tmp_path, rows, caplog):
+    """In Python nothing says what the caller named: the run continues, with a warning that names the keys."""
+    saving = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1}
+    run = trained(tmp_path, tiny_model(), rows, propagation_detach="none", **saving)
+    checkpoint = tmp_path / "checkpoint-1"
+    assert json.loads((checkpoint / "ift_settings.json").read_text())["propagation_detach"] == "none"
+    run.train(resume_from_checkpoint=str(checkpoint))
+    assert "resumes with other settings" not in caplog.text
+    run.args.propagation_detach = "scale"
+    run.train(resume_from_checkpoint=str(checkpoint))
+    assert "propagation_detach was 'none', is 'scale'" in caplog.text
+    caplog.clear()
+    (checkpoint / "ift_settings.json").unlink()  # of a version before the file
+    run.train(resume_from_checkpoint=str(checkpoint))
+    assert "propagation_detach was 'none', is 'scale'" in caplog.text

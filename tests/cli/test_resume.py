@@ -60,10 +60,60 @@ def test_a_run_goes_on_from_the_newest_whole_checkpoint(run_tiny, stopped):
 
 def test_the_count_of_tokens_goes_on(run_tiny, stopped):
     folder, _ = stopped
-    tokens = [json.loads(line)["num_tokens"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    before = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    tokens = [line["num_tokens"] for line in before if "end_nll" not in line]
     done = run_tiny("--resume", "auto", **SAVING)
     assert [line["num_tokens"] for line in done.metrics] == tokens
     assert tokens[0] < tokens[1] < tokens[3]
+
+
+def test_the_measure_before_the_first_step_goes_on_with_the_run(run_tiny, stopped):
+    folder, _ = stopped
+    before = (folder / "metrics.jsonl").read_text().splitlines()
+    done = run_tiny("--resume", "auto", **SAVING)
+    ends = [json.loads(line) for line in before]
+    assert [(line["step"], line["end_nll"]) for line in done.ends] == [
+        (line["step"], line["end_nll"]) for line in ends if "end_nll" in line
+    ]
+    assert [line["step"] for line in done.ends] == [0, 1, 2, 4]
+    assert "before the first step" not in done.out + done.err
+
+
+def of_an_earlier_version(folder):
+    """A run as it lies on disk from before the default changed: the manifest's facts name the old value."""
+    (folder / "checkpoint-4" / "manifest.json").unlink()
+    (folder / "run.json").write_text('{"finished": false}')
+    facts = json.loads((folder / "checkpoint-2" / "manifest.json").read_text())["facts"]
+    assert facts["propagation_detach"] == "none"
+
+
+def test_a_run_that_began_with_the_earlier_default_resumes_with_it_and_says_so(run_tiny, tmp_path):
+    folder = run_tiny(**SAVING, propagation_detach="none").folder
+    straight = weights(folder)
+    of_an_earlier_version(folder)
+    done = run_tiny("--resume", "auto", **SAVING)
+    assert done.code == 0, done.err
+    assert "propagation_detach stays 'none', as this run began: that was the default then." in done.out
+    assert same(weights(folder), straight)
+    of_an_earlier_version(folder)
+    named = run_tiny("--resume", "auto", **SAVING, propagation_detach="scale")
+    assert named.code == 1
+    assert "propagation_detach was 'none', is 'scale'" in named.err
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("propagation_detach: scale\n")
+    in_a_file = run_tiny("--resume", "auto", "--config", settings, **SAVING)
+    assert "propagation_detach was 'none', is 'scale'" in in_a_file.err
+
+
+def test_an_earlier_default_that_changes_nothing_resumes_without_a_word(run_tiny):
+    """SFT has no propagation: the setting stands in its manifest all the same."""
+    folder = run_tiny(**SAVING, method="sft", propagation_detach="none").folder
+    straight = weights(folder)
+    of_an_earlier_version(folder)
+    done = run_tiny("--resume", "auto", **SAVING, method="sft")
+    assert done.code == 0, done.err
+    assert "propagation_detach" not in done.out
+    assert same(weights(folder), straight)
 
 
 @pytest.fixture

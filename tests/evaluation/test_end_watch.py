@@ -1,6 +1,5 @@
-"""The end of the answers: measured as plain logits say, on the same rows, told with a remedy, and training untouched."""
+"""The end of the answers: as plain logits say, on the same rows, told with a remedy; training is untouched."""
 
-import copy
 import json
 import math
 from types import SimpleNamespace
@@ -23,7 +22,7 @@ ENDS = {2, 9}
 def model():
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(str(tiny_base_path()))
+    return AutoModelForCausalLM.from_pretrained(str(tiny_base_path()), dtype="float32")
 
 
 @pytest.mark.parametrize("keeps", [True, False])
@@ -61,7 +60,7 @@ def test_rows_are_cut_behind_their_last_trained_end_and_those_without_are_left_o
         {"input_ids": [5, 6, 2, 7, 2, 8], "labels": [-100, 6, 2, 7, -100, 8]},  # the second end is not trained
         {"input_ids": [5, 6, 7], "labels": [-100, 6, 7]},
         {"input_ids": [2, 6, 7], "labels": [2, 6, 7]},  # nothing predicts a first token
-        {"chosen_input_ids": [5, 9], "chosen_labels": [-100, 9], "rejected_input_ids": [5, 2], "rejected_labels": [0, 2]},
+        {"chosen_input_ids": [5, 9], "chosen_labels": [-100, 9], "rejected_labels": [-100, 2]},
     ]  # fmt: skip
     found = rows_that_end(rows, ENDS, 8, seed=0)
     assert found == [([5, 9], [-100, 9]), ([5, 6, 2], [-100, 6, 2])]
@@ -153,7 +152,13 @@ def test_training_is_not_touched(run, rows, tmp_path, monkeypatch):
     assert all(torch.equal(ours[name], plain[name]) for name in plain)
 
     def numbers(folder):
-        timed = ("time", "tokens_per_second", "train_runtime", "train_samples_per_second", "train_steps_per_second")
+        timed = (
+            "time",
+            "tokens_per_second",
+            "train_runtime",
+            "train_samples_per_second",
+            "train_steps_per_second",
+        )
         found = [line for line in lines(folder / "metrics.jsonl") if "end_nll" not in line]
         return [{name: value for name, value in line.items() if name not in timed} for line in found]
 
@@ -169,16 +174,18 @@ def test_the_final_answers_are_the_saved_model_s(run, rows, capfd):
     assert len(found) == 8
     assert len({one["row"] for one in found}) == 8
     saved, tokenizer = AutoModelForCausalLM.from_pretrained(run), AutoTokenizer.from_pretrained(run)
+    stops = saved.generation_config.eos_token_id
+    stops = stops if isinstance(stops, list) else [stops]
     targets = {json.loads(line)["messages"][1]["content"] for line in rows.read_text().splitlines()}
     longest = max(len(tokenizer(one["target"])["input_ids"]) + 1 for one in found)
     for one in found:
         assert one["target"] in targets
         ids = tokenizer(one["prompt"], return_tensors="pt", add_special_tokens=False)
-        new = saved.generate(**ids, do_sample=False, max_new_tokens=2 * longest + 16)[0, ids["input_ids"].shape[1] :]
+        new = saved.generate(**ids, do_sample=False, max_new_tokens=2 * longest + 16)[
+            0, ids["input_ids"].shape[1] :
+        ]
         assert tokenizer.decode(new, skip_special_tokens=True) == one["answer"]
-        assert one["ended"] == (new[-1].item() in saved.generation_config.eos_token_id
-                                if isinstance(saved.generation_config.eos_token_id, list)
-                                else new[-1].item() == saved.generation_config.eos_token_id)  # fmt: skip
+        assert one["ended"] == (new[-1].item() in stops)
 
 
 def test_the_closing_lines_say_how_many_end(rows, tmp_path, capfd):
@@ -210,10 +217,3 @@ def test_the_released_code_is_warned_of_in_the_plan(rows, tmp_path, capfd):
     said = " ".join(capfd.readouterr().out.split())
     assert "nothing detached (the released code)" in said
     assert "warning propagation_detach none is the released code" in said
-
-
-def test_the_copy_of_a_measured_row_is_not_changed(model):
-    rows = [([5, 6, 2], [-100, 6, 2])]
-    before = copy.deepcopy(rows)
-    end_nll(model, rows, torch.tensor([2]), torch.device("cpu"))
-    assert rows == before
