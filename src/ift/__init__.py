@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ift.config import IFTConfig
+    from ift.evaluation.end_watch import EndWatch
     from ift.loss import IFTLoss, ift_loss
     from ift.residual import enable_residual
     from ift.trainer import IFTTrainer
 
 __version__ = "0.1.0"
-__all__ = ["IFTConfig", "IFTLoss", "IFTTrainer", "enable_residual", "ift_loss"]
+__all__ = ["EndWatch", "IFTConfig", "IFTLoss", "IFTTrainer", "enable_residual", "ift_loss"]
 
 _HOMES = {
+    "EndWatch": "ift.evaluation.end_watch",
     "IFTConfig": "ift.config",
     "IFTLoss": "ift.loss",
     "IFTTrainer": "ift.trainer",

@@ -1,0 +1,162 @@
+"""Do a model's answers end? SmolLM2-135M-Instruct on E2E: rows, and the record of a trained model (docs/method.md).
+
+1. `python benchmarks/end_of_answers.py rows devset.csv testset_w_refs.csv` writes e2e.jsonl (480 inputs with one
+   reference each) and held_out.jsonl (120 other inputs with all their references) from the E2E data set's own files.
+2. `ift train --model_name_or_path SMOLLM2 --dataset_name e2e.jsonl --learning_rate 1e-4 --num_train_epochs 1
+   --logging_steps 1 --output_dir RUN`, with `--method sft`, with `--propagation_detach none`, and with neither.
+3. `python benchmarks/end_of_answers.py score RUN held_out.jsonl --name ift --trained_with "..." --output FILE.jsonl`
+   adds a line: how many greedy answers end, BLEU (sacrebleu, all references), the loss on the first reference, and the
+   curve of eos_nll.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+TRAIN_ROWS, HELD_OUT_ROWS = 480, 120
+LIMIT = 80  # tokens of an answer; the longest of the held-out first references has 48
+REQUEST = "Describe this restaurant in one or two sentences.\n"
+
+
+def write_rows(dev: Path, test: Path, folder: Path) -> None:
+    """Writes e2e.jsonl and held_out.jsonl; which inputs and references is decided by fixed seeds."""
+    train, held_out = read(dev), read(test)
+    inputs = list(train)
+    random.Random(0).shuffle(inputs)
+    with (folder / "e2e.jsonl").open("w", encoding="utf-8") as file:
+        for one in inputs[:TRAIN_ROWS]:
+            file.write(json.dumps(row(one, random.Random(one).choice(train[one]))) + "\n")
+    inputs = list(held_out)
+    random.Random(1).shuffle(inputs)
+    with (folder / "held_out.jsonl").open("w", encoding="utf-8") as file:
+        for one in inputs[:HELD_OUT_ROWS]:
+            file.write(json.dumps(row(one, held_out[one][0]) | {"references": held_out[one]}) + "\n")
+
+
+def read(file: Path) -> dict[str, list[str]]:
+    """Input -> its references, in the order of the file."""
+    found: dict[str, list[str]] = {}
+    with file.open(encoding="utf-8-sig", newline="") as opened:
+        for line in csv.DictReader(opened):
+            found.setdefault(line["mr"], []).append(line["ref"])
+    return found
+
+
+def row(meaning: str, reference: str) -> dict[str, Any]:
+    """A row for `ift train`: a conversational prompt and completion."""
+    return {
+        "prompt": [{"role": "user", "content": REQUEST + meaning}],
+        "completion": [{"role": "assistant", "content": reference}],
+    }
+
+
+def score(folder: Path, held_out: Path) -> dict[str, Any]:
+    """Greedy answers of the model in `folder` to the held-out inputs, and its likelihood of their first references."""
+    import sacrebleu
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from ift.data import end_of_turn_ids
+    from ift.generation import continue_prompts
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    rows = [json.loads(line) for line in held_out.read_text(encoding="utf-8").splitlines()]
+    prompts = [
+        tokenizer.apply_chat_template(one["prompt"], add_generation_prompt=True, return_dict=False)
+        for one in rows
+    ]
+    stops = end_of_turn_ids(tokenizer)
+    found = continue_prompts(
+        model, prompts, stops, tokenizer.pad_token_id, batch_size=24, max_new_tokens=LIMIT
+    )
+    answers = [tokenizer.decode(one.ids, skip_special_tokens=True).strip() for one in found]
+    most = max(len(one["references"]) for one in rows)
+    references = [
+        [one["references"][n] if n < len(one["references"]) else None for one in rows] for n in range(most)
+    ]
+    losses, ends = likelihood(model, tokenizer, prompts, [one["references"][0] for one in rows])
+    return {
+        "n": len(rows),
+        "ended": sum(one.stopped for one in found),
+        "bleu": sacrebleu.corpus_bleu(answers, references).score,
+        "loss": sum(losses) / len(losses),
+        "eos_nll": sum(ends) / len(ends),
+        "mean_tokens": sum(len(one.ids) for one in found) / len(found),
+        "limit": LIMIT,
+    }
+
+
+@torch.no_grad()
+def likelihood(
+    model: Any, tokenizer: Any, prompts: Sequence[list[int]], references: Sequence[str]
+) -> tuple[list[float], list[float]]:
+    """Negative log-likelihood (nats) of every token of the references with their end, and of the ends alone."""
+    losses: list[float] = []
+    ends: list[float] = []
+    for prompt, reference in zip(prompts, references, strict=True):
+        answer = [*tokenizer(reference, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        logits = model(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+        found = -logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None])[:, 0]
+        losses += found.tolist()
+        ends.append(found[-1].item())
+    return losses, ends
+
+
+def curve(folder: Path) -> dict[str, list[float]]:
+    """`eos_nll` of every logged step, and `end_nll` with its steps where the run measured it."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    logged = [line for line in lines if "eos_nll" in line]
+    measured = [line for line in lines if "end_nll" in line]
+    return {
+        "step": [line["step"] for line in logged],
+        "eos_nll": [round(line["eos_nll"], 4) for line in logged],
+        "grad_norm": [round(line["grad_norm"], 3) for line in logged],
+        "measured_at": [line["step"] for line in measured],
+        "end_nll": [round(line["end_nll"], 4) for line in measured],
+    }
+
+
+def main() -> None:
+    """Make the rows, or score a run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    rows = verbs.add_parser("rows")
+    rows.add_argument("devset", type=Path)
+    rows.add_argument("testset_w_refs", type=Path)
+    rows.add_argument("--folder", type=Path, default=Path())
+    scored = verbs.add_parser("score")
+    scored.add_argument("run", type=Path, help="Output folder of ift train.")
+    scored.add_argument("held_out", type=Path)
+    scored.add_argument("--name", required=True, help="sft, ift, ift as released, ...")
+    scored.add_argument("--trained_with", required=True, help="The words of ift train, and the commit.")
+    scored.add_argument("--output", type=Path, required=True, help="JSON lines; one is added.")
+    told = parser.parse_args()
+    if told.verb == "rows":
+        write_rows(told.devset, told.testset_w_refs, told.folder)
+        return
+    from ift.report.provenance import provenance
+
+    record = {
+        "name": told.name,
+        "trained_with": told.trained_with,
+        "seed": 42,
+        "scores": score(told.run, told.held_out),
+        "curve": curve(told.run),
+        **asdict(provenance()),
+    }
+    with told.output.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+    print(json.dumps(record["scores"]))
+
+
+if __name__ == "__main__":
+    main()
