@@ -28,7 +28,6 @@ ELSEWHERE = {  # what decides nothing of the weights
     "hub_strategy", "hub_token", "hub_private_repo", "hub_always_push", "hub_revision", "skip_memory_metrics",
     "prediction_loss_only", "include_tokens_per_second", "include_num_input_tokens_seen", "model_init_kwargs",
     "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "ddp_timeout", "local_rank",
-    "lookahead_cache_path",  # what a run began with is in its checkpoints
 }  # fmt: skip
 
 

@@ -92,14 +92,6 @@ def ablate(context: typer.Context) -> None:
     raise typer.Exit(run("ablate", context.args))
 
 
-@app.command(name="precompute-lookahead", context_settings=PASS_ON)
-def precompute_lookahead(context: typer.Context) -> None:
-    """Make the guesses of all rows before a run, so that --lookahead_cache saves the first epoch's as well."""
-    from ift.cli.precompute import main as run
-
-    raise typer.Exit(run(context.args))
-
-
 @app.command(name="frozen-lake")
 def frozen_lake(
     output_dir: str = typer.Option(
