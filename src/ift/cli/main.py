@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from ift.cli.endings import Verbs
+from ift.cli.removed import REMOVED
+from ift.cli.words import UsageError
 
 app = Verbs(
     name="ift",
@@ -90,6 +92,12 @@ def ablate(context: typer.Context) -> None:
     from ift.cli.compare import main as run
 
     raise typer.Exit(run("ablate", context.args))
+
+
+@app.command(name="precompute-lookahead", hidden=True, context_settings=PASS_ON)
+def precompute_lookahead(context: typer.Context) -> None:
+    """Removed."""
+    raise UsageError(REMOVED["precompute-lookahead"])
 
 
 @app.command(name="frozen-lake")
