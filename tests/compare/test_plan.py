@@ -82,7 +82,7 @@ def test_ablations_change_what_they_say():
     followers = [entrant for entrant in ABLATION.entrants if entrant.like]
     assert all(entrant.like == "ift" for entrant in followers)
     assert all(entrant.settings or entrant.method != "ift" for entrant in followers)
-    assert len({str((entrant.method, entrant.settings)) for entrant in followers}) == len(followers) == 24
+    assert len({str((entrant.method, entrant.settings)) for entrant in followers}) == len(followers) == 23
     quick = ablate_plan("x", 3, 3, quick=True)
     assert [entrant.label for entrant in quick.entrants][:2] == ["sft", "ift"]
     assert len(quick.entrants) == 7

@@ -205,7 +205,6 @@ FURTHER = (
     # attempts to make it win: no residual where the model is used
     _changed("lambda 0 to 0.2", residual_warmup_ratio=1.0),
     _changed("lambda 0.4 to 0", residual_lambda=0.0, residual_lambda_start=0.4, residual_warmup_ratio=1.0),
-    Entrant("clipped-weights", like="ift"),
 )
 VARIANTS: Mapping[str, Entrant] = {entrant.label: entrant for entrant in (*PARTS, *FURTHER)}
 
