@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,16 +28,13 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from ift import IFTConfig, IFTTrainer
 from ift.baselines.methods import METHODS as BASELINES
-from ift.functional import row_layout
-from ift.lookahead_cache import LookAheadCache, documents_of
 from ift.support import compile_blocks
 
 PAD, END = 2, 1
 MAX_LENGTH = 1024  # of the mixed lengths
 PARTS = 8  # batches that are sorted by length together
 PLAIN = {"residual_lambda": 0.0, "propagation": "none", "loss_reduction": "token"}
-KEPT = "ift-kept-guesses"  # a step whose rows' guesses are known
-ROWS = ("trl-sft", "ift-lambda-0", "ift", "ift-full-prefix", KEPT, "naive-ift")
+ROWS = ("trl-sft", "ift-lambda-0", "ift", "ift-full-prefix", "naive-ift")
 COMPILED = ("ift-lambda-0-compiled", "ift-compiled")  # their layers, as `ift train --torch_compile` has them
 PAIRS = ("dpo", "orpo", "simpo", "tdpo2")
 
@@ -117,7 +113,7 @@ class Point:
 
     def methods(self, chosen: tuple[str, ...]) -> tuple[str, ...]:
         """Those of the chosen methods that can run here."""
-        without = {*PAIRS, "naive-ift", KEPT} if self.packing else set()
+        without = {*PAIRS, "naive-ift"} if self.packing else set()
         without |= {"naive-ift", "orpo", "simpo", "tdpo2"} if self.lora else set()
         return tuple(name for name in chosen if name not in without)
 
@@ -174,8 +170,6 @@ class Contestant:
             if name in PAIRS and BASELINES[name].needs_reference and not point.lora:
                 reference = model.make(longest, device, dtype)
             self.trainer = _trainer(name, policy, reference, model.vocabulary, point, device, dtype)
-        if name == KEPT:
-            self.trainer._cache = LookAheadCache(model.vocabulary, Path(tempfile.mkdtemp()))
         self.model = self.trainer.model
         self.model.train()
         if name in COMPILED:
@@ -200,9 +194,6 @@ class Contestant:
         batch["attention_mask"] = torch.tensor(
             [[1] * len(row["input_ids"]) + [0] * (width - len(row["input_ids"])) for row in rows]
         )
-        if self.name == KEPT:
-            layout = row_layout(batch["labels"], batch["attention_mask"])
-            self.trainer._cache.put(documents_of(batch["input_ids"], layout, batch["input_ids"]))
         return self._moved(batch)
 
     def _moved(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -278,7 +269,6 @@ def _trainer(
         )
         options |= PLAIN if name.startswith("ift-lambda-0") else {}
         options |= {"lookahead_prefix": "full"} if name == "ift-full-prefix" else {}
-        options |= {"lookahead_cache": "epoch"} if name == KEPT else {}
         rows = answers(point, vocabulary, 1)
     extra = {} if reference is None else {"ref_model": reference}
     if point.lora:

@@ -335,31 +335,6 @@ sign was the same, and the size within the intervals. The study was stopped for 
 other parts were planned, so the command above is not what was finished. Its runs were made before prompts were
 shared between the two passes, so IFT's FLOPs are those of two full passes.
 
-## Kept guesses
-
-`ift ablate --budget full --variants "ift kept guesses,..."`, both tasks, five seeds, the rate chosen for IFT: the
-guesses of a row [kept from earlier visits](performance.md#guesses-kept-from-earlier-visits) (`lookahead_cache:
-epoch`), the same with a third of the steps refreshed (`lookahead_refresh`), and what was predicted under the mixed
-input at the last visit (`mixed`). Four passes over the rows. Word problems:
-
-{parts_table("ablate-kept-arithmetic")}
-
-Relations:
-
-{parts_table("ablate-kept-relation")}
-
-**On the word problems keeping the guesses costs six points** of `test`, more than the interval. With a third of the
-steps refreshed it is a point and a half, at the edge of the interval; with the predictions of the last visit as
-much, beyond it. On `longer` and on relations nothing is seen. The two tasks do not differ by how many guesses go
-stale: on the word problems it is [fewer](performance.md#how-stale-they-get) (2.5 % of the tokens, against 6 to 8 %).
-Our reading, not tested: what is kept are the base's mistakes, mixed in again at every visit when the model would no
-longer make them, and on the word problems these are wrong digits. So the default stays exact, and where guesses are
-kept, `mixed` is the better kind: as cheap here, it loses less than a quarter of what `epoch` does.
-
-Word problems, with what they cost (prompts are long in these rows, and the look-ahead reads answers alone):
-
-{short_table("ablate-kept-arithmetic")}
-
 ## A pretrained model: Gemma 3 270M on grade-school problems
 
 `ift compare` on a model and data from outside: the base model Gemma 3 270M (weights read from a 4-bit

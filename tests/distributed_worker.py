@@ -20,10 +20,6 @@ CASES = {
     "adapter, noisy lambda": {"peft": True, "residual_noise_std": 0.5},
     "packed": {"packing": True, "max_length": 64, "rows_together": 4},
     "an uneven last batch": {**EPOCHS, "count": 11},
-    "guesses kept": {**EPOCHS, "count": 11, "num_train_epochs": 3, "lookahead_cache": "epoch"},
-    "predictions kept, accumulated": {
-        **EPOCHS, "count": 13, "gradient_accumulation_steps": 2, "lookahead_cache": "mixed",
-    },
     "an uneven end, accumulated": {**EPOCHS, "count": 13, "gradient_accumulation_steps": 2},
 }  # fmt: skip
 KINDS = {"DDP": CASES, "FSDP2": sharded_cases.CASES, "TP": sharded_cases.TENSOR_CASES}

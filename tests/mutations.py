@@ -37,7 +37,6 @@ SHARED = ("test_prefix.py::test_every_family_of_the_table_shares_and_its_step_is
 FAMILIES = ("test_architectures.py::test_the_step_of_every_family_is_the_references",)
 ACCUMULATION = ("test_trainer.py::test_gradient_accumulation_is_exact",)
 RANKS = ("test_distributed.py",)
-KEPT = ("test_lookahead_cache.py",)
 EMBEDDED = ("test_embedded_rows.py",)
 LOSSES = ("baselines/test_baseline_losses.py",)
 PAIRS = ("baselines/test_baseline_pairs.py",)
@@ -110,69 +109,6 @@ FAULTS = [
         'if device.type not in ("cuda", "xpu"):',
         "if False:",
         ("test_contract.py::test_the_tile_constants",),
-    ),
-    Fault(
-        "kept guesses: rows with other labels are one row",
-        "lookahead_cache.py",
-        "row_hashes(input_ids + (layout.trained.long() << 32), layout)",
-        "row_hashes(input_ids, layout)",
-        KEPT,
-    ),
-    Fault(
-        "kept guesses: a row's hash depends on its batch",
-        "lookahead_cache.py",
-        "hashes[counts.cumsum(0) - counts], counts",
-        "hashes[counts.cumsum(0) - counts] + len(input_ids), counts",
-        KEPT,
-    ),
-    Fault(
-        "kept guesses: what was kept first stays",
-        "lookahead_cache.py",
-        "self._tokens[start : start + len(piece)] = piece",
-        "self._tokens[start : start + len(piece)] = self._tokens[start] if known == len(piece) else piece",
-        KEPT,
-    ),
-    Fault(
-        "kept guesses: the checkpoint has none",
-        "lookahead_cache.py",
-        "if kept is not None and kept.exists():",
-        "if False and kept.exists():",
-        KEPT,
-    ),
-    Fault(
-        "kept guesses: a refresh keeps nothing",
-        "lookahead_cache.py",
-        "if mixed or fresh:",
-        "if mixed or (fresh and kept is None):",
-        KEPT,
-    ),
-    Fault(
-        "kept guesses: evaluation has them, too",
-        "lookahead_cache.py",
-        "if self._cache is None or not self.model.training:\n            return None",
-        "if self._cache is None:\n            return None",
-        KEPT,
-    ),
-    Fault(
-        "kept guesses: a process knows its own alone",
-        "lookahead_cache.py",
-        "    if accelerator.num_processes == 1 or documents.tokens is None:\n        return documents",
-        "    return documents",
-        RANKS,
-    ),
-    Fault(
-        "kept guesses: the mixed pass's are not taken",
-        "lookahead_cache.py",
-        "scores.predicted_ids if mixed else scores.lookahead_ids",
-        "scores.lookahead_ids",
-        KEPT,
-    ),
-    Fault(
-        "predictions: of the look-ahead's states",
-        "residual.py",
-        "found = look_ahead(states, head, targets[wrong], tile=tile).top1",
-        "found = targets[wrong]",
-        KEPT,
     ),
     Fault(
         "the weights are detached",

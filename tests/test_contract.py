@@ -111,10 +111,7 @@ def test_the_methods_that_are_overridden_have_the_signatures_we_override():
         "return_outputs",
         "num_items_in_batch",
     ]
-    transformers_own = {  # ift.lookahead_cache, ift.faults, ift.batches
-        "_prepare_for_training": ["self", "max_steps", "train_dataloader", "resume_from_checkpoint"],
-        "_save_checkpoint": ["self", "model", "trial"],
-        "_get_output_dir": ["self", "trial"],
+    transformers_own = {  # ift.faults, ift.batches
         "_get_grad_norm": ["self", "model", "grad_norm"],
         "_get_dataloader": [
             "self", "dataset", "description", "batch_size", "sampler_fn", "is_training", "dataloader_key",

@@ -120,7 +120,6 @@ def test_every_metric_is_explained_once(tmp_path):
     config = IFTConfig(
         output_dir=str(tmp_path), max_steps=2, per_device_train_batch_size=4, logging_steps=1, report_to="none",
         eval_strategy="steps", eval_steps=1, save_strategy="no", gradient_checkpointing=False,
-        lookahead_cache="epoch", lookahead_refresh=1.0,
     )  # fmt: skip
     IFTTrainer(model=str(tiny_base_path()), args=config, train_dataset=rows, eval_dataset=rows).train()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

@@ -20,7 +20,6 @@ METHOD_FIELDS = (
     "loss_reduction",
 )
 LAMBDA_FIELDS = ("residual_lambda_start", "residual_warmup_ratio", "residual_noise_std")
-CACHE_FIELDS = ("lookahead_cache", "lookahead_refresh", "lookahead_cache_path")
 
 
 def _described(default: Any, text: str, choices: list[str] | None = None) -> Any:
@@ -66,19 +65,6 @@ class IFTConfig(SFTConfig):
         "Run what precedes the first trained token once for both passes, where that is exact, or twice; auto: once on "
         "a CPU.",
         ["auto", "shared", "full"],
-    )
-    lookahead_cache: str = _described(
-        "off",
-        "Keep each row's guesses for its later visits, an approximation that saves their look-ahead: those of the last "
-        "look-ahead (epoch), or the argmax under the mixed input at the last visit (mixed).",
-        ["off", "epoch", "mixed"],
-    )
-    lookahead_refresh: float = _described(
-        0.0,
-        "Share of the steps, in [0, 1], that look ahead although guesses are kept; needs lookahead_cache.",
-    )
-    lookahead_cache_path: str | None = _described(
-        None, "File of ift precompute-lookahead to begin with; needs lookahead_cache."
     )
     propagation: str = _described(
         "bellman",
@@ -127,7 +113,6 @@ class IFTConfig(SFTConfig):
             "residual_lambda_start": self.residual_lambda_start is None
             or 0 <= self.residual_lambda_start <= 1,
             "residual_warmup_ratio": 0 <= self.residual_warmup_ratio <= 1,
-            "lookahead_refresh": 0 <= self.lookahead_refresh <= 1,
         }
         for name, fine in within.items():
             if not fine:
@@ -145,9 +130,7 @@ class IFTConfig(SFTConfig):
             )
         if self.lookahead_top_k < 1:
             raise ValueError(f"lookahead_top_k is {self.lookahead_top_k}; give 1 or more.")
-        for name in (
-            "lookahead", "lookahead_prefix", "lookahead_cache", "propagation", "propagation_detach", "loss_reduction",
-        ):  # fmt: skip
+        for name in ("lookahead", "lookahead_prefix", "propagation", "propagation_detach", "loss_reduction"):
             choices = self.__dataclass_fields__[name].metadata["choices"]
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}.")
@@ -158,14 +141,6 @@ class IFTConfig(SFTConfig):
             "start out.": self.residual_lambda_start is not None and self.residual_warmup_ratio == 0,
             "residual_noise_std needs a lambda to disturb. Set residual_lambda above 0, or the noise to 0.": (
                 self.residual_noise_std > 0 and self.residual_lambda == 0
-            ),
-            "lookahead_cache keeps the argmax. Set lookahead='greedy', or lookahead_cache='off'.": (
-                self.lookahead_cache != "off" and self.lookahead != "greedy"
-            ),
-            "lookahead_refresh and lookahead_cache_path need a cache. Set lookahead_cache to 'epoch' or 'mixed', or "
-            "leave them out.": (
-                self.lookahead_cache == "off"
-                and (self.lookahead_refresh > 0 or self.lookahead_cache_path is not None)
             ),
             "propagation_detach='weights' speaks of the bellman weights only. Set propagation='bellman', or leave "
             "propagation_detach out.": self.propagation_detach == "weights" and self.propagation != "bellman",

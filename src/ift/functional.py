@@ -105,8 +105,6 @@ def noisy_lambda(residual_lambda: float, noise_std: float, seed: int, step: int)
 
 # --- Dynamic relation propagation (section 4.2) -----------------------------------------------------------------------
 
-CLIP = (0.5, 2.0)  # between these the experiment "clipped" holds the weights, whose mean is 1
-
 
 def suffix_sums(values: Tensor, gamma: float, documents: Tensor) -> Tensor:
     """s_t = sum_{i >= t} gamma^(i - t) values_i inside t's document; values and result (B, T). Gradient flows.
@@ -134,8 +132,7 @@ def propagation_weights(
         layout: of the batch; distances count positions, trained or not.
         kind: "bellman" (Algorithm 1: w_t = sum_{i>=t} gamma^(i-t) l_i; gradient flows through the sums),
             "cumsum" (Eq. 21 read literally: fixed weights that grow with position) or "none" (w = 1). The control of
-            `baselines.controls`, "position", is what bellman gives when all losses are equal; no gradient. Its attempt,
-            "clipped", holds bellman's weights in `CLIP`; no gradient through a weight that is held.
+            `baselines.controls`, "position", is what bellman gives when all losses are equal; no gradient.
         gamma: decay in (0, 1].
         detach: of bellman's weights: "scale" (no gradient through their scale: Algorithm 1 as printed, up to a constant
             per row), "none" (the released code: gradient through the scale too, negative for confident late tokens) or
@@ -144,7 +141,7 @@ def propagation_weights(
     ones = layout.trained.to(losses.dtype)
     if kind == "none":
         return ones
-    if kind in ("bellman", "clipped", "position"):
+    if kind in ("bellman", "position"):
         raw = suffix_sums(ones if kind == "position" else losses * ones, gamma, layout.documents)
         raw = raw.detach() if detach == "weights" else raw
     else:
@@ -152,8 +149,7 @@ def propagation_weights(
     mean = layout.per_document(raw * ones) / layout.per_document(ones).clamp(min=1)  # (B, T)
     mean = mean.detach() if detach == "scale" else mean
     usable = layout.trained & (mean > torch.finfo(losses.dtype).tiny)
-    weights = torch.where(usable, raw / torch.where(usable, mean, 1.0), ones)
-    return torch.where(layout.trained, weights.clamp(*CLIP), weights) if kind == "clipped" else weights
+    return torch.where(usable, raw / torch.where(usable, mean, 1.0), ones)
 
 
 def count_items(layout: RowLayout, reduction: str) -> Tensor:

@@ -96,12 +96,6 @@ def look_ahead(
     )
 
 
-def known_guess(ids: Tensor, targets: Tensor) -> LookAhead:
-    """A greedy look-ahead that was made before: `ids` and `targets` (N,) int64; its `nll` is not known, and NaN."""
-    ones = torch.ones(len(ids), 1, device=ids.device)
-    return LookAhead(ids[:, None], ones, ids, torch.full_like(targets, math.nan, dtype=torch.float32))
-
-
 def _look_ahead_tokens(
     hidden: Tensor,
     head: Head,

@@ -48,8 +48,6 @@ def ift_loss(
     num_items: Tensor | float | None = None,
     seed: int = 0,
     step: int = 0,
-    guesses: Tensor | None = None,
-    predictions: bool = False,
 ) -> IFTLoss:
     """The IFT loss of a batch (Algorithm 1, arXiv:2405.11870v3). Call `.loss.backward()` on what it returns.
 
@@ -72,18 +70,14 @@ def ift_loss(
         num_items: rows ("sequence") or trained tokens ("token") of the global batch; None counts this batch.
         seed: of the sampled look-ahead's noise.
         step: optimiser step, for the same noise.
-        guesses: (B, T) int64, mixed in instead of a look-ahead, which is skipped: `scores.lookahead_ids` or
-            `scores.predicted_ids` of an earlier step on the same rows. Read at trained positions alone.
-        predictions: whether `scores.predicted_ids` is wanted; the head is run again where the target is not the argmax.
 
     Raises:
         ValueError: the model cannot be trained with IFT; the message says why.
     """
     enable_residual(model)
     how = Step(
-        residual_lambda, lookahead, lookahead_temperature, lookahead_top_k, seed, step, lookahead_prefix, guesses,
-        predictions,
-    )  # fmt: skip
+        residual_lambda, lookahead, lookahead_temperature, lookahead_top_k, seed, step, lookahead_prefix
+    )
     scores: TokenScores = model(**batch, ift_step=how)
     losses, layout = scores.losses, scores.layout
     how_far = (propagation, propagation_gamma, propagation_detach, loss_reduction)

@@ -17,7 +17,6 @@ COLUMNS = (
     "tokens",
     "trained",
     "nll",
-    "nll_tokens",
     "residual_nll",
     "entropy",
     "top1",
@@ -42,9 +41,7 @@ def row_statistics(result: IFTLoss, labels: Tensor, eos_ids: Tensor, config: Any
     """
     scores, layout = result.scores, result.layout
     trained = layout.trained
-    known = trained if scores.nll is not None else torch.zeros_like(trained)
-    nll = scores.losses.new_zeros(()) if scores.nll is None else scores.nll
-    ends = known & torch.isin(labels, eos_ids)
+    ends = trained & torch.isin(labels, eos_ids)
     weighted = result.weights * scores.losses.detach()
     items, counts = trained, layout.per_document(trained.double())
     if config.loss_reduction == "sequence":  # every document's mean, told once: at its last position
@@ -55,14 +52,13 @@ def row_statistics(result: IFTLoss, labels: Tensor, eos_ids: Tensor, config: Any
     columns = {
         "tokens": layout.attended & (counts > 0),
         "trained": trained,
-        "nll": torch.where(known, nll, 0.0),
-        "nll_tokens": known,
+        "nll": scores.nll,
         "residual_nll": scores.losses.detach(),
         "entropy": scores.entropy,
         "top1": scores.top1,
         "lookahead_hits": scores.lookahead_hits,
         "negative": trained & (result.gradient < 0),
-        "eos_nll": torch.where(ends, nll, 0.0),
+        "eos_nll": torch.where(ends, scores.nll, 0.0),
         "eos": ends,
         "loss": weighted,
         "items": items,
@@ -103,12 +99,10 @@ class RunningMeans:
                 "lookahead_accuracy": sums["lookahead_hits"] / trained,
                 "propagation_weight_max": self.weight_max,
                 "propagation_negative_share": sums["negative"] / trained,
+                "nll": sums["nll"] / trained,
             }
-            if sums["nll_tokens"]:  # 0 where every guess was made before
-                found["nll"] = sums["nll"] / sums["nll_tokens"]
             if self.looked_ahead:
                 found["residual_nll"] = sums["residual_nll"] / trained
-            if self.looked_ahead and sums["nll_tokens"] == trained:
                 found["residual_gap"] = found["residual_nll"] - found["nll"]
         if sums["eos"]:
             found["eos_nll"] = sums["eos_nll"] / sums["eos"]

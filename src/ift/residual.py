@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
 from ift.functional import RowLayout, row_layout
-from ift.lookahead import Head, LookAhead, known_guess, look_ahead, look_ahead_uniforms, random_guess
+from ift.lookahead import Head, LookAhead, look_ahead, look_ahead_uniforms, random_guess
 from ift.mixing import mixed_embeddings
 from ift.prefix import SharedPrefix, shared_prefix
 from ift.support import check_architecture, check_head, evaluating, unwrapped, weights_at_hand
@@ -29,13 +29,7 @@ from ift.trl_internals import auxiliary_loss, head_of, scored_log_probs, tile_sh
 
 @dataclass(frozen=True)
 class Step:
-    """How one step looks ahead and mixes; the fields mean what `IFTConfig`'s of the same names mean.
-
-    Args:
-        guesses: (B, T) int64, guesses made before, read at trained positions; with them nothing looks ahead.
-        predictions: whether the argmax under the mixed input is asked for.
-        mixed_pass: False ends the step behind the look-ahead; its scores are those of the look-ahead alone.
-    """
+    """How one step looks ahead and mixes; the fields mean what `IFTConfig`'s of the same names mean."""
 
     residual_lambda: float = 0.2
     lookahead: str = "greedy"
@@ -44,9 +38,6 @@ class Step:
     seed: int = 0
     step: int = 0
     lookahead_prefix: str = "auto"
-    guesses: Tensor | None = None
-    predictions: bool = False
-    mixed_pass: bool = True
 
 
 @dataclass
@@ -57,13 +48,10 @@ class TokenScores(ModelOutput):
         losses: float32, -log pi(x_t | e_<t) under the mixed input; gradient flows.
         entropy: float32, of the prediction under the mixed input; no gradient.
         top1: bool, whether the target is the argmax under the mixed input.
-        nll: float32, teacher-forced -log pi(x_t | x_<t); no gradient. With lambda 0 it is `losses`, detached; None
-            where guesses made before stood in for the look-ahead.
-        lookahead_ids: int64, the model's argmax under the target's prefix, or the guess made before (the input's id
-            where nothing is trained); None with lambda 0.
+        nll: float32, teacher-forced -log pi(x_t | x_<t); no gradient. With lambda 0 it is `losses`, detached.
+        lookahead_ids: int64, the model's argmax under the target's prefix (the input's id where nothing is trained);
+            None with lambda 0.
         lookahead_hits: bool, whether that is the target.
-        predicted_ids: int64, the argmax under the mixed input (the input's id where nothing is trained); None if not
-            asked for.
         aux_loss: scalar, the experts' load-balancing loss of the mixed pass, unweighted; None if not asked for.
         shared_prefix: whether both passes shared the prefix of their rows (`prefix`); None where there was one pass.
         layout: trained positions and documents of the batch.
@@ -72,10 +60,9 @@ class TokenScores(ModelOutput):
     losses: Tensor = None  # type: ignore[assignment]
     entropy: Tensor = None  # type: ignore[assignment]
     top1: Tensor = None  # type: ignore[assignment]
-    nll: Tensor | None = None
+    nll: Tensor = None  # type: ignore[assignment]
     lookahead_ids: Tensor | None = None
     lookahead_hits: Tensor = None  # type: ignore[assignment]
-    predicted_ids: Tensor | None = None
     aux_loss: Tensor | None = None
     shared_prefix: bool | None = None
     layout: RowLayout = None  # type: ignore[assignment]
@@ -141,10 +128,7 @@ def _two_passes(
     if guess is not None:
         hits = guess.top1 == targets.to(guess.top1.device)
         found |= {"lookahead_ids": placed(guess.top1, input_ids), "lookahead_hits": placed(hits, never)}
-        if step.guesses is None:
-            found |= {"nll": placed(guess.nll, zeros), "shared_prefix": passes.shared}
-    if not step.mixed_pass:
-        return TokenScores(**found)
+        found |= {"nll": placed(guess.nll, zeros), "shared_prefix": passes.shared}
     states, router_logits = passes.mixed_states(guess, step.residual_lambda)
     states, targets = states.to(head.weight.device), targets.to(head.weight.device)
     log_probs, entropy, top1 = scored_log_probs(states, head, targets)
@@ -155,8 +139,6 @@ def _two_passes(
     }
     if guess is None:
         found |= {"nll": found["losses"].detach(), "lookahead_hits": found["top1"]}
-    if step.predictions:
-        found["predicted_ids"] = placed(_predicted(states.detach(), head, targets, top1), input_ids)
     if output_router_logits:
         found["aux_loss"] = auxiliary_loss(model, router_logits, passes.attention_mask)
     return TokenScores(**found)
@@ -170,10 +152,8 @@ def _guess(
     labels: Tensor,
     layout: RowLayout,
 ) -> LookAhead:
-    """What is mixed in at each trained position: the model's look-ahead, unless the step brings guesses made before."""
+    """What is mixed in at each trained position: the model's look-ahead."""
     targets = layout.at_trained(labels)
-    if step.guesses is not None:
-        return known_guess(layout.at_trained(step.guesses), targets)
     with torch.no_grad(), evaluating(passes.model):
         states = passes.look_ahead_states().to(head.weight.device)  # (N, H)
         guess = look_ahead(
@@ -190,15 +170,6 @@ def _guess(
             guess = _random(step, guess, input_ids, layout, targets, len(head.weight))
     torch.clear_autocast_cache()  # weights cast under no_grad carry no graph; the mixed pass must cast its own
     return guess
-
-
-@torch.no_grad()
-def _predicted(states: Tensor, head: Head, targets: Tensor, top1: Tensor) -> Tensor:
-    """(N,) int64, the argmax at each position: the target where it is known to be it, else projected once more."""
-    wrong = ~top1
-    states, tile = states[wrong], tile_shape(len(states), states.device)
-    found = look_ahead(states, head, targets[wrong], tile=tile).top1
-    return targets.masked_scatter(wrong, found)
 
 
 class FullRows:
@@ -242,8 +213,7 @@ def _passes(
 ) -> FullRows | SharedPrefix:
     """How this step runs its rows; where there is one pass there is nothing to share."""
     ways = ("auto", "shared") if inputs["input_ids"].device.type == "cpu" else ("shared",)
-    two = step.residual_lambda > 0 and step.guesses is None and step.mixed_pass
-    if two and step.lookahead_prefix in ways:
+    if step.residual_lambda > 0 and step.lookahead_prefix in ways:
         shared = shared_prefix(model, inputs, layout, router_logits, step.lookahead != "expected")
         if shared is not None:
             return shared

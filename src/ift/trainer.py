@@ -21,7 +21,6 @@ from ift.config import LAMBDA_FIELDS, METHOD_FIELDS, IFTConfig
 from ift.data import end_of_turn_ids, prepare_dataset
 from ift.faults import StopsAtNonFinite
 from ift.functional import count_items, noisy_lambda, row_layout, scheduled_lambda
-from ift.lookahead_cache import KeepsLookAheads
 from ift.loss import ift_loss
 from ift.metrics import MetricsFile, RunningMeans, row_statistics
 from ift.residual import enable_residual
@@ -40,7 +39,7 @@ CITATION = """\
 }"""
 
 
-class IFTTrainer(SendsNothing, StopsAtNonFinite, CountsRowsOnce, KeepsLookAheads, SFTTrainer):
+class IFTTrainer(SendsNothing, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
     """Trains a causal language model with Intuitive Fine-Tuning (arXiv:2405.11870v3) from target answers alone.
 
     Takes what `trl.SFTTrainer` takes. Data in any of the formats of docs/data.md; only completions and assistant
@@ -170,18 +169,15 @@ class IFTTrainer(SendsNothing, StopsAtNonFinite, CountsRowsOnce, KeepsLookAheads
         how = {**self.args.loss_arguments(), "residual_lambda": self._residual_lambda(mode)}
         if self.aux_loss_enabled:
             inputs["output_router_logits"] = True
-        kept = self._kept_guesses(inputs) if how["residual_lambda"] > 0 else None
         result = ift_loss(
             model,
             inputs,
             num_items=num_items_in_batch,
             seed=self.args.seed,
             step=self.state.global_step,
-            guesses=None if self._refreshes() else kept,
-            predictions=mode == "train" and self.args.lookahead_cache == "mixed",
             **how,
         )
-        loss, extra = result.loss, {"lambda": how["residual_lambda"], **self._keep(inputs, result, kept)}
+        loss, extra = result.loss, {"lambda": how["residual_lambda"]}
         if num_items_in_batch is not None:
             loss = loss * (self.accelerator.num_processes // self.get_tp_size())  # DDP averages over ranks
         if result.scores.aux_loss is not None:
@@ -246,7 +242,7 @@ class IFTTrainer(SendsNothing, StopsAtNonFinite, CountsRowsOnce, KeepsLookAheads
         super().create_model_card(*args, **kwargs)
         path = Path(self.args.output_dir) / "README.md"
         if self.is_world_process_zero() and path.exists():
-            names = [*METHOD_FIELDS, *LAMBDA_FIELDS, "lookahead_cache", "lookahead_refresh"]
+            names = [*METHOD_FIELDS, *LAMBDA_FIELDS]
             rows = "".join(f"| `{name}` | {getattr(self.args, name)} |\n" for name in names)
             name = path.parent.resolve().name  # trl writes None for a model that is not on the Hub
             card = path.read_text().replace("(https://huggingface.co/None)", "")

@@ -1,4 +1,4 @@
-"""The controls: random tokens at the look-ahead's rate, weights from position alone; and the clipped weights."""
+"""The controls: random tokens at the look-ahead's rate, and weights from position alone."""
 
 from __future__ import annotations
 
@@ -51,19 +51,6 @@ def test_position_weights_are_bellman_s_of_equal_losses_and_carry_no_gradient():
     torch.testing.assert_close(weights, propagation_weights(torch.ones(2, 5), layout, "bellman", 0.9))
 
 
-def test_clipped_weights_are_bellman_s_between_a_half_and_two_and_a_held_one_has_no_gradient():
-    layout = row_layout(torch.tensor([[-100, 5, 6, 7, 8, -100]]))
-    losses = torch.tensor([[0.0, 9.0, 3.0, 0.5, 0.1, 0.0]], requires_grad=True)
-    free = propagation_weights(losses, layout, "bellman", 0.5).detach()[0]
-    assert free[1] > 2 > free[2] > 0.5 > free[4]
-    weights = propagation_weights(losses, layout, "clipped", 0.5)[0]
-    torch.testing.assert_close(weights.detach(), torch.tensor([0.0, 2.0, free[2], 0.5, 0.5, 0.0]))
-    (gradient,) = torch.autograd.grad(weights[1] + weights[3] + weights[4], losses, retain_graph=True)
-    assert not gradient.any()
-    (gradient,) = torch.autograd.grad(weights[2], losses)
-    assert gradient[0, 2] > 0
-
-
 def train(folder, name, **options):
     model = models.tiny_model()
     rows = models.uneven_rows(model)
@@ -108,6 +95,6 @@ def test_the_random_control_mixes_other_tokens_than_ift_and_the_same_ones_again(
 def test_the_product_offers_none(tmp_path):
     from ift import IFTConfig
 
-    for option in ({"lookahead": "random"}, {"propagation": "position"}, {"propagation": "clipped"}):
+    for option in ({"lookahead": "random"}, {"propagation": "position"}):
         with pytest.raises(ValueError, match="choose one of"):
             IFTConfig(str(tmp_path), **option)

@@ -6,6 +6,7 @@ import os
 import pytest
 
 from ift.cli.arguments import UsageError, parse
+from ift.cli.removed import REMOVED
 
 TRL_CONFIG = """\
 # written for `trl sft`
@@ -121,6 +122,38 @@ def test_a_wrong_flag_is_a_usage_error(train, config, words, answer):
     done = train("--config", config(), *words)
     assert done.code == 2
     assert answer in done.err
+    assert len(done.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", [name for name in REMOVED if "_" in name])
+def test_a_removed_setting_is_answered_in_one_line(train, config, name):
+    answer = "this setting was removed, because guesses kept from earlier epochs cost up to 6.3 points"
+    dashed = name.replace("_", "-")
+    for words, told in (
+        ([f"--{name}"], f"--{name}"),
+        ([f"--{name}=0"], f"--{name}"),
+        ([f"--{dashed}", "epoch"], f"--{dashed}"),
+        ([f"--1.{name}", "epoch"], f"--{name}"),
+    ):
+        done = train("--config", config(), *words)
+        assert done.code == 2
+        assert done.err.startswith(f"ift train: {told}: {answer}")
+        assert "Leave it out: every step looks ahead." in done.err
+        assert len(done.err.strip().splitlines()) == 1
+    for value in ("epoch", "off", "0.5", "null"):
+        done = train("--config", config(f"{name}: {value}\n"))
+        assert done.code == 2
+        assert f"run.yaml, line 4: {name}: {answer}" in done.err
+        assert len(done.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["--output", "x", "--model_name_or_path", "y"]])
+def test_a_removed_verb_is_answered_in_one_line(ift, words):
+    done = ift("precompute-lookahead", *words)
+    assert done.code == 2
+    assert done.out == ""
+    assert done.err.startswith("ift precompute-lookahead: this verb was removed, because ")
+    assert "Start `ift train`" in done.err
     assert len(done.err.strip().splitlines()) == 1
 
 

@@ -11,6 +11,7 @@ import pytest
 from killed_runs import STEPS, command, killed_run, same, started, weights
 
 from ift.checkpoints import newest_whole
+from ift.cli.removed import OLD_DEFAULTS
 
 SAVING = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
 
@@ -235,6 +236,43 @@ def test_a_changed_run_is_refused_with_every_key_and_let_through_by_name(run_tin
     done = run_tiny("--resume", "auto", "--allow_changed", "learning_rate", "residual_lambda", **changed)
     assert done.code == 0
     assert "changed, and allowed: learning_rate" in done.out
+
+
+def with_removed_settings(folder, **values):
+    """Settings that an earlier version had, written into the facts of a folder's whole checkpoint."""
+    manifest = folder / "checkpoint-2" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["facts"] |= values
+    manifest.write_text(json.dumps(content))
+
+
+def test_a_checkpoint_with_removed_settings_at_their_defaults_is_the_same_run(run_tiny, stopped):
+    folder, straight = stopped
+    with_removed_settings(folder, **OLD_DEFAULTS)
+    done = run_tiny("--resume", "auto", **SAVING)
+    assert done.code == 0, done.err
+    assert f"goes on from {folder / 'checkpoint-2'}" in done.out
+    assert "lookahead_cache" not in done.out
+    assert same(weights(folder), straight)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("lookahead_cache", "epoch"), ("lookahead_refresh", 0.5), ("lookahead_cache_path", "made.safetensors")],
+)
+def test_a_checkpoint_that_used_a_removed_setting_is_refused(run_tiny, stopped, name, value):
+    folder, _ = stopped
+    with_removed_settings(folder, **{**OLD_DEFAULTS, name: value})
+    refused = run_tiny("--resume", "auto", **SAVING)
+    assert refused.code == 1
+    assert (
+        f"not the same run: {name} was {value!r}, and this setting was removed. Fix: start a new"
+        in refused.err
+    )
+    assert f"--allow_changed {name}" in refused.err
+    done = run_tiny("--resume", "auto", "--allow_changed", name, **SAVING)
+    assert done.code == 0, done.err
+    assert f"changed, and allowed: {name}" in done.out
 
 
 def test_other_rows_are_a_changed_run_and_other_logging_is_not(run_tiny, stopped, write_rows):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ift.testbed import lookups, problems, tiny_base_path
+from ift.testbed import problems, relations, tiny_base_path
 from ift.testbed.likelihood import (
     Likelihood,
     distractors,
@@ -46,7 +46,7 @@ def slow_likelihood(model, tokenizer, problem):
 
 
 def test_equals_a_slow_loop(model, tokenizer):
-    made = [*problems("test", 3), *lookups("test", 3), *problems("longer", 1)]
+    made = [*problems("test", 3), *relations("test", 3), *problems("longer", 1)]
     found = log_likelihoods(model, tokenizer, [problem.messages for problem in made])
     for one, problem in zip(found, made, strict=True):
         total, length = slow_likelihood(model, tokenizer, problem)
@@ -56,7 +56,7 @@ def test_equals_a_slow_loop(model, tokenizer):
 
 
 def test_batches_do_not_matter_and_the_order_is_kept(model, tokenizer):
-    talks = [problem.messages for problem in [*problems("longer", 3), *lookups("test", 4)]]
+    talks = [problem.messages for problem in [*problems("longer", 3), *relations("test", 4)]]
     together = log_likelihoods(model, tokenizer, talks)
     for size in (1, 3):
         for one, other in zip(log_likelihoods(model, tokenizer, talks, size), together, strict=True):
@@ -80,7 +80,7 @@ def test_mode_is_restored(model, tokenizer):
     model.eval()
 
 
-@pytest.mark.parametrize("draw", [problems, lookups])
+@pytest.mark.parametrize("draw", [problems, relations])
 def test_distractors_are_different_wrong_and_the_same_every_time(draw):
     for problem in draw("test", 50):
         made = distractors(problem, 3)

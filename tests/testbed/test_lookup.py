@@ -1,4 +1,4 @@
-"""The lookups: answers that follow from the sentences, splits that share nothing, the same problems every time."""
+"""Relations and lookups: answers that follow from the sentences, splits that share nothing, the same every time."""
 
 import re
 
@@ -11,8 +11,8 @@ from ift.testbed.lookup import (
     RELATIONS,
     THINGS,
     LookupProblem,
+    draw_lookups,
     draw_relations,
-    lookups,
     relations,
 )
 from ift.testbed.noise import CORPUS_STEPS, noisy_lookups, noisy_relations, one_wrong_fact
@@ -52,9 +52,8 @@ def read_answer(question: str) -> str:
     return who
 
 
-@pytest.mark.parametrize("split", SPLITS)
-def test_answers_follow_from_the_sentences(split):
-    for problem in lookups(split, 300):
+def test_answers_follow_from_the_sentences():
+    for problem in draw_lookups("corpus/0", 600, CORPUS_STEPS, "train"):
         assert problem.answer == read_answer(problem.question), problem.question
 
 
@@ -73,10 +72,9 @@ def test_relations_end_with_a_person_and_follow_from_the_sentences(split):
         assert any(fact.key in THINGS for fact in problem.facts)
 
 
-@pytest.mark.parametrize("split", SPLITS)
-def test_solution_is_a_chain_of_told_facts(split):
-    fewest, most = STEPS[split]
-    made = lookups(split, 300)
+def test_solution_is_a_chain_of_told_facts():
+    fewest, most = CORPUS_STEPS
+    made = draw_lookups("corpus/0", 600, CORPUS_STEPS, "train")
     assert {len(problem.steps) for problem in made} == set(range(fewest, most + 1))
     for problem in made:
         assert set(problem.steps) <= set(problem.facts)
@@ -88,40 +86,38 @@ def test_solution_is_a_chain_of_told_facts(split):
 
 
 def test_the_colour_asked_for_is_told_once_and_others_beside_it():
-    for problem in lookups("test", 300):
+    for problem in draw_lookups("corpus/0", 600, CORPUS_STEPS, "train"):
         colours = [fact.value for fact in problem.facts if fact.value in COLOURS]
         assert colours.count(problem.answer) == 1
         assert len(colours) == len(set(colours)) >= 2
 
 
-@pytest.mark.parametrize("draw", [lookups, relations])
-def test_splits_share_no_question_and_no_chain(draw):
+def test_splits_share_no_question_and_no_chain():
     seen: dict[object, str] = {}
     for split in SPLITS:
         for seed in (0, 1):
-            for problem in draw(split, 700, seed):
+            for problem in relations(split, 700, seed):
                 assert seen.setdefault(problem.steps, split) == split
                 assert seen.setdefault(problem.question, split) == split
 
 
-@pytest.mark.parametrize(("noisy", "draw"), [(noisy_lookups, lookups), (noisy_relations, relations)])
-def test_corpus_has_no_question_of_a_held_out_split(noisy, draw):
-    corpus = {problem.question for problem in noisy(5000)}
+def test_corpus_has_no_question_of_a_held_out_split():
+    corpus = {problem.question for problem in noisy_relations(5000)}
     for split in ("validation", "test", "longer"):
-        assert corpus.isdisjoint(problem.question for problem in draw(split, 1000))
+        assert corpus.isdisjoint(problem.question for problem in relations(split, 1000))
 
 
 def test_same_seed_gives_the_same_problems_and_a_smaller_n_their_beginning():
-    assert lookups("train", 20, 3) == lookups("train", 50, 3)[:20]
-    assert lookups("train", 20, 3) != lookups("train", 20, 4)
+    assert relations("train", 20, 3) == relations("train", 50, 3)[:20]
+    assert relations("train", 20, 3) != relations("train", 20, 4)
 
 
 def test_refusals():
     with pytest.raises(ValueError, match="split must be one of train, validation, test, longer, got 'dev'"):
-        lookups("dev", 1)  # type: ignore[arg-type]
+        relations("dev", 1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="n must be 0 or more, got -1"):
-        lookups("train", -1)
-    with pytest.raises(ValueError, match="family must be one of arithmetic, relation, lookup, got 'poetry'"):
+        relations("train", -1)
+    with pytest.raises(ValueError, match="family must be one of arithmetic, relation, got 'poetry'"):
         family_problems("poetry", "train", 1)
 
 
@@ -158,12 +154,11 @@ def test_the_corpus_confuses_the_aunt_and_hasty_writers_take_the_first_colour():
     assert sum(map(first, hasty)) - sum(map(first, plain)) > 300
 
 
-@pytest.mark.parametrize("draw", [lookups, relations])
-def test_one_wrong_fact_is_one_and_ends_wrong(draw):
+def test_one_wrong_fact_is_one_and_ends_wrong():
     import random
 
     rng = random.Random(0)
-    for problem in draw("train", 300):
+    for problem in relations("train", 300):
         wrong = one_wrong_fact(problem, rng)
         assert isinstance(wrong, LookupProblem)
         assert wrong.answer != problem.answer
@@ -176,6 +171,8 @@ def test_one_wrong_fact_is_one_and_ends_wrong(draw):
             assert not told or step.value in told
 
 
-def test_bucket_of_a_lookup_is_its_chain_s():
-    assert {bucket_of(problem.steps) for problem in lookups("longer", 50)} == {"test"}
-    assert {bucket_of(problem.steps) for problem in lookups("validation", 50)} == {"validation"}
+def test_bucket_of_a_problem_is_its_chain_s():
+    assert {bucket_of(problem.steps) for problem in relations("longer", 50)} == {"test"}
+    assert {bucket_of(problem.steps) for problem in relations("validation", 50)} == {"validation"}
+    drawn = draw_lookups("corpus/0", 50, CORPUS_STEPS, "train")
+    assert {bucket_of(problem.steps) for problem in drawn} == {"train"}

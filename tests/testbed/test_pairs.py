@@ -26,7 +26,7 @@ def small(name, n_rows=12):
     return replace(settings()[name], n_rows=n_rows)
 
 
-@pytest.mark.parametrize("name", ["arithmetic-small-noisy", "lookup-small-clean"])
+@pytest.mark.parametrize("name", ["arithmetic-small-noisy", "relation-small-clean"])
 def test_pairs_are_the_setting_s_rows_against_wrong_answers(model, tokenizer, name):
     setting = small(name)
     right, targets = right_problems(setting), setting_problems(setting)
@@ -50,7 +50,7 @@ def test_same_seed_gives_the_same_pairs_and_leaves_the_generator_alone(model, to
 
 
 def test_without_a_wrong_sample_one_step_of_the_right_solution_is_wrong(model, tokenizer):
-    setting = small("lookup-small-noisy")
+    setting = small("relation-small-noisy")
     pairs = preference_pairs(model, tokenizer, setting, tries=0)
     assert (pairs.sampled, pairs.corrupted) == (0, 12)
     for row, right, target in zip(
@@ -90,4 +90,4 @@ def test_cache_is_read_checked_and_renewed(tmp_path, monkeypatch):
 
 def test_refusal(model, tokenizer):
     with pytest.raises(ValueError, match="tries must be 0 or more, got -1"):
-        preference_pairs(model, tokenizer, small("lookup-small-clean"), tries=-1)
+        preference_pairs(model, tokenizer, small("relation-small-clean"), tries=-1)

@@ -9,16 +9,14 @@ PINNED = {  # hashes of all rows of the small settings at seed 0
     "arithmetic-small-noisy": "26d7715c2b5621691f07bdecf67297e4c6b6a6454d7690fd045fda89684a47ec",
     "relation-small-clean": "e8da3380ee3b8259f5a9a4af94523fa8521841a23f3d29f802887b0ecc563a12",
     "relation-small-noisy": "2626fdc72c78674c89a6e94738fd952b24e9f56ce6fc3e7589befbe33c21aebf",
-    "lookup-small-clean": "de33b31ff6c11f6bbda42ea82161955e050b3dd0c42d184cdce2a027d4f978ac",
-    "lookup-small-noisy": "a153a9a16a2a771b2965cccf7099e3f36cfb7320658138ad0cf7cc954839b3ac",
 }
 
 
 def test_every_combination_has_a_name():
     made = settings()
-    assert len(made) == 3 * len(SIZES) * len(NOISES) == 12
-    assert made["lookup-large-noisy"].n_rows == SIZES["large"]
-    assert made["lookup-large-noisy"].noise == NOISES["noisy"]
+    assert len(made) == 2 * len(SIZES) * len(NOISES) == 8
+    assert made["relation-large-noisy"].n_rows == SIZES["large"]
+    assert made["relation-large-noisy"].noise == NOISES["noisy"]
     assert all(name == setting.name for name, setting in made.items())
 
 
@@ -35,7 +33,7 @@ def test_noise_is_exactly_the_share_and_changes_solutions_only(name):
 
 def test_small_is_the_beginning_of_large():
     made = settings()
-    for family in ("arithmetic", "relation", "lookup"):
+    for family in ("arithmetic", "relation"):
         small, large = (setting_problems(made[f"{family}-{size}-clean"]) for size in ("small", "large"))
         assert large[: len(small)] == small
 

@@ -3,9 +3,10 @@
 import pytest
 from transformers import AutoTokenizer
 
-from ift.testbed import lookups, problems, tiny_base_path
+from ift.testbed import problems, tiny_base_path
+from ift.testbed.lookup import draw_lookups
 from ift.testbed.make_base import tokenizer_problems
-from ift.testbed.noise import noisy_lookups, noisy_problems
+from ift.testbed.noise import CORPUS_STEPS, noisy_lookups, noisy_problems
 from ift.testbed.tokenizer import build_tokenizer
 
 CONVERSATION = [
@@ -38,8 +39,7 @@ def test_generated_texts_come_back_and_need_no_fallback(tokenizer):
         *problems("test", 300),
         *problems("longer", 300),
         *noisy_problems(500),
-        *lookups("train", 1000, 1),
-        *lookups("longer", 300),
+        *draw_lookups("words", 1000, CORPUS_STEPS, "train"),
         *noisy_lookups(500),
     ]
     vocabulary = tokenizer.get_vocab()

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from ift.testbed import lookups, problems
+from ift.testbed import problems, relations
 from ift.testbed.lookup import Fact, LookupProblem
 from ift.testbed.noise import one_wrong_step
 from ift.testbed.problems import Problem, Step
@@ -50,7 +50,7 @@ def test_lookup(text, place):
     assert first_wrong_step(LOOKUP, text) == place
 
 
-@pytest.mark.parametrize("draw", [problems, lookups])
+@pytest.mark.parametrize("draw", [problems, relations])
 def test_own_solution_is_right_and_a_mistaken_one_is_not(draw):
     rng = random.Random(0)
     for problem in draw("test", 200):

@@ -1,12 +1,11 @@
-"""Switches of the experiments, not products: what is left of IFT without its idea, and one attempt to mend it.
+"""Switches of the experiments, not products: what is left of IFT without its idea.
 
 * random-residual: is it the look-ahead or only noise? As many tokens of an answer are mixed as the look-ahead gets
   wrong, at random places, with random tokens (`lookahead.random_guess`).
 * position-weights: is it the loss-dependence or only "early tokens count more"? The weights that bellman gives when
   all losses of the row are equal, without gradient (`functional.propagation_weights`, kind "position").
-* clipped-weights, the attempt: does IFT suffer from extreme weights? Those of bellman, held between 1/2 and 2.
 
-`IFTConfig` offers none of them.
+`IFTConfig` offers neither of them.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from ift.trainer import IFTTrainer
 
 @dataclass
 class ControlSettings(IFTConfig):
-    """`IFTConfig` with the look-ahead "random" and the propagations "position" and "clipped" besides its own."""
+    """`IFTConfig` with the look-ahead "random" and the propagation "position" besides its own."""
 
     lookahead: str = field(
         default="greedy",
@@ -27,7 +26,7 @@ class ControlSettings(IFTConfig):
     )
     propagation: str = field(
         default="bellman",
-        metadata={"help": "See IFTConfig.", "choices": ["bellman", "cumsum", "none", "position", "clipped"]},
+        metadata={"help": "See IFTConfig.", "choices": ["bellman", "cumsum", "none", "position"]},
     )
 
 

@@ -155,8 +155,6 @@ CONTROLS: Mapping[str, Method] = MappingProxyType(
                    fixed={"lookahead": "random"}),
             Method("position-weights", "control: IFT with weights from position alone", _control,
                    fixed={"propagation": "position"}),
-            Method("clipped-weights", "attempt: IFT with its weights held between 1/2 and 2", _control,
-                   fixed={"propagation": "clipped"}),
         )
     }
 )  # fmt: skip

@@ -17,6 +17,7 @@ from ift.baselines.methods import METHODS, Method, left_to_others, parse_methods
 from ift.baselines.stage import Stage
 from ift.baselines.train import stage_folder
 from ift.cli.ranges import check_ranges
+from ift.cli.removed import REMOVED
 from ift.cli.words import UsageError, split_equals, value_of, without, without_flags, words_of_stage
 from ift.cli.yaml_file import top_level
 from ift.data.formats import parse_columns
@@ -278,6 +279,10 @@ def _launch_flags(
 
 def _unknown(word: str, options: list[str], lines: dict[str, int] | None, file: str | None) -> str:
     key = word.lstrip("-")
+    name = key.replace("-", "_")
+    if word.startswith("--") and name in REMOVED:
+        place = f"{file}, line {lines[key]}: {key}" if lines is not None and key in lines else word
+        return f"{place}: {REMOVED[name]}"
     near = difflib.get_close_matches(key, [option.lstrip("-") for option in options], n=1, cutoff=0.6)
     if lines is not None and key in lines:
         where, dashes = f"{file}, line {lines[key]}: unknown key {key!r}", ""

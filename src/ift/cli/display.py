@@ -180,8 +180,6 @@ def method_line(args: Any) -> str:
         mixed += f", warmed up from {args.residual_lambda_start or 0:g} over {args.residual_warmup_ratio:.0%}"
     if args.residual_noise_std:
         mixed += f", noise {args.residual_noise_std:g}"
-    if args.lookahead_cache != "off":
-        mixed += f", guesses kept ({args.lookahead_cache}, {args.lookahead_refresh:.0%} refreshed)"
     gamma = "" if args.propagation == "none" else f", gamma {args.propagation_gamma:g}"
     if args.propagation == "bellman" and args.propagation_detach != "scale":
         released = "nothing detached (the released code)"

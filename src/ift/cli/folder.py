@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ift.checkpoints import damage, differing, facts_of, newest_whole
+from ift.cli.removed import OLD_DEFAULTS
 from ift.data import DataError
 
 RUN = "run.json"  # written before the first step: this folder is a run of ours
@@ -28,7 +29,6 @@ ELSEWHERE = {  # what decides nothing of the weights
     "hub_strategy", "hub_token", "hub_private_repo", "hub_always_push", "hub_revision", "skip_memory_metrics",
     "prediction_loss_only", "include_tokens_per_second", "include_num_input_tokens_seen", "model_init_kwargs",
     "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "ddp_timeout", "local_rank",
-    "lookahead_cache_path",  # what a run began with is in its checkpoints
 }  # fmt: skip
 
 
@@ -215,17 +215,25 @@ def facts(told: Any, data: str) -> dict[str, Any]:
 def check_unchanged(told: Any, now: dict[str, Any]) -> list[str]:
     """Compare a run that goes on with what it was; returns lines to show.
 
+    A removed setting that stood at its default decided nothing, and is left out of the comparison.
+
     Raises:
         DataError: Something has changed and was not let through by `--allow_changed`; every key is named.
     """
     before = facts_of(Path(told.config.resume_from_checkpoint))
     if before is None:
         return ["the checkpoint has no manifest: whether the settings are the same was not checked"]
+    before = {k: v for k, v in before.items() if k not in OLD_DEFAULTS or v != OLD_DEFAULTS[k]}
     changed = [key for key in differing(before, now) if key not in told.run.allow_changed]
     if changed:
-        shown = "; ".join(f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in changed)
+        shown = "; ".join(
+            f"{key} was {before.get(key)!r}, "
+            + ("and this setting was removed" if key in OLD_DEFAULTS else f"is {now.get(key)!r}")
+            for key in changed
+        )
+        way = "start a new run" if OLD_DEFAULTS.keys() & changed else "set them back"
         raise DataError(
-            f"{told.config.resume_from_checkpoint}: not the same run: {shown}. Fix: set them back, or let them through "
+            f"{told.config.resume_from_checkpoint}: not the same run: {shown}. Fix: {way}, or let them through "
             f"with --allow_changed {' '.join(changed)}"
         )
     return [f"changed, and allowed: {key}" for key in differing(before, now)]

@@ -12,7 +12,7 @@ from trl import ModelConfig, ScriptArguments, SFTConfig
 
 from ift.baselines.methods import CONTROLS, METHODS, Method
 from ift.cli.arguments import ColumnArguments, RunArguments, make_parser
-from ift.config import CACHE_FIELDS, LAMBDA_FIELDS, METHOD_FIELDS
+from ift.config import LAMBDA_FIELDS, METHOD_FIELDS
 from ift.evaluation.during_training import AnswerArguments
 
 COMMON = (
@@ -39,7 +39,7 @@ COMMON = (
     "overwrite_output_dir",
     "force",
 )
-METHOD = (*METHOD_FIELDS, *LAMBDA_FIELDS, *CACHE_FIELDS)
+METHOD = (*METHOD_FIELDS, *LAMBDA_FIELDS)
 
 
 def print_help(everything: bool, methods: Sequence[Method] = (METHODS["ift"],)) -> None:

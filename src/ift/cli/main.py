@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from ift.cli.endings import Verbs
+from ift.cli.removed import REMOVED
+from ift.cli.words import UsageError
 
 app = Verbs(
     name="ift",
@@ -92,12 +94,10 @@ def ablate(context: typer.Context) -> None:
     raise typer.Exit(run("ablate", context.args))
 
 
-@app.command(name="precompute-lookahead", context_settings=PASS_ON)
+@app.command(name="precompute-lookahead", hidden=True, context_settings=PASS_ON)
 def precompute_lookahead(context: typer.Context) -> None:
-    """Make the guesses of all rows before a run, so that --lookahead_cache saves the first epoch's as well."""
-    from ift.cli.precompute import main as run
-
-    raise typer.Exit(run(context.args))
+    """Removed."""
+    raise UsageError(REMOVED["precompute-lookahead"])
 
 
 @app.command(name="frozen-lake")

@@ -55,8 +55,6 @@ UNCOUNTED = {  # by torch's counter; those of GPUs by that of older versions, wh
 class StepFlops(TrainerCallback):
     """Counts the first `COUNTED_STEPS` steps of each epoch; counting all would slow a training down.
 
-    Epochs differ where guesses are kept (`lookahead_cache`).
-
     Attributes:
         counted: FLOPs of each step counted, by epoch.
         steps: Steps taken so far in each epoch.

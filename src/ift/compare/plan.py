@@ -205,14 +205,8 @@ FURTHER = (
     # attempts to make it win: no residual where the model is used
     _changed("lambda 0 to 0.2", residual_warmup_ratio=1.0),
     _changed("lambda 0.4 to 0", residual_lambda=0.0, residual_lambda_start=0.4, residual_warmup_ratio=1.0),
-    Entrant("clipped-weights", like="ift"),
 )
-CHEAPER = (  # guesses of earlier visits; in no budget, by name alone
-    _changed("kept guesses", lookahead_cache="epoch"),
-    _changed("kept guesses, a third refreshed", lookahead_cache="epoch", lookahead_refresh=1 / 3),
-    _changed("kept predictions", lookahead_cache="mixed"),
-)
-VARIANTS: Mapping[str, Entrant] = {entrant.label: entrant for entrant in (*PARTS, *FURTHER, *CHEAPER)}
+VARIANTS: Mapping[str, Entrant] = {entrant.label: entrant for entrant in (*PARTS, *FURTHER)}
 
 
 def ablate_plan(

@@ -8,7 +8,7 @@ the models that `base_path` finds.
 from importlib.resources import files
 from pathlib import Path
 
-from ift.testbed.lookup import LookupProblem, lookups, relations
+from ift.testbed.lookup import LookupProblem, relations
 from ift.testbed.problems import Problem, problems
 from ift.testbed.settings import Setting, setting_problems, settings
 
@@ -17,7 +17,6 @@ __all__ = [
     "Problem",
     "Setting",
     "base_path",
-    "lookups",
     "problems",
     "relations",
     "setting_problems",
@@ -30,7 +29,7 @@ def base_path(family: str) -> Path:
     """The folder of the shipped base model that a family is tried on: weights, tokenizer and `record.json`.
 
     Args:
-        family: `arithmetic`, `relation` or `lookup`; the last has the base of the word problems, which hardly knows it.
+        family: `arithmetic` or `relation`.
 
     Returns:
         A folder that `from_pretrained` takes.

@@ -1,9 +1,10 @@
-"""Two families solved by looking up and copying, from a seed: `relations(split, n, seed)` and `lookups`.
+"""Problems solved by looking up and copying, from a seed: the family `relations(split, n, seed)`, and `draw_lookups`.
 
-"The boss of Mia is Tom. Tom has a red bag. ... Which colour is the bag of the boss of Mia?" A problem is a list of
-facts and a chained question; its solution states one fact per line, then `#### colour`. No number occurs. The chain of
-a problem of relations ends with a person: "Who is the coach of the boss of Mia?". Which split a problem belongs to is
-decided by the chain of facts that solves it, by their number and a hash, as for word problems.
+"The boss of Mia is Tom. Tom has a red bag. ... Who is the coach of the boss of Mia?" A problem is a list of facts and a
+chained question; its solution states one fact per line, then `#### person`. No number occurs. The chain of a lookup,
+which only the bases' pretraining corpora have, ends with a colour: "Which colour is the bag of the boss of Mia?". Which
+split a problem belongs to is decided by the chain of facts that solves it, by their number and a hash, as for word
+problems.
 """
 
 import itertools
@@ -67,12 +68,18 @@ class LookupProblem(Worked):
 
     @property
     def lines(self) -> list[str]:
-        """The lines of the worked solution: one fact each, then `#### colour`."""
+        """The lines of the worked solution: one fact each, then `####` and the answer."""
         return [*map(str, self.steps), f"#### {self.answer}"]
 
 
-def lookups(split: Split, n: int, seed: int = 0) -> list[LookupProblem]:
-    """Makes `n` different lookup problems of a split.
+def draw_lookups(key: str, n: int, n_steps: tuple[int, int], bucket: str) -> list[LookupProblem]:
+    """Draws `n` different lookup problems from one bucket; arguments, result and errors as for `draw_problems`."""
+    rng = random.Random(f"lookup/{key}")
+    return distinct(lambda: _draw(rng, rng.randint(*n_steps)), n, bucket)
+
+
+def relations(split: Split, n: int, seed: int = 0) -> list[LookupProblem]:
+    """Makes `n` different problems of relations of a split.
 
     Args:
         split: `train`, `validation`, `test` (2 to 4 steps each) or `longer` (5 to 6 steps and more facts, from the
@@ -86,19 +93,6 @@ def lookups(split: Split, n: int, seed: int = 0) -> list[LookupProblem]:
     Raises:
         ValueError: For an unknown split or a negative `n`.
     """
-    if split not in STEPS:
-        raise ValueError(f"split must be one of {', '.join(STEPS)}, got {split!r}")
-    return draw_lookups(f"{split}/{seed}", n, STEPS[split], "test" if split == "longer" else split)
-
-
-def draw_lookups(key: str, n: int, n_steps: tuple[int, int], bucket: str) -> list[LookupProblem]:
-    """Draws `n` different lookup problems from one bucket; arguments, result and errors as for `draw_problems`."""
-    rng = random.Random(f"lookup/{key}")
-    return distinct(lambda: _draw(rng, rng.randint(*n_steps)), n, bucket)
-
-
-def relations(split: Split, n: int, seed: int = 0) -> list[LookupProblem]:
-    """Makes `n` different problems of relations of a split; arguments, result and errors as for `lookups`."""
     if split not in STEPS:
         raise ValueError(f"split must be one of {', '.join(STEPS)}, got {split!r}")
     return draw_relations(f"{split}/{seed}", n, STEPS[split], "test" if split == "longer" else split)

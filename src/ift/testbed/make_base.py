@@ -28,14 +28,15 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ift.testbed.families import FAMILIES as ALL_FAMILIES
 from ift.testbed.families import AnyProblem, family_problems
-from ift.testbed.problems import Split
+from ift.testbed.lookup import draw_lookups
+from ift.testbed.noise import noisy_lookups, noisy_problems
+from ift.testbed.problems import STEPS, Split, problems
 from ift.testbed.scoring import score
 from ift.testbed.tokenizer import MAX_LENGTH, build_tokenizer
 
-FAMILIES = {name: ALL_FAMILIES[name] for name in ("arithmetic", "lookup")}  # of its corpus
-TOKENIZER_PROBLEMS = 3000  # of each family: enough to meet every word
+CORPUS = (noisy_problems, noisy_lookups)  # an equal number of rows of each
+TOKENIZER_PROBLEMS = 3000  # of each kind: enough to meet every word
 BATCHES_PER_SORT = 16  # batches whose rows are sorted by length together
 LAST_STEPS = 50  # steps that the recorded loss is the mean of
 HELD_OUT: tuple[Split, ...] = ("validation", "test", "longer")
@@ -96,8 +97,8 @@ def corpus_batches(
     Yields:
         Token ids and labels, both int64 of shape (B, T), padded on the right; the label of padding is -100.
     """
-    each = recipe.steps * recipe.batch_size // len(FAMILIES)
-    parts = [family.corpus(each, recipe.seed) for family in FAMILIES.values()]
+    each = recipe.steps * recipe.batch_size // len(CORPUS)
+    parts = [draw(each, recipe.seed) for draw in CORPUS]
     corpus = [problem for group in zip(*parts, strict=True) for problem in group]
     texts = [tokenizer.apply_chat_template(problem.messages, tokenize=False) for problem in corpus]
     rows: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
@@ -177,11 +178,12 @@ def train(
 
 def tokenizer_problems() -> list[AnyProblem]:
     """The problems whose words the tokenizer knows."""
-    return [problem for name in FAMILIES for problem in family_problems(name, "train", TOKENIZER_PROBLEMS)]
+    lookups = draw_lookups("train/0", TOKENIZER_PROBLEMS, STEPS["train"], "train")
+    return [*problems("train", TOKENIZER_PROBLEMS), *lookups]
 
 
 def saved_scores(
-    directory: Path, n: int, families: Iterable[str] = FAMILIES
+    directory: Path, n: int, families: Iterable[str] = ("arithmetic",)
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Scores a saved model, loaded as float32, on the first `n` problems of each held-out split of each family.
 
@@ -230,7 +232,7 @@ def save_base(
     tokenizer: PreTrainedTokenizerBase,
     facts: dict[str, Any],
     n_scored: int,
-    families: Iterable[str] = FAMILIES,
+    families: Iterable[str] = ("arithmetic",),
     command: str = "python -m ift.testbed.make_base --output DIR --seed {seed} --steps {steps}",
 ) -> dict[str, Any]:
     """Writes a pretrained model in bf16, its tokenizer and the record; `facts` are the record's about the training."""

@@ -19,8 +19,8 @@ class Setting:
     """One data set for fine-tuning.
 
     Attributes:
-        name: `family-size-noise`, such as `lookup-small-noisy`.
-        family: `arithmetic` or `lookup`.
+        name: `family-size-noise`, such as `relation-small-noisy`.
+        family: `arithmetic` or `relation`.
         n_rows: Rows for training.
         noise: Share of rows, in 0..1, whose solution takes one wrong step and ends at a wrong answer.
     """

@@ -1,0 +1,21 @@
+"""Flags, YAML keys and verbs that earlier versions had: what is answered to them, and what old checkpoints may hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_LOSS = "guesses kept from earlier epochs cost up to 6.3 points of accuracy (docs/log.md, 17)"
+_SETTING = f"this setting was removed, because {_LOSS}. Leave it out: every step looks ahead."
+
+REMOVED: Mapping[str, str] = {  # name of the flag and YAML key, or of the verb -> the answer
+    "lookahead_cache": _SETTING,
+    "lookahead_refresh": _SETTING,
+    "lookahead_cache_path": _SETTING,
+    "precompute-lookahead": f"this verb was removed, because {_LOSS}. Start `ift train`: every step looks ahead.",
+}
+OLD_DEFAULTS: Mapping[str, Any] = {  # of the removed settings; a checkpoint made with them can be resumed
+    "lookahead_cache": "off",
+    "lookahead_refresh": 0.0,
+    "lookahead_cache_path": None,
+}
