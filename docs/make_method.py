@@ -27,7 +27,11 @@ LABELS = {
     "scale": "scale: Algorithm 1 as printed, the default",
     "weights": "weights",
 }
-RUNS = {"sft": ("SFT", "#7f7f7f"), "ift as released": ("IFT as released", "#d55e00"), "ift": ("IFT", "#0072b2")}
+RUNS = {
+    "sft": ("SFT", "#7f7f7f"),
+    "ift as released": ("IFT as released", "#d55e00"),
+    "ift": ("IFT", "#0072b2"),
+}
 WINDOW = 5  # steps of the moving mean: a step has eight ends
 
 
@@ -45,7 +49,9 @@ def pushes() -> Figure:
         push.plot(places, gradient * len(LOSSES), color=color, marker="o", ms=4, label=LABELS[detach])
     push.axhline(1, color="#7f7f7f", ls=":", label="SFT")
     push.axhline(0, color="black", lw=0.8)
-    push.set(xlabel="token of the answer; the last one ends it", ylabel="push on its loss", xticks=list(places))
+    push.set(
+        xlabel="token of the answer; the last one ends it", ylabel="push on its loss", xticks=list(places)
+    )
     push.legend(fontsize=8, ncols=2)
     for axes in (cost, push):
         axes.spines[["top", "right"]].set_visible(False)
@@ -58,7 +64,9 @@ def ends(records: dict[str, dict[str, Any]]) -> Figure:
     axes = figure.subplots()
     for name, (label, color) in RUNS.items():
         values = records[name]["curve"]["eos_nll"]
-        smooth = [sum(values[max(0, n - WINDOW + 1) : n + 1]) / min(n + 1, WINDOW) for n in range(len(values))]
+        smooth = [
+            sum(values[max(0, n - WINDOW + 1) : n + 1]) / min(n + 1, WINDOW) for n in range(len(values))
+        ]
         axes.plot(records[name]["curve"]["step"], values, color=color, lw=0.6, alpha=0.4)
         axes.plot(records[name]["curve"]["step"], smooth, color=color, lw=2, label=label)
     axes.axhline(0.693, color="black", lw=0.8, ls=":", label="as likely as not")
