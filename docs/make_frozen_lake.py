@@ -61,6 +61,16 @@ def pairs(record: dict[str, Any]) -> str:
     return f"{table(['error, agent by agent', 'mean ± 95 % interval'], cells)}\n\n{share}"
 
 
+def orders(record: dict[str, Any]) -> str:
+    """Share of the agents with the paper's order after some steps, for both gradients of IFT."""
+    shown = (5, 8, 10, 12, 15, 20)
+    rows = [
+        [LABELS[ift], *(f"{record['order_shares'][ift][step]:.0%}" for step in shown)]
+        for ift in ("ift", "ift_scale")
+    ]
+    return table(["agents in order after step", *map(str, shown)], rows)
+
+
 def variants(record: dict[str, Any]) -> str:
     """IFT with one thing changed."""
     rows = [
@@ -106,7 +116,7 @@ def main() -> None:
     page = DOCS / "frozen_lake.md"
 
     def filled(found: re.Match[str]) -> str:
-        makers = (methods, steps, pairs, variants, lambdas, worlds)
+        makers = (methods, steps, pairs, orders, variants, lambdas, worlds)
         return f"{found[1]}\n{ {maker.__name__: maker for maker in makers}[found[2]](record) }\n<!-- end of table -->"
 
     text = re.sub(
