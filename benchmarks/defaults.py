@@ -1,7 +1,8 @@
 """The defaults that `ift train` takes from trl, one changed at a time, on the testbed's word problems.
 
-`python benchmarks/defaults.py --seeds 3 --output defaults.jsonl` trains IFT on 400 rows for two epochs as `ift train` does (but
-for the learning rate: trl's suits far larger models) and writes one line a run: exact match on 500 problems, and the share
+`python benchmarks/defaults.py --seeds 3 --output defaults.jsonl` trains IFT on 400 rows for two epochs as `ift train`
+does (but for the learning rate: that of trl suits far larger models) and writes one line a run: exact match on 500
+problems, and the share
 of the answers that end.
 """
 

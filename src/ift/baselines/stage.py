@@ -80,10 +80,10 @@ def train_stage(
     config = stage.config
     prepared = prepare_stage(stage, data) if prepared is None else prepared
     trainer = build_trainer(stage, prepared)
+    if checkpoints is not None:
+        trainer.add_callback(checkpoints)  # before what may take a while at the start: a signal must find it
     if attach is not None:
         attach(trainer)
-    if checkpoints is not None:
-        trainer.add_callback(checkpoints)
     with _faults_said(stage, prepared):
         try:
             trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)

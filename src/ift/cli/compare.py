@@ -21,7 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ift.cli.endings import INTERRUPTED
+from ift.cli.endings import INTERRUPTED, missing_extra
 from ift.cli.words import UsageError, UsageParser, named, split_equals
 
 TRIAL_SECONDS = {
@@ -253,8 +253,12 @@ def _closing(study: Any, console: Console) -> None:
     console.print("\n[bold]cost[/bold]")
     console.print(cost_table(comparison), markup=False)
     console.print()
-    for line in write([str(runs)], study.folder / "report", None, None, metric):
+    hint = missing_extra("report", "matplotlib")
+    for line in (
+        [f"no report: {hint}"] if hint else write([str(runs)], study.folder / "report", None, None, metric)
+    ):
         console.print(line, markup=False)
     if (study.folder / "answers").exists():
         console.print(f"answers   {study.folder / 'answers'}", markup=False)
-    console.print(f"records   {runs}\nnext: open {study.folder / 'report' / 'report.html'}", markup=False)
+    following = f"ift report {runs}" if hint else f"open {study.folder / 'report' / 'report.html'}"
+    console.print(f"records   {runs}\nnext: {following}", markup=False)

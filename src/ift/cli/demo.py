@@ -14,6 +14,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from ift.checkpoints import Stopped
+from ift.cli.endings import missing_extra
 from ift.report.wording import visible
 
 TRAIN_ROWS, VALIDATION_ROWS, TEST_ROWS = 400, 200, 500
@@ -59,12 +60,14 @@ def main(output_dir: str, seed: int, train_rows: int | None, test_rows: int | No
         "One seed: training noise is not in the interval."
     )
     _samples(console, results, test)
-    curves(out, {method: results[method]["folder"] for method in METHODS})
+    hint = missing_extra("report", "matplotlib")
+    if hint:
+        console.print(f"curves.png was not drawn: {hint}", markup=False)
+    else:
+        curves(out, {method: results[method]["folder"] for method in METHODS})
     _write_record(out, results, seed, len(train), (difference, low, high))
-    console.print(
-        f"\nmodels, record.json and curves.png lie in {out}; next: ift chat {out / results['ift']['folder']}",
-        markup=False,
-    )
+    made = "models and record.json" if hint else "models, record.json and curves.png"
+    console.print(f"\n{made} lie in {out}; next: ift chat {out / results['ift']['folder']}", markup=False)
     return 0
 
 

@@ -6,6 +6,7 @@ Nothing heavy is imported here: `ift --help` comes by.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import inspect
 import os
 import sys
@@ -27,6 +28,10 @@ EXPECTED = (
     RuntimeError,
     MemoryError,
 )  # what libraries raise for wrong input
+
+
+class MissingExtra(ImportError):
+    """A verb whose optional packages are not installed; the message has the command that installs them."""
 
 
 class Verbs(typer.Typer):
@@ -96,6 +101,21 @@ def ended(verb: str, run: Callable[[], int | None], debug: bool = False) -> int:
     finally:
         if debug and before is None:
             os.environ.pop(DEBUG, None)
+
+
+def needs_extra(extra: str, *packages: str) -> None:
+    """Raise MissingExtra, with the command that installs it, where a package of an extra is missing."""
+    if hint := missing_extra(extra, *packages):
+        raise MissingExtra(hint)
+
+
+def missing_extra(extra: str, *packages: str) -> str | None:
+    """Which packages of an extra are missing and how to install them; None where all are there."""
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if not missing:
+        return None
+    verb = "is" if len(missing) == 1 else "are"
+    return f"{' and '.join(missing)} {verb} missing. Fix: pip install 'intuitive-fine-tuning[{extra}]'"
 
 
 def _say(text: str, every_process: bool = False) -> None:

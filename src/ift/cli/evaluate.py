@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 import time
@@ -12,14 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ift.cli.endings import needs_extra
+
 if TYPE_CHECKING:
     from rich.table import Table
 
     from ift.evaluation.harness import Setting, TaskResult
     from ift.evaluation.summary import Difference, Score
     from ift.evaluation.tasks import Benchmark
-
-_INSTALL = "lm-eval is not installed. Fix: pip install 'intuitive-fine-tuning[eval]'"
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,7 @@ def main(
     output_dir: str, dtype: str, device: str | None,
 ) -> int:  # fmt: skip
     """Ask, save and show; returns the exit code."""
-    if importlib.util.find_spec("lm_eval") is None:
-        print(f"ift evaluate: {_INSTALL}", file=sys.stderr)
-        return 1
+    needs_extra("eval", "lm_eval")
     from ift.cli.train import check_model_path
     from ift.evaluation.harness import Setting
     from ift.evaluation.models import short_name

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ift.cli.endings import needs_extra
+
 COLUMNS = {  # measure -> (heading, scale, digits, with its interval)
     "mse_all": ("error", 1000, 1, True),
     "mse_non_terminal": ("non-\nterminal", 1000, 1, True),
@@ -33,14 +35,7 @@ def main(
     windowed: bool,
 ) -> int:
     """Run the experiment; returns the exit code. The record and the pictures lie in `output_dir`."""
-    try:
-        import gymnasium  # noqa: F401
-    except ModuleNotFoundError:
-        print(
-            "ift frozen-lake: it needs gymnasium: pip install 'intuitive-fine-tuning[frozen-lake]'",
-            file=sys.stderr,
-        )
-        return 1
+    needs_extra("frozen-lake", "gymnasium", "matplotlib")
     from ift.frozen_lake.experiment import save_record
     from ift.frozen_lake.methods import Settings
     from ift.frozen_lake.training import Start

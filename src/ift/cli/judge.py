@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.util
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ift.cli.endings import needs_extra
 
 if TYPE_CHECKING:
     from ift.judge.answers import Answered, Pair
@@ -56,11 +57,7 @@ class Told:
 
 def main(told: Told) -> int:
     """Estimate, ask, judge, save and show; returns the exit code."""
-    if importlib.util.find_spec("httpx2") is None:
-        print(
-            "ift judge: httpx2 is missing. Fix: pip install 'intuitive-fine-tuning[judge]'", file=sys.stderr
-        )
-        return 1
+    needs_extra("judge", "httpx2")
     from ift.judge.cache import ReplyCache
     from ift.judge.endpoint import Endpoint
     from ift.judge.judging import Judge

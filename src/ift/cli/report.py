@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from ift.cli.endings import needs_extra
 from ift.cli.words import named
 
 
@@ -12,6 +13,7 @@ def main(runs: list[str], output_dir: str, baseline: str | None, methods: str | 
     """Write the report into `output_dir`; returns the exit code, 1 where the records allow none."""
     from ift.report import ReportError
 
+    needs_extra("report", "matplotlib")
     try:
         written = write(runs, Path(output_dir), baseline, methods, metric)
     except ReportError as error:

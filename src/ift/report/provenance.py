@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def provenance(words: Sequence[str] | None = None) -> Provenance:
         hardware=_hardware(),
         git_commit=_git_commit(Path(__file__).resolve().parent),
         command=clean_command(sys.argv[1:] if words is None else words),
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
