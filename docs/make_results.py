@@ -6,7 +6,7 @@ import json
 import statistics
 from pathlib import Path
 
-from ift.report import find, mean_interval
+from ift.report import RunRecord, find, mean_interval
 from ift.report.comparisons import Comparison, compare
 from ift.report.figures import image, pictures
 from ift.report.tables import cost_table, score_table
@@ -14,8 +14,18 @@ from ift.report.wording import estimate
 
 BEGIN, END = "<!-- results: made by docs/make_results.py -->", "<!-- end of results -->"
 DOCS = Path(__file__).resolve().parent
+RECORDS = DOCS / "records"
 SCORE = "exact_match"
 WHY = ("sft", "ift", "ift scale detached", "ift gamma 0.5", "ift lambda 0.4", "ift lambda 1", "ift cumsum")
+
+
+def study(name: str) -> dict[Path, RunRecord]:
+    """A study's run records, from docs/records or else from docs/records/as-released.
+
+    `as-released/NAME` is the latter's, whether or not the study was renewed.
+    """
+    places = [RECORDS / f"{name}.jsonl", RECORDS / "as-released" / f"{name}.jsonl"]
+    return find([next((place for place in places if place.exists()), places[0])])
 
 
 def mean_and_interval(values: list[float]) -> tuple[float, float]:
@@ -62,21 +72,21 @@ def rates_table(records: list[dict]) -> str:
 
 
 def comparison(name: str) -> str:
-    """Scores and costs of the run records in `docs/records/NAME`, as `ift report` has them."""
+    """Scores and costs of a study's runs, as `ift report` has them."""
     found = grouped(name, "sft")
     parts = [f"Split `{split}`:\n\n{score_table(found, split)}" for split in ("test", "longer")]
     return "\n\n".join([*parts, f"Cost of one training:\n\n{cost_table(found)}"])
 
 
 def grouped(name: str, baseline: str) -> Comparison:
-    """The comparison of the run records in `docs/records/NAME`."""
-    (found,) = compare(find([DOCS / "records" / name]), baseline, [])
+    """The comparison of a study's runs."""
+    (found,) = compare(study(name), baseline, [])
     return found
 
 
 def record_command(name: str) -> str:
     """The command of the first record."""
-    return next(iter(find([DOCS / "records" / name]).values())).provenance.command
+    return next(iter(study(name).values())).provenance.command
 
 
 def ends_table(name: str) -> str:
@@ -169,7 +179,7 @@ def why_table(name: str) -> str:
         if variant.label not in WHY:
             continue
         runs = [*variant.runs.values()]
-        logged = [[point for point in run.curves if "loss" in point] for run in runs]
+        logged = [[point for point in run.curves if "lookahead_accuracy" in point] for run in runs]
         right = statistics.mean(points[0]["lookahead_accuracy"] for points in logged)
         pushed = statistics.mean(points[-1]["propagation_negative_share"] for points in logged)
         likely = estimate(variant.estimate("test", "target_log_likelihood"), "target_log_likelihood")
@@ -190,7 +200,7 @@ def lambda_curve(name: str) -> bytes:
 
 def main() -> None:
     """Write results.md."""
-    records = [json.loads(path.read_text()) for path in sorted((DOCS / "records").glob("demo-seed*.json"))]
+    records = [json.loads(line) for line in (RECORDS / "demo.jsonl").read_text().splitlines()]
     first = records[0]
     problems = first["results"]["base"]["n"]
     text = f"""# Results

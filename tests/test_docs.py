@@ -248,13 +248,76 @@ def test_the_results_are_made_from_the_records(tmp_path):
         assert (tmp_path / name).read_text() == (ROOT / name).read_text()
 
 
-@pytest.mark.parametrize("name", ["reliability", "scaling"])
-def test_pages_that_scripts_make_are_made_anew(monkeypatch, tmp_path, name):
-    """The pages are what their scripts make of the records, and of the models' dimensions."""
-    spec = importlib.util.spec_from_file_location(f"make_{name}", ROOT / "docs" / f"make_{name}.py")
+def script_of_docs(monkeypatch, name):
+    """The module `docs/NAME.py`."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     script = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, script)  # dataclasses look their module up
     spec.loader.exec_module(script)
+    return script
+
+
+STUDIES = sorted((ROOT / "docs" / "records").rglob("*.jsonl"))
+
+
+@pytest.mark.parametrize(
+    "file", STUDIES, ids=lambda file: file.relative_to(ROOT / "docs" / "records").as_posix()
+)
+def test_every_committed_study_can_be_compared(file):
+    """Also those that no page reads; what holds other records is passed over, as in a search of its folder."""
+    from ift.report import find
+    from ift.report.comparisons import compare
+
+    if '"ift-run"' in file.open().read(100):
+        assert compare(find([file]))
+
+
+def test_runs_are_committed_as_studies_not_one_by_one():
+    for file in (ROOT / "docs" / "records").rglob("*.json"):
+        assert '"ift-run"' not in file.open().read(100), f"{file}: pack it: ift report --pack"
+
+
+def test_a_study_is_taken_by_name_from_either_place(monkeypatch, tmp_path):
+    from ift.report import ReportError
+
+    script = script_of_docs(monkeypatch, "make_results")
+    monkeypatch.setattr(script, "RECORDS", tmp_path)
+    (tmp_path / "as-released").mkdir()
+    for source, name in (("compare-quick", "both"), ("compare-gsm8k", "as-released/both"),
+                         ("compare-gsm8k", "as-released/old")):  # fmt: skip
+        shutil.copy(ROOT / "docs" / "records" / f"{source}.jsonl", tmp_path / f"{name}.jsonl")
+    places = [next(iter(script.study(name))) for name in ("both", "as-released/both", "old")]
+    assert [place.relative_to(tmp_path).as_posix() for place in places] == [
+        "both.jsonl:1", "as-released/both.jsonl:1", "as-released/old.jsonl:1"
+    ]  # fmt: skip
+    with pytest.raises(ReportError, match=r"none\.jsonl: no such file"):
+        script.study("none")
+
+
+def test_records_are_made_compact_without_a_change(monkeypatch, tmp_path):
+    script = script_of_docs(monkeypatch, "compact_records")
+    record = {"a": [{"x": 1 / 3}, {"x": 2, "y": [1.5, None]}], "b": [], "c": {"\u2028": [1, 2]}, "d": True}
+    assert json.loads(script.by_lines(record)) == record
+    assert script.by_lines({"a": [{"x": 1}, {}], "b": [1, 2]}) == '{\n"a":[\n{"x":1},\n{}\n],\n"b":[1,2]\n}\n'
+    assert script.rounded(record, 3)["a"] == [{"x": 0.333}, {"x": 2, "y": [1.5, None]}]
+    files = [tmp_path / "1.json", tmp_path / "2.json"]
+    for file in files:
+        file.write_text(json.dumps(record, indent=1))
+    monkeypatch.setattr(sys, "argv", ["", "--lines", str(tmp_path / "all.jsonl"), *map(str, files)])
+    script.main()
+    assert [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()] == [
+        record,
+        record,
+    ]
+    monkeypatch.setattr(sys, "argv", ["", str(files[0])])
+    script.main()
+    assert files[0].read_text() == script.by_lines(record)
+
+
+@pytest.mark.parametrize("name", ["reliability", "scaling"])
+def test_pages_that_scripts_make_are_made_anew(monkeypatch, tmp_path, name):
+    """The pages are what their scripts make of the records, and of the models' dimensions."""
+    script = script_of_docs(monkeypatch, f"make_{name}")
     script.DOCS = tmp_path
     script.main()
     assert (tmp_path / f"{name}.md").read_text() == (ROOT / "docs" / f"{name}.md").read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -164,20 +165,49 @@ def frozen_lake(
 
 @app.command()
 def report(
-    runs: Annotated[list[str], typer.Argument(help="Run records, or folders to search for them.")],
+    runs: Annotated[list[str], typer.Argument(help="Run records, files of --pack, or folders to search.")],
     output_dir: str = typer.Option(
-        "ift-report", "--output_dir", "--output-dir", help="Where the page, tables and figures go."
+        None,
+        "--output_dir",
+        "--output-dir",
+        help="Where the page, tables and figures go. [default: ift-report]",
     ),
     baseline: str = typer.Option(
         None, help="Take differences to this method. [default: sft where it is there]"
     ),
     methods: str = typer.Option(None, help="Show these alone, in this order: sft,ift. [default: all]"),
-    metric: str = typer.Option("exact_match", help="The score to draw and to take differences of."),
+    metric: str = typer.Option(
+        None, help="The score to draw and to take differences of. [default: exact_match]"
+    ),
+    pack: str = typer.Option(None, help="Write the records into this one .jsonl file, and no report."),
+    pack_points: int = typer.Option(
+        None, "--pack_points", "--pack-points", help="Of each curve there, at most. [default: 50]"
+    ),
+    pack_samples: int = typer.Option(
+        None,
+        "--pack_samples",
+        "--pack-samples",
+        help="Problems a split whose answers go there. [default: all]",
+    ),
 ) -> None:
-    """Turn run records into tables, figures and one HTML page."""
+    """Turn run records into tables, figures and one HTML page, or into one file to hand on."""
     from ift.cli.report import main as run
+    from ift.cli.report import main_pack as run_pack
 
-    raise typer.Exit(run(runs, output_dir, baseline, methods, metric))
+    of_report = {"output_dir": output_dir, "baseline": baseline, "methods": methods, "metric": metric}
+    of_pack = {"pack_points": pack_points, "pack_samples": pack_samples}
+    if pack is None:
+        _refuse(of_pack, "is for a file of --pack: give that too, or leave it out")
+        out = "ift-report" if output_dir is None else output_dir
+        raise typer.Exit(run(runs, out, baseline, methods, "exact_match" if metric is None else metric))
+    _refuse(of_report, "is for a report, and --pack makes none: leave it out")
+    raise typer.Exit(run_pack(runs, pack, pack_points, pack_samples))
+
+
+def _refuse(options: Mapping[str, object], why: str) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise UsageError(f"--{name} {why}")
 
 
 @app.command()

@@ -1,8 +1,9 @@
-"""`ift report`: run records to tables, figures and one HTML page."""
+"""`ift report`: run records to tables, figures and one HTML page, or into one file."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from ift.cli.endings import needs_extra
@@ -11,11 +12,21 @@ from ift.cli.words import named
 
 def main(runs: list[str], output_dir: str, baseline: str | None, methods: str | None, metric: str) -> int:
     """Write the report into `output_dir`; returns the exit code, 1 where the records allow none."""
+    return _told(lambda: write(runs, Path(output_dir), baseline, methods, metric))
+
+
+def main_pack(runs: list[str], path: str, points: int | None, samples: int | None) -> int:
+    """Write the records into one file; returns the exit code, 1 where they allow none."""
+    return _told(lambda: write_pack(runs, Path(path), points, samples))
+
+
+def _told(make: Callable[[], list[str]]) -> int:
+    """Print what `make` has to say, or what was wrong in one line; returns the exit code."""
     from ift.report import ReportError
 
     needs_extra("report", "matplotlib")
     try:
-        written = write(runs, Path(output_dir), baseline, methods, metric)
+        written = make()
     except ReportError as error:
         print(f"ift report: {error}.", file=sys.stderr)
         return 1
@@ -24,6 +35,15 @@ def main(runs: list[str], output_dir: str, baseline: str | None, methods: str | 
         return 1
     print("\n".join(written))
     return 0
+
+
+def write_pack(runs: list[str], path: Path, points: int | None, samples: int | None) -> list[str]:
+    """Write the records into one file; returns the line that says so."""
+    from ift.report import pack
+    from ift.report.study import POINTS
+
+    count = pack(runs, path, POINTS if points is None else points, samples)
+    return [f"{path}: {count} run{'s' if count > 1 else ''}, {path.stat().st_size:,} bytes"]
 
 
 def write(runs: list[str], out: Path, baseline: str | None, methods: str | None, metric: str) -> list[str]:

@@ -15,6 +15,7 @@ from ift.report.records import (
     load,
     save,
 )
+from ift.report.study import pack
 
 __all__ = [
     "SCHEMA",
@@ -29,6 +30,7 @@ __all__ = [
     "find",
     "load",
     "mean_interval",
+    "pack",
     "paired_difference",
     "provenance",
     "save",

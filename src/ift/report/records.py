@@ -1,4 +1,7 @@
-"""The record of a run: one typed, versioned JSON file, whatever the experiment. docs/report.md explains every key."""
+"""The record of a run: one typed, versioned JSON object, whatever the experiment. docs/report.md explains every key.
+
+It is a file of its own, or one line of a study's file (`ift.report.study`).
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from ift.report.errors import ReportError
 
 SCHEMA = 1  # raise it when a key changes its meaning or goes; `load` then converts the older ones
 FORMAT = "ift-run"  # the first key's value: how a record is told from other JSON files
+LINES = ".jsonl"  # the ending of a file with a record in each line
 _HEAD_BYTES = 4096
 
 Setting = float | int | str | bool | list[float] | None
@@ -166,11 +170,17 @@ def save(record: RunRecord, path: str | Path) -> Path:
         _check(decode(RunRecord, values))
     except ReportError as error:
         raise ReportError(f"{path}: not saved: {error}") from None
+    write_whole(path, json.dumps(values, indent=1) + "\n")
+    return path
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file, and its folder; a reader sees the whole old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(json.dumps(values, indent=1) + "\n")
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         mask = os.umask(0)
@@ -180,7 +190,6 @@ def save(record: RunRecord, path: str | Path) -> Path:
     except BaseException:
         Path(partial).unlink(missing_ok=True)
         raise
-    return path
 
 
 def load(path: str | Path) -> RunRecord:
@@ -195,16 +204,25 @@ def load(path: str | Path) -> RunRecord:
     Raises:
         ReportError: If the file is absent or no record, a newer schema's, or has a wrong, missing or unknown key.
     """
-    path = Path(path)
+    return _parse(_read(Path(path)), Path(path), "file")
+
+
+def _read(path: Path) -> bytes:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        return path.read_bytes()
     except OSError as error:
         raise ReportError(f"{path}: cannot be read ({error.strerror}); name a record's file") from None
+
+
+def _parse(found: bytes, path: Path, what: str) -> RunRecord:
+    """A record from a file's bytes, or from those of a line: `path` and `what` are for the messages."""
+    try:
+        values = json.loads(found.decode("utf-8"))
     except ValueError as error:
         raise ReportError(f"{path}: not JSON ({error}); make the record again") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise ReportError(
-            f'{path}: not the record of a run: it has no "format": "{FORMAT}"; leave the file out'
+            f'{path}: not the record of a run: it has no "format": "{FORMAT}"; leave the {what} out'
         )
     schema = values.get("schema")
     if type(schema) is int and schema > SCHEMA:
@@ -221,19 +239,22 @@ def find(places: Iterable[str | Path]) -> dict[Path, RunRecord]:
     """Reads records from files, and from folders searched to the bottom.
 
     Args:
-        places: Files, which must be records, and folders, in which other JSON files are passed over.
+        places: Files, which must be records or, where their names end in `.jsonl`, hold one in each line; and folders,
+            in which other files are passed over.
 
     Returns:
-        Records by file, files in order of their names; a file named twice stands once.
+        Records by file, files in order of their names; a file named twice stands once. The third line of `study.jsonl`
+        is called `study.jsonl:3`, and lines are in their order.
 
     Raises:
-        ReportError: See `load`; and where a place is missing or there is no record in any.
+        ReportError: See `load`, which says it of lines too; and where a place is missing or there is no record in any.
     """
     named = [Path(place) for place in places]
     files: dict[Path, Path] = {}
     for place in named:
         if place.is_dir():
-            found = [file for file in place.rglob("*.json") if file.is_file() and _looks_like_a_record(file)]
+            inside = [file for ending in ("json", "jsonl") for file in place.rglob(f"*.{ending}")]
+            found = [file for file in inside if file.is_file() and _looks_like_a_record(file)]
         elif place.exists():
             found = [place]
         else:
@@ -244,7 +265,19 @@ def find(places: Iterable[str | Path]) -> dict[Path, RunRecord]:
             f"no run records in {', '.join(map(str, named)) or 'nothing'}; name the output folder of `ift compare` "
             f'or files that begin with "format": "{FORMAT}"'
         )
-    return {file: load(file) for file in sorted(files.values())}
+    records: dict[Path, RunRecord] = {}
+    for file in sorted(files.values()):
+        records.update(_load_lines(file) if file.suffix == LINES else {file: load(file)})
+    return records
+
+
+def _load_lines(file: Path) -> dict[Path, RunRecord]:
+    """The records of a file that has one in each line; empty lines are passed over."""
+    lines = enumerate(_read(file).split(b"\n"), start=1)
+    named = {file.with_name(f"{file.name}:{number}"): line for number, line in lines if line.strip()}
+    if not named:
+        raise ReportError(f"{file}: no run records in it; make the file again")
+    return {name: _parse(line, name, "line") for name, line in named.items()}
 
 
 def _looks_like_a_record(file: Path) -> bool:

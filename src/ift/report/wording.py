@@ -14,6 +14,7 @@ SHARES = (
     "choice_accuracy",
     "choice_accuracy_per_token",
 )  # in 0..1, shown in percent
+CURVES = ("nll", "eval_nll", "lookahead_accuracy", "eos_nll", "propagation_negative_share")  # what is drawn
 LABELS = {
     "exact_match": "exact match",
     "stopped": "ends by itself",

@@ -1,0 +1,56 @@
+"""Rewrite JSON records compactly, in place: `python docs/compact_records.py [--digits 7] FILE.json ...`.
+
+A line for every key of the file, and for every object of a list there. With `--lines ALL.jsonl` the files are left as
+they are and become the lines of that one. (Run records have a verb of their own: `ift report RUNS --pack ALL.jsonl`.)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+
+def rounded(value: Any, digits: int | None) -> Any:
+    """The value, its fractions cut to so many significant digits; None: as they are."""
+    if isinstance(value, dict):
+        return {key: rounded(one, digits) for key, one in value.items()}
+    if isinstance(value, list):
+        return [rounded(one, digits) for one in value]
+    return float(f"{value:.{digits}g}") if isinstance(value, float) and digits else value
+
+
+def packed(value: Any) -> str:
+    """Without spaces."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def by_lines(record: dict[str, Any]) -> str:
+    """A line a key, and a line an object of a list."""
+    lines = []
+    for key, value in record.items():
+        shown = packed(value)
+        if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+            shown = "[\n" + ",\n".join(map(packed, value)) + "\n]"
+        lines.append(f"{packed(key)}:{shown}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def main() -> None:
+    """Rewrite the files, or write the one."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("--digits", type=int, help="significant digits of fractions; as they are by default")
+    parser.add_argument("--lines", type=Path, help="write all into this file, one a line")
+    told = parser.parse_args()
+    records = [rounded(json.loads(file.read_text(encoding="utf-8")), told.digits) for file in told.files]
+    if told.lines:
+        told.lines.write_text("".join(f"{packed(record)}\n" for record in records), encoding="utf-8")
+        return
+    for file, record in zip(told.files, records, strict=True):
+        file.write_text(by_lines(record), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
