@@ -1,8 +1,9 @@
-"""Write docs/results.md and the README's results from docs/records: `python docs/make_results.py`."""
+"""Fill the tables of docs/results.md from docs/records: `python docs/make_results.py`."""
 
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from ift.report.figures import image, pictures
 from ift.report.tables import cost_table, score_table
 from ift.report.wording import estimate
 
-BEGIN, END = "<!-- results: made by docs/make_results.py -->", "<!-- end of results -->"
+TASKS = {"compare-full": "word problems", "compare-relation": "relations"}
 DOCS = Path(__file__).resolve().parent
 RECORDS = DOCS / "records"
 SCORE = "exact_match"
-WHY = ("sft", "ift", "ift scale detached", "ift gamma 0.5", "ift lambda 0.4", "ift lambda 1", "ift cumsum")
+WHY = (
+    "sft", "ift", "ift as released", "ift gamma 0.5", "ift lambda 0.4", "ift lambda 1", "ift cumsum",
+)  # fmt: skip
 
 
 def study(name: str) -> dict[Path, RunRecord]:
@@ -198,196 +201,70 @@ def lambda_curve(name: str) -> bytes:
     return image(picture, "svg")
 
 
+def released_table(*names: str) -> str:
+    """IFT by default and as released, and what begins with SFT, minus SFT, on both splits of each study."""
+    lines = ["| | | test | minus SFT | longer | minus SFT |", "|---|---|---|---|---|---|"]
+    for name in names:
+        for folder, which in (("", "the default"), ("as-released/", "as released")):
+            found = grouped(folder + name, "sft")
+            for variant in found.variants:
+                if variant.label not in ("ift", "sft+ift"):
+                    continue
+                cells = [TASKS[name], f"{variant.label}, {which}"]
+                for split in ("test", "longer"):
+                    cells.append(estimate(variant.estimate(split, SCORE), SCORE))
+                    cells.append(estimate(found.difference(variant, split, SCORE), SCORE, signed=True))
+                lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def scores(name: str, metric: str) -> str:
+    """The table of one score on the split `test`."""
+    return score_table(grouped(name, "sft"), "test", metric)
+
+
+def costs(name: str) -> str:
+    """The table of costs."""
+    return cost_table(grouped(name, "sft"))
+
+
+def demo(kind: str, folder: str = "") -> str:
+    """The demo's learning rates, or its results."""
+    lines = (RECORDS / folder / "demo.jsonl").read_text().splitlines()
+    return {"rates": rates_table, "results": table}[kind]([json.loads(line) for line in lines])
+
+
+def command(name: str) -> str:
+    """The command of a study, as a block of code."""
+    return f"```\n{record_command(name)}\n```"
+
+
+MAKERS = {
+    one.__name__: one
+    for one in (
+        demo, comparison, search_table, short_table, parts_table, why_table, ends_table, released_table, scores, costs,
+        command,
+    )
+}  # fmt: skip
+
+
+def fill(page: Path) -> None:
+    """Fill every `<!-- table: MAKER arguments -->` of a page, up to `<!-- end of table -->`."""
+
+    def made(found: re.Match[str]) -> str:
+        name, *arguments = found[2].split()
+        return f"{found[1]}\n{MAKERS[name](*arguments)}\n{found[3]}"
+
+    text = re.sub(
+        r"(<!-- table: (.*?) -->)\n.*?(<!-- end of table -->)", made, page.read_text(), flags=re.DOTALL
+    )
+    page.write_text(text)
+
+
 def main() -> None:
-    """Write results.md."""
-    records = [json.loads(line) for line in (RECORDS / "demo.jsonl").read_text().splitlines()]
-    first = records[0]
-    problems = first["results"]["base"]["n"]
-    text = f"""# Results
-
-Made by `python docs/make_results.py` from the records in `docs/records`.
-
-## The demo: word problems, a tiny base
-
-`ift demo --seed 0` to `--seed {len(records) - 1}`: {first["train_rows"]} rows, {problems} held-out problems, greedy
-answers, exact match of the final number. SFT and IFT share rows, order, steps and reduction; IFT has the paper's
-defaults (lambda 0.2, gamma 0.95). Each method's learning rate is the better of two on
-{first["validation_rows"]} validation problems, for each seed anew:
-
-{rates_table(records)}
-
-{table(records)}
-
-**Read this with care.** 800 rows were tried first, on three seeds: plain SFT came to 87.5 to 91.5 % on validation,
-too near the ceiling, and the number was halved. (Those runs scored the test problems too; the validation scores
-decided.) The smaller of the two learning rates was chosen every time. A smaller one still, 1e-4, tried once outside
-these records, came to 85.5 % (SFT) and 85.0 % (IFT) on validation: about the same.
-
-The interval of the difference contains zero: at this setting IFT as published does not beat SFT. For a lead look at
-the demo's `curves.png`: in every step a share of the trained tokens is pushed *up* (`propagation_negative_share`), the
-end-of-turn token among them (`eos_nll`); see [a weight is not a push](method.md#a-weight-is-not-a-push). This is one
-small arithmetic task with short answers; what it says of larger models and longer answers is open.
-"""
-    text += f"""
-## Nine methods
-
-`ift compare --budget full`: setting `arithmetic-small-clean`, five seeds, 500 problems a split, six settings searched
-for each method on 200 validation problems. [Compare](compare.md) says what is held equal.
-
-{comparison("compare-full")}
-
-What was tried for each method, exact match on validation (the first of the best was taken):
-
-{search_table("compare-full")}
-
-IFT as published does not beat SFT here: the mean is lower on both splits, and the intervals of the difference contain
-zero. It costs a third more. `sft+ift` is level with SFT, with twice the steps; SFT with a third more steps is level
-with it on `test` and ahead on `longer`. SFT with twice the steps (`sft+sft`) is below SFT on `test`, although it
-finds the targets more likely. It says little of `sft+ift`: its search tied 3e-5 with 3e-4 and took the larger, and
-`sft+ift` has 3e-5. Of the methods that need pairs ORPO is nearest to SFT at the same number of answers seen, behind
-it on `longer`; the others and `sft+dpo` are behind on both.
-
-Cautions. SFT is near the 90 % that the testbed was to stay below, which hides differences on `test`; `longer` has
-room. The search is noisy: 200 problems give a standard error of 2.4 points, and several learning rates lie within it,
-so SFT and IFT ended at different ones (5e-5 and 3e-5). For `tdpo2` the largest rate that was tried is the best, and
-for `sft+dpo` the smallest: those two may be better outside. And nothing is corrected for looking at many methods.
-
-An earlier run of the same study tried no rate below 5e-5, and SFT and IFT both took that one. Its runs with settings
-that differ from those above (SFT's do not; it is there to compare with):
-
-{short_table("compare-full-first")}
-
-## The parts of IFT
-
-`ift ablate --budget full`: the same setting and seeds. Every variant has the learning rate that was chosen for IFT as
-published (lambda 0.2, gamma 0.95, greedy look-ahead, bellman weights), so no variant was tuned and SFT alone has its
-own. Differences are paired by seed, in points of exact match:
-
-{parts_table("ablate-full")}
-
-![Exact match against lambda](images/ablate-lambda.svg)
-
-**The residual** shows no gain. Without it (`propagation only`) the mean is higher on both splits, and on `longer` by
-more than the interval. Up to lambda 0.2 it does little, at 0.4 it costs ten points, from 0.6 on most of what training
-gained. Random tokens in place of the look-ahead do as well on `test` and worse on `longer`: it is not only noise.
-
-**The propagation** shows no gain on `test`, where the mean is higher without it (`residual only`), and a small one on
-`longer`, just beyond the interval. Neither lifts IFT to SFT. Weights by position alone do as well as weights by loss.
-`cumsum`, the paper's Eq. 21 read literally, is worse on both splits: more answers go wrong at the first step, to
-which it gives the least weight. Gamma matters little: 0.5 is a point better than 0.95 on `test` and level on
-`longer`.
-
-**The scale** of the weights is where the method as published loses a little: with its gradient cut
-(`propagation_detach="scale"`) no token's loss is pushed up any more, and `test` is a point better than IFT as
-published (`longer` is level). With lambda 0 besides it is better than IFT as published on both splits, and level with
-SFT, at SFT's FLOPs.
-
-There are over a hundred intervals in this table, and nothing is corrected for that: some exclude zero by chance.
-
-## What the records say about why
-
-Means over the seeds. The first two are of training (its first and its last ten steps), the rest of the test split:
-
-{why_table("ablate-full")}
-
-* **There is little to look ahead at.** In the first ten steps the greedy guess under the true prefix is already the
-  right token at nearly all trained positions. Where the guess is right the mixture changes nothing, so at best a few
-  tokens in a hundred can gain. Our reading, not tested: where the guess is wrong it blurs a token that had to be
-  exact, and at a high lambda the model learns to do without the token that it reads.
-* **A share of the tokens is pushed up in every step**, with the published gradient: at the end of training a third of
-  them, at gamma 0.5 most. The target's log-likelihood is lower than after SFT; with the scale detached it is between
-  the two (SFT's higher learning rate may have a part in that). It is not the end of turn: all stop by themselves
-  every time.
-* **Errors sit in the same places.** Where the first wrong step stands differs little between SFT and IFT. IFT does
-  not protect the early steps, though its weights favour them, nor the late ones, though it has seen wrong inputs.
-* **The learning rate** does not explain it: at equal rates, on the 200 validation problems of the search, IFT is from
-  1.5 points behind SFT to 0.5 ahead, but for 1e-5, where neither has learnt much and it is 3 ahead.
-
-What this does not show: longer answers, larger models, other data. All attempts, failures in the titles: [log](log.md).
-
-## A second task: relations
-
-`ift compare --budget full` on `relation-small-clean`: chains of people to follow through a list of facts, no
-arithmetic, a [base of its own](testbed.md#the-bases); all else as for the word problems.
-
-{comparison("compare-relation")}
-
-What was tried for each method, exact match on validation:
-
-{search_table("compare-relation")}
-
-**IFT as published is six points behind SFT on `test`**, far beyond the interval, and level on `longer`, where both
-have little. The learning rate has a part in it: SFT took 1e-3, IFT 3e-4, and the earlier study below, where both took
-3e-4, has them 3.5 apart; at every rate tried IFT was behind SFT on validation. On `longer` the targets are more
-likely after IFT, and SFT's exact match is none the better for its lead on `test`. `sft+ift`, `sft+dpo` and `sft+sft`
-are level with SFT, at twice the steps: a second stage adds nothing here.
-
-**The methods of pairs are not tested fairly by this study.** Their rates end at 1e-4, the best one for DPO, ORPO and
-TDPO, at which SFT has no more than 60 % itself; this base has to be moved far. Read their rows as a lower bound.
-
-### Its parts
-
-`ift ablate` on the same setting, three seeds. Three rates were tried for SFT and IFT on 200 validation problems, and
-both took 3e-4; IFT with the scale detached has IFT's.
-
-```
-{record_command("ablate-relation")}
-```
-
-{parts_table("ablate-relation")}
-
-{search_table("ablate-relation")}
-
-With the scale of the weights detached (`propagation_detach="scale"`, Algorithm 1 as printed) most of the distance
-is made up, the difference to IFT at the edge of its interval: the gradient through the scale, which pushes the
-losses of about a sixth of the tokens up in the last steps, is the likelier part to blame. On the word problems the
-sign was the same, and the size within the intervals. The study was stopped for want of time: five seeds and the
-other parts were planned, so the command above is not what was finished. Its runs were made before prompts were
-shared between the two passes, so IFT's FLOPs are those of two full passes.
-
-## A pretrained model: Gemma 3 270M on grade-school problems
-
-`ift compare` on a model and data from outside: the base model Gemma 3 270M (weights read from a 4-bit
-file), LoRA of rank 16, and rows of GSM8K's training file alone: 80 to train on (two passes, 20 steps of 8), 40 to
-choose the learning rate on (2e-4 or 1e-3; both methods took 1e-3, the larger), 100 to test on. Three seeds; they give
-order and noise, the rows are the same. The rate was chosen by the likelihood of the target answers, for exact match
-is near zero: this model does not solve such problems after 20 steps. Answers were cut at 256 tokens.
-
-```
-{record_command("compare-gsm8k")}
-```
-
-{score_table(grouped("compare-gsm8k", "sft"), "test", "target_log_likelihood_per_token")}
-
-**The end of the answer** is what differs most. The negative log-likelihood of the end token, in training:
-
-{ends_table("compare-gsm8k")}
-
-Under IFT as published the end token becomes *less* likely at first, and 20 steps do not make up for it: one answer in
-300 ends by itself, after SFT one in four. Exact match is no measure here: one answer in a hundred at best. The target
-answers are less likely than after SFT, by 0.066 ± 0.008 nats a token. That the last token of a row is pushed up is
-what [a weight is not a push](method.md#a-weight-is-not-a-push) predicts; it did not show in the testbed, whose base
-ends every answer before it is trained. What part the residual has in it was not measured here, nor what a longer
-training does, and both methods might do better at a higher rate: they took the larger of two.
-
-{cost_table(grouped("compare-gsm8k", "sft"))}
-
-The seconds are not to be compared: other work ran beside some of the runs.
-
-## Three methods, in minutes
-
-`ift compare`, the quick budget: the same setting, three seeds, three settings searched.
-
-{comparison("compare-quick")}
-"""
+    """Fill the tables of results.md and draw its figure."""
     (DOCS / "images" / "ablate-lambda.svg").write_bytes(lambda_curve("ablate-full"))
-    (DOCS / "results.md").write_text(text)
-    readme = DOCS.parent / "README.md"
-    before, _, rest = readme.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    tasks = {"Word problems": "compare-full", "Relations": "compare-relation"}
-    tables = "\n\n".join(f"{task}:\n\n{short_table(name)}" for task, name in tasks.items())
-    readme.write_text(f"{before}{BEGIN}\n{tables}\n{END}{after}")
+    fill(DOCS / "results.md")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from ift.support import weights_at_hand
 
 FILE = "final_answers.jsonl"
 CANDIDATES = 256  # rows that the prompts are chosen among
-SECONDS = 90.0  # the answers may take, as estimated from three tokens
+SECONDS = 300.0  # the answers may take, as estimated from three tokens and the longest answer
 SPARE_TOKENS = 16  # an answer may be this much longer than twice the longest target
 
 
