@@ -227,7 +227,7 @@ class Contestant:
 
 
 def _pair(chosen: dict[str, list[int]], rejected: dict[str, list[int]]) -> dict[str, list[int]]:
-    """A prepared preference pair (the columns of `ift.baselines.pairs`)."""
+    """A prepared preference pair (the columns of `ift.data.pairs`)."""
     pair = {}
     for side, row in (("chosen", chosen), ("rejected", rejected)):
         pair |= {f"{side}_{name}": ids for name, ids in row.items()}

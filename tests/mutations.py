@@ -39,7 +39,7 @@ ACCUMULATION = ("test_trainer.py::test_gradient_accumulation_is_exact",)
 RANKS = ("test_distributed.py",)
 EMBEDDED = ("test_embedded_rows.py",)
 LOSSES = ("baselines/test_baseline_losses.py",)
-PAIRS = ("baselines/test_baseline_pairs.py",)
+PAIRS = ("data/test_pairs.py",)
 CONTROLS = ("baselines/test_controls.py",)
 METHODS = ("cli/test_train_methods.py",)
 TDPO_RANKS = ("baselines/test_tdpo_distributed.py",)
@@ -532,21 +532,21 @@ FAULTS = [
     ),
     Fault(
         "baselines: pairs lose their end token",
-        "baselines/pairs.py",
+        "data/pairs.py",
         "ids, labels = tokens.input_ids[: self.max_length], tokens.labels[: self.max_length]",
         "ids, labels = tokens.input_ids[:-1], tokens.labels[:-1]",
         PAIRS,
     ),
     Fault(
         "baselines: shared turns are compared",
-        "baselines/pairs.py",
+        "data/pairs.py",
         'turn["train"] = False',
         "pass",
         PAIRS,
     ),
     Fault(
         "baselines: identical pairs are kept",
-        "baselines/pairs.py",
+        "data/pairs.py",
         'if not result["ift_reason"] and result["chosen_input_ids"] == result["rejected_input_ids"]:',
         "if False:",
         PAIRS,

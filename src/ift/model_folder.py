@@ -11,7 +11,7 @@ from pickle import UnpicklingError  # nosec B403 # the error alone; nothing is u
 from typing import Any
 
 from ift.data.errors import DataError, describe
-from ift.hub import ask_once, remedy
+from ift.data.hub import ask_once, remedy
 
 WEIGHTS = {"config.json": "model.safetensors", "adapter_config.json": "adapter_model.safetensors"}
 PICKLES = {"config.json": "pytorch_model*.bin", "adapter_config.json": "adapter_model.bin"}

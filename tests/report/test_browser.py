@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from ift.cli.main import app
 from ift.report import save
-from ift.report.wording import visible
+from ift.text import visible
 
 SHOTS = Path(os.environ.get("IFT_SCREENSHOTS", Path(__file__).parents[2] / "screenshots"))
 pytestmark = [

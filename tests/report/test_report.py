@@ -18,7 +18,8 @@ from ift.report.comparisons import compare, sweep
 from ift.report.figures import error_shares, image, pictures
 from ift.report.page import html_page
 from ift.report.tables import cost_table, report_markdown, score_table
-from ift.report.wording import json_for_script, markdown, visible
+from ift.report.wording import json_for_script, markdown
+from ift.text import visible
 
 
 def grouped(records, *words):

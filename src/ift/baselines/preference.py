@@ -1,4 +1,4 @@
-"""trl's trainers of preference pairs, fed with pairs that `ift.baselines.pairs` prepared."""
+"""trl's trainers of preference pairs, fed with pairs that `ift.data.pairs` prepared."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trl.experimental.cpo import CPOTrainer
 from trl.experimental.orpo import ORPOTrainer
 from trl.trainer.utils import create_model_from_path
 
-from ift.baselines.pairs import COLUMNS, PairCollator
+from ift.data.pairs import COLUMNS, PairCollator
 
 
 class PreparedDPOTrainer(DPOTrainer):

@@ -144,7 +144,7 @@ def _remedies(stage: Stage, prepared: PreparedRows) -> list[Remedy]:
 def check_data(stage: Stage, data: LoadedData) -> None:
     """Raise DataError where a method of pairs gets none: before the stages ahead of it have trained for hours."""
     if stage.method.needs_pairs:
-        from ift.baselines.pairs import check_columns
+        from ift.data.pairs import check_columns
 
         for name, parts in (("train", data.train), ("eval", data.evaluation or [])):
             for part in parts:
@@ -159,7 +159,7 @@ def prepare_stage(stage: Stage, data: LoadedData) -> PreparedRows:
     """
     from trl.trainer.utils import global_then_local_main_first
 
-    from ift.baselines.pairs import prepare_pairs
+    from ift.data.pairs import prepare_pairs
     from ift.trainer import preparation
 
     config, tokenizer = stage.config, load_tokenizer(stage)

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import TextStreamer
 
-from ift.report.wording import visible
+from ift.text import visible
 
 
 class _Visible(TextStreamer):

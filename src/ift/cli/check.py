@@ -206,7 +206,7 @@ def show_rows(told: TrainArguments, prepared: Any, count: int, console: Console)
     """Print rows as the model sees them: prompt dim, trained tokens bright, its own guess where it differs."""
     import itertools
 
-    from ift.report.wording import visible
+    from ift.text import visible
 
     tokenizer, one = prepared.tokenizer, prepared.sets["train"]
     guess = _guesser(told)

@@ -14,7 +14,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from ift.checkpoints import Stopped
-from ift.report.wording import visible
+from ift.text import visible
 
 TRAIN_ROWS, VALIDATION_ROWS, TEST_ROWS = 400, 200, 500
 LEARNING_RATES = ("3e-4", "1e-3")  # each method's own is the one that scores best on validation

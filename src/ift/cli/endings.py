@@ -100,7 +100,7 @@ def ended(verb: str, run: Callable[[], int | None], debug: bool = False) -> int:
 
 def _say(text: str, every_process: bool = False) -> None:
     """What ends a run ends it in every process, and is said once on each machine; after the traceback, if wanted."""
-    from ift.report.wording import visible
+    from ift.text import visible
 
     if every_process or int(os.environ.get("LOCAL_RANK", 0)) == 0:
         if os.environ.get(DEBUG):

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ift.baselines.pairs import SIDES, prepare_pairs
 from ift.data import DataError, Part, prepare_dataset
 from ift.data.masks import UNTRAINED
+from ift.data.pairs import SIDES, prepare_pairs
 
 SPLIT_SEED = 0  # of which rows are held out: the same for every method, seed and repeated command
 VALIDATION_SHARE, VALIDATION_AT_MOST = 0.1, 200

@@ -14,7 +14,8 @@ from ift.report.comparisons import Comparison
 from ift.report.figures import image, pictures
 from ift.report.intervals import Estimate
 from ift.report.tables import COSTS, HOW_TO_READ, answers, by_seed
-from ift.report.wording import estimate, json_for_script, label, number, visible
+from ift.report.wording import estimate, json_for_script, label, number
+from ift.text import visible
 
 
 def html_page(comparisons: Sequence[Comparison], metric: str = "exact_match") -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 
 from ift.report.intervals import Estimate
+from ift.text import visible
 
 SHARES = (
     "exact_match",
@@ -32,7 +32,6 @@ LABELS = {
     "labels": "labels",
 }
 NONE = "–"
-_TURNING = re.compile("[\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff]")
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|#~$])")
 
 
@@ -64,16 +63,6 @@ def estimate(found: Estimate | None, name: str, signed: bool = False) -> str:
     unit = "" if name not in SHARES else " points" if signed else " %"
     half = "" if found.half is None else f" ± {scale * found.half:.{digits}f}"
     return f"{mean:{sign}.{digits}f}{half}" + unit
-
-
-def visible(text: str) -> str:
-    """The text with every character that could reorder, hide or break the text around it written out as [U+202E]."""
-
-    def shown(character: str) -> str:
-        odd = unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t"
-        return f"[U+{ord(character):04X}]" if odd or _TURNING.match(character) else character
-
-    return text if text.isascii() and text.isprintable() else "".join(map(shown, text))
 
 
 def markdown(text: str) -> str:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from datasets import Dataset
 
-from ift.baselines.pairs import CUT_AWAY, IDENTICAL, PairCollator, prepare_pairs
 from ift.data import DataError, Part, prepare_dataset
+from ift.data.pairs import CUT_AWAY, IDENTICAL, PairCollator, prepare_pairs
 from ift.testbed import problems, tiny_base_path
 
 
