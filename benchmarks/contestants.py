@@ -28,7 +28,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from ift import IFTConfig, IFTTrainer
 from ift.baselines.methods import METHODS as BASELINES
-from ift.support import compile_blocks
+from ift.training.compile import compile_blocks
 
 PAD, END = 2, 1
 MAX_LENGTH = 1024  # of the mixed lengths

@@ -8,8 +8,8 @@ from accelerate.utils import DynamoBackend
 from peft import LoraConfig
 from torch._dynamo.utils import counters
 
-from ift import prefix
 from ift.generation import continue_prompts
+from ift.step.shared_prefix import prefix
 from models import assert_same_gradients, logged, tiny_model, trained, uneven_rows
 
 ADAPTER = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj"], init_lora_weights=False)
@@ -57,7 +57,7 @@ def test_compiled_layers_change_nothing(tmp_path, caplog, options):
     assert 2 <= graphs() <= 5  # one layer's: with and without gradient, with a mask or none
     assert set(logged(run, "shared_prefix")) == {0.0}
     assert "model.layers.0 is compiled" in " ".join(
-        record.getMessage() for record in caplog.records if record.name == "ift.prefix"
+        record.getMessage() for record in caplog.records if record.name == "ift.step.shared_prefix.prefix"
     )
 
 

@@ -9,7 +9,7 @@ from trl import SFTConfig
 
 from ift import IFTConfig, ift_loss
 from ift.config import METHOD_FIELDS
-from ift.residual import Step
+from ift.step.algorithm import Step
 
 OWN = [name for name in IFTConfig.__dataclass_fields__ if name not in SFTConfig.__dataclass_fields__]
 

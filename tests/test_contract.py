@@ -16,7 +16,8 @@ from trl.experimental.orpo import ORPOTrainer
 from trl.trainer import sft_trainer
 
 import models
-from ift.trl_internals import auxiliary_loss, head_of, scored_log_probs, tile_shape
+from ift.step.model import auxiliary_loss, head_of
+from ift.step.trl_head import scored_log_probs, tile_shape
 from models import tiny_model, trained, uneven_rows
 
 

@@ -269,7 +269,7 @@ def test_the_lakes_tables_are_made_from_its_record(tmp_path):
 
 
 def test_the_architectures_that_share_a_prefix_are_named():
-    from ift.prefix import SHARING
+    from ift.step.shared_prefix.prefix import SHARING
 
     text = (ROOT / "docs" / "performance.md").read_text()
     named = text[text.index("**Shared**") : text.index("With the attentions")]

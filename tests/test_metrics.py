@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ift.functional import propagated_loss, row_layout
-from ift.loss import IFTLoss
 from ift.metrics import COLUMNS, MetricsFile, RunningMeans, row_statistics
-from ift.residual import TokenScores
+from ift.step.equations import propagated_loss
+from ift.step.result import IFTLoss, TokenScores
+from ift.step.rows import row_layout
 
 
 def statistics(losses, labels, mask=None, positions=None, reduction="sequence", nll=None):
@@ -48,7 +48,7 @@ def test_the_sums_of_each_row():
     assert column(rows, "eos") == [2, 1]
     assert column(rows, "eos_nll") == [60, 5]
     assert column(rows, "items") == [1, 1]
-    # weights 9/11, 12/11, 12/11 (see test_functional); the row's mean of w l is (9 + 24 + 48) / 33
+    # weights 9/11, 12/11, 12/11 (see test_equations); the row's mean of w l is (9 + 24 + 48) / 33
     assert column(rows, "loss") == pytest.approx([81 / 33, 0.5], rel=1e-6)
     assert column(rows, "weight_max") == pytest.approx(weights.amax(1).tolist())
 

@@ -183,7 +183,7 @@ def test_every_family_is_estimated_and_more_layers_keep_more(family, tmp_path):
 STEP = """
 import json, resource, sys, torch
 from transformers import LlamaConfig, LlamaForCausalLM
-from ift.loss import ift_loss
+from ift.step.algorithm import ift_loss
 layers, rows, tokens, checkpointing = map(int, sys.argv[1:5])
 torch.manual_seed(0)
 config = LlamaConfig(vocab_size=2000, hidden_size=256, intermediate_size=704, num_hidden_layers=layers,

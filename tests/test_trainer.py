@@ -16,7 +16,7 @@ from trl import SFTConfig, SFTTrainer
 import models
 import reference
 from ift import IFTConfig, IFTTrainer
-from ift.functional import noisy_lambda
+from ift.training.lambda_schedule import noisy_lambda
 from models import assert_same_gradients, dataset_of, logged, tiny_model, trained, uneven_rows
 
 SAMPLED = {"lookahead": "sample", "residual_lambda": 0.6}
@@ -507,10 +507,9 @@ def test_the_best_model_is_chosen_by_nll_and_early_stopping_works(tmp_path, rows
 
 @pytest.mark.parametrize("lookahead", ["greedy", "expected"])
 def test_no_step_and_no_evaluation_builds_the_logits(tmp_path, monkeypatch, lookahead):
+    from test_loss import Largest
     from trl.kernels import chunked_logprob
     from trl.trainer import utils as trl_utils
-
-    from test_loss import Largest
 
     vocabulary, length = 2003, 150
     small = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 1, "num_key_value_heads": 1}

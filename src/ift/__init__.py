@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ift.config import IFTConfig
     from ift.evaluation.end_watch import EndWatch
-    from ift.loss import IFTLoss, ift_loss
-    from ift.residual import enable_residual
+    from ift.step.algorithm import enable_residual, ift_loss
+    from ift.step.result import IFTLoss
     from ift.trainer import IFTTrainer
 
 __version__ = "0.1.0"
@@ -18,10 +18,10 @@ __all__ = ["EndWatch", "IFTConfig", "IFTLoss", "IFTTrainer", "enable_residual", 
 _HOMES = {
     "EndWatch": "ift.evaluation.end_watch",
     "IFTConfig": "ift.config",
-    "IFTLoss": "ift.loss",
+    "IFTLoss": "ift.step.algorithm",
     "IFTTrainer": "ift.trainer",
-    "enable_residual": "ift.residual",
-    "ift_loss": "ift.loss",
+    "enable_residual": "ift.step.algorithm",
+    "ift_loss": "ift.step.algorithm",
 }
 
 

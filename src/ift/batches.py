@@ -13,7 +13,7 @@ import datasets
 from accelerate.data_loader import BatchSamplerShard
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ift.functional import IGNORED
+from ift.step.rows import IGNORED
 
 
 class RowsAndFillers(Dataset[dict[str, Any]]):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
-from ift.support import evaluating
+from ift.step.model import evaluating
 
 
 @dataclass(frozen=True)

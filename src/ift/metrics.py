@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
-from ift.loss import IFTLoss
+from ift.step.result import IFTLoss
 
 COLUMNS = (
     "tokens",

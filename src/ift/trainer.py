@@ -20,12 +20,14 @@ from ift.checkpoints import SettingsInCheckpoints, changed_settings
 from ift.config import LAMBDA_FIELDS, METHOD_FIELDS, IFTConfig
 from ift.data import end_of_turn_ids, prepare_dataset
 from ift.faults import StopsAtNonFinite
-from ift.functional import count_items, noisy_lambda, row_layout, scheduled_lambda
-from ift.loss import ift_loss
 from ift.metrics import MetricsFile, RunningMeans, row_statistics
-from ift.residual import enable_residual
-from ift.support import check_packing, compile_blocks, weights_at_hand
-from ift.trl_internals import SendsNothing
+from ift.step.algorithm import enable_residual, ift_loss
+from ift.step.model import weights_at_hand
+from ift.step.model_checks import check_packing
+from ift.step.rows import count_items, row_layout
+from ift.training.compile import compile_blocks
+from ift.training.lambda_schedule import noisy_lambda, scheduled_lambda
+from ift.training.trl_internals import SendsNothing
 
 logger = logging.getLogger(__name__)
 

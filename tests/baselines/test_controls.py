@@ -8,9 +8,10 @@ import torch
 
 import models
 from ift.baselines import CONTROLS
-from ift.functional import propagation_weights, row_layout
-from ift.lookahead import LookAhead, random_guess
-from ift.loss import ift_loss
+from ift.step.algorithm import ift_loss
+from ift.step.equations import propagation_weights
+from ift.step.lookahead import LookAhead, random_guess
+from ift.step.rows import row_layout
 
 
 def test_as_many_tokens_of_a_document_differ_as_guesses_were_wrong():

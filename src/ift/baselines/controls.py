@@ -3,7 +3,7 @@
 * random-residual: is it the look-ahead or only noise? As many tokens of an answer are mixed as the look-ahead gets
   wrong, at random places, with random tokens (`lookahead.random_guess`).
 * position-weights: is it the loss-dependence or only "early tokens count more"? The weights that bellman gives when
-  all losses of the row are equal, without gradient (`functional.propagation_weights`, kind "position").
+  all losses of the row are equal, without gradient (`equations.propagation_weights`, kind "position").
 
 `IFTConfig` offers neither of them.
 """

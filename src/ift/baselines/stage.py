@@ -18,7 +18,7 @@ from ift.memory import Remedy, available_memory, remedies
 from ift.model_folder import from_hub_or_folder, looks_local, weights_said
 from ift.preflight import longest_row
 from ift.saved import read_back
-from ift.trl_internals import SendsNothing
+from ift.training.trl_internals import SendsNothing
 
 
 @dataclass

@@ -16,8 +16,7 @@ from trl.trainer.utils import use_adapter
 
 from ift.baselines.preference import PreparedDPOTrainer
 from ift.baselines.token_kl import STATES, Reference, enable_token_kl
-from ift.support import evaluating, unwrapped
-from ift.trl_internals import head_of
+from ift.step.model import evaluating, head_of, unwrapped
 
 
 def tdpo_losses(ratios: Tensor, kl: Tensor, beta: float, alpha: float, version: int) -> Tensor:

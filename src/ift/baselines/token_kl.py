@@ -2,7 +2,7 @@
 
 `enable_token_kl(model)` lets a causal language model be called as `model(..., labels=labels, token_kl=Reference(...))`,
 so that DDP, PEFT and checkpointing see one ordinary forward, and as `model(..., labels=labels, token_kl=STATES)` for
-the reference itself. Soft-capping, scaling and bias of the head are applied (`trl_internals.head_of`).
+the reference itself. Soft-capping, scaling and bias of the head are applied (`step.model.head_of`).
 
 Shape legend: B rows, T positions, H width, V vocabulary, N response positions.
 """
@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.utils import ModelOutput
 
-from ift.lookahead import Head
-from ift.support import check_architecture, check_head, unwrapped, weights_at_hand
-from ift.trl_internals import auxiliary_loss, head_of
+from ift.step.lookahead import Head
+from ift.step.model import auxiliary_loss, head_of, unwrapped, weights_at_hand
+from ift.step.model_checks import check_architecture, check_head
 
 ROWS_OF_A_CHUNK = 1024
 STATES = "states"  # ask the reference for its states

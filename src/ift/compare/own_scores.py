@@ -127,8 +127,8 @@ class HeldOutScores:
 
     def _likelihoods(self, model: Any, rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
         """Summed log-probability of the trained tokens of each row of (ids, labels), through the chunked head."""
-        from ift.loss import ift_loss
-        from ift.support import evaluating
+        from ift.step.algorithm import ift_loss
+        from ift.step.model import evaluating
 
         size = self.told.config.per_device_eval_batch_size
         order = sorted(range(len(rows)), key=lambda index: len(rows[index][0]))

@@ -17,7 +17,7 @@ from ift.compare.final_answer import FinalAnswer, final_answer_of
 from ift.compare.own_scores import last_answer
 from ift.data import DataError, end_of_turn_ids
 from ift.generation import Sampling, continue_prompts
-from ift.support import weights_at_hand
+from ift.step.model import weights_at_hand
 
 FILE = "answers.jsonl"
 

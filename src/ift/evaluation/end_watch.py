@@ -13,7 +13,7 @@ from transformers import Trainer, TrainerCallback
 
 from ift.config import IFTConfig
 from ift.data.masks import UNTRAINED
-from ift.support import evaluating, unwrapped
+from ift.step.model import evaluating, unwrapped
 
 ROWS = 32  # at most
 ROWS_PER_PASS = 8

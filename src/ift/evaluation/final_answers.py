@@ -12,7 +12,7 @@ from typing import Any
 from ift.compare.own_scores import last_answer
 from ift.data import end_of_turn_ids
 from ift.generation import continue_prompts
-from ift.support import weights_at_hand
+from ift.step.model import weights_at_hand
 
 FILE = "final_answers.jsonl"
 CANDIDATES = 256  # rows that the prompts are chosen among

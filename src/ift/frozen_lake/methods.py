@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from ift.frozen_lake.policy import Policies
 from ift.frozen_lake.trajectories import Trajectory
 from ift.frozen_lake.world import ACTIONS, Lake
-from ift.functional import RowLayout, propagation_weights, reduce_losses, temporal_residual
+from ift.step.equations import propagation_weights, reduce_losses, temporal_residual
+from ift.step.rows import RowLayout
 
 Method = Literal["sft", "ift", "ift_scale", "orpo", "dpo", "simpo", "tdpo1", "tdpo2"]
 

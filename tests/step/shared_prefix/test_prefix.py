@@ -7,22 +7,23 @@ import logging
 import weakref
 from pathlib import Path
 
+import prefix_worker
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from test_architectures import example
 from torch.utils.flop_counter import FlopCounterMode
 
 import models
-import prefix_worker
 import two_processes
-from ift import ift_loss, prefix
+from ift import ift_loss
 from ift.compare.flops import UNCOUNTED
-from ift.functional import row_layout
-from ift.lookahead import LookAhead
-from ift.prefix import SHARING, SharedPrefix, shared_prefix
-from ift.residual import FullRows
-from ift.support import evaluating, unwrapped
-from test_architectures import example
+from ift.step.algorithm import FullRows
+from ift.step.lookahead import LookAhead
+from ift.step.model import evaluating, unwrapped
+from ift.step.rows import row_layout
+from ift.step.shared_prefix import prefix
+from ift.step.shared_prefix.prefix import SHARING, SharedPrefix, shared_prefix
 
 EVERY = [*models.FAMILIES, *(family for family in models.OTHERS if family != "phimoe"), *models.FURTHER]
 
@@ -229,11 +230,11 @@ def test_autocast_and_evaluation(family):
 
 def assert_falls_back(caplog, model, batch, reason, **options):
     """The step is the plain one, and the log says why, once."""
-    caplog.set_level(logging.INFO, "ift.prefix")
+    caplog.set_level(logging.INFO, "ift.step.shared_prefix.prefix")
     for _ in range(2):
         found = step(model, batch, **options)[0]
         assert found.scores.shared_prefix is False
-    told = [record.message for record in caplog.records if record.name == "ift.prefix"]
+    told = [record.message for record in caplog.records if record.name == "ift.step.shared_prefix.prefix"]
     assert len(told) == (reason is not None)
     assert reason is None or reason in told[0]
 
@@ -278,7 +279,7 @@ def test_an_untested_attention_falls_back(caplog):
     with torch.no_grad(), evaluating(model):
         batch = models.padded(*example(models.tiny_model("llama")))
         layout = row_layout(batch["labels"], batch["attention_mask"])
-        caplog.set_level(logging.INFO, "ift.prefix")
+        caplog.set_level(logging.INFO, "ift.step.shared_prefix.prefix")
         assert shared_prefix(model, batch, layout, False) is None
     assert "attn_implementation='flex_attention'" in caplog.text
 

@@ -8,16 +8,16 @@ import traceback
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from test_architectures import check_against_reference, example
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import models
 import reference
 from ift import enable_residual, ift_loss
-from ift.functional import row_layout
-from ift.lookahead import look_ahead_uniforms
-from ift.residual import Step
-from ift.support import evaluating
-from test_architectures import check_against_reference, example
+from ift.step.algorithm import Step
+from ift.step.lookahead import look_ahead_uniforms
+from ift.step.model import evaluating
+from ift.step.rows import row_layout
 
 OPTIONS = [
     {"residual_lambda": 0.0},

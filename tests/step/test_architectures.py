@@ -9,8 +9,8 @@ import transformers
 import models
 import reference
 from ift import ift_loss
-from ift.residual import enable_residual
-from ift.support import check_head, check_packing
+from ift.step.algorithm import enable_residual
+from ift.step.model_checks import check_head, check_packing
 
 PACKABLE = [family for family in models.FAMILIES if family not in models.MIXES_DOCUMENTS]
 

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ift.embedded_rows import EmbeddedRows
-from ift.functional import temporal_residual
-from ift.lookahead import LookAhead
+from ift.step.embedded_rows import EmbeddedRows
+from ift.step.equations import temporal_residual
+from ift.step.lookahead import LookAhead
 
 
 @contextmanager

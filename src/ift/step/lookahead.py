@@ -1,6 +1,6 @@
 """The look-ahead: the model's own one-step guess at every trained position (Algorithm 1, arXiv:2405.11870v3).
 
-Pure tensor functions, like `functional`. Shape legend: B rows, T positions, V vocabulary, H width, N trained positions,
+Pure tensor functions, like `equations`. Shape legend: B rows, T positions, V vocabulary, H width, N trained positions,
 K candidates of one look-ahead. No gradient flows through anything here.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ift.functional import RowLayout
+from ift.step.rows import RowLayout
 
 
 @dataclass(frozen=True)

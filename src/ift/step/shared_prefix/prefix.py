@@ -2,7 +2,7 @@
 
 Up to a row's first trained token the look-ahead and the mixed pass see the same embeddings. So the prefix is run once,
 with gradient; its keys and values serve the look-ahead of what follows (detached) and the mixed pass (connected). Loss
-and gradient are those of `residual.FullRows`; where that cannot be had, `shared_prefix` gives None and says why, once.
+and gradient are those of `algorithm.FullRows`; where that cannot be had, `shared_prefix` gives None and says why, once.
 
 Every document becomes a row that ends at the right edge of the batch; all are cut at one column, the first that any of
 them trains. The batch gets no wider than it was, unless documents of different lengths were packed into one row: then
@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
 
-from ift.embedded_rows import EmbeddedRows
-from ift.functional import RowLayout
-from ift.lookahead import LookAhead
-from ift.mixing import mixed_embeddings
-from ift.prefix_cache import checkpointing_keeps_caches, prefix_reader, prefix_writer, taken_from
+from ift.step.embedded_rows import EmbeddedRows
+from ift.step.lookahead import LookAhead
+from ift.step.mixed_input import mixed_embeddings
+from ift.step.rows import RowLayout
+from ift.step.shared_prefix.cache import checkpointing_keeps_caches, prefix_reader, prefix_writer, taken_from
 
 logger = logging.getLogger(__name__)
 _said: set[str] = set()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from test_architectures import example
+from test_prefix import EVERY, assert_same_step, lora, step
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import models
-from ift.embedded_rows import EmbeddedRows
-from test_architectures import example
-from test_prefix import EVERY, assert_same_step, lora, step
+from ift.step.embedded_rows import EmbeddedRows
 
 
 class Gradients(TorchDispatchMode):

@@ -2,66 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from accelerate.utils import extract_model_from_parallel
-from accelerate.utils.other import is_repeated_blocks
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
-from ift.trl_internals import head_of, scored_log_probs
-
-
-def unwrapped(model: nn.Module) -> Any:
-    """The causal language model inside DDP, FSDP, torch.compile and PEFT wrappers."""
-    inner = extract_model_from_parallel(model)
-    return (
-        inner.get_base_model()
-        if hasattr(inner, "peft_config") and hasattr(inner, "get_base_model")
-        else inner
-    )
-
-
-def weights_at_hand(model: nn.Module) -> bool:
-    """Whether the model can be run outside a training step: its weights are whole (no FSDP, no ZeRO-3) and real."""
-    wrapper = extract_model_from_parallel(model)
-    pieces = any(isinstance(p, DTensor) or hasattr(p, "ds_id") or p.is_meta for p in model.parameters())
-    return wrapper is model and not pieces
-
-
-def compile_blocks(model: nn.Module, **options: Any) -> None:
-    """Compile every decoder layer in place: one graph for all of them; hooks, names and weights stay what they were.
-
-    Args:
-        model: a language model, in wrappers or not.
-        options: of `torch.compile`.
-    """
-
-    def compile_in(module: nn.Module) -> None:
-        for child in module.children():
-            if is_repeated_blocks(child):
-                for block in child.children():
-                    block.compile(**options)
-            else:
-                compile_in(child)
-
-    compile_in(unwrapped(model))
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode (dropout and checkpointing off), each restored to what it was."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
+from ift.step.model import evaluating, head_of, unwrapped
+from ift.step.trl_head import scored_log_probs
 
 
 def check_architecture(model: nn.Module) -> None:

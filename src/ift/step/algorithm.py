@@ -3,7 +3,7 @@
 `enable_residual(model)` lets a causal language model be called as `model(..., labels=labels, ift_step=Step(...))`.
 Such a call runs the look-ahead pass (no gradient, dropout off) and the mixed pass, both through the backbone of the
 module whose forward was called, so that DDP, FSDP2, PEFT and checkpointing see one ordinary forward. What both passes
-have in common is computed once where that is exact (`prefix`); `FullRows` is the plain way.
+have in common is computed once where that is exact (`shared_prefix`); `FullRows` is the plain way.
 
 Shape legend: B rows, T positions, H width, N trained positions, K look-ahead candidates.
 """
@@ -12,19 +12,22 @@ from __future__ import annotations
 
 import functools
 import types
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.utils import ModelOutput
 
-from ift.functional import RowLayout, row_layout
-from ift.lookahead import Head, LookAhead, look_ahead, look_ahead_uniforms, random_guess
-from ift.mixing import mixed_embeddings
-from ift.prefix import SharedPrefix, shared_prefix
-from ift.support import check_architecture, check_head, evaluating, unwrapped, weights_at_hand
-from ift.trl_internals import auxiliary_loss, head_of, scored_log_probs, tile_shape
+from ift.step.equations import propagated_loss
+from ift.step.lookahead import Head, LookAhead, look_ahead, look_ahead_uniforms, random_guess
+from ift.step.mixed_input import mixed_embeddings
+from ift.step.model import auxiliary_loss, evaluating, head_of, unwrapped, weights_at_hand
+from ift.step.model_checks import check_architecture, check_head
+from ift.step.result import IFTLoss, TokenScores
+from ift.step.rows import RowLayout, row_layout
+from ift.step.shared_prefix.prefix import SharedPrefix, shared_prefix
+from ift.step.trl_head import scored_log_probs, tile_shape
 
 
 @dataclass(frozen=True)
@@ -38,34 +41,6 @@ class Step:
     seed: int = 0
     step: int = 0
     lookahead_prefix: str = "auto"
-
-
-@dataclass
-class TokenScores(ModelOutput):
-    """Scores of every position's token, each (B, T), indexed by the target token and 0 where nothing is trained.
-
-    Args:
-        losses: float32, -log pi(x_t | e_<t) under the mixed input; gradient flows.
-        entropy: float32, of the prediction under the mixed input; no gradient.
-        top1: bool, whether the target is the argmax under the mixed input.
-        nll: float32, teacher-forced -log pi(x_t | x_<t); no gradient. With lambda 0 it is `losses`, detached.
-        lookahead_ids: int64, the model's argmax under the target's prefix (the input's id where nothing is trained);
-            None with lambda 0.
-        lookahead_hits: bool, whether that is the target.
-        aux_loss: scalar, the experts' load-balancing loss of the mixed pass, unweighted; None if not asked for.
-        shared_prefix: whether both passes shared the prefix of their rows (`prefix`); None where there was one pass.
-        layout: trained positions and documents of the batch.
-    """
-
-    losses: Tensor = None  # type: ignore[assignment]
-    entropy: Tensor = None  # type: ignore[assignment]
-    top1: Tensor = None  # type: ignore[assignment]
-    nll: Tensor = None  # type: ignore[assignment]
-    lookahead_ids: Tensor | None = None
-    lookahead_hits: Tensor = None  # type: ignore[assignment]
-    aux_loss: Tensor | None = None
-    shared_prefix: bool | None = None
-    layout: RowLayout = None  # type: ignore[assignment]
 
 
 def enable_residual(model: nn.Module) -> None:
@@ -234,3 +209,56 @@ def _random(
     noise = [layout.at_trained(look_ahead_uniforms(input_ids, layout, seed, step.step)) for seed in seeds]
     documents = layout.at_trained(layout.documents).to(device)
     return random_guess(guess, targets.to(device), documents, torch.stack(noise).to(device), vocabulary)
+
+
+def ift_loss(
+    model: nn.Module,
+    batch: Mapping[str, Any],
+    *,
+    residual_lambda: float = 0.2,
+    lookahead: str = "greedy",
+    lookahead_temperature: float = 1.0,
+    lookahead_top_k: int = 64,
+    lookahead_prefix: str = "auto",
+    propagation: str = "bellman",
+    propagation_gamma: float = 0.95,
+    propagation_detach: str = "scale",
+    loss_reduction: str = "sequence",
+    num_items: Tensor | float | None = None,
+    seed: int = 0,
+    step: int = 0,
+) -> IFTLoss:
+    """The IFT loss of a batch (Algorithm 1, arXiv:2405.11870v3). Call `.loss.backward()` on what it returns.
+
+    Args:
+        model: a causal language model of transformers, bare or wrapped (PEFT, DDP, FSDP2).
+        batch: `input_ids` (B, T) int64 and `labels` (B, T) int64 with -100 where nothing is learned; optionally
+            `attention_mask` (B, T), and `position_ids` for packed rows (then without a mask). Further entries go to
+            the model.
+        residual_lambda: share of the guess in the input, in [0, 1]; 0 skips the look-ahead pass.
+        lookahead: the guess: "greedy", "sample" or "expected".
+        lookahead_temperature: > 0, of "sample" and "expected".
+        lookahead_top_k: candidates of "expected".
+        lookahead_prefix: "shared" computes what precedes the first trained token once for both passes, where that is
+            exact; "full" computes it twice; "auto" shares on a CPU. Loss and gradient are the same.
+        propagation: the weights: "bellman", "cumsum" or "none".
+        propagation_gamma: decay in (0, 1].
+        propagation_detach: what of the bellman weights carries no gradient: their "scale" (Algorithm 1 as printed),
+            "none" (the released code) or the "weights" as a whole.
+        loss_reduction: "sequence" or "token".
+        num_items: rows ("sequence") or trained tokens ("token") of the global batch; None counts this batch.
+        seed: of the sampled look-ahead's noise.
+        step: optimiser step, for the same noise.
+
+    Raises:
+        ValueError: the model cannot be trained with IFT; the message says why.
+    """
+    enable_residual(model)
+    how = Step(
+        residual_lambda, lookahead, lookahead_temperature, lookahead_top_k, seed, step, lookahead_prefix
+    )
+    scores: TokenScores = model(**batch, ift_step=how)
+    losses, layout = scores.losses, scores.layout
+    how_far = (propagation, propagation_gamma, propagation_detach, loss_reduction)
+    loss, weights, gradient = propagated_loss(losses, layout, *how_far, num_items)
+    return IFTLoss(loss, weights, gradient, scores, layout)

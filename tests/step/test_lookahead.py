@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import models
-from ift.functional import row_layout
-from ift.lookahead import Head, look_ahead, look_ahead_uniforms
+from ift.step.lookahead import Head, look_ahead, look_ahead_uniforms
+from ift.step.rows import row_layout
 
 N, VOCABULARY, WIDTH = 37, 101, 16
 TILES = [(4096, 32768), (37, 101), (10, 32), (8, 50), (30, 7), (1, 101)]

@@ -1,9 +1,8 @@
-"""`ift.functional` against the float64 oracle, and the properties the method promises."""
+"""`ift.step.equations` against the float64 oracle, and the properties the method promises."""
 
 from __future__ import annotations
 
 import inspect
-import math
 
 import pytest
 import torch
@@ -11,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import reference
-from ift import functional as F
+from ift.step import equations as F
+from ift.step import rows as rows_module
+from ift.step.rows import count_items, row_layout
 
 settings.register_profile("fast", max_examples=25, deadline=None, derandomize=True)
 settings.load_profile("fast")
@@ -70,7 +71,7 @@ MASKS = [(False, "right"), (False, "left"), (True, "right")]
 @pytest.mark.parametrize(("packing", "side"), MASKS)
 def test_the_trained_positions_and_documents_are_the_references(packing, side):
     for losses, labels, mask, positions in layouts(packing, side):
-        layout = F.row_layout(labels, mask, positions)
+        layout = row_layout(labels, mask, positions)
         trained, documents = reference.trained_positions(labels, mask, positions)
         assert torch.equal(layout.trained, trained)
         assert torch.equal(layout.attended, documents >= 0)
@@ -87,7 +88,7 @@ def test_the_trained_positions_and_documents_are_the_references(packing, side):
 
 def test_a_documents_number_is_unique_in_the_batch():
     _, labels, _, positions = random_batch(1, packing=True)
-    layout = F.row_layout(labels, None, positions)
+    layout = row_layout(labels, None, positions)
     for a in range(len(labels)):
         for b in range(a):
             assert not set(layout.documents[a].tolist()) & set(layout.documents[b].tolist())
@@ -96,7 +97,7 @@ def test_a_documents_number_is_unique_in_the_batch():
 def test_one_position_row_serves_the_whole_batch():
     labels = torch.full((2, 6), 5)
     positions = torch.tensor([[0, 1, 2, 0, 1, 2]])
-    assert F.row_layout(labels, None, positions).trained.tolist() == [[False, True, True] * 2] * 2
+    assert row_layout(labels, None, positions).trained.tolist() == [[False, True, True] * 2] * 2
 
 
 @pytest.mark.parametrize("gamma", [0.05, 0.5, 0.95, 1.0])
@@ -104,7 +105,7 @@ def test_one_position_row_serves_the_whole_batch():
 @pytest.mark.parametrize(("packing", "side"), MASKS)
 def test_weights_loss_and_gradient_are_the_references(packing, side, kind, detach, gamma):
     for losses, labels, mask, positions in layouts(packing, side)[:2]:
-        layout = F.row_layout(labels, mask, positions)
+        layout = row_layout(labels, mask, positions)
         trained, documents = reference.trained_positions(labels, mask, positions)
         expected = reference.propagation_weights(losses, trained, documents, kind, gamma, detach)
         found = F.propagation_weights(losses, layout, kind, gamma, detach)
@@ -135,7 +136,7 @@ def test_weights_loss_and_gradient_are_the_references(packing, side, kind, detac
 
 def test_weights_worked_by_hand():
     """Losses 1, 2, 4 at gamma 1/2: w = (1 + 1 + 1, 2 + 2, 4) = (3, 4, 4), scaled by 11/3."""
-    layout = F.row_layout(torch.tensor([[-100, 5, 5, 5]]))
+    layout = row_layout(torch.tensor([[-100, 5, 5, 5]]))
     losses = torch.tensor([[9.0, 1.0, 2.0, 4.0]], dtype=torch.float64)
     weights = F.propagation_weights(losses, layout, "bellman", 0.5)
     torch.testing.assert_close(weights, torch.tensor([[0.0, 9 / 11, 12 / 11, 12 / 11]], dtype=torch.float64))
@@ -151,7 +152,7 @@ def test_the_divisor_counts_documents_or_tokens(reduction):
             expected = (
                 len(reference.rows_of(trained, documents)) if reduction == "sequence" else trained.sum()
             )
-            assert F.count_items(F.row_layout(labels, mask, positions), reduction) == expected
+            assert count_items(row_layout(labels, mask, positions), reduction) == expected
 
 
 # --- suffix sums ------------------------------------------------------------------------------------------------------
@@ -199,7 +200,7 @@ def test_suffix_sums_need_no_square_matrix():
 @pytest.mark.parametrize("kind", ["bellman", "cumsum"])
 def test_long_rows_have_finite_weights_and_gradients(kind):
     losses = (torch.rand(1, 8192) * 10).requires_grad_()
-    layout = F.row_layout(torch.full((1, 8192), 5))
+    layout = row_layout(torch.full((1, 8192), 5))
     weights = F.propagation_weights(losses, layout, kind, 0.5)
     F.reduce_losses(weights * losses, layout, "sequence").backward()
     assert weights.isfinite().all()
@@ -217,7 +218,7 @@ masks = st.sampled_from(MASKS)
 @given(seeds, gammas, kinds, masks)
 def test_the_mean_of_a_documents_weights_is_one(seed, gamma, kind, mask_of):
     losses, labels, mask, positions = random_batch(seed, *mask_of)
-    layout = F.row_layout(labels, mask, positions)
+    layout = row_layout(labels, mask, positions)
     weights = F.propagation_weights(losses, layout, kind[0], gamma, kind[1])
     ones = layout.trained.double()
     means = layout.per_document(weights)[layout.trained] / layout.per_document(ones)[layout.trained]
@@ -229,7 +230,7 @@ def test_the_mean_of_a_documents_weights_is_one(seed, gamma, kind, mask_of):
 @given(seeds, kinds, masks)
 def test_gamma_towards_zero_weighs_each_token_by_its_own_loss(seed, kind, mask_of):
     losses, labels, mask, positions = random_batch(seed, *mask_of)
-    layout = F.row_layout(labels, mask, positions)
+    layout = row_layout(labels, mask, positions)
     weights = F.propagation_weights(losses, layout, kind[0], 1e-9, kind[1])
     ones = layout.trained.double()
     mean = layout.per_document(losses * ones) / layout.per_document(ones).clamp(min=1)
@@ -245,7 +246,7 @@ def test_padding_on_either_side_changes_nothing(seed, gamma, kind, width, reduct
         def pad(x, fill):
             return torch.nn.functional.pad(x, (left, right), value=fill)
 
-        layout = F.row_layout(pad(labels, -100), pad(mask, 0))
+        layout = row_layout(pad(labels, -100), pad(mask, 0))
         wide = pad(losses, 3.0)
         weights = F.propagation_weights(wide, layout, kind[0], gamma, kind[1])
         return F.reduce_losses(weights * wide, layout, reduction)
@@ -261,7 +262,7 @@ def test_packed_rows_are_the_rows(seed, gamma, kind, reduction):
     positions = torch.cat([torch.arange(int(row.sum())) for row in rows])[None]
     flat = torch.cat([losses[b][row] for b, row in enumerate(rows)])[None]
     flat_labels = torch.cat([labels[b][row] for b, row in enumerate(rows)])[None]
-    together, apart = F.row_layout(flat_labels, None, positions), F.row_layout(labels, mask)
+    together, apart = row_layout(flat_labels, None, positions), row_layout(labels, mask)
     ours = F.propagation_weights(flat, together, kind[0], gamma, kind[1])
     theirs = F.propagation_weights(losses, apart, kind[0], gamma, kind[1])
     torch.testing.assert_close(ours[0], torch.cat([theirs[b][row] for b, row in enumerate(rows)]))
@@ -277,7 +278,7 @@ def test_packed_rows_are_the_rows(seed, gamma, kind, reduction):
 def test_a_weight_depends_on_later_losses_of_its_own_document_only(seed, gamma, place):
     """Before the scale: an earlier loss, or one of another document, leaves the sum as it is."""
     losses, labels, _, positions = random_batch(seed, packing=True)
-    layout = F.row_layout(labels, None, positions)
+    layout = row_layout(labels, None, positions)
     changed = losses.clone()
     changed[:, place] += 1.0
     before, after = (F.suffix_sums(x, gamma, layout.documents) for x in (losses, changed))
@@ -290,7 +291,7 @@ def test_a_weight_depends_on_later_losses_of_its_own_document_only(seed, gamma, 
 @given(seeds, gammas, kinds, masks, st.sampled_from(REDUCTIONS))
 def test_the_told_gradient_is_autograds(seed, gamma, kind, mask_of, reduction):
     losses, labels, mask, positions = random_batch(seed, *mask_of)
-    layout = F.row_layout(labels, mask, positions)
+    layout = row_layout(labels, mask, positions)
     leaf = losses.clone().requires_grad_()
     weights = F.propagation_weights(leaf, layout, kind[0], gamma, kind[1])
     expected = torch.autograd.grad(F.reduce_losses(weights * leaf, layout, reduction), leaf)[0]
@@ -306,7 +307,7 @@ def test_losses_of_zero_weigh_one_and_never_give_nan(seed, kind, dtype):
     leaf = torch.zeros_like(losses, dtype=dtype)
     leaf[2:] = losses[2:].to(dtype)  # the first row's losses are all 0, others are not
     leaf.requires_grad_()
-    layout = F.row_layout(labels, mask)
+    layout = row_layout(labels, mask)
     weights = F.propagation_weights(leaf, layout, kind[0], 0.95, kind[1])
     assert (weights[0][layout.trained[0]] == 1).all()
     F.reduce_losses(weights * leaf, layout, "sequence").backward()
@@ -316,7 +317,7 @@ def test_losses_of_zero_weigh_one_and_never_give_nan(seed, kind, dtype):
 @pytest.mark.parametrize("tiny", [1e-45, 1e-40, 1.3e-38, 1e-30])
 def test_vanishing_losses_never_give_nan(tiny):
     losses = torch.full((1, 6), tiny).requires_grad_()
-    layout = F.row_layout(torch.full((1, 6), 5))
+    layout = row_layout(torch.full((1, 6), 5))
     weights = F.propagation_weights(losses, layout, "bellman", 0.95)
     F.reduce_losses(weights * losses, layout, "sequence").backward()
     assert weights.isfinite().all()
@@ -327,7 +328,7 @@ def test_vanishing_losses_never_give_nan(tiny):
 @pytest.mark.parametrize(("kind", "detach"), KINDS)
 def test_a_batch_without_a_trained_token_gives_zero_in_the_graph(kind, detach, reduction):
     losses = torch.zeros(2, 5, requires_grad=True)
-    layout = F.row_layout(torch.full((2, 5), -100))
+    layout = row_layout(torch.full((2, 5), -100))
     weights = F.propagation_weights(losses, layout, kind, 0.95, detach)
     loss = F.reduce_losses(weights * losses, layout, reduction, torch.tensor(0))
     loss.backward()
@@ -341,7 +342,7 @@ def test_a_batch_without_a_trained_token_gives_zero_in_the_graph(kind, detach, r
 def spread_losses(rows: int, length: int):
     """Log-normal losses, most small and a few large, as a language model's are; and their layout."""
     normal = torch.randn(rows, length, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    layout = F.row_layout(torch.full((rows, length + 1), 5))
+    layout = row_layout(torch.full((rows, length + 1), 5))
     return torch.nn.functional.pad((1.25 * normal).exp(), (1, 0)), layout
 
 
@@ -361,14 +362,14 @@ def test_the_full_gradient_pushes_some_confident_late_tokens_up():
 @given(seeds, gammas, masks, st.sampled_from(["scale", "weights"]), st.sampled_from(REDUCTIONS))
 def test_without_the_scales_gradient_no_token_is_pushed_up(seed, gamma, mask_of, detach, reduction):
     losses, labels, mask, positions = random_batch(seed, *mask_of)
-    layout = F.row_layout(labels, mask, positions)
+    layout = row_layout(labels, mask, positions)
     assert (gradient_of(losses, layout, "bellman", gamma, detach, reduction) >= 0).all()
 
 
 def test_the_gradient_is_the_formula_of_the_method():
     """dL/dl_j = (S_j + sum_{t<=j} gamma^(j-t) (l_t - L)) / (n mean S), L the row's loss."""
     losses, gamma = torch.tensor([[0.0, 0.3, 2.0, 0.1, 1.2]], dtype=torch.float64), 0.7
-    layout = F.row_layout(torch.tensor([[-100, 5, 5, 5, 5]]))
+    layout = row_layout(torch.tensor([[-100, 5, 5, 5, 5]]))
     row = losses[0, 1:].tolist()
     sums = [sum(gamma ** (i - t) * row[i] for i in range(t, 4)) for t in range(4)]
     mean = sum(sums) / 4
@@ -382,40 +383,6 @@ def test_the_gradient_is_the_formula_of_the_method():
         torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0)
 
 
-# --- lambda -----------------------------------------------------------------------------------------------------------
-
-
-@given(
-    st.integers(0, 40),
-    st.integers(1, 40),
-    st.floats(0, 1),
-    st.none() | st.floats(0, 1),
-    st.floats(0, 1),
-)
-def test_scheduled_lambda_is_the_references(step, total, target, start, ratio):
-    arguments = (step, total, target, start, ratio)
-    assert F.scheduled_lambda(*arguments) == pytest.approx(reference.scheduled_lambda(*arguments), abs=1e-12)
-
-
-def test_noisy_lambda_is_stateless_clamped_and_normal():
-    draws = [F.noisy_lambda(0.4, 0.1, 7, step) for step in range(4000)]
-    torch.manual_seed(99)  # the global generator has no say, and is not moved
-    before = torch.random.get_rng_state()
-    assert [F.noisy_lambda(0.4, 0.1, 7, step) for step in (3, 2, 3)] == [draws[3], draws[2], draws[3]]
-    assert torch.equal(before, torch.random.get_rng_state())
-    noise = (torch.tensor(draws, dtype=torch.float64) / 0.4 - 1) / 0.1
-    assert abs(noise.mean()) < 4 / math.sqrt(4000)
-    assert abs(noise.std() - 1) < 0.05
-    assert abs(torch.corrcoef(torch.stack([noise[:-1], noise[1:]]))[0, 1]) < 4 / math.sqrt(4000)
-    wild = [F.noisy_lambda(0.5, 10.0, 7, step) for step in range(50)]
-    assert min(wild) == 0
-    assert max(wild) == 1
-    assert F.noisy_lambda(0.5, 0.0, 7, 3) == 0.5
-    assert F.noisy_lambda(0.4, 0.1, 8, 3) != draws[3]
-    for seed in (0, 2**63, -5):
-        assert 0 <= F.noisy_lambda(0.4, 0.5, seed, 10**9) <= 1
-
-
 def test_the_residual_is_equation_17():
     own, guess = (torch.rand(3, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
     F.temporal_residual(own, guess, 0.3).sum().backward()
@@ -425,7 +392,9 @@ def test_the_residual_is_equation_17():
     assert torch.equal(F.temporal_residual(own, guess, 1.0), guess)
 
 
-def test_functional_knows_torch_alone():
-    lines = inspect.getsource(F).splitlines()
-    imported = {line.split()[1].split(".")[0] for line in lines if line.startswith(("import ", "from "))}
-    assert imported == {"__future__", "math", "dataclasses", "functools", "typing", "torch"}
+def test_the_equations_know_torch_alone():
+    for module, ours in ((rows_module, set()), (F, {"ift.step.rows"})):
+        lines = inspect.getsource(module).splitlines()
+        imported = {line.split()[1] for line in lines if line.startswith(("import ", "from "))}
+        allowed = {"__future__", "dataclasses", "functools", "typing", "torch"}
+        assert {name for name in imported if name.split(".")[0] not in allowed} == ours
