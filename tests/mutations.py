@@ -72,7 +72,7 @@ FAULTS = [
     ),
     Fault(
         "compile: decoding compiles every layer",
-        "generation.py",
+        "generation/decoding.py",
         ', torch.compiler.set_stance("force_eager")',
         "",
         COMPILED,

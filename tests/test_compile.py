@@ -8,7 +8,7 @@ from accelerate.utils import DynamoBackend
 from peft import LoraConfig
 from torch._dynamo.utils import counters
 
-from ift.generation import continue_prompts
+from ift.generation.decoding import continue_prompts
 from ift.step.shared_prefix import prefix
 from models import assert_same_gradients, logged, tiny_model, trained, uneven_rows
 

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ift.config import IFTConfig
-    from ift.evaluation.end_watch import EndWatch
     from ift.step.algorithm import enable_residual, ift_loss
     from ift.step.result import IFTLoss
     from ift.trainer import IFTTrainer
+    from ift.training.end_watch import EndWatch
 
 __version__ = "0.1.0"
 __all__ = ["EndWatch", "IFTConfig", "IFTLoss", "IFTTrainer", "enable_residual", "ift_loss"]
 
 _HOMES = {
-    "EndWatch": "ift.evaluation.end_watch",
+    "EndWatch": "ift.training.end_watch",
     "IFTConfig": "ift.config",
     "IFTLoss": "ift.step.algorithm",
     "IFTTrainer": "ift.trainer",

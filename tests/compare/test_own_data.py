@@ -18,10 +18,10 @@ from ift.cli.words import UsageError
 from ift.compare import trial
 from ift.compare.own import OwnGround, OwnStudy, share_answers
 from ift.compare.own_rows import split_rows
-from ift.compare.own_scores import last_answer
 from ift.compare.plan import Rates, compare_plan
 from ift.compare.study import Study, best
 from ift.data import Part, load_rows
+from ift.generation.final_answer import last_answer
 from ift.report import load
 from ift.testbed import tiny_base_path
 

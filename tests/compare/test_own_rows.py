@@ -5,10 +5,9 @@ import json
 import pytest
 from datasets import Dataset
 
-from ift.compare.final_answer import FinalAnswer, final_answer_of, normalised
 from ift.compare.own_rows import Split, split_rows
-from ift.compare.own_scores import last_answer
 from ift.data import DataError, Part
+from ift.generation.final_answer import FinalAnswer, final_answer_of, last_answer, normalised
 from ift.testbed import tiny_base_path
 
 

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from ift.cli.main import app
 from ift.evaluation.harness import Harness, Setting, ask
-from ift.evaluation.tasks import PAPER, Benchmark, EvaluationError, load_task, task_manager
+from ift.evaluation.tasks import PAPER, Benchmark, load_task, task_manager
+from ift.generation.errors import EvaluationError
 from ift.report import load
 
 pytest.importorskip("lm_eval", reason="the extra `eval` is not installed")

@@ -5,7 +5,8 @@ import pytest
 
 from ift.evaluation.harness import TaskResult
 from ift.evaluation.summary import Score, difference, paper_average, pooled_stderr, score
-from ift.evaluation.tasks import Benchmark, EvaluationError
+from ift.evaluation.tasks import Benchmark
+from ift.generation.errors import EvaluationError
 
 
 def result(task, items, metric="acc,none"):

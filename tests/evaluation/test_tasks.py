@@ -4,15 +4,8 @@ import pytest
 from local_rows import arc, write, write_all
 
 from ift.evaluation.paper import AVERAGED, AVERAGES, BENCHMARKS, COLUMNS
-from ift.evaluation.tasks import (
-    PAPER,
-    EvaluationError,
-    benchmarks,
-    load_task,
-    local_rows,
-    single_tasks,
-    task_manager,
-)
+from ift.evaluation.tasks import PAPER, benchmarks, load_task, local_rows, single_tasks, task_manager
+from ift.generation.errors import EvaluationError
 
 pytest.importorskip("lm_eval", reason="the extra `eval` is not installed")
 

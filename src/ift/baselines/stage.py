@@ -15,7 +15,7 @@ from ift.data import DataError, LoadedData, end_of_turn_ids, prepare_mixture
 from ift.data.prepare import Prepared
 from ift.faults import StopsAtNonFinite, disk_full, is_disk_full, is_out_of_memory, out_of_memory
 from ift.memory import Remedy, available_memory, remedies
-from ift.model_folder import from_hub_or_folder, looks_local, weights_said
+from ift.models.model_folder import from_hub_or_folder, looks_local, weights_said
 from ift.preflight import longest_row
 from ift.saved import read_back
 from ift.training.trl_internals import SendsNothing

@@ -21,7 +21,7 @@ from ift.cli.removed import REMOVED
 from ift.cli.words import UsageError, split_equals, value_of, without, without_flags, words_of_stage
 from ift.cli.yaml_file import top_level
 from ift.data.formats import parse_columns
-from ift.evaluation.during_training import AnswerArguments
+from ift.generation.during_training import AnswerArguments
 
 
 @dataclass

@@ -137,9 +137,9 @@ def _check(own: Any, plan: Any) -> None:
 
 def _scored(own: Any, told: argparse.Namespace, split: Any, tokenizer: Any) -> Any:
     """The study with its metric, pattern and token limit, from the held-out target answers."""
-    from ift.compare.final_answer import final_answer_of
     from ift.compare.own import METRICS
-    from ift.compare.own_scores import PER_TOKEN, last_answer
+    from ift.compare.own_scores import PER_TOKEN
+    from ift.generation.final_answer import final_answer_of, last_answer
 
     asked = [
         last_answer(row["input_ids"], row["labels"])

@@ -14,8 +14,8 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback, Tra
 
 from ift.cli.arguments import TrainArguments
 from ift.config import IFTConfig
-from ift.evaluation.end_watch import EndWatch
-from ift.evaluation.final_answers import FinalAnswers
+from ift.generation.final_answers import FinalAnswers
+from ift.training.end_watch import EndWatch
 
 SHOWN = ("loss", "nll", "residual_nll", "lookahead_accuracy", "lambda", "eos_nll", "tokens_per_second")
 RELEASED = (

@@ -41,8 +41,9 @@ def main(
         return 1
     from ift.cli.train import check_model_path
     from ift.evaluation.harness import Setting
-    from ift.evaluation.models import short_name
-    from ift.evaluation.tasks import EvaluationError, benchmarks
+    from ift.evaluation.tasks import benchmarks
+    from ift.generation.errors import EvaluationError
+    from ift.models.loading import short_name
     from ift.report import ReportError
 
     try:
@@ -67,7 +68,7 @@ def main(
 def _check(
     models: Sequence[str], names: Sequence[str], data: str | None, limit: int | None, batch_size: str
 ) -> None:
-    from ift.evaluation.tasks import EvaluationError
+    from ift.generation.errors import EvaluationError
 
     twice = {name for name in names if names.count(name) > 1}
     if twice:
@@ -109,9 +110,9 @@ def evaluate(
     from importlib.metadata import version
 
     from ift.evaluation.harness import Harness, ask
-    from ift.evaluation.models import identity
     from ift.evaluation.summary import record, score
     from ift.evaluation.tasks import task_manager
+    from ift.models.loading import identity
     from ift.report import save
 
     manager = task_manager(asked)
@@ -131,7 +132,7 @@ def evaluate(
 
 
 def _load(model: str, name: str, dtype: str, device: str | None) -> tuple[Any, Any]:
-    from ift.evaluation.models import load_model
+    from ift.models.loading import load_model
 
     network, tokenizer, default = load_model(model, dtype, device)
     if default:

@@ -205,7 +205,7 @@ def generate(
 ) -> None:
     """Write a model's answers to prompts: AlpacaEval's, MT-Bench's, or any."""
     from ift.cli.generate import main as run
-    from ift.evaluation.answers import Settings
+    from ift.generation.answers import Settings
 
     settings = Settings(max_new_tokens, temperature, top_p, seed)
     raise typer.Exit(run(model, prompts, output, form, settings, batch_size, system, limit, dtype, device))

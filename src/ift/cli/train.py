@@ -27,10 +27,10 @@ from ift.cli.folder import (
 from ift.cli.launch import check_world_size, is_launched, launch
 from ift.data import DataError, end_of_turn_ids, split_names
 from ift.data.loading import is_local
-from ift.evaluation.during_training import AnswersAtEvaluation
-from ift.evaluation.end_watch import EndWatch
-from ift.evaluation.final_answers import write_final_answers
-from ift.model_folder import check_model_path
+from ift.generation.during_training import AnswersAtEvaluation
+from ift.generation.final_answers import write_final_answers
+from ift.models.model_folder import check_model_path
+from ift.training.end_watch import EndWatch
 
 
 def main(arguments: list[str]) -> int:

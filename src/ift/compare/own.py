@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ift.baselines.methods import parse_methods
-from ift.compare.final_answer import FinalAnswer
 from ift.compare.ground import SAMPLES, Scored
 from ift.compare.own_rows import Split
 from ift.compare.own_scores import PER_TOKEN, HeldOutScores
 from ift.compare.plan import IFT_DEFAULTS, Entrant
+from ift.generation.final_answer import FinalAnswer
 from ift.timing import StepClock
 
 METRICS = ("exact_match", PER_TOKEN, "choice_accuracy")

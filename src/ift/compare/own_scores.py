@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from ift.compare.final_answer import FinalAnswer
 from ift.data.masks import UNTRAINED
 from ift.data.prepare import count_trained
+from ift.generation.final_answer import FinalAnswer, last_answer
 
 PER_TOKEN = "target_log_likelihood_per_token"
 
@@ -65,7 +65,7 @@ class HeldOutScores:
     def _answers(self, model: Any, tokenizer: Any, rows: Any) -> list[dict[str, Any]]:
         """The greedy answer to every row's last prompt; none where a row has no prompt."""
         from ift.data import end_of_turn_ids
-        from ift.generation import continue_prompts
+        from ift.generation.decoding import continue_prompts
 
         asked = [last_answer(row["input_ids"], row["labels"]) for row in rows]
         if not all(prompt for prompt, _ in asked):
@@ -141,15 +141,6 @@ class HeldOutScores:
                 for index, total in zip(chosen, losses.sum(1, dtype=torch.float64).tolist(), strict=True):
                     found[index] = -total
         return found
-
-
-def last_answer(ids: Sequence[int], labels: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The ids before a row's last trained stretch, which are the prompt, and those of the stretch."""
-    end = max(place for place, label in enumerate(labels) if label != UNTRAINED) + 1
-    start = end
-    while start and labels[start - 1] != UNTRAINED:
-        start -= 1
-    return list(ids[:start]), list(ids[start:end])
 
 
 def _padded(rows: Sequence[tuple[list[int], list[int]]], device: Any) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ift.evaluation.tasks import Benchmark, EvaluationError, data_folders, load_task, single_tasks
+from ift.evaluation.tasks import Benchmark, data_folders, load_task, single_tasks
+from ift.generation.errors import EvaluationError
 from ift.report.decode import decode
 from ift.report.errors import ReportError
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from ift.evaluation.harness import TaskResult
 from ift.evaluation.paper import AVERAGED
-from ift.evaluation.tasks import Benchmark, EvaluationError
+from ift.evaluation.tasks import Benchmark
+from ift.generation.errors import EvaluationError
 from ift.report import DataSplit, RunRecord, Sample, provenance
 
 RESAMPLES = 10_000

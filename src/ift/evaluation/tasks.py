@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ift.generation.errors import EvaluationError
+
 OUR_TASKS = Path(__file__).parent / "tasks"
 _PAPER_FOLDERS = ("arc", "mmlu/default", "truthfulqa", "winogrande", "gsm8k")  # of lm-eval's own tasks
 _SUFFIXES = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 _SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
-
-
-class EvaluationError(ValueError):
-    """An evaluation that cannot be made; the message says what was found and what to give instead."""
 
 
 @dataclass(frozen=True)

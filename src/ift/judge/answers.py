@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ift.evaluation.prompts import read_rows
+from ift.generation.prompts import read_rows
 from ift.judge.errors import JudgeError
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ift.generation import continue_prompts
+from ift.generation.decoding import continue_prompts
 from ift.testbed.families import AnyProblem
 from ift.testbed.problems import Message
 

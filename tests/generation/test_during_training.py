@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from ift.cli.endings import ended
 from ift.cli.train import main
-from ift.evaluation.during_training import AnswersAtEvaluation
+from ift.generation.during_training import AnswersAtEvaluation
 from ift.testbed import problems, tiny_base_path
 
 
@@ -136,7 +136,7 @@ def test_a_run_that_goes_on_drops_the_answers_behind_its_checkpoint(tmp_path):
 def test_every_process_learns_the_scores_and_the_first_alone_answers(monkeypatch):
     """Else the others would miss the metric by which checkpoints are chosen."""
     monkeypatch.setattr(
-        "ift.evaluation.during_training.broadcast_object_list",
+        "ift.generation.during_training.broadcast_object_list",
         lambda found: found.__setitem__(0, {"eval_exact_match": 0.5}),
     )
     logged, metrics = [], {"eval_loss": 1.0}

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ift.data import end_of_turn_ids
-from ift.evaluation.prompts import Prompt
-from ift.evaluation.tasks import EvaluationError
-from ift.generation import Sampling, continue_prompts
+from ift.generation.decoding import Sampling, continue_prompts
+from ift.generation.errors import EvaluationError
+from ift.generation.prompts import Prompt
 
 
 @dataclass(frozen=True)

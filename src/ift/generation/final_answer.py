@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
+from ift.data.masks import UNTRAINED
+
 HASHES, BOXED = "####", "boxed"
 _HASHES = re.compile(r"^####[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
 _BOX = re.compile(r"\\f?boxed\s*\{")
@@ -90,3 +92,12 @@ def _boxed(text: str) -> str | None:
         if not depth:
             return text[start:place]
     return None
+
+
+def last_answer(ids: Sequence[int], labels: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The ids before a row's last trained stretch, which are the prompt, and those of the stretch."""
+    end = max(place for place, label in enumerate(labels) if label != UNTRAINED) + 1
+    start = end
+    while start and labels[start - 1] != UNTRAINED:
+        start -= 1
+    return list(ids[:start]), list(ids[start:end])

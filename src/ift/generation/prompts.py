@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ift.evaluation.tasks import EvaluationError
+from ift.generation.errors import EvaluationError
 
 _FORMS = "turns, messages, prompt, instruction or question"
 

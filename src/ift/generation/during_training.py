@@ -13,10 +13,9 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
-from ift.compare.final_answer import FinalAnswer, final_answer_of
-from ift.compare.own_scores import last_answer
 from ift.data import DataError, end_of_turn_ids
-from ift.generation import Sampling, continue_prompts
+from ift.generation.decoding import Sampling, continue_prompts
+from ift.generation.final_answer import FinalAnswer, final_answer_of, last_answer
 from ift.step.model import weights_at_hand
 
 FILE = "answers.jsonl"

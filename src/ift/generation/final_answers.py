@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ift.compare.own_scores import last_answer
 from ift.data import end_of_turn_ids
-from ift.generation import continue_prompts
+from ift.generation.decoding import continue_prompts
+from ift.generation.final_answer import last_answer
 from ift.step.model import weights_at_hand
 
 FILE = "final_answers.jsonl"

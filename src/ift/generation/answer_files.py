@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ift.evaluation.answers import Turn
-from ift.evaluation.prompts import Prompt
-from ift.evaluation.tasks import EvaluationError
+from ift.generation.answers import Turn
+from ift.generation.errors import EvaluationError
+from ift.generation.prompts import Prompt
 
 FORMATS = ("jsonl", "alpaca-eval", "mt-bench")
 

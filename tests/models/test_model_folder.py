@@ -1,4 +1,4 @@
-"""What loading raises is turned into words; the rest of ift.model_folder is in tests/cli/bad_inputs.py."""
+"""What loading raises is turned into words; the rest of ift.models.model_folder is in tests/cli/bad_inputs.py."""
 
 import inspect
 
@@ -6,7 +6,7 @@ import pytest
 from transformers import modeling_utils
 
 from ift.data import DataError
-from ift.model_folder import check_model_path, looks_local, weights_said
+from ift.models.model_folder import check_model_path, looks_local, weights_said
 
 ONLY_PICKLES = "Please do not set `use_safetensors=True`"
 
