@@ -195,8 +195,9 @@ stop moving weights: not planned here. LoRA needs neither gradients nor optimise
 In shards, IFT's two passes run inside one forward of the model. Blocks are gathered in the look-ahead, in the mixed
 pass and in the backward; what lies outside the blocks only twice, because it stays whole between the two passes.
 FSDP2 fetches one block too many: going backward it prefetches what ran before, and before the first block of the mixed
-pass ran the last of the look-ahead. `tests/test_distributed.py` counts these calls and their elements on two processes
-and compares them with the table, for SFT and IFT; DPO's row is reasoning. ZeRO-3 is taken to gather as FSDP2 does.
+pass ran the last of the look-ahead. `tests/training/test_distributed.py` counts these calls and their elements on two
+processes and compares them with the table, for SFT and IFT; DPO's row is reasoning. ZeRO-3 is taken to gather as
+FSDP2 does.
 
 {gathers_table()}
 

@@ -37,8 +37,8 @@ SHARED = (
     "step/shared_prefix/test_prefix.py::test_every_family_of_the_table_shares_and_its_step_is_the_plain_one",
 )
 FAMILIES = ("step/test_architectures.py::test_the_step_of_every_family_is_the_references",)
-ACCUMULATION = ("test_trainer.py::test_gradient_accumulation_is_exact",)
-RANKS = ("test_distributed.py",)
+ACCUMULATION = ("training/test_trainer.py::test_gradient_accumulation_is_exact",)
+RANKS = ("training/test_distributed.py",)
 EMBEDDED = ("step/test_embedded_rows.py",)
 LOSSES = ("baselines/test_baseline_losses.py",)
 PAIRS = ("data/test_pairs.py",)
@@ -46,7 +46,7 @@ CONTROLS = ("baselines/test_controls.py",)
 METHODS = ("cli/test_train_methods.py",)
 TDPO_RANKS = ("baselines/test_tdpo_distributed.py",)
 
-COMPILED = ("test_compile.py",)
+COMPILED = ("training/test_compile.py",)
 
 FAULTS = [
     Fault(
@@ -58,7 +58,7 @@ FAULTS = [
     ),
     Fault(
         "compile: another graph for every shape",
-        "trainer.py",
+        "training/trainer.py",
         '**{"dynamic": True, **compiler.to_kwargs()}',
         "**compiler.to_kwargs()",
         COMPILED,
@@ -82,7 +82,7 @@ FAULTS = [
         "step/shared_prefix/prefix.py",
         '"position_ids"} - BORDERS',
         '"position_ids"}',
-        ("test_trainer.py::test_packed_rows_of_like_length_share_their_prefix",),
+        ("training/test_trainer.py::test_packed_rows_of_like_length_share_their_prefix",),
     ),
     Fault(
         "embedded rows: the guesses' gradient goes to the placeholder",
@@ -110,7 +110,7 @@ FAULTS = [
         "step/trl_head.py",
         'if device.type not in ("cuda", "xpu"):',
         "if False:",
-        ("test_contract.py::test_the_tile_constants",),
+        ("training/test_contract.py::test_the_tile_constants",),
     ),
     Fault(
         "the weights are detached",
@@ -317,35 +317,35 @@ FAULTS = [
     ),
     Fault(
         "a mean per micro-batch",
-        "trainer.py",
+        "training/trainer.py",
         "num_items=num_items_in_batch,",
         "num_items=None,",
         ACCUMULATION,
     ),
     Fault(
         "accumulation divides twice",
-        "trainer.py",
+        "training/trainer.py",
         "loss_is_scaled_for_ga = True",
         "loss_is_scaled_for_ga = False",
         ACCUMULATION,
     ),
     Fault(
         "a mean per rank",
-        "trainer.py",
+        "training/trainer.py",
         "return self.accelerator.gather(items).sum() if self.args.world_size > 1 else items",
         "return items",
         RANKS,
     ),
     Fault(
         "rows come twice in the last batch",
-        "batches.py",
+        "training/last_batch.py",
         "batches.sampler = FilledSampler(batches.sampler, len(rows), multiple)",
         "pass",
         RANKS,
     ),
     Fault(
         "the last batch's fillers train",
-        "batches.py",
+        "training/last_batch.py",
         'return row if index < len(self) else {**row, "labels": [IGNORED] * len(row["labels"])}',
         "return row",
         RANKS,
@@ -359,31 +359,33 @@ FAULTS = [
     ),
     Fault(
         "the ranks' average is not undone",
-        "trainer.py",
+        "training/trainer.py",
         "loss = loss * (self.accelerator.num_processes // self.get_tp_size())",
         "pass",
         RANKS,
     ),
     Fault(
         "the experts' loss is dropped",
-        "trainer.py",
+        "training/trainer.py",
         "loss = loss + self.router_aux_loss_coef * result.scores.aux_loss / steps",
         "pass",
-        ("test_trainer.py::test_the_experts_auxiliary_loss_is_kept",),
+        ("training/test_trainer.py::test_the_experts_auxiliary_loss_is_kept",),
     ),
     Fault(
         "lambda is noisy in evaluation",
-        "trainer.py",
+        "training/trainer.py",
         'if mode == "train"\n            else scheduled',
         'if mode != "train"\n            else scheduled',
-        ("test_trainer.py::test_noisy_lambda_is_the_same_in_every_accumulation_and_off_in_evaluation",),
+        (
+            "training/test_trainer.py::test_noisy_lambda_is_the_same_in_every_accumulation_and_off_in_evaluation",
+        ),
     ),
     Fault(
         "models whose attention mixes documents are packed",
-        "trainer.py",
+        "training/trainer.py",
         "                check_packing(self.model)",
         "                pass",
-        ("test_trainer.py::test_packing_is_refused_for_a_family_that_mixes_documents",),
+        ("training/test_trainer.py::test_packing_is_refused_for_a_family_that_mixes_documents",),
     ),
     Fault(
         "user turns are trained",

@@ -10,10 +10,11 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, TrainerCallback
 
-from ift import checkpoints
 from ift.baselines import stage
-from ift.faults import REPORT, NonFiniteError, is_out_of_memory
+from ift.runs.out_of_room import is_out_of_memory
 from ift.saved import SaveError, read_back
+from ift.training import checkpoints
+from ift.training.non_finite import REPORT, NonFiniteError
 from models import dataset_of, likely_rows, tiny_model, trained
 
 STEPS = {"max_steps": 4, "per_device_train_batch_size": 2, "save_strategy": "no", "shuffle_dataset": False}
@@ -142,7 +143,7 @@ def run_method(tmp_path):
     ],
 )
 def test_out_of_memory_says_what_to_set(run_method, monkeypatch, settings, ways):
-    from ift.trainer import IFTTrainer
+    from ift.training.trainer import IFTTrainer
 
     def full(*args, **kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nand more")

@@ -6,20 +6,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ift.config import IFTConfig
     from ift.step.algorithm import enable_residual, ift_loss
     from ift.step.result import IFTLoss
-    from ift.trainer import IFTTrainer
+    from ift.training.config import IFTConfig
     from ift.training.end_watch import EndWatch
+    from ift.training.trainer import IFTTrainer
 
 __version__ = "0.1.0"
 __all__ = ["EndWatch", "IFTConfig", "IFTLoss", "IFTTrainer", "enable_residual", "ift_loss"]
 
 _HOMES = {
     "EndWatch": "ift.training.end_watch",
-    "IFTConfig": "ift.config",
+    "IFTConfig": "ift.training.config",
     "IFTLoss": "ift.step.algorithm",
-    "IFTTrainer": "ift.trainer",
+    "IFTTrainer": "ift.training.trainer",
     "enable_residual": "ift.step.algorithm",
     "ift_loss": "ift.step.algorithm",
 }

@@ -1,7 +1,7 @@
 """What a training step takes on each of many GPUs: memory, and bytes sent, by arithmetic from the model's dimensions.
 
 AdamW, weights kept in float32, computed in bfloat16, as ift's accelerate configurations have it. How often a block is
-gathered is measured on two processes (tests/test_distributed.py); nothing here was measured on a GPU.
+gathered is measured on two processes (tests/training/test_distributed.py); nothing here was measured on a GPU.
 """
 
 from __future__ import annotations

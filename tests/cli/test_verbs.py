@@ -43,7 +43,7 @@ def test_help_names_every_verb_and_a_typo_gets_a_suggestion():
 
 
 def test_help_of_train_shows_the_method_s_fields(train):
-    from ift.config import METHOD_FIELDS
+    from ift.training.config import METHOD_FIELDS
 
     done = train("--help")
     assert done.code == 0

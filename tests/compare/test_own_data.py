@@ -211,7 +211,7 @@ def test_words_that_only_one_method_knows_are_left_to_it(rows_file):
     words += ["--label_smoothing", "0.1", "--packing", "false"]
     own = OwnStudy(words, ["sft", "ift", "dpo"], {}, "exact_match", None, 1)
     (ift,), (sft,), (dpo,) = (own.stages(method, {}, "out") for method in ("ift", "sft", "dpo"))
-    assert (ift.config.residual_lambda, sft.config.residual_lambda) == (0.3, 0.0)
+    assert (ift.training.config.residual_lambda, sft.config.residual_lambda) == (0.3, 0.0)
     assert dpo.config.label_smoothing == 0.1
     with pytest.raises(UsageError, match="--residual_lamda; did you mean --residual_lambda"):
         OwnStudy([*words, "--residual_lamda", "1"], own.methods, {}, "", None, 1).stages("sft", {}, "out")

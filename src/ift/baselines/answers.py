@@ -6,8 +6,8 @@ from typing import Any
 
 from trl import SFTTrainer
 
-from ift.batches import CountsRowsOnce
-from ift.trainer import IFTTrainer
+from ift.training.last_batch import CountsRowsOnce
+from ift.training.trainer import IFTTrainer
 
 
 class PlainSFTTrainer(IFTTrainer):

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ift.config import IFTConfig
-from ift.trainer import IFTTrainer
+from ift.training.config import IFTConfig
+from ift.training.trainer import IFTTrainer
 
 
 @dataclass

@@ -59,22 +59,22 @@ class Method:
 
 
 def _ift() -> tuple[Any, Any]:
-    from ift.config import IFTConfig
-    from ift.trainer import IFTTrainer
+    from ift.training.config import IFTConfig
+    from ift.training.trainer import IFTTrainer
 
     return IFTTrainer, IFTConfig
 
 
 def _sft() -> tuple[Any, Any]:
     from ift.baselines.answers import PlainSFTTrainer
-    from ift.config import IFTConfig
+    from ift.training.config import IFTConfig
 
     return PlainSFTTrainer, IFTConfig
 
 
 def _neftune() -> tuple[Any, Any]:
     from ift.baselines.answers import NEFTuneTrainer
-    from ift.config import IFTConfig
+    from ift.training.config import IFTConfig
 
     return NEFTuneTrainer, IFTConfig
 

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from ift.baselines.methods import Method
-from ift.checkpoints import SealedCheckpoints, Stopped
 from ift.data import DataError, LoadedData, end_of_turn_ids, prepare_mixture
 from ift.data.prepare import Prepared
-from ift.faults import StopsAtNonFinite, disk_full, is_disk_full, is_out_of_memory, out_of_memory
 from ift.memory import Remedy, available_memory, remedies
 from ift.models.model_folder import from_hub_or_folder, looks_local, weights_said
 from ift.preflight import longest_row
+from ift.runs.out_of_room import disk_full, is_disk_full, is_out_of_memory, out_of_memory
 from ift.saved import read_back
+from ift.training.checkpoints import SealedCheckpoints, Stopped
+from ift.training.non_finite import StopsAtNonFinite
 from ift.training.trl_internals import SendsNothing
 
 
@@ -160,7 +161,7 @@ def prepare_stage(stage: Stage, data: LoadedData) -> PreparedRows:
     from trl.trainer.utils import global_then_local_main_first
 
     from ift.data.pairs import prepare_pairs
-    from ift.trainer import preparation
+    from ift.training.trainer import preparation
 
     config, tokenizer = stage.config, load_tokenizer(stage)
     found: dict[str, Prepared] = {}
@@ -178,8 +179,8 @@ def build_trainer(stage: Stage, prepared: PreparedRows) -> Any:
     """The stage's trainer on what `prepare_stage` gave, not run yet."""
     from trl import get_peft_config, get_quantization_config
 
-    from ift.metrics import MetricsFile
-    from ift.trainer import IFTTrainer, stop_generation_at
+    from ift.training.metrics import MetricsFile
+    from ift.training.trainer import IFTTrainer, stop_generation_at
 
     config = stage.config
     config.model_init_kwargs = {

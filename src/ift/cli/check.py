@@ -186,7 +186,7 @@ def _timed(told: TrainArguments, prepared: Any) -> float:
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
     from ift.baselines.stage import build_trainer
-    from ift.timing import StepClock
+    from ift.training.timing import StepClock
 
     with tempfile.TemporaryDirectory() as folder:
         stage = copy.copy(told)

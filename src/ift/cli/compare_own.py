@@ -40,7 +40,7 @@ def own_study(verb: str, told: argparse.Namespace, words: list[str], console: Co
     from ift.compare.plan import Rates
     from ift.compare.study import Study
     from ift.data.training_sets import load_splits
-    from ift.trainer import preparation
+    from ift.training.trainer import preparation
 
     console.print(*_left_out(words), sep="\n", end="")
     drafted = plan_of(verb, told, "unnamed", None)

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from ift.checkpoints import Stopped
 from ift.text import visible
+from ift.training.checkpoints import Stopped
 
 TRAIN_ROWS, VALIDATION_ROWS, TEST_ROWS = 400, 200, 500
 LEARNING_RATES = ("3e-4", "1e-3")  # each method's own is the one that scores best on validation

@@ -13,8 +13,8 @@ from tqdm.auto import tqdm
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
 
 from ift.cli.arguments import TrainArguments
-from ift.config import IFTConfig
 from ift.generation.final_answers import FinalAnswers
+from ift.training.config import IFTConfig
 from ift.training.end_watch import EndWatch
 
 SHOWN = ("loss", "nll", "residual_nll", "lookahead_accuracy", "lambda", "eos_nll", "tokens_per_second")

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from ift.checkpoints import damage, differing, facts_of, newest_whole
 from ift.cli.removed import OLD_DEFAULTS
 from ift.data import DataError
+from ift.training.checkpoints import damage, differing, facts_of, newest_whole
 
 RUN = "run.json"  # written before the first step: this folder is a run of ours
 OURS = (RUN, "metrics.jsonl", "answers.jsonl", "final_answers.jsonl", "checkpoint-*")

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 import yaml
 
-from ift.checkpoints import SIGNALS
 from ift.cli.arguments import UsageError
+from ift.training.checkpoints import SIGNALS
 
 WANTED = "IFT_NUM_PROCESSES"
 CPU_FLAGS = {  # accelerate's name -> torchrun's

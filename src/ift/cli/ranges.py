@@ -1,4 +1,4 @@
-"""Settings whose value makes no sense: refused by name, before anything is loaded. The method's own: ift.config."""
+"""Settings whose value makes no sense: refused by name, before anything is loaded. Of the method: training.config."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ from typing import Any, TextIO
 
 from accelerate import PartialState
 
-from ift.checkpoints import SealedCheckpoints, Stopped
 from ift.cli.arguments import TrainArguments, UsageError, parse_stages, wanted_methods
 from ift.cli.endings import INTERRUPTED
 from ift.cli.folder import (
@@ -30,6 +29,7 @@ from ift.data.loading import is_local
 from ift.generation.during_training import AnswersAtEvaluation
 from ift.generation.final_answers import write_final_answers
 from ift.models.model_folder import check_model_path
+from ift.training.checkpoints import SealedCheckpoints, Stopped
 from ift.training.end_watch import EndWatch
 
 

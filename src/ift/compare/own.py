@@ -16,7 +16,7 @@ from ift.compare.own_rows import Split
 from ift.compare.own_scores import PER_TOKEN, HeldOutScores
 from ift.compare.plan import IFT_DEFAULTS, Entrant
 from ift.generation.final_answer import FinalAnswer
-from ift.timing import StepClock
+from ift.training.timing import StepClock
 
 METRICS = ("exact_match", PER_TOKEN, "choice_accuracy")
 FORCED: Mapping[str, Any] = {  # a trial is trained whole, scored by us and thrown away

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainerCallback
 
-from ift.config import IFTConfig
 from ift.data.masks import UNTRAINED
 from ift.step.model import evaluating, unwrapped
+from ift.training.config import IFTConfig
 
 ROWS = 32  # at most
 ROWS_PER_PASS = 8

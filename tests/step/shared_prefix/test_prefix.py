@@ -331,7 +331,7 @@ def of_two_processes(tmp_path_factory):
     return two_processes.of_two_processes(script, tmp_path_factory.mktemp("ranks"))
 
 
-@pytest.mark.slow  # tests/test_distributed.py runs DDP, which shares by default
+@pytest.mark.slow  # tests/training/test_distributed.py runs DDP, which shares by default
 @pytest.mark.parametrize("name", prefix_worker.CASES)
 def test_two_processes_share_and_are_one(of_two_processes, name):
     """Against the plain path of one process; a rank that cannot share keeps the other from it, or they would wait."""

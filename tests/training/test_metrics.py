@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ift.metrics import COLUMNS, MetricsFile, RunningMeans, row_statistics
 from ift.step.equations import propagated_loss
 from ift.step.result import IFTLoss, TokenScores
 from ift.step.rows import row_layout
+from ift.training.metrics import COLUMNS, MetricsFile, RunningMeans, row_statistics
 
 
 def statistics(losses, labels, mask=None, positions=None, reduction="sequence", nll=None):

@@ -1,4 +1,4 @@
-"""What ends a run before it is spoilt: a loss or gradient that is no finite number; memory or disk space that runs out.
+"""What ends a run before it is spoilt: a loss or gradient that is no finite number.
 
 `StopsAtNonFinite` looks at the gradient norm that transformers computes anyway, before the optimiser takes a step: the
 weights are still those of the step before when the run stops.
@@ -6,10 +6,8 @@ weights are still those of the step before when the run stops.
 
 from __future__ import annotations
 
-import errno
 import json
 import math
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ift.checkpoints import newest_whole
-from ift.memory import Remedy
+from ift.training.checkpoints import newest_whole
 
 KEPT: tuple[str, ...] = ("input_ids", "attention_mask", "position_ids")
 REPORT = "non_finite.jsonl"
@@ -34,14 +31,6 @@ class NonFiniteError(RuntimeError):
     def __init__(self, message: str, report: Path | None) -> None:
         super().__init__(message)
         self.report = report
-
-
-class OutOfMemory(RuntimeError):
-    """A step did not fit; the message names settings that need less."""
-
-
-class DiskFull(OSError):
-    """What was to be saved did not fit on the disk; the message says where, and how to go on."""
 
 
 class StopsAtNonFinite:
@@ -198,40 +187,3 @@ def _numbers(trainer: Any) -> dict[tuple[int, ...], int]:
         for number, ids in enumerate(dataset[name], start=1):
             found.setdefault(tuple(ids), number)
     return found
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an accelerator or the machine had no memory left."""
-    text = str(error)
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
-    )
-
-
-def out_of_memory(error: BaseException, remedies: Sequence[Remedy]) -> OutOfMemory:
-    """The error to show instead: what was asked for in vain, and up to three settings that need less."""
-    said = str(error).strip().split("\n")[0] or type(error).__name__
-    if remedies:
-        ways = "\n".join(f"  {one}" for one in remedies[:3])
-        fix = f"Fix, the cheapest first:\n{ways}"
-    else:
-        fix = "Fix: a larger device, or more of them with accelerate's FSDP (docs/scaling.md)"
-    return OutOfMemory(f"out of memory: {said}\n{fix}")
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Whether the disk, or the user's quota of it, was full: safetensors and torch say it in words of their own."""
-    words = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing")
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return full or any(one in str(error) for one in words)
-
-
-def disk_full(error: BaseException, folder: Path) -> DiskFull:
-    """The error to show instead: where it happened, what is left, and how to go on."""
-    said = str(error).strip().split("\n")[0]
-    good, _ = newest_whole(folder)
-    return DiskFull(
-        f"no space left while saving to {folder} ({shutil.disk_usage(folder).free / 2**20:,.0f} MiB free): {said}\n"
-        f"  last good checkpoint: {good or 'none yet'}\n"
-        "  Fix: make room, then the same command with --resume auto; --save_total_limit 2 keeps two checkpoints only"
-    )

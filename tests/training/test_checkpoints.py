@@ -5,7 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from ift.checkpoints import MANIFEST, SealedCheckpoints, damage, differing, facts_of, newest_whole, seal
+from ift.training.checkpoints import (
+    MANIFEST,
+    SealedCheckpoints,
+    damage,
+    differing,
+    facts_of,
+    newest_whole,
+    seal,
+)
 
 
 @pytest.fixture
@@ -72,7 +80,7 @@ def test_differing_facts_are_named():
 
 
 def test_old_checkpoints_go_only_after_the_new_one_is_sealed(make, tmp_path, monkeypatch):
-    from ift import checkpoints
+    from ift.training import checkpoints
 
     make(1), make(2), make(3, sealed=False)
     order = []

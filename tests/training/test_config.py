@@ -8,8 +8,8 @@ import pytest
 from trl import SFTConfig
 
 from ift import IFTConfig, ift_loss
-from ift.config import METHOD_FIELDS
 from ift.step.algorithm import Step
+from ift.training.config import METHOD_FIELDS
 
 OWN = [name for name in IFTConfig.__dataclass_fields__ if name not in SFTConfig.__dataclass_fields__]
 

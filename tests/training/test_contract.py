@@ -112,7 +112,7 @@ def test_the_methods_that_are_overridden_have_the_signatures_we_override():
         "return_outputs",
         "num_items_in_batch",
     ]
-    transformers_own = {  # ift.faults, ift.batches
+    transformers_own = {  # ift.training.non_finite, ift.training.last_batch
         "_get_grad_norm": ["self", "model", "grad_norm"],
         "_get_dataloader": [
             "self", "dataset", "description", "batch_size", "sampler_fn", "is_training", "dataloader_key",

@@ -15,18 +15,18 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTTrainer
 from trl.trainer.utils import get_config_model_id, global_then_local_main_first
 
-from ift.batches import CountsRowsOnce
-from ift.checkpoints import SettingsInCheckpoints, changed_settings
-from ift.config import LAMBDA_FIELDS, METHOD_FIELDS, IFTConfig
 from ift.data import end_of_turn_ids, prepare_dataset
-from ift.faults import StopsAtNonFinite
-from ift.metrics import MetricsFile, RunningMeans, row_statistics
 from ift.step.algorithm import enable_residual, ift_loss
 from ift.step.model import weights_at_hand
 from ift.step.model_checks import check_packing
 from ift.step.rows import count_items, row_layout
+from ift.training.checkpoints import SettingsInCheckpoints, changed_settings
 from ift.training.compile import compile_blocks
+from ift.training.config import LAMBDA_FIELDS, METHOD_FIELDS, IFTConfig
 from ift.training.lambda_schedule import noisy_lambda, scheduled_lambda
+from ift.training.last_batch import CountsRowsOnce
+from ift.training.metrics import MetricsFile, RunningMeans, row_statistics
+from ift.training.non_finite import StopsAtNonFinite
 from ift.training.trl_internals import SendsNothing
 
 logger = logging.getLogger(__name__)

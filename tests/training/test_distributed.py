@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def of_two_processes(folder):
-    return two_processes.of_two_processes(Path(__file__).parent / "distributed_worker.py", folder)
+    return two_processes.of_two_processes(Path(__file__).parents[1] / "distributed_worker.py", folder)
 
 
 @pytest.mark.parametrize("name", distributed_worker.CASES)

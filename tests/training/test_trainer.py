@@ -507,7 +507,7 @@ def test_the_best_model_is_chosen_by_nll_and_early_stopping_works(tmp_path, rows
 
 @pytest.mark.parametrize("lookahead", ["greedy", "expected"])
 def test_no_step_and_no_evaluation_builds_the_logits(tmp_path, monkeypatch, lookahead):
-    from test_loss import Largest
+    from test_algorithm import Largest
     from trl.kernels import chunked_logprob
     from trl.trainer import utils as trl_utils
 

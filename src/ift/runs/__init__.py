@@ -1,0 +1,1 @@
+"""One run: its arguments, its processes, its folder, its progress, what was saved read back."""
