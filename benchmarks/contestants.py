@@ -27,7 +27,7 @@ from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from ift import IFTConfig, IFTTrainer
-from ift.baselines.methods import METHODS as BASELINES
+from ift.methods.table import METHODS as BASELINES
 from ift.training.compile import compile_blocks
 
 PAD, END = 2, 1

@@ -40,11 +40,11 @@ FAMILIES = ("step/test_architectures.py::test_the_step_of_every_family_is_the_re
 ACCUMULATION = ("training/test_trainer.py::test_gradient_accumulation_is_exact",)
 RANKS = ("training/test_distributed.py",)
 EMBEDDED = ("step/test_embedded_rows.py",)
-LOSSES = ("baselines/test_baseline_losses.py",)
+LOSSES = ("methods/test_losses.py",)
 PAIRS = ("data/test_pairs.py",)
-CONTROLS = ("baselines/test_controls.py",)
+CONTROLS = ("methods/test_controls.py",)
 METHODS = ("cli/test_train_methods.py",)
-TDPO_RANKS = ("baselines/test_tdpo_distributed.py",)
+TDPO_RANKS = ("methods/test_tdpo_distributed.py",)
 
 COMPILED = ("training/test_compile.py",)
 
@@ -403,133 +403,133 @@ FAULTS = [
     ),
     Fault(
         "baselines: the KL is the policy's to the reference",
-        "baselines/token_kl.py",
+        "methods/token_kl.py",
         "(reference.exp() * (reference - policy)).sum(-1)",
         "(policy.exp() * (policy - reference)).sum(-1)",
         LOSSES,
     ),
     Fault(
         "baselines: TDPO2 lets gradient through the chosen KL",
-        "baselines/tdpo.py",
+        "methods/tdpo.py",
         "alpha * (kl_l - kl_w.detach())",
         "alpha * (kl_l - kl_w)",
         LOSSES,
     ),
     Fault(
         "baselines: TDPO1 holds the chosen KL still",
-        "baselines/tdpo.py",
+        "methods/tdpo.py",
         "kl_l - kl_w if version",
         "kl_l - kl_w.detach() if version",
         LOSSES,
     ),
     Fault(
         "baselines: the KL difference has the other sign",
-        "baselines/tdpo.py",
+        "methods/tdpo.py",
         "ratio_w - ratio_l - change",
         "ratio_w - ratio_l + change",
         LOSSES,
     ),
     Fault(
         "baselines: chosen and rejected change places in TDPO",
-        "baselines/tdpo.py",
+        "methods/tdpo.py",
         "(ratio_w, ratio_l), (kl_w, kl_l)",
         "(ratio_l, ratio_w), (kl_l, kl_w)",
         LOSSES,
     ),
     Fault(
         "baselines: the head's soft-capping is left out of TDPO",
-        "baselines/token_kl.py",
+        "methods/token_kl.py",
         "Head(weight, bias, head.scale, head.softcap)",
         "Head(weight, bias, head.scale, None)",
         LOSSES,
     ),
     Fault(
         "baselines: the head's scale is left out of TDPO",
-        "baselines/token_kl.py",
+        "methods/token_kl.py",
         "Head(weight, bias, head.scale, head.softcap)",
         "Head(weight, bias, 1.0, head.softcap)",
         LOSSES,
     ),
     Fault(
         "baselines: the head's bias is left out of TDPO",
-        "baselines/token_kl.py",
+        "methods/token_kl.py",
         "Head(weight, bias, head.scale, head.softcap)",
         "Head(weight, None, head.scale, head.softcap)",
         LOSSES,
     ),
     Fault(
         "baselines: adapters stay on in TDPO's reference",
-        "baselines/tdpo.py",
+        "methods/tdpo.py",
         'other, adapters_off = model, use_adapter(peft, "ref" if "ref" in peft.peft_config else None)',
         "other, adapters_off = model, nullcontext()",
         LOSSES,
     ),
     Fault(
         "baselines: dropout stays on in TDPO's reference",
-        "baselines/tdpo.py",
+        "methods/tdpo.py",
         "adapters_off, evaluating(other),",
         "adapters_off,",
         LOSSES,
     ),
     Fault(
         "baselines: the policy of TDPO bypasses the wrapper",
-        "baselines/tdpo.py",
+        "methods/tdpo.py",
         "found = model(**kwargs, token_kl=reference)",
         "found = self.model(**kwargs, token_kl=reference)",
         TDPO_RANKS,
     ),
     Fault(
         "baselines: TDPO scores the prompt too",
-        "baselines/tdpo.py",
+        "methods/tdpo.py",
         'inputs["completion_mask"] == 0',
         'inputs["attention_mask"] == 0',
         LOSSES,
     ),
     Fault(
         "baselines: a chunk loses its last position",
-        "baselines/token_kl.py",
+        "methods/token_kl.py",
         "slice(n, n + ROWS_OF_A_CHUNK)",
         "slice(n, n + ROWS_OF_A_CHUNK - (n > 0))",
         LOSSES,
     ),
     Fault(
         "baselines: ORPO's likelihood is trl's",
-        "baselines/preference.py",
+        "methods/preference.py",
         'self.args.orpo_likelihood == "all"',
         'self.args.orpo_likelihood != "none"',
         LOSSES,
     ),
     Fault(
         "baselines: SimPO has trl's likelihood term",
-        "baselines/methods.py",
+        "methods/table.py",
         '"cpo_alpha": 0.0',
         '"cpo_alpha": 1.0',
         LOSSES,
     ),
     Fault(
         "baselines: SimPO's gamma is the ratio",
-        "baselines/methods.py",
+        "methods/table.py",
         '"simpo_gamma": 1.6',
         '"simpo_gamma": 0.8',
         LOSSES,
     ),
     Fault(
         "baselines: ORPO's beta is trl's",
-        "baselines/methods.py",
+        "methods/table.py",
         '{"beta": 0.25}',
         '{"beta": 0.1}',
         LOSSES,
     ),
     Fault(
         "baselines: SFT keeps the propagation",
-        "baselines/methods.py",
+        "methods/table.py",
         '"propagation": "none"}',
         '"propagation": "bellman"}',
         LOSSES,
     ),
     Fault(
         "baselines: NEFTune's noise is off",
-        "baselines/methods.py",
+        "methods/table.py",
         '{"neftune_noise_alpha": 5.0}',
         '{"neftune_noise_alpha": 0.5}',
         LOSSES,

@@ -135,7 +135,7 @@ def test_every_metric_is_explained_once(tmp_path):
 
 def test_the_table_of_methods_is_that_of_the_code():
     """Names, fixed and default settings, rows and models held."""
-    from ift.baselines import ALIASES, CONTROLS, METHODS
+    from ift.methods import ALIASES, CONTROLS, METHODS
 
     rows = {re.findall(r"`([\w-]+)`", row[0])[0]: row for row in table("baselines.md", "method")}
     assert list(rows) == list(METHODS)
@@ -214,11 +214,11 @@ def test_flags_in_the_documents_exist(monkeypatch):
     import typer
     from accelerate.commands.launch import launch_command_parser
 
-    from ift.baselines import METHODS
     from ift.cli.arguments import make_parser
     from ift.cli.check import make_parser as make_check_parser
     from ift.cli.compare import make_parser as make_study_parser
     from ift.cli.main import app
+    from ift.methods import METHODS
 
     words = {"--help", "--help-all", "--config", "--accelerate_config"}
     for verb in typer.main.get_command(app).commands.values():

@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, TrainerCallback
 
-from ift.baselines import stage
+from ift.runs import train_stage
 from ift.runs.out_of_room import is_out_of_memory
 from ift.saved import SaveError, read_back
 from ift.training import checkpoints
@@ -111,7 +111,7 @@ def test_every_method_stops(tmp_path, run_method, method):
 
 @pytest.fixture
 def run_method(tmp_path):
-    from ift.baselines import train_method
+    from ift.runs import train_method
     from ift.testbed import tiny_base_path
 
     rows = [{"prompt": f"{n} plus {n}", "chosen": f" {2 * n}", "rejected": f" {2 * n + 1}"} for n in range(4)]
@@ -243,10 +243,10 @@ def test_the_signals_are_given_back_when_training_raises(monkeypatch):
         raise RuntimeError("broken")
 
     trainer = SimpleNamespace(add_callback=lambda callback: None, train=broken)
-    monkeypatch.setattr(stage, "build_trainer", lambda *args: trainer)
+    monkeypatch.setattr(train_stage, "build_trainer", lambda *args: trainer)
     config = SimpleNamespace(resume_from_checkpoint=None)
     with pytest.raises(RuntimeError, match="broken"):
-        stage.train_stage(SimpleNamespace(config=config), None, None, SimpleNamespace(), keeper)
+        train_stage.train_stage(SimpleNamespace(config=config), None, None, SimpleNamespace(), keeper)
     assert signal.getsignal(signal.SIGTERM) == before
 
 

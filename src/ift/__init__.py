@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ift.runs.from_python import train_method
     from ift.step.algorithm import enable_residual, ift_loss
     from ift.step.result import IFTLoss
     from ift.training.config import IFTConfig
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from ift.training.trainer import IFTTrainer
 
 __version__ = "0.1.0"
-__all__ = ["EndWatch", "IFTConfig", "IFTLoss", "IFTTrainer", "enable_residual", "ift_loss"]
+__all__ = ["EndWatch", "IFTConfig", "IFTLoss", "IFTTrainer", "enable_residual", "ift_loss", "train_method"]
 
 _HOMES = {
     "EndWatch": "ift.training.end_watch",
@@ -22,6 +23,7 @@ _HOMES = {
     "IFTTrainer": "ift.training.trainer",
     "enable_residual": "ift.step.algorithm",
     "ift_loss": "ift.step.algorithm",
+    "train_method": "ift.runs.from_python",
 }
 
 

@@ -56,7 +56,7 @@ def estimate_memory(stage: Any, longest_row: int, device: torch.device | None = 
     """Estimates a step of a stage.
 
     Args:
-        stage: An `ift.baselines.stage.Stage`: its model's configuration is read, no weights.
+        stage: An `ift.methods.stage.Stage`: its model's configuration is read, no weights.
         longest_row: Tokens of the longest row after cutting.
         device: Where the run would be; None for this machine's.
 

@@ -191,8 +191,8 @@ def preflight(
     """Looks at everything that one stage will train, without its weights.
 
     Args:
-        stage: An `ift.baselines.stage.Stage`.
-        prepared: What `ift.baselines.stage.prepare_stage` gave.
+        stage: An `ift.methods.stage.Stage`.
+        prepared: What `ift.methods.stage.prepare_stage` gave.
         allow_truncation: See `data_findings`.
         progress: See `scan`.
     """

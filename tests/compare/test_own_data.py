@@ -52,7 +52,7 @@ def study(rows_file, tmp_path):
     words = [part for word in words for part in word.split("=")]
     own = OwnStudy(words, ["sft", "ift", "dpo", "sft+dpo"], {}, "exact_match", "####", 12)
     (told,) = own.stages("sft", {}, "unused")
-    from ift.baselines.stage import load_tokenizer
+    from ift.methods.stage import load_tokenizer
 
     split = split_rows([Part("train", load_rows(str(rows_file)))], None, load_tokenizer(told), max_length=96)
     own = OwnStudy(words, own.methods, split.sha256, own.metric, own.pattern, own.max_new_tokens)

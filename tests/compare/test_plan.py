@@ -2,8 +2,6 @@
 
 import pytest
 
-from ift.baselines.methods import METHODS, parse_methods
-from ift.baselines.train import _check_names, _settings_of
 from ift.compare.plan import (
     BETAS,
     BUDGETS,
@@ -14,6 +12,8 @@ from ift.compare.plan import (
     compare_plan,
     stage_settings,
 )
+from ift.methods.table import METHODS, parse_methods
+from ift.runs.from_python import _check_names, _settings_of
 
 FULL = compare_plan("arithmetic-small-clean", BUDGETS["full"]["methods"].split(","), 5, 6, True)
 ABLATION = ablate_plan("arithmetic-small-clean", 3, 3, quick=False)

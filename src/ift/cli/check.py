@@ -90,9 +90,9 @@ def refuse_or_warn(told: TrainArguments, prepared: Any) -> Preflight:
 
 def _check(told: TrainArguments, own: argparse.Namespace, console: Console) -> dict[str, Any]:
     """One stage: everything found, printed unless JSON is wanted."""
-    from ift.baselines.stage import check_data, prepare_stage
     from ift.cli.train import check_model
     from ift.data import load_train_and_eval
+    from ift.methods.stage import check_data, prepare_stage
 
     check_model(told)
     data = load_train_and_eval(told.script, told.mixture, told.config, columns=told.columns)
@@ -185,7 +185,7 @@ def _timed(told: TrainArguments, prepared: Any) -> float:
 
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-    from ift.baselines.stage import build_trainer
+    from ift.methods.stage import build_trainer
     from ift.training.timing import StepClock
 
     with tempfile.TemporaryDirectory() as folder:

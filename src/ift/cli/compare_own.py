@@ -13,9 +13,9 @@ from typing import Any
 
 from rich.console import Console
 
-from ift.baselines.methods import CONTROLS
 from ift.cli.compare import MOST_JOBS, methods_of, plan_of
 from ift.cli.words import UsageError, value_of
+from ift.methods.table import CONTROLS
 
 LORA_FACTOR = 10  # adapters learn at rates about ten times higher (trl's own advice)
 ROOM = 0.85  # of the memory that is free
@@ -31,7 +31,6 @@ def own_study(verb: str, told: argparse.Namespace, words: list[str], console: Co
         DataError: rows that cannot be read, trained or split.
         StudyError: the folder holds another study.
     """
-    from ift.baselines.stage import prepare_stage
     from ift.cli.check import refuse_or_warn
     from ift.cli.train import check_model
     from ift.compare.own import OwnStudy
@@ -40,6 +39,7 @@ def own_study(verb: str, told: argparse.Namespace, words: list[str], console: Co
     from ift.compare.plan import Rates
     from ift.compare.study import Study
     from ift.data.training_sets import load_splits
+    from ift.methods.stage import prepare_stage
     from ift.training.trainer import preparation
 
     console.print(*_left_out(words), sep="\n", end="")
@@ -217,7 +217,7 @@ def fitting_jobs(study: Any) -> int:
 
 def memory_needed(study: Any) -> float:
     """Bytes of one process: the measured peak of SFT, and a second model where a method compares with one."""
-    from ift.baselines.methods import parse_methods
+    from ift.methods.table import parse_methods
 
     found = _measured(study)
     methods = [one for entrant in study.plan.entrants for one in parse_methods(entrant.method)]
@@ -238,7 +238,7 @@ def estimate(study: Any) -> str:
 
 def seconds_needed(study: Any) -> float:
     """Seconds of everything, one after the other, from the first measurement; done work counts too."""
-    from ift.baselines.methods import parse_methods
+    from ift.methods.table import parse_methods
 
     found, plan = _measured(study), study.plan
 

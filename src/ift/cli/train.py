@@ -80,8 +80,9 @@ def _say(text: str, stream: TextIO) -> None:
 
 def run_stages(stages: list[TrainArguments]) -> Any:
     """Train the stages in order, each from the weights of the one before; returns the last one's trainer."""
-    from ift.baselines.stage import check_data, start_of_next
     from ift.data import load_train_and_eval
+    from ift.methods.stage import check_data
+    from ift.runs.train_stage import start_of_next
 
     if len(stages) > 1:
         for told in stages:
@@ -116,10 +117,11 @@ def run_training(told: TrainArguments, closing: bool = True, end: bool = True) -
         NonFiniteError, OutOfMemory: the run stopped; the message says what to try.
         Stopped: a signal came, and the run has saved.
     """
-    from ift.baselines.stage import prepare_stage, train_stage
     from ift.cli.check import refuse_or_warn
     from ift.cli.display import Display
     from ift.data import load_train_and_eval
+    from ift.methods.stage import prepare_stage
+    from ift.runs.train_stage import train_stage
 
     began, first = time.perf_counter(), int(os.environ.get("RANK", 0)) == 0
     _check_template(told)

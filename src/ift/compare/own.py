@@ -10,12 +10,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ift.baselines.methods import parse_methods
 from ift.compare.ground import SAMPLES, Scored
 from ift.compare.own_rows import Split
 from ift.compare.own_scores import PER_TOKEN, HeldOutScores
 from ift.compare.plan import IFT_DEFAULTS, Entrant
 from ift.generation.final_answer import FinalAnswer
+from ift.methods.table import parse_methods
 from ift.training.timing import StepClock
 
 METRICS = ("exact_match", PER_TOKEN, "choice_accuracy")
@@ -92,9 +92,9 @@ class OwnGround(HeldOutScores):
 
     def train(self, task: dict[str, Any], entrant: Entrant, folder: Path, attach: Any) -> Any:
         """Train the user's model on the training rows."""
-        from ift.baselines.stage import check_data
-        from ift.baselines.train import train_stages
         from ift.data import LoadedData
+        from ift.methods.stage import check_data
+        from ift.runs.from_python import train_stages
 
         self._planned = self._stages(task, entrant, folder)
         planned = [(stage, LoadedData(self.split.train)) for stage in self._planned]

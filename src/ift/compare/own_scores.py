@@ -32,8 +32,8 @@ class HeldOutScores:
         from transformers import AutoModelForCausalLM
         from trl import get_quantization_config
 
-        from ift.baselines.stage import load_tokenizer
         from ift.data import ensure_chat_template
+        from ift.methods.stage import load_tokenizer
 
         told, config = self.told.model, self.told.config
         quantisation = get_quantization_config(told)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ift.baselines.methods import CONTROLS, parse_methods
+from ift.methods.table import CONTROLS, parse_methods
 
 SEARCH_SEED = 100  # of rows and order while settings are chosen; no run has it
 BETAS: Mapping[str, tuple[float, ...]] = {

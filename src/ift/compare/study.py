@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from ift.baselines.methods import parse_methods
 from ift.compare.plan import SEARCH_SEED, Entrant, Plan, key_of
+from ift.methods.table import parse_methods
 
 POLL_SECONDS = 0.2
 

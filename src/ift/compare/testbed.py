@@ -22,7 +22,7 @@ class TestbedGround:
 
     def train(self, task: dict[str, Any], entrant: Entrant, folder: Path, attach: Any) -> Any:
         """Train the embedded base on rows of the task's seed."""
-        from ift.baselines import train_method
+        from ift.runs import train_method
 
         settings = stage_settings(entrant, task["chosen"], task["first"]) | {"seed": task["seed"]}
         return train_method(
@@ -31,7 +31,7 @@ class TestbedGround:
 
     def config(self, task: dict[str, Any], entrant: Entrant) -> dict[str, Any]:
         """Hyper-parameters as trained, with the method's own defaults, and IFT's lambda, gamma and detach always."""
-        from ift.baselines.methods import parse_methods
+        from ift.methods.table import parse_methods
 
         own: dict[str, Any] = {}
         for stage in parse_methods(entrant.method):

@@ -130,7 +130,7 @@ def _curves(trained: Any) -> list[dict[str, Any]]:
 
 
 def _cost(ground: Ground, entrant: Entrant, trained: Any, flops: float) -> Any:
-    from ift.baselines.methods import parse_methods
+    from ift.methods.table import parse_methods
     from ift.report import Cost
 
     return Cost(

@@ -141,7 +141,7 @@ def _guess(
             uniforms=_noise(step, input_ids, layout, states.device),
             tile=tile_shape(len(states), states.device),
         )
-        if step.lookahead == "random":  # the control of baselines.controls
+        if step.lookahead == "random":  # the control of methods.controls
             guess = _random(step, guess, input_ids, layout, targets, len(head.weight))
     torch.clear_autocast_cache()  # weights cast under no_grad carry no graph; the mixed pass must cast its own
     return guess

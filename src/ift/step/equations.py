@@ -52,7 +52,7 @@ def propagation_weights(
         layout: of the batch; distances count positions, trained or not.
         kind: "bellman" (Algorithm 1: w_t = sum_{i>=t} gamma^(i-t) l_i; gradient flows through the sums),
             "cumsum" (Eq. 21 read literally: fixed weights that grow with position) or "none" (w = 1). The control of
-            `baselines.controls`, "position", is what bellman gives when all losses are equal; no gradient.
+            `methods.controls`, "position", is what bellman gives when all losses are equal; no gradient.
         gamma: decay in (0, 1].
         detach: of bellman's weights: "scale" (no gradient through their scale: Algorithm 1 as printed, up to a constant
             per row), "none" (the released code: gradient through the scale too, negative for confident late tokens) or

@@ -165,7 +165,7 @@ def _draw(
 def random_guess(
     guess: LookAhead, targets: Tensor, documents: Tensor, uniforms: Tensor, vocabulary: int
 ) -> LookAhead:
-    """The control of `baselines.controls`: as many guesses differ from their targets in each document, all at random.
+    """The control of `methods.controls`: as many guesses differ from their targets in each document, all at random.
 
     Where they differ is drawn among the document's N trained positions, and what stands there uniformly from the
     vocabulary without the target; elsewhere the guess is the target. `top1` and `nll` stay the model's own.

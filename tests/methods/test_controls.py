@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import models
-from ift.baselines import CONTROLS
+from ift.methods import CONTROLS
 from ift.step.algorithm import ift_loss
 from ift.step.equations import propagation_weights
 from ift.step.lookahead import LookAhead, random_guess

@@ -66,56 +66,56 @@ def _ift() -> tuple[Any, Any]:
 
 
 def _sft() -> tuple[Any, Any]:
-    from ift.baselines.answers import PlainSFTTrainer
+    from ift.methods.sft import PlainSFTTrainer
     from ift.training.config import IFTConfig
 
     return PlainSFTTrainer, IFTConfig
 
 
 def _neftune() -> tuple[Any, Any]:
-    from ift.baselines.answers import NEFTuneTrainer
+    from ift.methods.sft import NEFTuneTrainer
     from ift.training.config import IFTConfig
 
     return NEFTuneTrainer, IFTConfig
 
 
 def _dft() -> tuple[Any, Any]:
-    from ift.baselines.answers import DFTTrainer
-    from ift.baselines.configs import DFTSettings
+    from ift.methods.settings import DFTSettings
+    from ift.methods.sft import DFTTrainer
 
     return DFTTrainer, DFTSettings
 
 
 def _dpo() -> tuple[Any, Any]:
-    from ift.baselines.configs import DPOSettings
-    from ift.baselines.preference import PreparedDPOTrainer
+    from ift.methods.preference import PreparedDPOTrainer
+    from ift.methods.settings import DPOSettings
 
     return PreparedDPOTrainer, DPOSettings
 
 
 def _orpo() -> tuple[Any, Any]:
-    from ift.baselines.configs import ORPOSettings
-    from ift.baselines.preference import PreparedORPOTrainer
+    from ift.methods.preference import PreparedORPOTrainer
+    from ift.methods.settings import ORPOSettings
 
     return PreparedORPOTrainer, ORPOSettings
 
 
 def _simpo() -> tuple[Any, Any]:
-    from ift.baselines.configs import SimPOSettings
-    from ift.baselines.preference import PreparedSimPOTrainer
+    from ift.methods.preference import PreparedSimPOTrainer
+    from ift.methods.settings import SimPOSettings
 
     return PreparedSimPOTrainer, SimPOSettings
 
 
 def _tdpo() -> tuple[Any, Any]:
-    from ift.baselines.configs import TDPOSettings
-    from ift.baselines.tdpo import TDPOTrainer
+    from ift.methods.settings import TDPOSettings
+    from ift.methods.tdpo import TDPOTrainer
 
     return TDPOTrainer, TDPOSettings
 
 
 def _control() -> tuple[Any, Any]:
-    from ift.baselines.controls import ControlSettings, ControlTrainer
+    from ift.methods.controls import ControlSettings, ControlTrainer
 
     return ControlTrainer, ControlSettings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datasets import Dataset
 
 import models
-from ift.baselines import METHODS
+from ift.methods import METHODS
 
 PROMPTS = (2, 5, 1, 3)
 LENGTHS = ((7, 9), (12, 8), (4, 11), (9, 6))  # of chosen and rejected, prompt included

@@ -11,8 +11,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 import models
-from ift.baselines import token_kl as token_kl_module
-from ift.baselines.configs import DPOSettings, ORPOSettings, TDPOSettings
+from ift.methods import token_kl as token_kl_module
+from ift.methods.settings import DPOSettings, ORPOSettings, TDPOSettings
 from models import assert_same_gradients, tiny_model
 
 
@@ -148,7 +148,7 @@ def test_trl_s_own_orpo_likelihood_covers_prompts_and_averages_tokens(tmp_path):
 
 def test_a_worked_value_of_tdpo():
     """u = 1 - (-1) = 2, K_w = 3, K_l = 4: version 1 -log s(.5 (2 - 1)), version 2 at alpha .5 -log s(.5 (2 - .5))."""
-    from ift.baselines.tdpo import tdpo_losses
+    from ift.methods.tdpo import tdpo_losses
 
     ratios, kl = torch.tensor([1.0, -1.0]), torch.tensor([3.0, 4.0], requires_grad=True)
     first = tdpo_losses(ratios, kl, 0.5, 0.5, 1)
@@ -169,7 +169,7 @@ ANSWERS = {
 
 @pytest.mark.parametrize(("method", "reduction"), ANSWERS)
 def test_methods_of_answers(tmp_path, method, reduction):
-    from ift.baselines import METHODS
+    from ift.methods import METHODS
 
     model = tiny_model()
     rows, labels = models.uneven_rows(model)
@@ -187,7 +187,7 @@ def test_methods_of_answers(tmp_path, method, reduction):
 
 def test_neftune_s_noise_has_the_papers_scale_and_stays_out_of_evaluation(tmp_path):
     """Uniform in +- alpha / sqrt(T H), on every embedding of a training pass."""
-    from ift.baselines import METHODS
+    from ift.methods import METHODS
 
     trainer_class, config_class = METHODS["neftune"].load()
     model = tiny_model()

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from trl.trainer.utils import use_adapter
 
-from ift.baselines.preference import PreparedDPOTrainer
-from ift.baselines.token_kl import STATES, Reference, enable_token_kl
+from ift.methods.preference import PreparedDPOTrainer
+from ift.methods.token_kl import STATES, Reference, enable_token_kl
 from ift.step.model import evaluating, head_of, unwrapped
 
 

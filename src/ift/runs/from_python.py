@@ -12,9 +12,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ift.baselines.methods import Method, left_to_others, parse_methods
-from ift.baselines.stage import Stage, check_data, start_of_next, train_stage
 from ift.data import LoadedData, Part, load_train_and_eval
+from ift.methods.stage import Stage, check_data
+from ift.methods.table import Method, left_to_others, parse_methods
+from ift.runs.train_stage import start_of_next, train_stage
 
 Rows = Any  # a path or Hub id, a list of rows, or a datasets.Dataset
 
