@@ -1,4 +1,4 @@
-"""Write docs/scaling.md: arithmetic of `ift.scaling` for two models on 1 to 512 GPUs: `python docs/make_scaling.py`."""
+"""Write docs/scaling.md: `scaling.py` for two models on 1 to 512 GPUs: `python docs/make_scaling.py`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from scaling import GATHERS, Shape, Share, shape_of, share
 from transformers import LlamaConfig
 
+from ift.check.memory import estimate_memory
 from ift.cli.arguments import parse
-from ift.memory import estimate_memory
-from ift.scaling import GATHERS, Shape, Share, shape_of, share
 
 DOCS = Path(__file__).resolve().parent
 GPUS = (1, 8, 64, 512)
@@ -46,7 +46,7 @@ class Model:
 
 
 def model(name: str) -> Model:
-    """A model of `SIZES`; its activations by `ift.memory`, with checkpointing."""
+    """A model of `SIZES`; its activations by `ift.check.memory`, with checkpointing."""
     activations = {}
     with tempfile.TemporaryDirectory() as folder:
         SIZES[name].save_pretrained(folder)
@@ -148,7 +148,7 @@ GB that each GPU sends in an optimiser step without accumulation (in DPO's row f
     sizes = "\n\n".join(parts)
     return f"""# Scaling
 
-Made by `python docs/make_scaling.py`: arithmetic from the models' dimensions (`ift.scaling`, `ift.memory`), no
+Made by `python docs/make_scaling.py`: arithmetic from the models' dimensions (`docs/scaling.py`, `check.memory`), no
 measurement. **Nothing of this page was run on a GPU.** What was run, on two CPU processes, is in
 [reliability](reliability.md): DDP through `ift train`, FSDP2 and tensor parallelism through `ift_loss`.
 

@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from ift.check.findings import Finding, Preflight, preflight
 from ift.cli.arguments import TrainArguments, parse_stages
 from ift.cli.endings import EXPECTED
 from ift.cli.folder import Finished, open_folder
 from ift.cli.words import UsageError, UsageParser, split_equals
 from ift.data import DataError
-from ift.preflight import Finding, Preflight, preflight
 
 TIMED_STEPS = 3  # the first one warms up
 STYLES = {"refused": "bold red", "warning": "yellow", "note": "dim"}

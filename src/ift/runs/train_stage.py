@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ift.check.findings import longest_row
+from ift.check.memory import Remedy, available_memory, remedies
 from ift.data import LoadedData
-from ift.memory import Remedy, available_memory, remedies
 from ift.methods.stage import PreparedRows, Stage, build_trainer, prepare_stage
-from ift.preflight import longest_row
 from ift.runs.out_of_room import disk_full, is_disk_full, is_out_of_memory, out_of_memory
 from ift.saved import read_back
 from ift.training.checkpoints import SealedCheckpoints, Stopped

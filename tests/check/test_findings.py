@@ -10,11 +10,11 @@ from datasets import Dataset
 from tokenizers import processors
 
 import models
+from ift.check.findings import data_findings
+from ift.check.memory import estimate_memory
+from ift.check.rows import scan
 from ift.cli.arguments import parse
 from ift.data import end_of_turn_ids, prepare_dataset
-from ift.memory import estimate_memory
-from ift.preflight import data_findings
-from ift.row_scan import scan
 from ift.testbed import tiny_base_path
 
 

@@ -228,7 +228,7 @@ def _kept_for_backward(model: Any, rows: int, tokens: int, checkpointing: bool, 
     """Bytes that the backbone's forward keeps, by hooks on what autograd saves; nothing is computed.
 
     With checkpointing the inputs of the blocks, and twice a block, for what is computed again in its backward,
-    and its gradients (measured on CPU: tests/test_preflight.py).
+    and its gradients (measured on CPU: tests/check/test_findings.py).
     Attention matrices count only for eager attention: other kernels do not keep them.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ift.check.memory import MemoryEstimate, Remedy, available_memory, estimate_memory, remedies
+from ift.check.rows import RowScan, scan
 from ift.data import DataReport, Prepared, end_of_turn_ids
 from ift.data.templates import adds_bos
-from ift.memory import MemoryEstimate, Remedy, available_memory, estimate_memory, remedies
-from ift.row_scan import RowScan, scan
 
 WARN_CUT, REFUSE_CUT = 0.01, 0.20  # shares of the rows, or of the trained tokens, that cutting takes
 
