@@ -11,7 +11,7 @@ from scaling import GATHERS, Shape, Share, shape_of, share
 from transformers import LlamaConfig
 
 from ift.check.memory import estimate_memory
-from ift.cli.arguments import parse
+from ift.runs.arguments import parse
 
 DOCS = Path(__file__).resolve().parent
 GPUS = (1, 8, 64, 512)

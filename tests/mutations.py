@@ -557,14 +557,14 @@ FAULTS = [
     ),
     Fault(
         "baselines: the second stage starts from the base",
-        "cli/train.py",
+        "runs/train_run.py",
         "str(merged if merged.exists() else folder)",
         "str(told.model.model_name_or_path)",
         METHODS,
     ),
     Fault(
         "baselines: a stage's own flags reach the others",
-        "cli/words.py",
+        "runs/argv.py",
         "into = own if int(match[1]) == number else None",
         "into = own",
         METHODS,

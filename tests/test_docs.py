@@ -214,11 +214,11 @@ def test_flags_in_the_documents_exist(monkeypatch):
     import typer
     from accelerate.commands.launch import launch_command_parser
 
-    from ift.cli.arguments import make_parser
     from ift.cli.check import make_parser as make_check_parser
     from ift.cli.compare import make_parser as make_study_parser
     from ift.cli.main import app
     from ift.methods import METHODS
+    from ift.runs.arguments import make_parser
 
     words = {"--help", "--help-all", "--config", "--accelerate_config"}
     for verb in typer.main.get_command(app).commands.values():

@@ -5,7 +5,7 @@ from scaling import Shape, gathered_parameters, shape_of, share
 from transformers import LlamaConfig
 
 from ift.check.memory import estimate_memory
-from ift.cli.arguments import parse
+from ift.runs.arguments import parse
 
 SMALL = Shape(blocks=2, block=100, root=40)  # 240 parameters
 

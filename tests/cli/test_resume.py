@@ -10,7 +10,7 @@ import time
 import pytest
 from killed_runs import STEPS, command, killed_run, same, started, weights
 
-from ift.cli.removed import OLD_DEFAULTS
+from ift.runs.removed import OLD_DEFAULTS
 from ift.training.checkpoints import newest_whole
 
 SAVING = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ift.cli.arguments import UsageError, parse_stages
 from ift.methods import CONTROLS, METHODS
 from ift.runs import train_method
+from ift.runs.arguments import UsageError, parse_stages
 
 PAIRS = [
     {"prompt": f"What is {n} plus {n}?", "chosen": [{"role": "user", "content": f"What is {n} plus {n}?"},

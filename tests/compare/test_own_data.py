@@ -14,7 +14,6 @@ import torch
 from typer.testing import CliRunner
 
 from ift.cli.main import app
-from ift.cli.words import UsageError
 from ift.compare import trial
 from ift.compare.own import OwnGround, OwnStudy, share_answers
 from ift.compare.own_rows import split_rows
@@ -23,6 +22,7 @@ from ift.compare.study import Study, best
 from ift.data import Part, load_rows
 from ift.generation.final_answer import last_answer
 from ift.report import load
+from ift.runs.argv import UsageError
 from ift.testbed import tiny_base_path
 
 WORDS = ("--max_length=96", "--per_device_train_batch_size=4", "--per_device_eval_batch_size=3")

@@ -12,13 +12,13 @@ from small_records import HOSTILE, SCORES, ablation, comparison, record, write
 from typer.testing import CliRunner
 
 from ift.cli.main import app
-from ift.cli.words import named
 from ift.report import Cost, DataSplit, ReportError
 from ift.report.comparisons import compare, sweep
 from ift.report.figures import error_shares, image, pictures
 from ift.report.page import html_page
 from ift.report.tables import cost_table, report_markdown, score_table
 from ift.report.wording import json_for_script, markdown
+from ift.runs.argv import named
 from ift.text import visible
 
 

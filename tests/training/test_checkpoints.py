@@ -1,10 +1,12 @@
 """A checkpoint counts only when it is whole, and old ones go only then."""
 
 import json
+import signal
 from types import SimpleNamespace
 
 import pytest
 
+from ift.training import checkpoints
 from ift.training.checkpoints import (
     MANIFEST,
     SealedCheckpoints,
@@ -97,3 +99,23 @@ def test_old_checkpoints_go_only_after_the_new_one_is_sealed(make, tmp_path, mon
     assert order == ["checkpoint-3", "prune"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-3"]
     assert args.save_total_limit == 2
+
+
+def test_a_repeated_stop_is_one_and_a_later_one_ends_the_run(monkeypatch):
+    now, ended = [100.0], []
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now[0])
+    before = [
+        signal.signal(number, lambda number, frame: ended.append(number)) for number in checkpoints.SIGNALS
+    ]
+    keeper = checkpoints.SealedCheckpoints({})
+    keeper.on_train_begin(SimpleNamespace(save_total_limit=None), None, None)
+    try:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)  # a launcher's, right behind
+        assert (keeper.stopped, ended) == (signal.SIGINT, [])
+        now[0] += 3
+        signal.raise_signal(signal.SIGTERM)
+        assert ended == [signal.SIGTERM]
+    finally:
+        for number, handler in zip(checkpoints.SIGNALS, before, strict=True):
+            signal.signal(number, handler)

@@ -22,7 +22,7 @@ from rich.progress import (
 )
 
 from ift.cli.endings import INTERRUPTED
-from ift.cli.words import UsageError, UsageParser, named, split_equals
+from ift.runs.argv import UsageError, UsageParser, named, split_equals
 
 TRIAL_SECONDS = {
     "pairs": 15,

@@ -14,8 +14,8 @@ from typing import Any
 from rich.console import Console
 
 from ift.cli.compare import MOST_JOBS, methods_of, plan_of
-from ift.cli.words import UsageError, value_of
 from ift.methods.table import CONTROLS
+from ift.runs.argv import UsageError, value_of
 
 LORA_FACTOR = 10  # adapters learn at rates about ten times higher (trl's own advice)
 ROOM = 0.85  # of the memory that is free
@@ -31,8 +31,6 @@ def own_study(verb: str, told: argparse.Namespace, words: list[str], console: Co
         DataError: rows that cannot be read, trained or split.
         StudyError: the folder holds another study.
     """
-    from ift.cli.check import refuse_or_warn
-    from ift.cli.train import check_model
     from ift.compare.own import OwnStudy
     from ift.compare.own_rows import has_pairs, split_rows
     from ift.compare.own_scores import PER_TOKEN
@@ -40,6 +38,7 @@ def own_study(verb: str, told: argparse.Namespace, words: list[str], console: Co
     from ift.compare.study import Study
     from ift.data.training_sets import load_splits
     from ift.methods.stage import prepare_stage
+    from ift.runs.check_run import check_model, refuse_or_warn
     from ift.training.trainer import preparation
 
     console.print(*_left_out(words), sep="\n", end="")
@@ -105,8 +104,8 @@ def _without_pairs(told: argparse.Namespace, plan: Any, train: Any, console: Con
 
 def _left_out(words: list[str]) -> list[str]:
     """Notes on what the YAML file says and the study decides; UsageError where the command line says it."""
-    from ift.cli.arguments import top_level
     from ift.compare.own import DECIDED
+    from ift.runs.arguments import top_level
 
     hints = {
         "hub_token": " and would be written to its plan; set HF_TOKEN instead",
@@ -174,7 +173,7 @@ def _scored(own: Any, told: argparse.Namespace, split: Any, tokenizer: Any) -> A
 
 def _usual_rate(words: list[str], sft: Any) -> float:
     """The user's learning rate, else trl's default, for adapters ten times that."""
-    from ift.cli.arguments import top_level
+    from ift.runs.arguments import top_level
 
     file = value_of(words, "--config")
     said = "--learning_rate" in words or (file is not None and "learning_rate" in top_level(Path(file)))

@@ -115,8 +115,8 @@ def _best(
 
 def _trained(base: str, rows: Path, out: Path, flags: list[str]) -> dict[str, Any]:
     """Train through the code of `ift train`."""
-    from ift.cli.arguments import parse
-    from ift.cli.train import run_training
+    from ift.runs.arguments import parse
+    from ift.runs.train_run import run_training
 
     began = time.perf_counter()
     words = [f"--model_name_or_path={base}", f"--dataset_name={rows}", f"--output_dir={out}", *flags]

@@ -16,7 +16,7 @@ from typing import Any
 
 import typer
 
-from ift.cli.words import UsageError
+from ift.runs.argv import UsageError
 
 REFUSED, USAGE, BUG, INTERRUPTED = 1, 2, 70, 130  # 70: EX_SOFTWARE of sysexits.h
 DEBUG = "IFT_DEBUG"  # as an environment variable, --debug reaches the processes that a verb starts

@@ -39,11 +39,11 @@ def main(
     if importlib.util.find_spec("lm_eval") is None:
         print(f"ift evaluate: {_INSTALL}", file=sys.stderr)
         return 1
-    from ift.cli.train import check_model_path
     from ift.evaluation.harness import Setting
     from ift.evaluation.tasks import benchmarks
     from ift.generation.errors import EvaluationError
     from ift.models.loading import short_name
+    from ift.models.model_folder import check_model_path
     from ift.report import ReportError
 
     try:

@@ -15,7 +15,7 @@ def main(
     system: str | None, limit: int | None, dtype: str, device: str | None,
 ) -> int:  # fmt: skip
     """Answer, save and say where; returns the exit code."""
-    from ift.cli.train import check_model_path
+    from ift.models.model_folder import check_model_path
 
     try:
         _check(settings, batch_size, form, limit)

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from ift.cli.endings import Verbs
-from ift.cli.removed import REMOVED
-from ift.cli.words import UsageError
+from ift.runs.argv import UsageError
+from ift.runs.removed import REMOVED
 
 app = Verbs(
     name="ift",

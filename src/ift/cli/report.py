@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ift.cli.words import named
+from ift.runs.argv import named
 
 
 def main(runs: list[str], output_dir: str, baseline: str | None, methods: str | None, metric: str) -> int:

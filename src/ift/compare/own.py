@@ -68,7 +68,7 @@ class OwnStudy:
         Raises:
             UsageError: as `ift train` raises it.
         """
-        from ift.cli.arguments import parse_stages
+        from ift.runs.arguments import parse_stages
 
         beside = {one.name: one for name in self.methods for one in parse_methods(name)}
         given = {**FORCED, **settings, "method": method, "output_dir": out}

@@ -15,6 +15,7 @@ from typing import Any
 from ift.data import LoadedData, Part, load_train_and_eval
 from ift.methods.stage import Stage, check_data
 from ift.methods.table import Method, left_to_others, parse_methods
+from ift.runs.output_folder import stage_folder
 from ift.runs.train_stage import start_of_next, train_stage
 
 Rows = Any  # a path or Hub id, a list of rows, or a datasets.Dataset
@@ -132,12 +133,6 @@ def train_stages(
         if number < len(planned):
             start = str(start_of_next(done[-1].folder))
     return TrainResult(method, done[-1].folder, tuple(done))
-
-
-def stage_folder(output_dir: str | Path, methods: Sequence[Method], number: int) -> Path:
-    """Where stage `number` (from 1) saves: `output_dir` itself, or `2-dpo` below it in a sequence."""
-    folder = Path(output_dir)
-    return folder if len(methods) == 1 else folder / f"{number}-{methods[number - 1].name}"
 
 
 def _run(stage: Stage, data: LoadedData, attach: Callable[[Any], None] | None) -> StageResult:

@@ -13,7 +13,7 @@ from ift.check.memory import Remedy, available_memory, remedies
 from ift.data import LoadedData
 from ift.methods.stage import PreparedRows, Stage, build_trainer, prepare_stage
 from ift.runs.out_of_room import disk_full, is_disk_full, is_out_of_memory, out_of_memory
-from ift.saved import read_back
+from ift.runs.read_back import read_back
 from ift.training.checkpoints import SealedCheckpoints, Stopped
 
 
@@ -28,7 +28,7 @@ def train_stage(
 
     `attach` is called with the trainer before the first step; `prepared` is what `prepare_stage` gave, if it was called
     already; `checkpoints` seals what is saved on the way. The trainer has `data_reports` (name -> DataReport) and
-    `read_back` (what `ift.saved.read_back` says of the saved model; empty on all processes but the first).
+    `read_back` (what `ift.runs.read_back.read_back` says of the saved model; empty on all processes but the first).
 
     Raises:
         DataError: rows that cannot be read or trained.

@@ -13,15 +13,15 @@ from typing import Any, NoReturn
 import yaml
 from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, TrlParser
 
-from ift.cli.ranges import check_ranges
-from ift.cli.removed import REMOVED
-from ift.cli.words import UsageError, split_equals, value_of, without, without_flags, words_of_stage
-from ift.cli.yaml_file import top_level
 from ift.data.formats import parse_columns
 from ift.generation.during_training import AnswerArguments
 from ift.methods.stage import Stage
 from ift.methods.table import METHODS, Method, left_to_others, parse_methods
-from ift.runs.from_python import stage_folder
+from ift.runs.argv import UsageError, split_equals, value_of, without, without_flags, words_of_stage
+from ift.runs.output_folder import stage_folder
+from ift.runs.ranges import check_ranges
+from ift.runs.removed import REMOVED
+from ift.runs.yaml_file import top_level
 
 
 @dataclass

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-from ift.cli.removed import OLD_DEFAULTS
 from ift.data import DataError
+from ift.methods.table import Method
+from ift.runs.removed import OLD_DEFAULTS
 from ift.training.checkpoints import damage, differing, facts_of, newest_whole
 
 RUN = "run.json"  # written before the first step: this folder is a run of ours
@@ -256,3 +257,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _plain(one) for key, one in value.items()}
     return str(value)
+
+
+def stage_folder(output_dir: str | Path, methods: Sequence[Method], number: int) -> Path:
+    """Where stage `number` (from 1) saves: `output_dir` itself, or `2-dpo` below it in a sequence."""
+    folder = Path(output_dir)
+    return folder if len(methods) == 1 else folder / f"{number}-{methods[number - 1].name}"

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import yaml
 
-from ift.cli.arguments import UsageError
+from ift.runs.arguments import UsageError
 from ift.training.checkpoints import SIGNALS
 
 WANTED = "IFT_NUM_PROCESSES"
@@ -126,7 +126,7 @@ def resolve_config(launch_flags: list[str]) -> list[str]:
     from trl.cli.accelerate_config import resolve_accelerate_config_argument
 
     name = _flag(launch_flags, "--accelerate_config")
-    ours = files("ift.accelerate_configs")
+    ours = files("ift.runs.accelerate_configs")
     if name is not None and not Path(name).is_file() and ours.joinpath(f"{name}.yaml").is_file():
         place = launch_flags.index("--accelerate_config")
         rest = launch_flags[:place] + launch_flags[place + 2 :]

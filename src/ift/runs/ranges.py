@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ift.cli.words import UsageError
+from ift.runs.argv import UsageError
 
 ABOVE_0 = math.nextafter(0, 1)
 BELOW_1 = math.nextafter(1, 0)

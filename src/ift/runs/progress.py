@@ -12,8 +12,8 @@ from rich.console import Console
 from tqdm.auto import tqdm
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
 
-from ift.cli.arguments import TrainArguments
 from ift.generation.final_answers import FinalAnswers
+from ift.runs.arguments import TrainArguments
 from ift.training.config import IFTConfig
 from ift.training.end_watch import EndWatch
 

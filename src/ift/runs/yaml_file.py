@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from ift.cli.words import UsageError
+from ift.runs.argv import UsageError
 
 
 def top_level(path: Path) -> dict[str, yaml.Node]:
