@@ -64,4 +64,4 @@ docs: $(DOCS_READY) ## build the documentation into site/, every warning an erro
 	$(VENV)/bin/mkdocs build --strict
 
 tiny-base: $(READY) ## make the shipped base model again, from nothing
-	$(PY) -m ift.testbed.make_base --output src/ift/testbed/tiny_base
+	$(PY) tools/make_base.py --output src/ift/lab/testbed/tiny_base

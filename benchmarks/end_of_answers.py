@@ -143,7 +143,7 @@ def main() -> None:
     if told.verb == "rows":
         write_rows(told.devset, told.testset_w_refs, told.folder)
         return
-    from ift.report.provenance import provenance
+    from ift.lab.report.provenance import provenance
 
     record = {
         "name": told.name,

@@ -21,10 +21,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / folder) for folder in ("docs", "tests/cli", "tests/training", "tests")]
 
 import make_reliability  # noqa: E402
+from ift.lab.report.decode import encode  # noqa: E402
+from ift.lab.report.provenance import provenance  # noqa: E402
 from make_reliability import Case, EqualityRecord, Kill, KillRecord  # noqa: E402
-
-from ift.report.decode import encode  # noqa: E402
-from ift.report.provenance import provenance  # noqa: E402
 
 KILLS = 20
 

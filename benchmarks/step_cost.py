@@ -22,7 +22,7 @@ from contestants import COMPILED, MAX_LENGTH, MODELS, PAIRS, PARTS, ROWS, Contes
 from figure import draw
 from measure import counted_flops, first_step, memory_in_own_processes, seconds_of, summary
 
-from ift.report.provenance import provenance
+from ift.lab.report.provenance import provenance
 from ift.step.model import evaluating
 
 AXES: dict[str, tuple[Any, ...]] = {

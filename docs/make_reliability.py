@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ift.report.decode import decode
-from ift.report.records import Provenance
+from ift.lab.report.decode import decode
+from ift.lab.report.records import Provenance
 
 DOCS = Path(__file__).resolve().parent
 RECORDS = DOCS / "records" / "reliability"

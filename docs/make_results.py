@@ -6,11 +6,11 @@ import json
 import statistics
 from pathlib import Path
 
-from ift.report import find, mean_interval
-from ift.report.comparisons import Comparison, compare
-from ift.report.figures import image, pictures
-from ift.report.tables import cost_table, score_table
-from ift.report.wording import estimate
+from ift.lab.report import find, mean_interval
+from ift.lab.report.comparisons import Comparison, compare
+from ift.lab.report.figures import image, pictures
+from ift.lab.report.tables import cost_table, score_table
+from ift.lab.report.wording import estimate
 
 BEGIN, END = "<!-- results: made by docs/make_results.py -->", "<!-- end of results -->"
 DOCS = Path(__file__).resolve().parent

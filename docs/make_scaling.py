@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from scaling import GATHERS, Shape, Share, shape_of, share
 from transformers import LlamaConfig
 
 from ift.check.memory import estimate_memory
 from ift.runs.arguments import parse
+from scaling import GATHERS, Shape, Share, shape_of, share
 
 DOCS = Path(__file__).resolve().parent
 GPUS = (1, 8, 64, 512)

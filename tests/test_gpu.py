@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import models
 from ift import ift_loss
-from ift.compare.flops import UNCOUNTED
+from ift.lab.compare.flops import UNCOUNTED
 
 pytestmark = [
     pytest.mark.gpu,

@@ -1,11 +1,11 @@
 """The plan for many GPUs: arithmetic by hand, and against the estimate for one device."""
 
 import pytest
-from scaling import Shape, gathered_parameters, shape_of, share
 from transformers import LlamaConfig
 
 from ift.check.memory import estimate_memory
 from ift.runs.arguments import parse
+from scaling import Shape, gathered_parameters, shape_of, share
 
 SMALL = Shape(blocks=2, block=100, root=40)  # 240 parameters
 

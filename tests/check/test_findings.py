@@ -14,8 +14,8 @@ from ift.check.findings import data_findings
 from ift.check.memory import estimate_memory
 from ift.check.rows import scan
 from ift.data import end_of_turn_ids, prepare_dataset
+from ift.lab.testbed import tiny_base_path
 from ift.runs.arguments import parse
-from ift.testbed import tiny_base_path
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from ift.data import DataError, Part, prepare_dataset
 from ift.data.pairs import CUT_AWAY, IDENTICAL, PairCollator, prepare_pairs
-from ift.testbed import problems, tiny_base_path
+from ift.lab.testbed import problems, tiny_base_path
 
 
 @pytest.fixture(scope="module")

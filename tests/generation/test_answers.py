@@ -12,7 +12,7 @@ from ift.generation.answers import AnswerStore, Settings, Turn, answer_all
 from ift.generation.decoding import Sampling, _Noise
 from ift.generation.errors import EvaluationError
 from ift.generation.prompts import Prompt, read_prompts
-from ift.testbed import problems, tiny_base_path
+from ift.lab.testbed import problems, tiny_base_path
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from ift.cli.endings import ended
 from ift.cli.train import main
 from ift.generation.during_training import AnswersAtEvaluation
-from ift.testbed import problems, tiny_base_path
+from ift.lab.testbed import problems, tiny_base_path
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ def test_every_method_stops(tmp_path, run_method, method):
 
 @pytest.fixture
 def run_method(tmp_path):
+    from ift.lab.testbed import tiny_base_path
     from ift.runs import train_method
-    from ift.testbed import tiny_base_path
 
     rows = [{"prompt": f"{n} plus {n}", "chosen": f" {2 * n}", "rejected": f" {2 * n + 1}"} for n in range(4)]
 

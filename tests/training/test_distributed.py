@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from scaling import GATHERS, gathered_parameters, shape_of
 from transformers import AutoModelForCausalLM
 
 import distributed_worker
 import sharded_cases
 import two_processes
 from models import assert_same_gradients, gradient_gap, tiny_model, trained, uneven_rows
+from scaling import GATHERS, gathered_parameters, shape_of
 
 TOLERANCE = 1e-6
 SAME = (

@@ -12,7 +12,7 @@ from ift import IFTConfig
 from ift.cli.endings import ended
 from ift.cli.train import main
 from ift.generation import final_answers
-from ift.testbed import problems, tiny_base_path
+from ift.lab.testbed import problems, tiny_base_path
 from ift.training.end_watch import EndWatch, end_nll, rows_that_end
 
 ENDS = {2, 9}

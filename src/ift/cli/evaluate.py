@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ift.evaluation.harness import Setting, TaskResult
-    from ift.evaluation.summary import Difference, Score
-    from ift.evaluation.tasks import Benchmark
+    from ift.lab.evaluation.harness import Setting, TaskResult
+    from ift.lab.evaluation.summary import Difference, Score
+    from ift.lab.evaluation.tasks import Benchmark
 
 _INSTALL = "lm-eval is not installed. Fix: pip install 'intuitive-fine-tuning[eval]'"
 
@@ -39,12 +39,12 @@ def main(
     if importlib.util.find_spec("lm_eval") is None:
         print(f"ift evaluate: {_INSTALL}", file=sys.stderr)
         return 1
-    from ift.evaluation.harness import Setting
-    from ift.evaluation.tasks import benchmarks
     from ift.generation.errors import EvaluationError
+    from ift.lab.evaluation.harness import Setting
+    from ift.lab.evaluation.tasks import benchmarks
+    from ift.lab.report import ReportError
     from ift.models.loading import short_name
     from ift.models.model_folder import check_model_path
-    from ift.report import ReportError
 
     try:
         asked = benchmarks(tasks, shots)
@@ -109,11 +109,11 @@ def evaluate(
     """
     from importlib.metadata import version
 
-    from ift.evaluation.harness import Harness, ask
-    from ift.evaluation.summary import record, score
-    from ift.evaluation.tasks import task_manager
+    from ift.lab.evaluation.harness import Harness, ask
+    from ift.lab.evaluation.summary import record, score
+    from ift.lab.evaluation.tasks import task_manager
+    from ift.lab.report import save
     from ift.models.loading import identity
-    from ift.report import save
 
     manager = task_manager(asked)
     every = []
@@ -171,7 +171,7 @@ def scores_table(found: Sequence[Evaluated]) -> Table:
     """A row per benchmark, a column per model: per cent and standard error."""
     from rich.table import Table
 
-    from ift.evaluation.summary import paper_average
+    from ift.lab.evaluation.summary import paper_average
 
     table = Table("benchmark", "shots", "n", title="Scores, % ± standard error")
     for model in found:
@@ -195,7 +195,7 @@ def differences(found: Sequence[Evaluated]) -> dict[str, dict[str, Difference]]:
     Raises:
         EvaluationError: The models were asked different questions.
     """
-    from ift.evaluation.summary import difference, paper_average
+    from ift.lab.evaluation.summary import difference, paper_average
 
     first, *others = found
     gaps: dict[str, dict[str, Difference]] = {}
@@ -233,7 +233,7 @@ def paper_table(found: Sequence[Evaluated]) -> Table | None:
     """The paper's numbers on the same benchmarks; None where there is none in common."""
     from rich.table import Table
 
-    from ift.evaluation.paper import AVERAGES, BENCHMARKS, COLUMNS
+    from ift.lab.evaluation.paper import AVERAGES, BENCHMARKS, COLUMNS
 
     labels = {one.label for one in found[0].scores}
     shown = [number for number, label in enumerate(COLUMNS) if label in labels]

@@ -41,11 +41,11 @@ def main(
             file=sys.stderr,
         )
         return 1
-    from ift.frozen_lake.experiment import save_record
-    from ift.frozen_lake.methods import Settings
-    from ift.frozen_lake.training import Start
-    from ift.frozen_lake.trajectories import luckiest_optimal, shortest_detour
-    from ift.frozen_lake.world import make_lake
+    from ift.lab.frozen_lake.experiment import save_record
+    from ift.lab.frozen_lake.methods import Settings
+    from ift.lab.frozen_lake.training import Start
+    from ift.lab.frozen_lake.trajectories import luckiest_optimal, shortest_detour
+    from ift.lab.frozen_lake.world import make_lake
 
     console, began = Console(highlight=False), time.perf_counter()
     try:
@@ -79,9 +79,9 @@ def _performed(
     console: Console, world: Any, start: Any, settings: Any, seeds: int, windowed: bool, folder: Path
 ) -> tuple[dict[str, Any], list[str]]:
     """Train, vary and draw under a progress bar; returns the record and the names of the pictures."""
-    from ift.frozen_lake import experiment
-    from ift.frozen_lake.window import window_ticks
-    from ift.report.provenance import provenance
+    from ift.lab.frozen_lake import experiment
+    from ift.lab.frozen_lake.window import window_ticks
+    from ift.lab.report.provenance import provenance
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:

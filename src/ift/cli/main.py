@@ -53,7 +53,7 @@ def demo(
     ),
 ) -> None:
     """See IFT and SFT train a tiny embedded model, and what comes out (minutes on a laptop, no download)."""
-    from ift.cli.demo import main as run
+    from ift.lab.demo import main as run
 
     raise typer.Exit(run(output_dir, seed, train_rows, test_rows))
 
@@ -234,7 +234,7 @@ def judge(
     """Let a model judge answers: win rates in pairs, or grades (endpoint and key from the environment)."""
     from ift.cli.judge import main as run
     from ift.cli.judge import told
-    from ift.judge.errors import JudgeError
+    from ift.lab.judge.errors import JudgeError
 
     try:
         words = told(

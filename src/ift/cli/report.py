@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ift.runs.argv import named
-
 
 def main(runs: list[str], output_dir: str, baseline: str | None, methods: str | None, metric: str) -> int:
     """Write the report into `output_dir`; returns the exit code, 1 where the records allow none."""
-    from ift.report import ReportError
+    from ift.lab.report import ReportError
+    from ift.lab.report.writing import write
 
     try:
         written = write(runs, Path(output_dir), baseline, methods, metric)
@@ -22,42 +21,3 @@ def main(runs: list[str], output_dir: str, baseline: str | None, methods: str | 
         return 1
     print("\n".join(written))
     return 0
-
-
-def write(runs: list[str], out: Path, baseline: str | None, methods: str | None, metric: str) -> list[str]:
-    """Write the report; returns the lines that say what was made and where it lies."""
-    from ift.report import ReportError, find
-    from ift.report.comparisons import compare
-    from ift.report.figures import image, pictures
-    from ift.report.page import html_page
-    from ift.report.tables import report_markdown
-
-    records = find(runs)
-    known_names = {name for record in records.values() for name in (record.method, record.label)}
-    names = named(methods or "", known_names)
-    comparisons = compare(records, baseline, names)
-    known = sorted({name for comparison in comparisons for name in comparison.metrics()})
-    if metric not in known:
-        raise ReportError(f"--metric: found {metric!r}, which no record has; known: {', '.join(known)}")
-    folder = out / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    figures: dict[str, list[tuple[str, str]]] = {}
-    for number, comparison in enumerate(comparisons, start=1):
-        for picture in pictures(comparison, metric):
-            name = f"{number}-{picture.name}"
-            for kind in ("png", "svg"):
-                (folder / f"{name}.{kind}").write_bytes(image(picture, kind))
-            figures.setdefault(comparison.title, []).append((picture.title, f"figures/{name}.png"))
-    (out / "report.md").write_text(
-        report_markdown(comparisons, metric, figures), encoding="utf-8", errors="replace"
-    )
-    (out / "report.html").write_text(html_page(comparisons, metric), encoding="utf-8", errors="replace")
-    notes = [f"note: {comparison.title}: {note}" for comparison in comparisons for note in comparison.notes]
-    drawn = sum(map(len, figures.values()))
-    return [
-        *notes,
-        f"{len(records)} runs, {len(comparisons)} comparison{'s' if len(comparisons) > 1 else ''}",
-        f"page      {out / 'report.html'}",
-        f"tables    {out / 'report.md'}",
-        f"figures   {folder} ({drawn}, as PNG and SVG)",
-    ]

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import models
 import two_processes
 from ift import ift_loss
-from ift.compare.flops import UNCOUNTED
+from ift.lab.compare.flops import UNCOUNTED
 from ift.step.algorithm import FullRows
 from ift.step.lookahead import LookAhead
 from ift.step.model import evaluating, unwrapped
