@@ -659,7 +659,7 @@ def main(words: list[str]) -> int:
         if tests_fail(sound, every, log):
             print(f"the tests are red without any fault:\n{log.read_text()[-3000:]}")
             return 1
-        print(f"{'fault':<58} {'file':<20} {'seconds':>7}  outcome")
+        print(f"{'fault':<58} {'file':<30} {'seconds':>7}  outcome")
         for number, fault in enumerate(chosen):
             begin = time.perf_counter()
             try:
@@ -669,7 +669,7 @@ def main(words: list[str]) -> int:
                 red, outcome = False, f"STALE: {error}"
             bad += not red
             seconds = time.perf_counter() - begin
-            print(f"{fault.name:<58} {fault.file:<20} {seconds:7.1f}  {outcome}", flush=True)
+            print(f"{fault.name:<58} {fault.file:<30} {seconds:7.1f}  {outcome}", flush=True)
     print(f"{len(chosen) - bad} of {len(chosen)} faults found")
     return int(bad > 0)
 

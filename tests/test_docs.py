@@ -225,6 +225,13 @@ def test_the_example_rows_are_of_the_format_under_which_they_stand(example):
     assert form.convert(row, 1)
 
 
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.name)
+def test_imports_of_ours_in_the_documents_work(page):
+    for code in blocks(page.read_text(), "python"):
+        for line in re.findall(r"^(?:from|import) ift.*", code, re.MULTILINE):
+            exec(line, {})
+
+
 def test_flags_in_the_documents_exist(monkeypatch):
     import typer
     from accelerate.commands.launch import launch_command_parser
