@@ -37,9 +37,10 @@ test: $(READY) ## the fast tests (PYTEST_ARGS="-k name" to choose)
 test-slow: $(READY) ## the tests that take minutes, and those on real rows where the rows are there
 	$(PY) -m pytest -m "(slow or realdata) and not gpu" $(PYTEST_ARGS)
 
-lint: $(READY) ## ruff: rules and format
+lint: $(READY) ## ruff: rules and format; import-linter: which room may import which
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports
 
 types: $(READY) ## mypy
 	$(VENV)/bin/mypy
@@ -63,4 +64,4 @@ docs: $(DOCS_READY) ## build the documentation into site/, every warning an erro
 	$(VENV)/bin/mkdocs build --strict
 
 tiny-base: $(READY) ## make the shipped base model again, from nothing
-	$(PY) -m ift.testbed.make_base --output src/ift/testbed/tiny_base
+	$(PY) tools/make_base.py --output src/ift/lab/testbed/tiny_base

@@ -27,8 +27,8 @@ from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from ift import IFTConfig, IFTTrainer
-from ift.baselines.methods import METHODS as BASELINES
-from ift.support import compile_blocks
+from ift.methods.table import METHODS as BASELINES
+from ift.training.compile import compile_blocks
 
 PAD, END = 2, 1
 MAX_LENGTH = 1024  # of the mixed lengths
@@ -227,7 +227,7 @@ class Contestant:
 
 
 def _pair(chosen: dict[str, list[int]], rejected: dict[str, list[int]]) -> dict[str, list[int]]:
-    """A prepared preference pair (the columns of `ift.baselines.pairs`)."""
+    """A prepared preference pair (the columns of `ift.data.pairs`)."""
     pair = {}
     for side, row in (("chosen", chosen), ("rejected", rejected)):
         pair |= {f"{side}_{name}": ids for name, ids in row.items()}

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ift.baselines import train_method
-from ift.report.provenance import provenance
-from ift.testbed import problems, tiny_base_path
-from ift.testbed.scoring import score
+from ift.lab.report.provenance import provenance
+from ift.lab.testbed import problems, tiny_base_path
+from ift.lab.testbed.scoring import score
+from ift.runs import train_method
 
 AS_IT_IS = {
     "learning_rate": 1e-4,

@@ -65,7 +65,7 @@ def score(folder: Path, held_out: Path) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from ift.data import end_of_turn_ids
-    from ift.generation import continue_prompts
+    from ift.generation.decoding import continue_prompts
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
@@ -143,7 +143,7 @@ def main() -> None:
     if told.verb == "rows":
         write_rows(told.devset, told.testset_w_refs, told.folder)
         return
-    from ift.report.provenance import provenance
+    from ift.lab.report.provenance import provenance
 
     record = {
         "name": told.name,

@@ -16,7 +16,7 @@ from contestants import Contestant, Model, Point
 from torch.autograd.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from ift.compare.flops import UNCOUNTED
+from ift.lab.compare.flops import UNCOUNTED
 
 
 def first_step(contestant: Contestant, batch: dict[str, Any]) -> dict[str, Any]:

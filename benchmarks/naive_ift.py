@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
-from ift.functional import propagation_weights, reduce_losses, row_layout, temporal_residual
+from ift.step.equations import propagation_weights, reduce_losses, temporal_residual
+from ift.step.rows import row_layout
 
 
 def padded_to(batch: dict[str, Tensor], max_length: int, pad_id: int) -> dict[str, Tensor]:

@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / folder) for folder in ("docs", "tests/cli", "tests")]
+sys.path[:0] = [str(ROOT / folder) for folder in ("docs", "tests/cli", "tests/training", "tests")]
 
 import make_reliability  # noqa: E402
+from ift.lab.report.decode import encode  # noqa: E402
+from ift.lab.report.provenance import provenance  # noqa: E402
 from make_reliability import Case, EqualityRecord, Kill, KillRecord  # noqa: E402
-
-from ift.report.decode import encode  # noqa: E402
-from ift.report.provenance import provenance  # noqa: E402
 
 KILLS = 20
 
@@ -89,7 +88,7 @@ def loss_gap(ours: Any, theirs: Any) -> float:
 
 
 def of_two_processes(folder: Path) -> Iterator[Case]:
-    """The cases of tests/test_distributed.py."""
+    """The cases of tests/training/test_distributed.py."""
     import distributed_worker
     import two_processes
     from models import gradient_gap

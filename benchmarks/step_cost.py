@@ -22,8 +22,8 @@ from contestants import COMPILED, MAX_LENGTH, MODELS, PAIRS, PARTS, ROWS, Contes
 from figure import draw
 from measure import counted_flops, first_step, memory_in_own_processes, seconds_of, summary
 
-from ift.report.provenance import provenance
-from ift.support import evaluating
+from ift.lab.report.provenance import provenance
+from ift.step.model import evaluating
 
 AXES: dict[str, tuple[Any, ...]] = {
     "share": (0.1, 0.3, 0.5, 0.7, 0.9),

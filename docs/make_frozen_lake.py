@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ift.frozen_lake.pictures import LABELS
+from ift.lab.frozen_lake.pictures import LABELS
 
 DOCS = Path(__file__).resolve().parent
 SHOWN = ("dpo", "ift", "ift_scale", "orpo", "sft")

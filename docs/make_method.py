@@ -13,7 +13,8 @@ mpl.use("Agg")
 import torch
 from matplotlib.figure import Figure
 
-from ift.functional import propagated_loss, row_layout
+from ift.step.equations import propagated_loss
+from ift.step.rows import row_layout
 
 DOCS = Path(__file__).resolve().parent
 GAMMA = 0.95

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ift.report.decode import decode
-from ift.report.records import Provenance
+from ift.lab.report.decode import decode
+from ift.lab.report.records import Provenance
 
 DOCS = Path(__file__).resolve().parent
 RECORDS = DOCS / "records" / "reliability"
@@ -144,9 +144,9 @@ rounding alone.
 
 {source(equality.provenance)}
 
-`tests/test_distributed.py` has the cases of two processes, `tests/test_trainer.py` those of one. They turn red when
-items are counted on one rank, when DDP's average over ranks is not undone, when rows come twice in the last batch or
-its fillers train, when packed documents see each other, and when the step goes around FSDP2's hooks.
+`tests/training/test_distributed.py` has the cases of two processes, `tests/training/test_trainer.py` those of one. They
+turn red when items are counted on one rank, when DDP's average over ranks is not undone, when rows come twice in the
+last batch or its fillers train, when packed documents see each other, and when the step goes around FSDP2's hooks.
 `tests/mutations.py` plants these faults and sees that they are found.
 
 FSDP2 is `fully_shard` on every block and on the root, resharded after the forward; TP is the tensor parallelism of

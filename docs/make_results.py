@@ -7,11 +7,11 @@ import re
 import statistics
 from pathlib import Path
 
-from ift.report import RunRecord, find, mean_interval
-from ift.report.comparisons import Comparison, compare
-from ift.report.figures import image, pictures
-from ift.report.tables import cost_table, score_table
-from ift.report.wording import estimate
+from ift.lab.report import RunRecord, find, mean_interval
+from ift.lab.report.comparisons import Comparison, compare
+from ift.lab.report.figures import image, pictures
+from ift.lab.report.tables import cost_table, score_table
+from ift.lab.report.wording import estimate
 
 TASKS = {"compare-full": "word problems", "compare-relation": "relations"}
 DOCS = Path(__file__).resolve().parent

@@ -1,4 +1,4 @@
-"""Write docs/scaling.md: arithmetic of `ift.scaling` for two models on 1 to 512 GPUs: `python docs/make_scaling.py`."""
+"""Write docs/scaling.md: `scaling.py` for two models on 1 to 512 GPUs: `python docs/make_scaling.py`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig
 
-from ift.cli.arguments import parse
-from ift.memory import estimate_memory
-from ift.scaling import GATHERS, Shape, Share, shape_of, share
+from ift.check.memory import estimate_memory
+from ift.runs.arguments import parse
+from scaling import GATHERS, Shape, Share, shape_of, share
 
 DOCS = Path(__file__).resolve().parent
 GPUS = (1, 8, 64, 512)
@@ -46,7 +46,7 @@ class Model:
 
 
 def model(name: str) -> Model:
-    """A model of `SIZES`; its activations by `ift.memory`, with checkpointing."""
+    """A model of `SIZES`; its activations by `ift.check.memory`, with checkpointing."""
     activations = {}
     with tempfile.TemporaryDirectory() as folder:
         SIZES[name].save_pretrained(folder)
@@ -148,7 +148,7 @@ GB that each GPU sends in an optimiser step without accumulation (in DPO's row f
     sizes = "\n\n".join(parts)
     return f"""# Scaling
 
-Made by `python docs/make_scaling.py`: arithmetic from the models' dimensions (`ift.scaling`, `ift.memory`), no
+Made by `python docs/make_scaling.py`: arithmetic from the models' dimensions (`docs/scaling.py`, `check.memory`), no
 measurement. **Nothing of this page was run on a GPU.** What was run, on two CPU processes, is in
 [reliability](reliability.md): DDP through `ift train`, FSDP2 and tensor parallelism through `ift_loss`.
 
@@ -195,8 +195,9 @@ stop moving weights: not planned here. LoRA needs neither gradients nor optimise
 In shards, IFT's two passes run inside one forward of the model. Blocks are gathered in the look-ahead, in the mixed
 pass and in the backward; what lies outside the blocks only twice, because it stays whole between the two passes.
 FSDP2 fetches one block too many: going backward it prefetches what ran before, and before the first block of the mixed
-pass ran the last of the look-ahead. `tests/test_distributed.py` counts these calls and their elements on two processes
-and compares them with the table, for SFT and IFT; DPO's row is reasoning. ZeRO-3 is taken to gather as FSDP2 does.
+pass ran the last of the look-ahead. `tests/training/test_distributed.py` counts these calls and their elements on two
+processes and compares them with the table, for SFT and IFT; DPO's row is reasoning. ZeRO-3 is taken to gather as
+FSDP2 does.
 
 {gathers_table()}
 

@@ -17,8 +17,9 @@ from transformers import AutoModelForCausalLM
 from transformers.distributed import DistributedConfig
 
 from ift import ift_loss
-from ift.functional import count_items, noisy_lambda, row_layout
-from ift.residual import enable_residual
+from ift.step.algorithm import enable_residual
+from ift.step.rows import count_items, row_layout
+from ift.training.lambda_schedule import noisy_lambda
 from models import packed, padded, tiny_model, uneven_rows
 
 MODEL = {"num_hidden_layers": 3, "vocab_size": 98}  # even: two ranks hold pieces of one size

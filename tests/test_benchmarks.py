@@ -73,7 +73,7 @@ def test_operations_of_a_gpus_head_and_attention_are_counted():
     """(4, 5) @ (5, 6) with a type told: 2 * 4 * 5 * 6. Attention of 2 rows, 4 heads (2 of keys), 3 queries, 7 keys."""
     from measure import counted_flops
 
-    from ift.compare.flops import UNCOUNTED
+    from ift.lab.compare.flops import UNCOUNTED
 
     made = {"device": "meta", "dtype": torch.bfloat16}
     result = torch.zeros(4, 6, device="meta")

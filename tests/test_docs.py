@@ -59,7 +59,7 @@ def test_the_command_line_example_runs(tmp_path, monkeypatch):
     from typer.testing import CliRunner
 
     from ift.cli.main import app
-    from ift.testbed import problems, tiny_base_path
+    from ift.lab.testbed import problems, tiny_base_path
 
     rows = "".join(json.dumps(problem.row) + "\n" for problem in problems("train", 16))
     (tmp_path / "answers.jsonl").write_text(rows)
@@ -76,8 +76,9 @@ def test_the_command_line_example_runs(tmp_path, monkeypatch):
     assert done.exit_code == 0, done.output
 
 
-def test_the_file_map_is_complete_and_true():
-    (block,) = blocks(section("Files"), "")
+def test_the_map_of_the_source_is_complete_and_true():
+    """Every room and flat file is in it, the rooms of `lab` one by one, and nothing else."""
+    (block,) = blocks((ROOT / "docs" / "architecture.md").read_text(), "")
     listed = [line.split(maxsplit=1) for line in block.strip().splitlines()]
     assert all(len(line) == 2 for line in listed), "a path without a description"
     paths = [path for path, _ in listed]
@@ -85,13 +86,27 @@ def test_the_file_map_is_complete_and_true():
     for path in paths:
         found = ROOT / path
         assert found.is_dir() if path.endswith("/") else found.is_file(), path
-    folders = tuple(path for path in paths if path.endswith("/") and path.startswith("src/ift/"))
-    files = [
-        str(file.relative_to(ROOT).as_posix())
-        for file in (ROOT / "src" / "ift").rglob("*")
-        if file.is_file() and "__pycache__" not in file.parts
+    source = ROOT / "src" / "ift"
+    held = [
+        path for folder in (source, source / "lab") for path in folder.iterdir() if path != source / "lab"
     ]
-    assert sorted(file for file in files if file not in paths and not file.startswith(folders)) == []
+    there = {path.relative_to(ROOT).as_posix() + "/" * path.is_dir() for path in held}
+    assert {path for path in paths if path.startswith("src/")} == {
+        path for path in there if "__pycache__" not in path
+    }
+
+
+def test_the_rooms_stand_in_one_order_everywhere():
+    """In docs/architecture.md as in the contract that `make lint` checks."""
+    tomllib = pytest.importorskip("tomllib")  # from Python 3.11
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = (one["layers"] for one in contracts if one["type"] == "layers")
+    line = next(
+        line
+        for line in (ROOT / "docs" / "architecture.md").read_text().splitlines()
+        if line.startswith("`data | step`")
+    )
+    assert re.findall(r"`(.+?)`", line) == layers[::-1]
 
 
 def test_every_setting_of_ours_is_explained_once_with_its_default():
@@ -114,7 +129,7 @@ def test_every_metric_is_explained_once(tmp_path):
     from datasets import Dataset
 
     from ift import IFTConfig, IFTTrainer
-    from ift.testbed import problems, tiny_base_path
+    from ift.lab.testbed import problems, tiny_base_path
 
     rows = Dataset.from_list([problem.row for problem in problems("train", 4)])
     config = IFTConfig(
@@ -135,7 +150,7 @@ def test_every_metric_is_explained_once(tmp_path):
 
 def test_the_table_of_methods_is_that_of_the_code():
     """Names, fixed and default settings, rows and models held."""
-    from ift.baselines import ALIASES, CONTROLS, METHODS
+    from ift.methods import ALIASES, CONTROLS, METHODS
 
     rows = {re.findall(r"`([\w-]+)`", row[0])[0]: row for row in table("baselines.md", "method")}
     assert list(rows) == list(METHODS)
@@ -210,15 +225,22 @@ def test_the_example_rows_are_of_the_format_under_which_they_stand(example):
     assert form.convert(row, 1)
 
 
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.name)
+def test_imports_of_ours_in_the_documents_work(page):
+    for code in blocks(page.read_text(), "python"):
+        for line in re.findall(r"^(?:from|import) ift.*", code, re.MULTILINE):
+            exec(line, {})
+
+
 def test_flags_in_the_documents_exist(monkeypatch):
     import typer
     from accelerate.commands.launch import launch_command_parser
 
-    from ift.baselines import METHODS
-    from ift.cli.arguments import make_parser
     from ift.cli.check import make_parser as make_check_parser
     from ift.cli.compare import make_parser as make_study_parser
     from ift.cli.main import app
+    from ift.methods import METHODS
+    from ift.runs.arguments import make_parser
 
     words = {"--help", "--help-all", "--config", "--accelerate_config"}
     for verb in typer.main.get_command(app).commands.values():
@@ -332,7 +354,7 @@ def test_the_lakes_tables_are_made_from_its_record(tmp_path):
 
 
 def test_the_architectures_that_share_a_prefix_are_named():
-    from ift.prefix import SHARING
+    from ift.step.shared_prefix.prefix import SHARING
 
     text = (ROOT / "docs" / "performance.md").read_text()
     named = text[text.index("**Shared**") : text.index("With the attentions")]

@@ -5,12 +5,12 @@ import json
 
 import pytest
 import torch
+from test_architectures import example
 from torch.utils.flop_counter import FlopCounterMode
 
 import models
 from ift import ift_loss
-from ift.compare.flops import UNCOUNTED
-from test_architectures import example
+from ift.lab.compare.flops import UNCOUNTED
 
 pytestmark = [
     pytest.mark.gpu,

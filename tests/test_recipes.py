@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ift.cli.arguments import parse
 from ift.cli.endings import ended
 from ift.cli.train import main
-from ift.testbed import problems, tiny_base_path
+from ift.lab.testbed import problems, tiny_base_path
+from ift.runs.arguments import parse
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ift.config import IFTConfig
-    from ift.evaluation.end_watch import EndWatch
-    from ift.loss import IFTLoss, ift_loss
-    from ift.residual import enable_residual
-    from ift.trainer import IFTTrainer
+    from ift.runs.from_python import train_method
+    from ift.step.algorithm import enable_residual, ift_loss
+    from ift.step.result import IFTLoss
+    from ift.training.config import IFTConfig
+    from ift.training.end_watch import EndWatch
+    from ift.training.trainer import IFTTrainer
 
 __version__ = "0.1.0"
-__all__ = ["EndWatch", "IFTConfig", "IFTLoss", "IFTTrainer", "enable_residual", "ift_loss"]
+__all__ = ["EndWatch", "IFTConfig", "IFTLoss", "IFTTrainer", "enable_residual", "ift_loss", "train_method"]
 
 _HOMES = {
-    "EndWatch": "ift.evaluation.end_watch",
-    "IFTConfig": "ift.config",
-    "IFTLoss": "ift.loss",
-    "IFTTrainer": "ift.trainer",
-    "enable_residual": "ift.residual",
-    "ift_loss": "ift.loss",
+    "EndWatch": "ift.training.end_watch",
+    "IFTConfig": "ift.training.config",
+    "IFTLoss": "ift.step.algorithm",
+    "IFTTrainer": "ift.training.trainer",
+    "enable_residual": "ift.step.algorithm",
+    "ift_loss": "ift.step.algorithm",
+    "train_method": "ift.runs.from_python",
 }
 
 
@@ -30,3 +36,67 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'ift' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+# Import paths of earlier versions: of each name here, and of what lay below it, the modules that answer for it now.
+_MOVED: dict[str, tuple[str, ...]] = {
+    "ift.baselines": ("ift.methods", "ift.runs"),
+    "ift.baselines.answers": ("ift.methods.sft",),
+    "ift.baselines.configs": ("ift.methods.settings",),
+    "ift.baselines.methods": ("ift.methods.table",),
+    "ift.baselines.pairs": ("ift.data.pairs",),
+    "ift.baselines.train": ("ift.runs.from_python",),
+    "ift.compare": ("ift.lab.compare",),
+    "ift.config": ("ift.training.config",),
+    "ift.evaluation": ("ift.lab.evaluation",),
+    "ift.frozen_lake": ("ift.lab.frozen_lake",),
+    "ift.functional": ("ift.step.equations", "ift.step.rows", "ift.training.lambda_schedule"),
+    "ift.judge": ("ift.lab.judge",),
+    "ift.loss": ("ift.step",),
+    "ift.report": ("ift.lab.report",),
+    "ift.residual": ("ift.step",),
+    "ift.testbed": ("ift.lab.testbed",),
+    "ift.trainer": ("ift.training.trainer",),
+}
+
+
+def _homes(name: str) -> tuple[str, ...]:
+    """The modules that answer for an old import path; none where it is not one."""
+    parent, _, child = name.rpartition(".")
+    return _MOVED.get(name) or (tuple(f"{home}.{child}" for home in _homes(parent)[:1]) if parent else ())
+
+
+class _Moved(ModuleType):
+    """A module of an earlier version: its names are looked up where they are now."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        homes = _homes(self.__name__)
+        for home in map(import_module, homes):
+            if hasattr(home, name):
+                return getattr(home, name)
+        raise AttributeError(f"{self.__name__} is {' and '.join(homes)} now, and there is no {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not isinstance(value, _Moved):  # else the import system's, over a function of the same name
+            super().__setattr__(name, value)
+
+
+class _Finder(MetaPathFinder, Loader):
+    """Finds `_MOVED`: first of all finders, and only for names that are in it."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if not name.startswith("ift.") or not (homes := _homes(name)):
+            return None
+        import_module(homes[0])  # raises, with the new name, where the old one led to what is no more
+        return ModuleSpec(name, self, is_package=True)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _Moved(spec.name, f"Moved to {', '.join(_homes(spec.name))}.")
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing is left to do."""
+
+
+sys.meta_path.insert(0, _Finder())  # before the one for files, or a submodule would be loaded twice

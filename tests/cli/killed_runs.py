@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from short_runs import SHORT
 
-from ift.checkpoints import newest_whole
+from ift.training.checkpoints import newest_whole
 
 STEPS, SAVE_EVERY = 40, 3
 

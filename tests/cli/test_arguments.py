@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from ift.cli.arguments import UsageError, parse
-from ift.cli.removed import REMOVED
+from ift.runs.arguments import UsageError, parse
+from ift.runs.removed import REMOVED
 
 TRL_CONFIG = """\
 # written for `trl sft`

@@ -8,8 +8,8 @@ import pytest
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ift.checkpoints import newest_whole
-from ift.faults import is_disk_full
+from ift.runs.out_of_room import is_disk_full
+from ift.training.checkpoints import newest_whole
 
 SAVING = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
 

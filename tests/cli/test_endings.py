@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from ift.cli import endings
 from ift.cli.main import app
-from ift.cli.words import UsageError
 from ift.data import DataError
+from ift.runs.argv import UsageError
 
 VERBS = [command.name or command.callback.__name__ for command in app.registered_commands]
 

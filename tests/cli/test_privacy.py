@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from short_runs import SHORT
 
-from ift.trainer import IFTTrainer
-from ift.trl_internals import SendsNothing
+from ift.training.trainer import IFTTrainer
+from ift.training.trl_internals import SendsNothing
 
 SWITCHES = ("OFFLINE", "TELEMETRY", "DO_NOT_TRACK", "CI", "DISABLE_SAFETENSORS_CONVERSION")
 TOKEN = "hf_" + "sesame" * 6

@@ -10,8 +10,8 @@ import time
 import pytest
 from killed_runs import STEPS, command, killed_run, same, started, weights
 
-from ift.checkpoints import newest_whole
-from ift.cli.removed import OLD_DEFAULTS
+from ift.runs.removed import OLD_DEFAULTS
+from ift.training.checkpoints import newest_whole
 
 SAVING = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
 
@@ -208,7 +208,7 @@ def test_a_checkpoint_of_another_folder_overwrites_nothing_either(run_tiny, stop
 
 
 def test_a_signal_behind_the_last_step_does_not_lose_the_model(run_tiny, monkeypatch):
-    from ift.checkpoints import SealedCheckpoints
+    from ift.training.checkpoints import SealedCheckpoints
 
     real = SealedCheckpoints.on_train_end
 

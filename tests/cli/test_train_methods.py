@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ift.baselines import CONTROLS, METHODS, train_method
-from ift.cli.arguments import UsageError, parse_stages
+from ift.methods import CONTROLS, METHODS
+from ift.runs import train_method
+from ift.runs.arguments import UsageError, parse_stages
 
 PAIRS = [
     {"prompt": f"What is {n} plus {n}?", "chosen": [{"role": "user", "content": f"What is {n} plus {n}?"},
@@ -247,8 +248,6 @@ def test_from_python_mistakes_are_named(chat_model, tmp_path, method, settings, 
 
 
 def test_the_table_imports_nothing_heavy():
-    code = (
-        "import sys, ift.baselines; print([m for m in ('torch', 'trl', 'transformers') if m in sys.modules])"
-    )
+    code = "import sys, ift.methods; print([m for m in ('torch', 'trl', 'transformers') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

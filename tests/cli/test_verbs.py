@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from ift.cli import launch
-from ift.cli.arguments import UsageError
 from ift.cli.main import app
+from ift.runs import launch
+from ift.runs.arguments import UsageError
 
 
 def ift(*words, **options):
@@ -43,7 +43,7 @@ def test_help_names_every_verb_and_a_typo_gets_a_suggestion():
 
 
 def test_help_of_train_shows_the_method_s_fields(train):
-    from ift.config import METHOD_FIELDS
+    from ift.training.config import METHOD_FIELDS
 
     done = train("--help")
     assert done.code == 0
@@ -153,7 +153,7 @@ def test_shipped_configurations_are_found_by_name_before_trl_s():
         flags = launch.resolve_config(["--accelerate_config", name, "--num_processes", "4"])
         assert flags == [
             "--config_file",
-            str(files("ift.accelerate_configs") / f"{name}.yaml"),
+            str(files("ift.runs.accelerate_configs") / f"{name}.yaml"),
             "--num_processes",
             "4",
         ]

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import TextStreamer
 
-from ift.report.wording import visible
+from ift.text import visible
 
 
 class _Visible(TextStreamer):
@@ -27,7 +27,7 @@ def main(model: str, prompt: str | None, max_new_tokens: int, allow_pickle: bool
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from ift.data import ensure_chat_template
-    from ift.model_folder import check_model_path, from_hub_or_folder, weights_said
+    from ift.models.model_folder import check_model_path, from_hub_or_folder, weights_said
 
     check_model_path(model, allow_pickle=allow_pickle)
     with from_hub_or_folder(model, "tokenizer"):

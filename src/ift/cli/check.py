@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -12,19 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from ift.cli.arguments import TrainArguments, parse_stages
+from ift.check.findings import Finding, Preflight, preflight
 from ift.cli.endings import EXPECTED
-from ift.cli.folder import Finished, open_folder
-from ift.cli.words import UsageError, UsageParser, split_equals
 from ift.data import DataError
-from ift.preflight import Finding, Preflight, preflight
-
-TIMED_STEPS = 3  # the first one warms up
-STYLES = {"refused": "bold red", "warning": "yellow", "note": "dim"}
-
-
-class Refused(DataError):
-    """A run that the check before it does not let start."""
+from ift.runs.arguments import TrainArguments, parse_stages
+from ift.runs.argv import UsageError, UsageParser, split_equals
+from ift.runs.check_run import check_model, guesser, print_finding, timed
+from ift.runs.output_folder import Finished, open_folder
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -73,26 +66,10 @@ def main(arguments: list[str]) -> int:
     return int(refused)
 
 
-def refuse_or_warn(told: TrainArguments, prepared: Any) -> Preflight:
-    """The check that `ift train` and `ift compare` run first: prints findings; raises Refused unless it is forced."""
-    console = Console(soft_wrap=True, highlight=False)
-    found = preflight(told, prepared, allow_truncation=told.run.allow_truncation)
-    for one in found.findings:
-        if one.level != "note":
-            _print_finding(console, one)
-    if found.refused and not told.run.force:
-        reasons = " ".join(f"{one.about}: {one.text}." for one in found.findings if one.level == "refused")
-        raise Refused(f"not started: {reasons} (--force starts all the same; ift check says more)")
-    if found.refused:
-        console.print("started all the same: --force", style="bold red")
-    return found
-
-
 def _check(told: TrainArguments, own: argparse.Namespace, console: Console) -> dict[str, Any]:
     """One stage: everything found, printed unless JSON is wanted."""
-    from ift.baselines.stage import check_data, prepare_stage
-    from ift.cli.train import check_model
     from ift.data import load_train_and_eval
+    from ift.methods.stage import check_data, prepare_stage
 
     check_model(told)
     data = load_train_and_eval(told.script, told.mixture, told.config, columns=told.columns)
@@ -109,7 +86,7 @@ def _check(told: TrainArguments, own: argparse.Namespace, console: Console) -> d
             progress=lambda count: progress.advance(task, count),
         )
     found = replace(found, findings=[*_of_folder(told), *found.findings])
-    seconds = _timed(told, prepared) if own.time else None
+    seconds = timed(told, prepared) if own.time else None
     if not own.json:
         for note in data.notes:
             console.print(note, markup=False)
@@ -170,46 +147,17 @@ def _print(
             time = f", {seconds:.2f} seconds each: about {span}, evaluation and saving beside"
         console.print(f"steps: {found.steps:,}{time}", markup=False)
     for finding in found.findings:
-        _print_finding(console, finding)
-
-
-def _print_finding(console: Console, finding: Any) -> None:
-    console.print(
-        Text.assemble((f"{finding.level:<8}", STYLES[finding.level]), f"{finding.about}: {finding.text}")
-    )
-
-
-def _timed(told: TrainArguments, prepared: Any) -> float:
-    """Seconds of a step, of three that are trained and thrown away."""
-    import copy
-
-    from transformers.trainer_callback import PrinterCallback, ProgressCallback
-
-    from ift.baselines.stage import build_trainer
-    from ift.timing import StepClock
-
-    with tempfile.TemporaryDirectory() as folder:
-        stage = copy.copy(told)
-        stage.config = copy.copy(told.config)
-        stage.config.max_steps, stage.config.output_dir = TIMED_STEPS, folder
-        stage.config.save_strategy = stage.config.eval_strategy = "no"
-        stage.config.report_to, stage.config.load_best_model_at_end = [], False
-        trainer, clock = build_trainer(stage, prepared), StepClock()
-        for kind in (PrinterCallback, ProgressCallback):
-            trainer.remove_callback(kind)
-        trainer.add_callback(clock)
-        trainer.train()
-    return clock.seconds
+        print_finding(console, finding)
 
 
 def show_rows(told: TrainArguments, prepared: Any, count: int, console: Console) -> None:
     """Print rows as the model sees them: prompt dim, trained tokens bright, its own guess where it differs."""
     import itertools
 
-    from ift.report.wording import visible
+    from ift.text import visible
 
     tokenizer, one = prepared.tokenizer, prepared.sets["train"]
-    guess = _guesser(told)
+    guess = guesser(told)
     special = set(tokenizer.all_special_ids)
     console.print(
         "\nprompt dim, [green]trained[/green], [magenta]special token[/magenta], [red]‹the model's guess›[/red]"
@@ -228,24 +176,3 @@ def show_rows(told: TrainArguments, prepared: Any, count: int, console: Console)
                 text.append(f"‹{guessed}›".replace("\n", "\\n"), "red")
         console.print(f"[bold]row {number}[/bold] of those kept, {len(ids)} tokens")
         console.print(text)
-
-
-def _guesser(told: TrainArguments) -> Any:
-    """A function from ids to the model's argmax after each of them."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(
-        told.model.model_name_or_path,
-        revision=told.model.model_revision,
-        dtype=told.model.dtype,
-        trust_remote_code=told.config.trust_remote_code,
-        use_safetensors=(told.config.model_init_kwargs or {}).get("use_safetensors", True),
-    ).to(told.config.device)
-
-    @torch.no_grad()
-    def guess(ids: list[int]) -> list[int]:
-        found: list[int] = model(torch.tensor([ids], device=model.device)).logits[0].argmax(-1).tolist()
-        return found
-
-    return guess

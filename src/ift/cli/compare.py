@@ -21,15 +21,16 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ift.cli.endings import INTERRUPTED, missing_extra
-from ift.cli.words import UsageError, UsageParser, named, split_equals
+from ift.cli.endings import INTERRUPTED
+from ift.lab.compare.from_flags import MOST_JOBS, plan_of
+from ift.runs.argv import UsageError, UsageParser, split_equals
+from ift.runs.extras import missing_extra
 
 TRIAL_SECONDS = {
     "pairs": 15,
     "search": 35,
     "run": 60,
 }  # on the testbed, about, on one core; the bar corrects it
-MOST_JOBS = 8
 GIB_PER_JOB = 2
 FIRST_SETTING = "arithmetic-small-clean"
 DESCRIPTIONS = {
@@ -118,8 +119,8 @@ def main(verb: str, arguments: Sequence[str]) -> int:
 
 
 def _testbed_study(verb: str, told: argparse.Namespace) -> Any:
-    from ift.compare.study import Study
-    from ift.testbed import base_path, settings
+    from ift.lab.compare.study import Study
+    from ift.lab.testbed import base_path, settings
 
     for name in OWN_DATA:
         if getattr(told, name) is not None:
@@ -136,43 +137,8 @@ def _testbed_study(verb: str, told: argparse.Namespace) -> Any:
     return study
 
 
-def plan_of(verb: str, told: argparse.Namespace, setting: str, methods: list[str] | None, **more: Any) -> Any:
-    """The plan of the budget, with the methods and seeds that the user gave; `more` are further fields of `Plan`.
-
-    Raises:
-        UsageError: an unknown budget or method.
-    """
-    from ift.compare.plan import VARIANTS, ablate_plan, compare_plan
-
-    budget = budget_of(told)
-    seeds, trials = told.seeds or budget["seeds"], more.pop("trials", budget["trials"])
-    try:
-        if verb == "ablate":
-            variants = named(told.variants or "", VARIANTS)
-            return ablate_plan(setting, seeds, trials, told.budget == "quick", variants, **more)
-        return compare_plan(
-            setting, methods or methods_of(told), seeds, trials, fairer=told.budget == "full", **more
-        )
-    except ValueError as problem:
-        raise UsageError(str(problem)) from problem
-
-
-def budget_of(told: argparse.Namespace) -> Any:
-    """Methods, seeds and trials of the budget."""
-    from ift.compare.plan import BUDGETS
-
-    if told.budget not in BUDGETS:
-        raise UsageError(f"--budget {told.budget}: choose from {', '.join(BUDGETS)}")
-    return BUDGETS[told.budget]
-
-
-def methods_of(told: argparse.Namespace) -> list[str]:
-    """The methods that the user named, or the budget's."""
-    return [name.strip() for name in (told.methods or budget_of(told)["methods"]).split(",") if name.strip()]
-
-
 def _own_study(verb: str, told: argparse.Namespace, words: list[str], console: Console) -> Any:
-    from ift.cli.compare_own import own_study
+    from ift.lab.compare.own_study import own_study
 
     named = ("--model_name_or_path", "--dataset_name", "--config")
     if not any(name in words for name in named):
@@ -206,7 +172,7 @@ def perform(study: Any, console: Console, jobs: int | None = None) -> None:
             progress.update(bar, description=", ".join(titles))
 
         if plan.own is not None:
-            from ift.cli.compare_own import estimate, fitting_jobs
+            from ift.lab.compare.own_study import estimate, fitting_jobs
 
             study.perform(study.probe(), done, started)
             study = replace(study, jobs=jobs or fitting_jobs(study))
@@ -237,10 +203,10 @@ def usual_jobs() -> int:
 
 
 def _closing(study: Any, console: Console) -> None:
-    from ift.cli.report import write
-    from ift.report import find
-    from ift.report.comparisons import compare as compared
-    from ift.report.tables import cost_table, score_table
+    from ift.lab.report import find
+    from ift.lab.report.comparisons import compare as compared
+    from ift.lab.report.tables import cost_table, score_table
+    from ift.lab.report.writing import write
 
     runs, plan = study.folder / "runs", study.plan
     metric = "exact_match" if plan.own is None or plan.own["pattern"] else plan.own["metric"]

@@ -6,7 +6,6 @@ Nothing heavy is imported here: `ift --help` comes by.
 from __future__ import annotations
 
 import functools
-import importlib.util
 import inspect
 import os
 import sys
@@ -17,7 +16,7 @@ from typing import Any
 
 import typer
 
-from ift.cli.words import UsageError
+from ift.runs.argv import UsageError
 
 REFUSED, USAGE, BUG, INTERRUPTED = 1, 2, 70, 130  # 70: EX_SOFTWARE of sysexits.h
 DEBUG = "IFT_DEBUG"  # as an environment variable, --debug reaches the processes that a verb starts
@@ -28,10 +27,6 @@ EXPECTED = (
     RuntimeError,
     MemoryError,
 )  # what libraries raise for wrong input
-
-
-class MissingExtra(ImportError):
-    """A verb whose optional packages are not installed; the message has the command that installs them."""
 
 
 class Verbs(typer.Typer):
@@ -103,24 +98,9 @@ def ended(verb: str, run: Callable[[], int | None], debug: bool = False) -> int:
             os.environ.pop(DEBUG, None)
 
 
-def needs_extra(extra: str, *packages: str) -> None:
-    """Raise MissingExtra, with the command that installs it, where a package of an extra is missing."""
-    if hint := missing_extra(extra, *packages):
-        raise MissingExtra(hint)
-
-
-def missing_extra(extra: str, *packages: str) -> str | None:
-    """Which packages of an extra are missing and how to install them; None where all are there."""
-    missing = [package for package in packages if importlib.util.find_spec(package) is None]
-    if not missing:
-        return None
-    verb = "is" if len(missing) == 1 else "are"
-    return f"{' and '.join(missing)} {verb} missing. Fix: pip install 'intuitive-fine-tuning[{extra}]'"
-
-
 def _say(text: str, every_process: bool = False) -> None:
     """What ends a run ends it in every process, and is said once on each machine; after the traceback, if wanted."""
-    from ift.report.wording import visible
+    from ift.text import visible
 
     if every_process or int(os.environ.get("LOCAL_RANK", 0)) == 0:
         if os.environ.get(DEBUG):

@@ -11,14 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ift.cli.endings import needs_extra
+from ift.runs.extras import needs_extra
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ift.evaluation.harness import Setting, TaskResult
-    from ift.evaluation.summary import Difference, Score
-    from ift.evaluation.tasks import Benchmark
+    from ift.lab.evaluation.harness import Setting, TaskResult
+    from ift.lab.evaluation.summary import Difference, Score
+    from ift.lab.evaluation.tasks import Benchmark
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,12 @@ def main(
 ) -> int:  # fmt: skip
     """Ask, save and show; returns the exit code."""
     needs_extra("eval", "lm_eval")
-    from ift.cli.train import check_model_path
-    from ift.evaluation.harness import Setting
-    from ift.evaluation.models import short_name
-    from ift.evaluation.tasks import EvaluationError, benchmarks
-    from ift.report import ReportError
+    from ift.generation.errors import EvaluationError
+    from ift.lab.evaluation.harness import Setting
+    from ift.lab.evaluation.tasks import benchmarks
+    from ift.lab.report import ReportError
+    from ift.models.loading import short_name
+    from ift.models.model_folder import check_model_path
 
     try:
         asked = benchmarks(tasks, shots)
@@ -64,7 +65,7 @@ def main(
 def _check(
     models: Sequence[str], names: Sequence[str], data: str | None, limit: int | None, batch_size: str
 ) -> None:
-    from ift.evaluation.tasks import EvaluationError
+    from ift.generation.errors import EvaluationError
 
     twice = {name for name in names if names.count(name) > 1}
     if twice:
@@ -105,11 +106,11 @@ def evaluate(
     """
     from importlib.metadata import version
 
-    from ift.evaluation.harness import Harness, ask
-    from ift.evaluation.models import identity
-    from ift.evaluation.summary import record, score
-    from ift.evaluation.tasks import task_manager
-    from ift.report import save
+    from ift.lab.evaluation.harness import Harness, ask
+    from ift.lab.evaluation.summary import record, score
+    from ift.lab.evaluation.tasks import task_manager
+    from ift.lab.report import save
+    from ift.models.loading import identity
 
     manager = task_manager(asked)
     every = []
@@ -128,7 +129,7 @@ def evaluate(
 
 
 def _load(model: str, name: str, dtype: str, device: str | None) -> tuple[Any, Any]:
-    from ift.evaluation.models import load_model
+    from ift.models.loading import load_model
 
     network, tokenizer, default = load_model(model, dtype, device)
     if default:
@@ -167,7 +168,7 @@ def scores_table(found: Sequence[Evaluated]) -> Table:
     """A row per benchmark, a column per model: per cent and standard error."""
     from rich.table import Table
 
-    from ift.evaluation.summary import paper_average
+    from ift.lab.evaluation.summary import paper_average
 
     table = Table("benchmark", "shots", "n", title="Scores, % ± standard error")
     for model in found:
@@ -191,7 +192,7 @@ def differences(found: Sequence[Evaluated]) -> dict[str, dict[str, Difference]]:
     Raises:
         EvaluationError: The models were asked different questions.
     """
-    from ift.evaluation.summary import difference, paper_average
+    from ift.lab.evaluation.summary import difference, paper_average
 
     first, *others = found
     gaps: dict[str, dict[str, Difference]] = {}
@@ -229,7 +230,7 @@ def paper_table(found: Sequence[Evaluated]) -> Table | None:
     """The paper's numbers on the same benchmarks; None where there is none in common."""
     from rich.table import Table
 
-    from ift.evaluation.paper import AVERAGES, BENCHMARKS, COLUMNS
+    from ift.lab.evaluation.paper import AVERAGES, BENCHMARKS, COLUMNS
 
     labels = {one.label for one in found[0].scores}
     shown = [number for number, label in enumerate(COLUMNS) if label in labels]

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ift.cli.endings import needs_extra
+from ift.runs.extras import needs_extra
 
 COLUMNS = {  # measure -> (heading, scale, digits, with its interval)
     "mse_all": ("error", 1000, 1, True),
@@ -36,11 +36,11 @@ def main(
 ) -> int:
     """Run the experiment; returns the exit code. The record and the pictures lie in `output_dir`."""
     needs_extra("frozen-lake", "gymnasium", "matplotlib")
-    from ift.frozen_lake.experiment import save_record
-    from ift.frozen_lake.methods import Settings
-    from ift.frozen_lake.training import Start
-    from ift.frozen_lake.trajectories import luckiest_optimal, shortest_detour
-    from ift.frozen_lake.world import make_lake
+    from ift.lab.frozen_lake.experiment import save_record
+    from ift.lab.frozen_lake.methods import Settings
+    from ift.lab.frozen_lake.training import Start
+    from ift.lab.frozen_lake.trajectories import luckiest_optimal, shortest_detour
+    from ift.lab.frozen_lake.world import make_lake
 
     console, began = Console(highlight=False), time.perf_counter()
     try:
@@ -74,9 +74,9 @@ def _performed(
     console: Console, world: Any, start: Any, settings: Any, seeds: int, windowed: bool, folder: Path
 ) -> tuple[dict[str, Any], list[str]]:
     """Train, vary and draw under a progress bar; returns the record and the names of the pictures."""
-    from ift.frozen_lake import experiment
-    from ift.frozen_lake.window import window_ticks
-    from ift.report.provenance import provenance
+    from ift.lab.frozen_lake import experiment
+    from ift.lab.frozen_lake.window import window_ticks
+    from ift.lab.report.provenance import provenance
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ift.evaluation.answers import Settings
+    from ift.generation.answers import Settings
 
 
 def main(
@@ -15,7 +15,7 @@ def main(
     system: str | None, limit: int | None, dtype: str, device: str | None,
 ) -> int:  # fmt: skip
     """Answer, save and say where; returns the exit code."""
-    from ift.cli.train import check_model_path
+    from ift.models.model_folder import check_model_path
 
     try:
         _check(settings, batch_size, form, limit)
@@ -32,8 +32,8 @@ def main(
 
 
 def _check(settings: Settings, batch_size: int, form: str | None, limit: int | None) -> None:
-    from ift.evaluation.answer_files import FORMATS
-    from ift.evaluation.tasks import EvaluationError
+    from ift.generation.answer_files import FORMATS
+    from ift.generation.errors import EvaluationError
 
     if form is not None and form not in FORMATS:
         raise EvaluationError(f"--format: found {form!r}; give one of {', '.join(FORMATS)}")
@@ -59,10 +59,10 @@ def generate(
     """
     from rich.progress import track
 
-    from ift.evaluation.answer_files import check_format, format_of, write_answers
-    from ift.evaluation.answers import AnswerStore, answer_all, fingerprint
-    from ift.evaluation.models import identity, load_model, short_name
-    from ift.evaluation.prompts import read_prompts
+    from ift.generation.answer_files import check_format, format_of, write_answers
+    from ift.generation.answers import AnswerStore, answer_all, fingerprint
+    from ift.generation.prompts import read_prompts
+    from ift.models.loading import identity, load_model, short_name
 
     asked = read_prompts(Path(prompts), system)[:limit]
     form = form or format_of(asked)

@@ -10,10 +10,10 @@ from rich.table import Table
 from transformers import TrainingArguments
 from trl import ModelConfig, ScriptArguments, SFTConfig
 
-from ift.baselines.methods import CONTROLS, METHODS, Method
-from ift.cli.arguments import ColumnArguments, RunArguments, make_parser
-from ift.config import LAMBDA_FIELDS, METHOD_FIELDS
-from ift.evaluation.during_training import AnswerArguments
+from ift.generation.during_training import AnswerArguments
+from ift.methods.table import CONTROLS, METHODS, Method
+from ift.runs.arguments import ColumnArguments, RunArguments, make_parser
+from ift.training.config import LAMBDA_FIELDS, METHOD_FIELDS
 
 COMMON = (
     "model_name_or_path",

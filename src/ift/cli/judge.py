@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ift.cli.endings import needs_extra
+from ift.runs.extras import needs_extra
 
 if TYPE_CHECKING:
-    from ift.judge.answers import Answered, Pair
-    from ift.judge.judging import Estimate, Judge, Judged, Question
-    from ift.judge.win_rate import Share
-    from ift.report import RunRecord
+    from ift.lab.judge.answers import Answered, Pair
+    from ift.lab.judge.judging import Estimate, Judge, Judged, Question
+    from ift.lab.judge.win_rate import Share
+    from ift.lab.report import RunRecord
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Told:
 def main(told: Told) -> int:
     """Estimate, ask, judge, save and show; returns the exit code."""
     needs_extra("judge", "httpx2")
-    from ift.judge.cache import ReplyCache
-    from ift.judge.endpoint import Endpoint
-    from ift.judge.judging import Judge
+    from ift.lab.judge.cache import ReplyCache
+    from ift.lab.judge.endpoint import Endpoint
+    from ift.lab.judge.judging import Judge
 
     out, endpoint, cache = Path(told.output_dir), None, None
     try:
@@ -89,9 +89,9 @@ def run(told: Told, judge: Judge, out: Path) -> list[str]:
     Raises:
         JudgeError: The answers cannot be paired, the endpoint does not answer, or nobody said yes to the cost.
     """
-    from ift.judge.answers import against_references, paired, read_answers
-    from ift.judge.errors import JudgeError
-    from ift.report import save
+    from ift.lab.judge.answers import against_references, paired, read_answers
+    from ift.lab.judge.errors import JudgeError
+    from ift.lab.report import save
 
     if told.second is not None and told.reference is not None:
         raise JudgeError("give a second file or --reference, not both")
@@ -117,9 +117,9 @@ def run(told: Told, judge: Judge, out: Path) -> list[str]:
 def _compare(
     told: Told, judge: Judge, pairs: Sequence[Pair], alone: int, out: Path
 ) -> tuple[RunRecord, list[str]]:
-    from ift.judge.errors import JudgeError
-    from ift.judge.judging import pair_questions
-    from ift.judge.win_rate import win_rate
+    from ift.lab.judge.errors import JudgeError
+    from ift.lab.judge.judging import pair_questions
+    from ift.lab.judge.win_rate import win_rate
 
     found = _asked(told, judge, pair_questions(pairs, told.summaries))
     there, back = found[::2], found[1::2]
@@ -152,9 +152,9 @@ def _compare(
 
 
 def _grade(told: Told, judge: Judge, answered: Sequence[Answered], out: Path) -> tuple[RunRecord, list[str]]:
-    from ift.judge.errors import JudgeError
-    from ift.judge.judging import score_questions
-    from ift.judge.win_rate import mean_share
+    from ift.lab.judge.errors import JudgeError
+    from ift.lab.judge.judging import score_questions
+    from ift.lab.judge.win_rate import mean_share
 
     found = _asked(told, judge, score_questions(answered))
     turns = [(one, turn) for one in answered for turn in range(1, len(one.turns) + 1)]
@@ -189,7 +189,7 @@ def _asked(told: Told, judge: Judge, questions: Sequence[Question[float]]) -> li
     """Says what it will take, asks whether to go on, and judges."""
     from rich.progress import track
 
-    from ift.judge.errors import JudgeError
+    from ift.lab.judge.errors import JudgeError
 
     estimate = judge.estimate(questions)
     print(_estimate_line(told, estimate, len(questions)))
@@ -224,8 +224,8 @@ def _cost(prices: tuple[float, float] | None, tokens_in: int, tokens_out: int) -
 def _record(
     told: Told, scores: dict[str, dict[str, float]], kind: str, judged: Sequence[Pair] | Sequence[Answered]
 ) -> RunRecord:
-    from ift.judge.questions import VERSION
-    from ift.report import DataSplit, RunRecord, provenance
+    from ift.lab.judge.questions import VERSION
+    from ift.lab.report import DataSplit, RunRecord, provenance
 
     asked = json.dumps([one.id for one in judged])
     split = DataSplit(len(judged), hashlib.sha256(asked.encode()).hexdigest())
@@ -254,7 +254,7 @@ def told(**words: Any) -> Told:
     Raises:
         JudgeError: A value out of range; the message names the flag.
     """
-    from ift.judge.errors import JudgeError
+    from ift.lab.judge.errors import JudgeError
 
     prices = words.pop("prices")
     for name in ("limit", "max_tokens", "threads", "requests_per_minute"):

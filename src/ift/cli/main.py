@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from ift.cli.endings import Verbs
-from ift.cli.removed import REMOVED
-from ift.cli.words import UsageError
+from ift.runs.argv import UsageError
+from ift.runs.removed import REMOVED
 
 app = Verbs(
     name="ift",
@@ -73,7 +73,7 @@ def demo(
     ),
 ) -> None:
     """See IFT and SFT train a tiny embedded model, and what comes out (minutes on a laptop, no download)."""
-    from ift.cli.demo import main as run
+    from ift.lab.demo import main as run
 
     raise typer.Exit(run(output_dir, seed, train_rows, test_rows))
 
@@ -254,7 +254,7 @@ def generate(
 ) -> None:
     """Write a model's answers to prompts: AlpacaEval's, MT-Bench's, or any."""
     from ift.cli.generate import main as run
-    from ift.evaluation.answers import Settings
+    from ift.generation.answers import Settings
 
     settings = Settings(max_new_tokens, temperature, top_p, seed)
     raise typer.Exit(run(model, prompts, output, form, settings, batch_size, system, limit, dtype, device))
@@ -283,7 +283,7 @@ def judge(
     """Let a model judge answers: win rates in pairs, or grades (endpoint and key from the environment)."""
     from ift.cli.judge import main as run
     from ift.cli.judge import told
-    from ift.judge.errors import JudgeError
+    from ift.lab.judge.errors import JudgeError
 
     try:
         words = told(

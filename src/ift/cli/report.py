@@ -6,25 +6,33 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ift.cli.endings import needs_extra
-from ift.cli.words import named
-
 
 def main(runs: list[str], output_dir: str, baseline: str | None, methods: str | None, metric: str) -> int:
     """Write the report into `output_dir`; returns the exit code, 1 where the records allow none."""
+    from ift.lab.report.writing import write
+    from ift.runs.extras import needs_extra
+
+    needs_extra("report", "matplotlib")
     return _told(lambda: write(runs, Path(output_dir), baseline, methods, metric))
 
 
 def main_pack(runs: list[str], path: str, points: int | None, samples: int | None) -> int:
     """Write the records into one file; returns the exit code, 1 where they allow none."""
-    return _told(lambda: write_pack(runs, Path(path), points, samples))
+    from ift.lab.report import pack
+    from ift.lab.report.study import POINTS
+
+    def packed() -> list[str]:
+        file = Path(path)
+        count = pack(runs, file, POINTS if points is None else points, samples)
+        return [f"{file}: {count} run{'s' if count > 1 else ''}, {file.stat().st_size:,} bytes"]
+
+    return _told(packed)
 
 
 def _told(make: Callable[[], list[str]]) -> int:
     """Print what `make` has to say, or what was wrong in one line; returns the exit code."""
-    from ift.report import ReportError
+    from ift.lab.report import ReportError
 
-    needs_extra("report", "matplotlib")
     try:
         written = make()
     except ReportError as error:
@@ -35,51 +43,3 @@ def _told(make: Callable[[], list[str]]) -> int:
         return 1
     print("\n".join(written))
     return 0
-
-
-def write_pack(runs: list[str], path: Path, points: int | None, samples: int | None) -> list[str]:
-    """Write the records into one file; returns the line that says so."""
-    from ift.report import pack
-    from ift.report.study import POINTS
-
-    count = pack(runs, path, POINTS if points is None else points, samples)
-    return [f"{path}: {count} run{'s' if count > 1 else ''}, {path.stat().st_size:,} bytes"]
-
-
-def write(runs: list[str], out: Path, baseline: str | None, methods: str | None, metric: str) -> list[str]:
-    """Write the report; returns the lines that say what was made and where it lies."""
-    from ift.report import ReportError, find
-    from ift.report.comparisons import compare
-    from ift.report.figures import image, pictures
-    from ift.report.page import html_page
-    from ift.report.tables import report_markdown
-
-    records = find(runs)
-    known_names = {name for record in records.values() for name in (record.method, record.label)}
-    names = named(methods or "", known_names)
-    comparisons = compare(records, baseline, names)
-    known = sorted({name for comparison in comparisons for name in comparison.metrics()})
-    if metric not in known:
-        raise ReportError(f"--metric: found {metric!r}, which no record has; known: {', '.join(known)}")
-    folder = out / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    figures: dict[str, list[tuple[str, str]]] = {}
-    for number, comparison in enumerate(comparisons, start=1):
-        for picture in pictures(comparison, metric):
-            name = f"{number}-{picture.name}"
-            for kind in ("png", "svg"):
-                (folder / f"{name}.{kind}").write_bytes(image(picture, kind))
-            figures.setdefault(comparison.title, []).append((picture.title, f"figures/{name}.png"))
-    (out / "report.md").write_text(
-        report_markdown(comparisons, metric, figures), encoding="utf-8", errors="replace"
-    )
-    (out / "report.html").write_text(html_page(comparisons, metric), encoding="utf-8", errors="replace")
-    notes = [f"note: {comparison.title}: {note}" for comparison in comparisons for note in comparison.notes]
-    drawn = sum(map(len, figures.values()))
-    return [
-        *notes,
-        f"{len(records)} runs, {len(comparisons)} comparison{'s' if len(comparisons) > 1 else ''}",
-        f"page      {out / 'report.html'}",
-        f"tables    {out / 'report.md'}",
-        f"figures   {folder} ({drawn}, as PNG and SVG)",
-    ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ift.data.errors import DataError
 from ift.data.files import check_encoding, explain
-from ift.hub import ask_once, remedy
+from ift.data.hub import ask_once, remedy
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset

@@ -1,0 +1,242 @@
+"""What can be known before a run: rows, ids and ends as the model will see them, each finding with its remedy."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ift.check.memory import MemoryEstimate, Remedy, available_memory, estimate_memory, remedies
+from ift.check.rows import RowScan, scan
+from ift.data import DataReport, Prepared, end_of_turn_ids
+from ift.data.templates import adds_bos
+
+WARN_CUT, REFUSE_CUT = 0.01, 0.20  # shares of the rows, or of the trained tokens, that cutting takes
+
+Level = Literal["refused", "warning", "note"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found.
+
+    Attributes:
+        level: "refused" (the run does not start), "warning" or "note".
+        about: Data set, or topic.
+        text: What was found, and the fix.
+    """
+
+    level: Level
+    about: str
+    text: str
+
+
+def data_findings(
+    sets: Mapping[str, Prepared],
+    scans: Mapping[str, RowScan],
+    tokenizer: Any,
+    *,
+    vocabulary: int | None,
+    rows_per_step: int,
+    allow_truncation: bool = False,
+) -> list[Finding]:
+    """Everything that is known about the rows.
+
+    Args:
+        sets: "train" and perhaps "eval".
+        scans: Of each of them.
+        tokenizer: The one they were prepared with.
+        vocabulary: Rows of the model's embedding; None: unknown.
+        rows_per_step: Of an optimiser step.
+        allow_truncation: Only warn where much is cut.
+    """
+    found = []
+    for name, one in sets.items():
+        found += _of_report(name, one.report, allow_truncation)
+        found += _of_scan(name, scans[name], tokenizer, vocabulary)
+    if "eval" in sets:
+        both = scans["train"].first.keys() & scans["eval"].first.keys()
+        asked = (scans["train"].prompts.keys() & scans["eval"].prompts.keys()) if not both else set()
+        if both or asked:
+            what, shared = ("rows", both) if both else ("prompts", asked)
+            where = scans["eval"].first if both else scans["eval"].prompts
+            row = min(where[key] for key in shared)
+            found.append(
+                Finding(
+                    "warning", "eval",
+                    f"{len(shared):,} evaluation {what} are training {what}, too (evaluation row {row} first): the "
+                    "evaluation loss will flatter. Fix: take them out of one of the two",
+                )
+            )  # fmt: skip
+    report = sets["train"].report
+    if not report.streaming and report.rows_kept < rows_per_step:
+        found.append(
+            Finding(
+                "warning", "train",
+                f"{report.rows_kept:,} rows are fewer than the {rows_per_step:,} of one step. "
+                "Fix: lower per_device_train_batch_size or gradient_accumulation_steps",
+            )
+        )  # fmt: skip
+    return found
+
+
+def _of_report(name: str, report: DataReport, allow_truncation: bool) -> list[Finding]:
+    found = []
+    lost = max(report.share_cut, report.share_trained_lost)
+    if lost > WARN_CUT:
+        level: Level = "refused" if lost > REFUSE_CUT and not allow_truncation else "warning"
+        remedy = f"raise --max_length (the longest row has {report.lengths[2]:,} tokens), or shorten the rows"
+        found.append(
+            Finding(
+                level, name,
+                f"max_length {report.max_length:,} cuts {report.share_cut:.1%} of the rows and "
+                f"{report.share_trained_lost:.1%} of the trained tokens; {report.rows_without_end:,} rows train no end "
+                f"of the answer. Fix: {remedy}"
+                + (", or say --allow_truncation" if level == "refused" else ""),
+            )
+        )  # fmt: skip
+    for reason, rows in report.dropped.items():
+        shown = ", ".join(map(str, rows[:8])) + (", ..." if len(rows) > 8 else "")
+        found.append(Finding("warning", name, f"{len(rows):,} rows dropped: {reason} (row {shown})"))
+    return found
+
+
+def _of_scan(name: str, one: RowScan, tokenizer: Any, vocabulary: int | None) -> list[Finding]:
+    found = []
+
+    def add(level: Level, rows: list[int], text: str) -> None:
+        if rows:
+            found.append(
+                Finding(level, name, text.format(n=f"{len(rows):,}", row=rows[0], all=f"{one.rows:,}"))
+            )
+
+    if vocabulary is not None and one.largest_id >= vocabulary:
+        found.append(
+            Finding(
+                "refused", name,
+                f"the rows hold the token id {one.largest_id:,}, and the model embeds {vocabulary:,}. "
+                "Fix: take the model's own tokenizer, or resize the model's embeddings",
+            )
+        )  # fmt: skip
+    add(
+        "warning",
+        [row for row, _ in one.duplicates],
+        "{n} of {all} rows are copies of earlier ones (row {row} is the first). Fix: drop them, unless they are meant "
+        "to count more",
+    )
+    add(
+        "warning",
+        one.double_bos,
+        "{n} rows begin with the beginning-of-sequence token twice (row {row} is the first). Fix: take it out of the "
+        "rows or the template",
+    )
+    if adds_bos(tokenizer):
+        add(
+            "warning",
+            one.without_bos,
+            "{n} rows do not begin with the beginning-of-sequence token, which the tokenizer puts before plain text "
+            "(row {row} is the first). Fix: let the chat template write it",
+        )
+    add(
+        "warning",
+        one.untrained_end,
+        "{n} of {all} rows train no token that ends an answer (row {row} is the first): the model may not learn to "
+        "stop. Fix: a template that ends turns, or an --eos_token that the rows use",
+    )
+    return found
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What is known about a run before it starts.
+
+    Attributes:
+        findings: In the order of the checks.
+        scans: By data set.
+        memory: None where the model's configuration does not tell.
+        available: Bytes free on the device.
+        steps: Optimiser steps of the run; None for a stream without max_steps.
+    """
+
+    findings: list[Finding]
+    scans: dict[str, RowScan]
+    memory: MemoryEstimate | None
+    available: int
+    steps: int | None
+
+    @property
+    def data_sha256(self) -> str:
+        """Of the ids of all training rows, in their order."""
+        digest = hashlib.sha256()
+        for key in self.scans["train"].keys:
+            digest.update(key)
+        return digest.hexdigest()
+
+    @property
+    def refused(self) -> bool:
+        """Whether the run must not start."""
+        return any(one.level == "refused" for one in self.findings)
+
+
+def preflight(
+    stage: Any,
+    prepared: Any,
+    *,
+    allow_truncation: bool = False,
+    progress: Callable[[int], object] = lambda rows: None,
+) -> Preflight:
+    """Looks at everything that one stage will train, without its weights.
+
+    Args:
+        stage: An `ift.methods.stage.Stage`.
+        prepared: What `ift.methods.stage.prepare_stage` gave.
+        allow_truncation: See `data_findings`.
+        progress: See `scan`.
+    """
+    config, sets = stage.config, prepared.sets
+    ends = end_of_turn_ids(prepared.tokenizer)
+    scans = {name: scan(one, prepared.tokenizer, ends, progress) for name, one in sets.items()}
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    rows_per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * world
+    report = sets["train"].report
+    longest = longest_row(report, config)
+    memory, findings = None, []
+    try:
+        memory = estimate_memory(stage, longest)
+    except Exception as error:  # a model's own code runs here: whatever it raises, the run may still be fine
+        findings.append(Finding("note", "memory", f"no estimate: {type(error).__name__}: {error}"))
+    findings = [
+        *data_findings(
+            sets,
+            scans,
+            prepared.tokenizer,
+            vocabulary=memory.vocabulary if memory else None,
+            rows_per_step=rows_per_step,
+            allow_truncation=allow_truncation,
+        ),
+        *findings,
+    ]
+    available = available_memory()
+    if memory is not None and memory.total > available:
+        ways = remedies(stage, longest, available)
+        findings.append(Finding("warning", "memory", _too_large(memory, available, ways)))
+    steps = config.max_steps if config.max_steps > 0 else None
+    if steps is None and not report.streaming:
+        steps = math.ceil(math.ceil(report.rows_kept / rows_per_step) * config.num_train_epochs)
+    return Preflight(findings, scans, memory, available, steps)
+
+
+def longest_row(report: DataReport, config: Any) -> int:
+    """Tokens of the longest row that a step may hold; of a stream `max_length`."""
+    return min(report.lengths[2] or config.max_length or 1, config.max_length or report.lengths[2])
+
+
+def _too_large(found: MemoryEstimate, available: int, ways: list[Remedy]) -> str:
+    """What is missing, and what this configuration has left."""
+    fix = ", or ".join(map(str, ways[:3])) or "a larger device, or more of them"
+    return (
+        f"a step needs about {found.total / 2**30:.1f} GiB, {available / 2**30:.1f} GiB are free. Fix: {fix}"
+    )

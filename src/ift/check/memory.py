@@ -1,0 +1,265 @@
+"""How much memory a training step takes, before any weight is loaded: counted on a model without data ("meta")."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ift.step.trl_head import tile_shape
+
+TILES = 4  # of logits alive at once in the chunked head: logits, exponentials, their gradient, one to spare
+LOGITS = (
+    3  # copies of full logits alive at once, where a method builds them: as given, in float32, their gradient
+)
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes on one device in one step; the optimiser's, the weights' and the gradients' are divided by nothing.
+
+    Attributes:
+        parameters: Number of all parameters.
+        trained: Number of those that are trained.
+        vocabulary: Rows of the input embedding.
+        weights: Of the model, with autocast's copies of them.
+        reference: Of the frozen copy that some methods compare with.
+        gradients: Of the trained weights.
+        optimizer: States.
+        activations: Kept for backward by the longest batch there may be, and what backward needs beside them.
+        head: Tiles of logits, or full logits where the method builds them.
+    """
+
+    parameters: int
+    trained: int
+    vocabulary: int
+    weights: int
+    reference: int
+    gradients: int
+    optimizer: int
+    activations: int
+    head: int
+
+    @property
+    def total(self) -> int:
+        """The sum. The look-ahead pass runs before the others, keeps nothing, and needs less."""
+        parts = (self.weights, self.reference, self.gradients, self.optimizer, self.activations, self.head)
+        return sum(parts)
+
+
+def estimate_memory(stage: Any, longest_row: int, device: torch.device | None = None) -> MemoryEstimate:
+    """Estimates a step of a stage.
+
+    Args:
+        stage: An `ift.methods.stage.Stage`: its model's configuration is read, no weights.
+        longest_row: Tokens of the longest row after cutting.
+        device: Where the run would be; None for this machine's.
+
+    Raises:
+        OSError, ValueError: a configuration that cannot be read, or is no causal language model's.
+    """
+    from trl import get_peft_config
+
+    config, told = stage.config, stage.model
+    model = _empty_model(stage)
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    width = model.config.get_text_config().hidden_size
+    element = _element_size(stage, model)
+    compute = 2 if config.bf16 or config.fp16 else element
+    every = sum(p.numel() for p in model.parameters())
+    weights = _weight_bytes(model, told, element)
+    casts = sum(p.numel() for p in model.parameters() if p.ndim > 1) * compute if compute < element else 0
+    answers = 2 if stage.method.needs_pairs else 1
+    rows = config.per_device_train_batch_size * answers
+    tokens = config.max_length if getattr(config, "packing", False) and config.max_length else longest_row
+    with _adapted(model, get_peft_config(told)) as adapted:
+        trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+        adapters = 4 * trained if told.use_peft else 0
+        kept = _kept_for_backward(adapted, rows, tokens, bool(config.gradient_checkpointing), compute)
+    each = 4 if told.use_peft else element
+    full_logits = stage.method.needs_pairs or stage.method.name == "dft"
+    height, breadth = tile_shape(rows * tokens, device or _device())
+    head = (
+        LOGITS * rows * tokens * vocabulary * 4
+        if full_logits
+        else TILES * min(rows * tokens, height) * min(vocabulary, breadth) * 4
+    )
+    return MemoryEstimate(
+        parameters=every,
+        trained=trained,
+        vocabulary=vocabulary,
+        weights=weights + adapters + casts,
+        reference=weights if stage.method.needs_reference and not told.use_peft else 0,
+        gradients=trained * each,
+        optimizer=round(trained * _state_bytes(str(getattr(config.optim, "value", config.optim)), each)),
+        activations=kept,
+        head=head + 2 * rows * tokens * width * 4,
+    )
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """Settings that need less memory.
+
+    Attributes:
+        flags: As they are typed.
+        total: Bytes of a step with them, estimated.
+    """
+
+    flags: str
+    total: int
+
+    def __str__(self) -> str:
+        unit, name = (2**30, "GiB") if self.total >= 2**30 else (2**20, "MiB")
+        return f"{self.flags} (about {self.total / unit:.1f} {name} a step)"
+
+
+def remedies(stage: Any, longest_row: int, available: int) -> list[Remedy]:
+    """What this configuration has left to save memory, the cheapest first: batch, checkpointing, precision, LoRA.
+
+    Args:
+        stage: See `estimate_memory`.
+        longest_row: See `estimate_memory`.
+        available: Bytes free. The batch is halved until a step fits; where it should fit already, once.
+    """
+    now = estimate_memory(stage, longest_row).total
+
+    def total(**changes: Any) -> int:
+        other = copy.copy(stage)
+        other.config, other.model = copy.copy(stage.config), copy.copy(stage.model)
+        for name, value in changes.items():
+            setattr(other.model if hasattr(other.model, name) else other.config, name, value)
+        return estimate_memory(other, longest_row).total
+
+    found: list[Remedy] = []
+    batch = stage.config.per_device_train_batch_size
+    rows = batch * stage.config.gradient_accumulation_steps
+    while batch > 1 and (not found or found[-1].total > available):
+        batch //= 2
+        flags = f"--per_device_train_batch_size {batch} --gradient_accumulation_steps {-(-rows // batch)}"
+        found = [Remedy(flags, total(per_device_train_batch_size=batch))]
+    if not stage.config.gradient_checkpointing:
+        found.append(Remedy("--gradient_checkpointing true", total(gradient_checkpointing=True)))
+    if stage.model.dtype in (None, "auto", "float32"):
+        found.append(Remedy("--dtype bfloat16", total(dtype="bfloat16")))
+    if not stage.model.use_peft:
+        found.append(Remedy("--use_peft true", total(use_peft=True)))
+    return [one for one in found if one.total < now]
+
+
+def _device() -> torch.device:
+    """Where a run would be."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def available_memory() -> int:
+    """Bytes that are free: of the current accelerator, or of the machine."""
+    if _device().type == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def _empty_model(stage: Any) -> Any:
+    """The model on the meta device: shapes, no data."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    told, config = stage.model, stage.config
+    read = AutoConfig.from_pretrained(
+        told.model_name_or_path, revision=told.model_revision, trust_remote_code=config.trust_remote_code
+    )
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return AutoModelForCausalLM.from_config(read, trust_remote_code=config.trust_remote_code)
+
+
+def _element_size(stage: Any, model: Any) -> int:
+    """Bytes of a weight as it is loaded."""
+    name = stage.model.dtype
+    dtype = getattr(torch, name, None) if name not in (None, "auto") else model.config.dtype
+    return (dtype or torch.float32).itemsize
+
+
+def _weight_bytes(model: Any, told: Any, element: int) -> int:
+    """Of all weights; quantised, the linear layers inside the blocks take half a byte or one each."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    share = 0.5 if told.load_in_4bit else 1.0 if told.load_in_8bit else None
+    total = 0.0
+    seen: set[int] = set()
+    for module in model.modules():
+        small = share is not None and isinstance(module, torch.nn.Linear) and module not in (head, embedding)
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                total += parameter.numel() * (share if small and name == "weight" and share else element)
+    return round(total)
+
+
+def _state_bytes(optimizer: str, each: int) -> float:
+    """Bytes of optimiser state per trained weight; an unknown optimiser counts as AdamW."""
+    if "8bit" in optimizer:
+        return 2.0
+    if "adafactor" in optimizer:
+        return 0.1
+    if optimizer.startswith("sgd"):
+        return 0.0
+    return 2.0 * each
+
+
+@contextlib.contextmanager
+def _adapted(model: Any, peft_config: Any) -> Iterator[Any]:
+    """The model with its adapter, if there is one, on the meta device."""
+    if peft_config is None:
+        yield model
+        return
+    from peft import get_peft_model
+
+    with torch.device("meta"):
+        yield get_peft_model(model, peft_config)
+
+
+def _kept_for_backward(model: Any, rows: int, tokens: int, checkpointing: bool, element: int) -> int:
+    """Bytes that the backbone's forward keeps, by hooks on what autograd saves; nothing is computed.
+
+    With checkpointing the inputs of the blocks, and twice a block, for what is computed again in its backward,
+    and its gradients (measured on CPU: tests/check/test_findings.py).
+    Attention matrices count only for eager attention: other kernels do not keep them.
+    """
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner.to(torch.bfloat16)  # experts need it; what a model computes in float32 all the same stays so
+    backbone, eager = inner.base_model, inner.config._attn_implementation == "eager"
+    text = inner.config.get_text_config()
+    head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    widths = (head_width, text.hidden_size, getattr(text, "intermediate_size", None))
+    weights = {p.untyped_storage()._cdata for p in model.parameters()}
+    kept: dict[int, tuple[Any, int]] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        square = tensor.ndim > 2 and tensor.shape[-2:] == (tokens, tokens) and tokens not in widths
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights and (eager or not square):
+            size = storage.nbytes()
+            if tensor.dtype == torch.bfloat16:
+                size = size * element // 2
+            kept[storage._cdata] = (storage, size)  # held, or its address would be used again
+        return tensor
+
+    ids = torch.zeros(rows, tokens, dtype=torch.int64, device="meta")
+    mask = torch.zeros(rows, 1, tokens, tokens, device="meta")
+    places = torch.arange(tokens, device="meta")[None].expand(rows, -1)
+    model.train()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        # A mask of four dimensions is taken as it is; one of two would be looked at, and there is nothing to see.
+        output = backbone(input_ids=ids, attention_mask=mask, position_ids=places, use_cache=False)
+    total = sum(size for _, size in kept.values())
+    layers = text.num_hidden_layers
+    width = output[0].shape[-1]
+    block = total / layers
+    whole = total + block
+    return round(min(layers * rows * tokens * width * element + 2 * block, whole) if checkpointing else whole)

@@ -1,0 +1,1 @@
+"""What a model says: prompts, decoding, stored answers, the final answer of a text."""

@@ -1,0 +1,95 @@
+"""Answers as files that others read: AlpacaEval's model outputs, MT-Bench's answers, and plain jsonl."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ift.generation.answers import Turn
+from ift.generation.errors import EvaluationError
+from ift.generation.prompts import Prompt
+
+FORMATS = ("jsonl", "alpaca-eval", "mt-bench")
+
+
+def format_of(prompts: Sequence[Prompt]) -> str:
+    """The format that prompts call for.
+
+    Args:
+        prompts: All that are asked.
+
+    Returns:
+        mt-bench where all have two turns and a question_id, alpaca-eval where all have an instruction and a data set,
+        else jsonl.
+    """
+    if all(len(one.further) == 1 and "question_id" in one.row for one in prompts):
+        return "mt-bench"
+    if all({"instruction", "dataset"} <= one.row.keys() for one in prompts):
+        return "alpaca-eval"
+    return "jsonl"
+
+
+def check_format(form: str, prompts: Sequence[Prompt]) -> None:
+    """Raises EvaluationError where a format has no place for the prompts: AlpacaEval's has it for single turns."""
+    if form == "alpaca-eval" and any(one.further for one in prompts):
+        raise EvaluationError("--format alpaca-eval: some prompts have several turns; use jsonl")
+
+
+def write_answers(
+    path: Path, form: str, name: str, prompts: Sequence[Prompt], answers: Sequence[Sequence[Turn]]
+) -> None:
+    """Writes all answers in the order of the prompts; a reader sees the whole file or none.
+
+    Args:
+        path: The file.
+        form: One of `FORMATS`.
+        name: Of the model, which stands in the file.
+        prompts: What was asked.
+        answers: Per prompt, its turns.
+    """
+    if form == "alpaca-eval":
+        rows = [_alpaca_eval(name, one, turns[0]) for one, turns in zip(prompts, answers, strict=True)]
+        text = json.dumps(rows, ensure_ascii=False, indent=2) + "\n"
+    else:
+        one_line = _mt_bench if form == "mt-bench" else _plain
+        rows = [one_line(name, one, turns) for one, turns in zip(prompts, answers, strict=True)]
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _alpaca_eval(name: str, prompt: Prompt, answer: Turn) -> dict[str, Any]:
+    instruction = prompt.row.get("instruction", prompt.messages[-1]["content"])
+    known: dict[str, Any] = {key: prompt.row[key] for key in ("dataset", "datasplit") if key in prompt.row}
+    return {**known, "instruction": instruction, "output": answer.text, "generator": name}
+
+
+def _mt_bench(name: str, prompt: Prompt, turns: Sequence[Turn]) -> dict[str, Any]:
+    number = prompt.row.get("question_id", prompt.id)
+    return {
+        "question_id": number,
+        "answer_id": f"{name}-{prompt.key[:16]}",
+        "model_id": name,
+        "choices": [{"index": 0, "turns": [turn.text for turn in turns]}],
+        "tstamp": time.time(),
+    }
+
+
+def _plain(name: str, prompt: Prompt, turns: Sequence[Turn]) -> dict[str, Any]:
+    """Everything: what was asked, what came, and the row as it was read."""
+    return {
+        "id": prompt.id,
+        "model": name,
+        "messages": prompt.messages,
+        **({"further": list(prompt.further)} if prompt.further else {}),
+        "output": turns[0].text if len(turns) == 1 else [turn.text for turn in turns],
+        "stopped": [turn.stopped for turn in turns],
+        "tokens": [turn.tokens for turn in turns],
+        "row": prompt.row,
+    }

@@ -1,0 +1,172 @@
+"""A model's answers to prompts: batched, seeded, kept as they come, so that a stopped run goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ift.data import end_of_turn_ids
+from ift.generation.decoding import Sampling, continue_prompts
+from ift.generation.errors import EvaluationError
+from ift.generation.prompts import Prompt
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How answers are made.
+
+    Attributes:
+        max_new_tokens: Longest answer, per turn.
+        temperature: 0 is greedy.
+        top_p: Of sampling.
+        seed: Of sampling.
+    """
+
+    max_new_tokens: int = 1024
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One answer of a model: its text, whether it ended by itself, and its length in tokens."""
+
+    text: str
+    stopped: bool
+    tokens: int
+
+
+class AnswerStore:
+    """Answers on disk, one line each, written as they come; a last line that was cut off is passed over.
+
+    Attributes:
+        path: The file.
+        fingerprint: Of the model and the settings; answers of others in the file do not count.
+    """
+
+    def __init__(self, path: Path, fingerprint: str) -> None:
+        self.path, self.fingerprint = path, fingerprint
+        self._found: dict[tuple[str, int], Turn] = {}
+        if path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    one = json.loads(line)
+                    if one["fingerprint"] == fingerprint:
+                        self._found[one["key"], one["turn"]] = Turn(**one["answer"])
+                except (ValueError, KeyError, TypeError):
+                    continue
+
+    def get(self, prompt: Prompt, turn: int) -> Turn | None:
+        """The answer to a turn of a prompt, counted from 0, if it is there."""
+        return self._found.get((prompt.key, turn))
+
+    def add(self, answers: Sequence[tuple[Prompt, int, Turn]]) -> None:
+        """Appends answers; they are on the disk when this returns."""
+        lines = []
+        for prompt, turn, answer in answers:
+            self._found[prompt.key, turn] = answer
+            one = {"fingerprint": self.fingerprint, "key": prompt.key, "turn": turn, "answer": asdict(answer)}
+            lines.append(json.dumps(one, ensure_ascii=False) + "\n")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        cut_off = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("\n" * cut_off + "".join(lines))
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def fingerprint(identity: str, template: str, settings: Settings) -> str:
+    """A hash of what decides an answer besides the prompt: model, chat template, settings."""
+    return hashlib.sha256(json.dumps([identity, template, asdict(settings)]).encode()).hexdigest()
+
+
+def answer_all(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    settings: Settings,
+    store: AnswerStore,
+    batch_size: int,
+    progress: Callable[[int], None] = lambda count: None,
+) -> None:
+    """Answers every turn of every prompt that the store lacks; the first turns before the second ones.
+
+    Args:
+        model: A causal language model.
+        tokenizer: Its tokenizer, with a chat template.
+        prompts: What to ask.
+        settings: How to answer.
+        store: Takes the answers, a batch at a time.
+        batch_size: Prompts answered together; prompts of like length share a batch.
+        progress: Told how many answers were added.
+
+    Raises:
+        EvaluationError: A prompt leaves no room for an answer, or nothing ends a turn.
+    """
+    stops = end_of_turn_ids(tokenizer)
+    if not stops:
+        raise EvaluationError("the tokenizer has no token that ends a turn; set eos_token")
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(stops)
+    for turn in range(max(1 + len(one.further) for one in prompts)):
+        missing = [one for one in prompts if turn <= len(one.further) and store.get(one, turn) is None]
+        ids = [_ids(tokenizer, _conversation(one, turn, store)) for one in missing]
+        _check_room(model, missing, ids, settings.max_new_tokens)
+        order = sorted(range(len(missing)), key=lambda place: len(ids[place]))
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            asked = [missing[place] for place in chosen]
+            found = continue_prompts(
+                model,
+                [ids[place] for place in chosen],
+                stops,
+                pad,
+                batch_size=batch_size,
+                max_new_tokens=settings.max_new_tokens,
+                sampling=_sampling(settings, [f"{turn} {one.key}" for one in asked]),
+            )
+            texts = [tokenizer.decode(one.ids, skip_special_tokens=True).strip() for one in found]
+            turns = [Turn(text, one.stopped, len(one.ids)) for text, one in zip(texts, found, strict=True)]
+            store.add([(one, turn, answer) for one, answer in zip(asked, turns, strict=True)])
+            progress(len(chosen))
+
+
+def _sampling(settings: Settings, keys: Sequence[str]) -> Sampling | None:
+    if settings.temperature == 0:
+        return None
+    return Sampling(settings.seed, keys, settings.temperature, settings.top_p)
+
+
+def _conversation(prompt: Prompt, turn: int, store: AnswerStore) -> list[dict[str, str]]:
+    """What was said before the answer of a turn: the answers that the model gave are part of it."""
+    messages = list(prompt.messages)
+    for number, said in enumerate(prompt.further[:turn]):
+        given = store.get(prompt, number)
+        assert given is not None  # nosec B101 # first turns are answered first
+        messages += [{"role": "assistant", "content": given.text}, {"role": "user", "content": said}]
+    return messages
+
+
+def _ids(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
+    from ift.data.templates import renderer
+
+    text = renderer(tokenizer)(messages, prompt=True)
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _check_room(model: Any, prompts: Sequence[Prompt], ids: Sequence[list[int]], new: int) -> None:
+    room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if room is None:
+        return
+    long = [(one.id, len(found)) for one, found in zip(prompts, ids, strict=True) if len(found) + new > room]
+    if long:
+        name, length = max(long, key=lambda one: one[1])
+        raise EvaluationError(
+            f"{len(long)} prompts leave no room for {new} new tokens in the model's context of {room}, such as "
+            f"{name} with {length} tokens. Fix: a smaller --max_new_tokens, or leave those prompts out"
+        )

@@ -1,0 +1,154 @@
+"""Batched decoding: prompts of any length, padded on the left, each answer up to the token that ends it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
+
+from ift.step.model import evaluating
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What a model wrote after one prompt.
+
+    Attributes:
+        ids: New token ids, the one that stopped it not among them.
+        stopped: Whether it ended by itself, inside the token limit.
+    """
+
+    ids: list[int]
+    stopped: bool
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Sampling whose noise is a function of seed, prompt and position alone.
+
+    So an answer does not depend on the other prompts, the batch size or what was answered before, but for the rounding
+    of the model's own numbers in another batch.
+
+    Attributes:
+        seed: Any integer.
+        temperature: Above 0; the logits are divided by it.
+        top_p: In (0, 1]: the smallest set of tokens whose probabilities reach it is drawn from.
+        keys: One text per prompt, different where the noise is to differ.
+    """
+
+    seed: int
+    keys: Sequence[str]
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+
+class _Noise(LogitsProcessor):
+    """Turns the greedy choice into a sample: argmax(log p + Gumbel noise) is distributed as p."""
+
+    def __init__(self, sampling: Sampling, keys: Sequence[str], prompt_length: int) -> None:
+        self.sampling, self.keys, self.prompt_length = sampling, keys, prompt_length
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores (B, V) with noise added; `input_ids` (B, T) tell the position."""
+        scores = scores.float() / self.sampling.temperature
+        if self.sampling.top_p < 1:
+            ordered, places = scores.sort(dim=-1, descending=True)
+            shares = ordered.softmax(-1)
+            beyond = shares.cumsum(-1) - shares >= self.sampling.top_p  # what stands before it suffices
+            scores = scores.masked_fill(beyond.scatter(-1, places, beyond), -torch.inf)
+        step = input_ids.shape[1] - self.prompt_length
+        noise = torch.stack([self._gumbel(key, step, scores.shape[-1]) for key in self.keys])  # (B, V)
+        return scores + noise.to(scores.device)
+
+    def _gumbel(self, key: str, step: int, size: int) -> Tensor:
+        digest = hashlib.sha256(f"{self.sampling.seed} {step} {key}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        uniform = torch.rand(size, generator=generator, dtype=torch.float64).clamp_min(1e-300)
+        return -(-uniform.log()).log().float()
+
+
+def continue_prompts(
+    model: PreTrainedModel,
+    prompts: Sequence[list[int]],
+    stop_ids: Collection[int],
+    pad_id: int,
+    *,
+    batch_size: int = 64,
+    max_new_tokens: int = 96,
+    progress: Callable[[int], None] | None = None,
+    sampling_seed: int | None = None,
+    sampling: Sampling | None = None,
+) -> list[Continuation]:
+    """Continues each prompt until a stop token; greedily, or sampled at temperature 1.
+
+    Args:
+        model: A causal language model; its train/eval mode is left as it was.
+        prompts: Token ids, at least one each; prompts of like length share a batch.
+        stop_ids: Ids at which an answer ends, at least one.
+        pad_id: Any id; it is masked.
+        batch_size: Prompts decoded together.
+        max_new_tokens: Longest continuation in tokens.
+        progress: Called after each batch with the number of prompts in it.
+        sampling_seed: None decodes greedily; a seed samples, the same continuations for the same seed, prompts and
+            batch size. The state of torch's generators is left as it was.
+        sampling: Samples so that a continuation depends on its own prompt alone; not together with `sampling_seed`.
+
+    Returns:
+        Per prompt, in the given order.
+    """
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    found = [Continuation([], False)] * len(prompts)
+    stops = sorted(stop_ids)
+    sampled = sampling_seed is not None
+    # layers that training compiled would be compiled again, one by one, for the cache
+    with evaluating(model), torch.compiler.set_stance("force_eager"):
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            with torch.random.fork_rng(enabled=sampled):
+                if sampling_seed is not None:
+                    torch.manual_seed(sampling_seed * 1_000_003 + start)
+                noise = None
+                if sampling is not None:
+                    keys = [sampling.keys[index] for index in chosen]
+                    noise = _Noise(sampling, keys, max(len(prompts[index]) for index in chosen))
+                new = _continued(
+                    model, [prompts[index] for index in chosen], stops, pad_id, max_new_tokens, sampled, noise
+                )
+            for index, ids in zip(chosen, new, strict=True):
+                end = next((place for place, one in enumerate(ids) if one in stop_ids), None)
+                found[index] = Continuation(ids[:end], end is not None)
+            if progress is not None:
+                progress(len(chosen))
+    return found
+
+
+@torch.no_grad()
+def _continued(
+    model: PreTrainedModel,
+    prompts: list[list[int]],
+    stops: list[int],
+    pad_id: int,
+    max_new_tokens: int,
+    sampled: bool,
+    noise: _Noise | None,
+) -> list[list[int]]:
+    """New ids of one batch, pads after the stop token included."""
+    longest = max(map(len, prompts))
+    ids = [[pad_id] * (longest - len(prompt)) + prompt for prompt in prompts]
+    mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    output = model.generate(
+        input_ids=torch.tensor(ids, device=model.device),  # (B, P)
+        attention_mask=torch.tensor(mask, device=model.device),  # (B, P)
+        do_sample=sampled,
+        **({"temperature": 1.0, "top_k": 0, "top_p": 1.0} if sampled else {}),
+        num_beams=1,
+        **({} if noise is None else {"logits_processor": LogitsProcessorList([noise])}),
+        max_new_tokens=max_new_tokens,
+        eos_token_id=stops,
+        pad_token_id=pad_id,
+    )  # (B, P + N)
+    return output[:, longest:].tolist()

@@ -1,0 +1,103 @@
+"""Where a target answer ends in something that can be right or wrong: `#### N`, a boxed expression, or a regex."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+
+from ift.data.masks import UNTRAINED
+
+HASHES, BOXED = "####", "boxed"
+_HASHES = re.compile(r"^####[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
+_BOX = re.compile(r"\\f?boxed\s*\{")
+_SEPARATOR = re.compile(r"(?<=\d),(?=\d{3})")
+
+
+@dataclass(frozen=True)
+class FinalAnswer:
+    r"""How a final answer is found.
+
+    Attributes:
+        pattern: "####" (the last line `#### N`), "boxed" (the last `\boxed{...}`), or a regular expression, whose
+            last match counts: its first group, or all of it where it has none.
+    """
+
+    pattern: str
+
+    def find(self, text: str) -> str | None:
+        """The final answer of a text in the form in which answers are compared; None where there is none."""
+        if self.pattern == BOXED:
+            found = _boxed(text)
+        else:
+            matches = [*(_HASHES if self.pattern == HASHES else re.compile(self.pattern)).finditer(text)]
+            found = matches[-1][1 if matches[-1].re.groups else 0] if matches else None
+        return None if found is None else normalised(found)
+
+
+def final_answer_of(targets: Sequence[str], pattern: str | None = None) -> FinalAnswer | None:
+    """The way to find the final answer that every target has.
+
+    Args:
+        targets: Target answers.
+        pattern: As `FinalAnswer` takes it, or "none"; None looks for `####` and for a box.
+
+    Returns:
+        None where `pattern` is "none", or is None and not all targets have either.
+
+    Raises:
+        ValueError: The pattern is no regular expression, or a target has no final answer under it.
+    """
+    if pattern == "none":
+        return None
+    if pattern is None:
+        known = (FinalAnswer(HASHES), FinalAnswer(BOXED))
+        return next((one for one in known if all(one.find(target) is not None for target in targets)), None)
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"--answer_pattern {pattern!r} is no regular expression: {error}") from error
+    found = FinalAnswer(pattern)
+    without = [target for target in targets if found.find(target) is None]
+    if without:
+        shown = " ".join(without[0].split())[-80:]
+        raise ValueError(
+            f"--answer_pattern {pattern!r}: {len(without)} of {len(targets)} held-out target answers have no match, "
+            f"such as the one that ends in {shown!r}. Change the pattern, or give none to score likelihood alone"
+        )
+    return found
+
+
+def normalised(answer: str) -> str:
+    """A number in its shortest decimal form, without `$` and thousands separators; other text in small letters."""
+    plain = " ".join(answer.split()).rstrip(".").strip("$ ")
+    try:
+        number = Decimal(_SEPARATOR.sub("", plain))
+    except InvalidOperation:
+        return plain.casefold()
+    if not number.is_finite() or abs(number.adjusted()) > 30:  # 1e999999 would be written out
+        return plain.casefold()
+    return "0" if not number else format(number.normalize(), "f")
+
+
+def _boxed(text: str) -> str | None:
+    """What the last box holds, braces inside it balanced."""
+    boxes = [*_BOX.finditer(text)]
+    if not boxes:
+        return None
+    depth, start = 1, boxes[-1].end()
+    for place in range(start, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[place], 0)
+        if not depth:
+            return text[start:place]
+    return None
+
+
+def last_answer(ids: Sequence[int], labels: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The ids before a row's last trained stretch, which are the prompt, and those of the stretch."""
+    end = max(place for place, label in enumerate(labels) if label != UNTRAINED) + 1
+    start = end
+    while start and labels[start - 1] != UNTRAINED:
+        start -= 1
+    return list(ids[:start]), list(ids[start:end])

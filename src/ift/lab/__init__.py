@@ -1,0 +1,1 @@
+"""Everything that measures: comparisons, benchmarks, judges, reports, the testbed, Frozen Lake, the demo."""

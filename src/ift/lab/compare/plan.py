@@ -1,0 +1,260 @@
+"""What is trained and with which settings: entrants, the search of each, and the budgets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ift.methods.table import CONTROLS, parse_methods
+
+SEARCH_SEED = 100  # of rows and order while settings are chosen; no run has it
+BETAS: Mapping[str, tuple[float, ...]] = {
+    "dpo": (0.1, 0.5),
+    "orpo": (0.25, 0.1),
+    "simpo": (2.0, 1.0),
+    "tdpo1": (0.1, 0.5),
+    "tdpo2": (0.1, 0.5),
+}
+SIMPO_RATIO = 0.8  # gamma over beta, as in the IFT paper
+FIXED: Mapping[str, Any] = {  # of every training
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.1,
+    "max_length": 512,
+    "gradient_checkpointing": False,
+    "save_strategy": "no",
+    "logging_steps": 10,
+    "disable_tqdm": True,
+}
+IFT_DEFAULTS: Mapping[str, Any] = {  # as records tell them, whether they were given or not
+    "residual_lambda": 0.2,
+    "propagation_gamma": 0.95,
+    "propagation_detach": "scale",
+}
+ROWS_PER_STEP, PASSES = 16, 4  # answers of a step and over a training; a pair counts as two answers
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates to choose from; a search takes the first ones.
+
+    Attributes:
+        answers: For methods of target answers.
+        pairs: For methods of pairs, each with every beta.
+    """
+
+    answers: tuple[float, ...]
+    pairs: tuple[float, ...]
+
+    @classmethod
+    def around(cls, rate: float) -> Rates:
+        """Rates around the one that a user trains with; those of pairs start at a tenth of it."""
+
+        def times(*factors: float) -> tuple[float, ...]:
+            return tuple(float(f"{rate * factor:.3g}") for factor in factors)
+
+        return cls(times(1, 3, 1 / 3, 1 / 10, 10, 1 / 30), times(1 / 10, 1 / 30, 1 / 3))
+
+
+TESTBED_RATES = Rates((1e-4, 3e-4, 3e-5, 5e-5, 1e-3, 1e-5), (3e-5, 1e-5, 1e-4))
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One way of training that is compared.
+
+    Attributes:
+        method: As `ift train --method` takes it.
+        variant: Tells entrants of one method apart; empty for the method as it is.
+        settings: Beyond the method's own.
+        like: Label of the entrant whose chosen settings it takes; empty: it is searched itself.
+        more_steps: Factor on the number of passes over the rows.
+    """
+
+    method: str
+    variant: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    like: str = ""
+    more_steps: float = 1.0
+
+    @property
+    def label(self) -> str:
+        """Method and variant."""
+        return f"{self.method} {self.variant}".strip()
+
+    @property
+    def needs_pairs(self) -> bool:
+        """Whether some stage needs pairs; then all stages read them."""
+        return any(one.needs_pairs for one in parse_methods(self.method))
+
+    def candidates(self, trials: int, rates: Rates = TESTBED_RATES) -> list[dict[str, Any]]:
+        """The settings to choose from: `trials` of them for every method, for a sequence those of its last stage."""
+        stages = parse_methods(self.method)
+        last, prefix = stages[-1], f"{len(stages)}." if len(stages) > 1 else ""
+        if not last.needs_pairs:
+            found = [{"learning_rate": rate} for rate in rates.answers]
+        else:
+            found = [
+                {"learning_rate": rate, **with_beta(last.name, beta)}
+                for beta in BETAS[last.name]
+                for rate in rates.pairs
+            ]
+        return [{f"{prefix}{name}": value for name, value in one.items()} for one in found[:trials]]
+
+
+def with_beta(method: str, beta: float) -> dict[str, float]:
+    """The settings that follow from a beta."""
+    return {"beta": beta} | ({"simpo_gamma": SIMPO_RATIO * beta} if method == "simpo" else {})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole study.
+
+    Attributes:
+        experiment: "compare" or "ablate".
+        setting: Name of the testbed's setting (family, size and noise), or of the user's model and data.
+        entrants: In the order of the tables.
+        seeds: Of the runs; a seed gives rows, order and noise.
+        trials: Settings tried for each entrant that is searched.
+        validation_rows: Rows that the settings are chosen on.
+        test_rows: Rows of each scored split, on the testbed `test` and `longer`.
+        rates: Learning rates of the search.
+        own: A study on the user's own model and rows: the fields of `ift.lab.compare.own.OwnStudy`. None: the testbed.
+    """
+
+    experiment: str
+    setting: str
+    entrants: tuple[Entrant, ...]
+    seeds: int
+    trials: int
+    validation_rows: int = 200
+    test_rows: int = 500
+    rates: Rates = TESTBED_RATES
+    own: Mapping[str, Any] | None = None
+
+    def described(self) -> dict[str, Any]:
+        """The plan as JSON holds it."""
+        return asdict(self)
+
+    def candidates(self, entrant: Entrant) -> list[dict[str, Any]]:
+        """The settings that an entrant's are chosen from."""
+        return entrant.candidates(self.trials, self.rates)
+
+    def searched(self) -> list[Entrant]:
+        """Entrants with a search of their own, those that others wait for first."""
+        own = [entrant for entrant in self.entrants if not entrant.like]
+        return sorted(own, key=lambda entrant: "+" in entrant.method)
+
+
+BUDGETS: Mapping[str, Mapping[str, Any]] = {
+    "quick": {"methods": "sft,ift,dpo", "seeds": 3, "trials": 3},
+    "full": {"methods": "sft,ift,dpo,orpo,simpo,tdpo,sft+dpo,sft+ift,sft+sft", "seeds": 5, "trials": 6},
+}
+FAIRER_SFT = (  # what a sceptic asks of the baseline
+    Entrant("sft", "token mean", {"loss_reduction": "token"}, "sft"),
+    Entrant(
+        "sft", "4/3 of the steps", {}, "sft", 4 / 3
+    ),  # about IFT's FLOPs: its look-ahead is a fourth forward
+)
+
+
+def compare_plan(
+    setting: str, methods: Sequence[str], seeds: int, trials: int, fairer: bool, **more: Any
+) -> Plan:
+    """The plan of `ift compare`; sequences bring the first stage's method along, `more` the further fields of `Plan`.
+
+    Raises:
+        ValueError: an unknown method, or one named twice.
+    """
+    names = ["+".join(one.name for one in parse_methods(name)) for name in methods]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"method {name} is named twice")
+    firsts = [name.split("+")[0] for name in names if "+" in name]
+    names = [*dict.fromkeys([*firsts, *names])]
+    entrants = [Entrant(name) for name in names]
+    if fairer and "sft" in names:
+        place = names.index("sft") + 1
+        entrants[place:place] = FAIRER_SFT
+    return Plan("compare", setting, tuple(entrants), seeds, trials, **more)
+
+
+def _changed(variant: str, **settings: Any) -> Entrant:
+    return Entrant("ift", variant, settings, "ift")
+
+
+PARTS = (
+    _changed("residual only", propagation="none"),
+    _changed("propagation only", residual_lambda=0.0),
+    _changed("as released", propagation_detach="none"),
+    _changed("weights detached", propagation_detach="weights"),
+    _changed("cumsum", propagation="cumsum"),
+)
+FURTHER = (
+    *(_changed(f"lambda {value:g}", residual_lambda=value) for value in (0.1, 0.3, 0.4, 0.6, 0.8, 1.0)),
+    *(_changed(f"gamma {value:g}", propagation_gamma=value) for value in (0.5, 0.8, 0.9, 1.0)),
+    _changed("noisy lambda", residual_noise_std=0.5),
+    _changed("sampled look-ahead", lookahead="sample"),
+    _changed("expected look-ahead", lookahead="expected"),
+    _changed("token mean", loss_reduction="token"),
+    Entrant("random-residual", like="ift"),
+    Entrant("position-weights", like="ift"),
+    # attempts to make it win: no residual where the model is used
+    _changed("lambda 0 to 0.2", residual_warmup_ratio=1.0),
+    _changed("lambda 0.4 to 0", residual_lambda=0.0, residual_lambda_start=0.4, residual_warmup_ratio=1.0),
+)
+VARIANTS: Mapping[str, Entrant] = {entrant.label: entrant for entrant in (*PARTS, *FURTHER)}
+
+
+def ablate_plan(
+    setting: str, seeds: int, trials: int, quick: bool, variants: Sequence[str] = (), **more: Any
+) -> Plan:
+    """The plan of `ift ablate`: IFT with one thing changed at a time, at the learning rate chosen for IFT.
+
+    Args:
+        setting: See `Plan`.
+        seeds: See `Plan`.
+        trials: See `Plan`.
+        quick: The first variants alone.
+        variants: Labels of `VARIANTS` to train beside SFT and IFT; empty for the budget's.
+        more: Further fields of `Plan`.
+
+    Raises:
+        ValueError: an unknown variant.
+    """
+    if unknown := [name for name in variants if name not in VARIANTS]:
+        raise ValueError(f"unknown variant {unknown[0]!r}: choose from {'; '.join(VARIANTS)}")
+    chosen = [VARIANTS[name] for name in variants] or [*PARTS, *([] if quick else FURTHER)]
+    return Plan("ablate", setting, (Entrant("sft"), Entrant("ift"), *chosen), seeds, trials, **more)
+
+
+def stage_settings(entrant: Entrant, chosen: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that `train_method` is told.
+
+    Args:
+        entrant: Who trains.
+        chosen: Of its search; in a sequence with the last stage's number in front.
+        first: Chosen for the method of a sequence's first stage.
+    """
+    stages = parse_methods(entrant.method)
+    settings: dict[str, Any] = {**FIXED, **entrant.settings, **chosen}
+    for number, stage in enumerate(stages, start=1):
+        prefix = f"{number}." if len(stages) > 1 else ""
+        share = 2 if stage.needs_pairs else 1
+        settings[f"{prefix}per_device_train_batch_size"] = ROWS_PER_STEP // share
+        settings[f"{prefix}num_train_epochs"] = PASSES / share * entrant.more_steps
+        if prefix and number < len(stages):
+            settings |= {f"{prefix}{name}": value for name, value in first.items()}
+        has_reduction = stage.name in ("sft", "ift", "neftune", *CONTROLS)
+        if has_reduction and "loss_reduction" not in entrant.settings:
+            settings[f"{prefix}loss_reduction"] = "sequence"
+    return settings
+
+
+def key_of(*parts: Any) -> str:
+    """A short name for a trial, from everything that decides it."""
+    text = json.dumps(parts, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

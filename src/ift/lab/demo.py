@@ -1,0 +1,198 @@
+"""`ift demo`: the embedded base, SFT and IFT on the same rows, all scored on held-out problems; see what comes out."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from ift.runs.extras import missing_extra
+from ift.text import visible
+from ift.training.checkpoints import Stopped
+
+TRAIN_ROWS, VALIDATION_ROWS, TEST_ROWS = 400, 200, 500
+LEARNING_RATES = ("3e-4", "1e-3")  # each method's own is the one that scores best on validation
+SETTINGS = ["--num_train_epochs=2", "--per_device_train_batch_size=16", "--max_length=256"]
+SETTINGS += ["--lr_scheduler_type=cosine", "--warmup_steps=0.1", "--logging_steps=10", "--save_strategy=no"]
+SETTINGS += ["--gradient_checkpointing=false", "--loss_reduction=sequence", "--final_answers=0"]
+METHODS = {"sft": ["--residual_lambda=0", "--propagation=none"], "ift": []}  # IFT: the paper's defaults
+
+
+def main(output_dir: str, seed: int, train_rows: int | None, test_rows: int | None) -> int:
+    """Run the demo; returns the exit code. Everything it makes lies in `output_dir`, `record.json` among it."""
+    from ift.lab.testbed import problems, tiny_base_path
+
+    out, console = Path(output_dir), Console(highlight=False)
+    out.mkdir(parents=True, exist_ok=True)
+    train = problems("train", train_rows or TRAIN_ROWS, seed)
+    validation, test = problems("validation", VALIDATION_ROWS), problems("test", test_rows or TEST_ROWS)
+    rows = out / "train.jsonl"
+    rows.write_text("".join(json.dumps(problem.row) + "\n" for problem in train))
+    base = str(tiny_base_path())
+    console.print(
+        f"A tiny base model, {len(train)} word problems with solutions, {len(test)} held out; seed {seed}."
+    )
+
+    results = {"base": _scored(base, test, "base")}
+    for method, flags in METHODS.items():
+        console.rule(method.upper())
+        try:
+            results[method] = _best(
+                base, rows, out, method, [*SETTINGS, *flags, f"--seed={seed}"], validation
+            )
+        except Stopped as stop:
+            console.print("stopped: the demo begins anew next time", markup=False)
+            return stop.code
+        results[method] |= _scored(str(out / results[method]["folder"]), test, method)
+
+    console.rule("What came out")
+    _table(console, results)
+    difference, low, high = paired_difference(results["ift"]["right"], results["sft"]["right"])
+    console.print(
+        f"IFT - SFT, paired over problems: {difference:+.1%} (95 % interval {low:+.1%} to {high:+.1%}). "
+        "One seed: training noise is not in the interval."
+    )
+    _samples(console, results, test)
+    hint = missing_extra("report", "matplotlib")
+    if hint:
+        console.print(f"curves.png was not drawn: {hint}", markup=False)
+    else:
+        curves(out, {method: results[method]["folder"] for method in METHODS})
+    _write_record(out, results, seed, len(train), (difference, low, high))
+    made = "models and record.json" if hint else "models, record.json and curves.png"
+    console.print(f"\n{made} lie in {out}; next: ift chat {out / results['ift']['folder']}", markup=False)
+    return 0
+
+
+def paired_difference(first: list[bool], second: list[bool]) -> tuple[float, float, float]:
+    """Difference of two shares on the same problems, with its 95 % interval (normal, paired): (mean, low, high)."""
+    n = len(first)
+    gains = [int(a) - int(b) for a, b in zip(first, second, strict=True)]
+    mean = sum(gains) / n
+    half = 1.96 * math.sqrt(sum((gain - mean) ** 2 for gain in gains) / max(n - 1, 1) / n)
+    return mean, mean - half, mean + half
+
+
+def curves(out: Path, folders: dict[str, str]) -> None:
+    """Write `curves.png` from the metrics.jsonl of each method's folder in `out`."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    panels = ("nll", "lookahead_accuracy", "eos_nll", "propagation_negative_share")
+    figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3.4), layout="constrained")
+    for method, folder in folders.items():
+        lines = [json.loads(line) for line in (out / folder / "metrics.jsonl").read_text().splitlines()]
+        for axis, name in zip(axes, panels, strict=True):
+            points = [(line["step"], line[name]) for line in lines if name in line]
+            axis.plot(*zip(*points, strict=True), label=method.upper())
+    for axis, name in zip(axes, panels, strict=True):
+        axis.set(title=name, xlabel="step")
+        axis.legend()
+    figure.savefig(out / "curves.png", dpi=120)
+    plt.close(figure)
+
+
+def _best(
+    base: str, rows: Path, out: Path, method: str, flags: list[str], validation: list[Any]
+) -> dict[str, Any]:
+    """Train once per learning rate and keep what scores best on validation; the first of equals."""
+    tried: dict[str, dict[str, Any]] = {}
+    scores: dict[str, float] = {}
+    for rate in LEARNING_RATES:
+        folder = f"{method}-{rate}"
+        tried[rate] = _trained(base, rows, out / folder, [*flags, f"--learning_rate={rate}"])
+        tried[rate] |= {"folder": folder, "learning_rate": rate}
+        scores[rate] = _scored(str(out / folder), validation, folder)["exact_match"]
+    best = max(scores, key=lambda rate: scores[rate])
+    return tried[best] | {"validation": scores}
+
+
+def _trained(base: str, rows: Path, out: Path, flags: list[str]) -> dict[str, Any]:
+    """Train through the code of `ift train`."""
+    from ift.runs.arguments import parse
+    from ift.runs.train_run import run_training
+
+    began = time.perf_counter()
+    words = [f"--model_name_or_path={base}", f"--dataset_name={rows}", f"--output_dir={out}", *flags]
+    trainer = run_training(parse(words), closing=False)
+    tokens = trainer.data_reports["train"].trained_tokens
+    return {
+        "seconds": time.perf_counter() - began,
+        "trained_tokens": round(tokens * trainer.args.num_train_epochs),
+        "command": " ".join(["ift train", *words]).replace(base, "TINY_BASE"),  # no path of this machine
+    }
+
+
+def _scored(folder: str, problems: list[Any], name: str) -> dict[str, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from ift.lab.testbed.scoring import final_answer, score
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with Progress(transient=True) as progress:
+        task = progress.add_task(f"scoring {name}", total=len(problems))
+        found = score(model, tokenizer, problems, progress=lambda n: progress.advance(task, n))
+    right = [final_answer(text) == p.answer for text, p in zip(found.answers, problems, strict=True)]
+    return {**found.summary(), "answers": found.answers, "right": right}
+
+
+def _table(console: Console, results: dict[str, dict[str, Any]]) -> None:
+    table = Table("", "exact match", "95 % interval", "ends by itself", "answer tokens", "seconds", "tokens")
+    for name, found in results.items():
+        low, high = found["interval"]
+        table.add_row(
+            name,
+            f"{found['exact_match']:.1%}",
+            f"{low:.1%} - {high:.1%}",
+            f"{found['stopped']:.1%}",
+            f"{found['mean_length']:.1f}",
+            f"{found['seconds']:.0f}" if "seconds" in found else "-",
+            f"{found['trained_tokens']:,}" if "trained_tokens" in found else "-",
+        )
+    console.print(table)
+    for name in METHODS:
+        tried = ", ".join(f"{rate} {share:.1%}" for rate, share in results[name]["validation"].items())
+        console.print(f"{name}: learning rate {results[name]['learning_rate']}, by validation ({tried})")
+
+
+def _samples(console: Console, results: dict[str, dict[str, Any]], problems: list[Any]) -> None:
+    for index in range(min(3, len(problems))):
+        problem = problems[index]
+        console.print(f"\n[bold]{problem.question}[/bold]  (right: {problem.answer})")
+        for name, found in results.items():
+            mark = "right" if found["right"][index] else "wrong"
+            answer = visible(found["answers"][index]).replace("\n", " / ")
+            console.print(f"  {name:<5}{mark:<7}{answer}", markup=False)
+
+
+def _write_record(
+    out: Path,
+    results: dict[str, dict[str, Any]],
+    seed: int,
+    rows: int,
+    difference: tuple[float, float, float],
+) -> None:
+    from ift.lab.report import provenance
+
+    record = {
+        **asdict(provenance()),
+        "seed": seed,
+        "train_rows": rows,
+        "validation_rows": VALIDATION_ROWS,
+        "ift_minus_sft": dict(zip(("mean", "low", "high"), difference, strict=True)),
+        "results": {
+            name: {key: value for key, value in found.items() if key not in ("answers", "right")}
+            for name, found in results.items()
+        },
+    }
+    (out / "record.json").write_text(json.dumps(record, indent=2) + "\n")

@@ -1,0 +1,276 @@
+"""Records grouped: an experiment in a setting, its methods, their seeds; refused where they cannot be compared."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ift.lab.report.errors import ReportError
+from ift.lab.report.intervals import Estimate, mean_interval, paired_difference
+from ift.lab.report.records import Config, RunRecord
+
+FIRST_SPLITS = ("test", "validation")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One method in one variant: its runs by seed, in order of the seeds."""
+
+    label: str
+    runs: dict[int, RunRecord]
+
+    @property
+    def config(self) -> Config:
+        """Of the first seed; the others' differs only where each seed was searched for itself."""
+        return next(iter(self.runs.values())).config
+
+    def scores(self, split: str, metric: str) -> dict[int, float]:
+        """A metric by seed; a seed without a finite number is absent."""
+        found = {seed: run.scores.get(split, {}).get(metric) for seed, run in self.runs.items()}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+    def costs(self, name: str) -> dict[int, float]:
+        """A field of `Cost` by seed, where it was measured."""
+        found = {seed: getattr(run.cost, name) for seed, run in self.runs.items()}
+        return {seed: float(value) for seed, value in found.items() if value is not None}
+
+    def estimate(self, split: str, metric: str) -> Estimate | None:
+        """Mean over all seeds; None where any of them has no finite number, for the others would flatter."""
+        values = self.scores(split, metric)
+        return mean_interval([*values.values()]) if len(values) == len(self.runs) else None
+
+    def mean_cost(self, name: str) -> float | None:
+        """Mean of a field of `Cost` over the seeds; None where any was not measured."""
+        values = self.costs(name)
+        return mean_interval([*values.values()]).mean if len(values) == len(self.runs) else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What may stand in one table: one experiment in one setting.
+
+    Attributes:
+        experiment: Of all runs.
+        setting: Of all runs.
+        variants: In the order to show.
+        baseline: Label of the method that the differences are taken to; None where it is not among them.
+        notes: What a reader must know: unequal seeds, seeds without a number, configurations that differ.
+    """
+
+    experiment: str
+    setting: str
+    variants: list[Variant]
+    baseline: str | None
+    notes: list[str]
+
+    @property
+    def title(self) -> str:
+        """Experiment and setting."""
+        return f"{self.experiment}: {self.setting}"
+
+    @property
+    def splits(self) -> list[str]:
+        """All splits that were scored, test first."""
+        names = {split for variant in self.variants for run in variant.runs.values() for split in run.scores}
+        known = [name for name in FIRST_SPLITS if name in names]
+        return known + sorted(names - set(known))
+
+    def metrics(self) -> list[str]:
+        """Every metric but n, in the order in which the records bring them."""
+        found: dict[str, None] = {}
+        for variant in self.variants:
+            for run in variant.runs.values():
+                for scores in run.scores.values():
+                    found.update(dict.fromkeys(name for name in scores if name != "n"))
+        return [*found]
+
+    def difference(self, variant: Variant, split: str, metric: str) -> Estimate | None:
+        """Variant - baseline, paired by seed; None for the baseline itself, without one, or without common seeds."""
+        base = next((one for one in self.variants if one.label == self.baseline), None)
+        if base is None or base is variant:
+            return None
+        return paired_difference(variant.scores(split, metric), base.scores(split, metric))
+
+
+def compare(
+    records: Mapping[Path, RunRecord], baseline: str | None = None, methods: Sequence[str] = ()
+) -> list[Comparison]:
+    """Groups records by experiment and setting, then by method and variant, then by seed.
+
+    Args:
+        records: By file, at least one; see `ift.lab.report.records.find`.
+        baseline: Label that differences are taken to. By default `sft` where it is there.
+        methods: Methods or labels to show, in this order; empty for all.
+
+    Returns:
+        The comparisons, in order of experiment and setting.
+
+    Raises:
+        ReportError: If a run stands twice, if runs of one setting were scored on different data, if runs of one
+            method differ in a configuration that was not searched, or if a baseline or method is not there.
+    """
+    files = {id(record): file for file, record in records.items()}
+    groups: dict[tuple[str, str], list[RunRecord]] = {}
+    for record in records.values():
+        groups.setdefault((record.experiment, record.setting), []).append(record)
+    found, base = [], baseline or "sft"
+    for (experiment, setting), runs in sorted(groups.items()):
+        _check_data(runs, files)
+        variants = _order(_variants(runs, files), base, methods)
+        if not variants:
+            continue
+        labels = [variant.label for variant in variants]
+        notes = _notes(variants)
+        if base in labels:
+            notes += _pairing_notes(variants, base)
+        elif len(variants) > 1:
+            notes.append(f"There is no {base} here, so no differences are shown.")
+        found.append(Comparison(experiment, setting, variants, base if base in labels else None, notes))
+    present = sorted({name for run in records.values() for name in (run.method, run.label)})
+    for name, option in [*((name, "--methods") for name in methods), (baseline, "--baseline")]:
+        if name is not None and name not in present:
+            raise ReportError(f"{option}: found {name!r}, which no record has; known: {', '.join(present)}")
+    if baseline is not None and not any(comparison.baseline for comparison in found):
+        raise ReportError(f"--baseline: {baseline!r} is not among the runs shown; add it to --methods")
+    return found
+
+
+def sweep(comparison: Comparison, key: str) -> dict[str, list[tuple[float, Variant]]]:
+    """Variants that differ in one number of their configuration, and in what was searched, alone.
+
+    Args:
+        comparison: Where to look.
+        key: Of the configuration, such as `residual_lambda`.
+
+    Returns:
+        For every method that has at least two values: (value, variant), values rising. Methods with several such
+        rows are told apart by a number.
+    """
+    rows: dict[tuple[str, str], list[tuple[float, Variant]]] = {}
+    # By method: its other variants may have taken over what one of them chose.
+    searched: dict[str, set[str]] = {}
+    for run in (run for variant in comparison.variants for run in variant.runs.values()):
+        names = {name for trial in run.search or [] for name in trial.config}
+        searched.setdefault(run.method, set()).update(names)
+    for variant in comparison.variants:
+        value = variant.config.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        run = next(iter(variant.runs.values()))
+        left_out = searched[run.method] | {key}
+        rest = {name: one for name, one in run.config.items() if name not in left_out}
+        rows.setdefault((run.method, json.dumps(rest, sort_keys=True)), []).append((float(value), variant))
+    found: dict[str, list[tuple[float, Variant]]] = {}
+    for (method, _), points in rows.items():
+        if len({value for value, _ in points}) > 1:
+            name, number = method, 2
+            while name in found:
+                name, number = f"{method} ({number})", number + 1
+            found[name] = sorted(points, key=lambda point: (point[0], point[1].label))
+    return found
+
+
+def _variants(runs: list[RunRecord], files: dict[int, Path]) -> list[Variant]:
+    groups: dict[str, dict[int, RunRecord]] = {}
+    for run in sorted(runs, key=lambda run: run.seed):
+        seeds = groups.setdefault(run.label, {})
+        if run.seed in seeds:
+            first, second = sorted((files[id(run)], files[id(seeds[run.seed])]))
+            raise ReportError(
+                f"{first} and {second}: two records of {run.label}, seed {run.seed}, in "
+                f"{run.experiment}: {run.setting}; leave one out or give it another variant"
+            )
+        seeds[run.seed] = run
+    for seeds in groups.values():
+        _check_configs([*seeds.values()], files)
+    return [Variant(label, seeds) for label, seeds in groups.items()]
+
+
+def _check_data(runs: list[RunRecord], files: dict[int, Path]) -> None:
+    seen: dict[str, RunRecord] = {}
+    for run in runs:
+        for split in run.scores:
+            if split not in run.data:
+                continue
+            first = seen.setdefault(split, run)
+            if first.data[split] != run.data[split]:
+                raise ReportError(
+                    f"{files[id(first)]} and {files[id(run)]}: data.{split}: one setting, {run.setting!r}, but scored "
+                    "on different rows; give the runs different settings or make the older ones again"
+                )
+
+
+def _check_configs(runs: list[RunRecord], files: dict[int, Path]) -> None:
+    first = runs[0]
+    for run in runs[1:]:
+        for key in _differing(first, run):
+            if first.search is None or run.search is None:
+                raise ReportError(
+                    f"{files[id(first)]} and {files[id(run)]}: config.{key}: {first.config.get(key)!r} and "
+                    f"{run.config.get(key)!r} in two seeds of {run.label}, and neither was searched; give one of them "
+                    "another variant"
+                )
+
+
+def _differing(first: RunRecord, second: RunRecord) -> list[str]:
+    keys = sorted((first.config.keys() | second.config.keys()) - {"seed"})
+    return [key for key in keys if first.config.get(key) != second.config.get(key)]
+
+
+def _order(variants: list[Variant], baseline: str, methods: Sequence[str]) -> list[Variant]:
+    """As `methods` has it; else the untrained base, the baseline, and the others by name, numbers by size."""
+
+    def natural(text: str) -> list[tuple[int, float, str]]:
+        parts = re.findall(r"\d+(?:\.\d+)?|[^\d]+", text)
+        return [(0, float(part), "") if part[0].isdigit() else (1, 0.0, part) for part in parts]
+
+    def usual(variant: Variant) -> tuple[int, list[tuple[int, float, str]]]:
+        return {"base": 0, baseline: 1}.get(variant.label, 2), natural(variant.label)
+
+    ordered = sorted(variants, key=usual)
+    if not methods:
+        return ordered
+    chosen: dict[str, Variant] = {}
+    for name in methods:
+        method_of = {one.label: next(iter(one.runs.values())).method for one in ordered}
+        chosen.update({one.label: one for one in ordered if name in (one.label, method_of[one.label])})
+    return [*chosen.values()]
+
+
+def _notes(variants: list[Variant]) -> list[str]:
+    notes = []
+    for variant in variants:
+        runs = [*variant.runs.values()]
+        keys = sorted({key for run in runs[1:] for key in _differing(runs[0], run)})
+        for key in keys:
+            values = ", ".join(f"{run.config.get(key)} (seed {run.seed})" for run in runs)
+            notes.append(f"{variant.label}: {key} was chosen for each seed: {values}.")
+        commits = {run.provenance.git_commit for run in runs}
+        if len(commits) > 1:
+            notes.append(f"{variant.label}: its seeds ran with different commits.")
+        for seed, run in variant.runs.items():
+            broken = [
+                f"{split}.{name}"
+                for split, scores in run.scores.items()
+                for name, one in scores.items()
+                if one is None
+            ]
+            if broken:
+                notes.append(f"{variant.label}, seed {seed}: not a finite number: {', '.join(broken)}.")
+    return notes
+
+
+def _pairing_notes(variants: list[Variant], baseline: str) -> list[str]:
+    seeds = next(variant for variant in variants if variant.label == baseline).runs.keys()
+    notes = []
+    for variant in variants:
+        if variant.runs.keys() != seeds and variant.label != "base":
+            common = sorted(variant.runs.keys() & seeds)
+            shown = ", ".join(map(str, common)) or "none"
+            notes.append(
+                f"{variant.label} and {baseline} have different seeds; paired over common ones: {shown}."
+            )
+    return notes

@@ -1,0 +1,105 @@
+"""Where a run was made: versions, hardware, commit, command, time; nothing private."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from ift.lab.report.records import Provenance, Setting
+
+PACKAGES = (
+    "intuitive-fine-tuning", "torch", "transformers", "trl", "accelerate", "datasets", "peft", "tokenizers", "numpy",
+)  # fmt: skip
+_SECRET_NAME = re.compile(  # --hub_token, but neither --max_new_tokens nor --eos_token
+    r"(?:^|[-_.])(?:(?<!eos[-_])(?<!bos[-_])(?<!pad[-_])token|secret|passw(?:or)?d|credentials?|key|auth)(?:$|[-_.])",
+    re.IGNORECASE,
+)
+_SECRET_VALUE = re.compile(r"\b(?:hf_|sk-|ghp_|gho_|github_pat_|AKIA)[A-Za-z0-9_-]{8,}")
+_ADDRESS = re.compile(r"(\w+://)[^/@\s]*@")
+# A path from the root, from a drive, from a share or from a home; not the one inside an address (https://...).
+_ABSOLUTE = re.compile(r"(?<![\w.:/<])(?:~[\w.-]*[/\\]|/|[A-Za-z]:[/\\]|\\\\|file:///?)([^\s,;:'\"=]+)")
+
+
+def provenance(words: Sequence[str] | None = None) -> Provenance:
+    """Versions, hardware, commit, command and time of the run that is going on.
+
+    Args:
+        words: The command's words after `ift`; those of this process by default.
+
+    Returns:
+        The provenance. It holds no absolute path (of one, the last part stays), host or user name, environment
+        variable or token.
+    """
+    return Provenance(
+        versions=_versions(),
+        hardware=_hardware(),
+        git_commit=_git_commit(Path(__file__).resolve().parent),
+        command=clean_command(sys.argv[1:] if words is None else words),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def clean_command(words: Sequence[str]) -> str:
+    """A command line to publish: `ift` and its words, absolute paths cut to their last part, secrets as `***`."""
+    cleaned, hide_next = [], False
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if hide_next and not word.startswith("-"):
+            word = "***"
+        elif equals and _SECRET_NAME.search(name):
+            word = f"{name}=***"
+        hide_next = not equals and word.startswith("-") and bool(_SECRET_NAME.search(word))
+        word = _ADDRESS.sub(r"\1", _SECRET_VALUE.sub("***", word))
+        cleaned.append(_ABSOLUTE.sub(lambda found: re.split(r"[/\\]", found[1].rstrip("/\\"))[-1], word))
+    return shlex.join(["ift", *cleaned])
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _hardware() -> dict[str, Setting]:
+    import torch
+
+    found: dict[str, Setting] = {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "accelerator": None,
+    }
+    if torch.cuda.is_available():
+        found["accelerator"] = torch.cuda.get_device_name()
+        found["accelerators"] = torch.cuda.device_count()
+    elif torch.accelerator.is_available():
+        found["accelerator"] = str(torch.accelerator.current_accelerator())
+    return found
+
+
+def _git_commit(folder: Path) -> str | None:
+    """The commit of the repository that tracks this file; None in a copy installed elsewhere."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(folder), *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)  # nosec B603 # no shell
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,311 @@
+"""The record of a run: one typed, versioned JSON object, whatever the experiment. docs/report.md explains every key.
+
+It is a file of its own, or one line of a study's file (`ift.report.study`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ift.lab.report.decode import decode, encode
+from ift.lab.report.errors import ReportError
+
+SCHEMA = 1  # raise it when a key changes its meaning or goes; `load` then converts the older ones
+FORMAT = "ift-run"  # the first key's value: how a record is told from other JSON files
+LINES = ".jsonl"  # the ending of a file with a record in each line
+_HEAD_BYTES = 4096
+
+Setting = float | int | str | bool | list[float] | None
+Config = dict[str, Setting]
+
+
+@dataclass(frozen=True)
+class DataSplit:
+    """Which rows: `rows` of them, and the SHA-256 (hex) of their bytes."""
+
+    rows: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point of a search on validation data; a score of None: it diverged."""
+
+    config: Config
+    score: float | None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run took. None: not measured.
+
+    Attributes:
+        seconds: Wall clock of training, all stages, without the search and without scoring.
+        flops: Floating-point operations of training, all stages.
+        peak_memory_bytes: Peak of the process (CPU) or of the device's allocator.
+        models_held: Models in memory at once: 2 where a reference model is held.
+        answers_seen: Answers trained on, repeats included.
+        labels: Preference labels (pairs judged) needed beyond target answers.
+    """
+
+    seconds: float | None = None
+    flops: float | None = None
+    peak_memory_bytes: float | None = None
+    models_held: int | None = None
+    answers_seen: int | None = None
+    labels: int | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One generated answer.
+
+    Attributes:
+        split: A key of the record's `scores`.
+        id: Names the problem inside its split; the same in the records of all methods.
+        prompt: What was asked.
+        target: A right answer.
+        answer: What the model wrote.
+        right: Whether it counts as right; None where nothing says so.
+        first_wrong_step: Line of `answer` where it first goes wrong, from 1; one more than it has lines where a line
+            is missing at its end. None where it is right or the place is unknown.
+    """
+
+    split: str
+    id: str
+    prompt: str
+    target: str
+    answer: str
+    right: bool | None
+    first_wrong_step: int | None = None
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where and with what a run was made; `ift.lab.report.provenance()` fills it.
+
+    Attributes:
+        versions: Of Python and of the packages that compute.
+        hardware: Machine, cores, threads, accelerator; no host name.
+        git_commit: Of the source that ran, with `-dirty` where it was changed; None outside a repository.
+        command: As typed, without absolute paths, tokens and addresses' passwords.
+        created: UTC, ISO 8601.
+    """
+
+    versions: dict[str, str]
+    hardware: dict[str, Setting]
+    git_commit: str | None
+    command: str
+    created: str
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One method, trained and scored with one seed.
+
+    Attributes:
+        experiment: What it is part of: `compare`, `ablate`, ...
+        setting: Task family, data size, noise: runs of one setting are compared with each other.
+        method: `base`, `sft`, `ift`, `sft+dpo`, ...
+        seed: Of the run; runs of one seed are paired.
+        scores: By split; `n` (answers scored) and any numbers, such as `exact_match` in 0..1. None: not finite.
+        provenance: See `Provenance`.
+        variant: Tells runs of one method apart, such as `lambda 0.4`; empty for the method as it is.
+        config: Hyper-parameters, as trained: `learning_rate`, `beta`, `residual_lambda`, ...
+        data: By split, train among them.
+        cost: See `Cost`.
+        search: How the configuration was chosen on validation data; None: it was not searched.
+        error_steps: By split: how many of the `n` answers first go wrong at step 1, 2, ... (see `Sample`).
+        curves: What was logged, a mapping per logging step with `step` in each; steps count on through stages.
+        samples: Some answers, the same problems for every method.
+        format: Always `ift-run`.
+        schema: Always `SCHEMA`.
+    """
+
+    format: str = field(default=FORMAT, kw_only=True)
+    schema: int = field(default=SCHEMA, kw_only=True)
+    experiment: str
+    setting: str
+    method: str
+    seed: int
+    scores: dict[str, dict[str, float | None]]
+    provenance: Provenance
+    variant: str = ""
+    config: Config = field(default_factory=dict)
+    data: dict[str, DataSplit] = field(default_factory=dict)
+    cost: Cost = field(default_factory=Cost)
+    search: list[Trial] | None = None
+    error_steps: dict[str, list[int]] = field(default_factory=dict)
+    curves: list[dict[str, Setting]] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        """Method and variant, as tables and figures name them."""
+        return f"{self.method} {self.variant}".strip()
+
+
+def save(record: RunRecord, path: str | Path) -> Path:
+    """Writes a record; a reader sees the whole old file or the whole new one.
+
+    Args:
+        record: To write. Numbers that are not finite are written as null.
+        path: The file; its folder is made.
+
+    Returns:
+        The path.
+
+    Raises:
+        ReportError: If a value has no place in the schema; nothing is written then.
+    """
+    path = Path(path)
+    try:
+        values = encode(record)
+        _check(decode(RunRecord, values))
+    except ReportError as error:
+        raise ReportError(f"{path}: not saved: {error}") from None
+    write_whole(path, json.dumps(values, indent=1) + "\n")
+    return path
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file, and its folder; a reader sees the whole old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(partial, 0o666 & ~mask)  # mkstemp's 0600 would hide a record from those it is meant for
+        os.replace(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+
+
+def load(path: str | Path) -> RunRecord:
+    """Reads a record.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The record, every value of its annotated type.
+
+    Raises:
+        ReportError: If the file is absent or no record, a newer schema's, or has a wrong, missing or unknown key.
+    """
+    return _parse(_read(Path(path)), Path(path), "file")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ReportError(f"{path}: cannot be read ({error.strerror}); name a record's file") from None
+
+
+def _parse(found: bytes, path: Path, what: str) -> RunRecord:
+    """A record from a file's bytes, or from those of a line: `path` and `what` are for the messages."""
+    try:
+        values = json.loads(found.decode("utf-8"))
+    except ValueError as error:
+        raise ReportError(f"{path}: not JSON ({error}); make the record again") from None
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise ReportError(
+            f'{path}: not the record of a run: it has no "format": "{FORMAT}"; leave the {what} out'
+        )
+    schema = values.get("schema")
+    if type(schema) is int and schema > SCHEMA:
+        raise ReportError(
+            f"{path}: schema: found {schema}, this ift reads up to {SCHEMA}; install a newer intuitive-fine-tuning"
+        )
+    try:
+        return _check(decode(RunRecord, values))
+    except ReportError as error:
+        raise ReportError(f"{path}: {error}") from None
+
+
+def find(places: Iterable[str | Path]) -> dict[Path, RunRecord]:
+    """Reads records from files, and from folders searched to the bottom.
+
+    Args:
+        places: Files, which must be records or, where their names end in `.jsonl`, hold one in each line; and folders,
+            in which other files are passed over.
+
+    Returns:
+        Records by file, files in order of their names; a file named twice stands once. The third line of `study.jsonl`
+        is called `study.jsonl:3`, and lines are in their order.
+
+    Raises:
+        ReportError: See `load`, which says it of lines too; and where a place is missing or there is no record in any.
+    """
+    named = [Path(place) for place in places]
+    files: dict[Path, Path] = {}
+    for place in named:
+        if place.is_dir():
+            inside = [file for ending in ("json", "jsonl") for file in place.rglob(f"*.{ending}")]
+            found = [file for file in inside if file.is_file() and _looks_like_a_record(file)]
+        elif place.exists():
+            found = [place]
+        else:
+            raise ReportError(f"{place}: no such file or folder; name run records or folders that hold them")
+        files.update({file.resolve(): file for file in found})
+    if not files:
+        raise ReportError(
+            f"no run records in {', '.join(map(str, named)) or 'nothing'}; name the output folder of `ift compare` "
+            f'or files that begin with "format": "{FORMAT}"'
+        )
+    records: dict[Path, RunRecord] = {}
+    for file in sorted(files.values()):
+        records.update(_load_lines(file) if file.suffix == LINES else {file: load(file)})
+    return records
+
+
+def _load_lines(file: Path) -> dict[Path, RunRecord]:
+    """The records of a file that has one in each line; empty lines are passed over."""
+    lines = enumerate(_read(file).split(b"\n"), start=1)
+    named = {file.with_name(f"{file.name}:{number}"): line for number, line in lines if line.strip()}
+    if not named:
+        raise ReportError(f"{file}: no run records in it; make the file again")
+    return {name: _parse(line, name, "line") for name, line in named.items()}
+
+
+def _looks_like_a_record(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return f'"{FORMAT}"'.encode() in opened.read(_HEAD_BYTES)
+
+
+def _check(record: RunRecord) -> RunRecord:
+    """What types do not say."""
+    if record.format != FORMAT or record.schema != SCHEMA:
+        raise ReportError(f"schema: found {record.format} {record.schema}; give {FORMAT} {SCHEMA}")
+    for name in ("experiment", "setting", "method"):
+        if not getattr(record, name).strip():
+            raise ReportError(f"{name}: found an empty text; name it")
+    if not record.scores:
+        raise ReportError("scores: found no split; give at least one, such as test")
+    for split, scores in record.scores.items():
+        if not (scores.get("n") or 0) > 0:
+            raise ReportError(f"scores.{split}.n: found {scores.get('n')}; give the number of answers scored")
+    for index, line in enumerate(record.curves):
+        if not isinstance(line.get("step"), int):
+            raise ReportError(f"curves[{index}].step: found {line.get('step')!r}; give a whole number")
+    for index, sample in enumerate(record.samples):
+        if sample.first_wrong_step is not None and sample.first_wrong_step < 1:
+            raise ReportError(
+                f"samples[{index}].first_wrong_step: found {sample.first_wrong_step}; count from 1"
+            )
+    for name, value in dataclasses.asdict(record.cost).items():
+        if value is not None and value < 0:
+            raise ReportError(f"cost.{name}: found {value}; give 0 or more")
+    return record

@@ -1,0 +1,105 @@
+"""A study in one file: a run record in each line, with what tables and figures read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from ift.lab.report.comparisons import compare
+from ift.lab.report.decode import encode
+from ift.lab.report.errors import ReportError
+from ift.lab.report.records import LINES, RunRecord, Sample, Setting, find, write_whole
+from ift.lab.report.wording import CURVES
+
+POINTS = 50
+_DIGITS = 7
+Line = dict[str, Setting]
+
+
+def pack(
+    places: Iterable[str | Path], path: str | Path, points: int = POINTS, samples: int | None = None
+) -> int:
+    """Writes run records into one file that `find` reads; a reader sees the whole old file or the whole new one.
+
+    Scores, costs and all else that stands in tables is kept as it is. Of curves the metrics that figures draw are
+    kept, to seven significant digits.
+
+    Args:
+        places: Files and folders, as for `find`.
+        path: The file to write; its name ends in `.jsonl`.
+        points: Of each curve, at most: the first, the last and others between, evenly spread; 0 leaves curves out.
+        samples: Problems of each split whose answers are kept, the first ones; None: all.
+
+    Returns:
+        How many records the file has.
+
+    Raises:
+        ReportError: See `find` and `compare`: what these refuse is not written. And where the file would lie in one of
+            the folders, or a number makes no sense.
+    """
+    path, named = Path(path), [Path(place) for place in places]
+    if path.suffix != LINES:
+        raise ReportError(f"{path}: the file's name must end in {LINES}; give it that ending")
+    if points < 0 or points == 1:
+        raise ReportError(
+            f"points (--pack_points): found {points}; give 2 or more, or 0 to leave the curves out"
+        )
+    if samples is not None and samples < 0:
+        raise ReportError(f"samples (--pack_samples): found {samples}; give 0 or more")
+    for place in named:
+        if place.is_dir() and path.resolve().is_relative_to(place.resolve()):
+            raise ReportError(
+                f"{path}: it would lie in {place}, where its records would be found twice; write it elsewhere"
+            )
+    records = find(named)
+    compare(records)  # what no report can be made of is refused here, with the files' names
+    thin = [
+        replace(one, curves=thinned(one.curves, points), samples=first_problems(one.samples, samples))
+        for one in records.values()
+    ]
+    write_whole(path, "".join(f"{_line(one)}\n" for one in thin))
+    return len(thin)
+
+
+def thinned(curves: list[Line], points: int) -> list[Line]:
+    """The metrics that figures draw, rounded, at `points` lines at most of those that log the same ones."""
+    kept = [
+        {name: _rounded(value) for name, value in line.items() if name in CURVES or name == "step"}
+        for line in curves
+    ]
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for index, line in enumerate(kept):
+        if len(line) > 1:
+            groups.setdefault(tuple(sorted(line)), []).append(index)
+    chosen = {group[place] for group in groups.values() for place in _spread(len(group), points)}
+    return [kept[index] for index in sorted(chosen)]
+
+
+def first_problems(found: list[Sample], count: int | None) -> list[Sample]:
+    """The samples of the first `count` problems of each split."""
+    if count is None:
+        return found
+    splits: dict[str, dict[str, None]] = {}
+    for one in found:
+        splits.setdefault(one.split, {})[one.id] = None
+    kept = {(split, name) for split, names in splits.items() for name in [*names][:count]}
+    return [one for one in found if (one.split, one.id) in kept]
+
+
+def _line(record: RunRecord) -> str:
+    """Without spaces, and without keys that have nothing in them: that is what a missing one means."""
+    values = {key: value for key, value in encode(record).items() if value not in (None, "", [], {})}
+    return json.dumps(values, separators=(",", ":"))
+
+
+def _spread(length: int, points: int) -> list[int]:
+    """At most `points` places of a list, evenly spread, its ends among them."""
+    if length <= points:
+        return [*range(length)]
+    return [round(place * (length - 1) / (points - 1)) for place in range(points)]
+
+
+def _rounded(value: Setting) -> Setting:
+    return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value

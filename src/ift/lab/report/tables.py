@@ -1,0 +1,97 @@
+"""Comparisons as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ift.lab.report.comparisons import Comparison, Variant
+from ift.lab.report.wording import NONE, estimate, label, markdown, number
+
+COSTS = ("seconds", "flops", "peak_memory_bytes", "models_held", "answers_seen", "labels")
+
+
+def score_table(comparison: Comparison, split: str, metric: str = "exact_match") -> str:
+    """One line per method: the metric with its interval, the difference to the baseline, every seed, other metrics.
+
+    Args:
+        comparison: Of `compare`.
+        split: Of the scores.
+        metric: The one with differences; the others are shown with their intervals.
+
+    Returns:
+        A Markdown table, without a line end at its end.
+    """
+    others = [
+        name
+        for name in comparison.metrics()
+        if name != metric and any(variant.scores(split, name) for variant in comparison.variants)
+    ]
+    base = comparison.baseline
+    heads = ["method", label(metric), *([f"minus {markdown(base)}, paired"] if base else []), "by seed", "n"]
+    lines = []
+    for variant in comparison.variants:
+        cells = [markdown(variant.label), estimate(variant.estimate(split, metric), metric)]
+        if base:
+            cells.append(estimate(comparison.difference(variant, split, metric), metric, signed=True))
+        cells += [by_seed(variant, split, metric), answers(variant, split)]
+        lines.append([*cells, *(estimate(variant.estimate(split, name), name) for name in others)])
+    return _table([*heads, *(markdown(label(name)) for name in others)], lines)
+
+
+def cost_table(comparison: Comparison) -> str:
+    """What each method took, means over seeds; costs that nobody measured are left out."""
+    measured = [name for name in COSTS if any(variant.costs(name) for variant in comparison.variants)]
+    lines = [
+        [markdown(variant.label), *(number(variant.mean_cost(name), name) for name in measured)]
+        for variant in comparison.variants
+    ]
+    return _table(["method", *(label(name) for name in measured)], lines) if measured else ""
+
+
+def by_seed(variant: Variant, split: str, metric: str) -> str:
+    """Every seed's value, in order of the seeds."""
+    values = variant.scores(split, metric)
+    shown = [f"{seed}: {number(values.get(seed), metric)}" for seed in variant.runs]
+    return ", ".join(shown)
+
+
+def answers(variant: Variant, split: str) -> str:
+    """Answers scored per seed."""
+    counts = {int(n) for n in variant.scores(split, "n").values()}
+    return ", ".join(f"{n:,}" for n in sorted(counts)) or NONE
+
+
+def report_markdown(
+    comparisons: Sequence[Comparison], metric: str, figures: dict[str, list[tuple[str, str]]]
+) -> str:
+    """The whole report as one Markdown page.
+
+    Args:
+        comparisons: Of `compare`.
+        metric: See `score_table`.
+        figures: By comparison's title: (title, path from the page) of each figure.
+
+    Returns:
+        The page's text.
+    """
+    parts = ["# Report", HOW_TO_READ]
+    for comparison in comparisons:
+        parts.append(f"## {markdown(comparison.title)}")
+        parts += [f"* {markdown(note)}" for note in comparison.notes]
+        for split in comparison.splits:
+            parts += [f"### {markdown(split)}", score_table(comparison, split, metric)]
+        costs = cost_table(comparison)
+        parts += ["### Cost", costs] if costs else []
+        parts += [f"![{markdown(title)}]({path})" for title, path in figures.get(comparison.title, [])]
+    return "\n\n".join(parts) + "\n"
+
+
+HOW_TO_READ = (
+    "Mean over seeds ± half of its 95 % interval (Student's t over seeds: training and data order vary, the scored "
+    "problems do not). Differences are paired by seed. One seed has no interval. Costs are means over seeds."
+)
+
+
+def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rule = ["---"] * len(heads)
+    return "\n".join("| " + " | ".join(line) + " |" for line in [heads, rule, *lines])

@@ -1,0 +1,46 @@
+"""A report, written: Markdown, pictures and the HTML page of what a folder of records holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ift.runs.argv import named
+
+
+def write(runs: list[str], out: Path, baseline: str | None, methods: str | None, metric: str) -> list[str]:
+    """Write the report; returns the lines that say what was made and where it lies."""
+    from ift.lab.report import ReportError, find
+    from ift.lab.report.comparisons import compare
+    from ift.lab.report.figures import image, pictures
+    from ift.lab.report.page import html_page
+    from ift.lab.report.tables import report_markdown
+
+    records = find(runs)
+    known_names = {name for record in records.values() for name in (record.method, record.label)}
+    names = named(methods or "", known_names)
+    comparisons = compare(records, baseline, names)
+    known = sorted({name for comparison in comparisons for name in comparison.metrics()})
+    if metric not in known:
+        raise ReportError(f"--metric: found {metric!r}, which no record has; known: {', '.join(known)}")
+    folder = out / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    figures: dict[str, list[tuple[str, str]]] = {}
+    for number, comparison in enumerate(comparisons, start=1):
+        for picture in pictures(comparison, metric):
+            name = f"{number}-{picture.name}"
+            for kind in ("png", "svg"):
+                (folder / f"{name}.{kind}").write_bytes(image(picture, kind))
+            figures.setdefault(comparison.title, []).append((picture.title, f"figures/{name}.png"))
+    (out / "report.md").write_text(
+        report_markdown(comparisons, metric, figures), encoding="utf-8", errors="replace"
+    )
+    (out / "report.html").write_text(html_page(comparisons, metric), encoding="utf-8", errors="replace")
+    notes = [f"note: {comparison.title}: {note}" for comparison in comparisons for note in comparison.notes]
+    drawn = sum(map(len, figures.values()))
+    return [
+        *notes,
+        f"{len(records)} runs, {len(comparisons)} comparison{'s' if len(comparisons) > 1 else ''}",
+        f"page      {out / 'report.html'}",
+        f"tables    {out / 'report.md'}",
+        f"figures   {folder} ({drawn}, as PNG and SVG)",
+    ]

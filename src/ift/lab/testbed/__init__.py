@@ -1,0 +1,54 @@
+"""A small reasoning world: two families of problems, a tiny base model that errs, scoring; all on a CPU in minutes.
+
+`problems` and `lookup` make the data, `noise` makes mistakes, `settings` names the data sets for fine-tuning, `pairs`
+makes preferences of them. `scoring`, `likelihood` and `wrong_steps` score. `base_path` finds the models that
+`tools/make_base.py` and `tools/make_relation_base.py` made.
+"""
+
+from importlib.resources import files
+from pathlib import Path
+
+from ift.lab.testbed.lookup import LookupProblem, relations
+from ift.lab.testbed.problems import Problem, problems
+from ift.lab.testbed.settings import Setting, setting_problems, settings
+
+__all__ = [
+    "LookupProblem",
+    "Problem",
+    "Setting",
+    "base_path",
+    "problems",
+    "relations",
+    "setting_problems",
+    "settings",
+    "tiny_base_path",
+]
+
+
+def base_path(family: str) -> Path:
+    """The folder of the shipped base model that a family is tried on: weights, tokenizer and `record.json`.
+
+    Args:
+        family: `arithmetic` or `relation`.
+
+    Returns:
+        A folder that `from_pretrained` takes.
+
+    Raises:
+        FileNotFoundError: If the installation lacks the model, or lies in an archive that offers no folder.
+    """
+    name, module = ("tiny_base", "make_base")
+    if family == "relation":
+        name, module = ("relation_base", "make_relation_base")
+    folder = Path(str(files("ift.lab.testbed").joinpath(name)))
+    if not (folder / "model.safetensors").is_file():
+        raise FileNotFoundError(
+            f"no base model in {folder}: reinstall the package unpacked, or make the model with "
+            f"`python tools/{module}.py --output {folder}`"
+        )
+    return folder
+
+
+def tiny_base_path() -> Path:
+    """`base_path` of the word problems: the base of the demo and of the tests."""
+    return base_path("arithmetic")

@@ -1,0 +1,202 @@
+"""What a model thinks of given answers: their log-likelihood, and multiple choice between right and wrong ones."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ift.lab.testbed.families import AnyProblem
+from ift.lab.testbed.noise import habitual, one_wrong_step
+from ift.lab.testbed.problems import Message
+from ift.lab.testbed.scoring import wilson_interval
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """How likely an answer is, given its prompt.
+
+    Attributes:
+        log_prob: Sum over the answer's tokens, the end of the turn included, in nats.
+        n_tokens: How many tokens that are.
+    """
+
+    log_prob: float
+    n_tokens: int
+
+    @property
+    def per_token(self) -> float:
+        """Mean log-probability of a token, in nats."""
+        return self.log_prob / self.n_tokens
+
+
+@dataclass(frozen=True)
+class MultipleChoice:
+    """How often a model prefers the right solution to all wrong ones.
+
+    Attributes:
+        n: Problems.
+        choices: Solutions to choose from, the right one among them: guessing is right in 1 of `choices`.
+        by_sum: Share of problems whose right solution has the highest summed log-probability, in 0..1.
+        by_sum_interval: Its 95 % Wilson interval.
+        by_mean: The same by log-probability per token.
+        by_mean_interval: Its 95 % Wilson interval.
+    """
+
+    n: int
+    choices: int
+    by_sum: float
+    by_sum_interval: tuple[float, float]
+    by_mean: float
+    by_mean_interval: tuple[float, float]
+
+    def summary(self) -> dict[str, Any]:
+        """All fields as plain JSON values."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
+
+
+def log_likelihoods(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    conversations: Sequence[list[Message]],
+    batch_size: int = 64,
+) -> list[Likelihood]:
+    """Scores the last turn of each conversation, given the turns before it.
+
+    Args:
+        model: A causal language model; its train/eval mode is left as it was.
+        tokenizer: Its tokenizer, with a chat template that closes the assistant's turns.
+        conversations: Each ends with a turn of the assistant.
+        batch_size: Conversations scored together; those of like length share a batch.
+
+    Returns:
+        Per conversation, in the given order, the likelihood of its last turn; computed without gradient.
+
+    Raises:
+        ValueError: If a conversation's last turn is not the assistant's, or the rendered prompt is not the beginning of
+            the rendered conversation.
+    """
+    rows = [_rendered(tokenizer, conversation) for conversation in conversations]
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index][0]))
+    found = [Likelihood(0.0, 1)] * len(rows)
+    was_training = model.training
+    model.eval()
+    try:
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            sums = _summed(model, [rows[index] for index in chosen])
+            for index, log_prob in zip(chosen, sums, strict=True):
+                found[index] = Likelihood(log_prob, len(rows[index][0]) - rows[index][1])
+    finally:
+        model.train(was_training)
+    return found
+
+
+def mean_likelihood(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, problems: Sequence[AnyProblem]
+) -> dict[str, float]:
+    """Mean log-likelihood of the problems' own solutions, in nats: `log_prob` per solution, `per_token` over all.
+
+    Raises:
+        ValueError: If there are no problems.
+    """
+    if not problems:
+        raise ValueError("there are no problems to score")
+    found = log_likelihoods(model, tokenizer, [problem.messages for problem in problems])
+    total = sum(one.log_prob for one in found)
+    return {"log_prob": total / len(found), "per_token": total / sum(one.n_tokens for one in found)}
+
+
+def distractors(problem: AnyProblem, k: int = 3, seed: int = 0) -> list[AnyProblem]:
+    """Makes `k` wrong solutions that end at a wrong answer.
+
+    The first is the mistake that the base learnt to make (`noise.habitual`), where the problem invites it. The others
+    take one wrong step and carry it on.
+
+    Args:
+        problem: A problem with a right solution.
+        k: How many.
+        seed: Same problem, `k` and seed, same distractors.
+
+    Returns:
+        The problem with `k` different wrong solutions.
+    """
+    rng = random.Random(f"distractors/{seed}/{problem.question}")
+    habit = habitual(problem)
+    found: dict[str, AnyProblem] = {} if habit is None or k < 1 else {habit.solution: habit}
+    while len(found) < k:
+        wrong = one_wrong_step(problem, rng)
+        found.setdefault(wrong.solution, wrong)
+    return list(found.values())
+
+
+def multiple_choice(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    problems: Sequence[AnyProblem],
+    k: int = 3,
+    seed: int = 0,
+    batch_size: int = 64,
+) -> MultipleChoice:
+    """Lets a model choose between each problem's solution and `k` distractors, by likelihood.
+
+    Args:
+        model: See `log_likelihoods`.
+        tokenizer: See `log_likelihoods`.
+        problems: At least one, with right solutions.
+        k: Distractors per problem, 1 or more.
+        seed: Of the distractors.
+        batch_size: See `log_likelihoods`.
+
+    Returns:
+        The shares of right choices; a tie is a wrong choice.
+
+    Raises:
+        ValueError: If there are no problems or no distractors.
+    """
+    if not problems or k < 1:
+        raise ValueError(f"multiple choice needs a problem and a distractor, got {len(problems)} and {k}")
+    offered = [[problem, *distractors(problem, k, seed)] for problem in problems]
+    found = log_likelihoods(model, tokenizer, [p.messages for some in offered for p in some], batch_size)
+    groups = [found[first : first + k + 1] for first in range(0, len(found), k + 1)]
+    by_sum = sum(prefers_first([one.log_prob for one in group]) for group in groups)
+    by_mean = sum(prefers_first([one.per_token for one in group]) for group in groups)
+    n = len(groups)
+    return MultipleChoice(
+        n, k + 1, by_sum / n, wilson_interval(by_sum, n), by_mean / n, wilson_interval(by_mean, n)
+    )
+
+
+def prefers_first(values: Sequence[float]) -> bool:
+    """Whether the first value is greater than every other."""
+    return all(values[0] > other for other in values[1:])
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, conversation: list[Message]) -> tuple[list[int], int]:
+    """Token ids of a conversation, and how many of them are its prompt."""
+    if not conversation or conversation[-1]["role"] != "assistant":
+        raise ValueError("a conversation to score must end with a turn of the assistant")
+    whole = tokenizer.apply_chat_template(conversation, tokenize=False)
+    prompt = tokenizer.apply_chat_template(conversation[:-1], tokenize=False, add_generation_prompt=True)
+    ids, prompt_ids = tokenizer([whole, prompt], add_special_tokens=False)["input_ids"]
+    if ids[: len(prompt_ids)] != prompt_ids or len(ids) == len(prompt_ids):
+        raise ValueError("the chat template renders a prompt that is not the beginning of its conversation")
+    return ids, len(prompt_ids)
+
+
+@torch.no_grad()
+def _summed(model: PreTrainedModel, rows: list[tuple[list[int], int]]) -> list[float]:
+    """Summed log-probability of the answer's tokens, row by row, for one batch of (ids, prompt length)."""
+    longest = max(len(ids) for ids, _ in rows)
+    # Padded on the right, where causal attention never looks from inside the row: any id will do.
+    ids = torch.tensor([row + [0] * (longest - len(row)) for row, _ in rows], device=model.device)  # (B, T)
+    place = torch.arange(1, longest, device=ids.device)  # of the token that a position predicts
+    ends = torch.tensor([len(row) for row, _ in rows], device=ids.device)[:, None]
+    begins = torch.tensor([prompt for _, prompt in rows], device=ids.device)[:, None]
+    log_probs = model(input_ids=ids[:, :-1]).logits.float().log_softmax(-1)  # (B, T - 1, V)
+    chosen = log_probs.gather(-1, ids[:, 1:, None]).squeeze(-1)  # (B, T - 1)
+    return chosen.masked_fill((place < begins) | (place >= ends), 0.0).sum(-1, dtype=torch.float64).tolist()

@@ -1,0 +1,163 @@
+"""Preference pairs for a setting: its target answers against the base model's own sampled wrong answers."""
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from ift.lab.testbed.families import AnyProblem
+from ift.lab.testbed.noise import one_wrong_step
+from ift.lab.testbed.problems import Message
+from ift.lab.testbed.scoring import final_answer, generate_answers
+from ift.lab.testbed.settings import Setting, right_problems, rows_hash, setting_problems
+
+TRIES = 8  # samples per prompt before the documented rule takes over
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Preference rows of one setting.
+
+    Attributes:
+        rows: `{"prompt": [...], "chosen": [...], "rejected": [...]}` with lists of messages, in the order of the
+            setting's rows, one for each of them.
+        sampled: How many rejected answers the base model wrote itself.
+        corrupted: How many are the right solution with one wrong step, because the base never gave a wrong answer.
+        tries: Samples per prompt, at most.
+    """
+
+    rows: list[dict[str, list[Message]]]
+    sampled: int
+    corrupted: int
+    tries: int
+
+    @property
+    def sha256(self) -> str:
+        """Content hash of the rows, as `rows_hash` makes it."""
+        return rows_hash(self.rows)
+
+
+def preference_pairs(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    setting: Setting,
+    seed: int = 0,
+    tries: int = TRIES,
+    batch_size: int = 64,
+    progress: Callable[[int], None] | None = None,
+) -> Pairs:
+    """Makes a preference pair of each row of a setting.
+
+    Chosen is the row's target answer, with its noise. Rejected is the first of up to `tries` answers, sampled from the
+    base at temperature 1, that ends by itself and with another answer than both the right one and the target. Where no
+    sample does, rejected is the right solution with one wrong step: no row is dropped.
+
+    Args:
+        model: The base model; its train/eval mode is left as it was.
+        tokenizer: Its tokenizer.
+        setting: Gives the rows.
+        seed: Of the rows and the samples. Same arguments, same machine and library versions: same pairs.
+        tries: Samples per prompt, at most.
+        batch_size: Prompts decoded together; part of what decides the samples.
+        progress: Called with the number of prompts after each batch of samples.
+
+    Returns:
+        The pairs, with the counts of both kinds.
+
+    Raises:
+        ValueError: If `tries` is negative.
+    """
+    if tries < 0:
+        raise ValueError(f"tries must be 0 or more, got {tries}")
+    right, targets = right_problems(setting, seed), setting_problems(setting, seed)
+    rejected: dict[int, str] = {}
+    for attempt in range(tries):
+        open_rows = [index for index in range(len(targets)) if index not in rejected]
+        if not open_rows:
+            break
+        prompts = [targets[index].messages[:1] for index in open_rows]
+        answers, _, stops = generate_answers(
+            model, tokenizer, prompts, batch_size, progress=progress, sampling_seed=seed * 1000 + attempt
+        )
+        for index, answer, stopped in zip(open_rows, answers, stops, strict=True):
+            if stopped and is_wrong(answer, right[index], targets[index]):
+                rejected[index] = answer
+    sampled = len(rejected)
+    rng = random.Random(f"pairs/{setting.name}/{seed}")
+    for index in range(len(targets)):
+        if index not in rejected:
+            rejected[index] = _corrupted(right[index], targets[index], rng)
+    rows = [_row(target, rejected[index]) for index, target in enumerate(targets)]
+    return Pairs(rows, sampled, len(rows) - sampled, tries)
+
+
+def is_wrong(answer: str, right: AnyProblem, target: AnyProblem) -> bool:
+    """Whether an answer ends neither as the right solution nor as the target; without a `####` line it is wrong."""
+    return final_answer(answer) not in (right.answer, target.answer)
+
+
+def cached_pairs(folder: Path, base: Path, setting: Setting, seed: int = 0, tries: int = TRIES) -> Pairs:
+    """Reads the pairs of a setting from a folder, or makes them and writes them there.
+
+    Writes `pairs-NAME-seedN.jsonl`, one row per line, and beside it `.json` with the counts, the content hash and what
+    the pairs were made from. Pairs made from another base or with other arguments are made again.
+
+    Args:
+        folder: Made where it is missing.
+        base: Folder of the base model; its weights' hash is part of what the pairs were made from.
+        setting: See `preference_pairs`.
+        seed: See `preference_pairs`.
+        tries: See `preference_pairs`.
+
+    Returns:
+        The pairs.
+
+    Raises:
+        ValueError: If the file's content does not have the recorded hash.
+    """
+    path = folder / f"pairs-{setting.name}-seed{seed}.jsonl"
+    about = path.with_suffix(".json")
+    weights = hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest()
+    source = {"setting": asdict(setting), "seed": seed, "tries": tries, "base_sha256": weights}
+    known: dict[str, Any] = json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {}
+    if path.is_file() and known.get("source") == source:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if rows_hash(rows) != known["sha256"]:
+            raise ValueError(f"{path} is not what was written there; delete it to have it made again")
+        return Pairs(rows, known["sampled"], known["corrupted"], tries)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    pairs = preference_pairs(model, AutoTokenizer.from_pretrained(base), setting, seed, tries)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(path, pairs.rows)
+    counts = {"sampled": pairs.sampled, "corrupted": pairs.corrupted, "sha256": pairs.sha256}
+    about.write_text(json.dumps({"source": source, **counts}, indent=2) + "\n", encoding="utf-8")
+    return pairs
+
+
+def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Writes rows as JSON lines."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _corrupted(right: AnyProblem, target: AnyProblem, rng: random.Random) -> str:
+    """The right solution with one wrong step, ending at another answer than the target."""
+    while True:
+        wrong = one_wrong_step(right, rng)
+        if wrong.answer != target.answer:
+            return wrong.solution
+
+
+def _row(target: AnyProblem, rejected: str) -> dict[str, list[Message]]:
+    """One preference row in messages form."""
+    prompt, chosen = target.messages
+    return {
+        "prompt": [prompt],
+        "chosen": [chosen],
+        "rejected": [{"role": "assistant", "content": rejected}],
+    }

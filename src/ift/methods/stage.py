@@ -1,0 +1,151 @@
+"""A method, a model and settings: its rows as the method takes them, and its trainer."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ift.data import DataError, LoadedData, end_of_turn_ids, prepare_mixture
+from ift.data.prepare import Prepared
+from ift.methods.table import Method
+from ift.models.model_folder import from_hub_or_folder, looks_local, weights_said
+from ift.training.non_finite import StopsAtNonFinite
+from ift.training.trl_internals import SendsNothing
+
+
+@dataclass
+class Stage:
+    """What one run is told.
+
+    Attributes:
+        script: trl's ScriptArguments (data set name, splits).
+        config: the method's settings.
+        model: trl's ModelConfig (model, LoRA, quantisation).
+        mixture: trl's DatasetMixtureConfig (`datasets:` of a YAML file).
+        columns: column name -> the name ift knows.
+        method: row of the table.
+    """
+
+    script: Any
+    config: Any
+    model: Any
+    mixture: Any
+    columns: dict[str, str]
+    method: Method
+
+
+@dataclass(frozen=True)
+class PreparedRows:
+    """What a stage trains on.
+
+    Attributes:
+        tokenizer: The one that the rows were prepared with, its template and end token as the run asks for them.
+        sets: "train" and, where there are evaluation rows, "eval".
+    """
+
+    tokenizer: Any
+    sets: dict[str, Prepared]
+
+
+def check_data(stage: Stage, data: LoadedData) -> None:
+    """Raise DataError where a method of pairs gets none: before the stages ahead of it have trained for hours."""
+    if stage.method.needs_pairs:
+        from ift.data.pairs import check_columns
+
+        for name, parts in (("train", data.train), ("eval", data.evaluation or [])):
+            for part in parts:
+                check_columns(part.rows, name)
+
+
+def prepare_stage(stage: Stage, data: LoadedData) -> PreparedRows:
+    """The rows as the method takes them.
+
+    Raises:
+        DataError: rows that cannot be read or trained.
+    """
+    from trl.trainer.utils import global_then_local_main_first
+
+    from ift.data.pairs import prepare_pairs
+    from ift.training.trainer import preparation
+
+    config, tokenizer = stage.config, load_tokenizer(stage)
+    found: dict[str, Prepared] = {}
+    with global_then_local_main_first():
+        for name, parts in {"train": data.train, "eval": data.evaluation}.items():
+            if parts and stage.method.needs_pairs:
+                how = {"max_length": config.max_length, "num_proc": config.dataset_num_proc}
+                found[name] = prepare_pairs(parts, tokenizer, name=name, **how)
+            elif parts:
+                found[name] = prepare_mixture(parts, tokenizer, name=name, **preparation(config))
+    return PreparedRows(tokenizer, found)
+
+
+def build_trainer(stage: Stage, prepared: PreparedRows) -> Any:
+    """The stage's trainer on what `prepare_stage` gave, not run yet."""
+    from trl import get_peft_config, get_quantization_config
+
+    from ift.training.metrics import MetricsFile
+    from ift.training.trainer import IFTTrainer, stop_generation_at
+
+    config = stage.config
+    config.model_init_kwargs = {
+        "revision": stage.model.model_revision,
+        "attn_implementation": stage.model.attn_implementation,
+        "dtype": stage.model.dtype,
+        "use_safetensors": True,  # no pickles, unless model_init_kwargs says so
+        **(config.model_init_kwargs or {}),
+    }
+    trainer_class, _ = stage.method.load()
+    ours = issubclass(trainer_class, IFTTrainer)
+    if not ours:
+        trainer_class = type(trainer_class.__name__, (SendsNothing, StopsAtNonFinite, trainer_class), {})
+    tokenizer = prepared.tokenizer
+    reports = {name: one.report for name, one in prepared.sets.items()}
+    sets = {name: one.dataset for name, one in prepared.sets.items()}
+    with weights_said(stage.model.model_name_or_path):
+        trainer = trainer_class(
+            model=stage.model.model_name_or_path,
+            args=config,
+            train_dataset=sets["train"],
+            eval_dataset=sets.get("eval"),
+            processing_class=tokenizer,
+            quantization_config=get_quantization_config(stage.model),
+            peft_config=get_peft_config(stage.model),
+            **({"data_reports": reports} if ours else {}),
+        )
+    if not ours:
+        trainer.data_reports = reports
+        stop_generation_at(trainer.model, sorted(end_of_turn_ids(tokenizer)))
+        trainer.add_callback(MetricsFile())
+    return trainer
+
+
+def load_tokenizer(stage: Stage) -> Any:
+    """The model's tokenizer, with the template and the end token that the run asks for."""
+    from transformers import AutoTokenizer
+
+    name, template = stage.model.model_name_or_path, getattr(stage.config, "chat_template_path", None)
+    with from_hub_or_folder(name, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(
+            name,
+            revision=stage.model.model_revision,
+            trust_remote_code=stage.config.trust_remote_code,
+        )
+    if template and os.path.isfile(template):
+        tokenizer.chat_template = _text_of(template)
+    elif template and (template.endswith(".jinja") or looks_local(template)) and not os.path.isdir(template):
+        raise DataError(f"--chat_template_path {template}: no such file. Fix: correct the path")
+    if getattr(stage.config, "eos_token", None):
+        tokenizer.eos_token = stage.config.eos_token
+    return tokenizer
+
+
+def _text_of(template: str) -> str:
+    try:
+        return Path(template).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"--chat_template_path {template}: is not UTF-8 ({error}). Fix: save it as UTF-8"
+        ) from error

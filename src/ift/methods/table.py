@@ -1,0 +1,195 @@
+"""THE TABLE: every method that can be trained, with its trainer, its settings and what it needs. Imports nothing heavy.
+
+`defaults` are the papers' settings, which a user may change; `fixed` is what makes the method this method. A sequence
+is written `sft+dpo`: the second starts from the first's weights. docs/baselines.md has the formulas.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way of training.
+
+    Attributes:
+        name: What a user types.
+        description: One line.
+        load: Imports and gives (trainer class, class of its settings).
+        defaults: Settings of the papers.
+        fixed: Settings that cannot be changed.
+        needs_pairs: Whether rows must have a chosen and a rejected answer; else target answers do.
+        needs_reference: Whether a frozen copy of the start is compared with.
+        own: Names of the settings that `--help` shows as the method's own; empty: all that trl's configuration has
+            beyond transformers'.
+    """
+
+    name: str
+    description: str
+    load: Callable[[], tuple[Any, Any]]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    needs_pairs: bool = False
+    needs_reference: bool = False
+    own: tuple[str, ...] = ()
+
+    @property
+    def models_held(self) -> int:
+        """Models in memory without adapters; with LoRA the reference is the base with adapters off, so it is 1."""
+        return 2 if self.needs_reference else 1
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Defaults and fixed settings together."""
+        return {**self.defaults, **self.fixed}
+
+    def check(self, config: Any) -> None:
+        """Raise ValueError where `config` has another value for what is fixed."""
+        for name, value in self.fixed.items():
+            if (found := getattr(config, name)) != value:
+                raise ValueError(
+                    f"{name} is {found!r}; method {self.name} fixes it at {value!r}. Leave it out, or train another "
+                    "method."
+                )
+
+
+def _ift() -> tuple[Any, Any]:
+    from ift.training.config import IFTConfig
+    from ift.training.trainer import IFTTrainer
+
+    return IFTTrainer, IFTConfig
+
+
+def _sft() -> tuple[Any, Any]:
+    from ift.methods.sft import PlainSFTTrainer
+    from ift.training.config import IFTConfig
+
+    return PlainSFTTrainer, IFTConfig
+
+
+def _neftune() -> tuple[Any, Any]:
+    from ift.methods.sft import NEFTuneTrainer
+    from ift.training.config import IFTConfig
+
+    return NEFTuneTrainer, IFTConfig
+
+
+def _dft() -> tuple[Any, Any]:
+    from ift.methods.settings import DFTSettings
+    from ift.methods.sft import DFTTrainer
+
+    return DFTTrainer, DFTSettings
+
+
+def _dpo() -> tuple[Any, Any]:
+    from ift.methods.preference import PreparedDPOTrainer
+    from ift.methods.settings import DPOSettings
+
+    return PreparedDPOTrainer, DPOSettings
+
+
+def _orpo() -> tuple[Any, Any]:
+    from ift.methods.preference import PreparedORPOTrainer
+    from ift.methods.settings import ORPOSettings
+
+    return PreparedORPOTrainer, ORPOSettings
+
+
+def _simpo() -> tuple[Any, Any]:
+    from ift.methods.preference import PreparedSimPOTrainer
+    from ift.methods.settings import SimPOSettings
+
+    return PreparedSimPOTrainer, SimPOSettings
+
+
+def _tdpo() -> tuple[Any, Any]:
+    from ift.methods.settings import TDPOSettings
+    from ift.methods.tdpo import TDPOTrainer
+
+    return TDPOTrainer, TDPOSettings
+
+
+def _control() -> tuple[Any, Any]:
+    from ift.methods.controls import ControlSettings, ControlTrainer
+
+    return ControlTrainer, ControlSettings
+
+
+_PLAIN = {"residual_lambda": 0.0, "residual_noise_std": 0.0, "propagation": "none"}
+_TDPO = {"loss_type": ["sigmoid"], "precompute_ref_log_probs": False}
+_SIMPO = {"loss_type": "simpo", "cpo_alpha": 0.0, "alpha": 0.0}
+
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        method.name: method
+        for method in (
+            Method("ift", "Intuitive Fine-Tuning, from target answers", _ift),
+            Method("sft", "supervised fine-tuning, from target answers", _sft, fixed=_PLAIN, own=("loss_reduction",)),
+            Method("neftune", "SFT with noise on the embeddings, from target answers", _neftune,
+                   {"neftune_noise_alpha": 5.0}, _PLAIN, own=("neftune_noise_alpha", "loss_reduction")),
+            Method("dft", "SFT with each token's loss times its probability, from target answers", _dft,
+                   fixed={"loss_type": "dft"}, own=("loss_type",)),
+            Method("dpo", "direct preference optimisation, from pairs, with a reference model", _dpo,
+                   {"beta": 0.1}, {"loss_type": ["sigmoid"]}, True, True),
+            Method("orpo", "odds-ratio preference optimisation, from pairs", _orpo, {"beta": 0.25}, needs_pairs=True),
+            Method("simpo", "simple preference optimisation, from pairs", _simpo,
+                   {"beta": 2.0, "simpo_gamma": 1.6}, _SIMPO, True),
+            Method("tdpo1", "token-level DPO, version 1, from pairs, with a reference model", _tdpo,
+                   {"beta": 0.1}, {**_TDPO, "tdpo_version": 1}, True, True),
+            Method("tdpo2", "token-level DPO, version 2, from pairs, with a reference model", _tdpo,
+                   {"beta": 0.1, "tdpo_alpha": 0.5}, {**_TDPO, "tdpo_version": 2}, True, True),
+        )
+    }
+)  # fmt: skip
+
+CONTROLS: Mapping[str, Method] = MappingProxyType(
+    {
+        method.name: method
+        for method in (
+            Method("random-residual", "control: IFT with random tokens in place of the look-ahead's", _control,
+                   fixed={"lookahead": "random"}),
+            Method("position-weights", "control: IFT with weights from position alone", _control,
+                   fixed={"propagation": "position"}),
+        )
+    }
+)  # fmt: skip
+
+
+def left_to_others(methods: Sequence[Method], number: int) -> set[str]:
+    """Settings that stage `number` (from 1) fixes and another stage has free: said for all, they are for the others."""
+    own = methods[number - 1]
+    free = {name for other in methods for name in own.fixed if _has(other, name) and name not in other.fixed}
+    return free if len(methods) > 1 else set()
+
+
+def _has(method: Method, name: str) -> bool:
+    return name in method.load()[1].__dataclass_fields__
+
+
+ALIASES: Mapping[str, str] = MappingProxyType({"tdpo": "tdpo2"})
+
+
+def parse_methods(text: str) -> tuple[Method, ...]:
+    """The methods of `sft`, `sft+dpo` and so on, in order; "tdpo" is tdpo2.
+
+    Raises:
+        ValueError: an unknown name, with a suggestion.
+    """
+    known = {**METHODS, **CONTROLS}
+    found = []
+    for word in text.split("+"):
+        name = word.strip().lower()
+        name = ALIASES.get(name, name)
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else "."
+            raise ValueError(
+                f"unknown method {word!r}{hint} There are {', '.join(METHODS)}, and sequences such as sft+dpo."
+            )
+        found.append(known[name])
+    return tuple(found)

@@ -1,0 +1,168 @@
+"""Per-token log-probabilities of policy and reference, and their KL divergence, without a (N, V) tensor kept.
+
+`enable_token_kl(model)` lets a causal language model be called as `model(..., labels=labels, token_kl=Reference(...))`,
+so that DDP, PEFT and checkpointing see one ordinary forward, and as `model(..., labels=labels, token_kl=STATES)` for
+the reference itself. Soft-capping, scaling and bias of the head are applied (`step.model.head_of`).
+
+Shape legend: B rows, T positions, H width, V vocabulary, N response positions.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers.utils import ModelOutput
+
+from ift.step.lookahead import Head
+from ift.step.model import auxiliary_loss, head_of, unwrapped, weights_at_hand
+from ift.step.model_checks import check_architecture, check_head
+
+ROWS_OF_A_CHUNK = 1024
+STATES = "states"  # ask the reference for its states
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the policy's forward needs of the reference: no gradient flows to either.
+
+    Attributes:
+        states: (N, H), the states that predict the response tokens.
+        head: the reference's own head.
+    """
+
+    states: Tensor
+    head: Head
+
+
+@dataclass
+class TokenKL(ModelOutput):
+    """Scores of every position's token, (B, T), indexed by the target token and 0 outside responses.
+
+    Args:
+        log_probs: float32, log pi(x_t | x_<t) of the policy; gradient flows.
+        reference_log_probs: float32, the same of the reference; no gradient.
+        kl: float32, KL(reference || policy) of the whole next-token distribution; gradient flows to the policy.
+        aux_loss: scalar, the experts' load-balancing loss, unweighted; None if not asked for.
+    """
+
+    log_probs: Tensor = None  # type: ignore[assignment]
+    reference_log_probs: Tensor = None  # type: ignore[assignment]
+    kl: Tensor = None  # type: ignore[assignment]
+    aux_loss: Tensor | None = None
+
+
+@dataclass
+class ResponseStates(ModelOutput):
+    """`states` (N, H), those that predict the response tokens."""
+
+    states: Tensor = None  # type: ignore[assignment]
+
+
+def token_kl(
+    states: Tensor, head: Head, reference: Reference, targets: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probability of each target under policy and reference, and KL(reference || policy): three (N,) float32.
+
+    In chunks of `ROWS_OF_A_CHUNK` positions whose (chunk, V) logits are computed again in the backward pass. Gradient
+    reaches `states` and the policy's head, and nothing of the reference.
+
+    Args:
+        states: (N, H) of the policy.
+        head: the policy's.
+        reference: of N states.
+        targets: (N,) int64.
+    """
+    other = reference.head
+    still = Head(
+        other.weight.detach(), None if other.bias is None else other.bias.detach(), other.scale, other.softcap
+    )
+    parts = [
+        checkpoint(
+            _chunk, states[at], head.weight, head.bias, head, reference.states[at].detach(), still, targets[at],
+            use_reentrant=False,
+        )
+        for at in (slice(n, n + ROWS_OF_A_CHUNK) for n in range(0, max(len(states), 1), ROWS_OF_A_CHUNK))
+    ]  # fmt: skip
+    first, second, third = (torch.cat(list(column)) for column in zip(*parts, strict=True))
+    return first, second, third
+
+
+def _chunk(
+    states: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    head: Head,
+    reference_states: Tensor,
+    reference_head: Head,
+    targets: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    vocabulary = weight.shape[0]
+    policy = (
+        Head(weight, bias, head.scale, head.softcap).logits(states, 0, vocabulary).log_softmax(-1)
+    )  # (n, V)
+    with torch.no_grad():
+        reference = reference_head.logits(reference_states, 0, vocabulary).log_softmax(-1)  # (n, V)
+    at = targets[:, None]
+    return (
+        policy.gather(1, at)[:, 0],
+        reference.gather(1, at)[:, 0],
+        (reference.exp() * (reference - policy)).sum(-1),
+    )
+
+
+def enable_token_kl(model: nn.Module) -> None:
+    """Teach the model's forward the argument `token_kl`; without it the forward is what it was. Idempotent.
+
+    Raises:
+        ValueError: the model's head is not the one that is projected through; the message names it.
+    """
+    check_architecture(model)
+    inner = unwrapped(model)
+    if getattr(inner, "_token_kl_enabled", False):
+        return
+    original = inner.forward
+    unbound = getattr(original, "__func__", None)  # a copy of the model must not run the forward of this one
+
+    # keep the signature: generate() and Trainer read it
+    @functools.wraps(type(inner).forward)
+    def forward(self: Any, *args: Any, token_kl: Reference | str | None = None, **kwargs: Any) -> Any:
+        if token_kl is not None:
+            return _scored(self, token_kl, **kwargs)
+        return original(*args, **kwargs) if unbound is None else unbound(self, *args, **kwargs)
+
+    if weights_at_hand(model):
+        check_head(model)
+        torch.clear_autocast_cache()
+    inner.forward = types.MethodType(forward, inner)
+    inner._token_kl_enabled = True
+
+
+def _scored(
+    model: Any,
+    reference: Reference | str,
+    *,
+    labels: Tensor,
+    output_router_logits: bool = False,
+    attention_mask: Tensor | None = None,
+    **inputs: Any,
+) -> Any:
+    if output_router_logits:
+        inputs["output_router_logits"] = True
+    output = model.base_model(**inputs, attention_mask=attention_mask)
+    head = head_of(model)
+    scored = labels != -100
+    scored[:, 0] = False  # nothing predicts the first token
+    states = output.last_hidden_state[:, :-1][scored[:, 1:]].to(head.weight.device)  # (N, H)
+    if not isinstance(reference, Reference):
+        return ResponseStates(states=states)
+    found = token_kl(states, head, reference, labels[scored].to(states.device))
+    zeros = labels.new_zeros(labels.shape, dtype=torch.float32)
+    placed = [zeros.masked_scatter(scored, values.to(zeros.device)) for values in found]  # (N,) -> (B, T)
+    aux = auxiliary_loss(model, output.router_logits, attention_mask) if output_router_logits else None
+    return TokenKL(log_probs=placed[0], reference_log_probs=placed[1], kl=placed[2], aux_loss=aux)

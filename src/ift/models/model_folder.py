@@ -1,0 +1,147 @@
+"""What is wrong with a model's folder, found before anything is loaded: files missing, cut short, or pickles."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError  # nosec B403 # the error alone; nothing is unpickled here
+from typing import Any
+
+from ift.data.errors import DataError, describe
+from ift.data.hub import ask_once, remedy
+
+WEIGHTS = {"config.json": "model.safetensors", "adapter_config.json": "adapter_model.safetensors"}
+PICKLES = {"config.json": "pytorch_model*.bin", "adapter_config.json": "adapter_model.bin"}
+
+
+def looks_local(name: str) -> bool:
+    """Whether the name of a model can only be a path: transformers would look for it on the Hub."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or os.path.exists(name)
+
+
+def check_model_path(name: str, *, allow_pickle: bool = False) -> None:
+    """Refuses a local folder that no model can be loaded from; a Hub id is left to transformers.
+
+    Args:
+        name: Folder or Hub id of a model or an adapter.
+        allow_pickle: Take weights in PyTorch's pickle format, where there are no others.
+
+    Raises:
+        DataError: No such folder; a configuration, weights or a shard missing; a file cut short; pickles only.
+    """
+    if not looks_local(name):
+        ask_once()
+        return
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        raise DataError(
+            f"{name}: no such model folder. Fix: give a folder that holds a config.json, or a Hub id (owner/name)"
+        )
+    kind = next((file for file in WEIGHTS if (folder / file).exists()), None)
+    if kind is None:
+        raise DataError(
+            f"{name}: no config.json in this folder. Fix: give the folder that the model was saved to"
+        )
+    found = _json_object(folder / kind)
+    _check_weights(folder, kind, allow_pickle, named=found.get("transformers_weights"))
+    base = found.get("base_model_name_or_path")
+    if kind == "adapter_config.json" and isinstance(base, str):
+        try:
+            check_model_path(base, allow_pickle=allow_pickle)
+        except DataError as error:
+            raise DataError(f"{name}: the base of this adapter: {error}") from error
+
+
+def _json_object(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{file}: found text that is not JSON ({error}). Fix: copy the file again from where the model comes from"
+        ) from error
+    if not isinstance(found, dict):
+        raise DataError(
+            f"{file}: found {describe(found)}, expected a JSON object. Fix: copy the file again from where the model "
+            "comes from"
+        )
+    return found
+
+
+def _check_weights(folder: Path, kind: str, allow_pickle: bool, named: Any) -> None:
+    file = folder / (named if isinstance(named, str) else WEIGHTS[kind])
+    index = folder / f"{file.name}.index.json"
+    if file.is_file():
+        _check_whole(file)
+    elif index.is_file():
+        for shard in sorted({str(one) for one in _json_object(index).get("weight_map", {}).values()}):
+            if not (folder / shard).is_file():
+                raise DataError(
+                    f"{folder}: {shard} is missing, which {index.name} names. Fix: copy the whole folder again"
+                )
+            _check_whole(folder / shard)
+    elif pickles := sorted(path.name for path in folder.glob(PICKLES[kind])):
+        if not allow_pickle:
+            raise DataError(
+                f"{folder}: its weights are a pickle ({pickles[0]}), a format that can carry code. Fix: save it again "
+                "as safetensors (model.save_pretrained), or say --allow_pickle_weights for a file whose maker you trust"
+            )
+    else:
+        raise DataError(
+            f"{folder}: no weights in this folder: no {file.name}. Fix: copy them there, or give the folder that the "
+            "model was saved to"
+        )
+
+
+def _check_whole(file: Path) -> None:
+    """Raise DataError where a safetensors file ends before its header says; only the header is read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        size = file.stat().st_size
+        raise DataError(
+            f"{file}: cannot be read as safetensors ({error}); it has {size:,} bytes. Fix: copy or download it again: "
+            "it may have been cut short"
+        ) from error
+
+
+@contextmanager
+def weights_said(name: str) -> Iterator[None]:
+    """Turns what loading weights raises, and no one else knows, into a DataError that names the model."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except OSError as error:
+        if "use_safetensors" not in str(error):
+            raise
+        raise DataError(
+            f"{name}: has no weights in safetensors, only in a format that can carry code. Fix: take another copy of "
+            "the model, or say --allow_pickle_weights if you trust its maker"
+        ) from error
+    except (SafetensorError, UnpicklingError) as error:
+        raise DataError(
+            f"{name}: its weights cannot be loaded: {error}. Fix: copy or download them again"
+        ) from error
+
+
+@contextmanager
+def from_hub_or_folder(name: str, part: str) -> Iterator[None]:
+    """Turns what loading a part of a model raises into a DataError that names it, and what to do without a network."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        if looks_local(name):
+            raise DataError(
+                f"{name}: its {part} cannot be loaded: {said}. Fix: put the {part}'s files into the folder, as "
+                f"{part}.save_pretrained writes them"
+            ) from error
+        raise DataError(f"{name}: no {part} from the Hub: {said}. {remedy(name, 'model')}") from error

@@ -1,0 +1,295 @@
+"""The arguments of `ift train`: trl's grammar (flags and flat YAML, flags win), with typos refused by name and line."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, TrlParser
+
+from ift.data.formats import parse_columns
+from ift.generation.during_training import AnswerArguments
+from ift.methods.stage import Stage
+from ift.methods.table import METHODS, Method, left_to_others, parse_methods
+from ift.runs.argv import UsageError, split_equals, value_of, without, without_flags, words_of_stage
+from ift.runs.output_folder import stage_folder
+from ift.runs.ranges import check_ranges
+from ift.runs.removed import REMOVED
+from ift.runs.yaml_file import top_level
+
+
+@dataclass
+class ColumnArguments:
+    """How columns with other names are read."""
+
+    dataset_columns: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Columns to rename before the format is detected: question=prompt answer=completion."
+        },
+    )
+
+
+@dataclass
+class MethodArguments:
+    """What is trained."""
+
+    method: str = field(
+        default="ift",
+        metadata={
+            "help": f"What to train: {', '.join(METHODS)}, or a sequence such as sft+dpo. There each stage takes the "
+            "flags it knows, and --2.learning_rate is for the second stage alone."
+        },
+    )
+
+
+@dataclass
+class RunArguments:
+    """What the check before a run lets through, and what becomes of the output folder."""
+
+    allow_truncation: bool = field(
+        default=False,
+        metadata={
+            "help": "Start although max_length cuts more than a fifth of the rows or of what is trained."
+        },
+    )
+    force: bool = field(
+        default=False, metadata={"help": "Start although the check before the run refuses; it says what."}
+    )
+    allow_pickle_weights: bool = field(
+        default=False,
+        metadata={
+            "help": "Load a model or adapter that has no safetensors from PyTorch's pickle files (.bin)."
+        },
+    )
+    resume: str | None = field(
+        default=None,
+        metadata={
+            "help": "Go on from this checkpoint, or, with auto, from the newest whole one of the output folder."
+        },
+    )
+    allow_changed: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Settings that may differ from those of the run that goes on."},
+    )
+    overwrite_output_dir: bool = field(
+        default=False,
+        metadata={
+            "help": "Train into a folder that holds something; checkpoints of an earlier run there are deleted."
+        },
+    )
+
+
+@dataclass
+class TrainArguments(Stage):
+    """Everything `ift train` was told about one stage: a `Stage`, and how it was said.
+
+    Attributes:
+        run: what the check lets through, and what becomes of the output folder.
+        launch: what belongs to `accelerate launch`.
+        words: the command line without it: what each process is started with.
+        answers: the answers at each evaluation.
+        named: settings that the command line or the YAML file gives, whatever their value.
+        finished: whether it has ended already, in a sequence that goes on.
+    """
+
+    run: RunArguments
+    launch: list[str]
+    words: list[str]
+    answers: AnswerArguments
+    named: frozenset[str] = frozenset()
+    finished: bool = False
+
+
+class Parser(TrlParser):
+    """trl's parser, whose errors are short UsageErrors; it checks the types of YAML values, with file and line."""
+
+    nodes: dict[str, yaml.Node] = {}  # noqa: RUF012 (replaced, never changed)
+    file: str | None = None
+    others: frozenset[str] = frozenset()  # keys that are for other stages
+
+    def set_defaults_with_config(self, **kwargs: Any) -> list[str]:
+        """Check the values of the YAML file before they become defaults."""
+        actions = {action.dest: action for action in self._actions}
+        kwargs = {key: value for key, value in kwargs.items() if key not in self.others}
+        checked = {key: self._checked(actions[key], kwargs[key]) for key in kwargs if key in actions}
+        return super().set_defaults_with_config(**{**kwargs, **checked})
+
+    def _checked(self, action: argparse.Action, value: Any) -> Any:
+        """`value` as the flag would read it: argparse takes what is no string unseen."""
+        kind: Any = action.type or str
+        many, choices = action.nargs in ("+", "*"), list(action.choices or [])
+        if value is None or isinstance(value, dict) or (isinstance(value, list) and (many or kind is str)):
+            return value
+        if isinstance(value, bool) and (choices or kind is str):  # YAML takes `no` for false
+            value = self.nodes[action.dest].value
+        if not _reads(kind, str(value)) or (choices and kind(str(value)) not in choices):
+            wanted = ("true or false", "true"), ("a number", "0.5"), ("a whole number", "1")
+            fits = [words for words, example in wanted if _reads(kind, example)]
+            wish = f"one of {', '.join(map(str, choices))}" if choices else fits[0]
+            line = self.nodes[action.dest].start_mark.line + 1
+            raise UsageError(f"{self.file}, line {line}: {action.dest} is {value!r}; give {wish}.")
+        return [kind(str(value))] if many else kind(str(value))
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage of some 300 flags."""
+        raise UsageError(message)
+
+
+def _reads(kind: Any, text: str) -> bool:
+    try:
+        kind(text)
+    except (ValueError, TypeError, argparse.ArgumentTypeError):
+        return False
+    return True
+
+
+def make_parser(method: Method = METHODS["ift"]) -> Parser:
+    """The parser of `ift train --method`, for flags and YAML keys alike, with the method's settings as defaults."""
+    # Filtered here, where every verb that trains comes by: trl warns of its own default and of what we pin.
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*trl.experimental")
+    _, config = method.load()
+    kinds = (ScriptArguments, config, ModelConfig, DatasetMixtureConfig, ColumnArguments, MethodArguments)
+    parser = Parser(
+        (*kinds, RunArguments, AnswerArguments), prog="ift train", allow_abbrev=False, add_help=False
+    )
+    TrlParser.set_defaults_with_config(parser, **method.settings)
+    return parser
+
+
+def parse(arguments: list[str]) -> TrainArguments:
+    """Read the command line of a single method; raises as `parse_stages` does."""
+    (told,) = parse_stages(arguments)
+    return told
+
+
+def parse_stages(arguments: list[str], beside: Sequence[Method] = ()) -> list[TrainArguments]:
+    """Read the command line and the YAML file that it may name: one entry for each stage of the method.
+
+    Args:
+        arguments: The words.
+        beside: Methods that are trained with the same words: what only these know, or only these leave free, is
+            left to them, as it is to the other stages of a sequence.
+
+    Raises:
+        UsageError: unknown method, flag or key (with a suggestion, and the file and line), wrong type, value out of
+            range, options in conflict.
+    """
+    arguments = split_equals(arguments)
+    config_file = value_of(arguments, "--config")
+    nodes = top_level(Path(config_file)) if config_file else {}
+    methods = wanted_methods(arguments, nodes)
+    parsers = [make_parser(method) for method in methods]
+    known = {option for parser in parsers for option in parser._option_string_actions}
+    known |= {option for method in beside for option in make_parser(method)._option_string_actions}
+    told = []
+    for number, (method, parser) in enumerate(zip(methods, parsers, strict=True), start=1):
+        parser.file, parser.nodes = config_file, nodes
+        common, own = words_of_stage(arguments, number, len(methods))
+        for word in own:
+            if word.startswith("--") and word not in parser._option_string_actions:
+                raise UsageError(_unknown(word, [*parser._option_string_actions], None, None))
+        others = parser.others = frozenset(left_to_others((*methods, *beside), number))
+        common = without_flags(common, {f"--{name}" for name in others})
+        told.append(_parse_stage(method, parser, common + own, known))
+        told[-1].words = without(arguments, told[-1].words)
+        if len(methods) > 1:
+            config = told[-1].config
+            if config.resume_from_checkpoint or told[-1].run.resume not in (None, "auto"):
+                raise UsageError(
+                    "resume: which stage of the sequence is the checkpoint of? Say --resume auto, and each stage "
+                    "goes on from its own folder."
+                )
+            config.output_dir = str(stage_folder(config.output_dir, methods, number))
+            config.push_to_hub = config.push_to_hub and number == len(methods)
+    return told
+
+
+def wanted_methods(arguments: list[str], nodes: dict[str, yaml.Node] | None = None) -> tuple[Method, ...]:
+    """The methods that the command line names, or else the YAML file, or else `ift`."""
+    written = nodes["method"].value if nodes and "method" in nodes else "ift"
+    try:
+        return parse_methods(str(value_of(arguments, "--method") or written))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: set[str]) -> TrainArguments:
+    """Read what concerns one stage; `known` are the options of all stages."""
+    elsewhere = known - set(parser._option_string_actions)
+    lines = {key: node.start_mark.line + 1 for key, node in parser.nodes.items()}
+    try:
+        *parsed, from_file, from_flags = parser.parse_args_and_config(
+            arguments, return_remaining_strings=True, separate_remaining_strings=True
+        )
+        from_file, from_flags = without_flags(from_file, elsewhere), without_flags(from_flags, elsewhere)
+        launch = _launch_flags(known, from_file, lines, parser.file) + _launch_flags(known, from_flags)
+        renamed = parse_columns(parsed[4].dataset_columns)
+        method.check(parsed[1])
+        check_ranges(parsed[1], parsed[2])
+        parsed[7].check(parsed[1].eval_strategy)
+    except (ValueError, TypeError) as error:
+        raise UsageError(str(error)) from error
+    script, config, model, mixture, _, _, run, answers = parsed
+    if model.model_name_or_path is None:
+        raise UsageError("no model: give --model_name_or_path, a Hub id or a local folder.")
+    if script.dataset_name is None and not mixture.datasets:
+        raise UsageError(
+            "no data: give --dataset_name (a Hub id, a folder or a file), or `datasets:` in the YAML file."
+        )
+    if run.allow_pickle_weights:
+        config.model_init_kwargs = {"use_safetensors": None, **(config.model_init_kwargs or {})}
+    flags = {word.lstrip("-").replace("-", "_") for word in arguments if word.startswith("--")}
+    named = frozenset(flags | set(parser.nodes))
+    return TrainArguments(
+        script, config, model, mixture, renamed, method, run, launch, from_flags, answers, named
+    )
+
+
+def _launch_flags(
+    options: set[str], words: list[str], lines: dict[str, int] | None = None, file: str | None = None
+) -> list[str]:
+    """`words` if all of them are accelerate's launch flags and their values; UsageError for the first that is not."""
+    from accelerate.commands.launch import launch_command_parser
+
+    known = {name: action for action in launch_command_parser()._actions for name in action.option_strings}
+    known["--accelerate_config"] = argparse.Action(["--accelerate_config"], "accelerate_config")
+    kept: list[str] = []
+    values = 0  # words that may still belong to the flag before
+    for word in words:
+        if word.startswith("--") and word in known:
+            values = 0 if known[word].nargs == 0 else 1
+        elif lines is not None and not values and word in ("True", "False"):  # a switch of the YAML file
+            kept = kept if word == "True" else kept[:-1]
+            continue
+        elif word.startswith("--") or not values:
+            raise UsageError(_unknown(word, [*options, *known], lines, file))
+        else:
+            values = 0
+        kept.append(word)
+    return kept
+
+
+def _unknown(word: str, options: list[str], lines: dict[str, int] | None, file: str | None) -> str:
+    key = word.lstrip("-")
+    name = key.replace("-", "_")
+    if word.startswith("--") and name in REMOVED:
+        place = f"{file}, line {lines[key]}: {key}" if lines is not None and key in lines else word
+        return f"{place}: {REMOVED[name]}"
+    near = difflib.get_close_matches(key, [option.lstrip("-") for option in options], n=1, cutoff=0.6)
+    if lines is not None and key in lines:
+        where, dashes = f"{file}, line {lines[key]}: unknown key {key!r}", ""
+    elif not word.startswith("-"):
+        return f"{word!r} does not belong to any flag."
+    else:
+        where, dashes = f"unknown flag {word}", "--"
+    return where + (
+        f"; did you mean {dashes}{near[0]}?" if near else "; `ift train --help-all` lists them all."
+    )

@@ -1,0 +1,227 @@
+"""`train_method`: any method or sequence of methods from Python, as `ift train --method` trains it."""
+
+from __future__ import annotations
+
+import difflib
+import gc
+import os
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ift.data import LoadedData, Part, load_train_and_eval
+from ift.methods.stage import Stage, check_data
+from ift.methods.table import Method, left_to_others, parse_methods
+from ift.runs.output_folder import stage_folder
+from ift.runs.train_stage import start_of_next, train_stage
+
+Rows = Any  # a path or Hub id, a list of rows, or a datasets.Dataset
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What one stage gave.
+
+    Attributes:
+        method: Its name in the table.
+        folder: Where its model (or adapter) lies.
+        start: What it started from.
+        seconds: Of loading, preparing, training and saving.
+        steps: Optimiser steps taken.
+        report: What became of the training rows; None for a stream's counts.
+        history: Every log entry, in order.
+    """
+
+    method: str
+    folder: Path
+    start: str
+    seconds: float
+    steps: int
+    report: Any
+    history: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What `train_method` gave.
+
+    Attributes:
+        method: As it was asked for.
+        folder: The last stage's: the result.
+        stages: In order.
+    """
+
+    method: str
+    folder: Path
+    stages: tuple[StageResult, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Of all stages."""
+        return sum(stage.seconds for stage in self.stages)
+
+
+def train_method(
+    method: str,
+    model: str | Path,
+    rows: Rows | tuple[Rows, ...],
+    output_dir: str | Path,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    eval_rows: Rows | None = None,
+    attach: Callable[[Any], None] | None = None,
+) -> TrainResult:
+    """Train a method of the table, or a sequence such as `sft+dpo`, and save it.
+
+    The same code as `ift train --method`: same data, masks, settings and folders, without the display.
+
+    Args:
+        method: A name of the table, an alias, a control, or several joined by `+`.
+        model: Folder or Hub id of the start.
+        rows: Training rows: a path or Hub id, a list of rows or a `datasets.Dataset`; a tuple gives each stage its
+            own. Methods of answers take pairs too, and train the chosen side.
+        output_dir: A single method saves here, a sequence in `1-sft`, `2-dpo` and so on below it.
+        settings: Names and values of `ift train`'s flags (the method's settings, `use_peft`, `lora_r`, `dtype`,
+            `dataset_train_split`, ...). In a sequence each stage takes those it knows; `"2.learning_rate"` is for the
+            second stage alone. `report_to` is "none" unless given.
+        eval_rows: Rows to evaluate on where `eval_strategy` asks for it; None cuts some off the training rows.
+        attach: Called with each stage's trainer before its first step, for instance to add a callback.
+
+    Raises:
+        ValueError: an unknown method or setting (with a suggestion), or a value that is refused.
+        DataError: rows that cannot be read or trained.
+        OSError: a model or file that cannot be found.
+    """
+    methods = parse_methods(method)
+    given = dict(settings or {})
+    _check_names(methods, given)
+    if isinstance(rows, tuple) and len(rows) != len(methods):
+        raise ValueError(
+            f"{len(rows)} sets of rows for {len(methods)} stages. Give one, or one for each stage."
+        )
+    planned = []
+    for number, one in enumerate(methods, start=1):
+        folder = stage_folder(output_dir, methods, number)
+        data = rows[number - 1] if isinstance(rows, tuple) else rows
+        stage = _stage(one, folder, _settings_of(given, methods, number), data, last=number == len(methods))
+        planned.append((stage, _loaded(stage, data, eval_rows)))
+        check_data(*planned[-1])
+    return train_stages(method, planned, str(model), attach)
+
+
+def train_stages(
+    method: str,
+    planned: Sequence[tuple[Stage, LoadedData]],
+    model: str,
+    attach: Callable[[Any], None] | None = None,
+) -> TrainResult:
+    """Train stages in order, the first from `model`, each further one from the weights of the one before.
+
+    Args:
+        method: As it was asked for, for the result.
+        planned: Stages, each with its rows; their `model_name_or_path` is set here.
+        model: See `train_method`.
+        attach: See `train_method`.
+    """
+    start, done = model, []
+    for number, (stage, loaded) in enumerate(planned, start=1):
+        stage.model.model_name_or_path = start
+        done.append(_run(stage, loaded, attach))
+        if number < len(planned):
+            start = str(start_of_next(done[-1].folder))
+    return TrainResult(method, done[-1].folder, tuple(done))
+
+
+def _run(stage: Stage, data: LoadedData, attach: Callable[[Any], None] | None) -> StageResult:
+    began = time.perf_counter()
+    trainer = train_stage(stage, data, attach)
+    result = StageResult(
+        stage.method.name,
+        Path(stage.config.output_dir),
+        stage.model.model_name_or_path,
+        time.perf_counter() - began,
+        trainer.state.global_step,
+        trainer.data_reports.get("train"),
+        tuple(trainer.state.log_history),
+    )
+    del trainer
+    gc.collect()
+    return result
+
+
+def _stage(method: Method, folder: Path, settings: dict[str, Any], rows: Rows, *, last: bool) -> Stage:
+    from trl import ModelConfig, ScriptArguments
+
+    _, config_class = method.load()
+    kinds = {"config": config_class, "model": ModelConfig, "script": ScriptArguments}
+    taken: dict[str, dict[str, Any]] = {
+        kind: {f.name: settings[f.name] for f in fields(cls) if f.name in settings}
+        for kind, cls in kinds.items()
+    }
+    config = config_class(
+        **{**method.settings, "report_to": "none", **taken["config"], "output_dir": str(folder)}
+    )
+    method.check(config)
+    config.push_to_hub = config.push_to_hub and last
+    name = str(rows) if isinstance(rows, str | os.PathLike) else None
+    return Stage(
+        ScriptArguments(**{**taken["script"], "dataset_name": name}),
+        config,
+        ModelConfig(**taken["model"]),
+        None,
+        {},
+        method,
+    )
+
+
+def _loaded(stage: Stage, rows: Rows, eval_rows: Rows | None) -> LoadedData:
+    from datasets import Dataset
+
+    from ift.data.training_sets import cut_evaluation, evaluates
+
+    if stage.script.dataset_name is not None and eval_rows is None:
+        return load_train_and_eval(stage.script, None, stage.config)
+
+    def part(name: str, value: Rows) -> list[Part]:
+        if isinstance(value, str | os.PathLike):
+            from ift.data import load_rows
+
+            return [Part(name, load_rows(str(value)))]
+        return [Part(name, Dataset.from_list(list(value)) if isinstance(value, list | tuple) else value)]
+
+    train = LoadedData(part("train", rows))
+    if not evaluates(stage.config):
+        return train
+    if eval_rows is None:
+        return cut_evaluation(train, stage.config.seed)
+    return LoadedData(train.train, part("eval", eval_rows))
+
+
+def _settings_of(given: Mapping[str, Any], methods: Sequence[Method], number: int) -> dict[str, Any]:
+    """The settings of one stage: the common ones, and over them its own."""
+    others = left_to_others(methods, number)
+    own = {key.partition(".")[2]: value for key, value in given.items() if key.startswith(f"{number}.")}
+    common = {key: value for key, value in given.items() if not re.match(r"\d+\.", key) and key not in others}
+    return common | own
+
+
+def _check_names(methods: Sequence[Method], given: Mapping[str, Any]) -> None:
+    """Raise ValueError for the first setting that no stage knows, or that stands for a stage that is not there."""
+    from trl import ModelConfig, ScriptArguments
+
+    common = {f.name for kind in (ModelConfig, ScriptArguments) for f in fields(kind)}
+    known = [common | {f.name for f in fields(method.load()[1])} for method in methods]
+    decided = {"output_dir", "model_name_or_path", "dataset_name"}
+    for key in given:
+        number, _, name = key.rpartition(".")
+        if number and not (number.isdigit() and 1 <= int(number) <= len(methods)):
+            raise ValueError(f"setting {key!r}: there is no stage {number!r}; they are 1 to {len(methods)}.")
+        names = known[int(number) - 1] if number else set().union(*known)
+        if name in decided:
+            raise ValueError(f"setting {key!r} is an argument of train_method itself.")
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+            raise ValueError(f"unknown setting {key!r}" + (f"; did you mean {near[0]}?" if near else "."))

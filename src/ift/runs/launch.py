@@ -1,0 +1,190 @@
+"""How many processes run: `ift train --num_processes 2` starts two, on a CPU too."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib.resources import files
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import yaml
+
+from ift.runs.arguments import UsageError
+from ift.training.checkpoints import SIGNALS
+
+WANTED = "IFT_NUM_PROCESSES"
+CPU_FLAGS = {  # accelerate's name -> torchrun's
+    "--main_process_port": "--master-port",
+    "--main_process_ip": "--master-addr",
+    "--num_machines": "--nnodes",
+    "--machine_rank": "--node-rank",
+}
+
+
+def is_launched() -> bool:
+    """Whether this process was started by a launcher (ours, torchrun or accelerate)."""
+    return "LOCAL_RANK" in os.environ or WANTED in os.environ
+
+
+def check_world_size() -> None:
+    """Raise UsageError where fewer or more processes run than were asked for."""
+    wanted, running = int(os.environ.get(WANTED, 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if wanted and wanted != running:
+        raise UsageError(
+            f"{wanted} processes were asked for and {running} run. Launch with torchrun instead."
+        )
+
+
+def launch(launch_flags: list[str], training_flags: list[str], *, use_cpu: bool) -> int:
+    """Start the training processes and wait for them; returns the exit code of the first that failed, or 0.
+
+    On a CPU accelerate starts a single process without a word, so torchrun starts them there (gloo). A signal goes on
+    to the processes, which save and stop; torchrun by itself would give them 30 seconds for it.
+    """
+    from accelerate.commands.launch import launch_command, launch_command_parser
+    from accelerate.utils import patch_environment
+
+    flags = resolve_config(launch_flags)
+    count = _processes(flags)
+    command = ["--module", "ift.cli.main", "train", *training_flags]
+    environment = {"PET_SIGNALS_TO_HANDLE": "SIGQUIT"}  # torchrun's: not those that are handled here
+    if use_cpu or not torch.accelerator.is_available():
+        from torch.distributed.run import parse_args, run
+
+        print(f"no accelerator in use: {count or 1} process(es) on the CPU, data-parallel (gloo)", flush=True)
+        environment |= {"ACCELERATE_USE_CPU": "true", WANTED: str((count or 1) * _machines(flags))}
+        threads = max(1, (os.cpu_count() or 1) // (count or 1))
+        environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
+        start = [f"--nproc-per-node={count or 1}", *_torchrun_flags(flags), *command]
+
+        def begin() -> None:
+            run(parse_args(start))
+    else:
+        asked = launch_command_parser().parse_args([*flags, *command])  # exits with accelerate's own message
+        environment |= {WANTED: str(count)} if count else {}
+
+        def begin() -> None:
+            launch_command(asked)
+
+    logging.getLogger("torch.distributed.elastic").setLevel(
+        logging.CRITICAL
+    )  # the processes say what happened
+    with patch_environment(**environment), _signals_passed_on() as came:
+        code = _ended(begin)
+    return SIGNALS[came[0]] if came and code else code
+
+
+def _ended(begin: Callable[[], None]) -> int:
+    """The exit code of what a launcher started."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    try:
+        begin()
+    except ChildFailedError as error:
+        code = error.get_first_failure()[1].exitcode
+        return code if code > 0 else 128 - code  # killed by a signal: as a shell says it
+    except subprocess.CalledProcessError as error:
+        return error.returncode if error.returncode > 0 else 128 - error.returncode
+    return 0
+
+
+@contextmanager
+def _signals_passed_on() -> Iterator[list[signal.Signals]]:
+    """While open, SIGINT, SIGTERM and SIGHUP go to the processes started from here; gives those that came."""
+    import psutil
+
+    came: list[signal.Signals] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        number = signal.SIGTERM if number == signal.SIGHUP else number
+        came.append(signal.Signals(number))
+        for worker in psutil.Process().children():
+            with suppress(psutil.NoSuchProcess):
+                worker.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in (*SIGNALS, signal.SIGHUP)}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def resolve_config(launch_flags: list[str]) -> list[str]:
+    """The launch flags with the file in place of the name of a shipped accelerate configuration, ours or trl's.
+
+    Raises:
+        UsageError: neither a file nor a known name.
+    """
+    from trl.cli.accelerate_config import resolve_accelerate_config_argument
+
+    name = _flag(launch_flags, "--accelerate_config")
+    ours = files("ift.runs.accelerate_configs")
+    if name is not None and not Path(name).is_file() and ours.joinpath(f"{name}.yaml").is_file():
+        place = launch_flags.index("--accelerate_config")
+        rest = launch_flags[:place] + launch_flags[place + 2 :]
+        return ["--config_file", str(ours.joinpath(f"{name}.yaml")), *rest]
+    try:
+        found: list[str] = resolve_accelerate_config_argument(launch_flags)
+    except ValueError as error:
+        names = ", ".join(sorted(path.name[:-5] for path in ours.iterdir() if path.name.endswith(".yaml")))
+        raise UsageError(f"{error} ift has: {names}.") from error
+    return found
+
+
+def _flag(flags: list[str], name: str) -> str | None:
+    return flags[flags.index(name) + 1] if name in flags else None
+
+
+def _machines(flags: list[str]) -> int:
+    return int(_flag(flags, "--num_machines") or 1)
+
+
+def _processes(flags: list[str]) -> int | None:
+    """Processes asked for by flag, else by the accelerate configuration file."""
+    file = _flag(flags, "--config_file")
+    given: str | int | None = _flag(flags, "--num_processes")
+    if given is None and file is not None:
+        asked = _configuration(Path(file))
+        given = 1 if asked.get("distributed_type") == "NO" else asked.get("num_processes")
+    try:
+        return None if given is None else int(given)
+    except ValueError as error:
+        raise UsageError(f"--num_processes is {given!r}; give a whole number.") from error
+
+
+def _configuration(file: Path) -> dict[str, Any]:
+    """What accelerate's configuration file says; UsageError where it is no YAML or not there."""
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise UsageError(f"--config_file {file}: {error.strerror}.") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise UsageError(f"--config_file {file} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"--config_file {file} must hold `key: value` lines.")
+    return found
+
+
+def _torchrun_flags(flags: list[str]) -> list[str]:
+    """Words of torchrun for accelerate's flags; those without a meaning on a CPU are refused."""
+    found: list[str] = []
+    words = iter(flags)
+    for word in words:
+        if word in CPU_FLAGS:
+            value = next(words)
+            if (word, value) != ("--main_process_port", "0"):  # accelerate's word for any free port
+                found.append(f"{CPU_FLAGS[word]}={value}")
+        elif word in ("--num_processes", "--config_file"):
+            next(words)
+        elif word not in ("--cpu", "--use_cpu", "--multi_gpu"):
+            raise UsageError(f"{word} has no effect without an accelerator; leave it out here.")
+    # without a port of one's own: a free one, of torchrun's choice (--master-port=0 would wait forever)
+    return found or ["--standalone"]

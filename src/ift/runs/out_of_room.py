@@ -1,0 +1,58 @@
+"""Memory or disk space that runs out: recognised, and answered with what needs less."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ift.check.memory import Remedy
+from ift.training.checkpoints import newest_whole
+
+
+class OutOfMemory(RuntimeError):
+    """A step did not fit; the message names settings that need less."""
+
+
+class DiskFull(OSError):
+    """What was to be saved did not fit on the disk; the message says where, and how to go on."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an accelerator or the machine had no memory left."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    )
+
+
+def out_of_memory(error: BaseException, remedies: Sequence[Remedy]) -> OutOfMemory:
+    """The error to show instead: what was asked for in vain, and up to three settings that need less."""
+    said = str(error).strip().split("\n")[0] or type(error).__name__
+    if remedies:
+        ways = "\n".join(f"  {one}" for one in remedies[:3])
+        fix = f"Fix, the cheapest first:\n{ways}"
+    else:
+        fix = "Fix: a larger device, or more of them with accelerate's FSDP (docs/scaling.md)"
+    return OutOfMemory(f"out of memory: {said}\n{fix}")
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether the disk, or the user's quota of it, was full: safetensors and torch say it in words of their own."""
+    words = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing")
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or any(one in str(error) for one in words)
+
+
+def disk_full(error: BaseException, folder: Path) -> DiskFull:
+    """The error to show instead: where it happened, what is left, and how to go on."""
+    said = str(error).strip().split("\n")[0]
+    good, _ = newest_whole(folder)
+    return DiskFull(
+        f"no space left while saving to {folder} ({shutil.disk_usage(folder).free / 2**20:,.0f} MiB free): {said}\n"
+        f"  last good checkpoint: {good or 'none yet'}\n"
+        "  Fix: make room, then the same command with --resume auto; --save_total_limit 2 keeps two checkpoints only"
+    )

@@ -1,0 +1,55 @@
+"""Settings whose value makes no sense: refused by name, before anything is loaded. Of the method: training.config."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ift.runs.argv import UsageError
+
+ABOVE_0 = math.nextafter(0, 1)
+BELOW_1 = math.nextafter(1, 0)
+MOST = math.nextafter(math.inf, 0)
+RANGES = {  # name -> (least, most, words)
+    "adam_beta1": (0, BELOW_1, "a value in [0, 1)"),
+    "adam_beta2": (0, BELOW_1, "a value in [0, 1)"),
+    "dataloader_num_workers": (0, MOST, "0 or more"),
+    "dataset_num_proc": (1, MOST, "1 or more"),
+    "eval_steps": (ABOVE_0, MOST, "more than 0"),
+    "gradient_accumulation_steps": (1, MOST, "1 or more"),
+    "learning_rate": (0, MOST, "a number, 0 or more"),
+    "logging_steps": (ABOVE_0, MOST, "more than 0"),
+    "lora_alpha": (ABOVE_0, MOST, "more than 0"),
+    "lora_dropout": (0, BELOW_1, "a value in [0, 1)"),
+    "lora_r": (1, MOST, "1 or more"),
+    "max_grad_norm": (0, MOST, "0 or more"),
+    "max_length": (2, MOST, "2 or more: the first token of a row is never trained"),
+    "num_train_epochs": (ABOVE_0, MOST, "more than 0"),
+    "per_device_eval_batch_size": (1, MOST, "1 or more"),
+    "per_device_train_batch_size": (1, MOST, "1 or more"),
+    "save_steps": (ABOVE_0, MOST, "more than 0"),
+    "save_total_limit": (1, MOST, "1 or more"),
+    "seed": (0, 2**32 - 1, "a whole number from 0 to 4294967295"),
+    "weight_decay": (0, MOST, "0 or more"),
+}
+
+
+def check_ranges(*parts: Any) -> None:
+    """Looks at the settings of trl's and transformers' arguments; those without a value (None) are left alone.
+
+    Args:
+        *parts: Dataclasses, such as an `IFTConfig` and a `ModelConfig`.
+
+    Raises:
+        UsageError: A value out of range; it is named with what may be given.
+    """
+    for part in parts:
+        for name, (least, most, words) in RANGES.items():
+            value = getattr(part, name, None)
+            if isinstance(value, int | float) and not least <= value <= most:
+                raise UsageError(f"{name} is {value}; give {words}.")
+        steps = getattr(part, "max_steps", -1)
+        if steps == 0 or steps < -1:
+            raise UsageError(f"max_steps is {steps}; give 1 or more, or -1 for num_train_epochs.")
+        if not str(getattr(part, "output_dir", "somewhere")).strip():
+            raise UsageError("output_dir is empty; name a folder.")

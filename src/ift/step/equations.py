@@ -1,0 +1,131 @@
+"""The method as pure tensor functions (Hua et al., arXiv:2405.11870v3; equation numbers are that version's).
+
+Nothing here knows of models, devices, configuration or logging; everything is torch.
+
+Shape legend: B rows, T positions, V vocabulary, H width, N trained positions, K candidates of one look-ahead.
+Everything of shape (B, T) is indexed by the *target* token: entry t speaks of token t, predicted from tokens < t.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ift.step.rows import RowLayout, count_items
+
+# --- The temporal residual connection (Eq. 17) ------------------------------------------------------------------------
+
+
+def temporal_residual(target: Tensor, guess: Tensor, residual_lambda: float) -> Tensor:
+    """Eq. 17: (1 - lambda) E(x_t) + lambda E(p_t), both (N, H); gradient flows to both."""
+    return (1 - residual_lambda) * target + residual_lambda * guess
+
+
+# --- Dynamic relation propagation (section 4.2) -----------------------------------------------------------------------
+
+
+def suffix_sums(values: Tensor, gamma: float, documents: Tensor) -> Tensor:
+    """s_t = sum_{i >= t} gamma^(i - t) values_i inside t's document; values and result (B, T). Gradient flows.
+
+    By doubling: after round k every entry holds the discounted sum of the next 2^k positions, so log2(T) rounds do,
+    with neither a (T, T) matrix nor gamma^-t (nothing overflows; far terms underflow to 0, which is their value).
+    """
+    length = values.shape[1]
+    sums, reach, discount = values, 1, gamma
+    while reach < length:
+        same = documents[:, reach:] == documents[:, :-reach]
+        ahead = torch.where(same, sums[:, reach:], 0.0) * discount
+        sums = sums + torch.nn.functional.pad(ahead, (0, reach))
+        reach, discount = 2 * reach, discount * discount
+    return sums
+
+
+def propagation_weights(
+    losses: Tensor, layout: RowLayout, kind: str = "bellman", gamma: float = 0.95, detach: str = "scale"
+) -> Tensor:
+    """Weight of every token's loss: (B, T), mean 1 over the trained positions of each document, 0 elsewhere.
+
+    Args:
+        losses: (B, T) float, -log pi(x_t | e_<t) at trained positions.
+        layout: of the batch; distances count positions, trained or not.
+        kind: "bellman" (Algorithm 1: w_t = sum_{i>=t} gamma^(i-t) l_i; gradient flows through the sums),
+            "cumsum" (Eq. 21 read literally: fixed weights that grow with position) or "none" (w = 1). The control of
+            `methods.controls`, "position", is what bellman gives when all losses are equal; no gradient.
+        gamma: decay in (0, 1].
+        detach: of bellman's weights: "scale" (no gradient through their scale: Algorithm 1 as printed, up to a constant
+            per row), "none" (the released code: gradient through the scale too, negative for confident late tokens) or
+            "weights" (no gradient through w at all).
+    """
+    ones = layout.trained.to(losses.dtype)
+    if kind == "none":
+        return ones
+    if kind in ("bellman", "position"):
+        raw = suffix_sums(ones if kind == "position" else losses * ones, gamma, layout.documents)
+        raw = raw.detach() if detach == "weights" else raw
+    else:
+        raw = suffix_sums(ones.flip(1), gamma, layout.documents.flip(1)).flip(1)
+    mean = layout.per_document(raw * ones) / layout.per_document(ones).clamp(min=1)  # (B, T)
+    mean = mean.detach() if detach == "scale" else mean
+    usable = layout.trained & (mean > torch.finfo(losses.dtype).tiny)
+    return torch.where(usable, raw / torch.where(usable, mean, 1.0), ones)
+
+
+def reduce_losses(
+    weighted: Tensor, layout: RowLayout, reduction: str, num_items: Tensor | float | None = None
+) -> Tensor:
+    """The batch's loss, a scalar, from w_t l_t (B, T).
+
+    "sequence": the sum over documents of their mean over trained positions, divided by `num_items` documents.
+    "token": the sum over trained positions, divided by `num_items` trained tokens.
+    `num_items` is the global count (across accumulation steps and ranks); None counts this batch. A batch without a
+    trained token gives 0, connected to the graph.
+    """
+    if reduction == "sequence":
+        weighted = weighted / layout.per_document(layout.trained.to(weighted.dtype)).clamp(min=1)
+    items = (
+        count_items(layout, reduction)
+        if num_items is None
+        else torch.as_tensor(num_items, device=weighted.device)
+    )
+    return torch.where(layout.trained, weighted, 0.0).sum() / items.clamp(min=1)
+
+
+def propagated_loss(
+    losses: Tensor,
+    layout: RowLayout,
+    kind: str = "bellman",
+    gamma: float = 0.95,
+    detach: str = "scale",
+    reduction: str = "sequence",
+    num_items: Tensor | float | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The batch's loss from the tokens' losses (B, T), by `propagation_weights` and `reduce_losses`.
+
+    Returns:
+        The loss, a scalar with gradient to `losses`; the weights (B, T); and d loss / d l_t, (B, T): where it is
+        negative, the step pushes that token's loss *up*, as `detach` "none" does (docs/method.md). The last two carry
+        no gradient. sum_t l_t dL/dl_t is twice the loss with bellman weights and `detach` "scale", the loss otherwise.
+    """
+    with torch.enable_grad():
+        leaf = losses.detach().requires_grad_()
+        weights = propagation_weights(leaf, layout, kind, gamma, detach)
+        loss = reduce_losses(weights * leaf, layout, reduction, num_items)
+        gradient = torch.autograd.grad(loss, leaf)[0]
+    value: Tensor = _WithGradient.apply(losses, loss.detach(), gradient)  # type: ignore[no-untyped-call]
+    return value, weights.detach(), gradient
+
+
+class _WithGradient(torch.autograd.Function):
+    """A scalar that is known, as a function of `losses` whose gradient is known; so both are computed once."""
+
+    @staticmethod
+    def forward(ctx: Any, losses: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return outer * gradient, None, None

@@ -1,0 +1,75 @@
+"""What a step takes from a model: the module inside the wrappers, its head, its experts' loss; dropout off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate.utils import extract_model_from_parallel
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+
+from ift.step.lookahead import Head
+
+
+def unwrapped(model: nn.Module) -> Any:
+    """The causal language model inside DDP, FSDP, torch.compile and PEFT wrappers."""
+    inner = extract_model_from_parallel(model)
+    return (
+        inner.get_base_model()
+        if hasattr(inner, "peft_config") and hasattr(inner, "get_base_model")
+        else inner
+    )
+
+
+def weights_at_hand(model: nn.Module) -> bool:
+    """Whether the model can be run outside a training step: its weights are whole (no FSDP, no ZeRO-3) and real."""
+    wrapper = extract_model_from_parallel(model)
+    pieces = any(isinstance(p, DTensor) or hasattr(p, "ds_id") or p.is_meta for p in model.parameters())
+    return wrapper is model and not pieces
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Every module in evaluation mode (dropout and checkpointing off), each restored to what it was."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def head_of(model: Any) -> Head:
+    """The model's head, looked up at each call (PEFT and FSDP replace it); a sharded head is gathered once."""
+    module, config = model.get_output_embeddings(), model.config.get_text_config()
+    weight, bias = module.weight, getattr(module, "bias", None)
+    if isinstance(weight, DTensor):
+        weight = weight.full_tensor()
+        bias = None if bias is None else bias.full_tensor()
+    return Head(weight, bias, _logit_scale(config), getattr(config, "final_logit_softcapping", None))
+
+
+def _logit_scale(config: Any) -> float:
+    """The factor that some families put on their logits; a wrong one is caught by `model_checks.check_head`."""
+    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
+        if getattr(config, name, None) is not None:
+            return float(getattr(config, name))
+    scaling = getattr(config, "logits_scaling", None)
+    if scaling is None:
+        return 1.0
+    return float(scaling) if config.model_type == "hyperclovax" else 1.0 / scaling
+
+
+def auxiliary_loss(model: Any, router_logits: Any, attention_mask: Tensor | None) -> Tensor:
+    """The load-balancing loss of a mixture of experts, unweighted, as trl's own trainer computes it."""
+    config = model.config.get_text_config()
+    loss = load_balancing_loss_func(
+        router_logits, config.num_experts, config.num_experts_per_tok, attention_mask
+    )
+    return torch.as_tensor(loss)

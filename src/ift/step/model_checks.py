@@ -1,0 +1,108 @@
+"""Which models IFT can train exactly: each check raises ValueError with the model's name, the reason and a way out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from accelerate.utils import extract_model_from_parallel
+from torch import Tensor, nn
+
+from ift.step.model import evaluating, head_of, unwrapped
+from ift.step.trl_head import scored_log_probs
+
+
+def check_architecture(model: nn.Module) -> None:
+    """Raise ValueError for a model that IFT cannot train exactly, with its name and the reason."""
+    inner = unwrapped(model)
+    config = getattr(inner, "config", None)
+    name = f"{type(inner).__name__} ({getattr(config, 'model_type', 'no config')})"
+    text = config.get_text_config() if config is not None else None
+    reasons = {
+        "it is not a transformers language model": text is None
+        or not hasattr(inner, "get_output_embeddings"),
+        "it is an encoder-decoder: IFT needs a causal decoder that reads its own answer": bool(
+            getattr(config, "is_encoder_decoder", False)
+        ),
+        "it has image or audio inputs, whose placeholders IFT's mixing would not keep": any(
+            getattr(config, part, None) is not None for part in ("vision_config", "audio_config")
+        ),
+        "it adds per-layer embeddings keyed by token ids, which a mixed input embedding cannot carry": bool(
+            getattr(text, "hidden_size_per_layer_input", 0) or getattr(text, "vocab_size_per_layer_input", 0)
+        ),
+    }
+    for reason, found in reasons.items():
+        if found:
+            raise ValueError(
+                f"{name} cannot be trained with IFT: {reason}. Choose a text-only causal language model."
+            )
+    if inner.get_output_embeddings() is None or inner.base_model is inner:
+        raise ValueError(
+            f"{name} cannot be trained with IFT: it has no separate backbone and language-model head."
+        )
+    if hasattr(inner.get_output_embeddings(), "lora_A"):
+        raise ValueError(
+            "An adapter on `lm_head` cannot be trained: log-probabilities are computed from its weight directly. "
+            "Remove 'lm_head' from the target modules (or put it in `modules_to_save`)."
+        )
+    for adapter in getattr(extract_model_from_parallel(model), "peft_config", {}).values():
+        if getattr(adapter, "is_prompt_learning", False):
+            raise ValueError(
+                f"{adapter.peft_type} adds virtual tokens that shift every position. Use LoRA or the like."
+            )
+
+
+@torch.no_grad()
+def check_head(model: nn.Module) -> None:
+    """Raise ValueError where the head that IFT projects through is not the model's own (an unknown logit transform).
+
+    Compares log-probabilities of six tokens with those of the model's own full logits.
+    """
+    inner = unwrapped(model)
+    ids = _probe_ids(inner, 6)
+    with evaluating(inner):
+        own = inner(input_ids=ids, use_cache=False).logits[0, :-1].float().log_softmax(-1)
+        states = inner.base_model(input_ids=ids, use_cache=False)[0][0, :-1]
+    head = head_of(inner)
+    ours = scored_log_probs(states.to(head.weight.device), head, ids[0, 1:].to(head.weight.device))[0]
+    own = own.gather(1, ids[0, 1:, None].to(own.device))[:, 0].to(ours.device)
+    if not torch.allclose(own, ours, rtol=2e-2, atol=2e-2, equal_nan=True):
+        raise ValueError(
+            f"{type(inner).__name__} transforms its logits in a way IFT does not know: log-probabilities "
+            f"{own.tolist()} became {ours.tolist()}. Please report this model."
+        )
+
+
+@torch.no_grad()
+def check_packing(model: nn.Module) -> None:
+    """Raise ValueError where two documents packed into one row see each other (seen on OPT and Falcon).
+
+    Probes the backbone: the second document's states must not change with the first one's tokens, and must be
+    those it has alone.
+    """
+    inner = unwrapped(model)
+    ids = _probe_ids(inner, 10)
+    other = ids.clone()
+    other[0, :5] = ids[0, 5:]
+    positions = torch.arange(5, device=ids.device).repeat(2)[None]
+
+    def second(tokens: Tensor) -> Tensor:
+        return inner.base_model(input_ids=tokens, position_ids=positions, use_cache=False)[0][0, 5:].float()
+
+    with evaluating(inner):
+        packed, disturbed = second(ids), second(other)
+        alone = inner.base_model(input_ids=ids[:, 5:], use_cache=False)[0][0].float()
+    scale = alone.abs().max().clamp(min=1e-6)
+    if (packed - disturbed).abs().max() > 1e-3 * scale or (packed - alone).abs().max() > 2e-2 * scale:
+        raise ValueError(
+            f"{type(inner).__name__} lets packed documents see each other (attention "
+            f"{inner.config._attn_implementation!r}). Set packing=False and padding_free=False"
+            ", or another attn_implementation."
+        )
+
+
+def _probe_ids(model: Any, n: int) -> Tensor:
+    """(1, n) int64 spread over the vocabulary, on the model's device."""
+    embedding = model.get_input_embeddings()
+    size = model.config.get_text_config().vocab_size
+    return ((torch.arange(n) * 7919 + 11) % size)[None].to(embedding.weight.device)

@@ -1,0 +1,81 @@
+"""Which positions of a batch are trained, and where its documents begin.
+
+Shape legend: B rows, T positions, N trained positions. Everything of shape (B, T) is indexed by the *target* token:
+entry t speaks of token t, predicted from tokens < t.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """Which positions are trained, and where documents begin.
+
+    Attributes:
+        trained: (B, T) bool. The label is not -100, the token is attended, and it is not the first of its document.
+        attended: (B, T) bool. Not padding (told by the attention mask, never by the pad id).
+        documents: (B, T) int64. A document's number, unique in the batch; an unpacked row is one document.
+        positions: (B, T) int64. Index of the token inside its document, padding not counted.
+    """
+
+    trained: Tensor
+    attended: Tensor
+    documents: Tensor
+    positions: Tensor
+
+    @cached_property
+    def places(self) -> Tensor:
+        """(N,) int64, the trained positions in the flattened batch, row by row; a GPU is waited for once."""
+        return self.trained.flatten().nonzero()[:, 0]
+
+    def at_trained(self, values: Tensor) -> Tensor:
+        """(N, ...), the entries of `values` (B, T, ...) at the trained positions, row by row. Gradient flows."""
+        return values.flatten(0, 1).index_select(0, self.places.to(values.device))
+
+    def per_document(self, values: Tensor) -> Tensor:
+        """Sum of `values` (B, T) over each position's document, at every position (B, T). Gradient flows."""
+        sums = values.new_zeros(values.numel()).index_add(0, self.documents.flatten(), values.flatten())
+        return sums[self.documents]
+
+
+def row_layout(
+    labels: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
+) -> RowLayout:
+    """Find the trained positions and the documents of a batch.
+
+    Args:
+        labels: (B, T) int64, -100 where nothing is learned.
+        attention_mask: (B, T), 0 on padding at either side; None when every position is a token (packed rows).
+        position_ids: (B, T) or (1, T) int64; a 0 on an attended token begins a document. None: one document a row.
+    """
+    attended = torch.ones_like(labels, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+    count = attended.cumsum(1)  # (B, T)
+    starts = attended & (count == 1)
+    if position_ids is not None:
+        starts = starts | (attended & (position_ids.expand_as(labels) == 0))
+    trained = (labels != IGNORED) & attended & ~starts
+    borders = starts & (count > 1)
+    borders[:, 0] = True  # left padding belongs to the document that follows it
+    documents = borders.flatten().cumsum(0).view_as(labels) - 1
+    first = torch.where(starts, count, 0).cummax(1).values  # (B, T) count at the document's first token
+    return RowLayout(trained, attended, documents, (count - first).clamp(min=0))
+
+
+def count_items(layout: RowLayout, reduction: str) -> Tensor:
+    """What a batch's loss is divided by: documents with a trained token ("sequence") or trained tokens ("token")."""
+    if reduction == "token":
+        return layout.trained.sum()
+    return (
+        torch.zeros_like(layout.documents.flatten())
+        .index_add(0, layout.documents.flatten(), layout.trained.flatten().long())
+        .gt(0)
+        .sum()
+    )

@@ -1,0 +1,272 @@
+"""Rows whose prefix is computed once for both passes of an IFT step.
+
+Up to a row's first trained token the look-ahead and the mixed pass see the same embeddings. So the prefix is run once,
+with gradient; its keys and values serve the look-ahead of what follows (detached) and the mixed pass (connected). Loss
+and gradient are those of `algorithm.FullRows`; where that cannot be had, `shared_prefix` gives None and says why, once.
+
+Every document becomes a row that ends at the right edge of the batch; all are cut at one column, the first that any of
+them trains. The batch gets no wider than it was, unless documents of different lengths were packed into one row: then
+the plain way may be the cheaper one, and is taken.
+
+Shape legend: B rows, T positions, P of the prefix, C = T - P that follow it, H width, N trained positions; from
+`_right_aligned` on, B and T are those of the documents.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.tensor import DTensor
+
+from ift.step.embedded_rows import EmbeddedRows
+from ift.step.lookahead import LookAhead
+from ift.step.mixed_input import mixed_embeddings
+from ift.step.rows import RowLayout
+from ift.step.shared_prefix.cache import checkpointing_keeps_caches, prefix_reader, prefix_writer, taken_from
+
+logger = logging.getLogger(__name__)
+_said: set[str] = set()
+
+# model_type of every architecture whose shared step is tested to be the plain one, in every parameter's gradient
+SHARING = frozenset((
+    "bloom", "cohere", "cohere2", "deepseek_v3", "ernie4_5", "exaone4", "falcon", "gemma", "gemma2", "gemma3_text",
+    "glm", "glm4", "gpt2", "gpt_neox", "gpt_oss", "gptj", "granite", "granitemoe", "hunyuan_v1_dense", "llama",
+    "ministral", "mistral", "mixtral", "nemotron", "olmo", "olmo2", "olmo3", "olmoe", "opt", "phi", "phi3",
+    "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "smollm3", "stablelm", "starcoder2",
+))  # fmt: skip
+ATTENTION = ("sdpa", "eager")  # others lay out their masks differently, and were not tested
+# what trl's collator says of packed documents besides their positions, for kernels that take no mask
+BORDERS = frozenset(("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"))
+CHEAPER = 0.99  # of the plain step's tokens, or a prefix is not worth a pass of its own
+
+
+class SharedPrefix:
+    """The passes of one step over rows that share their prefix; making it runs the prefix, with gradient.
+
+    Args:
+        model: the causal language model, unwrapped.
+        inputs: of the backbone: `input_ids` (B, T), `attention_mask` (B, T) or None, `position_ids` (B, T), and options
+            that are no tensors.
+        trained: (B, T) bool.
+        cut: P >= 1, no position before it is trained.
+        router_logits: whether the mixed pass must give the experts' router logits.
+        guesses: N if there is one guess a trained position, which may then be embedded with the prefix; else None.
+    """
+
+    shared = True
+
+    def __init__(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        trained: Tensor,
+        cut: int,
+        router_logits: bool,
+        guesses: int | None,
+    ) -> None:
+        self.model, self.inputs, self.trained, self.cut = model, inputs, trained[:, cut:], cut
+        self.asked = {"output_router_logits": True} if router_logits else {}
+        self.attention_mask = inputs["attention_mask"]
+        module = model.get_input_embeddings()
+        self.embedded = EmbeddedRows(module, inputs["input_ids"], cut, guesses or 0)
+        at_once = nullcontext() if guesses is None else self.embedded.prefix_call()
+        writer = prefix_writer()
+        with checkpointing_keeps_caches(model), at_once:
+            output = self._run(0, cut, writer, self.asked)
+        self.last_state = output[0][:, -1:]  # (B, 1, H) predicts the first position that any row trains
+        self.prefix = taken_from(writer)
+        self.router_logits: Any = output.router_logits if router_logits else None
+
+    def look_ahead_states(self) -> Tensor:
+        """(N, H) states under the target's own prefix. To be called without gradient and in evaluation mode."""
+        length = self.inputs["input_ids"].shape[1]
+        end = max(length - 1, self.cut + 1)  # the last position predicts nothing
+        hidden = self._run(self.cut, end, prefix_reader(self.prefix), {})[0]
+        return self._predicting(hidden[:, : length - 1 - self.cut])
+
+    def mixed_states(self, guess: LookAhead | None, residual_lambda: float) -> tuple[Tensor, Any]:
+        """(N, H) states under the mixed input, with gradient, and the router logits of all tokens if asked for."""
+        length = self.inputs["input_ids"].shape[1]
+        with (
+            mixed_embeddings(self.model, self.trained, guess, residual_lambda, self.embedded),
+            checkpointing_keeps_caches(self.model),
+        ):
+            output = self._run(self.cut, length, prefix_reader(self.prefix), self.asked)
+        states = self._predicting(output[0][:, :-1])
+        return states, self._joined(output.router_logits) if self.asked else None
+
+    def _run(self, start: int, end: int, cache: Any, asked: dict[str, Any]) -> Any:
+        """The backbone over columns [start, end), which see everything before `end`."""
+        inputs = {**self.inputs, **asked, "past_key_values": cache, "use_cache": False}
+        for name in ("input_ids", "position_ids"):
+            inputs[name] = inputs[name][:, start:end]
+        if self.attention_mask is not None:
+            inputs["attention_mask"] = self.attention_mask[:, :end]
+        return self.model.base_model(**inputs)
+
+    def _predicting(self, hidden: Tensor) -> Tensor:
+        """The states (N, H) that predict the trained positions, from those (B, C - 1, H) after the prefix."""
+        return torch.cat([self.last_state.to(hidden.device), hidden], 1)[self.trained.to(hidden.device)]
+
+    def _joined(self, router_logits: Any) -> Any:
+        """Router logits of every layer, (B T, E), from those of the prefix and of the rest."""
+        rows = len(self.trained)
+        return tuple(
+            torch.cat([a.view(rows, -1, a.shape[-1]), b.view(rows, -1, b.shape[-1])], 1).flatten(0, 1)
+            for a, b in zip(self.router_logits, router_logits, strict=True)
+        )
+
+
+def shared_prefix(
+    model: Any, inputs: dict[str, Any], layout: RowLayout, router_logits: bool, one_guess: bool = True
+) -> SharedPrefix | None:
+    """The step's passes with a shared prefix, or None where they would not be exact or not cheaper; the log says why.
+
+    Where weights are sharded all processes decide alike: every pass of theirs is a gathering in step.
+
+    Args:
+        model: the causal language model, unwrapped.
+        inputs: of the backbone: `input_ids` (B, T), `attention_mask` or None, `position_ids` if the batch has them.
+        layout: of the batch.
+        router_logits: whether the mixed pass must give the experts' router logits.
+        one_guess: whether the look-ahead has one candidate a position.
+    """
+    reason = cannot_share(model, inputs)
+    if reason is not None:
+        _say_once(logging.WARNING, f"The look-ahead runs over whole rows, prompts included: {reason}.")
+        return None
+    lengths, answers = _lengths(layout)
+    facts = [layout.documents.max() + 1, lengths.max(), answers.max(), layout.attended.sum()]
+    facts += [layout.trained.sum(), _holes(layout)]
+    rows, width, answer, tokens, guesses, holes = torch.stack(facts).tolist()
+    cheaper = 3 * rows * width + rows * answer < CHEAPER * 4 * layout.trained.numel()
+    if holes:
+        _say_once(logging.WARNING, "The look-ahead runs over whole rows: the attention mask has holes.")
+    elif not cheaper and answer:
+        _say_once(
+            logging.INFO, "A batch without a common prefix worth sharing: the look-ahead ran over its rows."
+        )
+    if not _everywhere(model, cheaper and answer > 0 and not holes, lengths.device):
+        return None
+    _say_once(logging.INFO, "The look-ahead shares the prefix of its rows with the mixed pass.")
+    positions = inputs.get("position_ids")
+    positions = layout.positions if positions is None else positions.expand_as(layout.positions)
+    where, attended = _right_aligned(layout, lengths, rows, width)
+    aligned = {
+        "input_ids": inputs["input_ids"].flatten()[where],
+        "attention_mask": None if rows * width == tokens else attended.long(),
+        "position_ids": positions.flatten()[where] * attended,
+    }
+    trained = layout.trained.flatten()[where] & attended
+    places = guesses if one_guess else None
+    others = {name: value for name, value in inputs.items() if name not in BORDERS}
+    return SharedPrefix(model, {**others, **aligned}, trained, width - answer, router_logits, places)
+
+
+def _lengths(layout: RowLayout) -> tuple[Tensor, Tensor]:
+    """Tokens of each document, and those from its first trained one on: (B T,) int64, 0 where there is no document."""
+    documents, positions = layout.documents.flatten(), layout.positions.flatten()
+    lengths = torch.zeros_like(documents).index_add(0, documents, layout.attended.flatten().long())
+    never = torch.full_like(positions, len(positions))
+    first = torch.where(layout.trained.flatten(), positions, never)
+    first = never.scatter_reduce(0, documents, first, "amin")
+    return lengths, (lengths - first).clamp(min=0)
+
+
+def _right_aligned(layout: RowLayout, lengths: Tensor, rows: int, width: int) -> tuple[Tensor, Tensor]:
+    """Every document as a row that ends at the right edge: where its tokens stand in the batch, and what is a token.
+
+    Args:
+        layout: of the batch.
+        lengths: (B T,) tokens of each document.
+        rows: documents D.
+        width: W, the longest document's tokens.
+
+    Returns:
+        (D, W) int64, indices into the flattened batch, 0 on padding; (D, W) bool, False on padding.
+    """
+    flat = layout.attended.flatten().nonzero()[:, 0]
+    documents = layout.documents.flatten()[flat]
+    columns = width - lengths[documents] + layout.positions.flatten()[flat]
+    where = torch.zeros(rows, width, dtype=torch.int64, device=flat.device)
+    attended = torch.zeros_like(where, dtype=torch.bool)
+    where[documents, columns], attended[documents, columns] = flat, True
+    return where, attended
+
+
+def cannot_share(model: nn.Module, inputs: dict[str, Any]) -> str | None:
+    """Why no batch of this model can share its prefix, with a way out; None if it can."""
+    config: Any = model.config
+    text = config.get_text_config()
+    if text.model_type not in SHARING:
+        return f"sharing a prefix is not tested for {type(model).__name__} ({text.model_type})"
+    if text._attn_implementation not in ATTENTION:
+        return f"attn_implementation={text._attn_implementation!r} (choose one of {', '.join(ATTENTION)})"
+    rope = getattr(text, "rope_parameters", None) or {}
+    kinds = {str(part.get("rope_type")) for part in (rope, *rope.values()) if isinstance(part, dict)}
+    if kinds & {"dynamic", "longrope"}:
+        kind = ", ".join(sorted(kinds & {"dynamic", "longrope"}))
+        return f"{type(model).__name__}'s rotary frequencies depend on the length ({kind}) that a call sees"
+    tensors = {name for name, value in inputs.items() if isinstance(value, Tensor)}
+    others = tensors - {"input_ids", "attention_mask", "position_ids"} - BORDERS
+    if others:
+        return f"the batch has {', '.join(sorted(others))}"
+    if any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
+        return "ZeRO-3 partitions the weights (FSDP2 can share)"
+    if any(isinstance(module, FullyShardedDataParallel) for module in model.modules()):
+        return "FSDP1 shards the weights (FSDP2 can share)"
+    for name, module in model.named_modules():
+        if getattr(module, "_compiled_call_impl", None) is not None:
+            return f"{name} is compiled, which for kept keys and values takes a graph a layer (leave torch_compile out)"
+        if not module.training:
+            continue
+        noisy = _noise_of(module)
+        if noisy is not None:
+            return f"{noisy} of {name or type(model).__name__} is on, which the look-ahead must not have (set it to 0)"
+        function = getattr(module, "_gradient_checkpointing_func", None)
+        if getattr(module, "gradient_checkpointing", False) and getattr(function, "keywords", {}).get(
+            "use_reentrant", True
+        ):
+            return (
+                "checkpointing is reentrant (set gradient_checkpointing_kwargs to {'use_reentrant': False})"
+            )
+    return None
+
+
+def _noise_of(module: nn.Module) -> str | None:
+    """The attribute that makes the module random while it trains: dropout in all its names, router jitter."""
+    for name, value in vars(module).items():
+        if not isinstance(value, float) or value <= 0:
+            continue
+        if "drop" in name or "jitter" in name:
+            return name
+        if name == "p" and "Drop" in type(module).__name__:
+            return "dropout"
+    return None
+
+
+def _holes(layout: RowLayout) -> Tensor:
+    """Scalar int64, 1 if some row has padding between its tokens."""
+    before, behind = (mask.int().argmax(1) for mask in (layout.attended, layout.attended.flip(1)))
+    width = layout.attended.shape[1] - before - behind
+    return ((layout.attended.sum(1) != width) & layout.attended.any(1)).any().long()
+
+
+def _everywhere(model: nn.Module, agreed: bool, device: torch.device) -> bool:
+    """Whether all processes that hold a piece of the weights agree; others need not."""
+    if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+        return agreed
+    vote = torch.tensor(int(agreed), device=device)
+    torch.distributed.all_reduce(vote, torch.distributed.ReduceOp.MIN)
+    return bool(vote)
+
+
+def _say_once(level: int, message: str) -> None:
+    if message not in _said:
+        _said.add(message)
+        logger.log(level, message)

@@ -1,0 +1,1 @@
+"""trl's SFTTrainer with the step."""

@@ -1,0 +1,156 @@
+"""What a run logs: exact means over tokens and rows, whatever the batches and ranks (docs/metrics.md)."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TrainerCallback
+
+from ift.step.result import IFTLoss
+
+COLUMNS = (
+    "tokens",
+    "trained",
+    "nll",
+    "residual_nll",
+    "entropy",
+    "top1",
+    "lookahead_hits",
+    "negative",
+    "eos_nll",
+    "eos",
+    "loss",
+    "items",
+    "weight_max",
+)
+
+
+def row_statistics(result: IFTLoss, labels: Tensor, eos_ids: Tensor, config: Any) -> Tensor:
+    """Sums over each row of a batch, (B, len(COLUMNS)) float64, no gradient; only `weight_max` is a maximum.
+
+    Args:
+        result: of `ift_loss`.
+        labels: (B, T) int64.
+        eos_ids: (E,) int64, the ids that end a turn.
+        config: an `IFTConfig`, for the reduction.
+    """
+    scores, layout = result.scores, result.layout
+    trained = layout.trained
+    ends = trained & torch.isin(labels, eos_ids)
+    weighted = result.weights * scores.losses.detach()
+    items, counts = trained, layout.per_document(trained.double())
+    if config.loss_reduction == "sequence":  # every document's mean, told once: at its last position
+        last = torch.ones_like(trained)
+        last[:, :-1] = layout.documents[:, 1:] != layout.documents[:, :-1]
+        weighted = torch.where(trained, weighted / counts.clamp(min=1), 0.0)
+        items = last & (counts > 0)
+    columns = {
+        "tokens": layout.attended & (counts > 0),
+        "trained": trained,
+        "nll": scores.nll,
+        "residual_nll": scores.losses.detach(),
+        "entropy": scores.entropy,
+        "top1": scores.top1,
+        "lookahead_hits": scores.lookahead_hits,
+        "negative": trained & (result.gradient < 0),
+        "eos_nll": torch.where(ends, scores.nll, 0.0),
+        "eos": ends,
+        "loss": weighted,
+        "items": items,
+    }
+    sums = torch.stack([columns[name].double() for name in COLUMNS[:-1]], 1).sum(2)
+    return torch.cat([sums, result.weights.double().amax(1, keepdim=True)], 1)
+
+
+class RunningMeans:
+    """Accumulates row statistics until they are logged."""
+
+    def __init__(self) -> None:
+        self.total: Tensor | None = None
+        self.weight_max = 0.0
+        self.extra: dict[str, list[float]] = {}
+        self.looked_ahead = False
+
+    def add(self, rows: Tensor, looked_ahead: bool, **extra: float) -> None:
+        """Add (R, len(COLUMNS)) statistics of all ranks; `extra` values are averaged over calls."""
+        total = rows[:, :-1].sum(0)
+        self.total = total if self.total is None else self.total + total
+        self.weight_max = max(self.weight_max, float(rows[:, -1].max()))
+        self.looked_ahead = self.looked_ahead or looked_ahead
+        for name, value in extra.items():
+            self.extra.setdefault(name, []).append(value)
+
+    def summary(self) -> dict[str, float]:
+        """The metrics; one that was not computed is absent."""
+        if self.total is None:
+            return {}
+        sums = dict(zip(COLUMNS[:-1], self.total.tolist(), strict=True))
+        found = {name: self.extra_mean(name) for name in self.extra}
+        if sums["trained"]:
+            trained = sums["trained"]
+            found |= {
+                "entropy": sums["entropy"] / trained,
+                "mean_token_accuracy": sums["top1"] / trained,
+                "lookahead_accuracy": sums["lookahead_hits"] / trained,
+                "propagation_weight_max": self.weight_max,
+                "propagation_negative_share": sums["negative"] / trained,
+                "nll": sums["nll"] / trained,
+            }
+            if self.looked_ahead:
+                found["residual_nll"] = sums["residual_nll"] / trained
+                found["residual_gap"] = found["residual_nll"] - found["nll"]
+        if sums["eos"]:
+            found["eos_nll"] = sums["eos_nll"] / sums["eos"]
+        return found
+
+    def extra_mean(self, name: str) -> float:
+        """Mean of an extra value over the calls that gave it, 0 if none did."""
+        values = self.extra.get(name, [])
+        return sum(values) / len(values) if values else 0.0
+
+    @property
+    def loss(self) -> float | None:
+        """The exact loss over all rows added, reduced as the run reduces it; None without a trained token."""
+        if self.total is None:
+            return None
+        sums = dict(zip(COLUMNS[:-1], self.total.tolist(), strict=True))
+        return sums["loss"] / sums["items"] if sums["items"] else None
+
+
+class MetricsFile(TrainerCallback):
+    """Writes every log entry as one line of `metrics.jsonl` in the output folder, whatever `report_to` says."""
+
+    name = "metrics.jsonl"
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Begin a new file, or, on a resumed run, keep the lines of the steps before it."""
+        path = Path(args.output_dir) / self.name
+        if not state.is_world_process_zero:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = path.read_text().splitlines() if path.exists() and state.global_step else []
+        kept = [line for line in lines if _step_of(line) <= state.global_step]
+        path.write_text("".join(line + "\n" for line in kept))
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Append one line."""
+        if state.is_world_process_zero and logs:
+            path = Path(args.output_dir) / self.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a") as file:
+                file.write(json.dumps({"step": state.global_step, "time": time.time(), **logs}) + "\n")
+
+
+def _step_of(line: str) -> float:
+    """Step of a line of the file; infinity for one that a stopped run left half written."""
+    try:
+        return float(json.loads(line)["step"])
+    except ValueError:
+        return float("inf")

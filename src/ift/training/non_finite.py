@@ -1,0 +1,189 @@
+"""What ends a run before it is spoilt: a loss or gradient that is no finite number.
+
+`StopsAtNonFinite` looks at the gradient norm that transformers computes anyway, before the optimiser takes a step: the
+weights are still those of the step before when the run stops.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ift.training.checkpoints import newest_whole
+
+KEPT: tuple[str, ...] = ("input_ids", "attention_mask", "position_ids")
+REPORT = "non_finite.jsonl"
+
+
+class NonFiniteError(RuntimeError):
+    """A loss or a gradient is no finite number; the message says where, and what to try.
+
+    Attributes:
+        report: File with the rows of the step; None where it could not be written.
+    """
+
+    def __init__(self, message: str, report: Path | None) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+class StopsAtNonFinite:
+    """Mixin before a `transformers.Trainer`: the first loss or gradient that is not finite stops the run.
+
+    Nothing is lost: the optimiser has not stepped. `non_finite.jsonl` in the output folder gets the facts of the step
+    in its first line and below them the rows, of all micro-batches and processes. With fp16's loss scaling a gradient
+    that overflows is part of the scaling, so only the losses count there; with DeepSpeed the engine may have stepped.
+
+    Raises:
+        NonFiniteError: from `train`.
+    """
+
+    _seen: tuple[int, list[tuple[dict[str, Any], Tensor]]] = (
+        -1,
+        [],
+    )  # step, its micro-batches with their losses
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        """As transformers', and remembers the batch until the step is taken."""
+        step = self.state.global_step  # type: ignore[attr-defined]
+        if self._seen[0] != step:
+            self._seen = (step, [])
+        batch: dict[str, Any] = {name: inputs[name] for name in KEPT if name in inputs}
+        loss: Tensor = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
+        self._seen[1].append((batch, loss))
+        return loss
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """As transformers', which calls it once before every optimiser step."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[misc]
+        losses = torch.stack([loss.float() for _, loss in self._seen[1]]) if self._seen[1] else torch.zeros(0)
+        scaled = self.accelerator.scaler is not None  # type: ignore[attr-defined]
+        if not bool(losses.isfinite().all()) or (
+            not scaled and norm is not None and not math.isfinite(float(norm))
+        ):
+            raise _report(self, losses.tolist(), None if norm is None else float(norm), alone=scaled)
+        return norm
+
+
+def _report(trainer: Any, losses: list[float], norm: float | None, *, alone: bool) -> NonFiniteError:
+    """Write the file and say everything; `alone`: the other processes may not have come here."""
+    args = trainer.args
+    numbers = _numbers(trainer)
+    rows = [
+        {"process": args.process_index, "micro_batch": number, "loss": _plain(loss), **row}
+        for number, ((batch, _), loss) in enumerate(zip(trainer._seen[1], losses, strict=True), start=1)
+        for row in _rows(trainer.processing_class, batch, numbers)
+    ]
+    many = args.world_size > 1 and not alone
+    if many:
+        gathered: list[Any] = [None] * args.world_size
+        torch.distributed.all_gather_object(gathered, rows)
+        rows = [row for part in gathered for row in part]
+    good, _ = newest_whole(Path(args.output_dir))
+    facts = {
+        "step": trainer.state.global_step + 1,
+        "gradient_norm": _plain(norm),
+        "lambda": trainer._residual_lambda("train") if hasattr(trainer, "_residual_lambda") else None,
+        "dtype": str(next(trainer.model.parameters()).dtype).removeprefix("torch."),
+        "autocast": "bf16" if args.bf16 else "fp16" if args.fp16 else None,
+        "learning_rate": trainer._get_learning_rate(),
+        "weights_not_finite": [
+            n for n, p in trainer.model.named_parameters() if not bool(p.isfinite().all())
+        ],
+        "last_good_checkpoint": None if good is None else str(good),
+    }
+    file: Path | None = Path(args.output_dir) / REPORT
+    if trainer.is_world_process_zero() or alone:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)  # type: ignore[union-attr]
+            file.write_text("".join(json.dumps(one) + "\n" for one in (facts, *rows)))  # type: ignore[union-attr]
+        except OSError:
+            file = None
+    if many:
+        torch.distributed.barrier()  # or a launcher may end the writer with the first process that stops
+    return NonFiniteError(_message(facts, rows, file), file)
+
+
+def _plain(value: float | None) -> float | str | None:
+    """JSON has no word for what is not finite."""
+    return value if value is None or math.isfinite(value) else str(value)
+
+
+def _message(facts: dict[str, Any], rows: Sequence[dict[str, Any]], file: Path | None) -> str:
+    bad = [row["loss"] for row in rows if isinstance(row["loss"], str)]
+    what = (
+        f"the loss is {bad[0]}"
+        if bad
+        else f"the loss is finite and the gradient norm is {facts['gradient_norm']}"
+    )
+    known = [str(row["row"]) for row in rows if row["row"] is not None]
+    shown = f", rows {', '.join(known[:8])}{', ...' if len(known) > 8 else ''} of those kept" if known else ""
+    mixed = "" if facts["lambda"] is None else f", lambda {facts['lambda']:g}"
+    autocast = f" under {facts['autocast']} autocast" if facts["autocast"] else ""
+    good = facts["last_good_checkpoint"]
+    lines = [
+        f"stopped at step {facts['step']}: {what}. The optimiser has not taken the step.",
+        f"  batch: {len(rows)} rows{shown}; all of them{f' in {file}' if file else ' could not be written to a file'}",
+        f"  run: weights {facts['dtype']}{autocast}{mixed}, learning rate {facts['learning_rate']:g}",
+        f"  last good checkpoint: {good or 'none yet'}",
+    ]
+    if facts["weights_not_finite"]:
+        spoilt = facts["weights_not_finite"]
+        lines.append(
+            f"  weights: {len(spoilt)} tensors were not finite before this step ({spoilt[0]} first). "
+            "Fix: start from another model or an earlier checkpoint"
+        )
+    else:
+        tries = [
+            "read the rows in the file",
+            f"--learning_rate {facts['learning_rate'] / 10:g} or a longer warm-up",
+        ]
+        if facts["autocast"] == "fp16" or facts["dtype"] == "float16":
+            tries.insert(0, "--bf16 true --fp16 false, or float32: float16 overflows above 65,504")
+        if facts["lambda"]:
+            tries.append("--residual_lambda 0 (does plain SFT stop here too?)")
+        lines.append(f"  try: {'; '.join(tries)}")
+    return "\n".join(lines)
+
+
+def _rows(
+    tokenizer: Any, batch: dict[str, Any], numbers: dict[tuple[int, ...], int]
+) -> Iterator[dict[str, Any]]:
+    """Every document of a batch: its number where it can be found again, its text and its ids."""
+    for ids in _documents(batch):
+        yield {"row": numbers.get(tuple(ids)), "text": tokenizer.decode(ids), "input_ids": ids}
+
+
+def _documents(batch: dict[str, Any]) -> Iterator[list[int]]:
+    """Ids of each row without its padding; of packed rows, of each document."""
+    for number, ids in enumerate(batch["input_ids"].cpu()):
+        places = batch.get("position_ids")
+        if batch.get("attention_mask") is not None:
+            yield ids[batch["attention_mask"][number].cpu().bool()].tolist()
+        elif places is not None:
+            starts = (places[number].cpu() == 0).nonzero().flatten().tolist()
+            yield from (part.tolist() for part in torch.tensor_split(ids, starts[1:]))
+        else:
+            yield ids.tolist()
+
+
+def _numbers(trainer: Any) -> dict[tuple[int, ...], int]:
+    """Ids -> number, from 1, of the first row with them; empty where rows were streamed, shuffled or packed."""
+    dataset, names = trainer.train_dataset, getattr(trainer.train_dataset, "column_names", None) or []
+    if (
+        not hasattr(dataset, "__len__")
+        or "seq_lengths" in names
+        or getattr(trainer.args, "shuffle_dataset", False)
+    ):
+        return {}
+    found: dict[tuple[int, ...], int] = {}
+    for name in (name for name in names if name.endswith("input_ids")):
+        for number, ids in enumerate(dataset[name], start=1):
+            found.setdefault(tuple(ids), number)
+    return found

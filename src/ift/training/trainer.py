@@ -1,0 +1,280 @@
+"""IFTTrainer: trl's SFTTrainer with the IFT step. It wires data, step and metrics together, and nothing else."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import DynamoBackend
+from datasets import Dataset, IterableDataset
+from torch import Tensor
+from transformers.trainer_utils import get_last_checkpoint
+from trl import SFTTrainer
+from trl.trainer.utils import get_config_model_id, global_then_local_main_first
+
+from ift.data import end_of_turn_ids, prepare_dataset
+from ift.step.algorithm import enable_residual, ift_loss
+from ift.step.model import weights_at_hand
+from ift.step.model_checks import check_packing
+from ift.step.rows import count_items, row_layout
+from ift.training.checkpoints import SettingsInCheckpoints, changed_settings
+from ift.training.compile import compile_blocks
+from ift.training.config import LAMBDA_FIELDS, METHOD_FIELDS, IFTConfig
+from ift.training.lambda_schedule import noisy_lambda, scheduled_lambda
+from ift.training.last_batch import CountsRowsOnce
+from ift.training.metrics import MetricsFile, RunningMeans, row_statistics
+from ift.training.non_finite import StopsAtNonFinite
+from ift.training.trl_internals import SendsNothing
+
+logger = logging.getLogger(__name__)
+
+CITATION = """\
+@inproceedings{hua2025intuitive,
+  title     = {Intuitive Fine-Tuning: Towards Simplifying Alignment into a Single Process},
+  author    = {Ermo Hua and Biqing Qi and Kaiyan Zhang and Kai Tian and Xingtai Lv and Ning Ding and Bowen Zhou},
+  booktitle = {Proceedings of the 63rd Annual Meeting of the Association for Computational Linguistics},
+  year      = {2025},
+  eprint    = {2405.11870}
+}"""
+
+
+class IFTTrainer(SendsNothing, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
+    """Trains a causal language model with Intuitive Fine-Tuning (arXiv:2405.11870v3) from target answers alone.
+
+    Takes what `trl.SFTTrainer` takes. Data in any of the formats of docs/data.md; only completions and assistant
+    turns are trained. `lambda` 0 with `propagation="none"` and `loss_reduction="token"` is SFT.
+
+    Raises:
+        ValueError: a model, option or data set that cannot be trained exactly; the message says what to change.
+        NonFiniteError: from `train`, at the first loss or gradient that is not finite.
+    """
+
+    _tag_names = ["trl", "ift"]  # noqa: RUF012 (trl's own declaration)
+    _name = "IFT"
+    _paper = {  # noqa: RUF012
+        "title": "Intuitive Fine-Tuning: Towards Simplifying Alignment into a Single Process",
+        "id": "2405.11870",
+        "citation": CITATION,
+    }
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, model: Any, args: IFTConfig | None = None, **kwargs: Any) -> None:
+        """Same arguments as `trl.SFTTrainer`; `args` is an `IFTConfig`.
+
+        `data_reports` (name -> DataReport) names the data sets ("train", "eval", ...) that `ift.data` prepared already.
+        """
+        if args is None:
+            name = model if isinstance(model, str) else get_config_model_id(model.config)
+            args = IFTConfig(output_dir=f"{str(name).rstrip('/').split('/')[-1]}-IFT")
+        if not isinstance(args, IFTConfig):
+            raise ValueError(
+                f"args is a {type(args).__name__}; give an IFTConfig (it takes every SFTConfig field)."
+            )
+        for name in ("compute_metrics", "compute_loss_func", "preprocess_logits_for_metrics"):
+            if kwargs.get(name) is not None:
+                raise ValueError(
+                    f"{name} needs the full logits, which IFT never builds. Use a callback instead."
+                )
+        eval_sets = kwargs.get("eval_dataset")
+        if isinstance(eval_sets, dict) and args.metric_for_best_model == "eval_nll":
+            args.metric_for_best_model = f"eval_{next(iter(eval_sets))}_nll"
+        self.data_reports: dict[str, Any] = dict(kwargs.pop("data_reports", None) or {})
+        self._already_prepared = set(self.data_reports)
+        super().__init__(model, args, **kwargs)
+        self._already_prepared.clear()  # what `evaluate` is given later is a new data set
+        if self._is_vlm or self._is_vision_dataset:
+            raise ValueError(
+                "IFT trains on text; images are not supported. Give a tokenizer and a text data set."
+            )
+        parallel = self.accelerator.parallelism_config
+        if parallel is not None and (parallel.cp_enabled or parallel.sp_enabled):
+            raise ValueError(
+                "Context and sequence parallelism cut rows into pieces, and a token's weight sums over its whole row. "
+                "Use data parallelism (DDP, FSDP, ZeRO)."
+            )
+        with self.compute_loss_context_manager():
+            enable_residual(self.model)
+            if self.padding_free and weights_at_hand(self.model):
+                check_packing(self.model)
+        compiler = self.accelerator.state.dynamo_plugin
+        if compiler.backend != DynamoBackend.NO and not compiler.use_regional_compilation:
+            # shapes change by the batch, and each graph is made with and without gradient: 8 is torch's limit
+            compile_blocks(self.model, **{"dynamic": True, **compiler.to_kwargs()})
+        self._eos_ids = torch.tensor(sorted(end_of_turn_ids(self._tokenizer)), dtype=torch.int64)
+        stop_generation_at(self.model, self._eos_ids.tolist())
+        self._total_train_tokens = 0  # trl's
+        self._means = {"train": RunningMeans(), "eval": RunningMeans()}
+        self._clock = (time.perf_counter(), 0.0)  # seconds and tokens at the last log
+        self.add_callback(MetricsFile())
+        self.add_callback(SettingsInCheckpoints(self._method_settings()))
+
+    def _method_settings(self) -> dict[str, Any]:
+        return {name: getattr(self.args, name) for name in (*METHOD_FIELDS, *LAMBDA_FIELDS)}
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """Trl's; a warning names settings of the method that are not those of the checkpoint."""
+        source = resume_from_checkpoint
+        if source is True:
+            source = get_last_checkpoint(self.args.output_dir)
+        if source and (changed := changed_settings(Path(source), self._method_settings())):
+            logger.warning(changed)
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    # --- data ---------------------------------------------------------------------------------------------------------
+
+    def _prepare_dataset(
+        self,
+        dataset: Dataset | IterableDataset,
+        processing_class: Any,
+        args: Any,
+        packing: bool,
+        formatting_func: Any,
+        dataset_name: str,
+    ) -> Dataset | IterableDataset:
+        """Our formats and masks first; trl then cuts, packs and shuffles."""
+        if dataset_name in self._already_prepared:
+            return super()._prepare_dataset(dataset, processing_class, args, packing, None, dataset_name)
+        if formatting_func is not None:
+            dataset = dataset.map(
+                lambda row: {"text": formatting_func(row)}, remove_columns=dataset.column_names
+            )
+        with global_then_local_main_first():
+            prepared = prepare_dataset(dataset, processing_class, name=dataset_name, **preparation(args))
+        self.data_reports[dataset_name] = prepared.report
+        return super()._prepare_dataset(prepared.dataset, processing_class, args, packing, None, dataset_name)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
+        """Rows ("sequence") or trained tokens ("token") of the global batch: all micro-batches, all ranks."""
+        layouts = [_layout(batch) for batch in batch_samples]
+        counts = [count_items(layout, self.args.loss_reduction) for layout in layouts]
+        items = (
+            torch.stack(counts).sum().to(device)
+            if counts
+            else torch.zeros((), dtype=torch.int64, device=device)
+        )
+        return self.accelerator.gather(items).sum() if self.args.world_size > 1 else items
+
+    # --- the step -----------------------------------------------------------------------------------------------------
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Tensor:
+        """One IFT step's loss, scaled so that the gradients of all micro-batches and ranks add up to the global one."""
+        if return_outputs:
+            raise ValueError(
+                "IFT never builds the logits. Set prediction_loss_only=True, or leave compute_metrics out."
+            )
+        mode = "train" if self.model.training else "eval"
+        how = {**self.args.loss_arguments(), "residual_lambda": self._residual_lambda(mode)}
+        if self.aux_loss_enabled:
+            inputs["output_router_logits"] = True
+        result = ift_loss(
+            model,
+            inputs,
+            num_items=num_items_in_batch,
+            seed=self.args.seed,
+            step=self.state.global_step,
+            **how,
+        )
+        loss, extra = result.loss, {"lambda": how["residual_lambda"]}
+        if num_items_in_batch is not None:
+            loss = loss * (self.accelerator.num_processes // self.get_tp_size())  # DDP averages over ranks
+        if result.scores.aux_loss is not None:
+            steps = self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1
+            loss = loss + self.router_aux_loss_coef * result.scores.aux_loss / steps
+            extra["aux_loss"] = self.accelerator.gather(result.scores.aux_loss.detach()).mean().item()
+        if result.scores.shared_prefix is not None:
+            extra["shared_prefix"] = float(result.scores.shared_prefix)
+        rows = row_statistics(result, inputs["labels"], self._eos_ids.to(inputs["labels"].device), self.args)
+        rows = self.accelerator.gather(rows) if mode == "train" else self.accelerator.gather_for_metrics(rows)
+        if mode == "train":
+            self._count_tokens(int(rows[:, 0].sum()) // self._tp_size)
+        self._means[mode].add(rows, result.scores.lookahead_ids is not None, **extra)
+        return loss
+
+    def _count_tokens(self, trained: int) -> None:
+        """`num_tokens` goes on where a run goes on: transformers' state carries it where it counts nothing itself."""
+        carries = self.args.include_num_input_tokens_seen == "no"
+        if carries and self.state.num_input_tokens_seen > self._total_train_tokens:
+            self._total_train_tokens = self.state.num_input_tokens_seen
+            self._clock = (self._clock[0], self._total_train_tokens)
+        self._total_train_tokens += trained
+        if carries:
+            self.state.num_input_tokens_seen = self._total_train_tokens
+
+    def _residual_lambda(self, mode: str) -> float:
+        """Scheduled lambda of this optimiser step; noisy in training only."""
+        args, step = self.args, self.state.global_step
+        scheduled = scheduled_lambda(
+            step,
+            self.state.max_steps,
+            args.residual_lambda,
+            args.residual_lambda_start,
+            args.residual_warmup_ratio,
+        )
+        return (
+            noisy_lambda(scheduled, args.residual_noise_std, args.seed, step)
+            if mode == "train"
+            else scheduled
+        )
+
+    # --- what it tells and leaves behind ------------------------------------------------------------------------------
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the method's metrics to `logs`, under the prefix of the evaluation set where there is one."""
+        means = self._means[mode := "train" if self.model.training else "eval"]
+        self._means[mode] = RunningMeans()
+        losses = [key for key in logs if mode == "eval" and key.endswith("_loss") and key != "train_loss"]
+        prefix = losses[0].removesuffix("loss") if losses else ""
+        logs.update({prefix + name: value for name, value in means.summary().items()})
+        logs[prefix + "num_tokens"] = self._total_train_tokens
+        if prefix and means.loss is not None:
+            logs[prefix + "loss"] = means.loss + self.router_aux_loss_coef * means.extra_mean("aux_loss")
+        now, (then, tokens) = time.perf_counter(), self._clock
+        if mode == "train" and self._total_train_tokens > tokens:
+            logs["tokens_per_second"] = (self._total_train_tokens - tokens) / (now - then)
+        self._clock = now, self._total_train_tokens
+        super().log(logs, start_time)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Trl's card, with the paper, and every setting of the method below it."""
+        super().create_model_card(*args, **kwargs)
+        path = Path(self.args.output_dir) / "README.md"
+        if self.is_world_process_zero() and path.exists():
+            names = [*METHOD_FIELDS, *LAMBDA_FIELDS]
+            rows = "".join(f"| `{name}` | {getattr(self.args, name)} |\n" for name in names)
+            name = path.parent.resolve().name  # trl writes None for a model that is not on the Hub
+            card = path.read_text().replace("(https://huggingface.co/None)", "")
+            card = card.replace('model="None"', f'model="{name}"').replace(
+                "version of [None].", "local model."
+            )
+            path.write_text(f"{card}\n## IFT settings\n\n| setting | value |\n| --- | --- |\n{rows}")
+
+
+def stop_generation_at(model: Any, eos_ids: list[int]) -> None:
+    """The saved model must stop where it was trained to: every end-of-turn id ends generation."""
+    config = getattr(model, "generation_config", None)
+    if config is None:
+        return
+    known = config.eos_token_id
+    known = [] if known is None else [known] if isinstance(known, int) else list(known)
+    missing = [i for i in eos_ids if i not in known]
+    if missing:
+        ids = known + missing
+        config.eos_token_id = ids if len(ids) > 1 else ids[0]
+
+
+def preparation(args: Any) -> dict[str, Any]:
+    """What a config says about the preparation of its data, as options of `prepare_dataset`."""
+    return {
+        "max_length": args.max_length,
+        "train_on": "all" if args.completion_only_loss is False else "completions",
+        "num_proc": args.dataset_num_proc,
+    }
+
+
+def _layout(batch: dict[str, Any]) -> Any:
+    return row_layout(batch["labels"], batch.get("attention_mask"), batch.get("position_ids"))

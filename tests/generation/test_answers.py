@@ -1,0 +1,210 @@
+"""Answers to prompts: the same whatever the batch, the order or a stop in between, in the forms that others read."""
+
+import json
+from collections import Counter
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from ift.cli.main import app
+from ift.generation.answers import AnswerStore, Settings, Turn, answer_all
+from ift.generation.decoding import Sampling, _Noise
+from ift.generation.errors import EvaluationError
+from ift.generation.prompts import Prompt, read_prompts
+from ift.lab.testbed import problems, tiny_base_path
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    from ift.models.loading import load_model
+
+    model, tokenizer, default = load_model(str(tiny_base_path()), "float32", "cpu")
+    assert not default
+    return model, tokenizer
+
+
+def asked(count=6):
+    return [
+        Prompt(str(number), one.row["messages"][:1], (), {})
+        for number, one in enumerate(problems("test", count))
+    ]
+
+
+def answered(loaded, prompts, path, batch_size=8, **settings):
+    store = AnswerStore(path, "f")
+    answer_all(*loaded, prompts, Settings(**{"max_new_tokens": 24, **settings}), store, batch_size)
+    return {one.id: [store.get(one, turn) for turn in range(1 + len(one.further))] for one in prompts}
+
+
+def test_the_noise_draws_from_the_models_distribution():
+    """Of p = 0.5, 0.3, 0.15, 0.05, 4,000 draws; with top_p 0.7 the first two alone, 5 : 3; at temperature 0.5 p^2."""
+    shares = torch.tensor([0.5, 0.3, 0.15, 0.05])
+
+    def drawn(**options):
+        keys = [str(number) for number in range(4000)]
+        noise = _Noise(Sampling(0, keys, **options), keys, 0)
+        found = Counter(noise(torch.zeros(4000, 3), shares.log().expand(4000, 4)).argmax(-1).tolist())
+        return [found[token] / 4000 for token in range(4)]
+
+    assert drawn() == pytest.approx(shares.tolist(), abs=0.025)  # 3 standard errors
+    assert drawn(top_p=0.7) == pytest.approx([5 / 8, 3 / 8, 0, 0], abs=0.025)
+    squares = shares**2 / (shares**2).sum()
+    assert drawn(temperature=0.5) == pytest.approx(squares.tolist(), abs=0.025)
+
+
+def test_an_answer_depends_on_its_prompt_and_the_seed_alone(loaded, tmp_path):
+    """Sampled one at a time, all together, in the other order, and after others: the same; another seed: another."""
+    prompts, sampled = asked(4), {"temperature": 1.0, "seed": 3, "max_new_tokens": 12}
+    alone = answered(loaded, prompts, tmp_path / "1", 1, **sampled)
+    assert answered(loaded, prompts, tmp_path / "2", 3, **sampled) == alone
+    assert answered(loaded, prompts[::-1], tmp_path / "3", 3, **sampled) == alone
+    assert answered(loaded, prompts[2:3], tmp_path / "4", 8, **sampled)["2"] == alone["2"]
+    assert answered(loaded, prompts, tmp_path / "5", 4, temperature=1.0, seed=4, max_new_tokens=12) != alone
+    greedy = answered(loaded, prompts, tmp_path / "6", 4, max_new_tokens=12)
+    assert greedy != alone
+    assert greedy == answered(loaded, prompts, tmp_path / "7", 2, seed=9, max_new_tokens=12)
+
+
+def test_greedy_answers_are_those_of_generate_alone(loaded, tmp_path):
+    """Left padding and batches change nothing against the library's own call on one prompt."""
+    model, tokenizer = loaded
+    for one in asked(3):
+        inputs = tokenizer.apply_chat_template(
+            one.messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        ids = model.generate(**inputs, max_new_tokens=24, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+        text = tokenizer.decode(ids, skip_special_tokens=True).strip()
+        assert answered(loaded, asked(3), tmp_path / "answers")[one.id][0].text == text
+
+
+def test_a_stopped_run_goes_on_and_its_answers_are_those_of_one_that_was_not(loaded, tmp_path):
+    prompts, sampled = asked(), {"temperature": 1.0, "max_new_tokens": 24}
+    whole = answered(loaded, prompts, tmp_path / "whole", 2, temperature=1.0)
+
+    def killed(count):
+        raise KeyboardInterrupt
+
+    path = tmp_path / "stopped"
+    with pytest.raises(KeyboardInterrupt):
+        answer_all(*loaded, prompts, Settings(**sampled), AnswerStore(path, "f"), 2, killed)
+    assert len(path.read_text().splitlines()) == 2
+    with path.open("a") as file:
+        file.write('{"fingerprint": "f", "key": "cut o')  # killed while it wrote
+    assert answered(loaded, prompts, path, 2, temperature=1.0) == whole
+    lines = path.read_text().splitlines()
+    assert len(lines) == 7  # six answers, none twice, and the half line
+    assert AnswerStore(path, "another model").get(prompts[0], 0) is None
+
+
+def test_a_second_turn_follows_the_models_own_first_answer(loaded, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("ift.generation.answers._ids", lambda tokenizer, turns: seen.append(turns) or [5])
+    first = Prompt("1", [{"role": "user", "content": "2 + 2?"}], ("And 3 + 3?",), {})
+    second = Prompt("2", [{"role": "user", "content": "1 + 1?"}], (), {})
+    found = answered(loaded, [first, second], tmp_path / "answers")
+    assert seen[:2] == [first.messages, second.messages]
+    assert seen[2:] == [
+        [
+            *first.messages,
+            {"role": "assistant", "content": found["1"][0].text},
+            {"role": "user", "content": "And 3 + 3?"},
+        ]
+    ]
+    assert len(found["1"]) == 2
+
+
+def test_prompts_without_room_for_an_answer_are_refused(loaded, tmp_path):
+    with pytest.raises(
+        EvaluationError, match=r"6 prompts leave no room for 500 .* context of 512.*--max_new_tokens"
+    ):
+        answered(loaded, asked(), tmp_path / "answers", max_new_tokens=500)
+
+
+@pytest.mark.parametrize(
+    ("row", "messages"),
+    [
+        ({"prompt": "Hi"}, [("user", "Hi")]),
+        ({"instruction": "Add", "input": "1 2", "output": "3"}, [("user", "Add\n\n1 2")]),
+        ({"question": "1 + 1?", "answer": "#### 2"}, [("user", "1 + 1?")]),
+        (
+            {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]},
+            [("user", "Hi")],
+        ),
+        ({"turns": ["Hi", "Ho"]}, [("user", "Hi")]),
+    ],
+)
+def test_forms_of_prompts(tmp_path, row, messages):
+    (tmp_path / "rows.json").write_text(json.dumps([row]))
+    (one,) = read_prompts(tmp_path / "rows.json", system="Be short")
+    assert [(turn["role"], turn["content"]) for turn in one.messages] == [("system", "Be short"), *messages]
+    assert one.further == (("Ho",) if "turns" in row else ())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no rows"),
+        ('{"prompt": "a"}\n{"prompt": ', "line 2: not JSON"),
+        ('{"text": "a"}', "row 1: no prompt in the columns text; give one of turns, messages, prompt"),
+        ('{"prompt": " "}', "row 1: prompt: found ' '; give a text"),
+        ('{"id": 1, "prompt": "a"}\n{"id": 1, "prompt": "b"}', "two rows have the id 1"),
+        ("[3]", "row 1: found int; give an object"),
+    ],
+)
+def test_prompts_that_cannot_be_read_are_named(tmp_path, text, message):
+    (tmp_path / "rows.jsonl").write_text(text)
+    with pytest.raises(EvaluationError, match=message):
+        read_prompts(tmp_path / "rows.jsonl")
+
+
+def generate(*words):
+    done = CliRunner().invoke(app, ["generate", str(tiny_base_path()), *map(str, words)])
+    return done.exit_code, done.output
+
+
+def test_the_files_that_others_read(tmp_path):
+    """By the prompts: AlpacaEval's rows, MT-Bench's questions with two turns, and any other."""
+    rows = {
+        "alpaca": [{"dataset": "helpful_base", "instruction": "Tom has 2. He gets 3. How many?"}],
+        "bench": [{"question_id": 81, "category": "math", "turns": ["2 plus 3 is?", "And plus 1?"]}],
+        "plain": [{"prompt": "2 plus 3 is?", "reference": "5"}],
+    }
+    found = {}
+    for name, lines in rows.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        out = tmp_path / f"{name}-out"
+        code, output = generate(tmp_path / f"{name}.jsonl", "--output", out, "--max_new_tokens", 16)
+        assert code == 0, output
+        assert not out.with_name(f"{out.name}.answers").exists()
+        found[name] = json.loads(out.read_text())
+    (alpaca,) = found["alpaca"]
+    assert alpaca.keys() == {"dataset", "instruction", "output", "generator"}
+    assert (alpaca["instruction"], alpaca["generator"]) == (rows["alpaca"][0]["instruction"], "tiny_base")
+    bench = found["bench"]
+    assert (bench["question_id"], bench["model_id"]) == (81, "tiny_base")
+    assert [len(choice["turns"]) for choice in bench["choices"]] == [2]
+    assert found["plain"]["row"] == rows["plain"][0]
+    assert isinstance(found["plain"]["output"], str)
+
+
+def test_mistakes_are_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"turns": ["a", "b"]}')
+    for words, message in {
+        (tmp_path / "none.jsonl",): "cannot be read",
+        (tmp_path / "a.jsonl", "--format", "alpaca-eval"): "some prompts have several turns",
+        (tmp_path / "a.jsonl", "--format", "csv"): "--format: found 'csv'; give one of jsonl",
+        (tmp_path / "a.jsonl", "--top_p", 0): "--top_p: found 0",
+        (tmp_path / "a.jsonl", "--temperature", -1): "--temperature: found -1",
+    }.items():
+        code, output = generate(*words, "--output", tmp_path / "out", "--max_new_tokens", 2)
+        assert code == 1
+        assert message in output
+        assert not (tmp_path / "out").exists()
+
+
+def test_stores_keep_what_they_are_given(tmp_path):
+    store, (one, other) = AnswerStore(tmp_path / "a" / "b", "f"), asked(2)
+    store.add([(one, 0, Turn("x\ny", True, 3))])
+    again = AnswerStore(tmp_path / "a" / "b", "f")
+    assert (again.get(one, 0), again.get(one, 1), again.get(other, 0)) == (Turn("x\ny", True, 3), None, None)

@@ -1,0 +1,179 @@
+"""Answers written at each evaluation: the same rows, scored, in the tracker too, and the training not touched."""
+
+import json
+import re
+import sys
+from types import SimpleNamespace
+
+import pytest
+from safetensors.torch import load_file
+
+from ift.cli.endings import ended
+from ift.cli.train import main
+from ift.generation.during_training import AnswersAtEvaluation
+from ift.lab.testbed import problems, tiny_base_path
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    path.write_text("".join(json.dumps(problem.row) + "\n" for problem in problems("train", 80)))
+    return path
+
+
+def train(rows, out, *words):
+    told = [
+        "--model_name_or_path", str(tiny_base_path()), "--dataset_name", str(rows), "--output_dir", str(out),
+        "--max_steps", "4", "--per_device_train_batch_size", "4", "--learning_rate", "1e-3", "--eval_strategy",
+        "steps", "--eval_steps", "2", "--report_to", "none", "--save_strategy", "no", *words,
+    ]  # fmt: skip
+    return ended("train", lambda: main(told))
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def run(rows, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "with"
+    best = ("--save_strategy", "steps", "--save_steps", "2", "--metric_for_best_model", "eval_exact_match")
+    words = (
+        "--eval_generate",
+        "3",
+        "--eval_generate_max_new_tokens",
+        "48",
+        "--greater_is_better",
+        "true",
+        *best,
+    )
+    assert train(rows, out, *words) == 0
+    return out
+
+
+def test_the_same_rows_are_answered_at_each_evaluation(run, rows):
+    found = lines(run / "answers.jsonl")
+    assert [one["step"] for one in found] == [2, 2, 2, 4, 4, 4]
+    assert [one["row"] for one in found[:3]] == [one["row"] for one in found[3:]]
+    targets = {json.loads(line)["messages"][1]["content"] for line in rows.read_text().splitlines()}
+    for one in found:
+        assert one["target"] in targets
+        assert one["prompt"].startswith("<|user|>")
+        assert one["prompt"].endswith("<|assistant|>")
+        assert one["tokens"] <= 48
+
+
+def test_exact_match_is_what_an_independent_look_at_the_answers_says(run):
+    """`#### N` against `#### N`, and the shares in metrics.jsonl."""
+
+    def final(text):
+        found = re.findall(r"^#### (-?\d+)$", text, re.MULTILINE)
+        return found[-1] if found else None
+
+    for step in (2, 4):
+        found = [one for one in lines(run / "answers.jsonl") if one["step"] == step]
+        right = [final(one["answer"]) == final(one["target"]) for one in found]
+        assert [one["right"] for one in found] == right
+        (logged,) = [
+            one for one in lines(run / "metrics.jsonl") if one["step"] == step and "eval_exact_match" in one
+        ]
+        assert logged["eval_exact_match"] == sum(right) / 3
+        assert logged["eval_answers_stopped"] == sum(one["stopped"] for one in found) / 3
+    state = json.loads((run / "checkpoint-4" / "trainer_state.json").read_text())
+    shares = [one["eval_exact_match"] for one in lines(run / "metrics.jsonl") if "eval_exact_match" in one]
+    assert state["best_metric"] == max(shares)  # a checkpoint can be chosen by it
+
+
+def test_the_training_is_that_of_a_run_without_answers(run, rows, tmp_path):
+    """Sampled answers: to the last bit of the weights."""
+    words = (
+        "--eval_generate",
+        "2",
+        "--eval_generate_temperature",
+        "1",
+        "--eval_generate_max_new_tokens",
+        "4",
+    )
+    assert train(rows, tmp_path / "sampled", *words) == 0
+    assert train(rows, tmp_path / "without") == 0
+    first, *others = (
+        load_file(out / "model.safetensors") for out in (tmp_path / "without", run, tmp_path / "sampled")
+    )
+    for other in others:
+        assert all(first[name].equal(other[name]) for name in first)
+
+
+def test_pairs_are_answered_too_and_a_pattern_finds_the_answer(rows, tmp_path):
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text(
+        "".join(
+            json.dumps({"prompt": f"{n} + 1?", "chosen": f"It is {n + 1}", "rejected": f"It is {n}"}) + "\n"
+            for n in range(40)
+        )
+    )
+    words = ("--method", "dpo", "--eval_generate", "2", "--answer_pattern", r"is (\d+)", "--max_steps", "2")
+    assert train(pairs, tmp_path / "out", *words, "--eval_generate_max_new_tokens", "4") == 0
+    found = lines(tmp_path / "out" / "answers.jsonl")
+    assert len(found) == 2
+    assert all(re.fullmatch(r"It is \d+", one["target"]) and one["right"] in (True, False) for one in found)
+
+
+def test_a_run_that_goes_on_drops_the_answers_behind_its_checkpoint(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    trainer = SimpleNamespace(args=SimpleNamespace(output_dir=tmp_path))
+    callback = AnswersAtEvaluation.__new__(AnswersAtEvaluation)
+    callback.trainer = trainer
+
+    def begins(step):
+        path.write_text('{"step": 2}\n{"step": 4}\n{"ste')
+        callback.on_train_begin(None, SimpleNamespace(is_world_process_zero=True, global_step=step), None)
+        return path.read_text()
+
+    assert begins(2) == '{"step": 2}\n'
+    assert begins(0) == ""
+
+
+def test_every_process_learns_the_scores_and_the_first_alone_answers(monkeypatch):
+    """Else the others would miss the metric by which checkpoints are chosen."""
+    monkeypatch.setattr(
+        "ift.generation.during_training.broadcast_object_list",
+        lambda found: found.__setitem__(0, {"eval_exact_match": 0.5}),
+    )
+    logged, metrics = [], {"eval_loss": 1.0}
+    callback = AnswersAtEvaluation.__new__(AnswersAtEvaluation)
+    callback.trainer = SimpleNamespace(log=logged.append)  # no model: it would fail if it answered
+    second = SimpleNamespace(is_world_process_zero=False, global_step=2)
+    callback.on_evaluate(SimpleNamespace(world_size=2), second, None, metrics)
+    assert metrics == {"eval_loss": 1.0, "eval_exact_match": 0.5}
+    assert logged == [{"eval_exact_match": 0.5}]
+
+
+def test_the_trackers_get_a_table(monkeypatch):
+    """wandb and trackio have the same two calls; only those that the run reports to are called."""
+    logged = []
+    for name in ("wandb", "trackio"):
+        tracker = SimpleNamespace(Table=lambda dataframe: dataframe, log=logged.append)
+        monkeypatch.setitem(sys.modules, name, tracker)
+    AnswersAtEvaluation._table(
+        [{"step": 1, "answer": "a"}, {"step": 1, "answer": "b"}], ["trackio", "tensorboard"]
+    )
+    (one,) = logged
+    assert one["answers"]["answer"].tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (
+            ("--eval_strategy", "no", "--eval_generate", "2"),
+            2,
+            "no evaluation to answer at; say --eval_strategy",
+        ),
+        (("--eval_generate", "-1"), 2, "eval_generate must be 0 or more"),
+        (("--eval_generate", "2", "--answer_pattern", "Z+"), 1, "target answers have no match"),
+        (("--eval_generate", "2", "--answer_pattern", "("), 1, "is no regular expression"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(rows, tmp_path, capsys, words, code, message):
+    assert train(rows, tmp_path / "out", *words) == code
+    assert message in capsys.readouterr().err

@@ -1,0 +1,295 @@
+"""`ift compare` on one's own model and rows: the same words as `ift train`, scores checked against a plain loop."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from types import SimpleNamespace
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from ift.cli.main import app
+from ift.data import Part, load_rows
+from ift.generation.final_answer import last_answer
+from ift.lab.compare import trial
+from ift.lab.compare.own import OwnGround, OwnStudy, share_answers
+from ift.lab.compare.own_rows import split_rows
+from ift.lab.compare.plan import Rates, compare_plan
+from ift.lab.compare.study import Study, best
+from ift.lab.report import load
+from ift.lab.testbed import tiny_base_path
+from ift.runs.argv import UsageError
+
+WORDS = ("--max_length=96", "--per_device_train_batch_size=4", "--per_device_eval_batch_size=3")
+QUICK = ("--num_train_epochs=1", "--logging_steps=1", "--gradient_checkpointing=false")
+
+
+@pytest.fixture(scope="module")
+def rows_file(tmp_path_factory):
+    """Thirty pairs with a final answer each; the lengths differ."""
+    file = tmp_path_factory.mktemp("data") / "pairs.jsonl"
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": f"{n} plus {n}{', please' * (n % 3)}"}],
+            "chosen": [{"role": "assistant", "content": f"it is\n#### {2 * n}"}],
+            "rejected": [{"role": "assistant", "content": f"it may be\n#### {2 * n + 1 + n % 2}"}],
+        }
+        for n in range(30)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+@pytest.fixture
+def study(rows_file, tmp_path):
+    """A study on the embedded base as if it were the user's model."""
+    words = ["--model_name_or_path", str(tiny_base_path()), "--dataset_name", str(rows_file), *WORDS, *QUICK]
+    words = [part for word in words for part in word.split("=")]
+    own = OwnStudy(words, ["sft", "ift", "dpo", "sft+dpo"], {}, "exact_match", "####", 12)
+    (told,) = own.stages("sft", {}, "unused")
+    from ift.methods.stage import load_tokenizer
+
+    split = split_rows([Part("train", load_rows(str(rows_file)))], None, load_tokenizer(told), max_length=96)
+    own = OwnStudy(words, own.methods, split.sha256, own.metric, own.pattern, own.max_new_tokens)
+    plan = compare_plan("rows", ["sft", "ift", "dpo", "sft+dpo"], 2, 2, False, own=asdict(own))
+    found = Study(plan, tmp_path / "study", str(tiny_base_path()), 1, ["compare"])
+    found.open()
+    split.save(found.rows)
+    return found
+
+
+def ground_of(study):
+    (task,) = study.probe()
+    return OwnGround(task.content)
+
+
+def plain_log_probs(model, ids, labels):
+    """One row, full logits, a loop: the sum over the trained tokens."""
+    with torch.no_grad():
+        logits = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+    return sum(logits[t - 1, ids[t]].item() for t in range(1, len(ids)) if labels[t] != -100)
+
+
+def test_likelihood_and_answers_are_those_of_a_plain_loop(study):
+    ground = ground_of(study)
+    model, tokenizer = ground._load(str(tiny_base_path()))
+    rows = [*ground.split.test, *ground.split.validation]
+    found = ground._likelihoods(model, [(row["input_ids"], row["labels"]) for row in rows])
+    expected = [plain_log_probs(model, row["input_ids"], row["labels"]) for row in rows]
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert min(expected) < max(expected) - 0.1
+
+    answers = ground._answers(model, tokenizer, rows)
+    for row, one in zip(rows, answers, strict=True):
+        ids, _ = last_answer(row["input_ids"], row["labels"])
+        new = []
+        while len(new) < 12:
+            with torch.no_grad():
+                new.append(model(torch.tensor([ids + new])).logits[0, -1].argmax().item())
+            if new[-1] == tokenizer.eos_token_id:
+                break
+        assert one["stopped"] == (new[-1] == tokenizer.eos_token_id)
+        assert one["answer"] == tokenizer.decode(new, skip_special_tokens=True)
+        assert one["target"].strip().endswith(f"#### {2 * (row['row'] - 1)}")
+        assert one["tokens"] == len(new) - one["stopped"]
+
+
+def test_choices_are_right_where_the_chosen_answer_is_likelier(study):
+    ground = ground_of(study)
+    model, _ = ground._load(str(tiny_base_path()))
+    right = {"sum": 0, "mean": 0}
+    for row in ground.split.pairs["test"]:
+        sides = [(row[f"{side}_input_ids"], row[f"{side}_labels"]) for side in ("chosen", "rejected")]
+        sums = [plain_log_probs(model, *side) for side in sides]
+        lengths = [sum(label != -100 for label in labels) for _, labels in sides]
+        right["sum"] += sums[0] > sums[1]
+        right["mean"] += sums[0] / lengths[0] > sums[1] / lengths[1]
+    n = len(ground.split.pairs["test"])
+    found = ground._choices(model, ground.split.pairs["test"])
+    assert found == {"choice_accuracy": right["sum"] / n, "choice_accuracy_per_token": right["mean"] / n}
+
+
+def test_an_adapter_is_scored_with_its_weights(study, tmp_path):
+    """LoRA B matrices start at zero: made random, the scores must be the merged model's and not the base's."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_pretrained(tiny_base_path(), dtype="float32")
+    adapted = get_peft_model(base, LoraConfig(target_modules="all-linear"))
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    adapted.save_pretrained(tmp_path / "adapter")
+    ground = ground_of(study)
+    rows = [(row["input_ids"], row["labels"]) for row in ground.split.test]
+    model, _ = ground._load(str(tmp_path / "adapter"))
+    merged = adapted.merge_and_unload()
+    found = ground._likelihoods(model, rows)
+    assert found == pytest.approx([plain_log_probs(merged, *row) for row in rows], rel=1e-4)
+    plain, _ = ground._load(str(tiny_base_path()))
+    assert found != pytest.approx(ground._likelihoods(plain, rows), rel=1e-2)
+
+
+def do(task):
+    file = task.result.with_suffix(".task.json")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(task.content))
+    trial.main(str(file))
+
+
+def test_trials_on_own_rows_end_in_a_record(study):
+    searches = {task.title: task for task in study.searches(sequences=False)}
+    for task in searches.values():
+        task.result.write_text(json.dumps({"config": task.content["chosen"], "score": 0.0, "tie": -1.0}))
+    one = searches["search dpo learning_rate=1e-05 beta=0.1"]
+    do(one)
+    found = json.loads(one.result.read_text())
+    assert found["config"] == {"learning_rate": 1e-5, "beta": 0.1}
+    assert 0 <= found["score"] <= 1
+    assert found["tie"] < 0
+    for task in study.searches(sequences=True):
+        task.result.write_text(json.dumps({"config": task.content["chosen"], "score": 0.0, "tie": -2.0}))
+    runs = {task.title: task for task in study.runs()}
+    for title in ("base", "sft+dpo, seed 1"):
+        do(runs[title])
+    record = load(runs["sft+dpo, seed 1"].result)
+    assert record.config["1.learning_rate"] == 1e-4
+    assert record.config["2.learning_rate"] == 3e-5
+    assert record.config["1.per_device_train_batch_size"] == 4
+    assert record.config["2.per_device_train_batch_size"] == 2
+    assert record.data["train"].rows == 21
+    assert record.cost.labels == 21
+    assert (
+        record.cost.answers_seen == 6 * 4 + 6 * 2 * 2
+    )  # ceil(21 / 4) steps of 4; ceil(21 / 2 / 2) of 2 pairs
+    assert {*record.scores["test"]} == {
+        "n", "exact_match", "stopped", "mean_length", "target_log_likelihood", "target_log_likelihood_per_token",
+        "choice_accuracy", "choice_accuracy_per_token",
+    }  # fmt: skip
+    assert len(record.samples) == record.scores["test"]["n"] == 6
+    answers = (study.folder / "answers" / "sft+dpo-seed1.jsonl").read_text().splitlines()
+    assert sum(json.loads(line)["right"] for line in answers) == record.scores["test"]["exact_match"] * 6
+    assert load(runs["base"].result).scores["test"] != record.scores["test"]
+
+
+def test_ties_and_diverged_trials():
+    tried = [
+        {"config": "nan", "score": None, "tie": None},
+        {"config": "a", "score": 0.0, "tie": -2.0},
+        {"config": "b", "score": 0.0, "tie": -1.0},
+    ]
+    assert best(tried)["config"] == "b"
+    assert best(tried[:1])["config"] == "nan"
+
+
+@pytest.mark.parametrize(
+    ("batch", "accumulation", "steps", "expected"),
+    [(8, 1, -1, (4, 1, -1)), (1, 4, 100, (1, 2, 100)), (1, 1, 100, (1, 1, 50))],
+)
+def test_pairs_are_two_answers(batch, accumulation, steps, expected):
+    config = SimpleNamespace(
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=accumulation,
+        max_steps=steps,
+        num_train_epochs=3.0,
+    )
+    share_answers(SimpleNamespace(config=config, method=SimpleNamespace(needs_pairs=True)), 4 / 3)
+    size = (config.per_device_train_batch_size, config.gradient_accumulation_steps)
+    assert size == expected[:2]
+    assert config.max_steps == (round(expected[2] * 4 / 3) if steps > 0 else -1)
+    assert config.num_train_epochs == pytest.approx(2)
+
+
+def test_words_that_only_one_method_knows_are_left_to_it(rows_file):
+    words = ["--model_name_or_path", "m", "--dataset_name", str(rows_file), "--residual_lambda", "0.3"]
+    words += ["--label_smoothing", "0.1", "--packing", "false"]
+    own = OwnStudy(words, ["sft", "ift", "dpo"], {}, "exact_match", None, 1)
+    (ift,), (sft,), (dpo,) = (own.stages(method, {}, "out") for method in ("ift", "sft", "dpo"))
+    assert (ift.config.residual_lambda, sft.config.residual_lambda) == (0.3, 0.0)
+    assert dpo.config.label_smoothing == 0.1
+    with pytest.raises(UsageError, match="--residual_lamda; did you mean --residual_lambda"):
+        OwnStudy([*words, "--residual_lamda", "1"], own.methods, {}, "", None, 1).stages("sft", {}, "out")
+
+
+def test_rates_around_the_users_own():
+    assert Rates.around(2e-5) == Rates((2e-5, 6e-5, 6.67e-6, 2e-6, 2e-4, 6.67e-7), (2e-6, 6.67e-7, 6.67e-6))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--sede", "3"], "unknown flag --sede; did you mean --seeds?"),
+        (["--test_rows", "5"], "--test_rows is for data of your own"),
+        (["MODEL", "--method", "ift"], "--method is decided by the study itself; say --methods"),
+        (["MODEL", "--hub_token", "hf_x"], "would be written to its plan; set HF_TOKEN instead"),
+        (["MODEL", "--num_processes", "2"], "--num_processes: each training runs in one process"),
+        (["MODEL", "--learning_rates", "fast"], "--learning_rates fast: give numbers above 0"),
+        (["MODEL", "--seeds", "1"], "an interval needs at least 2"),
+        (["MODEL", "--train_rows", "0"], "--train_rows 0: give 1 or more"),
+        (["MODEL", "--setting", "arithmetic-small-clean"], "--setting is one of the testbed's"),
+        (["MODEL", "--answer_pattern", "("], "is no regular expression"),
+        (["MODEL", "--metric", "bleu"], "--metric bleu: choose from exact_match"),
+        (["MODEL", "--metric", "exact_match", "--answer_pattern", "none"], "give --answer_pattern"),
+        (["MODEL", "--methods", "sft,ipo"], "unknown method 'ipo'"),
+        (["ANSWERS", "--methods", "sft,dpo"], "dpo: learns from pairs, and the rows have none"),
+        (["ANSWERS", "--metric", "choice_accuracy"], "the rows are no pairs"),
+    ],
+)
+def test_wrong_words_are_usage_errors(words, said, rows_file, tmp_path):
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text(
+        "".join(json.dumps({"prompt": f"{n}", "completion": f"{n}"}) + "\n" for n in range(20))
+    )
+    model = ["--model_name_or_path", str(tiny_base_path()), *WORDS, "--dataset_name"]
+    shorts = {"MODEL": [*model, str(rows_file)], "ANSWERS": [*model, str(answers)]}
+    given = [part for word in words for part in shorts.get(word, [word])]
+    found = CliRunner().invoke(app, ["compare", *given, "--output_dir", str(tmp_path / "out")])
+    assert found.exit_code == 2, found.output
+    assert said in " ".join(found.output.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_are_checked_as_before_training(rows_file, tmp_path):
+    model = ["--model_name_or_path", str(tiny_base_path()), "--dataset_name", str(rows_file)]
+    words = ["compare", *model, "--max_length", "14", "--output_dir", str(tmp_path / "out")]
+    found = CliRunner().invoke(app, words)
+    assert found.exit_code == 1
+    assert "ift compare: not started: train: max_length 14 cuts" in found.output
+    assert not (tmp_path / "out").exists()
+
+
+def command(rows_file, out):
+    words = ["compare", "--methods", "sft,ift", "--seeds", "2", "--learning_rates", "1e-3", "--jobs", "2"]
+    words += ["--model_name_or_path", str(tiny_base_path()), "--dataset_name", str(rows_file), *WORDS, *QUICK]
+    return [sys.executable, "-m", "ift.cli.main", *words, "--output_dir", str(out)]
+
+
+@pytest.mark.slow
+def test_a_killed_study_goes_on_where_it_was(rows_file, tmp_path):
+    """SIGKILL to the study and its trials after the first result; repeated, it does the rest and nothing twice."""
+    out = tmp_path / "out"
+    process = subprocess.Popen(command(rows_file, out), start_new_session=True, stdout=subprocess.DEVNULL)
+    while not [*out.glob("search/*.json")]:
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    first = {file: file.stat().st_mtime_ns for file in out.glob("search/*.json")}
+    done = subprocess.run(command(rows_file, out), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {file: file.stat().st_mtime_ns for file in first} == first
+    assert len([*out.glob("runs/*.json")]) == 5
+    assert "at most about" in done.stdout
+    assert f"answers   {out / 'answers'}" in done.stdout
+    assert (out / "report" / "report.html").exists()
+    other = subprocess.run(
+        [*command(rows_file, out), "--warmup_steps", "2"], capture_output=True, text=True, check=False
+    )
+    assert other.returncode == 1
+    assert "holds a study with other own" in other.stderr

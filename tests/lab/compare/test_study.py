@@ -1,0 +1,240 @@
+"""A study goes on where it was, says what failed, mixes nothing up, and its records are what was trained."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from typer.testing import CliRunner
+
+import ift.lab.compare.plan
+from ift.cli.main import app
+from ift.lab.compare import trial
+from ift.lab.compare.flops import COUNTED_STEPS, UNCOUNTED, StepFlops
+from ift.lab.compare.plan import Entrant, Plan, compare_plan
+from ift.lab.compare.study import Study, StudyError, best
+from ift.lab.report import load
+from ift.lab.testbed import tiny_base_path
+
+PLAN = compare_plan("arithmetic-small-clean", ["sft", "sft+dpo"], 2, 2, fairer=False)
+WRITES = (
+    "import json, sys; task = json.load(open(sys.argv[1]));"
+    "json.dump({'config': task['chosen'], 'score': 0.5}, open(task['result'], 'w'))"
+)
+
+
+@pytest.fixture
+def study(tmp_path):
+    found = Study(PLAN, tmp_path / "study", tiny_base_path(), 2, ["compare"])
+    found.open()
+    return found
+
+
+@pytest.fixture
+def faked(monkeypatch):
+    """Processes that only write a score; returns the titles started."""
+    started = []
+
+    def start(self, task, slot):
+        started.append(task.title)
+        file = self._log(task).with_suffix(".task.json")
+        file.write_text(json.dumps(task.content))
+        return subprocess.Popen([sys.executable, "-c", WRITES, str(file)])
+
+    monkeypatch.setattr(Study, "_start", start)
+    return started
+
+
+def test_a_study_goes_on_where_it_was(study, faked):
+    done = []
+    study.perform(study.searches(sequences=False), lambda task: done.append(task.title))
+    assert (
+        sorted(faked)
+        == sorted(done)
+        == ["search sft learning_rate=0.0001", "search sft learning_rate=0.0003"]
+    )
+    study.searches(sequences=False)[0].result.unlink()
+    study.perform(study.searches(sequences=False), done.append)
+    assert len(faked) == 3
+    study.perform(study.searches(sequences=True), done.append)
+    runs = study.runs()
+    assert len(runs) == 1 + 2 * 2
+    study.perform(runs, done.append)
+    assert len(faked) == 3 + 2 + 5
+    assert not (study.folder / "work").exists()
+
+
+def test_a_run_takes_the_best_of_its_search_and_the_first_stages_best(study):
+    """Scores by hand: sft 0.2 and 0.7 (rate 3e-4 wins); sft+dpo 0.9 and 0.9 (the first wins)."""
+
+    def write(tasks, scores):
+        for task, score in zip(tasks, scores, strict=True):
+            task.result.write_text(json.dumps({"config": task.content["chosen"], "score": score}))
+
+    write(study.searches(sequences=False), [0.2, 0.7])
+    sequences = study.searches(sequences=True)
+    assert all(task.content["first"] == {"learning_rate": 3e-4} for task in sequences)
+    write(sequences, [0.9, 0.9])
+    chosen = {task.title: (task.content["chosen"], task.content["first"]) for task in study.runs()}
+    assert chosen["sft, seed 1"] == ({"learning_rate": 3e-4}, {})
+    first = Entrant("sft+dpo").candidates(1)[0]
+    assert chosen["sft+dpo, seed 0"] == (first, {"learning_rate": 3e-4})
+    assert best([{"score": 1, "config": "a"}, {"score": 1, "config": "b"}])["config"] == "a"
+
+
+def test_a_failure_is_told_and_the_others_are_stopped(study, monkeypatch):
+    processes = []
+
+    def start(self, task, slot):
+        fails = "0.0001" in task.title
+        code = "import sys; sys.exit('no room on the disk')" if fails else "import time; time.sleep(60)"
+        log = self._log(task).open("wb")
+        processes.append(subprocess.Popen([sys.executable, "-c", code], stderr=log))
+        return processes[-1]
+
+    monkeypatch.setattr(Study, "_start", start)
+    said = r"learning_rate=0.0001 ended with code 1: no room on the disk\n.*repeat the command"
+    with pytest.raises(StudyError, match=said):
+        study.perform(study.searches(sequences=False), lambda task: None)
+    assert len(processes) == 2
+    assert all(process.poll() is not None for process in processes)
+
+
+def test_another_study_in_the_folder_is_refused(study):
+    study.open()
+    other = replace(study, plan=replace(PLAN, seeds=3))
+    with pytest.raises(StudyError, match="a study with other seeds"):
+        other.open()
+    assert json.loads((study.folder / "plan.json").read_text())["seeds"] == 2
+
+
+def test_counted_flops_are_those_of_the_steps():
+    """By hand: a step of y = W x, W 3x5, with 7 rows: 2*3*5*7 forward, the same again for the gradient of W.
+
+    The second epoch is of fewer steps than are counted, and of half the rows: no epoch stands for another.
+    """
+    counter, layer = StepFlops(), torch.nn.Linear(5, 3, bias=False)
+    for rows, steps in ((14, COUNTED_STEPS + 2), (7, COUNTED_STEPS - 1)):
+        counter.on_epoch_begin(None, None, None)
+        for _ in range(steps):
+            counter.on_step_begin(None, None, None)
+            layer(torch.ones(rows, 5)).sum().backward()
+            counter.on_step_end(None, None, None)
+    one = 2 * 2 * 3 * 5 * 7
+    assert counter.counted == [[2 * one] * COUNTED_STEPS, [one] * (COUNTED_STEPS - 1)]
+    assert counter.total == (COUNTED_STEPS + 2) * 2 * one + (COUNTED_STEPS - 1) * one
+
+
+def test_the_heads_products_on_cuda_are_counted():
+    """`addmm` with an output dtype, as trl's head calls it there, (7, 5) @ (5, 3): 2*3*5*7, as without."""
+    a, b, total = torch.ones(7, 5), torch.ones(5, 3), torch.zeros(7, 3)
+    with FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as counter:
+        torch.addmm(total, a, b)
+        total.addmm_(a, b)
+    assert counter.get_total_flops() == 2 * 2 * 3 * 5 * 7
+    counted = counter.flop_registry[torch.ops.aten.addmm](total, a, b, torch.float32, out_val=total)
+    assert counted == 2 * 3 * 5 * 7
+
+
+@pytest.mark.parametrize("name", ["flash", "efficient", "cudnn"])
+def test_grouped_queries_on_cuda_are_counted(name):
+    """4 query heads on 2 of keys, 3 rows, 5 queries, 7 keys, width 8: two products forward, five backward."""
+    registry = FlopCounterMode(display=False, custom_mapping=UNCOUNTED).flop_registry
+    query, key = torch.ones(3, 4, 5, 8), torch.ones(3, 2, 7, 8)
+    forward = getattr(torch.ops.aten, f"_scaled_dot_product_{name}_attention")
+    backward = getattr(torch.ops.aten, f"_scaled_dot_product_{name}_attention_backward")
+    product = 2 * 3 * 4 * 5 * 7 * 8
+    assert registry[forward](query, key, key, out_val=query) == 2 * product
+    assert registry[backward](query, query, key, key, out_val=query) == 5 * product
+
+
+@pytest.fixture
+def task(tmp_path, monkeypatch):
+    """A task of the smallest size: two steps of 16 rows, 12 problems to score."""
+    monkeypatch.setattr(ift.lab.compare.plan, "PASSES", 0.08)
+    entrant = Entrant("ift", "lambda 0.4", {"residual_lambda": 0.4}, "ift")
+    plan = Plan("ablate", "arithmetic-small-clean", (entrant,), 2, 1, validation_rows=8, test_rows=12)
+    tried = [{"config": {"learning_rate": 1e-4}, "score": 0.5}]
+    more = {"entrant": asdict(entrant), "chosen": {"learning_rate": 1e-4}, "first": {}, "tried": tried}
+    study = Study(plan, tmp_path, tiny_base_path(), 1, ["ablate"])
+    return study._task("t", "run", "record.json", 3, more).content
+
+
+def do(task, tmp_path):
+    file = tmp_path / "task.json"
+    file.write_text(json.dumps(task))
+    trial.main(str(file))
+
+
+def test_a_runs_record_is_what_was_trained(task, tmp_path):
+    do(task, tmp_path)
+    record = load(tmp_path / "record.json")
+    assert (record.label, record.seed, record.experiment) == ("ift lambda 0.4", 3, "ablate")
+    assert record.config["residual_lambda"] == 0.4
+    assert record.config["propagation_gamma"] == 0.95
+    assert record.config["learning_rate"] == 1e-4
+    assert {*record.data} == {"train", "test", "longer"}
+    assert record.data["train"].rows == 400
+    assert record.cost.answers_seen == 32
+    assert record.cost.labels == 0
+    assert record.cost.flops > 1e9
+    assert record.scores["test"]["n"] == 12
+    errors, scores = record.error_steps["test"], record.scores["test"]
+    wrong = sum(sample.first_wrong_step is not None for sample in record.samples if sample.split == "test")
+    assert sum(errors) == wrong
+    assert scores["exact_match"] >= 1 - sum(errors) / 12
+    assert -100 < scores["target_log_likelihood"] < 0
+    assert 0 <= scores["choice_accuracy"] <= 1
+    assert [point["step"] for point in record.curves] == sorted(point["step"] for point in record.curves)
+    assert record.search[0].score == 0.5
+    assert not [*(tmp_path / "work").iterdir()]
+
+
+def test_a_search_scores_on_validation_alone(task, tmp_path, monkeypatch):
+    from ift.lab.testbed import families
+
+    asked, real = [], families.family_problems
+    monkeypatch.setattr(families, "family_problems", lambda *given: asked.append(given[1]) or real(*given))
+    left_over = (
+        tmp_path / "work" / "record-1"
+    )  # of another process at the same task, in a study that was killed
+    left_over.mkdir(parents=True)
+    do(task | {"kind": "search"}, tmp_path)
+    found = json.loads((tmp_path / "record.json").read_text())
+    assert found["config"] == {"learning_rate": 1e-4}
+    assert 0 <= found["score"] <= 1
+    assert asked == ["validation"]
+    assert [*(tmp_path / "work").iterdir()] == [left_over]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["compare", "--methods", "sft,ipo"], "unknown method 'ipo'"),
+        (["compare", "--budget", "huge"], "choose from quick, full"),
+        (["compare", "--setting", "poems"], "--setting poems: choose from arithmetic-small-clean"),
+        (["ablate", "--seeds", "1"], "an interval needs at least 2"),
+    ],
+)
+def test_wrong_options_are_usage_errors(words, said, tmp_path):
+    found = CliRunner().invoke(app, [*words, "--output_dir", str(tmp_path / "out")])
+    assert found.exit_code == 2
+    assert said in found.output
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_whole_small_study(tmp_path):
+    from rich.console import Console
+
+    from ift.cli.compare import perform
+
+    plan = compare_plan("arithmetic-small-clean", ["sft", "dpo"], 2, 1, False, validation_rows=8, test_rows=8)
+    study = Study(plan, tmp_path, tiny_base_path(), 2, ["compare"])
+    study.open()
+    perform(study, Console())
+    assert len([*(tmp_path / "runs").glob("*.json")]) == 5
+    assert load(tmp_path / "runs" / "dpo-seed1.json").cost.labels == 400

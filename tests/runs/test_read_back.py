@@ -1,0 +1,78 @@
+"""A saved model is read back."""
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from ift.runs.read_back import SaveError, read_back
+from models import tiny_model
+
+
+@pytest.fixture
+def saved(tmp_path):
+    model = tiny_model()
+    model.save_pretrained(tmp_path / "model")
+    return tmp_path / "model", model
+
+
+def test_a_saved_model_is_read_back(saved):
+    folder, model = saved
+    count = len(list(model.named_parameters()))
+    assert read_back(folder, model) == f"read back {count} tensors, one forward pass"
+
+
+def test_little_memory_is_said(saved, monkeypatch):
+    monkeypatch.setattr("ift.runs.read_back._free_memory", lambda: 1000)
+    assert read_back(*saved).endswith("too little memory is free to load it a second time")
+
+
+def _lose(file):
+    tensors = load_file(file)
+    del tensors["model.layers.0.mlp.up_proj.weight"]
+    save_file(tensors, file, {"format": "pt"})
+
+
+def _not_finite(file):
+    tensors = load_file(file)
+    tensors["model.norm.weight"] *= torch.nan
+    save_file(tensors, file, {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda file: file.unlink(), "no weights lie there"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-100]), "cannot be loaded back"),
+        (_not_finite, "outputs that are not finite"),
+        (_lose, "read back with 1 missing tensors .model.layers.0.mlp.up_proj.weight first"),
+    ],
+)
+def test_a_damaged_save_is_found(saved, harm, said):
+    folder, model = saved
+    harm(folder / "model.safetensors")
+    with pytest.raises(SaveError, match=said):
+        read_back(folder, model)
+
+
+def test_another_shape_is_found(saved):
+    folder, _ = saved
+    with pytest.raises(
+        SaveError, match=r"of shape \[32, 48\] in the file, of shape \[32, 40\] in the trained"
+    ):
+        read_back(folder, tiny_model(intermediate_size=40))
+
+
+def test_an_adapter_is_read_back_and_a_lost_tensor_found(tmp_path):
+    tiny_model().save_pretrained(tmp_path / "base")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    model = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"]))
+    model.save_pretrained(tmp_path / "adapter")
+    assert read_back(tmp_path / "adapter", model) == "read back 4 tensors, one forward pass"
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(file)
+    lost = sorted(tensors)[0]
+    save_file({name: value for name, value in tensors.items() if name != lost}, file)
+    with pytest.raises(SaveError, match="is absent in the file"):
+        read_back(tmp_path / "adapter", model)

@@ -1,0 +1,79 @@
+"""The rooms of the package: what may be imported without what; how old import paths are answered."""
+
+import importlib
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+
+def in_a_new_process(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_method_loads_no_trainer():
+    loaded = in_a_new_process(
+        "import sys, ift.step; print([name for name in ('trl', 'peft', 'datasets') if name in sys.modules])"
+    )
+    assert loaded == "[]"
+
+
+@pytest.mark.parametrize(
+    ("old", "names", "new"),
+    [
+        ("ift.testbed", ("problems", "tiny_base_path", "settings"), "ift.lab.testbed"),
+        ("ift.testbed.problems", ("Problem",), "ift.lab.testbed.problems"),
+        ("ift.report", ("RunRecord", "load"), "ift.lab.report"),
+        ("ift.report.provenance", ("provenance",), "ift.lab.report.provenance"),
+        ("ift.baselines", ("METHODS", "parse_methods"), "ift.methods"),
+        ("ift.baselines", ("train_method", "TrainResult"), "ift.runs"),
+        ("ift.baselines.controls", ("ControlSettings",), "ift.methods.controls"),
+        ("ift.functional", ("propagation_weights", "temporal_residual"), "ift.step.equations"),
+        ("ift.functional", ("RowLayout", "row_layout"), "ift.step.rows"),
+        ("ift.functional", ("noisy_lambda",), "ift.training.lambda_schedule"),
+        ("ift.loss", ("ift_loss", "IFTLoss"), "ift.step"),
+        ("ift.config", ("IFTConfig",), "ift.training.config"),
+        ("ift.trainer", ("IFTTrainer",), "ift.training.trainer"),
+    ],
+)
+def test_old_import_paths_lead_to_the_same_things(old, names, new):
+    found, home = importlib.import_module(old), importlib.import_module(new)
+    assert all(getattr(found, name) is getattr(home, name) for name in names)
+
+
+def test_an_old_path_in_either_order_of_imports():
+    """A submodule of an old package does not hide the function that has its name; nothing is loaded twice."""
+    in_a_new_process(
+        "import ift.testbed.problems\n"
+        "from ift.testbed import problems\n"
+        "from ift.lab.testbed import problems as now\n"
+        "assert problems is now and callable(now)"
+    )
+
+
+def test_what_is_no_more_is_answered_in_one_line():
+    with pytest.raises(ModuleNotFoundError, match=r"ift\.lab\.testbed\.make_base"):
+        importlib.import_module("ift.testbed.make_base")
+    with pytest.raises(ImportError, match=r"ift\.lab\.report\.nothing"):
+        from ift.report import nothing  # noqa: F401
+    with pytest.raises(AttributeError, match=r"ift\.baselines is ift\.methods and ift\.runs now"):
+        importlib.import_module("ift.baselines").nothing  # noqa: B018
+
+
+def test_settings_that_an_earlier_version_pickled_are_read():
+    """transformers writes them beside a model as training_args.bin."""
+    old = b"cift.config\nIFTConfig\n."
+    from ift import IFTConfig
+
+    assert pickle.loads(old) is IFTConfig
+
+
+def test_train_method_is_exported():
+    import ift
+    from ift import runs
+    from ift.runs.from_python import train_method
+
+    assert ift.train_method is runs.train_method is train_method

@@ -1,0 +1,121 @@
+"""A checkpoint counts only when it is whole, and old ones go only then."""
+
+import json
+import signal
+from types import SimpleNamespace
+
+import pytest
+
+from ift.training import checkpoints
+from ift.training.checkpoints import (
+    MANIFEST,
+    SealedCheckpoints,
+    damage,
+    differing,
+    facts_of,
+    newest_whole,
+    seal,
+)
+
+
+@pytest.fixture
+def make(tmp_path):
+    """A checkpoint of two files, sealed or not."""
+
+    def made(step, sealed=True):
+        folder = tmp_path / f"checkpoint-{step}"
+        (folder / "deep").mkdir(parents=True)
+        (folder / "weights").write_bytes(bytes([step % 256]) * 1000)
+        (folder / "deep" / "state").write_text("state")
+        if sealed:
+            seal(folder, step, {"seed": 1})
+        return folder
+
+    return made
+
+
+def test_a_whole_checkpoint_is_whole_and_says_what_it_was_made_with(make):
+    folder = make(3)
+    assert damage(folder) is None
+    assert facts_of(folder) == {"seed": 1}
+    manifest = json.loads((folder / MANIFEST).read_text())
+    assert manifest["step"] == 3
+    assert manifest["files"]["deep/state"]["bytes"] == 5
+
+
+def cut(folder):
+    (folder / "weights").write_bytes(b"\3" * 999)
+
+
+def flip(folder):
+    (folder / "weights").write_bytes(b"\3" * 999 + b"\4")
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (cut, "weights has 999 bytes, not 1,000"),
+        (flip, "weights is not what was written"),
+        (lambda folder: (folder / "deep" / "state").unlink(), "deep/state is missing"),
+        (lambda folder: (folder / MANIFEST).unlink(), "it has no manifest: its writing was cut off"),
+        (lambda folder: (folder / MANIFEST).write_text('{"step'), "its manifest cannot be read"),
+    ],
+)
+def test_every_damage_is_found(make, harm, said):
+    folder = make(3)
+    harm(folder)
+    assert damage(folder).startswith(said)
+
+
+def test_the_newest_whole_one_is_taken_by_step_and_the_others_are_named(make, tmp_path):
+    make(9), make(20, sealed=False), make(100)
+    cut(tmp_path / "checkpoint-100")
+    (tmp_path / "checkpoint-x").mkdir()
+    found, skipped = newest_whole(tmp_path)
+    assert found == tmp_path / "checkpoint-9"
+    assert [path.name for path, _ in skipped] == ["checkpoint-100", "checkpoint-20"]
+    assert newest_whole(tmp_path / "deep") == (None, [])
+
+
+def test_differing_facts_are_named():
+    assert differing({"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 3, "d": 4}) == ["b", "c", "d"]
+
+
+def test_old_checkpoints_go_only_after_the_new_one_is_sealed(make, tmp_path, monkeypatch):
+    from ift.training import checkpoints
+
+    make(1), make(2), make(3, sealed=False)
+    order = []
+    monkeypatch.setattr(checkpoints, "seal", lambda folder, *rest: order.append(folder.name))
+    real = checkpoints.rotate_checkpoints
+    monkeypatch.setattr(checkpoints, "rotate_checkpoints", lambda **how: order.append("prune") or real(**how))
+    args = SimpleNamespace(output_dir=str(tmp_path), save_total_limit=2)
+    state = SimpleNamespace(is_world_process_zero=True, global_step=3, best_model_checkpoint=None)
+    keeper = SealedCheckpoints({})
+    keeper.on_train_begin(args, state, None)
+    assert args.save_total_limit is None  # transformers prunes nothing by itself
+    keeper.on_save(args, state, None)
+    keeper.on_train_end(args, state, None)
+    assert order == ["checkpoint-3", "prune"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-3"]
+    assert args.save_total_limit == 2
+
+
+def test_a_repeated_stop_is_one_and_a_later_one_ends_the_run(monkeypatch):
+    now, ended = [100.0], []
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now[0])
+    before = [
+        signal.signal(number, lambda number, frame: ended.append(number)) for number in checkpoints.SIGNALS
+    ]
+    keeper = checkpoints.SealedCheckpoints({})
+    keeper.on_train_begin(SimpleNamespace(save_total_limit=None), None, None)
+    try:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)  # a launcher's, right behind
+        assert (keeper.stopped, ended) == (signal.SIGINT, [])
+        now[0] += 3
+        signal.raise_signal(signal.SIGTERM)
+        assert ended == [signal.SIGTERM]
+    finally:
+        for number, handler in zip(checkpoints.SIGNALS, before, strict=True):
+            signal.signal(number, handler)

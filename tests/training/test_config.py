@@ -1,0 +1,137 @@
+"""IFTConfig: the paper's defaults, every range and every conflict with its remedy."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+from trl import SFTConfig
+
+from ift import IFTConfig, ift_loss
+from ift.step.algorithm import Step
+from ift.training.config import METHOD_FIELDS
+
+OWN = [name for name in IFTConfig.__dataclass_fields__ if name not in SFTConfig.__dataclass_fields__]
+
+
+def make(**options):
+    return IFTConfig(output_dir="unused", **options)
+
+
+def test_the_defaults_are_the_papers():
+    config = make()
+    assert {name: getattr(config, name) for name in OWN} == {
+        "residual_lambda": 0.2,
+        "residual_lambda_start": None,
+        "residual_warmup_ratio": 0.0,
+        "residual_noise_std": 0.0,
+        "lookahead": "greedy",
+        "lookahead_temperature": 1.0,
+        "lookahead_top_k": 64,
+        "lookahead_prefix": "auto",
+        "propagation": "bellman",
+        "propagation_gamma": 0.95,
+        "propagation_detach": "scale",
+        "loss_reduction": "sequence",
+    }
+
+
+def test_the_loss_functions_defaults_are_the_configs():
+    parameters = inspect.signature(ift_loss).parameters
+    assert make().loss_arguments() == {name: parameters[name].default for name in METHOD_FIELDS}
+    shared = set(Step.__dataclass_fields__) & set(METHOD_FIELDS)
+    assert {name: getattr(Step(), name) for name in shared} == {
+        name: parameters[name].default for name in shared
+    }
+
+
+def test_every_own_field_is_described():
+    for name in OWN:
+        metadata = IFTConfig.__dataclass_fields__[name].metadata
+        assert metadata["help"].endswith(".")
+        assert isinstance(getattr(make(), name), str) == ("choices" in metadata)
+
+
+def test_it_can_be_made_on_a_machine_without_a_gpu():
+    """trl's own raises there unless told `bf16=False`."""
+    assert make().bf16 in (False, True)
+    assert make(use_cpu=True).bf16 is False or make(use_cpu=True).use_cpu
+
+
+def test_the_best_model_is_that_of_the_lowest_teacher_forced_nll():
+    assert make().metric_for_best_model == "eval_nll"
+    assert make().greater_is_better is False
+    assert make(metric_for_best_model="eval_lookahead_accuracy").greater_is_better is True
+    assert make(metric_for_best_model="loss").greater_is_better is False
+    assert make(metric_for_best_model="eval_nll", greater_is_better=True).greater_is_better is True
+
+
+RANGES = [
+    ("residual_lambda", [0.0, 1.0], [-0.1, 1.1, float("nan")], r"\[0, 1\]"),
+    ("residual_warmup_ratio", [0.0, 1.0], [-0.1, 1.1], r"\[0, 1\]"),
+    ("propagation_gamma", [1e-6, 1.0], [0.0, -0.5, 1.01, float("nan")], "propagation='none'"),
+    ("residual_noise_std", [0.0, 3.0], [-0.1, float("nan")], r"0 \(off\) or more"),
+    ("lookahead_temperature", [0.01, 10.0], [0.0, -1.0, float("nan")], "lookahead='greedy'"),
+    ("lookahead_top_k", [1, 100000], [0, -3], "1 or more"),
+    ("lookahead", ["greedy", "sample", "expected"], ["argmax", ""], "greedy, sample, expected"),
+    ("propagation", ["bellman", "cumsum", "none"], ["left", None], "bellman, cumsum, none"),
+    ("propagation_detach", ["scale", "none", "weights"], ["all", True], "scale, none, weights"),
+    ("loss_reduction", ["sequence", "token"], ["mean"], "sequence, token"),
+]
+
+
+@pytest.mark.parametrize(("name", "good", "bad", "remedy"), RANGES, ids=[row[0] for row in RANGES])
+def test_every_range(name, good, bad, remedy):
+    for value in good:
+        assert getattr(make(**{name: value}), name) == value
+    for value in bad:
+        with pytest.raises(ValueError, match=rf"^{name} is .*{remedy}"):
+            make(**{name: value})
+
+
+@pytest.mark.parametrize("start", [-0.1, 1.5])
+def test_the_start_of_the_warm_up_is_a_share_too(start):
+    with pytest.raises(ValueError, match=r"residual_lambda_start is .*\[0, 1\]"):
+        make(residual_lambda_start=start, residual_warmup_ratio=0.5)
+
+
+CONFLICTS = [
+    ({"residual_lambda_start": 0.1}, "without a warm-up.*residual_warmup_ratio"),
+    ({"residual_noise_std": 0.5, "residual_lambda": 0.0}, "lambda to disturb.*residual_lambda above 0"),
+    ({"propagation_detach": "weights", "propagation": "none"}, "bellman weights only.*propagation='bellman'"),
+    ({"propagation_detach": "weights", "propagation": "cumsum"}, "bellman weights only"),
+    ({"loss_type": "dft"}, "own loss.*'nll'"),
+    ({"label_smoothing_factor": 0.1}, "full logits.*Set it to 0"),
+    ({"neftune_noise_alpha": 5.0}, "NEFTune.*residual_lambda to 0"),
+    ({"packing": True, "packing_strategy": "wrapped"}, "'wrapped' cuts documents.*'bfd'"),
+    ({"packing": True, "packing_strategy": "bfd_split"}, "'bfd_split' cuts documents.*packing=False"),
+    ({"eval_packing": True, "packing_strategy": "wrapped"}, "'wrapped' cuts documents"),
+    ({"average_tokens_across_devices": False}, "global batch.*at True"),
+    ({"truncation_mode": "keep_end"}, "cuts prompts.*'keep_start'"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), CONFLICTS, ids=[",".join(row[0]) for row in CONFLICTS])
+def test_every_conflict_names_its_remedy(options, message):
+    with pytest.raises(ValueError, match=message):
+        make(**options)
+
+
+ALLOWED = [
+    {"residual_lambda_start": 0.0, "residual_warmup_ratio": 0.1},
+    {"residual_warmup_ratio": 0.1},
+    {"neftune_noise_alpha": 5.0, "residual_lambda": 0.0},
+    {"packing": True, "packing_strategy": "bfd"},
+    {"packing": False, "packing_strategy": "wrapped"},
+    {"propagation": "none", "residual_lambda": 0.0, "loss_reduction": "token"},
+    {"propagation_detach": "scale", "propagation": "bellman"},
+    {"propagation_detach": "scale", "propagation": "none"},  # the default
+    {"propagation_detach": "scale", "propagation": "cumsum"},
+    {"propagation_gamma": 0.5, "propagation": "none"},
+]
+
+
+@pytest.mark.parametrize("options", ALLOWED, ids=str)
+def test_what_does_not_conflict_is_allowed(options):
+    config = make(**options)
+    assert {name: getattr(config, name) for name in options} == options
