@@ -253,6 +253,8 @@ def fill(page: Path) -> None:
 
     def made(found: re.Match[str]) -> str:
         name, *arguments = found[2].split()
+        if name not in MAKERS:  # another script's
+            return found[0]
         return f"{found[1]}\n{MAKERS[name](*arguments)}\n{found[3]}"
 
     text = re.sub(
@@ -262,9 +264,10 @@ def fill(page: Path) -> None:
 
 
 def main() -> None:
-    """Fill the tables of results.md and draw its figure."""
+    """Fill the tables of results.md and the README, and draw the figure."""
     (DOCS / "images" / "ablate-lambda.svg").write_bytes(lambda_curve("ablate-full"))
     fill(DOCS / "results.md")
+    fill(DOCS.parent / "README.md")
 
 
 if __name__ == "__main__":

@@ -270,6 +270,13 @@ def test_the_results_are_made_from_the_records(tmp_path):
         assert (tmp_path / name).read_text() == (ROOT / name).read_text()
 
 
+def test_the_method_s_table_and_figures_are_made_from_the_record(tmp_path):
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    subprocess.run([sys.executable, tmp_path / "docs" / "make_method.py"], check=True)
+    for name in ("method.md", "configuration.md", "images/push-by-position.svg", "images/end-of-answers.svg"):
+        assert (tmp_path / "docs" / name).read_text() == (ROOT / "docs" / name).read_text(), name
+
+
 def script_of_docs(monkeypatch, name):
     """The module `docs/NAME.py`."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
