@@ -324,7 +324,7 @@ def claim() -> str:
     pairs = ratio(half, "dpo", IFT)
     return (
         f"On a CPU a step of IFT takes {costs[0.5]:.2f} times the operations of SFT by the same trainer where half of\n"
-        f"a row is answer, {costs[0.1]:.2f} where a tenth is: the prompt is run once for both passes. On a GPU a small\n"
+        f"a row is answer, {costs[0.1]:.2f} where a tenth is: the prompt is run once for both. On a GPU a small\n"
         f"model waits for launches instead: {gpu:.2f} times the seconds (50 M parameters, an H100). DPO takes\n"
         f"{min(equal):.1f} to {max(equal):.1f} times IFT's operations for equal numbers of answers, {pairs:.1f} times\n"
         "where a pair counts as one. [Measured, and against the bound](docs/performance.md)."
