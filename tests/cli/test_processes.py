@@ -23,6 +23,8 @@ def test_two_processes_save_the_weights_of_one(chat_model, write_rows, tmp_path)
         "lookahead": "sample",
     }
 
+    ends = {}
+
     def run(out, batch, *more):
         told = {**flags, "per_device_train_batch_size": batch, "output_dir": tmp_path / out}
         words = [f"--{name}={value}" for name, value in told.items()]
@@ -31,7 +33,9 @@ def test_two_processes_save_the_weights_of_one(chat_model, write_rows, tmp_path)
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         lines = (tmp_path / out / "metrics.jsonl").read_text().splitlines()
-        return done.stdout, weights(tmp_path / out), [json.loads(line) for line in lines]
+        found = [json.loads(line) for line in lines]
+        ends[out] = [line["end_nll"] for line in found if "end_nll" in line]
+        return done.stdout, weights(tmp_path / out), [line for line in found if "end_nll" not in line]
 
     said, ours, log = run("two", 2, "--num_processes", "2")
     _, expected, expected_log = run("one", 4)
@@ -43,3 +47,5 @@ def test_two_processes_save_the_weights_of_one(chat_model, write_rows, tmp_path)
     assert gap <= 1e-5 * largest < 1e-3 * moved
     assert [line["num_tokens"] for line in log] == [line["num_tokens"] for line in expected_log]
     assert log[-1]["step"] == 4
+    assert ends["two"] == pytest.approx(ends["one"], rel=1e-5)
+    assert len(ends["one"]) == 4
