@@ -31,8 +31,10 @@ def same(first, second):
 
 @pytest.mark.parametrize("method", [*METHODS, *CONTROLS])
 def test_every_method_trains_and_saves(run_tiny, chat_model, method):
-    done = run_tiny(form=PAIRS, method=method)
+    done = run_tiny(form=PAIRS, method=method, final_answers=2)
     assert done.code == 0, done.err
+    assert "of 2 answers end" in done.out
+    assert len((done.folder / "final_answers.jsonl").read_text().splitlines()) == 2
     assert "kept 8 of 8 rows" in done.out
     assert "done in" in done.out
     if method != "ift":
@@ -40,6 +42,7 @@ def test_every_method_trains_and_saves(run_tiny, chat_model, method):
     assert not same(weights(chat_model), weights(done.folder))
     assert [line["step"] for line in done.metrics] == [1, 2, 2]
     assert all("loss" in line for line in done.metrics[:2])
+    assert [line["step"] for line in done.ends] == [0, 1, 2]
     if METHODS.get(method) and METHODS[method].needs_pairs:
         assert "rewards/margins" in done.metrics[0]
         assert "pairs, conversational" in done.out

@@ -25,6 +25,7 @@ OPTIONS = [
     {"residual_lambda": 1.0},
     {"residual_lambda": 0.2, "loss_reduction": "token"},
     {"propagation_detach": "scale"},
+    {"propagation_detach": "none"},
     {"propagation_detach": "weights", "loss_reduction": "token"},
     {"propagation_gamma": 0.5},
     {"propagation_gamma": 1.0},
