@@ -184,9 +184,10 @@ def end_nll(
     """
     total, count = 0.0, 0
     keeps = "logits_to_keep" in inspect.signature(type(unwrapped(model)).forward).parameters
+    per_pass = ROWS_PER_PASS if keeps else 1  # logits of every position take room
     with evaluating(model), torch.compiler.set_stance("force_eager"):
-        for start in range(0, len(rows), ROWS_PER_PASS):
-            some = rows[start : start + ROWS_PER_PASS]
+        for start in range(0, len(rows), per_pass):
+            some = rows[start : start + per_pass]
             longest = max(len(ids) for ids, _ in some)
             ids = torch.tensor([ids + [0] * (longest - len(ids)) for ids, _ in some])  # (B, T)
             mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids, _ in some])
