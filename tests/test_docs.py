@@ -181,7 +181,8 @@ def test_numbers_of_differences_that_are_cited_exist(page):
 
 def test_every_page_is_in_the_navigation():
     navigation = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
-    listed = [page for entry in navigation for page in entry.values()]
+    pages = [page for group in navigation for entries in group.values() for page in entries]
+    listed = [file for page in pages for file in page.values()]
     assert sorted(listed) == [page.name for page in PAGES]
 
 
