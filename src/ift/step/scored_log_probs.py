@@ -20,11 +20,12 @@ from torch.autograd.function import once_differentiable
 
 from ift.step.lookahead import Head
 
-TILE_TOKENS, TILE_WIDTH = 4096, 32768  # of the largest tile; narrower where it would have more entries than:
-TILE_ENTRIES, TILE_ENTRIES_GPU = (
-    1 << 22,
-    1 << 25,
-)  # 16 and 128 MiB in float32; two or three copies live at once
+TILE_TOKENS, TILE_WIDTH = (
+    4096,
+    32768,
+)  # of the largest tile; it is narrower where it would have more entries than:
+TILE_ENTRIES = 1 << 22  # 16 MiB in float32, two or three copies of which live at once
+TILE_ENTRIES_GPU = 1 << 25  # 128 MiB
 
 
 def tile_shape(tokens: int, device: torch.device) -> tuple[int, int]:
