@@ -166,8 +166,8 @@ measurement. **Nothing of this page was run on a GPU.** What was run, on two CPU
 | `multi_node` | as `fsdp2`, over machines | no | no |
 
 Before a long run on GPUs, run one step with and one without the configuration on the same rows, and compare `loss` and
-`grad_norm` in `metrics.jsonl`. With `zero3` above all: IFT reads the head's weight without calling the head, and that
-DeepSpeed gathers it then was not seen.
+`grad_norm` in `metrics.jsonl`. With `zero3` above all: IFT reads the head's weight without calling the head, so it has
+DeepSpeed gather it, in both passes; that was tested with a stand-in for DeepSpeed alone.
 
 On 64 GPUs, on each of 8 machines with its own rank:
 

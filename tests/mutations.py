@@ -43,6 +43,7 @@ EMBEDDED = ("step/test_embedded_rows.py",)
 LOSSES = ("methods/test_losses.py",)
 PAIRS = ("data/test_pairs.py",)
 CONTROLS = ("methods/test_controls.py",)
+SCORER = ("step/test_scored_log_probs.py",)
 METHODS = ("cli/test_train_methods.py",)
 TDPO_RANKS = ("methods/test_tdpo_distributed.py",)
 
@@ -106,11 +107,60 @@ FAULTS = [
         EMBEDDED,
     ),
     Fault(
-        "a tile is trl's on a CPU, too",
-        "step/trl_head.py",
-        'if device.type not in ("cuda", "xpu"):',
-        "if False:",
-        ("training/test_contract.py::test_the_tile_constants",),
+        "scorer: a tile is as large on a CPU as on a GPU",
+        "step/scored_log_probs.py",
+        'entries = TILE_ENTRIES_GPU if device.type in ("cuda", "xpu") else TILE_ENTRIES',
+        "entries = TILE_ENTRIES_GPU",
+        SCORER,
+    ),
+    Fault(
+        "scorer: the sums are not scaled to a later tile's maximum",
+        "step/scored_log_probs.py",
+        "rescale = torch.exp(maximum[rows] - higher)",
+        "rescale = torch.ones_like(higher)",
+        SCORER,
+    ),
+    Fault(
+        "scorer: the last of equal logits is the most likely token",
+        "step/scored_log_probs.py",
+        "torch.where(value > maximum[rows], index + start, best[rows])",
+        "torch.where(value >= maximum[rows], index + start, best[rows])",
+        SCORER,
+    ),
+    Fault(
+        "scorer: the softcap's derivative is left out",
+        "step/scored_log_probs.py",
+        "to_z.mul_(squashed.square_().neg_().add_(1))",
+        "pass",
+        SCORER,
+    ),
+    Fault(
+        "scorer: the scale's derivative is left out",
+        "step/scored_log_probs.py",
+        "tile.copy_(to_z if scale == 1 else to_z.mul_(scale))",
+        "tile.copy_(to_z)",
+        SCORER,
+    ),
+    Fault(
+        "scorer: the backward pass forgets autocast's dtype",
+        "step/scored_log_probs.py",
+        "_tiles(hidden, weight, bias, dtype, width):\n                z, squashed",
+        "_tiles(hidden, weight, bias, hidden.dtype, width):\n                z, squashed",
+        SCORER,
+    ),
+    Fault(
+        "scorer: a head in pieces is gathered in the forward pass alone",
+        "step/scored_log_probs.py",
+        "inputs = hidden, weight, bias\n        with gathered(weight, bias):",
+        "inputs = hidden, weight, bias\n        with nullcontext():",
+        SCORER,
+    ),
+    Fault(
+        "scorer: a head in pieces is not gathered for the look-ahead",
+        "step/algorithm.py",
+        "with gathered(head.weight, head.bias):",
+        "if True:",
+        SCORER,
     ),
     Fault(
         "the weights are detached",

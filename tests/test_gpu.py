@@ -70,7 +70,7 @@ def test_bfloat16_is_as_near_as_plain_cross_entropy_is():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_flops_are_those_counted_on_the_cpu(dtype):
-    """In bfloat16 trl's head asks `addmm` for float32 sums, which torch's own formula does not take."""
+    """In bfloat16 the head asks `addmm` for float32 sums, which torch's own formula does not take."""
     model = models.tiny_model(dtype=dtype)
     rows, labels = example(model)
     batch = models.padded(rows, labels)

@@ -21,6 +21,42 @@ def test_the_method_loads_no_trainer():
     assert loaded == "[]"
 
 
+WITHOUT_A_TRAINER = """
+import sys
+for name in ("trl", "peft", "datasets"):
+    sys.modules[name] = None  # whoever imports it gets an ImportError, and find_spec finds nothing
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+from ift.step import ift_loss
+torch.manual_seed(0)
+sizes = dict(vocab_size=61, hidden_size=16, intermediate_size=24, num_hidden_layers=2)
+model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=2, num_key_value_heads=1))
+ids = torch.randint(3, 61, (2, 12))
+batch = {"input_ids": ids, "labels": ids.masked_fill(torch.arange(12) < 4, -100)}
+optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+losses = []
+for step in range(3):
+    loss = ift_loss(model, batch, step=step).loss
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    losses.append(loss.item())
+for name in ("trl", "peft", "datasets"):
+    try:
+        __import__(name)
+    except ImportError:
+        continue
+    raise AssertionError(name)
+print(*losses)
+"""
+
+
+def test_a_plain_loop_trains_where_no_trainer_is_installed():
+    """Three steps of AdamW with `ift_loss` on a Llama made from its configuration: each loss is below the last."""
+    first, second, third = map(float, in_a_new_process(WITHOUT_A_TRAINER).split())
+    assert first > second > third > 0
+
+
 @pytest.mark.parametrize(
     ("old", "names", "new"),
     [

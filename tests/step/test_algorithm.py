@@ -465,11 +465,8 @@ class Largest(TorchDispatchMode):
 @pytest.mark.parametrize("training", [True, False])
 def test_no_tensor_is_larger_than_a_tile(monkeypatch, lookahead, training):
     """300 positions x 2,003 tokens with tiles of 16 x 128: a (B, T, V) tensor would have 600,000 elements."""
-    from trl.kernels import chunked_logprob
-    from trl.trainer import utils as trl_utils
-
-    monkeypatch.setattr(chunked_logprob, "TOKEN_CHUNK_SIZE", 16)
-    monkeypatch.setattr(trl_utils, "_CHUNKED_LOGPROB_CHUNK_SIZE", 128)
+    monkeypatch.setattr("ift.step.scored_log_probs.TILE_TOKENS", 16)
+    monkeypatch.setattr("ift.step.scored_log_probs.TILE_WIDTH", 128)
     vocabulary, k = 2003, 64
     one_head = {"num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 16}
     model = models.tiny_model(

@@ -16,8 +16,7 @@ from trl.experimental.orpo import ORPOTrainer
 from trl.trainer import sft_trainer
 
 import models
-from ift.step.model import auxiliary_loss, head_of
-from ift.step.trl_head import scored_log_probs, tile_shape
+from ift.step.model import auxiliary_loss
 from models import tiny_model, trained, uneven_rows
 
 
@@ -28,45 +27,6 @@ def parameters(function):
 def test_versions_are_those_the_contract_was_written_for():
     assert version("trl").startswith("1.16.")
     assert int(version("transformers").split(".")[0]) == 5
-
-
-def test_the_tile_constants():
-    """Trl's tile on a GPU, where Triton folds it; elsewhere a narrower one, if its entries would be many."""
-    from trl.kernels import chunked_logprob
-    from trl.trainer import utils
-
-    theirs = chunked_logprob.TOKEN_CHUNK_SIZE, utils._CHUNKED_LOGPROB_CHUNK_SIZE
-    cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert tile_shape(10, cpu) == theirs
-    assert [tile_shape(n, cpu)[1] for n in (0, 1_000, 4_096, 100_000)] == [theirs[1], 4_160, 1_024, 1_024]
-    assert tile_shape(100_000, cuda) == theirs
-
-
-def test_the_chunked_kernel():
-    from trl.kernels.chunked_logprob import ChunkedLogProbFunction
-
-    assert parameters(ChunkedLogProbFunction.forward) == [
-        "ctx",
-        "hidden",
-        "weight",
-        "bias",
-        "targets",
-        "temperature",
-        "chunk_size",
-        "final_logit_softcapping",
-        "logit_scale",
-        "outputs",
-    ]
-    model = tiny_model("gemma2")
-    hidden, targets = torch.randn(5, 32, requires_grad=True), torch.tensor([1, 2, 3, 4, 5])
-    head = head_of(model)
-    log_probs, entropy, top1 = scored_log_probs(hidden, head, targets)
-    z = head.logits(hidden, 0, 97).log_softmax(-1)
-    torch.testing.assert_close(log_probs, z.gather(1, targets[:, None])[:, 0])
-    torch.testing.assert_close(entropy, -(z.exp() * z).sum(-1))
-    assert torch.equal(top1, z.argmax(-1) == targets)
-    assert log_probs.dtype == torch.float32
-    assert torch.autograd.grad(log_probs.sum(), hidden)[0].abs().max() > 0
 
 
 @pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])

@@ -508,8 +508,6 @@ def test_the_best_model_is_chosen_by_nll_and_early_stopping_works(tmp_path, rows
 @pytest.mark.parametrize("lookahead", ["greedy", "expected"])
 def test_no_step_and_no_evaluation_builds_the_logits(tmp_path, monkeypatch, lookahead):
     from test_algorithm import Largest
-    from trl.kernels import chunked_logprob
-    from trl.trainer import utils as trl_utils
 
     vocabulary, length = 2003, 150
     small = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 1, "num_key_value_heads": 1}
@@ -518,8 +516,8 @@ def test_no_step_and_no_evaluation_builds_the_logits(tmp_path, monkeypatch, look
     run = trained(
         tmp_path, model, (data, data), evaluation=dataset_of(data, data), run=False, lookahead=lookahead
     )
-    monkeypatch.setattr(chunked_logprob, "TOKEN_CHUNK_SIZE", 16)
-    monkeypatch.setattr(trl_utils, "_CHUNKED_LOGPROB_CHUNK_SIZE", 128)
+    monkeypatch.setattr("ift.step.scored_log_probs.TILE_TOKENS", 16)
+    monkeypatch.setattr("ift.step.scored_log_probs.TILE_WIDTH", 128)
     with Largest() as seen:
         run.train()
         run.evaluate()

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ift.step.trl_head import tile_shape
+from ift.step.scored_log_probs import tile_shape
 
 TILES = 4  # of logits alive at once in the chunked head: logits, exponentials, their gradient, one to spare
 LOGITS = (

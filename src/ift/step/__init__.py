@@ -1,8 +1,9 @@
 """The method: one step of Intuitive Fine-Tuning on one batch. torch and transformers; no trl, no files.
 
 In reading order: `rows` (which positions are trained), `equations` (Eq. 17, weights, reduction), `lookahead` (the
-model's own guess), `algorithm` (the two passes, `ift_loss`), `mixed_input` (how the mix reaches the model), `result`,
-`model`, `model_checks`; `shared_prefix` computes less, and the same.
+model's own guess), `algorithm` (the two passes, `ift_loss`), `mixed_input` (how the mix reaches the model),
+`scored_log_probs` (a token's loss under the head), `result`, `model`, `model_checks`; `shared_prefix`
+computes less, and the same.
 """
 
 from ift.step.algorithm import Step, enable_residual, ift_loss

@@ -26,8 +26,8 @@ from ift.step.model import auxiliary_loss, evaluating, head_of, unwrapped, weigh
 from ift.step.model_checks import check_architecture, check_head
 from ift.step.result import IFTLoss, TokenScores
 from ift.step.rows import RowLayout, row_layout
+from ift.step.scored_log_probs import gathered, scored_log_probs, tile_shape
 from ift.step.shared_prefix.prefix import SharedPrefix, shared_prefix
-from ift.step.trl_head import scored_log_probs, tile_shape
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _two_passes(
     log_probs, entropy, top1 = scored_log_probs(states, head, targets)
     found |= {
         "losses": placed(-log_probs, zeros),
-        "entropy": placed(entropy.detach(), zeros),
+        "entropy": placed(entropy, zeros),
         "top1": placed(top1, never),
     }
     if guess is None:
@@ -131,18 +131,19 @@ def _guess(
     targets = layout.at_trained(labels)
     with torch.no_grad(), evaluating(passes.model):
         states = passes.look_ahead_states().to(head.weight.device)  # (N, H)
-        guess = look_ahead(
-            states,
-            head,
-            targets.to(states.device),
-            kind="greedy" if step.lookahead == "random" else step.lookahead,
-            temperature=step.lookahead_temperature,
-            top_k=step.lookahead_top_k,
-            uniforms=_noise(step, input_ids, layout, states.device),
-            tile=tile_shape(len(states), states.device),
-        )
-        if step.lookahead == "random":  # the control of methods.controls
-            guess = _random(step, guess, input_ids, layout, targets, len(head.weight))
+        with gathered(head.weight, head.bias):
+            guess = look_ahead(
+                states,
+                head,
+                targets.to(states.device),
+                kind="greedy" if step.lookahead == "random" else step.lookahead,
+                temperature=step.lookahead_temperature,
+                top_k=step.lookahead_top_k,
+                uniforms=_noise(step, input_ids, layout, states.device),
+                tile=tile_shape(len(states), states.device),
+            )
+            if step.lookahead == "random":  # the control of methods.controls
+                guess = _random(step, guess, input_ids, layout, targets, len(head.weight))
     torch.clear_autocast_cache()  # weights cast under no_grad carry no graph; the mixed pass must cast its own
     return guess
 

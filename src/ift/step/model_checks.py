@@ -9,7 +9,7 @@ from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 
 from ift.step.model import evaluating, head_of, unwrapped
-from ift.step.trl_head import scored_log_probs
+from ift.step.scored_log_probs import scored_log_probs
 
 
 def check_architecture(model: nn.Module) -> None:

@@ -129,7 +129,7 @@ def test_counted_flops_are_those_of_the_steps():
 
 
 def test_the_heads_products_on_cuda_are_counted():
-    """`addmm` with an output dtype, as trl's head calls it there, (7, 5) @ (5, 3): 2*3*5*7, as without."""
+    """`addmm` with an output dtype, as the head calls it there, (7, 5) @ (5, 3): 2*3*5*7, as without."""
     a, b, total = torch.ones(7, 5), torch.ones(5, 3), torch.zeros(7, 3)
     with FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as counter:
         torch.addmm(total, a, b)

@@ -12,7 +12,7 @@ COUNTED_STEPS = 4
 
 
 def addmm_flops(*args: Any, **kwargs: Any) -> int:
-    """FLOPs of `addmm` in every form that trl's head takes, from shapes: in place, and on CUDA with an output dtype.
+    """FLOPs of `addmm` as ift's head and trl's call it, from shapes: in place, and on CUDA with an output dtype.
 
     Torch's counter knows neither; its own formula raises TypeError for the second.
     """

@@ -1,0 +1,194 @@
+"""The log-probability of each target token under a language-model head, without a tensor of all logits (N, V).
+
+The head's product is computed in tiles of tokens by vocabulary entries and folded into running sums; the backward pass
+computes each tile again. On a CPU every operation, its order and the tiles are those of trl 1.16's chunked head, so
+that the results are the same bits (tests/step/test_scored_log_probs.py compares them).
+
+Shape legend: N states, H width, V vocabulary; n and v are one tile's share of N and V.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ift.step.lookahead import Head
+
+TILE_TOKENS, TILE_WIDTH = (
+    4096,
+    32768,
+)  # of the largest tile; it is narrower where it would have more entries than:
+TILE_ENTRIES = 1 << 22  # 16 MiB in float32, two or three copies of which live at once
+TILE_ENTRIES_GPU = 1 << 25  # 128 MiB
+
+
+def tile_shape(tokens: int, device: torch.device) -> tuple[int, int]:
+    """Tokens and vocabulary entries of the largest tile of logits; the width changes results by rounding alone.
+
+    Args:
+        tokens: trained positions N to project.
+        device: where; on a GPU tiles are larger, as each costs a dozen kernel launches.
+    """
+    entries = TILE_ENTRIES_GPU if device.type in ("cuda", "xpu") else TILE_ENTRIES
+    width = entries // max(1, min(tokens, TILE_TOKENS)) // 64 * 64
+    return TILE_TOKENS, min(TILE_WIDTH, max(64, width))
+
+
+def scored_log_probs(hidden: Tensor, head: Head, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """How each target is scored by the head at its state.
+
+    Args:
+        hidden: (N, H), the state that predicts each target. Gradient flows to it if it requires one.
+        head: gradient flows to its weight and bias, each if it requires one. Partitioned by DeepSpeed ZeRO-3 it is
+            gathered here and in the backward pass; that was run with a stand-in for DeepSpeed, not on a GPU.
+        targets: (N,) int64.
+
+    Returns:
+        Log-probability (N,) float32 with gradient; entropy of the prediction (N,) float32 and whether the target is
+        the most likely token (N,) bool (the first of equals), both without gradient.
+    """
+    width = tile_shape(len(hidden), hidden.device)[1]
+    with gathered(head.weight, head.bias):
+        scores: tuple[Tensor, Tensor, Tensor] = _ScoredLogProbs.apply(  # type: ignore[no-untyped-call]
+            hidden, head.weight, head.bias, targets, head.scale, head.softcap, width
+        )
+    return scores
+
+
+def gathered(*parameters: Tensor | None) -> AbstractContextManager[Any]:
+    """While open, parameters that DeepSpeed ZeRO-3 partitions are whole; parameters of any other kind are left alone.
+
+    One that is whole already (a tied embedding in use) is left to whoever gathered it.
+    """
+    pieces: dict[int, Any] = {id(p): p for p in parameters if hasattr(p, "ds_id")}
+    missing = [p for p in pieces.values() if p.ds_status.name != "AVAILABLE"]
+    if not missing:
+        return nullcontext()
+    import deepspeed
+
+    context: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(missing)
+    return context
+
+
+class _ScoredLogProbs(torch.autograd.Function):
+    """`scored_log_probs` on plain tensors. All sums are float32, whatever the dtype of the products."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        scale: float,
+        softcap: float | None,
+        width: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        device = hidden.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        maximum = torch.full((len(hidden),), -math.inf, device=hidden.device)  # of the logits so far
+        # sum of e^z, sum of z e^z, the target's z
+        total, moment, chosen = (torch.zeros_like(maximum) for _ in range(3))
+        best = torch.full_like(targets, -1)  # the argmax so far
+        for rows, start, _, _, tile in _tiles(hidden, weight, bias, dtype, width):
+            z, _ = _logits(tile, scale, softcap)  # (n, v)
+            value, index = z.max(-1)
+            best[rows] = torch.where(value > maximum[rows], index + start, best[rows])
+            place, inside = _place(targets[rows] - start, z.shape[1])
+            chosen[rows] = torch.where(inside, z.gather(1, place)[:, 0], chosen[rows])
+            higher = torch.maximum(maximum[rows], value)
+            rescale = torch.exp(maximum[rows] - higher)
+            exponentials = (z - higher[:, None]).exp_()  # (n, v)
+            total[rows] = total[rows] * rescale + exponentials.sum(-1)
+            moment[rows] = moment[rows] * rescale + exponentials.mul_(z).sum(-1)
+            maximum[rows] = higher
+        log_z = maximum + torch.log(total)
+        entropy, top1 = log_z - moment / total, best == targets
+        ctx.save_for_backward(hidden, weight, bias, targets, log_z)
+        ctx.settings = (
+            dtype,
+            scale,
+            softcap,
+            width,
+        )  # the dtype, too: autocast is usually off in the backward pass
+        ctx.mark_non_differentiable(entropy, top1)
+        return chosen - log_z, entropy, top1
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        """Of log p(target) by logit j, [j is the target] - p_j; from there through softcap and scale."""
+        hidden, weight, bias, targets, log_z = ctx.saved_tensors
+        dtype, scale, softcap, width = ctx.settings
+        inputs = hidden, weight, bias
+        with gathered(weight, bias):
+            sums = [
+                x.new_zeros(x.shape, dtype=torch.float32) if needed else None
+                for x, needed in zip(inputs, ctx.needs_input_grad[:3], strict=True)
+            ]
+            to_hidden, to_weight, to_bias = sums
+            for rows, start, states, part, tile in _tiles(hidden, weight, bias, dtype, width):
+                z, squashed = _logits(tile, scale, softcap)  # (n, v)
+                to_z = z.sub_(log_z[rows, None]).exp_().neg_()
+                place, inside = _place(targets[rows] - start, z.shape[1])
+                to_z.scatter_add_(1, place, inside[:, None].float()).mul_(gradient[rows, None])
+                if squashed is not None:
+                    to_z.mul_(squashed.square_().neg_().add_(1))
+                tile.copy_(to_z if scale == 1 else to_z.mul_(scale))
+                if to_hidden is not None:
+                    _add_product(to_hidden[rows], tile, part)
+                if to_weight is not None:
+                    _add_product(to_weight[start : start + len(part)], tile.t(), states)
+                if to_bias is not None:
+                    to_bias[start : start + len(part)] += tile.sum(0, dtype=torch.float32)
+            found = [None if s is None else s.to(x.dtype) for s, x in zip(sums, inputs, strict=True)]
+        return (*found, None, None, None, None)
+
+
+def _tiles(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, width: int
+) -> Iterator[tuple[slice, int, Tensor, Tensor, Tensor]]:
+    """The head's product tile by tile: rows of N, first column of V, states (n, H), weights (v, H), product (n, v).
+
+    All in `dtype`. The product may be overwritten; the next tile lies in the same memory. Its rows lie `width` apart,
+    as trl's do: with H = 1 a library's product was seen to depend on that in the last bit.
+    """
+    buffer = hidden.new_empty((min(len(hidden), TILE_TOKENS), width), dtype=dtype)
+    for first in range(0, len(hidden), TILE_TOKENS):
+        rows = slice(first, first + TILE_TOKENS)
+        states = hidden[rows].to(dtype)
+        for start in range(0, len(weight), width):
+            part = weight[start : start + width].to(dtype)
+            tile = torch.mm(states, part.t(), out=buffer[: len(states), : len(part)])
+            if bias is not None:
+                tile.add_(bias[start : start + width].to(dtype))
+            yield rows, start, states, part, tile
+
+
+def _logits(product: Tensor, scale: float, softcap: float | None) -> tuple[Tensor, Tensor | None]:
+    """Logits in float32 of a tile, and tanh(scale * product / softcap) where there is a softcap; in place if it can."""
+    z = product.float()
+    z = z if scale == 1 else z.mul_(scale)
+    if softcap is None:
+        return z, None
+    squashed = z.div_(softcap).tanh_()
+    return squashed * softcap, squashed
+
+
+def _place(local: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """A column (n, 1) of the tile for each target, and whether it is the target's (n,); no GPU synchronisation."""
+    return local.clamp(0, width - 1)[:, None], (local >= 0) & (local < width)
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """`total += left @ right` in float32: a product rounded to bfloat16 before it is added would bias the gradient."""
+    if total.is_cuda and left.dtype in (torch.bfloat16, torch.float16):
+        torch.addmm(total, left, right, out_dtype=torch.float32, out=total)
+    else:
+        total.addmm_(left.float(), right.float())
