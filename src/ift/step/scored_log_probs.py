@@ -20,10 +20,8 @@ from torch.autograd.function import once_differentiable
 
 from ift.step.lookahead import Head
 
-TILE_TOKENS, TILE_WIDTH = (
-    4096,
-    32768,
-)  # of the largest tile; it is narrower where it would have more entries than:
+TILE_TOKENS = 4096  # of the largest tile
+TILE_WIDTH = 32768  # vocabulary entries of it; fewer where a tile would have more entries than:
 TILE_ENTRIES = 1 << 22  # 16 MiB in float32, two or three copies of which live at once
 TILE_ENTRIES_GPU = 1 << 25  # 128 MiB
 
