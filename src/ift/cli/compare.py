@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from ift.cli.endings import INTERRUPTED
 from ift.lab.compare.from_flags import MOST_JOBS, plan_of
 from ift.runs.argv import UsageError, UsageParser, split_equals
 from ift.runs.extras import missing_extra
+from ift.text import did_you_mean
 
 TRIAL_SECONDS = {
     "pairs": 15,
@@ -143,11 +143,9 @@ def _own_study(verb: str, told: argparse.Namespace, words: list[str], console: C
     named = ("--model_name_or_path", "--dataset_name", "--config")
     if not any(name in words for name in named):
         options = [name for name in make_parser(verb)._option_string_actions if name.startswith("--")]
-        near = difflib.get_close_matches(words[0], options, n=1)
         raise UsageError(
-            f"unknown flag {words[0]}; "
-            + (f"did you mean {near[0]}? " if near else "")
-            + "Flags of ift train need --model_name_or_path and --dataset_name (or --config) beside them"
+            f"unknown flag {words[0]}{did_you_mean(words[0], options) or ';'} "
+            "Flags of ift train need --model_name_or_path and --dataset_name (or --config) beside them"
         )
     if told.setting is not None:
         raise UsageError("--setting is one of the testbed's; leave it out to compare on your own data")

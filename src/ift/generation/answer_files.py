@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ift.files import write_atomically
 from ift.generation.answers import Turn
 from ift.generation.errors import EvaluationError
 from ift.generation.prompts import Prompt
@@ -59,9 +59,7 @@ def write_answers(
         rows = [one_line(name, one, turns) for one, turns in zip(prompts, answers, strict=True)]
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    write_atomically(path, text)
 
 
 def _alpaca_eval(name: str, prompt: Prompt, answer: Turn) -> dict[str, Any]:

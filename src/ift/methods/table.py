@@ -6,11 +6,12 @@ is written `sft+dpo`: the second starts from the first's weights. docs/baselines
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
+
+from ift.text import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -186,8 +187,7 @@ def parse_methods(text: str) -> tuple[Method, ...]:
         name = word.strip().lower()
         name = ALIASES.get(name, name)
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else "."
+            hint = did_you_mean(name, known) or "."
             raise ValueError(
                 f"unknown method {word!r}{hint} There are {', '.join(METHODS)}, and sequences such as sft+dpo."
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from ift.runs.output_folder import stage_folder
 from ift.runs.ranges import check_ranges
 from ift.runs.removed import REMOVED
 from ift.runs.yaml_file import top_level
+from ift.text import did_you_mean
 
 
 @dataclass
@@ -283,13 +283,11 @@ def _unknown(word: str, options: list[str], lines: dict[str, int] | None, file: 
     if word.startswith("--") and name in REMOVED:
         place = f"{file}, line {lines[key]}: {key}" if lines is not None and key in lines else word
         return f"{place}: {REMOVED[name]}"
-    near = difflib.get_close_matches(key, [option.lstrip("-") for option in options], n=1, cutoff=0.6)
     if lines is not None and key in lines:
         where, dashes = f"{file}, line {lines[key]}: unknown key {key!r}", ""
     elif not word.startswith("-"):
         return f"{word!r} does not belong to any flag."
     else:
         where, dashes = f"unknown flag {word}", "--"
-    return where + (
-        f"; did you mean {dashes}{near[0]}?" if near else "; `ift train --help-all` lists them all."
-    )
+    hint = did_you_mean(key, [option.lstrip("-") for option in options], lambda near: dashes + near)
+    return where + (hint or "; `ift train --help-all` lists them all.")

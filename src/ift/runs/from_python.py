@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import gc
 import os
 import re
@@ -17,6 +16,7 @@ from ift.methods.stage import Stage, check_data
 from ift.methods.table import Method, left_to_others, parse_methods
 from ift.runs.output_folder import stage_folder
 from ift.runs.train_stage import start_of_next, train_stage
+from ift.text import did_you_mean
 
 Rows = Any  # a path or Hub id, a list of rows, or a datasets.Dataset
 
@@ -223,5 +223,4 @@ def _check_names(methods: Sequence[Method], given: Mapping[str, Any]) -> None:
         if name in decided:
             raise ValueError(f"setting {key!r} is an argument of train_method itself.")
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-            raise ValueError(f"unknown setting {key!r}" + (f"; did you mean {near[0]}?" if near else "."))
+            raise ValueError(f"unknown setting {key!r}" + (did_you_mean(name, names) or "."))

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ift.data import DataError
+from ift.files import write_atomically
 from ift.methods.table import Method
 from ift.runs.removed import OLD_DEFAULTS
 from ift.training.checkpoints import damage, differing, facts_of, newest_whole
@@ -243,9 +244,7 @@ def check_unchanged(told: Any, now: dict[str, Any]) -> list[str]:
 def write_run(folder: Path, finished: bool) -> None:
     """Mark the folder as a run of ours, begun or finished."""
     folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / f".{RUN}"
-    aside.write_text(json.dumps({"finished": finished}) + "\n")
-    aside.replace(folder / RUN)
+    write_atomically(folder / RUN, json.dumps({"finished": finished}) + "\n")
 
 
 def _plain(value: Any) -> Any:

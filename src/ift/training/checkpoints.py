@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import signal
 import time
@@ -20,6 +19,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
+
+from ift.files import sync_to_disk, write_atomically
 
 MANIFEST = "manifest.json"
 SETTINGS = "ift_settings.json"
@@ -38,22 +39,11 @@ def seal(folder: Path, step: int, facts: Mapping[str, Any]) -> None:
     """
     files = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST):
-        with file.open("rb") as opened:
-            os.fsync(opened.fileno())
+        sync_to_disk(file)
         files[str(file.relative_to(folder))] = {"bytes": file.stat().st_size, "sha256": _sha256(file)}
     content = {"step": step, "files": files, "facts": facts}
-    aside = folder / f".{MANIFEST}"
-    with aside.open("w") as opened:
-        json.dump(content, opened, indent=1)
-        opened.flush()
-        os.fsync(opened.fileno())
-    aside.replace(folder / MANIFEST)
-    for directory in (folder, folder.parent):
-        handle = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    write_atomically(folder / MANIFEST, json.dumps(content, indent=1), sync=True)
+    sync_to_disk(folder.parent)
 
 
 def damage(folder: Path) -> str | None:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ift.files import write_atomically
 from ift.lab.compare.ground import Ground
 from ift.lab.compare.plan import Entrant
 
@@ -144,10 +145,7 @@ def _cost(ground: Ground, entrant: Entrant, trained: Any, flops: float) -> Any:
 
 
 def _write(task: dict[str, Any], result: dict[str, Any]) -> None:
-    file = Path(task["result"])
-    aside = file.with_suffix(".part")
-    aside.write_text(json.dumps(result, indent=1) + "\n")
-    aside.replace(file)
+    write_atomically(Path(task["result"]), json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ift.files import write_atomically
 from ift.generation.errors import EvaluationError
 from ift.lab.evaluation.tasks import Benchmark, data_folders, load_task, single_tasks
 from ift.lab.report.decode import decode
@@ -278,6 +278,4 @@ def _kept(path: Path, fingerprint: str) -> TaskResult | None:
 def _write(path: Path, text: str) -> None:
     """The whole new file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    write_atomically(path, text)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ift.generation.errors import EvaluationError
+from ift.text import did_you_mean
 
 OUR_TASKS = Path(__file__).parent / "tasks"
 _PAPER_FOLDERS = ("arc", "mmlu/default", "truthfulqa", "winogrande", "gsm8k")  # of lm-eval's own tasks
@@ -94,9 +94,9 @@ def single_tasks(manager: Any, name: str) -> list[str]:
     """
     entry = manager.task_index.get(name)
     if entry is None:
-        near = difflib.get_close_matches(name, [*manager.task_index, "paper"], n=1)
-        hint = f"did you mean {near[0]}?" if near else "`lm-eval ls tasks` lists those there are."
-        raise EvaluationError(f"--tasks: unknown task {name!r}; {hint}")
+        near = did_you_mean(name, [*manager.task_index, "paper"])
+        hint = near or "; `lm-eval ls tasks` lists those there are."
+        raise EvaluationError(f"--tasks: unknown task {name!r}{hint}")
     if entry.kind.name == "TAG":
         members: Iterable[Any] = sorted(entry.tags)
     elif entry.kind.name == "GROUP":

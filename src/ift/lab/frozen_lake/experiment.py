@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ift.files import write_atomically
 from ift.lab.frozen_lake import charts, pictures, window
 from ift.lab.frozen_lake.measures import Estimate, estimate, in_order, measure, paired_differences, summary
 from ift.lab.frozen_lake.methods import Method, Settings
@@ -161,13 +162,12 @@ def _by_cell(task: Task, run: Run, step: int = -1) -> Tensor:
 
 
 def save_record(record: Mapping[str, Any], folder: Path) -> Path:
-    """Write `record.json`, a line for each key, aside first, so that a killed run leaves no half of it."""
-    file, aside = folder / "record.json", folder / "record.json.part"
+    """Write `record.json`, a line for each key; a killed run leaves no half of it."""
+    file = folder / "record.json"
     lines = (
         f"{json.dumps(key)}: {json.dumps(_plain(value), allow_nan=False)}" for key, value in record.items()
     )
-    aside.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-    aside.replace(file)
+    write_atomically(file, "{\n" + ",\n".join(lines) + "\n}\n")
     return file
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import types
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ift.lab.report.errors import ReportError
+from ift.text import did_you_mean
 
 T = TypeVar("T")
 _NAMES = {float: "a finite number", int: "a whole number", str: "a text", bool: "true or false"}
@@ -34,9 +34,8 @@ def decode(kind: type[T], value: object, place: str = "") -> T:
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
     for key in value:
         if key not in known:
-            near = difflib.get_close_matches(str(key), list(known), 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-            raise ReportError(f"{_join(place, key)}: unknown key; {hint}")
+            hint = did_you_mean(str(key), known, repr) or f"; known: {', '.join(known)}"
+            raise ReportError(f"{_join(place, key)}: unknown key{hint}")
     hints = get_type_hints(kind)
     found: dict[str, Any] = {}
     for name, field in known.items():

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ift.files import write_atomically
 from ift.lab.report.decode import decode, encode
 from ift.lab.report.errors import ReportError
 
@@ -177,19 +176,7 @@ def save(record: RunRecord, path: str | Path) -> Path:
 def write_whole(path: Path, text: str) -> None:
     """Writes a file, and its folder; a reader sees the whole old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(partial, 0o666 & ~mask)  # mkstemp's 0600 would hide a record from those it is meant for
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    write_atomically(path, text, sync=True)
 
 
 def load(path: str | Path) -> RunRecord:

@@ -1,0 +1,30 @@
+"""What is shown: the name that a mistyped one may stand for. (What `visible` writes out is in tests/lab/report.)"""
+
+import pytest
+
+from ift.text import did_you_mean
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("tempratures", "; did you mean temperature?"),
+        ("top_q", "; did you mean top_p?"),
+        ("zzz", ""),
+        ("", ""),
+    ],
+)
+def test_the_nearest_known_name_is_offered_and_none_where_none_is_near(name, said):
+    assert did_you_mean(name, ["temper", "temperature", "top_p"]) == said
+
+
+def test_a_name_is_near_from_a_ratio_of_six_tenths():
+    """difflib's ratio is 2 x the matching characters / all characters: 6 / 10, and 6 / 11."""
+    assert did_you_mean("abcxx", ["abcyy"]) == "; did you mean abcyy?"
+    assert did_you_mean("abcxx", ["abcyyy"]) == ""
+
+
+def test_the_names_may_be_keys_and_the_near_one_is_shown_as_asked():
+    assert did_you_mean("seeds", {"seed": 1}, repr) == "; did you mean 'seed'?"
+    assert did_you_mean("seeds", {"seed": 1}, "--{}".format) == "; did you mean --seed?"
+    assert did_you_mean("zzz", {"seed": 1}, repr) == ""
