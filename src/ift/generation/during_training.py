@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
 from ift.data import DataError, end_of_turn_ids
+from ift.data.samples import sample_rows
 from ift.generation.decoding import Sampling, continue_prompts
 from ift.generation.final_answer import FinalAnswer, final_answer_of, last_answer
 from ift.step.model import weights_at_hand
@@ -187,13 +187,8 @@ class AnswersAtEvaluation(TrainerCallback):
 
 def _questions(rows: Any, count: int, seed: int, tokenizer: Any) -> list[Question]:
     """`count` rows, or all where there are fewer, in their order; the first ones of a stream."""
-    if hasattr(rows, "__len__"):
-        numbers = sorted(random.Random(seed).sample(range(len(rows)), min(count, len(rows))))
-        chosen = [(number + 1, rows[number]) for number in numbers]
-    else:
-        chosen = [*enumerate(rows.take(count), start=1)]
     found = []
-    for number, row in chosen:
+    for number, row in sorted(sample_rows(rows, count, seed), key=lambda one: one[0]):
         side = "chosen_" if "chosen_labels" in row else ""
         prompt, target = last_answer(row[f"{side}input_ids"], row[f"{side}labels"])
         if not prompt:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ift.data import end_of_turn_ids
+from ift.data.samples import sample_rows
 from ift.generation.decoding import continue_prompts
 from ift.generation.final_answer import last_answer
 from ift.step.model import weights_at_hand
@@ -114,17 +115,12 @@ def write_final_answers(trainer: Any, rows: Any, rows_name: str, count: int) -> 
 
 def _questions(rows: Any, count: int, seed: int) -> list[tuple[int, list[int], list[int]]]:
     """(row from 1, prompt ids, target ids) of `count` of the shorter rows, in their order."""
-    if hasattr(rows, "__len__"):
-        numbers = random.Random(seed).sample(range(len(rows)), min(len(rows), CANDIDATES))
-        chosen = [(number, rows[number]) for number in numbers]
-    else:
-        chosen = [*enumerate(rows.take(CANDIDATES))]
     found = []
-    for number, row in chosen:
+    for number, row in sample_rows(rows, CANDIDATES, seed):
         side = "chosen_" if "chosen_labels" in row else ""
         prompt, target = last_answer(row[f"{side}input_ids"], row[f"{side}labels"])
         if prompt:
-            found.append((number + 1, prompt, target))
+            found.append((number, prompt, target))
     found.sort(key=lambda one: len(one[1]) + len(one[2]))
     shorter = found[: max(count, len(found) // 2)]
     return sorted(random.Random(seed).sample(shorter, min(count, len(shorter))))

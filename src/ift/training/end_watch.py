@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import random
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from transformers import Trainer, TrainerCallback
 
 from ift.data.masks import UNTRAINED
+from ift.data.samples import sample_rows
 from ift.step.model import evaluating, unwrapped
 from ift.training.config import IFTConfig
 
@@ -155,13 +155,8 @@ def rows_that_end(
         count: Rows wanted; `CANDIDATES` times as many are looked at.
         seed: Chooses them.
     """
-    if hasattr(rows, "__len__"):
-        numbers = random.Random(seed).sample(range(len(rows)), min(len(rows), CANDIDATES * count))
-        candidates = (rows[number] for number in numbers)
-    else:
-        candidates = iter(rows.take(CANDIDATES * count))
     found: list[tuple[list[int], list[int]]] = []
-    for row in candidates:
+    for _, row in sample_rows(rows, CANDIDATES * count, seed):
         side = "chosen_" if "chosen_labels" in row else ""
         labels = list(row[f"{side}labels"])
         ends = [place for place, label in enumerate(labels) if place and label in end_ids]
