@@ -109,6 +109,14 @@ def test_the_rooms_stand_in_one_order_everywhere():
     assert re.findall(r"`(.+?)`", line) == layers[::-1]
 
 
+def test_the_files_of_everyday_changes_are_there():
+    for change, files, tests in table("architecture.md", "change"):
+        named = re.findall(r"`([\w/.]+)`", files + tests)
+        assert named, change
+        for name in named:
+            assert any((ROOT / root / name).exists() for root in ("src/ift", "")), f"{change}: {name}"
+
+
 def test_every_setting_of_ours_is_explained_once_with_its_default():
     from trl import SFTConfig
 
