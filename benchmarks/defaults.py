@@ -43,11 +43,11 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, required=True, help="JSON lines; what stands there is not done again."
     )
-    told = parser.parse_args()
-    done = [json.loads(line) for line in told.output.read_text().splitlines()] if told.output.exists() else []
+    args = parser.parse_args()
+    done = [json.loads(line) for line in args.output.read_text().splitlines()] if args.output.exists() else []
     known = {(one["name"], one["seed"]) for one in done}
     test = problems("test", 500)
-    for seed in range(told.seeds):
+    for seed in range(args.seeds):
         rows = [problem.row for problem in problems("train", 400, seed)]
         for name, change in CHANGES.items():
             if (name, seed) in known:
@@ -63,7 +63,7 @@ def main() -> None:
                 "stopped": found.stopped,
                 **asdict(provenance()),
             }
-            with told.output.open("a", encoding="utf-8") as file:
+            with args.output.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
 
 

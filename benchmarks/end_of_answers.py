@@ -139,21 +139,21 @@ def main() -> None:
     scored.add_argument("--name", required=True, help="sft, ift, ift as released, ...")
     scored.add_argument("--trained_with", required=True, help="The words of ift train, and the commit.")
     scored.add_argument("--output", type=Path, required=True, help="JSON lines; one is added.")
-    told = parser.parse_args()
-    if told.verb == "rows":
-        write_rows(told.devset, told.testset_w_refs, told.folder)
+    args = parser.parse_args()
+    if args.verb == "rows":
+        write_rows(args.devset, args.testset_w_refs, args.folder)
         return
     from ift.lab.report.provenance import provenance
 
     record = {
-        "name": told.name,
-        "trained_with": told.trained_with,
+        "name": args.name,
+        "trained_with": args.trained_with,
         "seed": 42,
-        "scores": score(told.run, told.held_out),
-        "curve": curve(told.run),
+        "scores": score(args.run, args.held_out),
+        "curve": curve(args.run),
         **asdict(provenance()),
     }
-    with told.output.open("a", encoding="utf-8") as file:
+    with args.output.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record) + "\n")
     print(json.dumps(record["scores"]))
 

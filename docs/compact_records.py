@@ -43,12 +43,12 @@ def main() -> None:
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--digits", type=int, help="significant digits of fractions; as they are by default")
     parser.add_argument("--lines", type=Path, help="write all into this file, one a line")
-    told = parser.parse_args()
-    records = [rounded(json.loads(file.read_text(encoding="utf-8")), told.digits) for file in told.files]
-    if told.lines:
-        told.lines.write_text("".join(f"{packed(record)}\n" for record in records), encoding="utf-8")
+    args = parser.parse_args()
+    records = [rounded(json.loads(file.read_text(encoding="utf-8")), args.digits) for file in args.files]
+    if args.lines:
+        args.lines.write_text("".join(f"{packed(record)}\n" for record in records), encoding="utf-8")
         return
-    for file, record in zip(told.files, records, strict=True):
+    for file, record in zip(args.files, records, strict=True):
         file.write_text(by_lines(record), encoding="utf-8")
 
 

@@ -238,7 +238,10 @@ def test_the_example_rows_are_of_the_format_under_which_they_stand(example):
 def test_imports_of_ours_in_the_documents_work(page):
     for code in blocks(page.read_text(), "python"):
         for line in re.findall(r"^(?:from|import) ift.*", code, re.MULTILINE):
-            exec(line, {})
+            names = {}
+            exec(line, names)
+            imported = line.partition(" import ")[2].split(", ") if line.startswith("from") else ["ift"]
+            assert set(imported) <= set(names), line
 
 
 def test_flags_in_the_documents_exist(monkeypatch):

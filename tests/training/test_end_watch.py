@@ -203,6 +203,18 @@ def test_answers_that_would_take_long_are_skipped_and_that_is_said(rows, tmp_pat
     assert not (tmp_path / "run" / "final_answers.jsonl").exists()
 
 
+def test_too_little_memory_for_the_answers_does_not_fail_a_run_that_is_saved(
+    rows, tmp_path, capfd, monkeypatch
+):
+    def no_room(*_, **__):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(final_answers, "continue_prompts", no_room)
+    assert train(tmp_path / "run", rows, "--max_steps", "1") == 0
+    assert "skipped: memory ran out; ift generate answers with the saved model" in capfd.readouterr().out
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
 def test_rows_without_prompts_and_without_ends_are_said(tmp_path, capfd):
     rows = tmp_path / "text.jsonl"
     rows.write_text("".join(json.dumps({"input_ids": [*range(5, 20 + n)]}) + "\n" for n in range(8)))

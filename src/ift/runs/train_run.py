@@ -6,19 +6,24 @@ import gc
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accelerate import PartialState
 
 from ift.data import DataError, end_of_turn_ids
 from ift.generation.during_training import AnswersAtEvaluation
-from ift.generation.final_answers import write_final_answers
+from ift.generation.final_answers import FinalAnswers, write_final_answers
 from ift.runs.arguments import TrainArguments
 from ift.runs.argv import UsageError
 from ift.runs.check_run import refuse_or_warn
+from ift.runs.out_of_room import is_out_of_memory
 from ift.runs.output_folder import begin, check_unchanged, facts, nothing_left, write_run
 from ift.training.checkpoints import SealedCheckpoints
 from ift.training.end_watch import EndWatch
+
+if TYPE_CHECKING:
+    from ift.methods.stage import PreparedRows
+    from ift.runs.progress import Display
 
 
 def run_stages(stages: list[TrainArguments]) -> Any:
@@ -85,13 +90,7 @@ def run_training(told: TrainArguments, closing: bool = True, end: bool = True) -
         if first:
             begin(told)
         display.attach(trainer)
-        display.watch = EndWatch(
-            trainer,
-            prepared.sets["train"].dataset,
-            end_of_turn_ids(prepared.tokenizer),
-            display.write,
-            lambda: checkpoints.stopped is not None,
-        )
+        display.watch = _watch(trainer, prepared, display, checkpoints)
         trainer.add_callback(display.watch)
         if told.answers.eval_generate:
             rows = prepared.sets["eval"].dataset
@@ -105,14 +104,31 @@ def run_training(told: TrainArguments, closing: bool = True, end: bool = True) -
     if trainer.is_world_process_zero():
         write_run(Path(told.config.output_dir), finished=True)
         if closing and told.answers.final_answers:
-            name = "eval" if "eval" in prepared.sets else "train"
-            rows = prepared.sets[name].dataset
-            display.answers = write_final_answers(trainer, rows, name, told.answers.final_answers)
+            display.answers = _final_answers(trainer, prepared, told.answers.final_answers)
     if closing:
         display.finish(time.perf_counter() - began)
     if end and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         trainer.end()
     return trainer
+
+
+def _watch(
+    trainer: Any, prepared: PreparedRows, display: Display, checkpoints: SealedCheckpoints
+) -> EndWatch:
+    """The watch over the end of the answers, on rows that are trained."""
+    rows, ends = prepared.sets["train"].dataset, end_of_turn_ids(prepared.tokenizer)
+    return EndWatch(trainer, rows, ends, display.write, lambda: checkpoints.stopped is not None)
+
+
+def _final_answers(trainer: Any, prepared: PreparedRows, count: int) -> FinalAnswers:
+    """Answers to evaluation rows, or else to training rows; the model is saved, so too little memory fails nothing."""
+    name = "eval" if "eval" in prepared.sets else "train"
+    try:
+        return write_final_answers(trainer, prepared.sets[name].dataset, name, count)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return FinalAnswers(note="memory ran out; ift generate answers with the saved model")
 
 
 def _check_template(told: TrainArguments) -> None:
