@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ift.cli.endings import Verbs
+from ift.cli.judge import judge
 from ift.runs.argv import UsageError
 from ift.runs.removed import REMOVED
 
@@ -260,41 +261,8 @@ def generate(
     raise typer.Exit(run(model, prompts, output, form, settings, batch_size, system, limit, dtype, device))
 
 
-@app.command()
-def judge(
-    first: str = typer.Argument(help="Answers to judge: a file of ift generate, AlpacaEval or MT-Bench."),
-    second: str = typer.Argument(None, help="Answers to compare them with. [default: grade the first alone]"),
-    judge: str = typer.Option(..., "--judge", help="The judge's name at the endpoint."),
-    reference: str = typer.Option(None, help="Compare with this column of the prompts' rows instead."),
-    questions: str = typer.Option(None, help="MT-Bench's question file, for its answer files."),
-    summaries: bool = typer.Option(False, "--summaries", help="The answers are summaries of posts (TL;DR)."),
-    output_dir: str = typer.Option(
-        "ift-judge", "--output_dir", "--output-dir", help="Where replies, verdicts and the record go."
-    ),
-    limit: int = typer.Option(None, help="Judge the first N prompts alone."),
-    max_tokens: int = typer.Option(300, "--max_tokens", "--max-tokens", help="Longest reply of the judge."),
-    threads: int = typer.Option(4, help="Questions asked at the same time."),
-    requests_per_minute: float = typer.Option(
-        None, "--requests_per_minute", "--requests-per-minute", help="[default: no limit]"
-    ),
-    prices: str = typer.Option(None, help="Per million tokens in and out, such as 2.5,10: to show the cost."),
-    yes: bool = typer.Option(False, "--yes", help="Start without asking."),
-) -> None:
-    """Let a model judge answers: win rates in pairs, or grades (endpoint and key from the environment)."""
-    from ift.cli.judge import main as run
-    from ift.cli.judge import told
-    from ift.lab.judge.errors import JudgeError
-
-    try:
-        words = told(
-            first=first, second=second, reference=reference, questions=questions, summaries=summaries, judge=judge,
-            output_dir=output_dir, limit=limit, max_tokens=max_tokens, threads=threads,
-            requests_per_minute=requests_per_minute, prices=prices, yes=yes,
-        )  # fmt: skip
-    except JudgeError as error:
-        print(f"ift judge: {error}", file=sys.stderr)
-        raise typer.Exit(2) from error
-    raise typer.Exit(run(words))
+# --max-tokens is --max_tokens
+app.command(context_settings={"token_normalize_func": lambda name: name.replace("-", "_")})(judge)
 
 
 @app.command()

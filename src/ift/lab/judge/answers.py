@@ -1,15 +1,21 @@
-"""Answers to judge: files of `ift generate`, AlpacaEval's and MT-Bench's, brought to one form and paired."""
+"""Files of answers brought to one form: those of `ift generate`, AlpacaEval and MT-Bench."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ift.generation.prompts import read_rows
+from ift.lab.judge.contents import LONE_SURROGATE, content_text
 from ift.lab.judge.errors import JudgeError
+
+Row = dict[str, Any]
+SURROGATES = "with half a character (a lone surrogate): U+FFFD is shown to the judge in its place"
+CHOICES = "with several choices: the first is judged"
 
 
 @dataclass(frozen=True)
@@ -17,12 +23,12 @@ class Answered:
     """A prompt with a model's answers.
 
     Attributes:
-        id: Names it for people: the row's id, else its number.
+        id: The row's id, otherwise its number from 1.
         turns: What the user said, one text per turn; a conversation before the first answer is one text.
-        answers: Of the model, as many.
+        answers: Of the model, one per turn.
         category: Of the question; empty where it has none.
         references: A right answer per turn, as far as they are known.
-        row: As read.
+        row: The prompt's row: of the question file, or as `ift generate` read it.
     """
 
     id: str
@@ -30,146 +36,191 @@ class Answered:
     answers: tuple[str, ...]
     category: str
     references: tuple[str, ...]
-    row: dict[str, Any]
+    row: Row
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One prompt with an answer of each side, to be compared: `first` is the side whose wins are counted."""
+class AnswerFile:
+    """The answers of one file, in its order.
 
-    id: str
-    asked: str
-    first: str
-    second: str
+    Attributes:
+        path: The file.
+        answers: One per row.
+        remarks: What to tell about rows -> how many rows it is true of.
+        of_mt_bench: Rows in MT-Bench's form, which need its questions.
+    """
+
+    path: Path
+    answers: list[Answered]
+    remarks: Counter[str]
+    of_mt_bench: int
 
 
-def read_answers(path: Path, questions: Path | None = None) -> list[Answered]:
-    """Reads an answer file.
+def read_answers(path: Path, questions: Mapping[str, Row] | None = None) -> AnswerFile:
+    """Reads a file of answers.
 
     Args:
         path: AlpacaEval's (`instruction`, `output`), MT-Bench's (`question_id`, `choices`) or `ift generate`'s jsonl
             (`messages`, `output`).
-        questions: MT-Bench's questions (`question_id`, `turns`, `category`, `reference`), which its answer files need.
+        questions: From `read_by_question`; MT-Bench's answers need them.
 
     Returns:
-        Per row, in order.
+        One `Answered` per row.
 
     Raises:
-        JudgeError: A row is of no such form, or its question is missing.
-        EvaluationError: A file cannot be read.
+        JudgeError: A row has another form, a content that is not text, or an unknown question; the message says where.
+        EvaluationError: The file cannot be read.
     """
-    asked = {str(row.get("question_id")): row for row in read_rows(questions)} if questions else {}
-    found = []
+    found, remarks, of_mt_bench = [], Counter[str](), 0
     for number, row in enumerate(read_rows(path), start=1):
-        place = f"{path}, row {number}"
+        where = f"{path}, row {number}"
         if "choices" in row:
-            found.append(_of_mt_bench(row, asked, place))
+            answered = _from_mt_bench(row, questions or {}, where)
+            remarks[CHOICES] += len(row["choices"]) > 1
+            of_mt_bench += 1
         elif "output" in row and ("messages" in row or "instruction" in row):
-            found.append(_of_one(row, number, place))
+            answered = _from_single_file(row, number, where)
         else:
             raise JudgeError(
-                f"{place}: no answer in the columns {', '.join(row)}; give a file of `ift generate`, AlpacaEval's "
+                f"{where}: no answer in the columns {', '.join(row)}; give a file of `ift generate`, AlpacaEval's "
                 "model outputs (instruction, output) or MT-Bench's answers (question_id, choices)"
             )
-    return found
+        if len(answered.answers) != len(answered.turns):
+            raise JudgeError(
+                f"{where}: found {len(answered.answers)} answers to {len(answered.turns)} turns; answer the prompts "
+                "again"
+            )
+        found.append(answered)
+        remarks[SURROGATES] += bool(LONE_SURROGATE.search(json.dumps(row, ensure_ascii=False)))
+    return AnswerFile(path, found, remarks, of_mt_bench)
 
 
-def _of_one(row: dict[str, Any], number: int, place: str) -> Answered:
+def read_by_question(path: Path) -> dict[str, Row]:
+    """The rows of a file of MT-Bench or FastChat by their `question_id`.
+
+    Raises:
+        JudgeError: A row has no id, or that of another row.
+        EvaluationError: The file cannot be read.
+    """
+    rows: dict[str, Row] = {}
+    for number, row in enumerate(read_rows(path), start=1):
+        if row.get("question_id") is None:
+            raise JudgeError(f"{path}, row {number}: no question_id; give one of MT-Bench's files")
+        name = str(row["question_id"])
+        if name in rows:
+            raise JudgeError(f"{path}, row {number}: question {name} is there twice; leave one out")
+        rows[name] = row
+    return rows
+
+
+def read_references(path: Path) -> dict[str, tuple[str, ...]]:
+    """Reference answers by `question_id`, one text per turn, from a file of FastChat's `reference_answer` folder.
+
+    Raises:
+        JudgeError: As `read_by_question`, or a row holds no answers.
+        EvaluationError: The file cannot be read.
+    """
+    rows = read_by_question(path)
+    return {name: _first_choice(row, f"{path}, question {name}") for name, row in rows.items()}
+
+
+def references_of(value: Any, where: str) -> tuple[str, ...]:
+    """The reference answers of a row's `reference`: a text, or a list with a text per turn; none where it is empty."""
+    values = value if isinstance(value, list) else [value] if value else []
+    return tuple(_text(one, f"{where}, reference") for one in values)
+
+
+def _from_single_file(row: Row, number: int, where: str) -> Answered:
     if "messages" in row:
-        before = [f"{turn['role']}: {turn['content']}" for turn in row["messages"][:-1]]
-        last = str(row["messages"][-1]["content"])
-        first = "\n\n".join([*before, f"user: {last}"]) if before else last
-        turns = (first, *row.get("further", ()))
+        further = row.get("further") or []
+        turns = (_conversation(row["messages"], where), *(_text(one, f"{where}, further") for one in further))
     else:
-        turns = (row["instruction"] + (f"\n\n{row['input']}" if row.get("input") else ""),)
-    answers = (row["output"],) if isinstance(row["output"], str) else tuple(row["output"])
-    if len(answers) != len(turns):
-        raise JudgeError(
-            f"{place}: found {len(answers)} answers to {len(turns)} turns; answer the prompts again"
-        )
-    origin = row.get("row") or {}
-    return Answered(
-        id=str(row.get("id", number)),
-        turns=turns,
-        answers=answers,
-        category=str(origin.get("category", "")),
-        references=_references(origin),
-        row=origin,
-    )
+        asked = [row["instruction"], *([row["input"]] if row.get("input") else [])]
+        turns = ("\n\n".join(_text(one, f"{where}, instruction or input") for one in asked),)
+    output = row["output"]
+    several = isinstance(output, list) and bool(output) and all(isinstance(one, str) for one in output)
+    answers = tuple(_text(one, f"{where}, output") for one in (output if several else [output]))
+    origin = row["row"] if isinstance(row.get("row"), dict) else {}
+    name = _text(str(row.get("id", number)), where)
+    return Answered(name, turns, answers, _category(origin), (), origin)
 
 
-def _of_mt_bench(row: dict[str, Any], asked: dict[str, dict[str, Any]], place: str) -> Answered:
+def _from_mt_bench(row: Row, questions: Mapping[str, Row], where: str) -> Answered:
     name = str(row.get("question_id"))
-    if name not in asked:
+    question = questions.get(name)
+    if question is None:
         raise JudgeError(
-            f"{place}: question {name} is not known; give MT-Bench's question file with --questions"
+            f"{where}: question {name} is not known; give MT-Bench's question file with --questions"
         )
-    answers = tuple(row["choices"][0]["turns"])
-    turns = tuple(asked[name]["turns"][: len(answers)])
-    return Answered(
-        name, turns, answers, str(asked[name].get("category", "")), _references(asked[name]), asked[name]
-    )
+    asked = question.get("turns")
+    if not isinstance(asked, list):
+        raise JudgeError(f"{where}: question {name} has no list of turns; give MT-Bench's question file")
+    turns = tuple(_text(one, f"question {name}, turns") for one in asked)
+    return Answered(name, turns, _first_choice(row, where), _category(question), (), question)
 
 
-def _references(row: dict[str, Any]) -> tuple[str, ...]:
-    found = row.get("reference") or ()
-    return (found,) if isinstance(found, str) else tuple(found)
+def _first_choice(row: Row, where: str) -> tuple[str, ...]:
+    """The turns of a row's first choice, one text each."""
+    try:
+        turns = row["choices"][0]["turns"]
+    except (LookupError, TypeError):
+        turns = None
+    if not isinstance(turns, list) or not turns:
+        raise JudgeError(f"{where}: no answers in choices; give a list with an object that has turns")
+    return tuple(_text(turn, f"{where}, turns") for turn in turns)
 
 
-def paired(first: Sequence[Answered], second: Sequence[Answered]) -> tuple[list[Pair], int]:
-    """Pairs the answers to the same prompts.
+def _conversation(messages: Any, where: str) -> str:
+    """The messages as one text; the last message alone where it is the only one."""
+    if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
+        raise JudgeError(f"{where}, messages: found {messages!r:.60}; give objects with role and content")
+    *before, last = [(str(one.get("role")), _content(one, f"{where}, messages")) for one in messages]
+    if not before:
+        return last[1]
+    return "\n\n".join(f"{role}: {content}" for role, content in [*before, last])
+
+
+def _content(message: Row, where: str) -> str:
+    """The content of a message; its tool calls as JSON follow it, and may stand alone."""
+    calls = message.get("tool_calls") or message.get("function_call")
+    if not calls:
+        return _text(message.get("content"), where)
+    text = message.get("content")
+    shown = [_text(text, where)] if text else []
+    return "\n".join([*shown, _text(json.dumps(calls, ensure_ascii=False), where)])
+
+
+def _category(row: Row) -> str:
+    return LONE_SURROGATE.sub("\ufffd", str(row.get("category") or ""))
+
+
+def _text(value: Any, where: str) -> str:
+    text = content_text(value)
+    if text is None:
+        raise JudgeError(f"{where}: found {value!r:.60}; give a text")
+    return text
+
+
+def with_references(
+    answered: Sequence[Answered], known: Mapping[str, tuple[str, ...]] | None, path: Path
+) -> list[Answered]:
+    """The answers with the references that a grade needs.
 
     Args:
-        first: The side whose wins are counted.
-        second: The other.
-
-    Returns:
-        The pairs, in the order of `first`, and how many prompts only one side has. The n-th answer to a prompt that
-        stands several times meets the n-th.
+        answered: From `read_answers`.
+        known: From `read_references`; they replace what the rows hold. None: the rows' own `reference` alone.
+        path: Of the answers, for messages.
 
     Raises:
-        JudgeError: No prompt is common.
+        JudgeError: A reference is not text, or `known` has references to none of the prompts.
     """
-    others = dict(zip(_keys(second), second, strict=True))
-    pairs = []
-    for key, one in zip(_keys(first), first, strict=True):
-        if key in others:
-            other = others.pop(key)
-            pairs.append(Pair(one.id, "\n\n".join(one.turns), _whole(one), _whole(other)))
-    if not pairs:
-        raise JudgeError("no prompt is in both files; answer the same prompts with both models")
-    return pairs, len(first) - len(pairs) + len(others)
-
-
-def against_references(answered: Sequence[Answered], column: str) -> tuple[list[Pair], int]:
-    """Pairs each answer with what its row has in `column`; returns the pairs and how many rows have nothing there.
-
-    Raises:
-        JudgeError: No row has the column.
-    """
-    pairs = []
+    found = []
     for one in answered:
-        reference = one.row.get(column)
-        reference = reference[0] if isinstance(reference, list) and reference else reference
-        if isinstance(reference, str) and reference.strip():
-            pairs.append(Pair(one.id, one.turns[0], one.answers[0], reference.strip()))
-    if not pairs:
-        raise JudgeError(
-            f"--reference {column}: no row has that column; `ift generate` keeps the columns of its prompts"
-        )
-    return pairs, len(answered) - len(pairs)
-
-
-def _keys(answered: Sequence[Answered]) -> list[tuple[tuple[str, ...], int]]:
-    seen: Counter[tuple[str, ...]] = Counter()
-    keys = []
-    for one in answered:
-        keys.append((one.turns, seen[one.turns]))
-        seen[one.turns] += 1
-    return keys
-
-
-def _whole(one: Answered) -> str:
-    if len(one.answers) == 1:
-        return one.answers[0]
-    return "\n\n".join(f"(turn {number}) {text}" for number, text in enumerate(one.answers, start=1))
+        references = (known or {}).get(str(one.row.get("question_id", one.id)))
+        if references is None:
+            references = references_of(one.row.get("reference"), f"{path}, {one.id}")
+        found.append(replace(one, references=references))
+    names = {str(one.row.get("question_id", one.id)) for one in answered}
+    if known is not None and not names & known.keys():
+        raise JudgeError("--reference_answers: the file has none of the questions that were answered")
+    return found

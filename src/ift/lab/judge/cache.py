@@ -1,4 +1,4 @@
-"""Replies of judges on disk, keyed by all that decides them: nothing is paid for twice, a stopped run goes on."""
+"""Replies of judges on disk, under all that decides them: no reply is paid for twice, and a stopped run resumes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import hashlib
 import json
 import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from ift.lab.judge.endpoint import Reply
+from ift.lab.judge.errors import JudgeError
+from ift.lab.judge.replies import Reply
 
 
 class ReplyCache:
@@ -16,33 +19,48 @@ class ReplyCache:
 
     Args:
         path: The file; its folder is made.
+
+    Raises:
+        JudgeError: It cannot be read or written; every method may raise this.
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = threading.Lock()
-        self._base = sqlite3.connect(path, check_same_thread=False)
-        with self._base:
-            self._base.execute(
-                "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, text TEXT NOT NULL, "
-                "prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL)"
-            )
+        self._path, self._lock = path, threading.Lock()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise JudgeError(f"--output_dir {path.parent}: cannot be made ({error.strerror})") from error
+        with self._explained():
+            self._base = sqlite3.connect(path, check_same_thread=False)
+            with self._base:
+                self._base.execute(
+                    "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, text TEXT NOT NULL, "
+                    "prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL)"
+                )
+                # a table of its own: files of earlier versions, whose replies were paid for, have none
+                self._base.execute(
+                    "CREATE TABLE IF NOT EXISTS problems (key TEXT PRIMARY KEY, problem TEXT NOT NULL)"
+                )
 
     def get(self, key: str) -> Reply | None:
-        """The reply under a key, if it is there."""
-        with self._lock:
+        """The reply under a key, if there is one."""
+        with self._lock, self._explained():
             row = self._base.execute(
-                "SELECT text, prompt_tokens, completion_tokens FROM replies WHERE key = ?", (key,)
+                "SELECT text, prompt_tokens, completion_tokens, coalesce(problem, '') FROM replies "
+                "LEFT JOIN problems USING (key) WHERE key = ?",
+                (key,),
             ).fetchone()
         return Reply(*row) if row else None
 
     def put(self, key: str, reply: Reply) -> Reply:
         """Keeps a reply and returns the one that counts: the first that was kept under this key."""
-        with self._lock, self._base:
-            self._base.execute(
+        with self._lock, self._explained(), self._base:
+            added = self._base.execute(
                 "INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?)",
                 (key, reply.text, reply.prompt_tokens, reply.completion_tokens),
-            )
+            ).rowcount
+            if added and reply.problem:
+                self._base.execute("INSERT OR REPLACE INTO problems VALUES (?, ?)", (key, reply.problem))
         kept = self.get(key)
         assert kept is not None  # nosec B101 # for the type checker
         return kept
@@ -51,13 +69,24 @@ class ReplyCache:
         """Close the file."""
         self._base.close()
 
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """SQLite's errors with the file's name."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise JudgeError(
+                f"{self._path}: the replies cannot be read or kept ({error}); give another --output_dir, or wait "
+                "until no other run uses this one"
+            ) from error
+
 
 def reply_key(model: str, messages: list[dict[str, str]], max_tokens: int, attempt: int) -> str:
     """A hash of what decides a reply: the judge, every word it is asked, the limit, and which reading this is.
 
     Args:
         model: The judge's name.
-        messages: What it is asked; the version of our prompts stands in their words.
+        messages: What it is asked; the version of our prompts is part of their words.
         max_tokens: Longest reply.
         attempt: 0, or the number of unreadable replies to the same question before it.
     """

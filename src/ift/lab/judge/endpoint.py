@@ -1,4 +1,4 @@
-"""An OpenAI-compatible chat endpoint: what may be tried again is, at a limited rate; key and address stay here."""
+"""An OpenAI-compatible chat endpoint: failures that may pass are retried, at a limited rate; the key is never shown."""
 
 from __future__ import annotations
 
@@ -6,31 +6,17 @@ import os
 import random
 import threading
 import time
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
 import httpx2
 
-from ift.lab.judge.errors import JudgeError
+from ift.lab.judge.errors import JudgeError, QuestionRefused, Stopped
+from ift.lab.judge.replies import Failure, FailureKind, Reply, read_response
+from ift.lab.judge.request_form import RequestForm
 
 URL_NAMES, KEY_NAMES = ("IFT_JUDGE_BASE_URL", "OPENAI_BASE_URL"), ("IFT_JUDGE_API_KEY", "OPENAI_API_KEY")
-_AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
-_LONGEST_WAIT_SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What the judge wrote.
-
-    Attributes:
-        text: The message; empty where it refused without a word.
-        prompt_tokens: As the endpoint counts them, 0 where it does not.
-        completion_tokens: As the endpoint counts them, 0 where it does not.
-    """
-
-    text: str
-    prompt_tokens: int
-    completion_tokens: int
+_LONGEST_WAIT_SECONDS = 120.0
+_KEPT = "What was judged is kept: the same command resumes"
 
 
 class Endpoint:
@@ -39,9 +25,12 @@ class Endpoint:
     Args:
         model: The judge's name at the endpoint.
         requests_per_minute: Requests begin no faster; None: as fast as they come.
-        tries: Attempts at one chat before it is given up.
+        tries: Most attempts at one chat.
         timeout_seconds: Of one attempt.
         wait_seconds: Before the second attempt, doubled before each further one.
+
+    Raises:
+        JudgeError: The environment names no endpoint, or an address or a key that cannot be used.
     """
 
     def __init__(
@@ -52,96 +41,128 @@ class Endpoint:
         timeout_seconds: float = 120,
         wait_seconds: float = 1,
     ) -> None:
-        url = _from_environment(URL_NAMES)
-        if url is None:
-            raise JudgeError(f"no endpoint: set {' or '.join(URL_NAMES)}, such as http://localhost:8000/v1")
-        key = _from_environment(KEY_NAMES)
-        self.model, self.tries, self.wait_seconds = model, tries, wait_seconds
+        self._key = _key()
         self._client = httpx2.Client(
-            base_url=url.rstrip("/"),
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            base_url=_address(),
+            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
             timeout=timeout_seconds,
         )
+        self.model, self.tries, self.wait_seconds = model, tries, wait_seconds
+        self.form = RequestForm()
         self._gap = 60 / requests_per_minute if requests_per_minute else 0.0
-        self._lock, self._next = threading.Lock(), 0.0
+        self._lock, self._next, self._stopped = threading.Lock(), 0.0, threading.Event()
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
 
+    def stop(self) -> None:
+        """Begin no further request: every `ask` that is not waiting for a reply raises `Stopped`."""
+        self._stopped.set()
+
     def ask(self, messages: list[dict[str, str]], max_tokens: int) -> Reply:
-        """One reply to a chat, greedy.
+        """One reply to a chat, at temperature 0 where the model takes that.
 
         Args:
             messages: `role` and `content` each.
             max_tokens: Longest reply.
 
         Returns:
-            The reply of the first attempt that the endpoint answered whole.
+            The reply of the first attempt that brought one.
 
         Raises:
-            JudgeError: Every attempt failed, or the endpoint says that the request is wrong.
+            QuestionRefused: The endpoint takes other chats, but not this one.
+            JudgeError: Every attempt failed, or the endpoint would refuse every request.
+            Stopped: `stop` was called.
         """
-        body = {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": max_tokens}
-        problem = ""
-        for attempt in range(self.tries):
-            self._take_turn()
-            asked_to_wait = 0.0
-            try:
-                response = self._client.post("/chat/completions", json=body)
-                if response.status_code == 200:
-                    return _reply(response.json())
-                problem = f"HTTP {response.status_code}"
-                if response.status_code not in _AGAIN:
-                    raise JudgeError(f"the endpoint refuses the request: {problem} {_message(response)}")
-                asked_to_wait = _seconds(response.headers.get("retry-after"))
-            except httpx2.TransportError as error:  # no connection, a killed one, a time-out
-                problem = type(error).__name__
-            except (ValueError, KeyError, TypeError, IndexError) as error:
-                if isinstance(error, JudgeError):
-                    raise
-                problem = "a reply that is no chat completion"
-            if attempt + 1 < self.tries:
-                backoff = self.wait_seconds * 2**attempt * random.uniform(0.8, 1.2)
-                time.sleep(min(max(backoff, asked_to_wait), _LONGEST_WAIT_SECONDS))
-        raise JudgeError(
-            f"the endpoint did not answer in {self.tries} tries (the last: {problem}). What was judged is kept: "
-            "the same command goes on"
-        )
+        attempt = 0
+        while True:
+            form = self.form
+            found = self._send(form, messages, max_tokens)
+            if isinstance(found, Reply):
+                return found
+            if self._learn(form, found):
+                continue  # this request cost nothing and is no attempt
+            if found.kind is FailureKind.QUESTION:
+                raise QuestionRefused(found.problem)
+            if found.kind is FailureKind.PERMANENT:
+                raise JudgeError(f"the endpoint refuses the request: {found.problem}")
+            attempt += 1
+            tries = min(self.tries, found.tries or self.tries)
+            if attempt >= tries:
+                raise JudgeError(
+                    f"the endpoint did not answer in {tries} tries (the last: {found.problem}). {_KEPT}"
+                )
+            self._wait(attempt, found.wait_seconds)
+
+    def _send(self, form: RequestForm, messages: list[dict[str, str]], max_tokens: int) -> Reply | Failure:
+        self._take_turn()
+        try:
+            response = self._client.post(
+                "/chat/completions", json=form.body(self.model, messages, max_tokens)
+            )
+        except httpx2.RequestError as error:  # no connection, a broken one, a time-out
+            return Failure(FailureKind.TEMPORARY, type(error).__name__)
+        found = read_response(response.status_code, response.content, response.headers)
+        if isinstance(found, Failure) and self._key:
+            return replace(found, problem=found.problem.replace(self._key, "***"))
+        return found
+
+    def _learn(self, sent: RequestForm, failure: Failure) -> bool:
+        """Whether another form of the request is to be tried: the endpoint named something that it does not take."""
+        with self._lock:
+            if failure.kind is FailureKind.QUESTION:
+                return False
+            if self.form != sent:  # another thread has learnt it
+                return failure.kind is FailureKind.PERMANENT
+            form = sent.without_what_is_refused(failure.words)
+            self.form = form or sent
+            return form is not None
+
+    def _wait(self, attempt: int, asked_seconds: float) -> None:
+        """Wait before the next attempt: twice as long each time, or what the endpoint asks all threads to wait."""
+        if asked_seconds > _LONGEST_WAIT_SECONDS:
+            raise JudgeError(f"the endpoint asks to wait {asked_seconds:,.0f} s (Retry-After). {_KEPT} then")
+        if asked_seconds:
+            with self._lock:
+                self._next = max(self._next, time.monotonic() + asked_seconds)
+        backoff = self.wait_seconds * 2 ** (attempt - 1) * random.uniform(0.8, 1.2)
+        self._stopped.wait(min(backoff, _LONGEST_WAIT_SECONDS))
 
     def _take_turn(self) -> None:
-        """Wait until the rate allows another request."""
+        """Wait until the rate allows another request.
+
+        Raises:
+            Stopped: `stop` was called before.
+        """
         with self._lock:
             now = time.monotonic()
             begin = max(now, self._next)
             self._next = begin + self._gap
-        time.sleep(begin - now)
+        if self._stopped.wait(begin - now):
+            raise Stopped("stopped before the request was sent")
 
 
-def _from_environment(names: tuple[str, ...]) -> str | None:
-    return next((value for name in names if (value := os.environ.get(name))), None)
+def _from_environment(names: tuple[str, ...]) -> tuple[str, str]:
+    """The first of the variables that is set, and its value; both empty where none is."""
+    return next(((name, value) for name in names if (value := os.environ.get(name, "").strip())), ("", ""))
 
 
-def _reply(found: Any) -> Reply:
-    message, usage = found["choices"][0]["message"], found.get("usage") or {}
-    text = message.get("content") or message.get("refusal") or ""
-    if not isinstance(text, str):
-        raise TypeError("content is no text")
-    return Reply(text, int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
-
-
-def _message(response: httpx2.Response) -> str:
-    """The endpoint's own words where it has some, without anything that looks like a key."""
+def _address() -> str:
+    name, value = _from_environment(URL_NAMES)
+    if not name:
+        raise JudgeError(f"no endpoint: set {' or '.join(URL_NAMES)}, such as http://localhost:8000/v1")
     try:
-        text = str(response.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return ""
-    key = _from_environment(KEY_NAMES)
-    return (text.replace(key, "***") if key else text)[:300]
+        url = httpx2.URL(value.rstrip("/"))
+    except httpx2.InvalidURL:
+        url = httpx2.URL("")
+    if url.scheme not in ("http", "https") or not url.host:
+        raise JudgeError(f"{name} is not an address; give one such as http://localhost:8000/v1")
+    return str(url)
 
 
-def _seconds(value: str | None) -> float:
-    try:
-        return max(0.0, float(value or 0))
-    except ValueError:  # a date: the back-off does
-        return 0.0
+def _key() -> str:
+    name, value = _from_environment(KEY_NAMES)
+    if not (value.isascii() and value.isprintable()):
+        raise JudgeError(f"{name} holds characters that no key has; set it again")
+    return value

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from ift.lab.judge.answers import Answered, Pair
 from ift.lab.judge.cache import ReplyCache, reply_key
 from ift.lab.judge.endpoint import Endpoint
-from ift.lab.judge.questions import Messages, pair_question, read_score, read_verdict, score_question
+from ift.lab.judge.errors import JudgeError, QuestionRefused
+from ift.lab.judge.questions import Messages
+from ift.lab.judge.replies import ASK_ONCE, CUT, NO_VERDICT
 
 T = TypeVar("T")
 CHARACTERS_PER_TOKEN = 4  # of English text, roughly: for the estimate alone
+FIRST_QUESTIONS = 20  # a run whose first questions all end without a verdict stops before it spends more
 
 
 @dataclass(frozen=True)
 class Question(Generic[T]):
-    """One thing to ask, and how its reply is read; a reader returns None for a reply that says nothing."""
+    """One thing to ask, and how its reply is read; a reader returns None for a reply without a verdict."""
 
     name: str
     messages: Messages
@@ -28,11 +31,19 @@ class Question(Generic[T]):
 
 @dataclass(frozen=True)
 class Judged(Generic[T]):
-    """What came of a question: the value, None where no reply could be read, and the last reply."""
+    """The outcome of a question.
+
+    Attributes:
+        name: Of the question.
+        value: None where there is no verdict.
+        reply: The last reply's text.
+        problem: Why there is no verdict; empty where there is one.
+    """
 
     name: str
     value: T | None
     reply: str
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,7 @@ class Judge:
         endpoint: Where it is asked.
         cache: Where its replies are kept.
         max_tokens: Longest reply.
-        readings: Replies to one question until one can be read.
+        readings: Most replies to one question that are asked for.
         threads: Questions asked at the same time.
     """
 
@@ -66,102 +77,102 @@ class Judge:
         self.endpoint, self.cache, self.max_tokens = endpoint, cache, max_tokens
         self.readings, self.threads = readings, threads
         self.prompt_tokens = self.completion_tokens = 0  # used by this run, as the endpoint counts
+        self.uncounted = 0  # replies of this run whose tokens the endpoint does not count
+        self._refused: dict[str, str] = {}  # question -> why the endpoint did not take it, in this run
         self._lock = threading.Lock()
 
     def estimate(self, questions: Sequence[Question[T]]) -> Estimate:
-        """What the questions that have no readable reply yet will take, if each is read at the first reply."""
-        distinct = {self._key(one, 0): one for one in questions}.values()
-        open_ones = [one for one in distinct if self._kept(one)[1] is not None]
-        characters = sum(len(turn["content"]) for one in open_ones for turn in one.messages)
-        count = len(open_ones)
-        return Estimate(count, round(characters / CHARACTERS_PER_TOKEN), count * self.max_tokens)
+        """What the questions without a final reply will take, if each is readable at the first reply."""
+        to_ask = self._open(questions)
+        characters = sum(len(turn["content"]) for one in to_ask for turn in one.messages)
+        return Estimate(len(to_ask), round(characters / CHARACTERS_PER_TOKEN), len(to_ask) * self.max_tokens)
 
     def judge(
         self, questions: Sequence[Question[T]], progress: Callable[[], object] = lambda: None
     ) -> list[Judged[T]]:
-        """Asks every question that has no readable reply yet.
+        """Asks every question that has no final reply yet.
 
         Args:
-            questions: What to ask.
-            progress: Called after each.
+            questions: What to ask; the same question twice is asked once.
+            progress: Called after each of those that `estimate` counts.
 
         Returns:
             Per question, in order.
 
         Raises:
-            JudgeError: The endpoint did not answer; what it had answered is kept.
+            JudgeError: The endpoint did not answer, or gave no verdict on any of the first questions. Every reply that
+                arrived is kept.
         """
-        distinct = {self._key(one, 0): one for one in questions}  # the same question twice is asked once
         with ThreadPoolExecutor(self.threads) as pool:
-            waiting = [pool.submit(self._ask, one) for one in distinct.values()]
+            waiting = [pool.submit(self._ask, one) for one in self._open(questions)]
             try:
-                for done in as_completed(waiting):
-                    done.result()
-                    progress()
-            except BaseException:
+                self._collect(as_completed(waiting), progress)
+            except (
+                BaseException
+            ):  # Ctrl-C too: requests that are under way are paid for, so their replies are kept
+                self.endpoint.stop()
                 for one in waiting:
                     one.cancel()
                 raise
         return [self._kept(one)[0] for one in questions]  # two may be the same and be read in different ways
 
+    def _collect(self, done: Iterable[Future[str]], progress: Callable[[], object]) -> None:
+        problems: list[str] = []
+        verdict = False
+        for one in done:
+            problems.append(one.result())
+            verdict = verdict or not problems[-1]
+            progress()
+            if len(problems) == FIRST_QUESTIONS and not verdict:
+                raise JudgeError(
+                    f"the first {FIRST_QUESTIONS} questions brought no verdict ({describe_problems(problems)}). "
+                    "Stopped before more is spent; the same command asks on"
+                )
+
+    def _open(self, questions: Sequence[Question[T]]) -> list[Question[T]]:
+        """The questions to ask, each once."""
+        distinct = {self._key(one, 0): one for one in questions}.values()
+        return [one for one in distinct if self._kept(one)[1] is not None]
+
     def _kept(self, question: Question[T]) -> tuple[Judged[T], int | None]:
-        """What the cache says, and the next attempt to make; None where none is left or needed."""
-        text = ""
+        """The outcome as far as replies are kept, and the next attempt to make; None where none is left or needed."""
+        refused = self._refused.get(self._key(question, 0))
+        text = problem = ""
         for attempt in range(self.readings):
             reply = self.cache.get(self._key(question, attempt))
             if reply is None:
-                return Judged(question.name, None, text), attempt
+                return Judged(question.name, None, text, refused or problem), None if refused else attempt
             text = reply.text
             if (value := question.read(text)) is not None:
                 return Judged(question.name, value, text), None
-        return Judged(question.name, None, text), None
+            problem = reply.problem or NO_VERDICT
+            if problem in ASK_ONCE:
+                break
+        return Judged(question.name, None, text, problem), None
 
-    def _ask(self, question: Question[T]) -> None:
-        _, attempt = self._kept(question)
+    def _ask(self, question: Question[T]) -> str:
+        """Asks until there is a verdict or nothing more to try; returns the problem, empty with a verdict."""
+        judged, attempt = self._kept(question)
         while attempt is not None:
-            reply = self.endpoint.ask(question.messages, self.max_tokens)
-            self.cache.put(self._key(question, attempt), reply)
-            with self._lock:
-                self.prompt_tokens += reply.prompt_tokens
-                self.completion_tokens += reply.completion_tokens
-            _, attempt = self._kept(question)
+            try:
+                reply = self.endpoint.ask(question.messages, self.max_tokens)
+            except QuestionRefused as error:
+                self._refused[self._key(question, 0)] = str(error)
+            else:
+                self.cache.put(self._key(question, attempt), reply)
+                with self._lock:
+                    self.prompt_tokens += reply.prompt_tokens
+                    self.completion_tokens += reply.completion_tokens
+                    self.uncounted += not reply.prompt_tokens
+            judged, attempt = self._kept(question)
+        return judged.problem
 
     def _key(self, question: Question[T], attempt: int) -> str:
         return reply_key(self.endpoint.model, question.messages, self.max_tokens, attempt)
 
 
-def pair_questions(pairs: Sequence[Pair], summaries: bool = False) -> list[Question[float]]:
-    """Two questions per pair, the second with the answers in the other order; read as points of the first side."""
-    questions = []
-    for pair in pairs:
-        there = pair_question(pair.asked, pair.first, pair.second, summaries)
-        back = pair_question(pair.asked, pair.second, pair.first, summaries)
-        questions += [Question(pair.id, there, _points("1")), Question(pair.id, back, _points("2"))]
-    return questions
-
-
-def score_questions(answered: Sequence[Answered]) -> list[Question[float]]:
-    """One question per turn of each prompt: a grade from 1 to 10 of the answer in that turn."""
-    return [
-        Question(
-            f"{one.id} turn {turn}",
-            score_question(
-                list(one.turns[:turn]),
-                list(one.answers[:turn]),
-                one.references[turn - 1] if turn <= len(one.references) else None,
-            ),
-            read_score,
-        )
-        for one in answered
-        for turn in range(1, len(one.turns) + 1)
-    ]
-
-
-def _points(place: str) -> Callable[[str], float | None]:
-    """1 where the answer that stands at `place` wins, 0 where the other does, 1/2 for a tie."""
-
-    def read(reply: str) -> float | None:
-        verdict = read_verdict(reply)
-        return None if verdict is None else 0.5 if verdict == "tie" else float(verdict == place)
-
-    return read
+def describe_problems(problems: Iterable[str]) -> str:
+    """Problems with their counts: "3 cut at --max_tokens (finish_reason length), 1 refused by the judge; raise ..."."""
+    counts = Counter(problem for problem in problems if problem)
+    described = ", ".join(f"{count} {problem}" for problem, count in counts.most_common())
+    return f"{described}; raise --max_tokens" if CUT in counts else described

@@ -101,13 +101,16 @@ def read_verdict(reply: str) -> str | None:
     Returns:
         "1", "2" or "tie"; None where the reply has no such verdict, as a refusal has none.
     """
-    verdict = str(_object(reply).get("verdict", "")).strip().casefold()
-    return verdict if verdict in ("1", "2", "tie") else None
+    verdict = _last_value(reply, "verdict")
+    if isinstance(verdict, float) and verdict.is_integer():
+        verdict = int(verdict)
+    text = str(verdict).strip().casefold()
+    return text if text in ("1", "2", "tie") else None
 
 
 def read_score(reply: str) -> float | None:
     """The grade from 1 to 10; None where the reply has none in that range."""
-    score = _object(reply).get("score")
+    score = _last_value(reply, "score")
     if isinstance(score, str) and re.fullmatch(r"\s*\d+(\.\d+)?\s*", score):
         score = float(score)
     if isinstance(score, bool) or not isinstance(score, int | float) or not 1 <= score <= 10:
@@ -115,16 +118,21 @@ def read_score(reply: str) -> float | None:
     return float(score)
 
 
-def _object(reply: str) -> dict[str, Any]:
-    """The last JSON object in a text, whatever stands around it; an empty one where there is none."""
-    found: dict[str, Any] = {}
-    decoder, place = json.JSONDecoder(), reply.find("{")
+def _last_value(reply: str, key: str) -> Any:
+    """What the last JSON object with a key has there, whatever surrounds it; None where no object has the key.
+
+    A model's thoughts, up to `</think>`, are not its verdict; nor is anything in thoughts that were cut.
+    """
+    text = reply.rpartition("</think>")[2].partition("<think>")[0]
+    found, decoder, place = None, json.JSONDecoder(), text.find("{")
     while place != -1:
+        length = 1
         try:
-            value, length = decoder.raw_decode(reply[place:])
-        except ValueError:
-            length = 1
+            value, end = decoder.raw_decode(text, place)
+        except (ValueError, RecursionError):
+            pass
         else:
-            found = value if isinstance(value, dict) else found
-        place = reply.find("{", place + length)
+            if key in value:
+                found, length = value[key], end - place
+        place = text.find("{", place + length)
     return found

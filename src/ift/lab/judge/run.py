@@ -1,0 +1,154 @@
+"""One run of `ift judge`: read the answers, plan and ask about the cost, ask the judge, save the verdicts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from ift.files import write_atomically
+from ift.lab.judge.answers import AnswerFile, read_answers, read_by_question, read_references, with_references
+from ift.lab.judge.cache import ReplyCache
+from ift.lab.judge.comparison import Comparison
+from ift.lab.judge.endpoint import Endpoint
+from ift.lab.judge.errors import JudgeError
+from ift.lab.judge.grading import Grading
+from ift.lab.judge.judging import Estimate, Judge, describe_problems
+from ift.lab.judge.pairing import against_references, paired
+from ift.lab.judge.progress import progress
+from ift.lab.judge.questions import VERSION
+from ift.lab.judge.settings import JudgeSettings
+from ift.lab.judge.table import Line, Table, count_of
+from ift.lab.report import DataSplit, RunRecord, provenance, save
+
+
+def run_judge(
+    settings: JudgeSettings, show: Callable[[list[Line]], object], agree: Callable[[], None]
+) -> Table:
+    """Judges answers and writes `verdicts.jsonl` and `record.json`.
+
+    Args:
+        settings: What to judge and how.
+        show: Called with lines to show: first the plan, then the result.
+        agree: Called before the first request, where one is needed; raises an error where nobody agrees.
+
+    Returns:
+        The verdicts, scores and lines.
+
+    Raises:
+        JudgeError: The answers cannot be judged, the endpoint does not answer, or there is no verdict.
+        EvaluationError: A file cannot be read.
+        KeyboardInterrupt: Replies to the requests that were under way are kept first.
+    """
+    work, remarks = read_work(settings)
+    questions = work.questions()
+    with (
+        closing(Endpoint(settings.judge, settings.requests_per_minute)) as endpoint,
+        closing(ReplyCache(settings.output_dir / "replies.sqlite")) as cache,
+    ):
+        judge = Judge(endpoint, cache, settings.max_tokens, threads=settings.threads)
+        estimate = judge.estimate(questions)
+        show([*remarks, *_plan_lines(settings, estimate, len(questions))])
+        if estimate.requests:
+            agree()
+        with progress(estimate.requests, "questions") as advance:
+            judged = judge.judge(questions, advance)
+    table = work.table(judged)
+    write_atomically(
+        settings.verdicts_file,
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in table.verdicts),
+    )
+    if not table.scores:
+        problems = describe_problems(one.problem for one in judged)
+        raise JudgeError(f"there is no verdict: {problems}. The replies are in {settings.verdicts_file}")
+    save(_record(settings, work, table), settings.record_file)
+    show([*table.lines, *_usage_lines(settings, judge), ("verdicts", str(settings.verdicts_file))])
+    return table
+
+
+def read_work(settings: JudgeSettings) -> tuple[Comparison | Grading, list[Line]]:
+    """The pairs to compare or the answers to grade, and remarks on the rows of their files.
+
+    Raises:
+        JudgeError: The files do not fit together, or a setting would be ignored.
+        EvaluationError: A file cannot be read.
+    """
+    questions = read_by_question(settings.questions) if settings.questions else None
+    paths = [path for path in (settings.first, settings.second) if path is not None]
+    files = [read_answers(path, questions) for path in paths]
+    if questions and not any(file.of_mt_bench for file in files):
+        raise JudgeError("--questions is for MT-Bench's answer files, and there is none; leave it out")
+    remarks = [line for file in files for line in _remark_lines(file)]
+    first, name = files[0].answers, settings.first.stem
+    if settings.grades:
+        return _grading(settings, files[0]), remarks
+    if settings.second is not None:
+        pairs, unpaired = paired(first, files[1].answers)
+        second = settings.second.stem
+    else:
+        pairs, unpaired = against_references(first, str(settings.reference))
+        second = f"column {settings.reference}"
+    return Comparison(pairs[: settings.limit], name, second, settings.summaries, unpaired), remarks
+
+
+def _grading(settings: JudgeSettings, file: AnswerFile) -> Grading:
+    path = settings.reference_answers
+    known = None if path is None else read_references(path)
+    answered = with_references(file.answers, known, file.path)
+    return Grading(answered[: settings.limit], settings.first.stem)
+
+
+def _remark_lines(file: AnswerFile) -> list[Line]:
+    return [
+        ("answers", f"{file.path}: {count_of(count, 'row')} {remark}")
+        for remark, count in file.remarks.items()
+        if count
+    ]
+
+
+def _plan_lines(settings: JudgeSettings, estimate: Estimate, questions: int) -> list[Line]:
+    known = questions - estimate.requests
+    cost = _cost(settings, estimate.prompt_tokens, estimate.completion_tokens)
+    lines = [("requests", f"{count_of(estimate.requests, 'request')} to {settings.judge}")]
+    if known:
+        lines.append(("no request", f"{known:,} of {questions:,} questions: judged before, or asked twice"))
+    if estimate.requests:
+        tokens = f"about {estimate.prompt_tokens:,} in, at most {estimate.completion_tokens:,} out"
+        lines.append(("tokens", f"{tokens}{cost or ', cost unknown (--prices)'}"))
+    return lines
+
+
+def _usage_lines(settings: JudgeSettings, judge: Judge) -> list[Line]:
+    cost = _cost(settings, judge.prompt_tokens, judge.completion_tokens)
+    used = f"{judge.prompt_tokens:,} in, {judge.completion_tokens:,} out used by this run{cost}"
+    lines = [("tokens", used)]
+    if judge.uncounted:
+        lines.append(("", f"the endpoint did not count those of {count_of(judge.uncounted, 'response')}"))
+    if not judge.endpoint.form.temperature:
+        lines.append(
+            ("temperature", "the judge's default: it does not take 0, so another run may judge otherwise")
+        )
+    return lines
+
+
+def _cost(settings: JudgeSettings, tokens_in: int, tokens_out: int) -> str:
+    if settings.prices is None:
+        return ""
+    price_in, price_out = settings.prices
+    return f", {(price_in * tokens_in + price_out * tokens_out) / 1e6:.2f} at the given prices"
+
+
+def _record(settings: JudgeSettings, work: Comparison | Grading, table: Table) -> RunRecord:
+    split = DataSplit(len(work.ids), hashlib.sha256(json.dumps(work.ids).encode()).hexdigest())
+    summaries = ", summaries" if settings.summaries else ""
+    return RunRecord(
+        experiment="judge",
+        setting=f"{work.kind}, judge {settings.judge}, prompts {VERSION}{summaries}",
+        method=settings.first.stem,
+        seed=0,
+        scores=table.scores,
+        data=dict.fromkeys(table.scores, split),
+        provenance=provenance(),
+    )

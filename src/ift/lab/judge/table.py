@@ -1,0 +1,55 @@
+"""What a judgement comes to: verdicts, scores, and the lines to show."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ift.lab.judge.win_rate import Share
+from ift.text import visible
+
+Line = tuple[str, str]
+_LABEL_WIDTH = 19
+
+
+@dataclass(frozen=True)
+class Table:
+    """The result of a judgement.
+
+    Attributes:
+        verdicts: One JSON object per pair or per graded answer.
+        scores: Group -> name -> value; empty where there is no verdict at all.
+        lines: A label and a text each.
+    """
+
+    verdicts: list[dict[str, Any]]
+    scores: dict[str, dict[str, float]]
+    lines: list[Line]
+
+
+def format_lines(lines: Sequence[Line], width: int) -> str:
+    """The lines in two columns; texts are wrapped between words, and longer words are left whole."""
+    wrapped = []
+    for label, text in lines:
+        indent = " " * _LABEL_WIDTH
+        wrapped += textwrap.wrap(
+            visible(text),
+            max(width, 2 * _LABEL_WIDTH),
+            initial_indent=f"{visible(label):<{_LABEL_WIDTH - 1}} ",
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return "\n".join(wrapped)
+
+
+def format_percent(share: Share) -> str:
+    """A share with its interval."""
+    return f"{share.value:.1%} [{share.low:.1%}, {share.high:.1%}]"
+
+
+def count_of(number: int, noun: str) -> str:
+    """A number with its noun: "1 pair", "2 pairs"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
