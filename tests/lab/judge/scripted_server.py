@@ -10,24 +10,27 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Script:
     """What the server does; `seen` has every request.
 
-    `answer(text, count)` gives, for a question and how often it came before, a text to reply, or one of `status(...)`,
-    `KILL`, `HANG`, `CUT`, `NOT_JSON`.
+    `answer(text, count)` gives, for a question and how often it came before, a text to reply, a whole body (a dict,
+    a list or bytes), or one of `status(...)`, `KILL`, `HANG`, `CUT`, `NOT_JSON`. `refuse(body)` may give an error body
+    for a request, which is sent with status 400 instead.
     """
 
     KILL, HANG, CUT, NOT_JSON = object(), object(), object(), object()
 
-    def __init__(self, answer):
+    def __init__(self, answer, refuse):
+        self.refuse = refuse
         self.answer, self.seen, self.headers, self.counts, self.lock = answer, [], [], {}, threading.Lock()
 
     @staticmethod
-    def status(code, **headers):
-        return code, headers
+    def status(code, body=None, **headers):
+        """An error; without a body, one with a message that holds the key."""
+        return code, headers, body or {"error": {"message": f"scripted {code} with the key sk-secret"}}
 
 
 @contextmanager
-def serving(answer):
+def serving(answer, refuse=lambda body: None):
     """The script of a running server, whose address is `script.url`."""
-    script = Script(answer)
+    script = Script(answer, refuse)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -39,7 +42,8 @@ def serving(answer):
                 count = script.counts[text] = script.counts.get(text, -1) + 1
                 script.seen.append((time.monotonic(), self.path, body))
                 script.headers.append(dict(self.headers))
-            self.act(script.answer(text, count))
+            refused = script.refuse(body)
+            self.act(Script.status(400, refused) if refused else script.answer(text, count))
 
         def act(self, what):
             if what is Script.HANG:
@@ -50,10 +54,12 @@ def serving(answer):
                 self.connection.close()
                 return None
             if isinstance(what, tuple):
-                code, headers = what
-                return self.send(
-                    code, {"error": {"message": f"scripted {code} with the key sk-secret"}}, headers
-                )
+                code, headers, body = what
+                return self.send(code, body, headers)
+            if isinstance(what, bytes):
+                return self.send(200, None, {}, what)
+            if isinstance(what, dict | list):
+                return self.send(200, what, {})
             if what is Script.NOT_JSON:
                 return self.send(200, None, {}, b"<html>busy</html>")
             reply = {

@@ -83,7 +83,8 @@ def test_a_dead_endpoint_stops_the_run_and_what_was_judged_is_kept(tmp_path, mon
     """Question 3 never gets through. The next run, on a healthy endpoint, asks only for what is missing."""
     with serving(lambda text, count: Script.status(500) if text == "question 3" else GOOD) as script:
         with pytest.raises(
-            JudgeError, match=r"did not answer in 2 tries \(the last: HTTP 500\)\. What was judged is kept"
+            JudgeError,
+            match=r"did not answer in 2 tries \(the last: HTTP 500 scripted .* \*\*\*\)\. What was judged is kept",
         ):
             judged(script, tmp_path, monkeypatch, tries=2)
         done = {body["messages"][-1]["content"] for _, _, body in script.seen} - {"question 3"}
@@ -137,11 +138,29 @@ def test_the_request_is_that_of_the_protocol(tmp_path, monkeypatch):
     }
 
 
-def test_no_endpoint_is_said(monkeypatch):
+def test_a_missing_endpoint_is_reported(monkeypatch):
     for name in ("IFT_JUDGE_BASE_URL", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(JudgeError, match="no endpoint: set IFT_JUDGE_BASE_URL or OPENAI_BASE_URL"):
         Endpoint("judge")
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:8000/v1", "api.example.org", "ftp://host/v1", "http://", "http://[::1/v1"]
+)
+def test_what_is_no_address_is_refused_before_anything_is_sent(url, monkeypatch):
+    monkeypatch.setenv("IFT_JUDGE_BASE_URL", url)
+    with pytest.raises(JudgeError, match="IFT_JUDGE_BASE_URL is not an address; give one such as http://"):
+        Endpoint("judge")
+
+
+def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(monkeypatch):
+    monkeypatch.setenv("IFT_JUDGE_BASE_URL", "http://localhost/v1")
+    for key in ("sk\u2026secret", "sk\nsecret"):
+        monkeypatch.setenv("IFT_JUDGE_API_KEY", key)
+        with pytest.raises(JudgeError, match="IFT_JUDGE_API_KEY holds characters that no key has") as error:
+            Endpoint("judge")
+        assert "secret" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -150,6 +169,16 @@ def test_no_endpoint_is_said(monkeypatch):
         ('{"verdict": "2", "reason": "x"}', "2"),
         ('Well. {"reason": "a {brace}", "verdict": "Tie"} So.', "tie"),
         ('{"verdict": 1}', "1"),
+        ('{"verdict": 2.0}', "2"),
+        ('{"verdict": 1.5}', None),
+        ('{"verdict": true}', None),
+        ('{"verdict": ["1"]}', None),
+        ('{"verdict": "2"} I am sure: {"confidence": {"of": 10}}', "2"),
+        ('{"result": {"verdict": "1", "reason": "like {"verdict": "2"}"}}', "1"),
+        ('<think>{"verdict": "2"}?</think>{"verdict": "1"}', "1"),
+        ('perhaps {"verdict": "2"}</think> {"verdict": "tie"}', "tie"),
+        ('<think>perhaps {"verdict": "2"}, or', None),
+        ('{"verdict": "1", ' * 3000, None),
         ('{"verdict": "1"} no: {"verdict": "2"}', "2"),
         ('{"verdict": "1"', None),
         ("verdict 1", None),
@@ -173,8 +202,12 @@ def test_readings_of_grades():
         '{"score": true}',
         '{"score": "ten"}',
         "7",
+        '{"score": 7.5} {"of": 10}',
+        '{"score": NaN}',
+        '{"score": 1e999}',
+        '<think>{"score": 3}',
     ]
-    assert [read_score(one) for one in replies] == [7, 8, None, None, None, None, None]
+    assert [read_score(one) for one in replies] == [7, 8, None, None, None, None, None, 7.5, None, None, None]
 
 
 def test_answers_cannot_break_out_of_their_place():

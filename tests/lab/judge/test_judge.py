@@ -1,5 +1,6 @@
 """`ift judge` from files to win rates and grades, against a judge whose verdicts are known."""
 
+import io
 import json
 import re
 
@@ -41,7 +42,7 @@ def judge(monkeypatch, tmp_path):
         monkeypatch.setenv("IFT_JUDGE_API_KEY", "sk-secret")
         out = ("--output_dir", str(tmp_path / "out"), "--judge", "scripted")
         done = CliRunner().invoke(app, ["judge", *map(str, words), *out], input=stdin)
-        return done.exit_code, done.output
+        return done.exit_code, " ".join(done.output.split())  # lines are wrapped between words
 
     return run
 
@@ -54,16 +55,16 @@ def test_the_win_rate_whatever_the_order(judge, tmp_path):
         code, output = judge(script, first, second, "--yes", "--prices", "2.5,10")
         assert code == 0, output
         assert len(script.seen) == 9
-        assert "win rate of ours against theirs: 50.0%" in output
-        assert "5 pairs: 2 won, 1 tied, 2 lost; the same verdict in both orders 100%" in output.replace(
-            "\n", " "
-        )
-        assert "1 prompts without an answer on the other side are left out" in output
-        assert "9 requests to scripted" in output
-        assert "900 tokens in and 90 out used by this run, 0.00 at the prices given" in output
+        assert "win rate 50.0% [10.0%, 90.0%] of ours against theirs" in output
+        assert "pairs 5: 2 won, 1 tied, 2 lost" in output
+        assert "the same verdict in both orders for 100% of the pairs" in output
+        assert "left out 1 prompt with an answer of one side only" in output
+        assert "requests 9 to scripted" in output
+        assert "tokens 900 in, 90 out used by this run, 0.00 at the given prices" in output
         again = judge(script, first, second)  # without --yes: nothing is left to pay for
         assert again[0] == 0
-        assert "0 requests" in again[1]
+        assert "requests 0 to scripted" in again[1]
+        assert "10 of 10 questions: judged before, or asked twice" in again[1]
         assert len(script.seen) == 9
     record = load(tmp_path / "out" / "record.json")
     scores = record.scores["all"]
@@ -80,11 +81,11 @@ def test_a_judge_that_likes_the_first_place_is_found_out(judge, tmp_path):
     with serving(lambda text, count: '{"verdict": "1"}') as script:
         code, output = judge(script, *files, "--yes")
     assert code == 0, output
-    text = output.replace("\n", " ")
-    assert "a against b: 50.0%" in text
+    assert "win rate 50.0% [50.0%, 50.0%] of a against b" in output
+    assert "3: 0 won, 3 tied, 0 lost" in output
     assert (
-        "0 won, 3 tied, 0 lost; the same verdict in both orders 0%, points for the answer shown first 100%"
-        in text
+        "the same verdict in both orders for 0% of the pairs; the answer shown first got 100% of the points"
+        in output
     )
 
 
@@ -98,11 +99,12 @@ def test_a_pair_without_a_readable_verdict_is_left_out_and_told(judge, tmp_path)
     with serving(refuse) as script:
         code, output = judge(script, *files, "--yes")
     assert code == 0, output
-    assert "a against b: 100.0%" in output
-    assert "1 pairs have no readable verdict in some order and are left out" in output
+    assert "win rate 100.0% [100.0%, 100.0%] of a against b" in output
+    assert "left out 1 pair without a verdict in both orders: 2 without a verdict in the text" in output
     verdicts = [json.loads(line) for line in (tmp_path / "out/verdicts.jsonl").read_text().splitlines()]
     assert [one["points"] for one in verdicts] == [[1, 1], [None, None], [1, 1]]
     assert verdicts[1]["replies"] == ["I would rather not."] * 2
+    assert [one.get("problems") for one in verdicts] == [None, ["without a verdict in the text"] * 2, None]
 
 
 def test_a_stopped_run_goes_on(judge, tmp_path):
@@ -118,7 +120,7 @@ def test_a_stopped_run_goes_on(judge, tmp_path):
         code, output = judge(script, *files, "--yes")
         assert code == 0, output
         assert len(script.seen) == 6 - len(done)
-        assert "a against b: 100.0%" in output
+        assert "win rate 100.0% [100.0%, 100.0%] of a against b" in output
 
 
 def test_nothing_is_sent_before_the_cost_is_agreed_to(judge, tmp_path):
@@ -126,9 +128,9 @@ def test_nothing_is_sent_before_the_cost_is_agreed_to(judge, tmp_path):
     with serving(by_points) as script:
         code, output = judge(script, *files, "--prices", "1000000,0")
         assert code == 1
-        assert "nobody is there to agree to that; say --yes" in output.replace("\n", " ")
-        characters = int(re.search(r"about ([\d,]+) tokens in", output)[1].replace(",", ""))
-        assert f"{characters:.2f} at the prices given" in output  # a million per million tokens
+        assert "there is no terminal to ask about the cost; add --yes to agree to it" in output
+        characters = int(re.search(r"tokens about ([\d,]+) in", output)[1].replace(",", ""))
+        assert f"{characters:.2f} at the given prices" in output  # a million per million tokens
         assert script.seen == []
 
 
@@ -144,7 +146,7 @@ def test_summaries_against_the_reference_of_their_rows(judge, tmp_path):
         )
         assert "Two summaries of the same post" in script.seen[0][2]["messages"][1]["content"]
     assert code == 0, output
-    assert "tldr against column reference: 50.0%" in output.replace("\n", " ")  # 0 < 1, 1 = 1, 2 > 1
+    assert "win rate 50.0% [0.0%, 100.0%] of tldr against column reference" in output  # 0 < 1, 1 = 1, 2 > 1
 
 
 def test_mt_bench_has_grades_by_category_and_turn(judge, tmp_path):
@@ -181,17 +183,151 @@ def test_mt_bench_has_grades_by_category_and_turn(judge, tmp_path):
     assert not any("reference answer to the last turn" in text for text in asked if "Write." in text)
 
 
+def test_references_of_fastchat_replace_those_of_the_questions(judge, tmp_path):
+    """Question 1 has them in both places, 2 in the question file alone, 3 nowhere."""
+    questions = [
+        {"question_id": 1, "turns": ["Q1", "R1"], "reference": ["old 1", "old 2"]},
+        {"question_id": 2, "turns": ["Q2", "R2"], "reference": ["own 1"]},
+        {"question_id": 3, "turns": ["Q3", "R3"]},
+    ]
+    answers = [{"question_id": n, "choices": [{"turns": ["a", "b"]}]} for n in (1, 2, 3)]
+    references = [{"question_id": 1, "model_id": "gpt-4", "choices": [{"turns": ["new 1", "new 2"]}]}]
+    with serving(lambda text, count: '{"score": 5}') as script:
+        code, output = judge(
+            script, write(tmp_path / "m.jsonl", answers), "--yes",
+            "--questions", write(tmp_path / "question.jsonl", questions),
+            "--reference-answers", write(tmp_path / "gpt-4.jsonl", references),
+        )  # fmt: skip
+        asked = [body["messages"][1]["content"] for _, _, body in script.seen]
+    assert code == 0, output
+    shown = [
+        re.findall(r"\[begin reference answer to the last turn\]\n(.*)\n", text) for text in sorted(asked)
+    ]
+    assert sorted(sum(shown, [])) == ["new 1", "new 2", "own 1"]
+    assert len(shown) == 6
+
+
+def test_why_there_is_no_verdict_is_told(judge, tmp_path):
+    """One of three pairs: cut in one order, refused in the other. With --limit 1 it is the only one."""
+    files = [alpaca(tmp_path / f"{name}.json", outputs) for name, outputs in (("a", "738"), ("b", "111"))]
+
+    def answer(text, count):
+        if "7" not in shown(text):
+            return by_points(text, count)
+        if shown(text)[0] == "7":
+            return {"choices": [{"message": {"content": None}, "finish_reason": "length"}]}
+        return {"choices": [{"message": {"content": None, "refusal": "No."}, "finish_reason": "stop"}]}
+
+    with serving(answer) as script:
+        code, output = judge(script, *files, "--yes")
+        assert code == 0, output
+        reasons = "1 cut at --max_tokens (finish_reason length), 1 refused by the judge; raise --max_tokens"
+        assert f"left out 1 pair without a verdict in both orders: {reasons}" in output
+        assert "the endpoint did not count those of 2 responses" in output
+        code, output = judge(script, *files, "--yes", "--limit", "1")
+        assert code == 1
+        assert f"there is no verdict: {reasons}. The replies are in" in output
+        assert len(script.seen) == 6
+
+
+def test_a_judge_with_its_own_temperature_is_told(judge, tmp_path):
+    files = [alpaca(tmp_path / f"{name}.json", outputs) for name, outputs in (("a", "3"), ("b", "1"))]
+    refusal = {"error": {"message": "'temperature' does not support 0 with this model"}}
+    with serving(by_points, lambda body: refusal if "temperature" in body else None) as script:
+        code, output = judge(script, *files, "--yes")
+    assert code == 0, output
+    assert "temperature the judge's default: it does not take 0" in output
+
+
+def test_half_characters_are_judged_and_told(judge, tmp_path):
+    files = [alpaca(tmp_path / "a.json", ["3\ud83d"]), alpaca(tmp_path / "b.json", ["1"])]
+    with serving(
+        lambda text, count: b'{"choices": [{"message": {"content": "{\\"verdict\\": 1} \\ud83d"}}]}'
+    ) as script:
+        code, output = judge(script, *files, "--yes")
+        assert "3\ufffd" in script.seen[0][2]["messages"][1]["content"]
+    assert code == 0, output
+    assert "a.json: 1 row with half a character (a lone surrogate)" in output
+    assert "\ufffd" in (tmp_path / "out/verdicts.jsonl").read_text(encoding="utf-8")
+
+
+def test_progress_reaches_a_log(judge, tmp_path, monkeypatch):
+    monkeypatch.setattr("ift.lab.judge.progress._LOG_EVERY_SECONDS", 0)
+    files = [alpaca(tmp_path / f"{name}.json", outputs) for name, outputs in (("a", "34"), ("b", "11"))]
+    with serving(by_points) as script:
+        _, output = judge(script, *files, "--yes")
+        assert "1 of 4 questions, 0 s 2 of 4 questions" in output
+        _, output = judge(script, *files, "--yes")
+        assert "of 4 questions, " not in output  # nothing was asked
+
+
+def test_the_bar_is_for_a_terminal(monkeypatch):
+    from ift.lab.judge.progress import progress
+
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", terminal)
+    with progress(2, "questions") as advance:
+        advance()
+        advance()
+    assert "2/2" in terminal.getvalue()
+    assert "2 of 2" not in terminal.getvalue()
+
+
+def test_ctrl_c_says_how_to_resume(judge, tmp_path, monkeypatch):
+    def interrupt(*words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ift.lab.judge.judging.Judge.judge", interrupt)
+    files = [alpaca(tmp_path / f"{name}.json", "3") for name in "ab"]
+    with serving(by_points) as script:
+        code, output = judge(script, *files, "--yes")
+    assert code == 130
+    assert "Stopped. What was judged is kept: the same command resumes." in output
+
+
+def test_80_columns_are_enough(tmp_path, monkeypatch):
+    """No flag or line of the help is cut; lines of a result end between words."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    done = CliRunner().invoke(app, ["judge", "--help"])
+    assert "--requests_per_minute " in done.output
+    assert "\u2026" not in done.output
+    assert max(map(len, done.output.splitlines())) <= 80
+
+    from ift.lab.judge.table import format_lines
+
+    text = "word " * 40
+    shown = format_lines([("label", text), ("path", "x" * 90), ("escape", "\x1b[2J")], 80).splitlines()
+    assert max(map(len, shown[:3])) <= 80
+    assert " ".join(" ".join(shown[:3]).split()) == f"label {text}".strip()
+    assert shown[-1].endswith("[U+001B][2J")
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
         (("a.json", "missing.json"), 1, "cannot be read"),
         (("a.json", "c.json"), 1, "no prompt is in both files"),
-        (("a.json", "--reference", "gold"), 1, "no row has that column"),
+        (("a.json", "--reference", "gold"), 1, "no row has a text in that column"),
         (("a.json", "b.json", "--reference", "gold"), 1, "not both"),
         (("bench.jsonl",), 1, "question 1 is not known; give MT-Bench's question file with --questions"),
         (("rows.jsonl",), 1, "row 1: no answer in the columns text"),
         (("a.json", "--prices", "3"), 2, "--prices: found '3'"),
+        (("a.json", "--prices", "3,nan"), 2, "--prices: found '3,nan'"),
         (("a.json", "--threads", "0"), 2, "--threads: found 0"),
+        (("a.json", "--requests-per-minute", "inf"), 2, "--requests_per_minute: found inf"),
+        (("a.json", "--summaries"), 1, "--summaries is for comparisons"),
+        (
+            ("a.json", "--questions", "questions.jsonl"),
+            1,
+            "--questions is for MT-Bench's answer files, and there is",
+        ),
+        (("a.json", "b.json", "--reference_answers", "gold.jsonl"), 1, "--reference_answers is for grades"),
+        (("a.json", "--reference_answers", "gold.jsonl"), 1, "has none of the questions that were answered"),
+        (("out/verdicts.jsonl",), 1, "is an input and would be overwritten"),
+        (("two.jsonl", "--reference", "gold"), 1, "prompt 1 has several turns"),
+        (("objects.json", "b.json"), 1, "row 1, output: found {'text': 1}; give a text"),
     ],
 )
 def test_mistakes_are_refused(judge, tmp_path, monkeypatch, words, code, message):
@@ -201,8 +337,13 @@ def test_mistakes_are_refused(judge, tmp_path, monkeypatch, words, code, message
     write(tmp_path / "c.json", [{"instruction": "other", "output": "1"}])
     write(tmp_path / "bench.jsonl", [{"question_id": 1, "choices": [{"turns": ["a"]}]}])
     write(tmp_path / "rows.jsonl", [{"text": "a"}])
+    write(tmp_path / "questions.jsonl", [{"question_id": 9, "turns": ["Q"]}])
+    write(tmp_path / "gold.jsonl", [{"question_id": 9, "choices": [{"turns": ["a"]}]}])
+    turns = {"messages": [{"role": "user", "content": "Q"}], "further": ["R"], "output": ["a", "b"]}
+    write(tmp_path / "two.jsonl", [turns | {"row": {"gold": "a"}}])
+    write(tmp_path / "objects.json", [{"instruction": "Q", "output": {"text": 1}}])
     with serving(by_points) as script:
         found, output = judge(script, *words, "--yes")
         assert script.seen == []
     assert found == code
-    assert message in output.replace("\n", " ")
+    assert message in output

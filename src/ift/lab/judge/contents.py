@@ -19,9 +19,8 @@ def content_text(content: Any, *, skip_other_parts: bool = False) -> str | None:
         The text; None where there is none, or where a part of another type is not to be left out.
     """
     parts = content if isinstance(content, list) else [content]
-    texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
-    if skip_other_parts:
-        texts = [text for text in texts if isinstance(text, str)]
-    if not texts or not all(isinstance(text, str) for text in texts):
+    found = [part.get("text") if isinstance(part, dict) else part for part in parts]
+    texts = [text for text in found if isinstance(text, str)]
+    if not texts or (len(texts) < len(found) and not skip_other_parts):
         return None
     return LONE_SURROGATE.sub("\ufffd", "".join(texts))

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 
 from ift.files import write_atomically
 from ift.lab.judge.answers import AnswerFile, read_answers, read_by_question, read_references, with_references
@@ -111,7 +110,7 @@ def _remark_lines(file: AnswerFile) -> list[Line]:
 def _plan_lines(settings: JudgeSettings, estimate: Estimate, questions: int) -> list[Line]:
     known = questions - estimate.requests
     cost = _cost(settings, estimate.prompt_tokens, estimate.completion_tokens)
-    lines = [("requests", f"{count_of(estimate.requests, 'request')} to {settings.judge}")]
+    lines = [("requests", f"{estimate.requests:,} to {settings.judge}")]
     if known:
         lines.append(("no request", f"{known:,} of {questions:,} questions: judged before, or asked twice"))
     if estimate.requests:
@@ -148,7 +147,7 @@ def _record(settings: JudgeSettings, work: Comparison | Grading, table: Table) -
         setting=f"{work.kind}, judge {settings.judge}, prompts {VERSION}{summaries}",
         method=settings.first.stem,
         seed=0,
-        scores=table.scores,
+        scores={name: dict(values) for name, values in table.scores.items()},
         data=dict.fromkeys(table.scores, split),
         provenance=provenance(),
     )
