@@ -174,7 +174,7 @@ def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(monkeypatch):
         ('{"verdict": true}', None),
         ('{"verdict": ["1"]}', None),
         ('{"verdict": "2"} I am sure: {"confidence": {"of": 10}}', "2"),
-        ('{"result": {"verdict": "1", "reason": "like {"verdict": "2"}"}}', "1"),
+        (r'{"result": {"verdict": "1", "reason": "like {\"verdict\": \"2\"}"}}', "1"),
         ('<think>{"verdict": "2"}?</think>{"verdict": "1"}', "1"),
         ('perhaps {"verdict": "2"}</think> {"verdict": "tie"}', "tie"),
         ('<think>perhaps {"verdict": "2"}, or', None),

@@ -200,11 +200,9 @@ def test_references_of_fastchat_replace_those_of_the_questions(judge, tmp_path):
         )  # fmt: skip
         asked = [body["messages"][1]["content"] for _, _, body in script.seen]
     assert code == 0, output
-    shown = [
-        re.findall(r"\[begin reference answer to the last turn\]\n(.*)\n", text) for text in sorted(asked)
-    ]
-    assert sorted(sum(shown, [])) == ["new 1", "new 2", "own 1"]
-    assert len(shown) == 6
+    found = re.findall(r"\[begin reference answer to the last turn\]\n(.*)\n", "\n".join(asked))
+    assert sorted(found) == ["new 1", "new 2", "own 1"]
+    assert len(asked) == 6
 
 
 def test_why_there_is_no_verdict_is_told(judge, tmp_path):
@@ -299,8 +297,8 @@ def test_80_columns_are_enough(tmp_path, monkeypatch):
 
     text = "word " * 40
     shown = format_lines([("label", text), ("path", "x" * 90), ("escape", "\x1b[2J")], 80).splitlines()
-    assert max(map(len, shown[:3])) <= 80
-    assert " ".join(" ".join(shown[:3]).split()) == f"label {text}".strip()
+    assert max(map(len, shown[:-2])) <= 80
+    assert " ".join(" ".join(shown[:-2]).split()) == f"label {text}".strip()
     assert shown[-1].endswith("[U+001B][2J")
 
 

@@ -124,12 +124,6 @@ def read_references(path: Path) -> dict[str, tuple[str, ...]]:
     return {name: _first_choice(row, f"{path}, question {name}") for name, row in rows.items()}
 
 
-def references_of(value: Any, where: str) -> tuple[str, ...]:
-    """The reference answers of a row's `reference`: a text, or a list with a text per turn; none where it is empty."""
-    values = value if isinstance(value, list) else [value] if value else []
-    return tuple(_text(one, f"{where}, reference") for one in values)
-
-
 def _from_single_file(row: Row, number: int, where: str) -> Answered:
     if "messages" in row:
         further = row.get("further") or []
@@ -208,19 +202,22 @@ def with_references(
 
     Args:
         answered: From `read_answers`.
-        known: From `read_references`; they replace what the rows hold. None: the rows' own `reference` alone.
+        known: From `read_references`; they replace what the rows hold. None: the rows' own `reference` alone, a text or
+            a list with a text per turn.
         path: Of the answers, for messages.
 
     Raises:
         JudgeError: A reference is not text, or `known` has references to none of the prompts.
     """
-    found = []
+    found, used = [], 0
     for one in answered:
         references = (known or {}).get(str(one.row.get("question_id", one.id)))
+        used += references is not None
         if references is None:
-            references = references_of(one.row.get("reference"), f"{path}, {one.id}")
+            value = one.row.get("reference")
+            values = value if isinstance(value, list) else [value] if value else []
+            references = tuple(_text(text, f"{path}, prompt {one.id}, reference") for text in values)
         found.append(replace(one, references=references))
-    names = {str(one.row.get("question_id", one.id)) for one in answered}
-    if known is not None and not names & known.keys():
+    if known is not None and not used:
         raise JudgeError("--reference_answers: the file has none of the questions that were answered")
     return found

@@ -91,16 +91,10 @@ class Comparison:
 
 def _scores(rate: WinRate) -> dict[str, float]:
     return {
-        "n": float(rate.n),
-        "win_rate": rate.rate.value,
-        "win_rate_low": rate.rate.low,
-        "win_rate_high": rate.rate.high,
-        "length_controlled": rate.length_controlled.value,
-        "missing": float(rate.missing),
-        "ties": float(rate.ties),
-        "consistent": rate.consistent,
-        "first_place": rate.first_place,
-    }
+        "n": float(rate.n), "win_rate": rate.rate.value, "win_rate_low": rate.rate.low, "win_rate_high": rate.rate.high,
+        "length_controlled": rate.length_controlled.value, "missing": float(rate.missing), "ties": float(rate.ties),
+        "consistent": rate.consistent, "first_place": rate.first_place,
+    }  # fmt: skip
 
 
 def _points(position: str) -> Callable[[str], float | None]:
