@@ -108,12 +108,12 @@ class Judge:
             waiting = [pool.submit(self._ask, one) for one in self._open(questions)]
             try:
                 self._collect(as_completed(waiting), progress)
-            except (
-                BaseException
-            ):  # Ctrl-C too: requests that are under way are paid for, so their replies are kept
+            except BaseException as error:  # leaving the pool waits for requests under way: they are paid for
                 self.endpoint.stop()
                 for one in waiting:
                     one.cancel()
+                if isinstance(error, KeyboardInterrupt):
+                    print("\nStopping: replies to requests that were sent are kept.", file=sys.stderr)
                 raise
         return [self._kept(one)[0] for one in questions]  # two may be the same and be read in different ways
 
