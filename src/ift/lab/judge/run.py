@@ -149,5 +149,5 @@ def _record(settings: JudgeSettings, work: Comparison | Grading, table: Table) -
         seed=0,
         scores={name: dict(values) for name, values in table.scores.items()},
         data=dict.fromkeys(table.scores, split),
-        provenance=provenance(),
+        provenance=provenance(local_model=False),
     )

@@ -28,11 +28,13 @@ _ADDRESS = re.compile(r"(\w+://)[^/@\s]*@")
 _ABSOLUTE = re.compile(r"(?<![\w.:/<])(?:~[\w.-]*[/\\]|/|[A-Za-z]:[/\\]|\\\\|file:///?)([^\s,;:'\"=]+)")
 
 
-def provenance(words: Sequence[str] | None = None) -> Provenance:
+def provenance(words: Sequence[str] | None = None, *, local_model: bool = True) -> Provenance:
     """Versions, hardware, commit, command and time of the run that is going on.
 
     Args:
         words: The command's words after `ift`; those of this process by default.
+        local_model: Whether a model ran on this machine; otherwise torch, which takes seconds to load, is not asked
+            about threads and accelerators.
 
     Returns:
         The provenance. It holds no absolute path (of one, the last part stays), host or user name, environment
@@ -40,7 +42,7 @@ def provenance(words: Sequence[str] | None = None) -> Provenance:
     """
     return Provenance(
         versions=_versions(),
-        hardware=_hardware(),
+        hardware=_hardware(local_model),
         git_commit=_git_commit(Path(__file__).resolve().parent),
         command=clean_command(sys.argv[1:] if words is None else words),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -72,16 +74,17 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _hardware() -> dict[str, Setting]:
-    import torch
-
+def _hardware(local_model: bool) -> dict[str, Setting]:
     found: dict[str, Setting] = {
         "system": platform.system(),
         "machine": platform.machine(),
         "cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "accelerator": None,
     }
+    if not local_model:
+        return found
+    import torch
+
+    found |= {"torch_threads": torch.get_num_threads(), "accelerator": None}
     if torch.cuda.is_available():
         found["accelerator"] = torch.cuda.get_device_name()
         found["accelerators"] = torch.cuda.device_count()
