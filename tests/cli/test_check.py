@@ -40,7 +40,7 @@ def test_a_fine_run(check, tmp_path):
     assert "memory: about " in done.output
     assert " MiB (weights 0.1" in done.output  # some 40,000 parameters of four bytes
     assert "steps: 2" in done.output
-    assert "fine. next: ift train with the same arguments" in done.output
+    assert "fine: ift train would start with the same arguments" in done.output
     assert not (tmp_path / "out").exists()
 
 
@@ -131,7 +131,7 @@ def test_train_refuses_what_the_check_refuses_unless_forced_or_allowed(run_tiny)
     assert not refused.folder.exists()
     forced = run_tiny("--force", max_length=40, out="forced")
     assert forced.code == 0
-    assert "started all the same: --force" in forced.out
+    assert "starting despite failed checks (--force)" in forced.out
     allowed = run_tiny("--allow_truncation", max_length=40, out="allowed")
     assert allowed.code == 0
     assert "warning train: max_length 40 cuts" in " ".join(allowed.out.split())

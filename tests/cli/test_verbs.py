@@ -116,7 +116,7 @@ def test_two_processes_run_and_train_what_one_does(run_tiny, chat_model, tmp_pat
     done = ift("train", *words)
     assert done.returncode == 0, done.stderr
     assert "2 processes" in done.stdout
-    assert "2 of 2 rows (1 per device x 1 accumulated x 2)" in done.stdout
+    assert "2 steps of 2 rows (1 per device x 1 gradient accumulation x 2 processes)" in done.stdout
     assert done.stdout.count("done in") == 1
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("alone", "two"))
     for name in first:
@@ -132,7 +132,7 @@ def test_two_processes_run_and_train_what_one_does(run_tiny, chat_model, tmp_pat
 def test_a_count_of_processes_that_does_not_run_is_refused(monkeypatch):
     monkeypatch.setenv(launch.WANTED, "2")
     monkeypatch.setenv("WORLD_SIZE", "1")
-    with pytest.raises(UsageError, match="2 processes were asked for and 1 run"):
+    with pytest.raises(UsageError, match="2 processes were requested, but 1 are running"):
         launch.check_world_size()
 
 
@@ -166,7 +166,7 @@ def test_shipped_configurations_are_found_by_name_before_trl_s():
 
 
 def test_the_exit_code_is_that_of_the_process_that_failed(capfd):
-    assert launch.launch(["--num_processes", "2"], ["--no_such_flag", "1"], use_cpu=True) == 2
+    assert launch.launch(["--num_processes", "2"], "ift.cli.main", ["train", "--no_such_flag", "1"], use_cpu=True) == 2
     said = capfd.readouterr()
     assert "unknown flag --no_such_flag" in said.err
     assert "Traceback" not in said.err

@@ -17,6 +17,7 @@ TILES = 4  # of logits alive at once in the chunked head: logits, exponentials, 
 LOGITS = (
     3  # copies of full logits alive at once, where a method builds them: as given, in float32, their gradient
 )
+PARTS = ("weights", "reference", "gradients", "optimizer", "activations", "head")
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,14 @@ class MemoryEstimate:
     @property
     def total(self) -> int:
         """The sum. The look-ahead pass runs before the others, keeps nothing, and needs less."""
-        parts = (self.weights, self.reference, self.gradients, self.optimizer, self.activations, self.head)
-        return sum(parts)
+        return sum(getattr(self, name) for name in PARTS)
+
+    def summary(self) -> str:
+        """The sum and its parts, in GiB or MiB."""
+        unit, name = (2**30, "GiB") if self.total >= 2**30 else (2**20, "MiB")
+        sizes = {part: getattr(self, part) for part in PARTS}
+        shown = ", ".join(f"{part} {size / unit:.2f}" for part, size in sizes.items() if size)
+        return f"about {self.total / unit:.1f} {name} ({shown})"
 
 
 def estimate_memory(stage: Any, longest_row: int, device: torch.device | None = None) -> MemoryEstimate:
@@ -65,23 +72,23 @@ def estimate_memory(stage: Any, longest_row: int, device: torch.device | None = 
     """
     from trl import get_peft_config
 
-    config, told = stage.config, stage.model
+    config, model_args = stage.config, stage.model
     model = _empty_model(stage)
     vocabulary = model.get_input_embeddings().weight.shape[0]
     width = model.config.get_text_config().hidden_size
     element = _element_size(stage, model)
     compute = 2 if config.bf16 or config.fp16 else element
     every = sum(p.numel() for p in model.parameters())
-    weights = _weight_bytes(model, told, element)
+    weights = _weight_bytes(model, model_args, element)
     casts = sum(p.numel() for p in model.parameters() if p.ndim > 1) * compute if compute < element else 0
     answers = 2 if stage.method.needs_pairs else 1
     rows = config.per_device_train_batch_size * answers
     tokens = config.max_length if getattr(config, "packing", False) and config.max_length else longest_row
-    with _adapted(model, get_peft_config(told)) as adapted:
+    with _adapted(model, get_peft_config(model_args)) as adapted:
         trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
-        adapters = 4 * trained if told.use_peft else 0
+        adapters = 4 * trained if model_args.use_peft else 0
         kept = _kept_for_backward(adapted, rows, tokens, bool(config.gradient_checkpointing), compute)
-    each = 4 if told.use_peft else element
+    each = 4 if model_args.use_peft else element
     full_logits = stage.method.needs_pairs or stage.method.name == "dft"
     height, breadth = tile_shape(rows * tokens, device or _device())
     head = (
@@ -94,7 +101,7 @@ def estimate_memory(stage: Any, longest_row: int, device: torch.device | None = 
         trained=trained,
         vocabulary=vocabulary,
         weights=weights + adapters + casts,
-        reference=weights if stage.method.needs_reference and not told.use_peft else 0,
+        reference=weights if stage.method.needs_reference and not model_args.use_peft else 0,
         gradients=trained * each,
         optimizer=round(trained * _state_bytes(str(getattr(config.optim, "value", config.optim)), each)),
         activations=kept,
@@ -170,9 +177,11 @@ def _empty_model(stage: Any) -> Any:
     """The model on the meta device: shapes, no data."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    told, config = stage.model, stage.config
+    model_args, config = stage.model, stage.config
     read = AutoConfig.from_pretrained(
-        told.model_name_or_path, revision=told.model_revision, trust_remote_code=config.trust_remote_code
+        model_args.model_name_or_path,
+        revision=model_args.model_revision,
+        trust_remote_code=config.trust_remote_code,
     )
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -186,10 +195,10 @@ def _element_size(stage: Any, model: Any) -> int:
     return (dtype or torch.float32).itemsize
 
 
-def _weight_bytes(model: Any, told: Any, element: int) -> int:
+def _weight_bytes(model: Any, model_args: Any, element: int) -> int:
     """Of all weights; quantised, the linear layers inside the blocks take half a byte or one each."""
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    share = 0.5 if told.load_in_4bit else 1.0 if told.load_in_8bit else None
+    share = 0.5 if model_args.load_in_4bit else 1.0 if model_args.load_in_8bit else None
     total = 0.0
     seen: set[int] = set()
     for module in model.modules():

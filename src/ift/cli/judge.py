@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from ift.runs.extras import needs_extra
 
 if TYPE_CHECKING:
@@ -267,3 +269,37 @@ def told(**words: Any) -> Told:
     except ValueError as error:
         raise JudgeError(f"--prices: found {prices!r}; give two numbers, such as 2.5,10") from error
     return dataclasses.replace(Told(**words, prices=None), prices=pair)
+
+
+def command(
+    first: str = typer.Argument(help="Answers to judge: a file of ift generate, AlpacaEval or MT-Bench."),
+    second: str = typer.Argument(None, help="Answers to compare with (default: none, the first are graded)."),
+    judge: str = typer.Option(..., "--judge", help="Name of the judge model at the endpoint."),
+    reference: str = typer.Option(None, help="Compare with this column of the prompts' rows instead."),
+    questions: str = typer.Option(None, help="MT-Bench's question file, for its answer files."),
+    summaries: bool = typer.Option(False, "--summaries", help="The answers are summaries of posts (TL;DR)."),
+    output_dir: str = typer.Option(
+        "ift-judge", "--output_dir", help="Folder for replies, verdicts and the record."
+    ),
+    limit: int = typer.Option(None, help="Judge only the first N prompts."),
+    max_tokens: int = typer.Option(300, "--max_tokens", help="Longest reply, in tokens."),
+    threads: int = typer.Option(4, help="Number of simultaneous requests."),
+    requests_per_minute: float = typer.Option(
+        None, "--requests_per_minute", help="Rate limit (default: none)."
+    ),
+    prices: str = typer.Option(None, help="Prices per million input and output tokens, such as 2.5,10."),
+    yes: bool = typer.Option(False, "--yes", help="Start without asking for confirmation."),
+) -> int:
+    """Let a language model judge answers: win rates of pairs, or grades (endpoint from the environment)."""
+    from ift.lab.judge.errors import JudgeError
+
+    try:
+        words = told(
+            first=first, second=second, reference=reference, questions=questions, summaries=summaries, judge=judge,
+            output_dir=output_dir, limit=limit, max_tokens=max_tokens, threads=threads,
+            requests_per_minute=requests_per_minute, prices=prices, yes=yes,
+        )  # fmt: skip
+    except JudgeError as error:
+        print(f"ift judge: {error}", file=sys.stderr)
+        raise typer.Exit(2) from error
+    return main(words)

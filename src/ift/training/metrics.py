@@ -44,7 +44,7 @@ def row_statistics(result: IFTLoss, labels: Tensor, eos_ids: Tensor, config: Any
     ends = trained & torch.isin(labels, eos_ids)
     weighted = result.weights * scores.losses.detach()
     items, counts = trained, layout.per_document(trained.double())
-    if config.loss_reduction == "sequence":  # every document's mean, told once: at its last position
+    if config.loss_reduction == "sequence":  # the mean of each document, counted once: at its last position
         last = torch.ones_like(trained)
         last[:, :-1] = layout.documents[:, 1:] != layout.documents[:, :-1]
         weighted = torch.where(trained, weighted / counts.clamp(min=1), 0.0)
