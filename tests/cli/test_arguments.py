@@ -93,7 +93,7 @@ def test_values_of_yaml_are_read_as_flags_are(config):
         ("lookahead: psychic\n", "line 4: lookahead is 'psychic'; give one of greedy, sample, expected."),
         ("residual_lambda: 7\n", "residual_lambda is 7.0; give a value in [0, 1]."),
         ("propagation_gamma: 0\n", "For weights that do not look ahead at all set propagation='none'."),
-        ("- a\n", "run.yaml is no YAML"),
+        ("- a\n", "run.yaml is not YAML"),
     ],
 )
 def test_a_wrong_yaml_file_is_a_usage_error_with_its_line(train, config, text, answer):

@@ -121,7 +121,7 @@ def test_a_tokenizer_with_more_words_than_the_model_is_refused(check, chat_model
     AutoTokenizer.from_pretrained(chat_model).save_pretrained(tmp_path / "cut")
     done = check(model=tmp_path / "cut")
     assert done.exit_code == 1
-    assert "and the model embeds 60" in " ".join(done.output.split())
+    assert "but the model has only 60 embeddings" in " ".join(done.output.split())
 
 
 def test_train_refuses_what_the_check_refuses_unless_forced_or_allowed(run_tiny):

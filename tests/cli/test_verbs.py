@@ -166,7 +166,12 @@ def test_shipped_configurations_are_found_by_name_before_trl_s():
 
 
 def test_the_exit_code_is_that_of_the_process_that_failed(capfd):
-    assert launch.launch(["--num_processes", "2"], "ift.cli.main", ["train", "--no_such_flag", "1"], use_cpu=True) == 2
+    assert (
+        launch.launch(
+            ["--num_processes", "2"], "ift.cli.main", ["train", "--no_such_flag", "1"], use_cpu=True
+        )
+        == 2
+    )
     said = capfd.readouterr()
     assert "unknown flag --no_such_flag" in said.err
     assert "Traceback" not in said.err

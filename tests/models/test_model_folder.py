@@ -6,7 +6,7 @@ import pytest
 from transformers import modeling_utils
 
 from ift.data import DataError
-from ift.models.model_folder import check_model_path, looks_local, explain_weight_loading_errors
+from ift.models.model_folder import check_model_path, explain_weight_loading_errors, looks_local
 
 ONLY_PICKLES = "Please do not set `use_safetensors=True`"
 

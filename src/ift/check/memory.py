@@ -1,4 +1,4 @@
-"""How much memory a training step takes, before any weight is loaded: counted on a model without data ("meta")."""
+"""The memory of a training step, estimated before any weight is loaded, on a model without data ("meta")."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ import torch
 
 from ift.step.scored_log_probs import tile_shape
 
-TILES = 4  # of logits alive at once in the chunked head: logits, exponentials, their gradient, one to spare
+TILES = 4  # tiles of logits alive at once in the tiled head: logits, exponentials, their gradient, one spare
 LOGITS = (
-    3  # copies of full logits alive at once, where a method builds them: as given, in float32, their gradient
+    3  # copies of full logits alive at once where a method builds them: as given, in float32, the gradient
 )
 PARTS = ("weights", "reference", "gradients", "optimizer", "activations", "head")
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes on one device in one step; the optimiser's, the weights' and the gradients' are divided by nothing.
+    """Bytes on one device in one step, without any sharding of weights, gradients and optimiser states.
 
     Attributes:
         parameters: Number of all parameters.
-        trained: Number of those that are trained.
-        vocabulary: Rows of the input embedding.
-        weights: Of the model, with autocast's copies of them.
-        reference: Of the frozen copy that some methods compare with.
-        gradients: Of the trained weights.
-        optimizer: States.
+        trained: Number of trained parameters.
+        vocabulary: Number of rows of the input embedding.
+        weights: The model, with autocast's copies.
+        reference: The frozen reference model of some methods.
+        gradients: Gradients of the trained weights.
+        optimizer: Optimiser states.
         activations: Kept for backward by the longest batch there may be, and what backward needs beside them.
         head: Tiles of logits, or full logits where the method builds them.
     """
@@ -60,12 +60,12 @@ class MemoryEstimate:
 
 
 def estimate_memory(stage: Any, longest_row: int, device: torch.device | None = None) -> MemoryEstimate:
-    """Estimates a step of a stage.
+    """Estimate the memory of a step.
 
     Args:
         stage: An `ift.methods.stage.Stage`: its model's configuration is read, no weights.
         longest_row: Tokens of the longest row after cutting.
-        device: Where the run would be; None for this machine's.
+        device: Device of the run; None for this machine's.
 
     Raises:
         OSError, ValueError: a configuration that cannot be read, or is no causal language model's.
@@ -114,8 +114,8 @@ class Remedy:
     """Settings that need less memory.
 
     Attributes:
-        flags: As they are typed.
-        total: Bytes of a step with them, estimated.
+        flags: The command-line flags.
+        total: Estimated bytes of a step with these settings.
     """
 
     flags: str
@@ -127,12 +127,12 @@ class Remedy:
 
 
 def remedies(stage: Any, longest_row: int, available: int) -> list[Remedy]:
-    """What this configuration has left to save memory, the cheapest first: batch, checkpointing, precision, LoRA.
+    """Settings that would save memory here, the cheapest first: batch, checkpointing, precision, LoRA.
 
     Args:
         stage: See `estimate_memory`.
         longest_row: See `estimate_memory`.
-        available: Bytes free. The batch is halved until a step fits; where it should fit already, once.
+        available: Free bytes. The batch is halved until a step fits, and at least once.
     """
     now = estimate_memory(stage, longest_row).total
 
@@ -160,12 +160,12 @@ def remedies(stage: Any, longest_row: int, available: int) -> list[Remedy]:
 
 
 def _device() -> torch.device:
-    """Where a run would be."""
+    """The device of a run."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def available_memory() -> int:
-    """Bytes that are free: of the current accelerator, or of the machine."""
+    """Free bytes of the current accelerator, or of the machine."""
     if _device().type == "cuda":
         return int(torch.cuda.mem_get_info()[0])
     import psutil
@@ -189,14 +189,14 @@ def _empty_model(stage: Any) -> Any:
 
 
 def _element_size(stage: Any, model: Any) -> int:
-    """Bytes of a weight as it is loaded."""
+    """Bytes of one weight as it is loaded."""
     name = stage.model.dtype
     dtype = getattr(torch, name, None) if name not in (None, "auto") else model.config.dtype
     return (dtype or torch.float32).itemsize
 
 
 def _weight_bytes(model: Any, model_args: Any, element: int) -> int:
-    """Of all weights; quantised, the linear layers inside the blocks take half a byte or one each."""
+    """Bytes of all weights; quantised linear layers take half a byte or one byte per weight."""
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     share = 0.5 if model_args.load_in_4bit else 1.0 if model_args.load_in_8bit else None
     total = 0.0

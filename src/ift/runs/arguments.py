@@ -56,7 +56,7 @@ class RunArguments:
     allow_truncation: bool = field(
         default=False,
         metadata={
-            "help": "Start although max_length cuts more than 20 % of the rows or of the trained tokens."
+            "help": "Start although max_length cuts more than 20%% of the rows or of the trained tokens."
         },
     )
     force: bool = field(
