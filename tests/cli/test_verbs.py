@@ -11,6 +11,7 @@ import time
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from ift.cli.main import app
@@ -52,6 +53,30 @@ def test_help_of_train_shows_the_method_s_fields(train):
     whole = train("--help-all")
     assert whole.code == 0
     assert "--adam_beta1" in whole.out
+
+
+@pytest.mark.parametrize("verb", [*get_command(app).commands])
+def test_help_cuts_nothing_at_80_columns(verb, monkeypatch, capfd):
+    monkeypatch.setenv("COLUMNS", "80")
+    done = CliRunner().invoke(app, [verb, "--help"])
+    if verb != "precompute-lookahead":
+        assert done.exit_code == 0, done.output
+    text = done.output + capfd.readouterr().out
+    assert "…" not in text
+    assert all(len(line) <= 80 for line in text.splitlines()), text
+
+
+def test_bars_of_libraries_do_not_reach_the_terminal(chat_model, write_rows, tmp_path):
+    """datasets and transformers show a bar for each file and each step; only slow steps may show one."""
+    hidden = ("HF_DATASETS_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY", "TQDM_DELAY")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    words = [f"--model_name_or_path={chat_model}", f"--dataset_name={write_rows()}", "--max_steps=2"]
+    words += [f"--output_dir={tmp_path / 'out'}", "--report_to=none", "--per_device_train_batch_size=2"]
+    done = ift("train", *words, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "done in" in done.stdout
+    for bar in ("%|", "Loading weights", "Writing model shards", "Truncating", "Generating train split"):
+        assert bar not in done.stdout + done.stderr
 
 
 def test_env_prints_versions_and_nothing_of_the_environment(monkeypatch, capsys):

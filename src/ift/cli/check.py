@@ -107,14 +107,12 @@ def _preflight(run_args: TrainArguments, rows: PreparedRows) -> Preflight:
     from ift.check.findings import preflight
 
     total = sum(one.report.rows_kept for one in rows.sets.values())
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("checking rows"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("checking rows", total=total or None)
+        task = progress.add_task("", total=total or None)
+        allowed = run_args.run.allow_truncation
         return preflight(
-            run_args,
-            rows,
-            allow_truncation=run_args.run.allow_truncation,
-            progress=lambda count: progress.advance(task, count),
+            run_args, rows, allow_truncation=allowed, progress=lambda count: progress.advance(task, count)
         )
 
 
@@ -137,11 +135,9 @@ def _print(found: Preflight, rows: PreparedRows, seconds: float | None, reporter
     for one in rows.sets.values():
         lines += one.report.lines()
         for name in ("prompt", "answer"):
-            median, high, longest = getattr(one.report, f"{name}_lengths")
-            if longest:
-                lines.append(
-                    f"  tokens per {name}: median {median:,}, 95 % up to {high:,}, longest {longest:,}"
-                )
+            median, high, top = getattr(one.report, f"{name}_lengths")
+            if top:
+                lines.append(f"  tokens per {name}: median {median:,}, 95 % up to {high:,}, longest {top:,}")
     if found.memory is not None:
         lines.append(f"memory: {found.memory.summary()}; {found.available / 2**30:.1f} GiB free")
     if found.steps is not None:

@@ -121,14 +121,10 @@ def _table(console: Console, record: dict[str, Any]) -> None:
 
 
 def command(
-    output_dir: str = typer.Option(
-        "frozen-lake", "--output_dir", help="Folder for the record and the figures."
-    ),
+    output_dir: str = typer.Option("frozen-lake", "--output_dir", help="Folder for record and figures."),
     seeds: int = typer.Option(200, help="Number of agents, with seeds 0 to N - 1, trained together."),
     map_size: int = typer.Option(4, "--map_size", help="Cells per side of the map."),
-    seed: int = typer.Option(
-        None, help="Seed of a random map (default: gymnasium's own map, of size 4 or 8)."
-    ),
+    seed: int = typer.Option(None, help="Seed of a random map (default: gymnasium's map of size 4 or 8)."),
     hole_density: float = typer.Option(0.2, "--hole_density", help="Share of holes in a random map."),
     firm: bool = typer.Option(False, "--firm", help="Use ice that is not slippery."),
     skill: float = typer.Option(0.6, help="Share of the optimal policy in the agents before training."),
@@ -142,21 +138,13 @@ def command(
     optimizer: str = typer.Option("sgd", help="Optimizer: sgd, momentum, adam or rmsprop."),
     learning_rate: float = typer.Option(0.1, "--learning_rate", help="Constant learning rate."),
     steps: int = typer.Option(20, help="Number of training steps."),
-    window: bool = typer.Option(
-        True, help="Also vary the settings and map where the order of the methods holds."
-    ),
+    window: bool = typer.Option(True, help="Also map for which settings the order of the methods holds."),
 ) -> int:
     """Measure which method comes nearest to a known optimum (paper, section 5.3; a minute, no download)."""
     lake = {"size": map_size, "seed": seed, "hole_density": hole_density, "slippery": not firm}
     settings = {
-        "residual_lambda": residual_lambda,
-        "gamma": propagation_gamma,
-        "propagation": propagation,
-        "lookahead": lookahead,
-        "beta": beta,
-        "orpo_beta": orpo_beta,
-        "optimizer": optimizer,
-        "learning_rate": learning_rate,
-        "steps": steps,
-    }
+        "residual_lambda": residual_lambda, "gamma": propagation_gamma, "propagation": propagation,
+        "lookahead": lookahead, "beta": beta, "orpo_beta": orpo_beta, "optimizer": optimizer,
+        "learning_rate": learning_rate, "steps": steps,
+    }  # fmt: skip
     return main(output_dir, seeds, lake, {"skill": skill, "habit": habit}, settings, window)
