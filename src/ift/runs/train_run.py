@@ -62,16 +62,16 @@ def train_run(
     if supervised and trainer.is_world_process_zero():
         write_run(folder, finished=True)
     return StageResult(
-        stage.method.name,
-        folder,
-        stage.model.model_name_or_path,
-        time.perf_counter() - started,
-        trainer.state.global_step,
-        trainer.data_reports.get("train"),
-        tuple(trainer.state.log_history),
-        verified,
-        final_answers(trainer, stage, rows) if supervised else None,
-        supervision.warnings(),
+        method=stage.method.name,
+        folder=folder,
+        start=stage.model.model_name_or_path,
+        seconds=time.perf_counter() - started,
+        steps=trainer.state.global_step,
+        report=trainer.data_reports.get("train"),
+        history=tuple(trainer.state.log_history),
+        read_back=verified,
+        answers=final_answers(trainer, stage, rows) if supervised else None,
+        warnings=supervision.warnings(),
     )
 
 
