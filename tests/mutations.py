@@ -608,8 +608,8 @@ FAULTS = [
     Fault(
         "baselines: the second stage starts from the base",
         "runs/train_run.py",
-        "str(merged if merged.exists() else folder)",
-        "str(told.model.model_name_or_path)",
+        "_start_of_next(Path(stage.config.output_dir))",
+        "stage.model.model_name_or_path",
         METHODS,
     ),
     Fault(

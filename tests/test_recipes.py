@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ift.cli.endings import ended
+from ift.cli.exit_codes import run_verb
 from ift.cli.train import main
 from ift.lab.testbed import problems, tiny_base_path
 from ift.runs.arguments import parse
@@ -42,7 +42,7 @@ def test_a_step_trains(recipe, tmp_path, capfd):
     }  # fmt: skip
     file = tmp_path / recipe.name
     file.write_text(yaml.safe_dump(told))
-    assert ended("train", lambda: main(["--config", str(file)])) == 0, capfd.readouterr().err
+    assert run_verb("train", lambda: main(["--config", str(file)])) == 0, capfd.readouterr().err
     assert (tmp_path / "out" / "model.safetensors").exists()
 
 

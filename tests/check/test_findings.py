@@ -79,17 +79,17 @@ def test_rows_are_named_as_they_stand_in_the_data(tokenizer):
 def test_evaluation_rows_that_are_trained(tokenizer):
     ((level, about, text),) = found(tokenizer, FINE, [{"prompt": "1 plus 5 =", "completion": " 6"}, FINE[3]])
     assert (level, about) == ("warning", "eval")
-    assert text.startswith("1 evaluation rows are training rows, too (evaluation row 2 first)")
+    assert text.startswith("1 evaluation rows are also training rows (evaluation row 2 first)")
     other = {**FINE[3], "completion": " 7"}
     ((_, _, text),) = found(tokenizer, FINE, [other])
-    assert text.startswith("1 evaluation prompts are training prompts, too (evaluation row 1 first)")
+    assert text.startswith("1 evaluation prompts are also training prompts (evaluation row 1 first)")
 
 
 def test_ids_beyond_the_model_are_refused(tokenizer):
     rows = [{"input_ids": [5, 900, 2], "labels": [-100, 900, 2]}]
     ((level, _, text),) = found(tokenizer, rows)
     assert level == "refused"
-    assert "the token id 900, and the model embeds 521" in text
+    assert "the token id 900, but the model has only 521 embeddings" in text
     assert found(tokenizer, rows, vocabulary=901) == []
 
 

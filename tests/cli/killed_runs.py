@@ -97,7 +97,7 @@ def killed_run(model, rows, folder: Path, kills: int) -> KilledRun:
             continue
         running.send_signal(signal.SIGKILL)
         said, _ = running.communicate()
-        on = [line for line in said.splitlines() if line.startswith("goes on from")]
+        on = [line for line in said.splitlines() if line.startswith("resumes from")]
         whole, broken = newest_whole(out)
         log.append(
             Kill(
@@ -109,7 +109,7 @@ def killed_run(model, rows, folder: Path, kills: int) -> KilledRun:
         )
     done = subprocess.run(command(model, rows, out, "--resume", "auto"), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "goes on from" in done.stdout
+    assert "resumes from" in done.stdout
     return KilledRun(log, same(weights(out), weights(straight)), logged_steps(out))
 
 

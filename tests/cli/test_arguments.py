@@ -58,7 +58,7 @@ def test_a_trl_sft_config_works_and_flags_win(train, tmp_path, chat_model, write
     assert done.code == 0, done.err
     assert "learning rate 0.001 (cosine)" in done.out
     assert "lambda 0.4, greedy look-ahead" in done.out
-    assert "2 of 2 rows (1 per device x 2 accumulated x 1)" in done.out
+    assert "2 steps of 2 rows (1 per device x 2 gradient accumulation x 1 process)" in done.out
     assert (tmp_path / "out" / "checkpoint-2").is_dir()
     adapter = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert adapter["r"] == 4
@@ -93,7 +93,7 @@ def test_values_of_yaml_are_read_as_flags_are(config):
         ("lookahead: psychic\n", "line 4: lookahead is 'psychic'; give one of greedy, sample, expected."),
         ("residual_lambda: 7\n", "residual_lambda is 7.0; give a value in [0, 1]."),
         ("propagation_gamma: 0\n", "For weights that do not look ahead at all set propagation='none'."),
-        ("- a\n", "run.yaml is no YAML"),
+        ("- a\n", "run.yaml is not YAML"),
     ],
 )
 def test_a_wrong_yaml_file_is_a_usage_error_with_its_line(train, config, text, answer):

@@ -40,7 +40,7 @@ def test_a_fine_run(check, tmp_path):
     assert "memory: about " in done.output
     assert " MiB (weights 0.1" in done.output  # some 40,000 parameters of four bytes
     assert "steps: 2" in done.output
-    assert "fine. next: ift train with the same arguments" in done.output
+    assert "fine: ift train would start with the same arguments" in done.output
     assert not (tmp_path / "out").exists()
 
 
@@ -121,7 +121,7 @@ def test_a_tokenizer_with_more_words_than_the_model_is_refused(check, chat_model
     AutoTokenizer.from_pretrained(chat_model).save_pretrained(tmp_path / "cut")
     done = check(model=tmp_path / "cut")
     assert done.exit_code == 1
-    assert "and the model embeds 60" in " ".join(done.output.split())
+    assert "but the model has only 60 embeddings" in " ".join(done.output.split())
 
 
 def test_train_refuses_what_the_check_refuses_unless_forced_or_allowed(run_tiny):
@@ -131,7 +131,7 @@ def test_train_refuses_what_the_check_refuses_unless_forced_or_allowed(run_tiny)
     assert not refused.folder.exists()
     forced = run_tiny("--force", max_length=40, out="forced")
     assert forced.code == 0
-    assert "started all the same: --force" in forced.out
+    assert "starting despite failed checks (--force)" in forced.out
     allowed = run_tiny("--allow_truncation", max_length=40, out="allowed")
     assert allowed.code == 0
     assert "warning train: max_length 40 cuts" in " ".join(allowed.out.split())

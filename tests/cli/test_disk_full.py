@@ -8,7 +8,7 @@ import pytest
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ift.runs.out_of_room import is_disk_full
+from ift.runs.resource_errors import is_disk_full
 from ift.training.checkpoints import newest_whole
 
 SAVING = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
@@ -53,11 +53,11 @@ def test_a_full_disk_loses_what_was_not_saved_and_nothing_else(run_tiny, monkeyp
     assert done.code == 1
     assert f"ift train: no space left while saving to {done.folder} (" in said
     assert f"last good checkpoint: {done.folder / 'checkpoint-2'}" in said
-    assert "make room, then the same command with --resume auto" in said
+    assert "free some disk space, then repeat the command with --resume auto" in said
     assert "Traceback" not in said
     again = run_tiny("--resume", "auto", **SAVING)
     assert again.code == 0, again.err
-    assert f"goes on from {done.folder / 'checkpoint-2'}" in again.out
+    assert f"resumes from {done.folder / 'checkpoint-2'}" in again.out
     first, second = (load_file(run.folder / "model.safetensors") for run in (straight, again))
     assert all((first[name] == second[name]).all() for name in first)
 

@@ -53,8 +53,8 @@ def test_a_run_goes_on_from_the_newest_whole_checkpoint(run_tiny, stopped):
     folder, straight = stopped
     done = run_tiny("--resume", "auto", **SAVING)
     assert done.code == 0, done.err
-    assert f"passed over {folder / 'checkpoint-4'}: it has no manifest" in done.out
-    assert f"goes on from {folder / 'checkpoint-2'}" in done.out
+    assert f"skipped {folder / 'checkpoint-4'}: it has no manifest" in done.out
+    assert f"resumes from {folder / 'checkpoint-2'}" in done.out
     assert same(weights(folder), straight)
     assert newest_whole(folder)[0] == folder / "checkpoint-4"
 
@@ -94,7 +94,7 @@ def test_a_run_that_began_with_the_earlier_default_resumes_with_it_and_says_so(r
     of_an_earlier_version(folder)
     done = run_tiny("--resume", "auto", **SAVING)
     assert done.code == 0, done.err
-    assert "propagation_detach stays 'none', as this run began: that was the default then." in done.out
+    assert "propagation_detach stays 'none': it was the default when this run started." in done.out
     assert same(weights(folder), straight)
     of_an_earlier_version(folder)
     named = run_tiny("--resume", "auto", **SAVING, propagation_detach="scale")
@@ -134,13 +134,13 @@ def test_a_sequence_goes_on_in_the_stage_where_it_stopped(run_tiny, stopped_sequ
     first = (folder / "1-sft" / "model.safetensors").stat().st_mtime_ns
     done = run_tiny("--resume", "auto", **flags)
     assert done.code == 0, done.err
-    assert f"stage 1: this run is finished: the model lies in {folder / '1-sft'}" in done.out
-    assert f"goes on from {folder / '2-ift' / 'checkpoint-2'}" in done.out
+    assert f"stage 1: this run is finished: the model is in {folder / '1-sft'}" in done.out
+    assert f"resumes from {folder / '2-ift' / 'checkpoint-2'}" in done.out
     assert (folder / "1-sft" / "model.safetensors").stat().st_mtime_ns == first
     assert same(weights(folder / "2-ift"), straight)
     again = run_tiny("--resume", "auto", **flags)
     assert again.code == 0
-    assert f"the model lies in {folder / '2-ift'}" in again.out
+    assert f"the model is in {folder / '2-ift'}" in again.out
 
 
 def test_a_later_stage_does_not_go_on_before_the_one_ahead_of_it(run_tiny, stopped_sequence):
@@ -148,7 +148,7 @@ def test_a_later_stage_does_not_go_on_before_the_one_ahead_of_it(run_tiny, stopp
     (folder / "1-sft" / "run.json").write_text('{"finished": false}')
     done = run_tiny("--resume", "auto", **flags)
     assert done.code == 1
-    assert f"{folder / '2-ift'} holds files, and the stage before it has not ended" in done.err
+    assert f"{folder / '2-ift'} holds files, but the stage before it is not finished" in done.err
 
 
 def test_a_finished_run_is_finished(run_tiny):
@@ -156,7 +156,7 @@ def test_a_finished_run_is_finished(run_tiny):
     before = time.time_ns()
     done = run_tiny("--resume", "auto", **SAVING)
     assert done.code == 0
-    assert "this run is finished: the model lies in" in done.out
+    assert "this run is finished: the model is in" in done.out
     assert (done.folder / "model.safetensors").stat().st_mtime_ns < before
 
 
@@ -165,7 +165,7 @@ def test_without_a_whole_checkpoint_it_begins_anew(run_tiny, stopped):
     shutil.rmtree(folder / "checkpoint-2")
     done = run_tiny("--resume", "auto", **SAVING)
     assert done.code == 0
-    assert f"no whole checkpoint in {folder}: begins anew" in done.out
+    assert f"no complete checkpoint in {folder}: starts from scratch" in done.out
     assert same(weights(folder), straight)
 
 
@@ -180,7 +180,7 @@ def test_a_foreign_folder_is_not_resumed(run_tiny, tmp_path):
 def test_resume_auto_in_a_new_folder_just_begins(run_tiny):
     done = run_tiny("--resume", "auto")
     assert done.code == 0
-    assert "begins anew" in done.out
+    assert "starts from scratch" in done.out
 
 
 def test_a_named_checkpoint(run_tiny, stopped):
@@ -235,7 +235,7 @@ def test_a_changed_run_is_refused_with_every_key_and_let_through_by_name(run_tin
     assert "learning_rate was" not in half.err
     done = run_tiny("--resume", "auto", "--allow_changed", "learning_rate", "residual_lambda", **changed)
     assert done.code == 0
-    assert "changed, and allowed: learning_rate" in done.out
+    assert "changed, allowed by --allow_changed: learning_rate" in done.out
 
 
 def with_removed_settings(folder, **values):
@@ -251,7 +251,7 @@ def test_a_checkpoint_with_removed_settings_at_their_defaults_is_the_same_run(ru
     with_removed_settings(folder, **OLD_DEFAULTS)
     done = run_tiny("--resume", "auto", **SAVING)
     assert done.code == 0, done.err
-    assert f"goes on from {folder / 'checkpoint-2'}" in done.out
+    assert f"resumes from {folder / 'checkpoint-2'}" in done.out
     assert "lookahead_cache" not in done.out
     assert same(weights(folder), straight)
 
@@ -272,7 +272,7 @@ def test_a_checkpoint_that_used_a_removed_setting_is_refused(run_tiny, stopped, 
     assert f"--allow_changed {name}" in refused.err
     done = run_tiny("--resume", "auto", "--allow_changed", name, **SAVING)
     assert done.code == 0, done.err
-    assert f"changed, and allowed: {name}" in done.out
+    assert f"changed, allowed by --allow_changed: {name}" in done.out
 
 
 def test_other_rows_are_a_changed_run_and_other_logging_is_not(run_tiny, stopped, write_rows):
@@ -303,7 +303,7 @@ def test_a_signal_saves_and_the_run_ends_the_same(chat_model, write_rows, tmp_pa
     assert found is not None
     assert not skipped
     done = subprocess.run(command(chat_model, rows, out, "--resume", "auto"), capture_output=True, text=True)
-    assert f"goes on from {found}" in done.stdout
+    assert f"resumes from {found}" in done.stdout
     assert same(weights(out), weights(tmp_path / "straight"))
 
 
@@ -329,7 +329,7 @@ def test_a_signal_to_two_processes_saves_and_the_run_ends_the_same(
     assert not skipped
     words = command(chat_model, rows, out, "--resume", "auto", *two)
     done = subprocess.run(words, capture_output=True, text=True)
-    assert done.stdout.count(f"goes on from {found}") == 1
+    assert done.stdout.count(f"resumes from {found}") == 1
     assert same(weights(out), weights(tmp_path / "straight"))
 
 

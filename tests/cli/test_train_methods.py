@@ -37,8 +37,7 @@ def test_every_method_trains_and_saves(run_tiny, chat_model, method):
     assert len((done.folder / "final_answers.jsonl").read_text().splitlines()) == 2
     assert "kept 8 of 8 rows" in done.out
     assert "done in" in done.out
-    if method != "ift":
-        assert f"method  {method}: " in done.out
+    assert f"method  {method}: " in done.out
     assert not same(weights(chat_model), weights(done.folder))
     assert [line["step"] for line in done.metrics] == [1, 2, 2]
     assert all("loss" in line for line in done.metrics[:2])
@@ -161,7 +160,7 @@ def test_the_yaml_file_may_name_the_method_and_other_stages_settings(train, tmp_
         ({"method": "tdpo2", "precompute_ref_log_probs": "true"}, "precompute_ref_log_probs to false"),
         (
             {"method": "sft+dpo", "resume_from_checkpoint": "x"},
-            "which stage of the sequence is the checkpoint of?",
+            "a sequence cannot resume from a named checkpoint",
         ),
     ],
 )

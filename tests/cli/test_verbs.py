@@ -11,6 +11,7 @@ import time
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from ift.cli.main import app
@@ -52,6 +53,33 @@ def test_help_of_train_shows_the_method_s_fields(train):
     whole = train("--help-all")
     assert whole.code == 0
     assert "--adam_beta1" in whole.out
+
+
+WITH_LONG_USAGE = ("compare", "ablate")  # argparse does not break the usage text that these give
+
+
+@pytest.mark.parametrize("verb", sorted({*get_command(app).commands} - {"precompute-lookahead"}))
+def test_help_cuts_nothing_at_80_columns(verb, monkeypatch, capfd):
+    monkeypatch.setenv("COLUMNS", "80")
+    done = CliRunner().invoke(app, [verb, "--help"])
+    assert done.exit_code == 0, done.output
+    text = done.output + capfd.readouterr().out
+    assert "…" not in text
+    lines = text.splitlines()[2 if verb in WITH_LONG_USAGE else 0 :]
+    assert all(len(line) <= 80 for line in lines), text
+
+
+def test_bars_of_libraries_do_not_reach_the_terminal(chat_model, write_rows, tmp_path):
+    """datasets and transformers show a bar for each file and each step; only slow steps may show one."""
+    hidden = ("HF_DATASETS_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY", "TQDM_DELAY")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    words = [f"--model_name_or_path={chat_model}", f"--dataset_name={write_rows()}", "--max_steps=2"]
+    words += [f"--output_dir={tmp_path / 'out'}", "--report_to=none", "--per_device_train_batch_size=2"]
+    done = ift("train", *words, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "done in" in done.stdout
+    for bar in ("%|", "Loading weights", "Writing model shards", "Truncating", "Generating train split"):
+        assert bar not in done.stdout + done.stderr
 
 
 def test_env_prints_versions_and_nothing_of_the_environment(monkeypatch, capsys):
@@ -116,7 +144,7 @@ def test_two_processes_run_and_train_what_one_does(run_tiny, chat_model, tmp_pat
     done = ift("train", *words)
     assert done.returncode == 0, done.stderr
     assert "2 processes" in done.stdout
-    assert "2 of 2 rows (1 per device x 1 accumulated x 2)" in done.stdout
+    assert "2 steps of 2 rows (1 per device x 1 gradient accumulation x 2 processes)" in done.stdout
     assert done.stdout.count("done in") == 1
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("alone", "two"))
     for name in first:
@@ -132,7 +160,7 @@ def test_two_processes_run_and_train_what_one_does(run_tiny, chat_model, tmp_pat
 def test_a_count_of_processes_that_does_not_run_is_refused(monkeypatch):
     monkeypatch.setenv(launch.WANTED, "2")
     monkeypatch.setenv("WORLD_SIZE", "1")
-    with pytest.raises(UsageError, match="2 processes were asked for and 1 run"):
+    with pytest.raises(UsageError, match="2 processes were requested, but 1 are running"):
         launch.check_world_size()
 
 
@@ -166,7 +194,12 @@ def test_shipped_configurations_are_found_by_name_before_trl_s():
 
 
 def test_the_exit_code_is_that_of_the_process_that_failed(capfd):
-    assert launch.launch(["--num_processes", "2"], ["--no_such_flag", "1"], use_cpu=True) == 2
+    assert (
+        launch.launch(
+            ["--num_processes", "2"], "ift.cli.main", ["train", "--no_such_flag", "1"], use_cpu=True
+        )
+        == 2
+    )
     said = capfd.readouterr()
     assert "unknown flag --no_such_flag" in said.err
     assert "Traceback" not in said.err

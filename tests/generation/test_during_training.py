@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from safetensors.torch import load_file
 
-from ift.cli.endings import ended
+from ift.cli.exit_codes import run_verb
 from ift.cli.train import main
 from ift.generation.during_training import AnswersAtEvaluation
 from ift.lab.testbed import problems, tiny_base_path
@@ -27,7 +27,7 @@ def train(rows, out, *words):
         "--max_steps", "4", "--per_device_train_batch_size", "4", "--learning_rate", "1e-3", "--eval_strategy",
         "steps", "--eval_steps", "2", "--report_to", "none", "--save_strategy", "no", *words,
     ]  # fmt: skip
-    return ended("train", lambda: main(told))
+    return run_verb("train", lambda: main(told))
 
 
 def lines(path):

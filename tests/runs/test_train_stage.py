@@ -9,7 +9,7 @@ from ift.runs import train_stage
 from ift.training import checkpoints
 
 
-def test_the_signals_are_given_back_when_training_raises(monkeypatch):
+def test_the_signals_are_given_back_when_training_raises():
     before = signal.getsignal(signal.SIGTERM)
     keeper = checkpoints.SealedCheckpoints({})
     keeper.on_train_begin(SimpleNamespace(save_total_limit=None), None, None)
@@ -18,9 +18,7 @@ def test_the_signals_are_given_back_when_training_raises(monkeypatch):
     def broken(**how):
         raise RuntimeError("broken")
 
-    trainer = SimpleNamespace(add_callback=lambda callback: None, train=broken)
-    monkeypatch.setattr(train_stage, "build_trainer", lambda *args: trainer)
-    config = SimpleNamespace(resume_from_checkpoint=None)
+    trainer = SimpleNamespace(train=broken, args=SimpleNamespace(resume_from_checkpoint=None))
     with pytest.raises(RuntimeError, match="broken"):
-        train_stage.train_stage(SimpleNamespace(config=config), None, None, SimpleNamespace(), keeper)
+        train_stage.train(trainer, keeper)
     assert signal.getsignal(signal.SIGTERM) == before

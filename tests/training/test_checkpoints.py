@@ -55,9 +55,9 @@ def flip(folder):
     ("harm", "said"),
     [
         (cut, "weights has 999 bytes, not 1,000"),
-        (flip, "weights is not what was written"),
+        (flip, "weights differs from what was written"),
         (lambda folder: (folder / "deep" / "state").unlink(), "deep/state is missing"),
-        (lambda folder: (folder / MANIFEST).unlink(), "it has no manifest: its writing was cut off"),
+        (lambda folder: (folder / MANIFEST).unlink(), "it has no manifest: its writing was interrupted"),
         (lambda folder: (folder / MANIFEST).write_text('{"step'), "its manifest cannot be read"),
     ],
 )

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from ift import IFTConfig
-from ift.cli.endings import ended
+from ift.cli.exit_codes import run_verb
 from ift.cli.train import main
 from ift.generation import final_answers
 from ift.lab.testbed import problems, tiny_base_path
@@ -114,7 +114,7 @@ def train(out, rows, *words):
         "--max_steps", "8", "--per_device_train_batch_size", "4", "--learning_rate", "1e-3", "--report_to", "none",
         "--save_strategy", "no", "--gradient_checkpointing", "false", "--logging_steps", "1", *words,
     ]  # fmt: skip
-    return ended("train", lambda: main(told))
+    return run_verb("train", lambda: main(told))
 
 
 def lines(path):

@@ -1,4 +1,4 @@
-"""What can be known before a run: rows, ids and ends as the model will see them, each finding with its remedy."""
+"""The checks before a run: rows, token ids and ends as the model will see them, each finding with its fix."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Level = Literal["refused", "warning", "note"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found.
+    """One result of the check.
 
     Attributes:
         level: "refused" (the run does not start), "warning" or "note".
         about: Data set, or topic.
-        text: What was found, and the fix.
+        text: The problem and its fix.
     """
 
     level: Level
@@ -43,15 +43,15 @@ def data_findings(
     rows_per_step: int,
     allow_truncation: bool = False,
 ) -> list[Finding]:
-    """Everything that is known about the rows.
+    """Check the rows.
 
     Args:
         sets: "train" and perhaps "eval".
         scans: Of each of them.
-        tokenizer: The one they were prepared with.
-        vocabulary: Rows of the model's embedding; None: unknown.
-        rows_per_step: Of an optimiser step.
-        allow_truncation: Only warn where much is cut.
+        tokenizer: The tokenizer that prepared them.
+        vocabulary: Number of rows of the model's embedding; None if unknown.
+        rows_per_step: Rows of an optimiser step.
+        allow_truncation: Warn instead of refusing where much is cut.
     """
     found = []
     for name, one in sets.items():
@@ -67,8 +67,8 @@ def data_findings(
             found.append(
                 Finding(
                     "warning", "eval",
-                    f"{len(shared):,} evaluation {what} are training {what}, too (evaluation row {row} first): the "
-                    "evaluation loss will flatter. Fix: take them out of one of the two",
+                    f"{len(shared):,} evaluation {what} are also training {what} (evaluation row {row} first): the "
+                    "evaluation loss will be too low. Fix: remove them from one of the two sets",
                 )
             )  # fmt: skip
     report = sets["train"].report
@@ -95,7 +95,7 @@ def _of_report(name: str, report: DataReport, allow_truncation: bool) -> list[Fi
                 f"max_length {report.max_length:,} cuts {report.share_cut:.1%} of the rows and "
                 f"{report.share_trained_lost:.1%} of the trained tokens; {report.rows_without_end:,} rows train no end "
                 f"of the answer. Fix: {remedy}"
-                + (", or say --allow_truncation" if level == "refused" else ""),
+                + (", or use --allow_truncation" if level == "refused" else ""),
             )
         )  # fmt: skip
     for reason, rows in report.dropped.items():
@@ -117,20 +117,20 @@ def _of_scan(name: str, one: RowScan, tokenizer: Any, vocabulary: int | None) ->
         found.append(
             Finding(
                 "refused", name,
-                f"the rows hold the token id {one.largest_id:,}, and the model embeds {vocabulary:,}. "
-                "Fix: take the model's own tokenizer, or resize the model's embeddings",
+                f"the rows hold the token id {one.largest_id:,}, but the model has only {vocabulary:,} embeddings. "
+                "Fix: use the model's own tokenizer, or resize the model's embeddings",
             )
         )  # fmt: skip
     add(
         "warning",
         [row for row, _ in one.duplicates],
-        "{n} of {all} rows are copies of earlier ones (row {row} is the first). Fix: drop them, unless they are meant "
-        "to count more",
+        "{n} of {all} rows are copies of earlier ones (row {row} is the first). Fix: remove them, unless they "
+        "should count more",
     )
     add(
         "warning",
         one.double_bos,
-        "{n} rows begin with the beginning-of-sequence token twice (row {row} is the first). Fix: take it out of the "
+        "{n} rows begin with the beginning-of-sequence token twice (row {row} is the first). Fix: remove it from the "
         "rows or the template",
     )
     if adds_bos(tokenizer):
@@ -151,13 +151,13 @@ def _of_scan(name: str, one: RowScan, tokenizer: Any, vocabulary: int | None) ->
 
 @dataclass(frozen=True)
 class Preflight:
-    """What is known about a run before it starts.
+    """The result of the check before a run.
 
     Attributes:
         findings: In the order of the checks.
         scans: By data set.
-        memory: None where the model's configuration does not tell.
-        available: Bytes free on the device.
+        memory: None where the model's configuration allows no estimate.
+        available: Free bytes on the device.
         steps: Optimiser steps of the run; None for a stream without max_steps.
     """
 
@@ -169,7 +169,7 @@ class Preflight:
 
     @property
     def data_sha256(self) -> str:
-        """Of the ids of all training rows, in their order."""
+        """Hash of the token ids of all training rows, in order."""
         digest = hashlib.sha256()
         for key in self.scans["train"].keys:
             digest.update(key)
@@ -188,7 +188,7 @@ def preflight(
     allow_truncation: bool = False,
     progress: Callable[[int], object] = lambda rows: None,
 ) -> Preflight:
-    """Looks at everything that one stage will train, without its weights.
+    """Check everything that one stage will train, without loading its weights.
 
     Args:
         stage: An `ift.methods.stage.Stage`.
@@ -206,7 +206,7 @@ def preflight(
     memory, findings = None, []
     try:
         memory = estimate_memory(stage, longest)
-    except Exception as error:  # a model's own code runs here: whatever it raises, the run may still be fine
+    except Exception as error:  # a model's own code runs here; whatever it raises, the run may still work
         findings.append(Finding("note", "memory", f"no estimate: {type(error).__name__}: {error}"))
     findings = [
         *data_findings(
@@ -235,7 +235,7 @@ def longest_row(report: DataReport, config: Any) -> int:
 
 
 def _too_large(found: MemoryEstimate, available: int, ways: list[Remedy]) -> str:
-    """What is missing, and what this configuration has left."""
+    """The missing memory, and the settings that save memory in this configuration."""
     fix = ", or ".join(map(str, ways[:3])) or "a larger device, or more of them"
     return (
         f"a step needs about {found.total / 2**30:.1f} GiB, {available / 2**30:.1f} GiB are free. Fix: {fix}"

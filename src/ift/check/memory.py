@@ -1,4 +1,4 @@
-"""How much memory a training step takes, before any weight is loaded: counted on a model without data ("meta")."""
+"""The memory of a training step, estimated before any weight is loaded, on a model without data ("meta")."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ import torch
 
 from ift.step.scored_log_probs import tile_shape
 
-TILES = 4  # of logits alive at once in the chunked head: logits, exponentials, their gradient, one to spare
+TILES = 4  # tiles of logits alive at once in the tiled head: logits, exponentials, their gradient, one spare
 LOGITS = (
-    3  # copies of full logits alive at once, where a method builds them: as given, in float32, their gradient
+    3  # copies of full logits alive at once where a method builds them: as given, in float32, the gradient
 )
+PARTS = ("weights", "reference", "gradients", "optimizer", "activations", "head")
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes on one device in one step; the optimiser's, the weights' and the gradients' are divided by nothing.
+    """Bytes on one device in one step, without any sharding of weights, gradients and optimiser states.
 
     Attributes:
         parameters: Number of all parameters.
-        trained: Number of those that are trained.
-        vocabulary: Rows of the input embedding.
-        weights: Of the model, with autocast's copies of them.
-        reference: Of the frozen copy that some methods compare with.
-        gradients: Of the trained weights.
-        optimizer: States.
+        trained: Number of trained parameters.
+        vocabulary: Number of rows of the input embedding.
+        weights: The model, with autocast's copies.
+        reference: The frozen reference model of some methods.
+        gradients: Gradients of the trained weights.
+        optimizer: Optimiser states.
         activations: Kept for backward by the longest batch there may be, and what backward needs beside them.
         head: Tiles of logits, or full logits where the method builds them.
     """
@@ -48,40 +49,46 @@ class MemoryEstimate:
     @property
     def total(self) -> int:
         """The sum. The look-ahead pass runs before the others, keeps nothing, and needs less."""
-        parts = (self.weights, self.reference, self.gradients, self.optimizer, self.activations, self.head)
-        return sum(parts)
+        return sum(getattr(self, name) for name in PARTS)
+
+    def summary(self) -> str:
+        """The sum and its parts, in GiB or MiB."""
+        unit, name = (2**30, "GiB") if self.total >= 2**30 else (2**20, "MiB")
+        sizes = {part: getattr(self, part) for part in PARTS}
+        shown = ", ".join(f"{part} {size / unit:.2f}" for part, size in sizes.items() if size)
+        return f"about {self.total / unit:.1f} {name} ({shown})"
 
 
 def estimate_memory(stage: Any, longest_row: int, device: torch.device | None = None) -> MemoryEstimate:
-    """Estimates a step of a stage.
+    """Estimate the memory of a step.
 
     Args:
         stage: An `ift.methods.stage.Stage`: its model's configuration is read, no weights.
         longest_row: Tokens of the longest row after cutting.
-        device: Where the run would be; None for this machine's.
+        device: Device of the run; None for this machine's.
 
     Raises:
         OSError, ValueError: a configuration that cannot be read, or is no causal language model's.
     """
     from trl import get_peft_config
 
-    config, told = stage.config, stage.model
+    config, model_args = stage.config, stage.model
     model = _empty_model(stage)
     vocabulary = model.get_input_embeddings().weight.shape[0]
     width = model.config.get_text_config().hidden_size
     element = _element_size(stage, model)
     compute = 2 if config.bf16 or config.fp16 else element
     every = sum(p.numel() for p in model.parameters())
-    weights = _weight_bytes(model, told, element)
+    weights = _weight_bytes(model, model_args, element)
     casts = sum(p.numel() for p in model.parameters() if p.ndim > 1) * compute if compute < element else 0
     answers = 2 if stage.method.needs_pairs else 1
     rows = config.per_device_train_batch_size * answers
     tokens = config.max_length if getattr(config, "packing", False) and config.max_length else longest_row
-    with _adapted(model, get_peft_config(told)) as adapted:
+    with _adapted(model, get_peft_config(model_args)) as adapted:
         trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
-        adapters = 4 * trained if told.use_peft else 0
+        adapters = 4 * trained if model_args.use_peft else 0
         kept = _kept_for_backward(adapted, rows, tokens, bool(config.gradient_checkpointing), compute)
-    each = 4 if told.use_peft else element
+    each = 4 if model_args.use_peft else element
     full_logits = stage.method.needs_pairs or stage.method.name == "dft"
     height, breadth = tile_shape(rows * tokens, device or _device())
     head = (
@@ -94,7 +101,7 @@ def estimate_memory(stage: Any, longest_row: int, device: torch.device | None = 
         trained=trained,
         vocabulary=vocabulary,
         weights=weights + adapters + casts,
-        reference=weights if stage.method.needs_reference and not told.use_peft else 0,
+        reference=weights if stage.method.needs_reference and not model_args.use_peft else 0,
         gradients=trained * each,
         optimizer=round(trained * _state_bytes(str(getattr(config.optim, "value", config.optim)), each)),
         activations=kept,
@@ -107,8 +114,8 @@ class Remedy:
     """Settings that need less memory.
 
     Attributes:
-        flags: As they are typed.
-        total: Bytes of a step with them, estimated.
+        flags: The command-line flags.
+        total: Estimated bytes of a step with these settings.
     """
 
     flags: str
@@ -120,12 +127,12 @@ class Remedy:
 
 
 def remedies(stage: Any, longest_row: int, available: int) -> list[Remedy]:
-    """What this configuration has left to save memory, the cheapest first: batch, checkpointing, precision, LoRA.
+    """Settings that would save memory here, the cheapest first: batch, checkpointing, precision, LoRA.
 
     Args:
         stage: See `estimate_memory`.
         longest_row: See `estimate_memory`.
-        available: Bytes free. The batch is halved until a step fits; where it should fit already, once.
+        available: Free bytes. The batch is halved until a step fits, and at least once.
     """
     now = estimate_memory(stage, longest_row).total
 
@@ -153,12 +160,12 @@ def remedies(stage: Any, longest_row: int, available: int) -> list[Remedy]:
 
 
 def _device() -> torch.device:
-    """Where a run would be."""
+    """The device of a run."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def available_memory() -> int:
-    """Bytes that are free: of the current accelerator, or of the machine."""
+    """Free bytes of the current accelerator, or of the machine."""
     if _device().type == "cuda":
         return int(torch.cuda.mem_get_info()[0])
     import psutil
@@ -170,9 +177,11 @@ def _empty_model(stage: Any) -> Any:
     """The model on the meta device: shapes, no data."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    told, config = stage.model, stage.config
+    model_args, config = stage.model, stage.config
     read = AutoConfig.from_pretrained(
-        told.model_name_or_path, revision=told.model_revision, trust_remote_code=config.trust_remote_code
+        model_args.model_name_or_path,
+        revision=model_args.model_revision,
+        trust_remote_code=config.trust_remote_code,
     )
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -180,16 +189,16 @@ def _empty_model(stage: Any) -> Any:
 
 
 def _element_size(stage: Any, model: Any) -> int:
-    """Bytes of a weight as it is loaded."""
+    """Bytes of one weight as it is loaded."""
     name = stage.model.dtype
     dtype = getattr(torch, name, None) if name not in (None, "auto") else model.config.dtype
     return (dtype or torch.float32).itemsize
 
 
-def _weight_bytes(model: Any, told: Any, element: int) -> int:
-    """Of all weights; quantised, the linear layers inside the blocks take half a byte or one each."""
+def _weight_bytes(model: Any, model_args: Any, element: int) -> int:
+    """Bytes of all weights; quantised linear layers take half a byte or one byte per weight."""
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    share = 0.5 if told.load_in_4bit else 1.0 if told.load_in_8bit else None
+    share = 0.5 if model_args.load_in_4bit else 1.0 if model_args.load_in_8bit else None
     total = 0.0
     seen: set[int] = set()
     for module in model.modules():

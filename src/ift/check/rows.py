@@ -1,4 +1,4 @@
-"""One pass over prepared rows: copies, prompts, ids and ends, by row number."""
+"""One pass over the prepared rows: duplicates, prompts, token ids and ends, by row number."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import numpy as np
 
 from ift.data import Prepared
 
-STREAM_ROWS = 1000  # looked at of a stream
+STREAM_ROWS = 1000  # rows of a stream that are checked
 BATCH = 1000
 
 
 @dataclass
 class RowScan:
-    """What one pass over the prepared rows found.
+    """The result of one pass over the prepared rows.
 
     Row numbers count from 1 in the data as loaded; in a mixture or a stream, in the rows kept of all parts together.
 
     Attributes:
-        rows: Looked at.
+        rows: Number of rows checked.
         keys: Hash of every row's ids and labels, in order.
         first: Hash of a row's ids -> the first row with them.
         duplicates: (row, the earlier row with the same ids).
         prompts: Hash of the ids before the first trained token -> the first row with them; rows without are left out.
-        largest_id: Of all ids and labels; -1 for none.
+        largest_id: Largest of all token ids and labels; -1 without any.
         double_bos: Rows that begin with the beginning-of-sequence token twice.
         without_bos: Rows that do not begin with it.
         untrained_end: Rows not cut that have no end-of-turn id among their labels.
@@ -48,11 +48,11 @@ class RowScan:
 def scan(
     prepared: Prepared, tokenizer: Any, ends: set[int], progress: Callable[[int], object] = lambda rows: None
 ) -> RowScan:
-    """Looks at every prepared row once; of a stream at the first `STREAM_ROWS`; of pairs at the chosen side.
+    """Check every prepared row once: of a stream the first `STREAM_ROWS`, of pairs the chosen side.
 
     Args:
         prepared: Rows of `prepare_dataset` or `prepare_pairs`.
-        tokenizer: The one they were prepared with.
+        tokenizer: The tokenizer that prepared them.
         ends: Ids that end a turn, see `ift.data.end_of_turn_ids`.
         progress: Called with the number of rows of each batch.
     """

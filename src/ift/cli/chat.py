@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import TextStreamer
+import typer
 
 from ift.text import visible
-
-
-class _Visible(TextStreamer):
-    """Prints as it comes; what would command the terminal is written out."""
-
-    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        super().on_finalized_text(visible(text), stream_end)
 
 
 def main(model: str, prompt: str | None, max_new_tokens: int, allow_pickle: bool = False) -> int:
@@ -24,21 +17,27 @@ def main(model: str, prompt: str | None, max_new_tokens: int, allow_pickle: bool
     Raises:
         DataError: a model or tokenizer that cannot be loaded.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer
 
     from ift.data import ensure_chat_template
-    from ift.models.model_folder import check_model_path, from_hub_or_folder, weights_said
+    from ift.models.model_folder import check_model_path, explain_weight_loading_errors, from_hub_or_folder
+
+    class Visible(TextStreamer):
+        """Prints the answer as it is generated, with control characters written out."""
+
+        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+            super().on_finalized_text(visible(text), stream_end)
 
     check_model_path(model, allow_pickle=allow_pickle)
     with from_hub_or_folder(model, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(model)
-    with weights_said(model):  # an adapter brings its base along
+    with explain_weight_loading_errors(model):  # an adapter brings its base along
         network = AutoModelForCausalLM.from_pretrained(
             model, dtype="auto", use_safetensors=None if allow_pickle else True
         )
     ensure_chat_template(tokenizer)
     network.eval()
-    streamer = _Visible(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    streamer = Visible(tokenizer, skip_prompt=True, skip_special_tokens=True)
     messages: list[dict[str, Any]] = []
     while True:
         try:
@@ -55,3 +54,17 @@ def main(model: str, prompt: str | None, max_new_tokens: int, allow_pickle: bool
         messages.append({"role": "assistant", "content": answer})
         if prompt is not None:
             return 0
+
+
+def command(
+    model: str = typer.Argument(help="A folder or Hub id of a model or an adapter."),
+    prompt: str = typer.Option(None, help="Answer this prompt and exit."),
+    max_new_tokens: int = typer.Option(512, "--max_new_tokens", help="Longest answer, in tokens."),
+    allow_pickle: bool = typer.Option(
+        False,
+        "--allow_pickle_weights",
+        help="Load PyTorch pickle files (.bin) where there are no safetensors.",
+    ),
+) -> int:
+    """Talk to a trained model."""
+    return main(model, prompt, max_new_tokens, allow_pickle)

@@ -1,23 +1,28 @@
-"""`ift check`: what a run would train and take, and what is wrong with it, before it starts."""
+"""`ift check`: what a run would train, what it would cost, and what is wrong with it, before it starts."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from dataclasses import asdict, replace
-from typing import Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.text import Text
+import typer
 
-from ift.check.findings import Finding, Preflight, preflight
-from ift.cli.endings import EXPECTED
-from ift.data import DataError
-from ift.runs.arguments import TrainArguments, parse_stages
+from ift.cli.exit_codes import EXPECTED
 from ift.runs.argv import UsageError, UsageParser, split_equals
-from ift.runs.check_run import check_model, guesser, print_finding, timed
-from ift.runs.output_folder import Finished, open_folder
+
+if TYPE_CHECKING:
+    from ift.check.findings import Finding, Preflight
+    from ift.methods.stage import PreparedRows
+    from ift.runs.arguments import TrainArguments
+    from ift.runs.progress import TerminalReporter
+
+
+def command(context: typer.Context) -> int:
+    """Check a run before it starts: rows, masks, memory and steps (takes the flags of `ift train`)."""
+    return main(context.args)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -25,30 +30,33 @@ def make_parser() -> argparse.ArgumentParser:
     parser = UsageParser(
         "ift check",
         usage="ift check [flags] [any flag of ift train, --config FILE.yaml too]",
-        description="Read the rows as the model will see them, and say what a run would train, what is wrong with it "
-        "and what it would take. Nothing is trained. Exit code 0: fine, 1: ift train would refuse, 2: usage. "
-        "--debug shows tracebacks.",
+        description="Read the rows as the model will see them, and report what a run would train, what is wrong with "
+        "it and how much memory and how many steps it needs. Nothing is trained. Exit codes: 0 no objection, 1 ift "
+        "train would refuse the run, 2 wrong usage. --debug shows tracebacks.",
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--show", type=int, metavar="N", help="Print N rows with what is trained; loads the model."
+        "--show", type=int, metavar="N", help="Print N rows with their trained tokens; loads the model."
     )
     parser.add_argument(
-        "--time", action="store_true", help="Train three steps, keep nothing, say how long it takes."
+        "--time", action="store_true", help="Train three steps, discard them, and report the time of a step."
     )
-    parser.add_argument("--json", action="store_true", help="Print JSON for machines instead.")
+    parser.add_argument("--json", action="store_true", help="Print JSON instead of text.")
     return parser
 
 
 def main(arguments: list[str]) -> int:
-    """Run `ift check`; returns the exit code (0 fine, 1 refused). `ift.cli.endings` answers what it raises."""
-    console = Console(highlight=False, soft_wrap=True)
+    """Run `ift check`; returns the exit code, 0 or 1. `ift.cli.exit_codes` handles what it raises."""
+    from ift.runs.arguments import parse_stages
+    from ift.runs.progress import TerminalReporter
+
+    reporter = TerminalReporter()
     own, words = make_parser().parse_known_args(split_equals(arguments))
     if own.show is not None and own.show < 1:
         raise UsageError(f"--show {own.show}: give 1 or more")
     stages = parse_stages(words)
     try:
-        found = [_check(told, own, console) for told in stages]
+        found = [_check(run_args, own, reporter) for run_args in stages]
     except EXPECTED as error:
         if own.json:
             print(json.dumps({"refused": True, "error": str(error)}))
@@ -56,48 +64,34 @@ def main(arguments: list[str]) -> int:
     refused = any(one["refused"] for one in found)
     if own.json:
         print(json.dumps(found[0] if len(found) == 1 else {"refused": refused, "stages": found}, indent=1))
+    elif refused:
+        reporter.message("refused: ift train would not start (--force starts anyway)", "bold red")
     else:
-        end = (
-            "[bold red]refused[/bold red]: ift train would not start"
-            if refused
-            else "[bold green]fine[/bold green]"
-        )
-        console.print(f"{end}. next: ift train with the same arguments{' and --force' if refused else ''}")
+        reporter.message("fine: ift train would start with the same arguments", "bold green")
     return int(refused)
 
 
-def _check(told: TrainArguments, own: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """One stage: everything found, printed unless JSON is wanted."""
-    from ift.data import load_train_and_eval
-    from ift.methods.stage import check_data, prepare_stage
+def _check(run_args: TrainArguments, own: argparse.Namespace, reporter: TerminalReporter) -> dict[str, Any]:
+    """Check one stage; print everything that was found unless JSON is wanted."""
+    from ift.methods.stage import load_data, prepare_stage
+    from ift.runs.check_run import check_model, time_steps
 
-    check_model(told)
-    data = load_train_and_eval(told.script, told.mixture, told.config, columns=told.columns)
-    check_data(told, data)
-    prepared = prepare_stage(told, data)
-    rows = sum(one.report.rows_kept for one in prepared.sets.values())
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("looking at rows", total=rows or None)
-        found = preflight(
-            told,
-            prepared,
-            allow_truncation=told.run.allow_truncation,
-            progress=lambda count: progress.advance(task, count),
-        )
-    found = replace(found, findings=[*_of_folder(told), *found.findings])
-    seconds = timed(told, prepared) if own.time else None
+    check_model(run_args)
+    rows = prepare_stage(run_args, load_data(run_args))
+    found = _preflight(run_args, rows)
+    found = replace(found, findings=[*_output_folder(run_args), *found.findings])
+    seconds = time_steps(run_args, rows) if own.time else None
     if not own.json:
-        for note in data.notes:
-            console.print(note, markup=False)
-        _print(found, prepared, told, seconds, console)
+        _print(found, rows, seconds, reporter)
         if own.show:
-            show_rows(told, prepared, own.show, console)
+            from ift.cli.show_rows import show_rows
+
+            show_rows(run_args, rows, own.show, reporter.console)
     return {
-        "method": told.method.name,
+        "method": run_args.method.name,
         "refused": found.refused,
         "findings": [asdict(one) for one in found.findings],
-        "data": {name: asdict(one.report) for name, one in prepared.sets.items()},
+        "data": {name: asdict(one.report) for name, one in rows.sets.items()},
         "memory": None if found.memory is None else {**asdict(found.memory), "total": found.memory.total},
         "available_memory": found.available,
         "steps": found.steps,
@@ -105,74 +99,52 @@ def _check(told: TrainArguments, own: argparse.Namespace, console: Console) -> d
     }
 
 
-def _of_folder(told: TrainArguments) -> list[Finding]:
-    """What `ift train` would say of the output folder."""
+def _preflight(run_args: TrainArguments, rows: PreparedRows) -> Preflight:
+    """The check of the rows and the memory, under a progress bar."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from ift.check.findings import preflight
+
+    total = sum(one.report.rows_kept for one in rows.sets.values())
+    columns = (TextColumn("checking rows"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=total or None)
+        allowed = run_args.run.allow_truncation
+        return preflight(
+            run_args, rows, allow_truncation=allowed, progress=lambda count: progress.advance(task, count)
+        )
+
+
+def _output_folder(run_args: TrainArguments) -> list[Finding]:
+    """What `ift train` would report about the output folder."""
+    from ift.check.findings import Finding
+    from ift.data import DataError
+    from ift.runs.output_folder import AlreadyFinished, open_folder
+
     try:
-        return [Finding("note", "output", line) for line in open_folder(told)]
+        return [Finding("note", "output", line) for line in open_folder(run_args)]
     except DataError as error:
         return [Finding("refused", "output", str(error))]
-    except Finished as done:
+    except AlreadyFinished as done:
         return [Finding("note", "output", str(done))]
 
 
-def _print(
-    found: Preflight, prepared: Any, told: TrainArguments, seconds: float | None, console: Console
-) -> None:
-    for one in prepared.sets.values():
-        report = one.report
-        for line in report.lines():
-            console.print(line, markup=False)
-        for name, (median, high, largest) in (
-            ("prompt", report.prompt_lengths),
-            ("answer", report.answer_lengths),
-        ):
-            if largest:
-                text = f"  tokens per {name}: median {median:,}, 95 % up to {high:,}, longest {largest:,}"
-                console.print(text, markup=False)
+def _print(found: Preflight, rows: PreparedRows, seconds: float | None, reporter: TerminalReporter) -> None:
+    lines = list(rows.notes)
+    for one in rows.sets.values():
+        lines += one.report.lines()
+        for name in ("prompt", "answer"):
+            median, high, top = getattr(one.report, f"{name}_lengths")
+            if top:
+                lines.append(f"  tokens per {name}: median {median:,}, 95 % up to {high:,}, longest {top:,}")
     if found.memory is not None:
-        parts = ("weights", "reference", "gradients", "optimizer", "activations", "head")
-        sizes = [(name, getattr(found.memory, name)) for name in parts]
-        unit, name_of_unit = (2**30, "GiB") if found.memory.total >= 2**30 else (2**20, "MiB")
-        shown = ", ".join(f"{name} {size / unit:.2f}" for name, size in sizes if size)
-        console.print(
-            f"memory: about {found.memory.total / unit:.1f} {name_of_unit} ({shown}); "
-            f"{found.available / 2**30:.1f} GiB free",
-            markup=False,
-        )
+        lines.append(f"memory: {found.memory.summary()}; {found.available / 2**30:.1f} GiB free")
     if found.steps is not None:
-        time = ""
-        if seconds is not None:
-            hours = found.steps * seconds / 3600
-            span = f"{hours:.1f} hours" if hours >= 2 else f"{hours * 60:.0f} minutes"
-            time = f", {seconds:.2f} seconds each: about {span}, evaluation and saving beside"
-        console.print(f"steps: {found.steps:,}{time}", markup=False)
+        span = timedelta(seconds=round(found.steps * (seconds or 0)))
+        time = f", {seconds:.2f} seconds each: {span} without evaluation and saving" if seconds else ""
+        lines.append(f"steps: {found.steps:,}{time}")
+    for line in lines:
+        reporter.message(line)
     for finding in found.findings:
-        print_finding(console, finding)
-
-
-def show_rows(told: TrainArguments, prepared: Any, count: int, console: Console) -> None:
-    """Print rows as the model sees them: prompt dim, trained tokens bright, its own guess where it differs."""
-    import itertools
-
-    from ift.text import visible
-
-    tokenizer, one = prepared.tokenizer, prepared.sets["train"]
-    guess = guesser(told)
-    special = set(tokenizer.all_special_ids)
-    console.print(
-        "\nprompt dim, [green]trained[/green], [magenta]special token[/magenta], [red]‹the model's guess›[/red]"
-    )
-    for number, row in enumerate(itertools.islice(one.dataset, count), start=1):
-        ids = row.get("input_ids", row.get("chosen_input_ids"))
-        labels = row.get("labels", row.get("chosen_labels"))
-        guesses, text = guess(ids), Text()
-        for place, (token, label) in enumerate(zip(ids, labels, strict=True)):
-            piece = visible(tokenizer.decode([token], clean_up_tokenization_spaces=False))
-            shown = repr(piece)[1:-1] if token in special else piece
-            style = "green" if label != -100 else "dim"
-            text.append(shown, f"magenta {'bold' if label != -100 else 'dim'}" if token in special else style)
-            if label != -100 and place and guesses[place - 1] != token:
-                guessed = visible(tokenizer.decode([guesses[place - 1]]))
-                text.append(f"‹{guessed}›".replace("\n", "\\n"), "red")
-        console.print(f"[bold]row {number}[/bold] of those kept, {len(ids)} tokens")
-        console.print(text)
+        reporter.finding(finding)

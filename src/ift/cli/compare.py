@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -20,7 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ift.cli.endings import INTERRUPTED
+from ift.cli.exit_codes import INTERRUPTED
 from ift.lab.compare.from_flags import MOST_JOBS, plan_of
 from ift.runs.argv import UsageError, UsageParser, split_equals
 from ift.runs.extras import missing_extra
@@ -102,7 +103,7 @@ def make_parser(verb: str) -> argparse.ArgumentParser:
 def main(verb: str, arguments: Sequence[str]) -> int:
     """Run `ift compare` or `ift ablate`; returns the exit code (0 done, 130 stopped).
 
-    `ift.cli.endings` answers what it raises.
+    `ift.cli.exit_codes` answers what it raises.
     """
     console = Console(highlight=False, soft_wrap=True)
     told, words = make_parser(verb).parse_known_args(split_equals(list(arguments)))
@@ -226,3 +227,13 @@ def _closing(study: Any, console: Console) -> None:
         console.print(f"answers   {study.folder / 'answers'}", markup=False)
     following = f"ift report {runs}" if hint else f"open {study.folder / 'report' / 'report.html'}"
     console.print(f"records   {runs}\nnext: {following}", markup=False)
+
+
+def compare(context: typer.Context) -> int:
+    """Compare methods on the same rows: scores, paired differences and costs."""
+    return main("compare", context.args)
+
+
+def ablate(context: typer.Context) -> int:
+    """Vary the parts of IFT one at a time: lambda, gamma, propagation, look-ahead, controls."""
+    return main("ablate", context.args)

@@ -19,6 +19,11 @@ PACKAGES = (
 OPTIONAL = ("bitsandbytes", "deepspeed", "flash-attn", "triton", "kernels")
 
 
+def command() -> int:
+    """Print what a bug report needs: versions and hardware, and nothing secret."""
+    return main()
+
+
 def main() -> int:
     """Print versions and hardware; no environment variable, no path, no token."""
     import torch

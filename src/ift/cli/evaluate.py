@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from ift.runs.extras import needs_extra
 
@@ -244,3 +246,28 @@ def paper_table(found: Sequence[Evaluated]) -> Table | None:
     for method, values in BENCHMARKS.items():
         table.add_row(method, *(f"{values[number]:.2f}" for number in shown), f"{AVERAGES[method]:.2f}")
     return table
+
+
+def command(
+    models: Annotated[list[str], typer.Argument(help="Run folders, checkpoints, adapters or Hub ids.")],
+    tasks: str = typer.Option(
+        "paper", help="paper (all tasks of the paper), or a comma-separated list of lm-eval's tasks."
+    ),
+    data: str = typer.Option(
+        None, help="Folder of local data sets, laid out as on the Hub (default: the Hub)."
+    ),
+    limit: int = typer.Option(None, help="Number of questions per task, to try it out (default: all)."),
+    num_fewshot: int = typer.Option(
+        None,
+        "--num_fewshot",
+        help="Number of examples before a question (default: the paper's).",
+    ),
+    batch_size: str = typer.Option("auto", "--batch_size", help="auto, or a number."),
+    output_dir: str = typer.Option(
+        "ift-evaluate", "--output_dir", help="Folder for results, answers and records."
+    ),
+    dtype: str = typer.Option("auto", help="Precision of the weights, such as bfloat16; auto: as saved."),
+    device: str = typer.Option(None, help="Device, such as cuda:1 (default: the accelerator, if any)."),
+) -> int:
+    """Evaluate models on the paper's benchmarks, or on any task of lm-eval, and compare them."""
+    return main(models, tasks, data, limit, num_fewshot, batch_size, output_dir, dtype, device)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -117,3 +118,33 @@ def _table(console: Console, record: dict[str, Any]) -> None:
     )
     for pair, found in record["paired_differences_mse_all"].items():
         console.print(f"  {pair:<14} {1000 * found['mean']:+.2f} ± {1000 * found['ci95']:.2f}")
+
+
+def command(
+    output_dir: str = typer.Option("frozen-lake", "--output_dir", help="Folder for record and figures."),
+    seeds: int = typer.Option(200, help="Number of agents, with seeds 0 to N - 1, trained together."),
+    map_size: int = typer.Option(4, "--map_size", help="Cells per side of the map."),
+    seed: int = typer.Option(None, help="Seed of a random map (default: gymnasium's map of size 4 or 8)."),
+    hole_density: float = typer.Option(0.2, "--hole_density", help="Share of holes in a random map."),
+    firm: bool = typer.Option(False, "--firm", help="Use ice that is not slippery."),
+    skill: float = typer.Option(0.6, help="Share of the optimal policy in the agents before training."),
+    habit: float = typer.Option(0.5, help="Share of the detour in the agents, on its cells."),
+    residual_lambda: float = typer.Option(0.2, "--residual_lambda", help="lambda of IFT."),
+    propagation_gamma: float = typer.Option(0.95, "--propagation_gamma", help="gamma of IFT."),
+    propagation: str = typer.Option("bellman", help="Propagation of IFT: bellman, cumsum, none or position."),
+    lookahead: str = typer.Option("greedy", help="Look-ahead of IFT: greedy, sample, expected or random."),
+    beta: float = typer.Option(0.1, help="beta of DPO and TDPO."),
+    orpo_beta: float = typer.Option(0.1, "--orpo_beta", help="beta of ORPO."),
+    optimizer: str = typer.Option("sgd", help="Optimizer: sgd, momentum, adam or rmsprop."),
+    learning_rate: float = typer.Option(0.1, "--learning_rate", help="Constant learning rate."),
+    steps: int = typer.Option(20, help="Number of training steps."),
+    window: bool = typer.Option(True, help="Also map for which settings the order of the methods holds."),
+) -> int:
+    """Measure which method comes nearest to a known optimum (paper, section 5.3; a minute, no download)."""
+    lake = {"size": map_size, "seed": seed, "hole_density": hole_density, "slippery": not firm}
+    settings = {
+        "residual_lambda": residual_lambda, "gamma": propagation_gamma, "propagation": propagation,
+        "lookahead": lookahead, "beta": beta, "orpo_beta": orpo_beta, "optimizer": optimizer,
+        "learning_rate": learning_rate, "steps": steps,
+    }  # fmt: skip
+    return main(output_dir, seeds, lake, {"skill": skill, "habit": habit}, settings, window)

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 if TYPE_CHECKING:
     from ift.generation.answers import Settings
 
@@ -96,3 +98,27 @@ def generate(
         f"{sum(map(len, answers))} answers to {len(asked)} prompts, {ended} of them ended by themselves",
         f"{form:<12} {path}",
     ]
+
+
+def command(
+    model: str = typer.Argument(help="A run folder, checkpoint, adapter or Hub id."),
+    prompts: str = typer.Argument(help="A .jsonl or .json file of prompts."),
+    output: str = typer.Option(None, help="File to write (default: MODEL-PROMPTS.jsonl or .json)."),
+    form: str = typer.Option(
+        None, "--format", help="Output format: jsonl, alpaca-eval or mt-bench (default: that of the prompts)."
+    ),
+    max_new_tokens: int = typer.Option(1024, "--max_new_tokens", help="Longest answer, in tokens."),
+    temperature: float = typer.Option(0.0, help="Sampling temperature; 0 is greedy."),
+    top_p: float = typer.Option(1.0, "--top_p", help="Nucleus sampling threshold."),
+    seed: int = typer.Option(0, help="Seed of the sampling."),
+    batch_size: int = typer.Option(8, "--batch_size", help="Number of prompts per batch."),
+    system: str = typer.Option(None, help="System prompt for every prompt that has none."),
+    limit: int = typer.Option(None, help="Answer only the first N prompts."),
+    dtype: str = typer.Option("auto", help="Precision of the weights, such as bfloat16; auto: as saved."),
+    device: str = typer.Option(None, help="Device, such as cuda:1 (default: the accelerator, if any)."),
+) -> int:
+    """Write a model's answers to a file of prompts: AlpacaEval's, MT-Bench's, or your own."""
+    from ift.generation.answers import Settings
+
+    settings = Settings(max_new_tokens, temperature, top_p, seed)
+    return main(model, prompts, output, form, settings, batch_size, system, limit, dtype, device)

@@ -1,4 +1,4 @@
-"""`ift train --help`: the flags most runs need; `--help-all`: every flag."""
+"""`ift train --help`: the flags that most runs need; `--help-all`: every flag."""
 
 from __future__ import annotations
 
@@ -43,40 +43,46 @@ METHOD = (*METHOD_FIELDS, *LAMBDA_FIELDS)
 
 
 def print_help(everything: bool, methods: Sequence[Method] = (METHODS["ift"],)) -> None:
-    """Print the short help of the methods, or argparse's own with every flag of each."""
+    """Print the short help of each method, or argparse's own help with every flag."""
     console = Console(highlight=False)
     for method in methods:
         if everything:
             make_parser(method).print_help()
-            continue
-        given = "" if method.name == "ift" else f"--method {method.name} "
-        console.print(
-            f"Usage: ift train {given}--model_name_or_path MODEL --dataset_name DATA [--config FILE.yaml] "
-            "[--flag value ...]\n\n"
-            f"Takes every flag of {_equal(method)}, a flat YAML file with the same names (flags win), and "
-            "accelerate's launch flags\n(--num_processes 2, --accelerate_config fsdp2). `ift train "
-            f"{given}--help-all` prints them all.\n",
-            markup=False,
-        )
-        if method.name != "ift":
-            console.print(f"{method.name}: {method.description}.\n", markup=False)
-            if method.fixed:
-                fixed = ", ".join(f"{name} {value}" for name, value in method.fixed.items())
-                console.print(f"Fixed: {fixed}.\n", markup=False)
-        _print_tables(console, method)
+        else:
+            for paragraph in _introduction(method):
+                console.print(paragraph, markup=False)
+                console.print()
+            _print_tables(console, method)
     if not everything:
         console.print(
-            f"Methods (--method): {', '.join(METHODS)}; sft+dpo trains one after the other.\n"
-            "--debug shows the traceback of what goes wrong.",
+            f"Methods (--method): {', '.join(METHODS)}. sft+dpo trains one after the other.\n"
+            "--debug shows the traceback of an error.",
             markup=False,
         )
+
+
+def _introduction(method: Method) -> list[str]:
+    """The usage, and what a user of trl must know."""
+    command = "ift train" if method.name == "ift" else f"ift train --method {method.name}"
+    paragraphs = [
+        f"Usage: {command} --model_name_or_path MODEL --dataset_name DATA ...\n"
+        f"       {command} --config FILE.yaml ...",
+        f"Every flag of {_same_flags(method)} works, and so do the launch flags of accelerate, such as "
+        "--num_processes 2 or --accelerate_config fsdp2. A flat YAML file holds the same names; flags override it. "
+        f"`{command} --help-all` prints every flag.",
+    ]
+    if method.name != "ift":
+        paragraphs.append(f"{method.name}: {method.description}.")
+    if method.fixed:
+        paragraphs.append(f"Fixed: {', '.join(f'{name} {value}' for name, value in method.fixed.items())}.")
+    return paragraphs
 
 
 def _print_tables(console: Console, method: Method) -> None:
     _, config = method.load()
     kinds = (config, ModelConfig, ScriptArguments, ColumnArguments, RunArguments, AnswerArguments)
     known = {f.name: f for kind in kinds for f in fields(kind)}
-    for title, names in (("The method", own_fields(method)), ("Most used", COMMON)):
+    for title, names in (("Settings of the method", own_fields(method)), ("Common flags", COMMON)):
         table = Table(title=title, title_justify="left", box=None, show_header=False, padding=(0, 1))
         for name in (name for name in names if name in known):
             default = method.settings.get(name, known[name].default)
@@ -87,7 +93,7 @@ def _print_tables(console: Console, method: Method) -> None:
 
 
 def own_fields(method: Method) -> tuple[str, ...]:
-    """The settings to show as the method's own: not those fixed, nor those that every trainer has."""
+    """The method's own settings: neither those that it fixes, nor those of every trainer."""
     if method.name == "ift":
         return METHOD
     _, config = method.load()
@@ -98,7 +104,7 @@ def own_fields(method: Method) -> tuple[str, ...]:
     return tuple(name for name in names if name not in method.fixed)
 
 
-def _equal(method: Method) -> str:
-    """What a user of trl knows the flags from."""
+def _same_flags(method: Method) -> str:
+    """The command or configuration of trl whose flags the method takes."""
     _, config = method.load()
     return "`trl sft`" if issubclass(config, SFTConfig) else f"trl's {config.__mro__[2].__name__}"

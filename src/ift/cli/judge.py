@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ift.lab.judge.table import Line
 
 
-def judge(
+def command(
     first: str = typer.Argument(help="Answers to judge: a file of ift generate, AlpacaEval or MT-Bench."),
     second: str = typer.Argument(None, help="Answers to compare them with. Without it they are graded."),
     judge: str = typer.Option(..., "--judge", help="The judge's name at the endpoint."),
@@ -35,7 +35,7 @@ def judge(
     ),
     prices: str = typer.Option(None, help="Per million tokens in and out, such as 2.5,10: shows the cost."),
     yes: bool = typer.Option(False, "--yes", help="Start without asking about the cost."),
-) -> None:
+) -> int:
     """Let a model judge answers: win rates in pairs, or grades.
 
     Endpoint and key come from IFT_JUDGE_BASE_URL and IFT_JUDGE_API_KEY,
@@ -51,7 +51,7 @@ def judge(
         reference_answers=path(reference_answers), summaries=summaries, output_dir=Path(output_dir), limit=limit,
         max_tokens=max_tokens, threads=threads, requests_per_minute=requests_per_minute, prices=parse_prices(prices),
     )  # fmt: skip
-    raise typer.Exit(run(settings, yes))
+    return run(settings, yes)
 
 
 def run(settings: JudgeSettings, yes: bool) -> int:

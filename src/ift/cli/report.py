@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ift.runs.argv import UsageError
 
 
 def main(runs: list[str], output_dir: str, baseline: str | None, methods: str | None, metric: str) -> int:
@@ -43,3 +48,46 @@ def _told(make: Callable[[], list[str]]) -> int:
         return 1
     print("\n".join(written))
     return 0
+
+
+def command(
+    runs: Annotated[list[str], typer.Argument(help="Run records, packed files, or folders to search.")],
+    output_dir: str = typer.Option(
+        None,
+        "--output_dir",
+        help="Folder for the page, tables and figures (default: ift-report).",
+    ),
+    baseline: str = typer.Option(
+        None, help="Method that the others are compared with (default: sft, if present)."
+    ),
+    methods: str = typer.Option(None, help="Methods to show, in this order, such as sft,ift (default: all)."),
+    metric: str = typer.Option(None, help="Score to plot and to compare (default: exact_match)."),
+    pack: str = typer.Option(
+        None, help="Pack the records into this .jsonl file instead of writing a report."
+    ),
+    pack_points: int = typer.Option(
+        None,
+        "--pack_points",
+        help="Maximum points of each curve in the packed file (default: 50).",
+    ),
+    pack_samples: int = typer.Option(
+        None,
+        "--pack_samples",
+        help="Problems per split whose answers are packed (default: all).",
+    ),
+) -> int:
+    """Turn run records into tables, figures and one HTML page, or pack them into one file."""
+    of_report = {"output_dir": output_dir, "baseline": baseline, "methods": methods, "metric": metric}
+    of_pack = {"pack_points": pack_points, "pack_samples": pack_samples}
+    if pack is None:
+        _refuse(of_pack, "needs --pack: give both, or leave it out")
+        out = "ift-report" if output_dir is None else output_dir
+        return main(runs, out, baseline, methods, "exact_match" if metric is None else metric)
+    _refuse(of_report, "is for a report, and --pack writes none: leave it out")
+    return main_pack(runs, pack, pack_points, pack_samples)
+
+
+def _refuse(options: Mapping[str, object], why: str) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise UsageError(f"--{name} {why}")

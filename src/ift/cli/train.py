@@ -1,66 +1,108 @@
-"""`ift train`: from a model and a file of good answers, or of pairs, to an aligned model."""
+"""`ift train`: fine-tune a model on a file of good answers, or on preference pairs."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from ift.cli.endings import INTERRUPTED
-from ift.data import split_names
-from ift.data.loading import is_local
-from ift.runs.arguments import parse_stages, wanted_methods
-from ift.runs.check_run import check_model
-from ift.runs.launch import check_world_size, is_launched, launch
-from ift.runs.output_folder import (
-    Finished,
-    agree_on_folders,
-    open_folders,
-)
-from ift.runs.train_run import run_stages
-from ift.training.checkpoints import Stopped
+import typer
+
+from ift.cli.exit_codes import INTERRUPTED
+
+if TYPE_CHECKING:
+    from ift.runs.arguments import TrainArguments
+
+HELP = ("--help", "-h", "--help-all")
+
+
+def command(context: typer.Context) -> int:
+    """Fine-tune a model with IFT or another --method (flags of `trl sft`; see `ift train --help`)."""
+    return main(context.args)
 
 
 def main(arguments: list[str]) -> int:
-    """Run `ift train`; returns the exit code, 0, or 130 and 143 for a signal. `ift.cli.endings` answers what it raises.
+    """Run `ift train`; returns the exit code: 0, or 130 and 143 where a signal stopped the run.
 
     Raises:
-        UsageError: a command line or YAML file that cannot be read.
-        DataError, ValueError, OSError, ImportError, RuntimeError: see `run_training`.
+        UsageError: A command line or YAML file that cannot be read.
+        DataError, ValueError, OSError, ImportError, RuntimeError: See `ift.runs.train_run.train_run`.
     """
-    from ift.cli.help import print_help
+    from ift.runs.arguments import parse_stages
+    from ift.runs.launch import is_launched
+    from ift.runs.output_folder import AlreadyFinished
+    from ift.training.checkpoints import Stopped
 
-    if not arguments or "--help" in arguments or "-h" in arguments or "--help-all" in arguments:
-        methods = wanted_methods([part for word in arguments for part in word.split("=", 1)])
-        print_help("--help-all" in arguments, methods)
-        return 0
+    if not arguments or any(flag in arguments for flag in HELP):
+        return _help(arguments)
     stages = parse_stages(arguments)
-    first = stages[0]
-    check_model(first)  # before any process starts that would say it again
-    for name in dict.fromkeys(stage.script.dataset_name for stage in stages):
-        if name and is_local(name):
-            split_names(name)
+    _check_names(stages)
     try:
-        if first.launch and not is_launched():
-            open_folders(
-                stages
-            )  # refuses before any process starts; the first process decides again, for all
-            return launch(first.launch, first.words, use_cpu=first.config.use_cpu)
-        check_world_size()
-        print("".join(f"{line}\n" for line in agree_on_folders(stages)), end="")
-        run_stages(stages)
-    except Finished as done:
-        _say(str(done), sys.stdout)
+        if stages[0].launch and not is_launched():
+            return _launch(stages)
+        _train(stages)
+    except AlreadyFinished as done:
+        _print_once(str(done), sys.stdout)
     except Stopped as stop:
-        _say(f"{stop}. next: the same command with --resume auto", sys.stderr)
+        _print_once(f"{stop}. To resume, repeat the command with --resume auto", sys.stderr)
         return stop.code
     except KeyboardInterrupt:
-        _say("stopped. Checkpoints, if any, lie in the output folder.", sys.stderr)
+        _print_once("stopped. Checkpoints that were saved are in the output folder.", sys.stderr)
         return INTERRUPTED
     return 0
 
 
-def _say(text: str, stream: TextIO) -> None:
-    """Once on each machine: what ends a run ends it in every process."""
+def _train(stages: list[TrainArguments]) -> None:
+    """Train the stages in this process and report the result."""
+    from accelerate import PartialState
+
+    from ift.runs.launch import check_world_size, is_first_process
+    from ift.runs.output_folder import agree_on_folders
+    from ift.runs.progress import SILENT, TerminalReporter
+    from ift.runs.train_run import train_sequence
+
+    check_world_size()
+    reporter = TerminalReporter() if is_first_process() else SILENT
+    for line in agree_on_folders(stages):
+        reporter.message(line)
+    results = train_sequence(stages, reporter, supervised=True)
+    reporter.summary(results[-1])
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        PartialState().destroy_process_group()
+
+
+def _launch(stages: list[TrainArguments]) -> int:
+    """Start the processes that the flags ask for; each of them runs this command without these flags."""
+    from ift.runs.launch import launch
+    from ift.runs.output_folder import open_folders
+
+    first = stages[0]
+    open_folders(stages)  # refuses before any process starts; the first process decides again, for all
+    return launch(first.launch, f"{__package__}.main", ["train", *first.words], use_cpu=first.config.use_cpu)
+
+
+def _check_names(stages: list[TrainArguments]) -> None:
+    """Refuse a model or data set that does not exist, before any process starts and repeats the message."""
+    from ift.data import split_names
+    from ift.data.loading import is_local
+    from ift.runs.check_run import check_model
+
+    check_model(stages[0])
+    for name in dict.fromkeys(stage.script.dataset_name for stage in stages):
+        if name and is_local(name):
+            split_names(name)
+
+
+def _help(arguments: list[str]) -> int:
+    from ift.cli.help import print_help
+    from ift.runs.arguments import wanted_methods
+    from ift.runs.argv import split_equals
+
+    print_help("--help-all" in arguments, wanted_methods(split_equals(arguments)))
+    return 0
+
+
+def _print_once(text: str, stream: TextIO) -> None:
+    """Print once on each machine; every process of a run stops for the same reason."""
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         print(f"ift train: {text}", file=stream)

@@ -1,10 +1,9 @@
-"""`ift demo`: the embedded base, SFT and IFT on the same rows, all scored on held-out problems; see what comes out."""
+"""`ift demo`: the included base model, SFT and IFT on the same rows, all scored on held-out problems."""
 
 from __future__ import annotations
 
 import json
 import math
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from ift.text import visible
 from ift.training.checkpoints import Stopped
 
 TRAIN_ROWS, VALIDATION_ROWS, TEST_ROWS = 400, 200, 500
-LEARNING_RATES = ("3e-4", "1e-3")  # each method's own is the one that scores best on validation
+LEARNING_RATES = ("3e-4", "1e-3")  # each method uses the one that scores best on validation
 SETTINGS = ["--num_train_epochs=2", "--per_device_train_batch_size=16", "--max_length=256"]
 SETTINGS += ["--lr_scheduler_type=cosine", "--warmup_steps=0.1", "--logging_steps=10", "--save_strategy=no"]
 SETTINGS += ["--gradient_checkpointing=false", "--loss_reduction=sequence", "--final_answers=0"]
@@ -26,7 +25,7 @@ METHODS = {"sft": ["--residual_lambda=0", "--propagation=none"], "ift": []}  # I
 
 
 def main(output_dir: str, seed: int, train_rows: int | None, test_rows: int | None) -> int:
-    """Run the demo; returns the exit code. Everything it makes lies in `output_dir`, `record.json` among it."""
+    """Run the demo; returns the exit code. All its files, `record.json` among them, are in `output_dir`."""
     from ift.lab.testbed import problems, tiny_base_path
 
     out, console = Path(output_dir), Console(highlight=False)
@@ -37,7 +36,7 @@ def main(output_dir: str, seed: int, train_rows: int | None, test_rows: int | No
     rows.write_text("".join(json.dumps(problem.row) + "\n" for problem in train))
     base = str(tiny_base_path())
     console.print(
-        f"A tiny base model, {len(train)} word problems with solutions, {len(test)} held out; seed {seed}."
+        f"A tiny base model, {len(train)} word problems with solutions to train on, {len(test)} to test; seed {seed}."
     )
 
     results = {"base": _scored(base, test, "base")}
@@ -48,11 +47,11 @@ def main(output_dir: str, seed: int, train_rows: int | None, test_rows: int | No
                 base, rows, out, method, [*SETTINGS, *flags, f"--seed={seed}"], validation
             )
         except Stopped as stop:
-            console.print("stopped: the demo begins anew next time", markup=False)
+            console.print("stopped: the next demo starts from scratch", markup=False)
             return stop.code
         results[method] |= _scored(str(out / results[method]["folder"]), test, method)
 
-    console.rule("What came out")
+    console.rule("Results")
     _table(console, results)
     difference, low, high = paired_difference(results["ift"]["right"], results["sft"]["right"])
     console.print(
@@ -67,7 +66,7 @@ def main(output_dir: str, seed: int, train_rows: int | None, test_rows: int | No
         curves(out, {method: results[method]["folder"] for method in METHODS})
     _write_record(out, results, seed, len(train), (difference, low, high))
     made = "models and record.json" if hint else "models, record.json and curves.png"
-    console.print(f"\n{made} lie in {out}; next: ift chat {out / results['ift']['folder']}", markup=False)
+    console.print(f"\n{made} are in {out}. Next: ift chat {out / results['ift']['folder']}", markup=False)
     return 0
 
 
@@ -117,18 +116,20 @@ def _best(
 
 
 def _trained(base: str, rows: Path, out: Path, flags: list[str]) -> dict[str, Any]:
-    """Train through the code of `ift train`."""
+    """Train as `ift train` does."""
     from ift.runs.arguments import parse
-    from ift.runs.train_run import run_training
+    from ift.runs.progress import TerminalReporter
+    from ift.runs.train_run import train_run
 
-    began = time.perf_counter()
     words = [f"--model_name_or_path={base}", f"--dataset_name={rows}", f"--output_dir={out}", *flags]
-    trainer = run_training(parse(words), closing=False)
-    tokens = trainer.data_reports["train"].trained_tokens
+    run_args = parse(words)
+    result = train_run(run_args, TerminalReporter(), supervised=True)
     return {
-        "seconds": time.perf_counter() - began,
-        "trained_tokens": round(tokens * trainer.args.num_train_epochs),
-        "command": " ".join(["ift train", *words]).replace(base, "TINY_BASE"),  # no path of this machine
+        "seconds": result.seconds,
+        "trained_tokens": round(result.report.trained_tokens * run_args.config.num_train_epochs),
+        "command": " ".join(["ift train", *words]).replace(
+            base, "TINY_BASE"
+        ),  # the record holds no local path
     }
 
 
@@ -147,7 +148,7 @@ def _scored(folder: str, problems: list[Any], name: str) -> dict[str, Any]:
 
 
 def _table(console: Console, results: dict[str, dict[str, Any]]) -> None:
-    table = Table("", "exact match", "95 % interval", "ends by itself", "answer tokens", "seconds", "tokens")
+    table = Table("", "exact match", "95 % interval", "answers end", "answer tokens", "seconds", "tokens")
     for name, found in results.items():
         low, high = found["interval"]
         table.add_row(

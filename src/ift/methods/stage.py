@@ -1,4 +1,4 @@
-"""A method, a model and settings: its rows as the method takes them, and its trainer."""
+"""One stage of a run: its settings, its rows as the method needs them, and its trainer."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ift.data import DataError, LoadedData, end_of_turn_ids, prepare_mixture
+from ift.data import DataError, LoadedData, end_of_turn_ids, load_train_and_eval, prepare_mixture
 from ift.data.prepare import Prepared
 from ift.methods.table import Method
-from ift.models.model_folder import from_hub_or_folder, looks_local, weights_said
+from ift.models.model_folder import explain_weight_loading_errors, from_hub_or_folder, looks_local
 from ift.training.non_finite import StopsAtNonFinite
 from ift.training.trl_internals import SendsNothing
 
 
 @dataclass
 class Stage:
-    """What one run is told.
+    """The settings of one run: what a method trains, from which model, on which rows.
 
     Attributes:
         script: trl's ScriptArguments (data set name, splits).
-        config: the method's settings.
+        config: The method's settings.
         model: trl's ModelConfig (model, LoRA, quantisation).
         mixture: trl's DatasetMixtureConfig (`datasets:` of a YAML file).
-        columns: column name -> the name ift knows.
-        method: row of the table.
+        columns: Column name -> the name that ift knows.
+        method: Row of the table.
     """
 
     script: Any
@@ -38,19 +38,32 @@ class Stage:
 
 @dataclass(frozen=True)
 class PreparedRows:
-    """What a stage trains on.
+    """The tokenised rows of a stage.
 
     Attributes:
-        tokenizer: The one that the rows were prepared with, its template and end token as the run asks for them.
+        tokenizer: The tokenizer that prepared the rows, with the chat template and end token of the settings.
         sets: "train" and, where there are evaluation rows, "eval".
+        notes: Decisions made while the rows were loaded, one line each, to be shown to the user.
     """
 
     tokenizer: Any
     sets: dict[str, Prepared]
+    notes: tuple[str, ...] = ()
+
+
+def load_data(stage: Stage) -> LoadedData:
+    """Load the rows that the settings name and check that the method can train on them.
+
+    Raises:
+        DataError: A path, split or column does not exist, rows cannot be read, or a method of pairs gets none.
+    """
+    data = load_train_and_eval(stage.script, stage.mixture, stage.config, columns=stage.columns)
+    check_data(stage, data)
+    return data
 
 
 def check_data(stage: Stage, data: LoadedData) -> None:
-    """Raise DataError where a method of pairs gets none: before the stages ahead of it have trained for hours."""
+    """Raise DataError where a method of pairs gets rows without pairs; in a sequence, before any stage trains."""
     if stage.method.needs_pairs:
         from ift.data.pairs import check_columns
 
@@ -60,10 +73,10 @@ def check_data(stage: Stage, data: LoadedData) -> None:
 
 
 def prepare_stage(stage: Stage, data: LoadedData) -> PreparedRows:
-    """The rows as the method takes them.
+    """Tokenise the rows as the method needs them.
 
     Raises:
-        DataError: rows that cannot be read or trained.
+        DataError: Rows that cannot be read or trained.
     """
     from trl.trainer.utils import global_then_local_main_first
 
@@ -79,11 +92,11 @@ def prepare_stage(stage: Stage, data: LoadedData) -> PreparedRows:
                 found[name] = prepare_pairs(parts, tokenizer, name=name, **how)
             elif parts:
                 found[name] = prepare_mixture(parts, tokenizer, name=name, **preparation(config))
-    return PreparedRows(tokenizer, found)
+    return PreparedRows(tokenizer, found, tuple(data.notes))
 
 
 def build_trainer(stage: Stage, prepared: PreparedRows) -> Any:
-    """The stage's trainer on what `prepare_stage` gave, not run yet."""
+    """Load the model and build the trainer of a stage; `prepared` comes from `prepare_stage`."""
     from trl import get_peft_config, get_quantization_config
 
     from ift.training.metrics import MetricsFile
@@ -94,7 +107,7 @@ def build_trainer(stage: Stage, prepared: PreparedRows) -> Any:
         "revision": stage.model.model_revision,
         "attn_implementation": stage.model.attn_implementation,
         "dtype": stage.model.dtype,
-        "use_safetensors": True,  # no pickles, unless model_init_kwargs says so
+        "use_safetensors": True,  # no pickle files, unless model_init_kwargs allows them
         **(config.model_init_kwargs or {}),
     }
     trainer_class, _ = stage.method.load()
@@ -104,7 +117,7 @@ def build_trainer(stage: Stage, prepared: PreparedRows) -> Any:
     tokenizer = prepared.tokenizer
     reports = {name: one.report for name, one in prepared.sets.items()}
     sets = {name: one.dataset for name, one in prepared.sets.items()}
-    with weights_said(stage.model.model_name_or_path):
+    with explain_weight_loading_errors(stage.model.model_name_or_path):
         trainer = trainer_class(
             model=stage.model.model_name_or_path,
             args=config,
@@ -123,7 +136,7 @@ def build_trainer(stage: Stage, prepared: PreparedRows) -> Any:
 
 
 def load_tokenizer(stage: Stage) -> Any:
-    """The model's tokenizer, with the template and the end token that the run asks for."""
+    """The model's tokenizer, with the chat template and the end token of the settings."""
     from transformers import AutoTokenizer
 
     name, template = stage.model.model_name_or_path, getattr(stage.config, "chat_template_path", None)

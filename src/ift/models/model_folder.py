@@ -111,7 +111,7 @@ def _check_whole(file: Path) -> None:
 
 
 @contextmanager
-def weights_said(name: str) -> Iterator[None]:
+def explain_weight_loading_errors(name: str) -> Iterator[None]:
     """Turns what loading weights raises, and no one else knows, into a DataError that names the model."""
     from safetensors import SafetensorError
 

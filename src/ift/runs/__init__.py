@@ -1,6 +1,6 @@
-"""One run: its arguments, its processes, its folder, its progress, what was saved read back.
+"""One run: its arguments, processes, output folder and progress; training, saving and reading back.
 
-`train_method` is the run from Python.
+`train_run` is the main job; `train_method` is the run from Python.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ift.runs.from_python import StageResult, TrainResult, train_method
+    from ift.runs.from_python import train_method
+    from ift.runs.results import StageResult, TrainResult
 
 __all__ = ["StageResult", "TrainResult", "train_method"]
 
@@ -18,4 +19,5 @@ def __getattr__(name: str) -> Any:
     """Load a public name on first use (PEP 562): importing trl takes seconds."""
     if name not in __all__:
         raise AttributeError(f"module 'ift.runs' has no attribute {name!r}")
-    return getattr(import_module("ift.runs.from_python"), name)
+    home = "ift.runs.from_python" if name == "train_method" else "ift.runs.results"
+    return getattr(import_module(home), name)

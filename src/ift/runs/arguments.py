@@ -38,12 +38,12 @@ class ColumnArguments:
 
 @dataclass
 class MethodArguments:
-    """What is trained."""
+    """The method to train."""
 
     method: str = field(
         default="ift",
         metadata={
-            "help": f"What to train: {', '.join(METHODS)}, or a sequence such as sft+dpo. There each stage takes the "
+            "help": f"Training method: {', '.join(METHODS)}, or a sequence such as sft+dpo. There each stage takes the "
             "flags it knows, and --2.learning_rate is for the second stage alone."
         },
     )
@@ -51,52 +51,51 @@ class MethodArguments:
 
 @dataclass
 class RunArguments:
-    """What the check before a run lets through, and what becomes of the output folder."""
+    """What the check before a run allows, and what happens to an existing output folder."""
 
     allow_truncation: bool = field(
         default=False,
         metadata={
-            "help": "Start although max_length cuts more than a fifth of the rows or of what is trained."
+            "help": "Start although max_length cuts more than 20%% of the rows or of the trained tokens."
         },
     )
     force: bool = field(
-        default=False, metadata={"help": "Start although the check before the run refuses; it says what."}
+        default=False,
+        metadata={"help": "Start although the check before the run fails; its findings are printed."},
     )
     allow_pickle_weights: bool = field(
         default=False,
-        metadata={
-            "help": "Load a model or adapter that has no safetensors from PyTorch's pickle files (.bin)."
-        },
+        metadata={"help": "Load PyTorch pickle files (.bin) of a model or adapter that has no safetensors."},
     )
     resume: str | None = field(
         default=None,
         metadata={
-            "help": "Go on from this checkpoint, or, with auto, from the newest whole one of the output folder."
+            "help": "Resume from this checkpoint; auto: from the newest complete one in the output folder."
         },
     )
     allow_changed: list[str] = field(
         default_factory=list,
-        metadata={"help": "Settings that may differ from those of the run that goes on."},
+        metadata={"help": "Settings that may differ from those of the resumed run."},
     )
     overwrite_output_dir: bool = field(
         default=False,
         metadata={
-            "help": "Train into a folder that holds something; checkpoints of an earlier run there are deleted."
+            "help": "Train into a folder that is not empty; checkpoints of an earlier run in it are deleted."
         },
     )
 
 
 @dataclass
 class TrainArguments(Stage):
-    """Everything `ift train` was told about one stage: a `Stage`, and how it was said.
+    """The settings of one stage from the command line: a `Stage`, and what concerns `ift train` alone.
 
     Attributes:
-        run: what the check lets through, and what becomes of the output folder.
-        launch: what belongs to `accelerate launch`.
-        words: the command line without it: what each process is started with.
-        answers: the answers at each evaluation.
-        named: settings that the command line or the YAML file gives, whatever their value.
-        finished: whether it has ended already, in a sequence that goes on.
+        run: What the check allows, and what happens to an existing output folder.
+        launch: Flags of `accelerate launch`.
+        words: The command line without them: the arguments of each process.
+        answers: The answers at each evaluation and at the end.
+        named: Settings that the command line or the YAML file gives, whatever their value.
+        finished: Whether the stage is finished already, in a sequence that is resumed.
     """
 
     run: RunArguments
@@ -112,7 +111,7 @@ class Parser(TrlParser):
 
     nodes: dict[str, yaml.Node] = {}  # noqa: RUF012 (replaced, never changed)
     file: str | None = None
-    others: frozenset[str] = frozenset()  # keys that are for other stages
+    others: frozenset[str] = frozenset()  # keys of other stages
 
     def set_defaults_with_config(self, **kwargs: Any) -> list[str]:
         """Check the values of the YAML file before they become defaults."""
@@ -122,12 +121,12 @@ class Parser(TrlParser):
         return super().set_defaults_with_config(**{**kwargs, **checked})
 
     def _checked(self, action: argparse.Action, value: Any) -> Any:
-        """`value` as the flag would read it: argparse takes what is no string unseen."""
+        """`value` as the flag would read it; argparse does not check defaults that are not strings."""
         kind: Any = action.type or str
         many, choices = action.nargs in ("+", "*"), list(action.choices or [])
         if value is None or isinstance(value, dict) or (isinstance(value, list) and (many or kind is str)):
             return value
-        if isinstance(value, bool) and (choices or kind is str):  # YAML takes `no` for false
+        if isinstance(value, bool) and (choices or kind is str):  # YAML reads `no` as false
             value = self.nodes[action.dest].value
         if not _reads(kind, str(value)) or (choices and kind(str(value)) not in choices):
             wanted = ("true or false", "true"), ("a number", "0.5"), ("a whole number", "1")
@@ -152,7 +151,7 @@ def _reads(kind: Any, text: str) -> bool:
 
 def make_parser(method: Method = METHODS["ift"]) -> Parser:
     """The parser of `ift train --method`, for flags and YAML keys alike, with the method's settings as defaults."""
-    # Filtered here, where every verb that trains comes by: trl warns of its own default and of what we pin.
+    # Every verb that trains calls this function: trl warns of its own default and of the features that ift pins.
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*trl.experimental")
     _, config = method.load()
@@ -166,17 +165,17 @@ def make_parser(method: Method = METHODS["ift"]) -> Parser:
 
 def parse(arguments: list[str]) -> TrainArguments:
     """Read the command line of a single method; raises as `parse_stages` does."""
-    (told,) = parse_stages(arguments)
-    return told
+    (run_args,) = parse_stages(arguments)
+    return run_args
 
 
 def parse_stages(arguments: list[str], beside: Sequence[Method] = ()) -> list[TrainArguments]:
-    """Read the command line and the YAML file that it may name: one entry for each stage of the method.
+    """Read the command line and the YAML file that it may name; returns the settings of each stage of the method.
 
     Args:
-        arguments: The words.
-        beside: Methods that are trained with the same words: what only these know, or only these leave free, is
-            left to them, as it is to the other stages of a sequence.
+        arguments: The command line after `ift train`.
+        beside: Further methods that are trained with the same arguments: flags that only these methods know, or
+            that only these leave free, are ignored here, like those of other stages of a sequence.
 
     Raises:
         UsageError: unknown method, flag or key (with a suggestion, and the file and line), wrong type, value out of
@@ -189,7 +188,7 @@ def parse_stages(arguments: list[str], beside: Sequence[Method] = ()) -> list[Tr
     parsers = [make_parser(method) for method in methods]
     known = {option for parser in parsers for option in parser._option_string_actions}
     known |= {option for method in beside for option in make_parser(method)._option_string_actions}
-    told = []
+    stages: list[TrainArguments] = []
     for number, (method, parser) in enumerate(zip(methods, parsers, strict=True), start=1):
         parser.file, parser.nodes = config_file, nodes
         common, own = words_of_stage(arguments, number, len(methods))
@@ -198,18 +197,20 @@ def parse_stages(arguments: list[str], beside: Sequence[Method] = ()) -> list[Tr
                 raise UsageError(_unknown(word, [*parser._option_string_actions], None, None))
         others = parser.others = frozenset(left_to_others((*methods, *beside), number))
         common = without_flags(common, {f"--{name}" for name in others})
-        told.append(_parse_stage(method, parser, common + own, known))
-        told[-1].words = without(arguments, told[-1].words)
+        stages.append(_parse_stage(method, parser, common + own, known))
+        stages[-1].words = without(arguments, stages[-1].words)
         if len(methods) > 1:
-            config = told[-1].config
-            if config.resume_from_checkpoint or told[-1].run.resume not in (None, "auto"):
+            config = stages[-1].config
+            if config.resume_from_checkpoint or stages[-1].run.resume not in (None, "auto"):
                 raise UsageError(
-                    "resume: which stage of the sequence is the checkpoint of? Say --resume auto, and each stage "
-                    "goes on from its own folder."
+                    "resume: a sequence cannot resume from a named checkpoint, because it does not say which stage it "
+                    "belongs to. Use --resume auto: each stage resumes from its own folder."
                 )
             config.output_dir = str(stage_folder(config.output_dir, methods, number))
             config.push_to_hub = config.push_to_hub and number == len(methods)
-    return told
+            if number < len(methods):
+                stages[-1].answers.final_answers = 0
+    return stages
 
 
 def wanted_methods(arguments: list[str], nodes: dict[str, yaml.Node] | None = None) -> tuple[Method, ...]:
@@ -222,7 +223,7 @@ def wanted_methods(arguments: list[str], nodes: dict[str, yaml.Node] | None = No
 
 
 def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: set[str]) -> TrainArguments:
-    """Read what concerns one stage; `known` are the options of all stages."""
+    """Read the arguments of one stage; `known` are the options of all stages."""
     elsewhere = known - set(parser._option_string_actions)
     lines = {key: node.start_mark.line + 1 for key, node in parser.nodes.items()}
     try:
@@ -238,6 +239,11 @@ def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: se
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
     script, config, model, mixture, _, _, run, answers = parsed
+    template = getattr(config, "chat_template_path", None)
+    if template and not Path(template).is_file() and len(mixture.datasets) > 1:
+        raise UsageError(
+            "chat_template_path must be a Jinja file with a mixture: its data sets are prepared before the model loads."
+        )
     if model.model_name_or_path is None:
         raise UsageError("no model: give --model_name_or_path, a Hub id or a local folder.")
     if script.dataset_name is None and not mixture.datasets:
@@ -256,13 +262,13 @@ def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: se
 def _launch_flags(
     options: set[str], words: list[str], lines: dict[str, int] | None = None, file: str | None = None
 ) -> list[str]:
-    """`words` if all of them are accelerate's launch flags and their values; UsageError for the first that is not."""
+    """`words` if all of them are accelerate's launch flags and values; UsageError for the first that is not."""
     from accelerate.commands.launch import launch_command_parser
 
     known = {name: action for action in launch_command_parser()._actions for name in action.option_strings}
     known["--accelerate_config"] = argparse.Action(["--accelerate_config"], "accelerate_config")
     kept: list[str] = []
-    values = 0  # words that may still belong to the flag before
+    values = 0  # words that may still be values of the last flag
     for word in words:
         if word.startswith("--") and word in known:
             values = 0 if known[word].nargs == 0 else 1

@@ -1,4 +1,4 @@
-"""The words of a command line, before anything is known about flags."""
+"""The arguments of a command line, before any flag is known."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class UsageParser(argparse.ArgumentParser):
 
 
 def words_of_stage(arguments: list[str], number: int, stages: int) -> tuple[list[str], list[str]]:
-    """The words for all stages, and those for one (`--2.flag value`, told as `--flag value`), which win behind them."""
+    """The arguments common to all stages, and those of one stage (`--2.flag value` as `--flag value`)."""
     common: list[str] = []
     own: list[str] = []
     into: list[str] | None = common
@@ -40,7 +40,7 @@ def words_of_stage(arguments: list[str], number: int, stages: int) -> tuple[list
 
 
 def without_flags(words: list[str], elsewhere: set[str]) -> list[str]:
-    """`words` without the flags of other stages and their values."""
+    """`words` without the flags in `elsewhere`, which are for other stages, and their values."""
     kept, leaving = [], False
     for word in words:
         if word.startswith("--"):
@@ -51,7 +51,7 @@ def without_flags(words: list[str], elsewhere: set[str]) -> list[str]:
 
 
 def without(arguments: list[str], launch: list[str]) -> list[str]:
-    """`arguments` without `launch`, which stands in them in order."""
+    """`arguments` without the words of `launch`, which occur in them in the same order."""
     rest, taken = [], list(launch)
     for word in arguments:
         if taken and word == taken[0]:
@@ -72,7 +72,7 @@ def _halves(word: str) -> Iterator[str]:
 
 
 def value_of(arguments: list[str], flag: str) -> str | None:
-    """The word behind a flag, None where the flag is not given."""
+    """The word that follows a flag; None where the flag is not given."""
     if flag not in arguments:
         return None
     position = arguments.index(flag) + 1
@@ -82,7 +82,7 @@ def value_of(arguments: list[str], flag: str) -> str | None:
 
 
 def named(text: str, known: Collection[str]) -> list[str]:
-    """The names in a comma-separated list; known ones may hold commas themselves, the longest counts."""
+    """The names in a comma-separated list; a known name may contain commas, and the longest match is taken."""
     parts, names = [part.strip() for part in text.split(",") if part.strip()], []
     while parts:
         size = next((n for n in range(len(parts), 1, -1) if ", ".join(parts[:n]) in known), 1)

@@ -1,100 +1,91 @@
-"""The check before a run: what it prints, what it refuses; the model tried for a few steps."""
+"""The check before a run: what it reports and what it refuses; the model tried for a few steps."""
 
 from __future__ import annotations
 
+import copy
 import sys
 import tempfile
+from collections.abc import Callable
 from typing import Any
-
-from rich.console import Console
-from rich.text import Text
 
 from ift.check.findings import Preflight, preflight
 from ift.data import DataError
 from ift.models.model_folder import check_model_path
 from ift.runs.arguments import TrainArguments
 from ift.runs.launch import is_launched
+from ift.runs.progress import SILENT, Reporter, TerminalReporter
 
 TIMED_STEPS = 3  # the first one warms up
-STYLES = {"refused": "bold red", "warning": "yellow", "note": "dim"}
-
-
-def check_model(told: TrainArguments) -> None:
-    """Refuse a model folder that cannot be loaded, and say it where code of the model will run.
-
-    Raises:
-        DataError: see `check_model_path`.
-    """
-    name = told.model.model_name_or_path
-    check_model_path(name, allow_pickle=told.run.allow_pickle_weights)
-    if told.config.trust_remote_code and not is_launched():
-        print(
-            f"trust_remote_code is on: Python code that comes with {name} runs here, with your rights",
-            file=sys.stderr,
-        )
 
 
 class Refused(DataError):
     """A run that the check before it does not let start."""
 
 
-def refuse_or_warn(told: TrainArguments, prepared: Any) -> Preflight:
-    """The check that `ift train` and `ift compare` run first: prints findings; raises Refused unless it is forced."""
-    console = Console(soft_wrap=True, highlight=False)
-    found = preflight(told, prepared, allow_truncation=told.run.allow_truncation)
+def check_model(run_args: TrainArguments) -> None:
+    """Refuse a model folder that cannot be loaded, and warn where code of the model will run.
+
+    Raises:
+        DataError: see `check_model_path`.
+    """
+    name = run_args.model.model_name_or_path
+    check_model_path(name, allow_pickle=run_args.run.allow_pickle_weights)
+    if run_args.config.trust_remote_code and not is_launched():
+        print(
+            f"trust_remote_code is on: Python code that comes with {name} runs here, with your rights",
+            file=sys.stderr,
+        )
+
+
+def refuse_or_warn(run_args: TrainArguments, prepared: Any, reporter: Reporter | None = None) -> Preflight:
+    """Report what the check before a run finds; `reporter` is the terminal unless it is given.
+
+    Raises:
+        Refused: The check refuses the run, and --force was not given.
+    """
+    reporter = reporter or TerminalReporter()
+    found = preflight(run_args, prepared, allow_truncation=run_args.run.allow_truncation)
     for one in found.findings:
         if one.level != "note":
-            print_finding(console, one)
-    if found.refused and not told.run.force:
+            reporter.finding(one)
+    if found.refused and not run_args.run.force:
         reasons = " ".join(f"{one.about}: {one.text}." for one in found.findings if one.level == "refused")
-        raise Refused(f"not started: {reasons} (--force starts all the same; ift check says more)")
+        raise Refused(f"not started: {reasons} (--force starts anyway; ift check shows more)")
     if found.refused:
-        console.print("started all the same: --force", style="bold red")
+        reporter.message("starting despite failed checks (--force)", "bold red")
     return found
 
 
-def print_finding(console: Console, finding: Any) -> None:
-    """A finding in a line, its level in colour."""
-    console.print(
-        Text.assemble((f"{finding.level:<8}", STYLES[finding.level]), f"{finding.about}: {finding.text}")
-    )
-
-
-def timed(told: TrainArguments, prepared: Any) -> float:
-    """Seconds of a step, of three that are trained and thrown away."""
-    import copy
-
-    from transformers.trainer_callback import PrinterCallback, ProgressCallback
-
+def time_steps(run_args: TrainArguments, prepared: Any) -> float:
+    """Seconds of a step, measured on a few steps whose result is thrown away."""
     from ift.methods.stage import build_trainer
     from ift.training.timing import StepClock
 
     with tempfile.TemporaryDirectory() as folder:
-        stage = copy.copy(told)
-        stage.config = copy.copy(told.config)
+        stage = copy.copy(run_args)
+        stage.config = copy.copy(run_args.config)
         stage.config.max_steps, stage.config.output_dir = TIMED_STEPS, folder
         stage.config.save_strategy = stage.config.eval_strategy = "no"
         stage.config.report_to, stage.config.load_best_model_at_end = [], False
         trainer, clock = build_trainer(stage, prepared), StepClock()
-        for kind in (PrinterCallback, ProgressCallback):
-            trainer.remove_callback(kind)
-        trainer.add_callback(clock)
-        trainer.train()
+        with SILENT.training(trainer, stage, prepared):
+            trainer.add_callback(clock)
+            trainer.train()
     return clock.seconds
 
 
-def guesser(told: TrainArguments) -> Any:
-    """A function from ids to the model's argmax after each of them."""
+def load_guesser(run_args: TrainArguments) -> Callable[[list[int]], list[int]]:
+    """Load the model; returns a function from token ids to the model's argmax after each of them."""
     import torch
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(
-        told.model.model_name_or_path,
-        revision=told.model.model_revision,
-        dtype=told.model.dtype,
-        trust_remote_code=told.config.trust_remote_code,
-        use_safetensors=(told.config.model_init_kwargs or {}).get("use_safetensors", True),
-    ).to(told.config.device)
+        run_args.model.model_name_or_path,
+        revision=run_args.model.model_revision,
+        dtype=run_args.model.dtype,
+        trust_remote_code=run_args.config.trust_remote_code,
+        use_safetensors=(run_args.config.model_init_kwargs or {}).get("use_safetensors", True),
+    ).to(run_args.config.device)
 
     @torch.no_grad()
     def guess(ids: list[int]) -> list[int]:

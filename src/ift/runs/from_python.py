@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,53 +13,11 @@ from ift.data import LoadedData, Part, load_train_and_eval
 from ift.methods.stage import Stage, check_data
 from ift.methods.table import Method, left_to_others, parse_methods
 from ift.runs.output_folder import stage_folder
-from ift.runs.train_stage import start_of_next, train_stage
+from ift.runs.results import TrainResult
+from ift.runs.train_run import train_sequence
 from ift.text import did_you_mean
 
 Rows = Any  # a path or Hub id, a list of rows, or a datasets.Dataset
-
-
-@dataclass(frozen=True)
-class StageResult:
-    """What one stage gave.
-
-    Attributes:
-        method: Its name in the table.
-        folder: Where its model (or adapter) lies.
-        start: What it started from.
-        seconds: Of loading, preparing, training and saving.
-        steps: Optimiser steps taken.
-        report: What became of the training rows; None for a stream's counts.
-        history: Every log entry, in order.
-    """
-
-    method: str
-    folder: Path
-    start: str
-    seconds: float
-    steps: int
-    report: Any
-    history: tuple[dict[str, Any], ...]
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What `train_method` gave.
-
-    Attributes:
-        method: As it was asked for.
-        folder: The last stage's: the result.
-        stages: In order.
-    """
-
-    method: str
-    folder: Path
-    stages: tuple[StageResult, ...]
-
-    @property
-    def seconds(self) -> float:
-        """Of all stages."""
-        return sum(stage.seconds for stage in self.stages)
 
 
 def train_method(
@@ -76,7 +32,7 @@ def train_method(
 ) -> TrainResult:
     """Train a method of the table, or a sequence such as `sft+dpo`, and save it.
 
-    The same code as `ift train --method`: same data, masks, settings and folders, without the display.
+    The same code as `ift train --method`: same data, masks, settings and folders, without its checks and its display.
 
     Args:
         method: A name of the table, an alias, a control, or several joined by `+`.
@@ -126,30 +82,10 @@ def train_stages(
         model: See `train_method`.
         attach: See `train_method`.
     """
-    start, done = model, []
-    for number, (stage, loaded) in enumerate(planned, start=1):
-        stage.model.model_name_or_path = start
-        done.append(_run(stage, loaded, attach))
-        if number < len(planned):
-            start = str(start_of_next(done[-1].folder))
-    return TrainResult(method, done[-1].folder, tuple(done))
-
-
-def _run(stage: Stage, data: LoadedData, attach: Callable[[Any], None] | None) -> StageResult:
-    began = time.perf_counter()
-    trainer = train_stage(stage, data, attach)
-    result = StageResult(
-        stage.method.name,
-        Path(stage.config.output_dir),
-        stage.model.model_name_or_path,
-        time.perf_counter() - began,
-        trainer.state.global_step,
-        trainer.data_reports.get("train"),
-        tuple(trainer.state.log_history),
-    )
-    del trainer
-    gc.collect()
-    return result
+    planned[0][0].model.model_name_or_path = model
+    stages, data = zip(*planned, strict=True)
+    results = train_sequence(stages, data=data, attach=attach)
+    return TrainResult(method, results[-1].folder, tuple(results))
 
 
 def _stage(method: Method, folder: Path, settings: dict[str, Any], rows: Rows, *, last: bool) -> Stage:
@@ -201,7 +137,7 @@ def _loaded(stage: Stage, rows: Rows, eval_rows: Rows | None) -> LoadedData:
 
 
 def _settings_of(given: Mapping[str, Any], methods: Sequence[Method], number: int) -> dict[str, Any]:
-    """The settings of one stage: the common ones, and over them its own."""
+    """The settings of one stage; its own override the common ones."""
     others = left_to_others(methods, number)
     own = {key.partition(".")[2]: value for key, value in given.items() if key.startswith(f"{number}.")}
     common = {key: value for key, value in given.items() if not re.match(r"\d+\.", key) and key not in others}
@@ -209,7 +145,7 @@ def _settings_of(given: Mapping[str, Any], methods: Sequence[Method], number: in
 
 
 def _check_names(methods: Sequence[Method], given: Mapping[str, Any]) -> None:
-    """Raise ValueError for the first setting that no stage knows, or that stands for a stage that is not there."""
+    """Raise ValueError for the first setting that no stage knows, or that is for a stage which does not exist."""
     from trl import ModelConfig, ScriptArguments
 
     common = {f.name for kind in (ModelConfig, ScriptArguments) for f in fields(kind)}

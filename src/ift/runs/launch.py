@@ -1,4 +1,4 @@
-"""How many processes run: `ift train --num_processes 2` starts two, on a CPU too."""
+"""The processes of a run: `ift train --num_processes 2` starts two, on a CPU too."""
 
 from __future__ import annotations
 
@@ -33,28 +33,41 @@ def is_launched() -> bool:
     return "LOCAL_RANK" in os.environ or WANTED in os.environ
 
 
+def is_first_process() -> bool:
+    """Whether this is the first of all processes of a run; a run of one process has no RANK."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
 def check_world_size() -> None:
     """Raise UsageError where fewer or more processes run than were asked for."""
     wanted, running = int(os.environ.get(WANTED, 0)), int(os.environ.get("WORLD_SIZE", 1))
     if wanted and wanted != running:
         raise UsageError(
-            f"{wanted} processes were asked for and {running} run. Launch with torchrun instead."
+            f"{wanted} processes were requested, but {running} are running. Launch with torchrun instead."
         )
 
 
-def launch(launch_flags: list[str], training_flags: list[str], *, use_cpu: bool) -> int:
+def launch(launch_flags: list[str], module: str, arguments: list[str], *, use_cpu: bool) -> int:
     """Start the training processes and wait for them; returns the exit code of the first that failed, or 0.
 
-    On a CPU accelerate starts a single process without a word, so torchrun starts them there (gloo). A signal goes on
-    to the processes, which save and stop; torchrun by itself would give them 30 seconds for it.
+    On a CPU accelerate silently starts a single process, so torchrun starts the processes there (gloo). A signal is
+    passed on to the processes, which save and stop; torchrun itself would kill them after 30 seconds.
+
+    Args:
+        launch_flags: Flags of `accelerate launch`.
+        module: Python module that each process runs.
+        arguments: Command-line arguments of the module.
+        use_cpu: Whether the processes run on the CPU although there is an accelerator.
     """
     from accelerate.commands.launch import launch_command, launch_command_parser
     from accelerate.utils import patch_environment
 
     flags = resolve_config(launch_flags)
     count = _processes(flags)
-    command = ["--module", "ift.cli.main", "train", *training_flags]
-    environment = {"PET_SIGNALS_TO_HANDLE": "SIGQUIT"}  # torchrun's: not those that are handled here
+    command = ["--module", module, *arguments]
+    environment = {
+        "PET_SIGNALS_TO_HANDLE": "SIGQUIT"
+    }  # torchrun leaves the signals that are handled here alone
     if use_cpu or not torch.accelerator.is_available():
         from torch.distributed.run import parse_args, run
 
@@ -62,56 +75,55 @@ def launch(launch_flags: list[str], training_flags: list[str], *, use_cpu: bool)
         environment |= {"ACCELERATE_USE_CPU": "true", WANTED: str((count or 1) * _machines(flags))}
         threads = max(1, (os.cpu_count() or 1) // (count or 1))
         environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
-        start = [f"--nproc-per-node={count or 1}", *_torchrun_flags(flags), *command]
+        torchrun_arguments = [f"--nproc-per-node={count or 1}", *_torchrun_flags(flags), *command]
 
-        def begin() -> None:
-            run(parse_args(start))
+        def start() -> None:
+            run(parse_args(torchrun_arguments))
     else:
         asked = launch_command_parser().parse_args([*flags, *command])  # exits with accelerate's own message
         environment |= {WANTED: str(count)} if count else {}
 
-        def begin() -> None:
+        def start() -> None:
             launch_command(asked)
 
-    logging.getLogger("torch.distributed.elastic").setLevel(
-        logging.CRITICAL
-    )  # the processes say what happened
-    with patch_environment(**environment), _signals_passed_on() as came:
-        code = _ended(begin)
-    return SIGNALS[came[0]] if came and code else code
+    # the processes print their own errors
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    with patch_environment(**environment), _pass_signals_on() as received:
+        code = _exit_code(start)
+    return SIGNALS[received[0]] if received and code else code
 
 
-def _ended(begin: Callable[[], None]) -> int:
-    """The exit code of what a launcher started."""
+def _exit_code(start: Callable[[], None]) -> int:
+    """Exit code of the processes that a launcher starts."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     try:
-        begin()
+        start()
     except ChildFailedError as error:
         code = error.get_first_failure()[1].exitcode
-        return code if code > 0 else 128 - code  # killed by a signal: as a shell says it
+        return code if code > 0 else 128 - code  # killed by a signal: the code that a shell gives
     except subprocess.CalledProcessError as error:
         return error.returncode if error.returncode > 0 else 128 - error.returncode
     return 0
 
 
 @contextmanager
-def _signals_passed_on() -> Iterator[list[signal.Signals]]:
-    """While open, SIGINT, SIGTERM and SIGHUP go to the processes started from here; gives those that came."""
+def _pass_signals_on() -> Iterator[list[signal.Signals]]:
+    """While open, pass SIGINT, SIGTERM and SIGHUP on to the processes started from here; gives the received ones."""
     import psutil
 
-    came: list[signal.Signals] = []
+    received: list[signal.Signals] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         number = signal.SIGTERM if number == signal.SIGHUP else number
-        came.append(signal.Signals(number))
+        received.append(signal.Signals(number))
         for worker in psutil.Process().children():
             with suppress(psutil.NoSuchProcess):
                 worker.send_signal(number)
 
     before = {number: signal.signal(number, pass_on) for number in (*SIGNALS, signal.SIGHUP)}
     try:
-        yield came
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -161,30 +173,30 @@ def _processes(flags: list[str]) -> int | None:
 
 
 def _configuration(file: Path) -> dict[str, Any]:
-    """What accelerate's configuration file says; UsageError where it is no YAML or not there."""
+    """Content of accelerate's configuration file; UsageError where it is missing or not YAML."""
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise UsageError(f"--config_file {file}: {error.strerror}.") from error
     except (yaml.YAMLError, ValueError) as error:
-        raise UsageError(f"--config_file {file} is no YAML: {' '.join(str(error).split())}") from error
+        raise UsageError(f"--config_file {file} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(found, dict):
         raise UsageError(f"--config_file {file} must hold `key: value` lines.")
     return found
 
 
 def _torchrun_flags(flags: list[str]) -> list[str]:
-    """Words of torchrun for accelerate's flags; those without a meaning on a CPU are refused."""
+    """Flags of torchrun for accelerate's; those without an effect on a CPU are refused."""
     found: list[str] = []
     words = iter(flags)
     for word in words:
         if word in CPU_FLAGS:
             value = next(words)
-            if (word, value) != ("--main_process_port", "0"):  # accelerate's word for any free port
+            if (word, value) != ("--main_process_port", "0"):  # with which accelerate asks for any free port
                 found.append(f"{CPU_FLAGS[word]}={value}")
         elif word in ("--num_processes", "--config_file"):
             next(words)
         elif word not in ("--cpu", "--use_cpu", "--multi_gpu"):
             raise UsageError(f"{word} has no effect without an accelerator; leave it out here.")
-    # without a port of one's own: a free one, of torchrun's choice (--master-port=0 would wait forever)
+    # --standalone lets torchrun choose a free port (--master-port=0 would wait forever)
     return found or ["--standalone"]

@@ -1,4 +1,4 @@
-"""The output folder of `ift train`: nothing is overwritten unasked, and a run goes on from its own checkpoints."""
+"""The output folder of `ift train`: nothing is overwritten without a flag; runs resume from their checkpoints."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ift.methods.table import Method
 from ift.runs.removed import OLD_DEFAULTS
 from ift.training.checkpoints import damage, differing, facts_of, newest_whole
 
-RUN = "run.json"  # written before the first step: this folder is a run of ours
+RUN = "run.json"  # written before the first step; marks the folder as a run of `ift train`
 OURS = (RUN, "metrics.jsonl", "answers.jsonl", "final_answers.jsonl", "checkpoint-*")
-ELSEWHERE = {  # what decides nothing of the weights
+FIELDS_NOT_AFFECTING_WEIGHTS = {
     "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "run_name", "project", "trackio_space_id",
     "report_to", "disable_tqdm", "logging_dir", "logging_first_step", "logging_nan_inf_filter", "logging_steps",
     "logging_strategy", "log_level", "log_level_replica", "log_on_each_node", "save_steps", "save_strategy",
@@ -34,86 +34,86 @@ ELSEWHERE = {  # what decides nothing of the weights
 }  # fmt: skip
 
 
-DEFAULTS_BEFORE: dict[str, Any] = {
-    "propagation_detach": "none"
-}  # what a setting's default was until it changed
+EARLIER_DEFAULTS: dict[str, Any] = {"propagation_detach": "none"}  # defaults of earlier versions
 
 
-class Finished(Exception):
-    """`--resume auto` where there is nothing left to do; the message says where the model lies."""
+class AlreadyFinished(Exception):
+    """`--resume auto` for a run that is finished; the message says where its model is."""
 
 
-def open_folder(told: Any) -> list[str]:
-    """Decide what becomes of the output folder, before anything is loaded; sets `resume_from_checkpoint`.
+def open_folder(run_args: Any) -> list[str]:
+    """Check the output folder before anything is loaded, and set `resume_from_checkpoint`.
 
     Args:
-        told: The `TrainArguments` of a stage.
+        run_args: The `TrainArguments` of a stage.
 
     Returns:
-        Lines to show: where the run goes on, which checkpoints were passed over and why.
+        Lines to show: the checkpoint from which the run resumes, and those that were skipped, with the reason.
 
     Raises:
-        DataError: The folder holds something, and nothing was said about it; or there is nothing to go on from.
-        Finished: The run that is to go on has ended.
+        DataError: The folder is not empty and no flag allows that; or there is no checkpoint to resume from.
+        AlreadyFinished: The run to resume is finished.
     """
-    folder, run = Path(told.config.output_dir), told.run
+    folder, run = Path(run_args.config.output_dir), run_args.run
     _check_writable(folder)
     held = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     source = run.resume if run.resume != "auto" else None
-    source = source or told.config.resume_from_checkpoint
+    source = source or run_args.config.resume_from_checkpoint
     inside = source is not None and Path(source).resolve().parent == folder.resolve()
     if run.resume != "auto":
         if held and not inside and not run.overwrite_output_dir:
             raise DataError(
                 f"{folder}: the output folder is not empty ({', '.join(held[:3])}{', ...' if len(held) > 3 else ''}). "
-                "Fix: give another --output_dir, --resume auto to go on with the run in it, or --overwrite_output_dir"
+                "Fix: give another --output_dir, --resume auto to resume the run in it, or --overwrite_output_dir"
             )
         if run.resume is None:
-            return keep_earlier_defaults(told)
+            return keep_earlier_defaults(run_args)
         path = Path(run.resume)
         reason = damage(path) if path.is_dir() else "there is no such folder"
         if reason:
-            raise DataError(f"--resume {path}: {reason}. Fix: name a whole checkpoint, or say --resume auto")
-        told.config.resume_from_checkpoint = str(path)
-        return [f"goes on from {path}", *keep_earlier_defaults(told)]
+            raise DataError(
+                f"--resume {path}: {reason}. Fix: name a complete checkpoint, or use --resume auto"
+            )
+        run_args.config.resume_from_checkpoint = str(path)
+        return [f"resumes from {path}", *keep_earlier_defaults(run_args)]
     if held and not (folder / RUN).exists():
         raise DataError(
-            f"--resume auto: {folder} holds files and no {RUN}: it is no run of ift train. "
+            f"--resume auto: {folder} holds files and no {RUN}: it is not a run of ift train. "
             "Fix: give the run's own --output_dir"
         )
     if held and _finished(folder / RUN):
-        raise Finished(f"this run is finished: the model lies in {folder}")
+        raise AlreadyFinished(f"this run is finished: the model is in {folder}")
     found, skipped = newest_whole(folder)
-    lines = [f"passed over {path}: {reason}" for path, reason in skipped]
+    lines = [f"skipped {path}: {reason}" for path, reason in skipped]
     if found is None:
-        return [*lines, f"no whole checkpoint in {folder}: begins anew"]
-    told.config.resume_from_checkpoint = str(found)
-    return [*lines, f"goes on from {found}", *keep_earlier_defaults(told)]
+        return [*lines, f"no complete checkpoint in {folder}: starts from scratch"]
+    run_args.config.resume_from_checkpoint = str(found)
+    return [*lines, f"resumes from {found}", *keep_earlier_defaults(run_args)]
 
 
-def keep_earlier_defaults(told: Any) -> list[str]:
-    """A run that began with a default that has changed since goes on with it, unless the setting is named now.
+def keep_earlier_defaults(run_args: Any) -> list[str]:
+    """Keep a default of an earlier version in a run that started with it, unless the user gives the setting now.
 
     Returns:
-        Lines to show, one for each setting of `DEFAULTS_BEFORE` that is kept; `told.config` has its value.
+        Lines to show, one for each setting of `EARLIER_DEFAULTS` that is kept; `run_args.config` has its value.
     """
-    source = told.config.resume_from_checkpoint
+    source = run_args.config.resume_from_checkpoint
     began = facts_of(Path(source)) if source and Path(source).is_dir() else None
     lines = []
-    for name, before in DEFAULTS_BEFORE.items():
-        now = getattr(told.config, name, before)
-        if began is not None and began.get(name) == before != now and name not in told.named:
-            setattr(told.config, name, before)
-            if getattr(told.config, "propagation", None) == "bellman":  # elsewhere it changes nothing
+    for name, before in EARLIER_DEFAULTS.items():
+        now = getattr(run_args.config, name, before)
+        if began is not None and began.get(name) == before != now and name not in run_args.named:
+            setattr(run_args.config, name, before)
+            if getattr(run_args.config, "propagation", None) == "bellman":  # otherwise it has no effect
                 lines.append(
-                    f"{name} stays {before!r}, as this run began: that was the default then. A new run has {now!r}; "
+                    f"{name} stays {before!r}: it was the default when this run started. A new run uses {now!r}; "
                     f"give --{name} to change it"
                 )
     return lines
 
 
 def _check_writable(folder: Path) -> None:
-    """Raise DataError where a file stands in the way, or the folder cannot be written to, before hours are spent."""
+    """Raise DataError where the path is a file or cannot be written to, before hours are spent on the training."""
     nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not nearest.is_dir():
         raise DataError(f"{folder}: {nearest} is a file, expected a folder. Fix: give another --output_dir")
@@ -128,121 +128,121 @@ def _finished(file: Path) -> bool:
         return bool(json.loads(file.read_text()).get("finished"))
     except (OSError, ValueError, AttributeError) as error:
         raise DataError(
-            f'--resume auto: {file} cannot be read ({error}). Fix: write {{"finished": false}} into it to go on'
+            f'--resume auto: {file} cannot be read ({error}). Fix: write {{"finished": false}} into it to resume'
         ) from error
 
 
 def open_folders(stages: Sequence[Any]) -> list[str]:
-    """`open_folder` for every stage of a sequence: those that have ended are marked `finished`.
+    """Call `open_folder` for every stage of a sequence and mark the finished ones as `finished`.
 
     Raises:
-        DataError: See `open_folder`; or a stage was begun before the ones ahead of it have ended.
-        Finished: All of them have ended.
+        DataError: See `open_folder`; or a stage has started although the one before it is not finished.
+        AlreadyFinished: All stages are finished.
     """
     lines: list[str] = []
-    for number, told in enumerate(stages, start=1):
-        held = Path(told.config.output_dir).is_dir() and any(Path(told.config.output_dir).iterdir())
-        if number > 1 and held and told.run.resume == "auto" and not stages[number - 2].finished:
+    for number, run_args in enumerate(stages, start=1):
+        held = Path(run_args.config.output_dir).is_dir() and any(Path(run_args.config.output_dir).iterdir())
+        if number > 1 and held and run_args.run.resume == "auto" and not stages[number - 2].finished:
             raise DataError(
-                f"--resume auto: {told.config.output_dir} holds files, and the stage before it has not ended. "
+                f"--resume auto: {run_args.config.output_dir} holds files, but the stage before it is not finished. "
                 "Fix: move them away"
             )
         try:
-            lines += open_folder(told)
-        except Finished as done:
+            lines += open_folder(run_args)
+        except AlreadyFinished as done:
             if number == len(stages):
                 raise
-            told.finished = True
+            run_args.finished = True
             lines.append(f"stage {number}: {done}")
     return lines
 
 
 def agree_on_folders(stages: Sequence[Any]) -> list[str]:
-    """`open_folders` by the first of several processes, for all of them; the lines are there for the first alone."""
+    """Let the first of several processes call `open_folders` for all of them; only it gets lines to show."""
     if not torch.distributed.is_initialized():
         return open_folders(stages)
-    said: list[Any] = [None]
+    decided: list[Any] = [None]
     lines: list[str] = []
     if torch.distributed.get_rank() == 0:
         try:
             lines = open_folders(stages)
-            said = [[(told.config.resume_from_checkpoint, told.finished) for told in stages]]
-        except (DataError, Finished) as end:
-            said = [end]
-    torch.distributed.broadcast_object_list(said)
-    if isinstance(said[0], Exception):
-        raise said[0]
-    for told, (checkpoint, finished) in zip(stages, said[0], strict=True):
-        told.config.resume_from_checkpoint, told.finished = checkpoint, finished
+            decided = [[(run_args.config.resume_from_checkpoint, run_args.finished) for run_args in stages]]
+        except (DataError, AlreadyFinished) as end:
+            decided = [end]
+    torch.distributed.broadcast_object_list(decided)
+    if isinstance(decided[0], Exception):
+        raise decided[0]
+    for run_args, (checkpoint, finished) in zip(stages, decided[0], strict=True):
+        run_args.config.resume_from_checkpoint, run_args.finished = checkpoint, finished
         if torch.distributed.get_rank() > 0:
-            keep_earlier_defaults(told)
+            keep_earlier_defaults(run_args)
     return lines
 
 
-def begin(told: Any) -> None:
-    """Mark the folder as a run that has begun; everything has been checked by now.
+def mark_run_started(run_args: Any) -> None:
+    """Mark the output folder as a run that has started, once everything has been checked.
 
-    A new run takes away what an earlier one would be resumed or read from; other files stay until written over.
+    A new run deletes the checkpoints and logs of an earlier one; other files stay until they are overwritten.
     """
-    folder = Path(told.config.output_dir)
-    if not told.config.resume_from_checkpoint:
+    folder = Path(run_args.config.output_dir)
+    if not run_args.config.resume_from_checkpoint:
         for path in [path for pattern in OURS for path in folder.glob(pattern)]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     write_run(folder, finished=False)
 
 
 @contextmanager
-def nothing_left(folder: Path) -> Iterator[None]:
-    """While open, an exception takes the folder away again if it is new and empty: a trainer makes it early on."""
+def remove_empty_folder_on_error(folder: Path) -> Iterator[None]:
+    """On an exception, remove a folder that is new and still empty; a trainer creates it early."""
     new = not folder.exists()
     try:
         yield
     except BaseException:
         if new:
-            with suppress(OSError):  # it is not there, or not empty
+            with suppress(OSError):  # it does not exist, or is not empty
                 folder.rmdir()
         raise
 
 
-def facts(told: Any, data: str) -> dict[str, Any]:
-    """Everything that decides what is trained, as JSON: settings, model, and the hash of the rows."""
-    found: dict[str, Any] = {"method": told.method.name, "data": data}
-    for part in (told.config, told.model):
+def run_facts(run_args: Any, data: str) -> dict[str, Any]:
+    """Everything that affects the trained weights, as JSON: settings, model, and the hash of the rows."""
+    found: dict[str, Any] = {"method": run_args.method.name, "data": data}
+    for part in (run_args.config, run_args.model):
         for name in (one.name for one in fields(part)):
-            if name not in ELSEWHERE:
+            if name not in FIELDS_NOT_AFFECTING_WEIGHTS:
                 found[name] = _plain(getattr(part, name))
     return found
 
 
-def check_unchanged(told: Any, now: dict[str, Any]) -> list[str]:
-    """Compare a run that goes on with what it was; returns lines to show.
+def check_unchanged(run_args: Any, now: dict[str, Any]) -> list[str]:
+    """Compare a resumed run with its checkpoint; returns lines to show.
 
-    A removed setting that stood at its default decided nothing, and is left out of the comparison.
+    A removed setting at its default had no effect, and is left out of the comparison.
 
     Raises:
-        DataError: Something has changed and was not let through by `--allow_changed`; every key is named.
+        DataError: Something has changed and `--allow_changed` does not allow it; every key is named.
     """
-    before = facts_of(Path(told.config.resume_from_checkpoint))
+    before = facts_of(Path(run_args.config.resume_from_checkpoint))
     if before is None:
-        return ["the checkpoint has no manifest: whether the settings are the same was not checked"]
+        return ["the checkpoint has no manifest, so its settings were not compared with these"]
     before = {k: v for k, v in before.items() if k not in OLD_DEFAULTS or v != OLD_DEFAULTS[k]}
-    changed = [key for key in differing(before, now) if key not in told.run.allow_changed]
+    changed = [key for key in differing(before, now) if key not in run_args.run.allow_changed]
     if changed:
         shown = "; ".join(
             f"{key} was {before.get(key)!r}, "
             + ("and this setting was removed" if key in OLD_DEFAULTS else f"is {now.get(key)!r}")
             for key in changed
         )
-        way = "start a new run" if OLD_DEFAULTS.keys() & changed else "set them back"
+        fix = "start a new run" if OLD_DEFAULTS.keys() & changed else "set them back"
         raise DataError(
-            f"{told.config.resume_from_checkpoint}: not the same run: {shown}. Fix: {way}, or let them through "
-            f"with --allow_changed {' '.join(changed)}"
+            f"{run_args.config.resume_from_checkpoint}: not the same run: {shown}. Fix: {fix}, or allow the "
+            f"changes with --allow_changed {' '.join(changed)}"
         )
-    return [f"changed, and allowed: {key}" for key in differing(before, now)]
+    return [f"changed, allowed by --allow_changed: {key}" for key in differing(before, now)]
 
 
 def write_run(folder: Path, finished: bool) -> None:
-    """Mark the folder as a run of ours, begun or finished."""
+    """Mark the folder as a run of `ift train`, started or finished."""
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / RUN, json.dumps({"finished": finished}) + "\n")
 
@@ -259,6 +259,6 @@ def _plain(value: Any) -> Any:
 
 
 def stage_folder(output_dir: str | Path, methods: Sequence[Method], number: int) -> Path:
-    """Where stage `number` (from 1) saves: `output_dir` itself, or `2-dpo` below it in a sequence."""
+    """Folder of stage `number` (from 1): `output_dir` itself, or `2-dpo` below it in a sequence."""
     folder = Path(output_dir)
     return folder if len(methods) == 1 else folder / f"{number}-{methods[number - 1].name}"

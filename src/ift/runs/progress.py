@@ -1,28 +1,39 @@
-"""What `ift train` shows: the plan before it starts, progress with the time left, and what to type next."""
+"""What a run reports: nothing, or to the terminal its plan, its progress, and what to type next."""
 
 from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
-from tqdm.auto import tqdm
+from rich.text import Text
+from tqdm import tqdm
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
+from transformers.utils import logging as transformers_logging
 
-from ift.generation.final_answers import FinalAnswers
-from ift.runs.arguments import TrainArguments
+from ift.check.findings import Finding
+from ift.methods.stage import PreparedRows, Stage
+from ift.runs.results import StageResult
 from ift.training.config import IFTConfig
-from ift.training.end_watch import EndWatch
 
-SHOWN = ("loss", "nll", "residual_nll", "lookahead_accuracy", "lambda", "eos_nll", "tokens_per_second")
-RELEASED = (
-    "propagation_detach none is the released code: it makes confident tokens late in a row less likely, the end token "
-    "first, and answers may never end (docs/differences.md, D1). Leave it out for Algorithm 1 as printed"
+STYLES = {"refused": "bold red", "warning": "yellow", "note": "dim"}
+METRICS: tuple[str, ...] = (
+    "loss",
+    "nll",
+    "residual_nll",
+    "lookahead_accuracy",
+    "lambda",
+    "eos_nll",
+    "tokens_per_second",
 )
-SHOWN_ELSE = (
+METRICS_OF_TRL = (
     "loss",
     "mean_token_accuracy",
     "rewards/accuracies",
@@ -30,161 +41,229 @@ SHOWN_ELSE = (
     "logps/chosen",
     "logps/rejected",
 )
+NO_BREAK = "\xa0"  # a space at which `wrap` does not break a line; printed as an ordinary space
+RELEASED = (
+    "propagation_detach none is the released code: it makes confident tokens late in a row less likely, the end token "
+    "first, and answers may never end (docs/differences.md, D1). Leave it out for Algorithm 1 as printed"
+)
 
 
-class Display(TrainerCallback):
-    """The plan, the progress and the closing lines of one training run, on the main process only."""
+class Reporter:
+    """Receives what a run reports. This one keeps silent: for `train_method`, the lab, and all processes but one."""
 
-    def __init__(self, told: TrainArguments, notes: Iterable[str]) -> None:
-        self.told = told
-        self.notes = list(notes)
-        self.console = Console(soft_wrap=True, highlight=False)
-        self.first: dict[str, float] = {}
-        self.last: dict[str, float] = {}
-        self.bar: Any = None
-        self.trainer: Any = None
-        self.shows_nll = True
-        self.watch: EndWatch | None = None
-        self.answers: FinalAnswers | None = None
+    def message(self, text: str, style: str = "") -> None:
+        """Report one line, in a style of rich."""
 
-    def attach(self, trainer: Any) -> None:
-        """Take the place of transformers' own progress display."""
-        self.trainer = trainer
-        self.shows_nll = isinstance(
-            trainer.args, IFTConfig
-        )  # trl's other trainers have no metric of that name
+    def finding(self, finding: Finding) -> None:
+        """Report a finding of the check before the run."""
+
+    @contextmanager
+    def training(self, trainer: Any, stage: Stage, rows: PreparedRows) -> Iterator[None]:
+        """While open, report the training in place of transformers' own display."""
         for kind in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(kind)
-        trainer.add_callback(self)
+        yield
+
+    def summary(self, result: StageResult) -> None:
+        """Report where the trained model is and what to do next."""
+
+
+SILENT = Reporter()
+
+
+class TerminalReporter(Reporter):
+    """Prints to the terminal, at most one progress bar at a time."""
+
+    def __init__(self) -> None:
+        self.console = Console(soft_wrap=True, highlight=False)
+        self.display: TrainingDisplay | None = None
+
+    def message(self, text: str, style: str = "") -> None:
+        """Print one line, above the progress bar where there is one."""
+        if self.display is not None and self.display.bar is not None:
+            self.display.bar.write(wrap(text))
+        else:
+            self.console.print(Text(wrap(text), style))
+
+    def finding(self, finding: Finding) -> None:
+        """Print a finding, its level in colour."""
+        self.labelled(finding.level, f"{finding.about}: {finding.text}", STYLES[finding.level])
+
+    def labelled(self, label: str, text: str, style: str = "bold", width: int = 8) -> None:
+        """Print a label of `width` columns and the text beside it."""
+        lines = wrap(text, width)
+        self.console.print(Text.assemble((f"{label:<{width}}", style), lines))
+
+    @contextmanager
+    def training(self, trainer: Any, stage: Stage, rows: PreparedRows) -> Iterator[None]:
+        """Print the plan at the first step, then a progress bar and a line for each log entry."""
+        with super().training(trainer, stage, rows), no_bars_of_transformers():
+            self.display = TrainingDisplay(self, trainer, stage, rows)
+            trainer.add_callback(self.display)
+            try:
+                yield
+            finally:
+                self.display.close()
+
+    def summary(self, result: StageResult) -> None:
+        """Print the time, the change of the loss, warnings, and the files and commands that come next."""
+        folder, base = str(result.folder), result.start
+        change = "" if self.display is None else self.display.change()
+        self.console.print(
+            f"[bold green]done[/bold green] in {timedelta(seconds=round(result.seconds))}{change}"
+        )
+        for warning in result.warnings:
+            self.labelled("warning", warning, STYLES["warning"], 10)
+        adapter = os.path.exists(os.path.join(folder, "adapter_config.json"))
+        lines = {
+            "model": f"{folder}{f' (an adapter on {base})' if adapter else ''}; {result.read_back}",
+            "metrics": os.path.join(folder, "metrics.jsonl"),
+            "answers": "" if result.answers is None else result.answers.summary(folder),
+            "chat": f"ift chat {shlex.quote(folder)}",
+            "evaluate": f"pip install 'intuitive-fine-tuning[eval]' && ift evaluate {shlex.quote(folder)}",
+            "push": f"hf upload USER/{os.path.basename(os.path.normpath(folder))} {shlex.quote(folder)}",
+        }
+        for label, text in lines.items():
+            if text:
+                self.labelled(label, text, width=10)
+
+
+class TrainingDisplay(TrainerCallback):
+    """The plan, the progress bar and the log lines of one training."""
+
+    def __init__(self, reporter: TerminalReporter, trainer: Any, stage: Stage, rows: PreparedRows) -> None:
+        self.reporter, self.trainer, self.stage, self.rows = reporter, trainer, stage, rows
+        ours = isinstance(trainer.args, IFTConfig)  # trl's other trainers have no metric of the name nll
+        self.key = "nll" if ours else "loss"
+        self.metrics: tuple[str, ...] = METRICS if ours else METRICS_OF_TRL
+        self.values: list[float] = []
+        self.bar: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Show the plan."""
-        if not state.is_world_process_zero:
-            return
-        for name, text in self.plan(args, state):
-            self.console.print(f"[bold]{name:<8}[/bold]", end="")
-            self.console.print(text, markup=False)
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True)
+        """Print the plan and start the bar."""
+        for label, lines in plan(self.trainer, self.stage, self.rows, state).items():
+            for number, line in enumerate(lines):
+                self.reporter.labelled("" if number else label, line)
+        # leave=False: the log lines stay, the bar does not; disable=None: no bar where the output is a file
+        self.bar = tqdm(
+            total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True, leave=False, delay=0,
+            disable=None,
+        )  # fmt: skip
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """One step further."""
+        """Move the bar."""
         if self.bar is not None:
             self.bar.update(state.global_step - self.bar.n)
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
-        """One line for each log entry."""
-        key, shown = ("nll", SHOWN) if self.shows_nll else ("loss", SHOWN_ELSE)
-        prefix = "eval_" if logs and f"eval_{key}" in logs else ""
-        if not state.is_world_process_zero or not logs or prefix + key not in logs or self.bar is None:
+        """Print one line for each log entry of the training or an evaluation."""
+        prefix = "eval_" if logs and f"eval_{self.key}" in logs else ""
+        if self.bar is None or not logs or prefix + self.key not in logs:
             return
-        found = {name: float(logs[prefix + name]) for name in shown if prefix + name in logs}
+        found = {name: float(logs[prefix + name]) for name in self.metrics if prefix + name in logs}
         if not prefix:
-            self.first = self.first or found
-            self.last = found
-        values = "  ".join(f"{name} {_short(value)}" for name, value in found.items())
-        self.bar.write(
-            f"{'evaluation' if prefix else 'step'} {state.global_step}/{state.max_steps}  {values}"
-        )
+            self.values.append(found[self.key])
+        values = "  ".join(f"{name}{NO_BREAK}{_short(value)}" for name, value in found.items())
+        kind = "evaluation" if prefix else "step"
+        self.reporter.message(f"{kind} {state.global_step}/{state.max_steps}  {values}")
 
-    def write(self, text: str) -> None:
-        """A line above the bar."""
-        if self.bar is not None:
-            self.bar.write(text)
+    def change(self) -> str:
+        """How the loss changed, from the first log entry to the last."""
+        if not self.values:
+            return ""
+        return f", {self.key} {_short(self.values[0])} -> {_short(self.values[-1])}"
 
     def close(self) -> None:
-        """Close the bar, whatever ended the run."""
+        """Remove the bar, whatever stopped the training, and let the trainer go."""
         if self.bar is not None:
             self.bar.close()
-
-    def plan(self, args: Any, state: Any) -> list[tuple[str, str]]:
-        """What will happen, as (topic, text)."""
-        model, told = self.trainer.model, self.told
-        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        total = sum(p.numel() for p in model.parameters())
-        share = "all trained" if trained == total else f"{_count(trained)} trained ({trained / total:.2%})"
-        batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        reports = self.trainer.data_reports
-        rows = [("data", note) for note in self.notes]
-        rows += [("data", line) for report in reports.values() for line in report.lines()]
-        precision = "bf16 autocast" if args.bf16 else "fp16 autocast" if args.fp16 else "no autocast"
-        rate = f"learning rate {args.learning_rate:g} ({getattr(args.lr_scheduler_type, 'value', '')})"
-        return [
-            ("model", f"{told.model.model_name_or_path}: {_count(total)} parameters, {share}"),
-            *rows,
-            ("device", f"{args.device}, weights {next(model.parameters()).dtype}, {precision}, {args.world_size} "
-             f"process{'es' if args.world_size > 1 else ''}"),
-            ("steps", f"{state.max_steps} of {batch} rows ({args.train_batch_size} per device x "
-             f"{args.gradient_accumulation_steps} accumulated x {args.world_size}), {rate}"),
-            ("method", self.method_line(args)),
-            *([("warning", RELEASED)] if released(args) else []),
-            ("output", str(args.output_dir)),
-        ]  # fmt: skip
-
-    def method_line(self, args: Any) -> str:
-        """The method and its settings in a line."""
-        method = self.told.method
-        if isinstance(args, IFTConfig):
-            return ("" if method.name == "ift" else f"{method.name}: ") + method_line(args)
-        settings = {name: getattr(args, name) for name in method.settings}
-        shown = ", ".join(f"{name} {value}" for name, value in settings.items())
-        return f"{method.name}: {method.description}{'; ' + shown if shown else ''}"
-
-    def finish(self, seconds: float) -> None:
-        """Say where the model lies and what to type next."""
-        if not self.trainer.is_world_process_zero():
-            return
-        folder, base = self.trainer.args.output_dir, self.told.model.model_name_or_path
-        key = "nll" if self.shows_nll else "loss"
-        change = f", {key} {_short(self.first[key])} -> {_short(self.last[key])}" if self.last else ""
-        adapter = os.path.exists(os.path.join(folder, "adapter_config.json"))
-        self.console.print(f"[bold green]done[/bold green] in {timedelta(seconds=round(seconds))}{change}")
-        for warning in self.end_warnings():
-            self.console.print(warning, style="yellow", markup=False)
-        answers = [("answers", self.answers.summary(folder))] if self.answers is not None else []
-        for name, text in (
-            ("model", f"{folder}{f' (an adapter on {base})' if adapter else ''}; {self.trainer.read_back}"),
-            ("metrics", os.path.join(folder, "metrics.jsonl")),
-            *answers,
-            ("chat", f"ift chat {shlex.quote(folder)}"),
-            ("evaluate", f"pip install 'intuitive-fine-tuning[eval]' && ift evaluate {shlex.quote(folder)}"),
-            ("push", f"hf upload USER/{os.path.basename(os.path.normpath(folder))} {shlex.quote(folder)}"),
-        ):  # fmt: skip
-            self.console.print(f"  {name:<9}", end="")
-            self.console.print(text, markup=False)
-
-    def end_warnings(self) -> list[str]:
-        """What to say of the end of the answers after training: less likely than before, or than not."""
-        if self.watch is None:
-            return []
-        if not self.watch.rows:
-            return [
-                "no training row ends with an end token: the model is not taught to stop (ift check says more)"
-            ]
-        return [warning for warning in (self.watch.less_likely(), self.watch.unlikely()) if warning]
+        self.bar = self.trainer = None
 
 
-def released(args: Any) -> bool:
-    """Whether a run has the released code's gradient."""
-    return isinstance(args, IFTConfig) and args.propagation == "bellman" and args.propagation_detach == "none"
+def plan(trainer: Any, stage: Stage, rows: PreparedRows, state: Any) -> dict[str, list[str]]:
+    """What a training will do: lines by topic."""
+    args, model = trainer.args, trainer.model
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in model.parameters())
+    share = "all trained" if trained == total else f"{_count(trained)} trained ({trained / total:.2%})"
+    batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    precision = "bf16 autocast" if args.bf16 else "fp16 autocast" if args.fp16 else "no autocast"
+    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    processes = f"{args.world_size} process{'es' if args.world_size > 1 else ''}"
+    schedule = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
+    topics = {
+        "model": [f"{stage.model.model_name_or_path}: {_count(total)} parameters, {share}"],
+        "data": [*rows.notes, *(line for one in rows.sets.values() for line in one.report.lines())],
+        "device": [f"{args.device}, weights {dtype}, {precision}, {processes}"],
+        "steps": [
+            f"{state.max_steps} steps of {batch} rows ({args.train_batch_size} per device x "
+            f"{args.gradient_accumulation_steps} gradient accumulation x {processes}), "
+            f"learning rate {args.learning_rate:g} ({schedule})"
+        ],
+        "method": [method_line(stage, args)],
+        "output": [str(args.output_dir)],
+    }
+    if isinstance(args, IFTConfig) and args.propagation == "bellman" and args.propagation_detach == "none":
+        topics["warning"] = [RELEASED]
+    return topics
 
 
-def method_line(args: Any) -> str:
-    """The method's settings in a line."""
+def method_line(stage: Stage, args: Any) -> str:
+    """The method and its settings in a line."""
+    method = stage.method
+    if isinstance(args, IFTConfig):
+        return f"{method.name}: {ift_settings(args)}"
+    settings = ", ".join(f"{name} {getattr(args, name)}" for name in method.settings)
+    return f"{method.name}: {method.description}{'; ' + settings if settings else ''}"
+
+
+def ift_settings(args: IFTConfig) -> str:
+    """The settings of IFT in a line."""
     if args.residual_lambda == 0:
         mixed = "lambda 0 (no look-ahead)"
     else:
         mixed = f"lambda {args.residual_lambda:g}, {args.lookahead} look-ahead"
     if args.residual_warmup_ratio:
-        mixed += f", warmed up from {args.residual_lambda_start or 0:g} over {args.residual_warmup_ratio:.0%}"
+        start = args.residual_lambda_start or 0
+        mixed += f", warmed up from {start:g} over {args.residual_warmup_ratio:.0%} of the steps"
     if args.residual_noise_std:
         mixed += f", noise {args.residual_noise_std:g}"
     gamma = "" if args.propagation == "none" else f", gamma {args.propagation_gamma:g}"
     if args.propagation == "bellman" and args.propagation_detach != "scale":
         released = "nothing detached (the released code)"
         gamma += f", {released if args.propagation_detach == 'none' else 'weights detached'}"
-    return f"{mixed}; propagation {args.propagation}{gamma}; mean per {args.loss_reduction}"
+    return f"{mixed}; propagation {args.propagation}{gamma}; loss averaged per {args.loss_reduction}"
+
+
+@contextmanager
+def no_bars_of_transformers() -> Iterator[None]:
+    """While open, transformers shows no bars for single files of weights."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def wrap(text: str, indent: int = 0) -> str:
+    """`text` broken between words to the width of the terminal; unchanged where the output is not a terminal.
+
+    Args:
+        text: One line; its leading spaces are kept in front of further lines.
+        indent: Columns that stand before the text, and stay free in front of its further lines.
+    """
+    if not sys.stdout.isatty():
+        return text.replace(NO_BREAK, " ")
+    width = shutil.get_terminal_size().columns - indent
+    own = " " * (len(text) - len(text.lstrip()) + 2)
+    lines = textwrap.wrap(
+        text, max(width, 20), subsequent_indent=own, break_long_words=False, break_on_hyphens=False
+    )
+    return f"\n{' ' * indent}".join(lines).replace(NO_BREAK, " ")
 
 
 def _count(number: int) -> str:

@@ -1,4 +1,4 @@
-"""Settings whose value makes no sense: refused by name, before anything is loaded. Of the method: training.config."""
+"""Ranges of trl's and transformers' settings, checked before anything is loaded. IFT's own: training/config.py."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ RANGES = {  # name -> (least, most, words)
 
 
 def check_ranges(*parts: Any) -> None:
-    """Looks at the settings of trl's and transformers' arguments; those without a value (None) are left alone.
+    """Check the settings of trl's and transformers' arguments; None is always allowed.
 
     Args:
         *parts: Dataclasses, such as an `IFTConfig` and a `ModelConfig`.
 
     Raises:
-        UsageError: A value out of range; it is named with what may be given.
+        UsageError: A value out of range; the message names the setting and its range.
     """
     for part in parts:
         for name, (least, most, words) in RANGES.items():

@@ -1,4 +1,4 @@
-"""Flags, YAML keys and verbs that earlier versions had: what is answered to them, and what old checkpoints may hold."""
+"""Flags, YAML keys and verbs of earlier versions: the messages for them, and their values in old checkpoints."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 _LOSS = "guesses kept from earlier epochs cost up to 6.3 points of accuracy (docs/log.md, 17)"
 _SETTING = f"this setting was removed, because {_LOSS}. Leave it out: every step looks ahead."
 
-REMOVED: Mapping[str, str] = {  # name of the flag and YAML key, or of the verb -> the answer
+REMOVED: Mapping[str, str] = {  # name of the flag and YAML key, or of the verb -> message
     "lookahead_cache": _SETTING,
     "lookahead_refresh": _SETTING,
     "lookahead_cache_path": _SETTING,

@@ -1,139 +1,111 @@
-"""A run as `ift train` makes it: stage after stage, checked, shown, saved, and gone on from."""
+"""The main job, from the settings of a run to a saved model that was read back. Read `train_run` from top to bottom."""
 
 from __future__ import annotations
 
 import gc
-import os
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from accelerate import PartialState
 
-from ift.data import DataError, end_of_turn_ids
-from ift.generation.during_training import AnswersAtEvaluation
-from ift.generation.final_answers import FinalAnswers, write_final_answers
-from ift.runs.arguments import TrainArguments
-from ift.runs.argv import UsageError
-from ift.runs.check_run import refuse_or_warn
-from ift.runs.out_of_room import is_out_of_memory
-from ift.runs.output_folder import begin, check_unchanged, facts, nothing_left, write_run
-from ift.training.checkpoints import SealedCheckpoints
-from ift.training.end_watch import EndWatch
-
-if TYPE_CHECKING:
-    from ift.methods.stage import PreparedRows
-    from ift.runs.progress import Display
+from ift.data import LoadedData
+from ift.methods.stage import Stage, build_trainer, load_data, prepare_stage
+from ift.runs.output_folder import remove_empty_folder_on_error, write_run
+from ift.runs.progress import SILENT, Reporter
+from ift.runs.results import StageResult
+from ift.runs.supervision import NOT_SUPERVISED, check_run, final_answers, supervise
+from ift.runs.train_stage import explain_resource_errors, publish, start_of_next, train, verify
 
 
-def run_stages(stages: list[TrainArguments]) -> Any:
-    """Train the stages in order, each from the weights of the one before; returns the last one's trainer."""
-    from ift.data import load_train_and_eval
-    from ift.methods.stage import check_data
-    from ift.runs.train_stage import start_of_next
+def train_run(
+    stage: Stage,
+    reporter: Reporter = SILENT,
+    *,
+    data: LoadedData | None = None,
+    supervised: bool = False,
+    attach: Callable[[Any], None] | None = None,
+) -> StageResult:
+    """Train one stage: load the rows, check them, build the trainer, train, save the model and read it back.
 
-    if len(stages) > 1:
-        for told in stages:
-            data = load_train_and_eval(told.script, told.mixture, told.config, columns=told.columns)
-            check_data(told, data)
-    for number, told in enumerate(stages, start=1):
-        last = number == len(stages)
-        if len(stages) > 1 and int(os.environ.get("RANK", 0)) == 0:
-            print(f"stage {number} of {len(stages)}: {told.method.name}")
-        trainer = None if told.finished else run_training(told, closing=last, end=last)
-        if not last:
-            folder = Path(told.config.output_dir)
-            if PartialState().is_main_process:
-                start_of_next(folder)
-            PartialState().wait_for_everyone()
-            merged = folder / "merged"
-            stages[number].model.model_name_or_path = str(merged if merged.exists() else folder)
-            del trainer
-            gc.collect()
-    return trainer
-
-
-def run_training(told: TrainArguments, closing: bool = True, end: bool = True) -> Any:
-    """Load, show the plan, train, save and, if `closing`, say what to do next. Returns the trainer.
-
-    `end` closes the process group where there are several processes.
+    Args:
+        stage: Settings of the stage; `TrainArguments` where the run is supervised.
+        reporter: Receives the plan, the progress and the warnings.
+        data: Rows that were loaded already; None: those that the settings name.
+        supervised: Whether the run is checked before it starts, can be resumed, and is watched, as `ift train` does.
+        attach: Called with the trainer before its first step, for instance to add a callback.
 
     Raises:
-        DataError: rows that cannot be read or trained, or a run that goes on and is not the same.
-        ValueError: a model or an option that is refused.
-        OSError: a model or file that cannot be found; a saved model that cannot be read back.
-        NonFiniteError, OutOfMemory: the run stopped; the message says what to try.
-        Stopped: a signal came, and the run has saved.
+        DataError: Rows that cannot be read or trained, or a resumed run whose settings have changed.
+        ValueError: A model or an option that is refused.
+        OSError: A model or file that cannot be found; a saved model that cannot be read back.
+        NonFiniteError: A loss or gradient is not finite.
+        OutOfMemory, DiskFull: A step or a checkpoint did not fit; the message suggests fixes.
+        Stopped: A signal stopped the run after it had saved a checkpoint.
     """
-    from ift.data import load_train_and_eval
-    from ift.methods.stage import prepare_stage
-    from ift.runs.progress import Display
-    from ift.runs.train_stage import train_stage
-
-    began, first = time.perf_counter(), int(os.environ.get("RANK", 0)) == 0
-    _check_template(told)
-    data = load_train_and_eval(told.script, told.mixture, told.config, columns=told.columns)
-    prepared = prepare_stage(told, data)
-    if told.answers.eval_generate and "eval" not in prepared.sets:
-        raise DataError(
-            "eval_generate: there are no evaluation rows. Fix: give a test split, or leave it out"
-        )
-    checkpoints = SealedCheckpoints({})
-    if first:
-        found = refuse_or_warn(told, prepared)
-        checkpoints.facts = facts(told, found.data_sha256)
-        if told.config.resume_from_checkpoint:
-            print("".join(f"{line}\n" for line in check_unchanged(told, checkpoints.facts)), end="")
-    display = Display(told, data.notes)
-
-    def start(trainer: Any) -> None:
-        if first:
-            begin(told)
-        display.attach(trainer)
-        display.watch = _watch(trainer, prepared, display, checkpoints)
-        trainer.add_callback(display.watch)
-        if told.answers.eval_generate:
-            rows = prepared.sets["eval"].dataset
-            trainer.add_callback(AnswersAtEvaluation(trainer, rows, told.answers))
-
-    try:
-        with nothing_left(Path(told.config.output_dir)):
-            trainer = train_stage(told, data, start, prepared, checkpoints)
-    finally:
-        display.close()
-    if trainer.is_world_process_zero():
-        write_run(Path(told.config.output_dir), finished=True)
-        if closing and told.answers.final_answers:
-            display.answers = _final_answers(trainer, prepared, told.answers.final_answers)
-    if closing:
-        display.finish(time.perf_counter() - began)
-    if end and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        trainer.end()
-    return trainer
+    started, folder = time.perf_counter(), Path(stage.config.output_dir)
+    rows = prepare_stage(stage, load_data(stage) if data is None else data)
+    facts = check_run(stage, rows, reporter) if supervised else {}
+    with remove_empty_folder_on_error(folder):
+        trainer = build_trainer(stage, rows)
+        supervision = supervise(trainer, stage, rows, facts, reporter) if supervised else NOT_SUPERVISED
+        with reporter.training(trainer, stage, rows), explain_resource_errors(stage, rows):
+            for callback in supervision.callbacks:
+                trainer.add_callback(callback)
+            if attach is not None:
+                attach(trainer)
+            train(trainer, supervision.checkpoints)
+            trainer.save_model(str(folder))
+            verified = verify(trainer, folder)
+        publish(trainer, stage)
+    if supervised and trainer.is_world_process_zero():
+        write_run(folder, finished=True)
+    return StageResult(
+        method=stage.method.name,
+        folder=folder,
+        start=stage.model.model_name_or_path,
+        seconds=time.perf_counter() - started,
+        steps=trainer.state.global_step,
+        report=trainer.data_reports.get("train"),
+        history=tuple(trainer.state.log_history),
+        read_back=verified,
+        answers=final_answers(trainer, stage, rows) if supervised else None,
+        warnings=supervision.warnings(),
+    )
 
 
-def _watch(
-    trainer: Any, prepared: PreparedRows, display: Display, checkpoints: SealedCheckpoints
-) -> EndWatch:
-    """The watch over the end of the answers, on rows that are trained."""
-    rows, ends = prepared.sets["train"].dataset, end_of_turn_ids(prepared.tokenizer)
-    return EndWatch(trainer, rows, ends, display.write, lambda: checkpoints.stopped is not None)
+def train_sequence(
+    stages: Sequence[Stage],
+    reporter: Reporter = SILENT,
+    *,
+    data: Sequence[LoadedData] | None = None,
+    supervised: bool = False,
+    attach: Callable[[Any], None] | None = None,
+) -> list[StageResult]:
+    """Train stages in order, each from the weights of the one before; arguments and errors are those of `train_run`.
+
+    The rows of all stages are loaded first, so that rows which a later stage refuses are found before any training.
+
+    Returns:
+        A result for each stage that was trained; a resumed sequence skips the stages that were finished.
+    """
+    data = [load_data(stage) for stage in stages] if data is None else data
+    results = []
+    for number, (stage, rows) in enumerate(zip(stages, data, strict=True), start=1):
+        if len(stages) > 1:
+            reporter.message(f"stage {number} of {len(stages)}: {stage.method.name}")
+        if not getattr(stage, "finished", False):
+            results.append(train_run(stage, reporter, data=rows, supervised=supervised, attach=attach))
+            gc.collect()  # the trainer's model, before the next stage loads its own
+        if number < len(stages):
+            stages[number].model.model_name_or_path = _start_of_next(Path(stage.config.output_dir))
+    return results
 
 
-def _final_answers(trainer: Any, prepared: PreparedRows, count: int) -> FinalAnswers:
-    """Answers to evaluation rows, or else to training rows; the model is saved, so too little memory fails nothing."""
-    name = "eval" if "eval" in prepared.sets else "train"
-    try:
-        return write_final_answers(trainer, prepared.sets[name].dataset, name, count)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        return FinalAnswers(note="memory ran out; ift generate answers with the saved model")
-
-
-def _check_template(told: TrainArguments) -> None:
-    template = getattr(told.config, "chat_template_path", None)
-    if template and not os.path.isfile(template) and len(told.mixture.datasets) > 1:
-        raise UsageError(
-            "chat_template_path must be a Jinja file with a mixture: the parts are prepared before the model."
-        )
+def _start_of_next(folder: Path) -> str:
+    """Model that the next stage starts from; the first process merges an adapter into its base, the others wait."""
+    if PartialState().is_main_process:
+        start_of_next(folder)
+    PartialState().wait_for_everyone()
+    return str(folder / "merged" if (folder / "adapter_config.json").exists() else folder)

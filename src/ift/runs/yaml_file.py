@@ -1,4 +1,4 @@
-"""The YAML file of `--config`, read as a tree, so that a mistake is named by its line; nothing in it is executed."""
+"""The YAML file of `--config`, parsed without executing anything; errors name the line."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ def top_level(path: Path) -> dict[str, yaml.Node]:
     """The value node of every top-level key of a YAML file.
 
     Raises:
-        UsageError: A file that cannot be read, is no flat mapping, or sets a key twice, at any depth.
+        UsageError: A file that cannot be read, is not a mapping, or sets a key twice, at any depth.
     """
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         if node is not None:
             yaml.SafeLoader("").construct_document(
                 node
-            )  # tags that are no plain data (!!python/...) are refused here
+            )  # refuses tags that are not plain data (!!python/...)
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}.") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UsageError(f"--config {path} is no YAML: {' '.join(str(error).split())}") from error
+        raise UsageError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(node, yaml.MappingNode):
         raise UsageError(f"--config {path} must hold `key: value` lines.")
     _refuse_repeated_keys(path, node)
@@ -32,13 +32,13 @@ def top_level(path: Path) -> dict[str, yaml.Node]:
 
 
 def _refuse_repeated_keys(path: Path, node: yaml.Node) -> None:
-    """YAML keeps the last of two equal keys without a word."""
-    waiting, looked_at = [node], set()
+    """Raise UsageError for a repeated key, of which YAML silently keeps the last."""
+    waiting, seen = [node], set()
     while waiting:
         one = waiting.pop()
-        if id(one) in looked_at:  # aliases may make a node its own child
+        if id(one) in seen:  # with aliases a node may contain itself
             continue
-        looked_at.add(id(one))
+        seen.add(id(one))
         first: dict[str, int] = {}
         for child in one.value if isinstance(one, yaml.MappingNode | yaml.SequenceNode) else ():
             if isinstance(one, yaml.SequenceNode):

@@ -1,7 +1,7 @@
-"""Checkpoints that are whole or not there: a manifest, written last, names every file with its size and hash.
+"""Checkpoints that are complete or ignored: a manifest, written last, lists every file with its size and hash.
 
-A checkpoint without a manifest, or with a file that is not as the manifest says, was cut off while it was written: a
-run that goes on passes it over. Older checkpoints are deleted only after a newer one has its manifest.
+A checkpoint without a manifest, or with a file that differs from the manifest, was interrupted while it was written; a
+resumed run skips it. Older checkpoints are deleted only after a newer one has its manifest.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from ift.files import sync_to_disk, write_atomically
 
 MANIFEST = "manifest.json"
 SETTINGS = "ift_settings.json"
-SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}  # and the exit codes that shells give them
-SAME_STOP = 2.0  # seconds in which another signal is the same wish to stop
+SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}  # with the exit codes that shells use
+SAME_STOP = 2.0  # a further signal within so many seconds repeats the first
 _NAME = re.compile(r"checkpoint-(\d+)$")
 
 
 def seal(folder: Path, step: int, facts: Mapping[str, Any]) -> None:
-    """Writes a checkpoint's manifest: everything else in the folder is on the disk before it.
+    """Write the manifest of a checkpoint after all its other files are synchronised to the disk.
 
     Args:
-        folder: Of the checkpoint.
+        folder: Folder of the checkpoint.
         step: Optimiser steps taken.
-        facts: JSON values to compare with when the run goes on, see `differing`.
+        facts: JSON values that a resumed run is compared with, see `differing`.
     """
     files = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST):
@@ -47,11 +47,11 @@ def seal(folder: Path, step: int, facts: Mapping[str, Any]) -> None:
 
 
 def damage(folder: Path) -> str | None:
-    """Why a checkpoint is not whole; None where it is."""
+    """Why a checkpoint is not complete; None where it is."""
     try:
         files = json.loads((folder / MANIFEST).read_text())["files"]
     except FileNotFoundError:
-        return "it has no manifest: its writing was cut off"
+        return "it has no manifest: its writing was interrupted"
     except (OSError, ValueError, KeyError) as error:
         return f"its manifest cannot be read ({type(error).__name__})"
     for name, wanted in files.items():
@@ -61,7 +61,7 @@ def damage(folder: Path) -> str | None:
         if file.stat().st_size != wanted["bytes"]:
             return f"{name} has {file.stat().st_size:,} bytes, not {wanted['bytes']:,}"
         if _sha256(file) != wanted["sha256"]:
-            return f"{name} is not what was written"
+            return f"{name} differs from what was written"
     return None
 
 
@@ -74,7 +74,7 @@ def _sha256(file: Path) -> str:
 
 
 def newest_whole(output_dir: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
-    """The newest checkpoint that is whole, and the newer ones that are not, with the reason of each."""
+    """The newest complete checkpoint, and the newer incomplete ones, each with the reason."""
     found = sorted(
         (int(match[1]), path)
         for path in output_dir.glob("checkpoint-*")
@@ -90,18 +90,18 @@ def newest_whole(output_dir: Path) -> tuple[Path | None, list[tuple[Path, str]]]
 
 
 def facts_of(folder: Path) -> dict[str, Any] | None:
-    """The facts that a checkpoint was sealed with; None for one without a manifest (of another tool)."""
+    """The facts in a checkpoint's manifest; None without a manifest (a checkpoint of another tool)."""
     file = folder / MANIFEST
     return dict(json.loads(file.read_text())["facts"]) if file.exists() else None
 
 
 def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Names of the facts that are not what they were."""
+    """Names of the facts that have changed."""
     return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
 
 
 class SettingsInCheckpoints(TrainerCallback):
-    """Writes the method's settings into every checkpoint, so that a run that resumes can be compared with it."""
+    """Writes the method's settings into every checkpoint, so that a resumed run can be compared with it."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.settings = settings
@@ -114,26 +114,25 @@ class SettingsInCheckpoints(TrainerCallback):
 
 
 def changed_settings(folder: Path, now: Mapping[str, Any]) -> str | None:
-    """Which of the method's settings are not those of a checkpoint, as a sentence; None where all are the same."""
+    """A sentence that names the method's settings which differ from a checkpoint's; None where none does."""
     try:
         before = json.loads((folder / SETTINGS).read_text())
     except FileNotFoundError:
-        before = facts_of(folder) or {
-            "propagation_detach": "none"
-        }  # the default, before the file was written
+        # before this file was introduced, the default was "none"
+        before = facts_of(folder) or {"propagation_detach": "none"}
     changed = [name for name in now if name in before and before[name] != now[name]]
     if not changed:
         return None
     shown = "; ".join(f"{name} was {before[name]!r}, is {now[name]!r}" for name in changed)
-    return f"{folder} resumes with other settings: {shown}. Set them back to continue the run as it began."
+    return f"{folder} resumes with other settings: {shown}. Set them back to continue the run unchanged."
 
 
 class SealedCheckpoints(TrainerCallback):
-    """Seals every checkpoint, deletes older ones only then, and on SIGINT or SIGTERM saves and stops.
+    """Writes a manifest into every checkpoint, then deletes older ones; on SIGINT or SIGTERM saves and stops.
 
     Attributes:
-        facts: Of the run, for the manifests.
-        stopped: The signal that stopped the run, if one did; another one, some seconds later, ends it at once.
+        facts: Facts of the run, for the manifests.
+        stopped: The signal that stopped the run, if any; another one, some seconds later, stops it immediately.
     """
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
@@ -144,30 +143,30 @@ class SealedCheckpoints(TrainerCallback):
         self._stopped_at = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Take the deletion of old checkpoints over, and the signals."""
+        """Take over the deletion of old checkpoints and the handling of signals."""
         self._limit, args.save_total_limit = args.save_total_limit, None
         for number in SIGNALS:
             try:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._handlers[number] = signal.signal(number, self._stop)
-            except ValueError:  # not the main thread: signals are someone else's
+            except ValueError:  # only the main thread can handle signals
                 return
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if self.stopped is None:
             self.stopped, self._stopped_at = number, time.monotonic()
-        elif time.monotonic() - self._stopped_at > SAME_STOP:  # a launcher repeats a Ctrl-C at once
+        elif time.monotonic() - self._stopped_at > SAME_STOP:  # a launcher repeats a Ctrl-C immediately
             self.release()
             signal.raise_signal(number)
 
     def release(self) -> None:
-        """Give the signals back to whoever had them."""
+        """Restore the earlier signal handlers."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Save and stop, if a signal came to any process."""
+        """Save and stop if any process has received a signal."""
         if torch.distributed.is_initialized():
             number = torch.tensor(self.stopped or 0, device=args.device)
             torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX)
@@ -176,7 +175,7 @@ class SealedCheckpoints(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Seal what was saved, once all processes have written their part; then delete what is too old."""
+        """Write the manifest once all processes have written their part; then delete the oldest checkpoints."""
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
         if state.is_world_process_zero:
@@ -187,21 +186,21 @@ class SealedCheckpoints(TrainerCallback):
                 best_model_checkpoint=state.best_model_checkpoint,
                 use_mtime=True,
             )
-        if torch.distributed.is_initialized():  # a process that ends now would end the one that seals, too
+        if torch.distributed.is_initialized():  # a launcher stops all processes when the first one exits
             torch.distributed.barrier()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Give everything back."""
+        """Restore the limit of checkpoints and the signal handlers."""
         args.save_total_limit = self._limit
         self.release()
 
 
 class Stopped(Exception):
-    """A run that a signal stopped after it saved.
+    """A signal stopped the run after it had saved a checkpoint.
 
     Attributes:
         code: Exit code, 130 or 143.
-        checkpoint: Where it can go on from.
+        checkpoint: Checkpoint to resume from.
     """
 
     def __init__(self, number: int, checkpoint: Path) -> None:

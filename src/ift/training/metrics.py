@@ -1,4 +1,4 @@
-"""What a run logs: exact means over tokens and rows, whatever the batches and ranks (docs/metrics.md)."""
+"""The metrics of a run: exact means over tokens and rows, for any batching and number of ranks (docs/metrics.md)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def row_statistics(result: IFTLoss, labels: Tensor, eos_ids: Tensor, config: Any
     ends = trained & torch.isin(labels, eos_ids)
     weighted = result.weights * scores.losses.detach()
     items, counts = trained, layout.per_document(trained.double())
-    if config.loss_reduction == "sequence":  # every document's mean, told once: at its last position
+    if config.loss_reduction == "sequence":  # the mean of each document, counted once: at its last position
         last = torch.ones_like(trained)
         last[:, :-1] = layout.documents[:, 1:] != layout.documents[:, :-1]
         weighted = torch.where(trained, weighted / counts.clamp(min=1), 0.0)
@@ -86,7 +86,7 @@ class RunningMeans:
             self.extra.setdefault(name, []).append(value)
 
     def summary(self) -> dict[str, float]:
-        """The metrics; one that was not computed is absent."""
+        """The metrics; those that were not computed are absent."""
         if self.total is None:
             return {}
         sums = dict(zip(COLUMNS[:-1], self.total.tolist(), strict=True))
@@ -109,7 +109,7 @@ class RunningMeans:
         return found
 
     def extra_mean(self, name: str) -> float:
-        """Mean of an extra value over the calls that gave it, 0 if none did."""
+        """Mean of an extra value over the calls that provided it; 0 without such a call."""
         values = self.extra.get(name, [])
         return sum(values) / len(values) if values else 0.0
 
@@ -128,7 +128,7 @@ class MetricsFile(TrainerCallback):
     name = "metrics.jsonl"
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Begin a new file, or, on a resumed run, keep the lines of the steps before it."""
+        """Start a new file or, in a resumed run, keep the lines of the steps before the checkpoint."""
         path = Path(args.output_dir) / self.name
         if not state.is_world_process_zero:
             return
@@ -149,7 +149,7 @@ class MetricsFile(TrainerCallback):
 
 
 def _step_of(line: str) -> float:
-    """Step of a line of the file; infinity for one that a stopped run left half written."""
+    """Step of a line of the file; infinity for a line that was only partly written."""
     try:
         return float(json.loads(line)["step"])
     except ValueError:

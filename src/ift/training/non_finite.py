@@ -1,7 +1,7 @@
-"""What ends a run before it is spoilt: a loss or gradient that is no finite number.
+"""Stops a run at the first loss or gradient that is not finite, before it reaches the weights.
 
-`StopsAtNonFinite` looks at the gradient norm that transformers computes anyway, before the optimiser takes a step: the
-weights are still those of the step before when the run stops.
+`StopsAtNonFinite` checks the gradient norm that transformers computes before each optimiser step, so that the weights
+are still those of the step before when the run stops.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ REPORT = "non_finite.jsonl"
 
 
 class NonFiniteError(RuntimeError):
-    """A loss or a gradient is no finite number; the message says where, and what to try.
+    """A loss or gradient is not finite; the message says where, and what to try.
 
     Attributes:
-        report: File with the rows of the step; None where it could not be written.
+        report: File with the rows of the step; None if it could not be written.
     """
 
     def __init__(self, message: str, report: Path | None) -> None:
@@ -44,13 +44,11 @@ class StopsAtNonFinite:
         NonFiniteError: from `train`.
     """
 
-    _seen: tuple[int, list[tuple[dict[str, Any], Tensor]]] = (
-        -1,
-        [],
-    )  # step, its micro-batches with their losses
+    # the step, and its micro-batches with their losses
+    _seen: tuple[int, list[tuple[dict[str, Any], Tensor]]] = (-1, [])
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        """As transformers', and remembers the batch until the step is taken."""
+        """As in transformers; also keeps the batch until the optimiser step."""
         step = self.state.global_step  # type: ignore[attr-defined]
         if self._seen[0] != step:
             self._seen = (step, [])
@@ -60,7 +58,7 @@ class StopsAtNonFinite:
         return loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """As transformers', which calls it once before every optimiser step."""
+        """As in transformers, which calls it once before every optimiser step."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[misc]
         losses = torch.stack([loss.float() for _, loss in self._seen[1]]) if self._seen[1] else torch.zeros(0)
         scaled = self.accelerator.scaler is not None  # type: ignore[attr-defined]
@@ -72,7 +70,7 @@ class StopsAtNonFinite:
 
 
 def _report(trainer: Any, losses: list[float], norm: float | None, *, alone: bool) -> NonFiniteError:
-    """Write the file and say everything; `alone`: the other processes may not have come here."""
+    """Write the file and make the error; with `alone`, other processes may not have reached this point."""
     args = trainer.args
     numbers = _numbers(trainer)
     rows = [
@@ -106,12 +104,12 @@ def _report(trainer: Any, losses: list[float], norm: float | None, *, alone: boo
         except OSError:
             file = None
     if many:
-        torch.distributed.barrier()  # or a launcher may end the writer with the first process that stops
+        torch.distributed.barrier()  # a launcher stops all processes, the writer too, when the first one exits
     return NonFiniteError(_message(facts, rows, file), file)
 
 
 def _plain(value: float | None) -> float | str | None:
-    """JSON has no word for what is not finite."""
+    """A JSON value; a number that is not finite becomes text."""
     return value if value is None or math.isfinite(value) else str(value)
 
 
@@ -134,9 +132,9 @@ def _message(facts: dict[str, Any], rows: Sequence[dict[str, Any]], file: Path |
         f"  last good checkpoint: {good or 'none yet'}",
     ]
     if facts["weights_not_finite"]:
-        spoilt = facts["weights_not_finite"]
+        bad_weights = facts["weights_not_finite"]
         lines.append(
-            f"  weights: {len(spoilt)} tensors were not finite before this step ({spoilt[0]} first). "
+            f"  weights: {len(bad_weights)} tensors were not finite before this step ({bad_weights[0]} first). "
             "Fix: start from another model or an earlier checkpoint"
         )
     else:
@@ -155,13 +153,13 @@ def _message(facts: dict[str, Any], rows: Sequence[dict[str, Any]], file: Path |
 def _rows(
     tokenizer: Any, batch: dict[str, Any], numbers: dict[tuple[int, ...], int]
 ) -> Iterator[dict[str, Any]]:
-    """Every document of a batch: its number where it can be found again, its text and its ids."""
+    """Every document of a batch: its row number where that is known, its text and its ids."""
     for ids in _documents(batch):
         yield {"row": numbers.get(tuple(ids)), "text": tokenizer.decode(ids), "input_ids": ids}
 
 
 def _documents(batch: dict[str, Any]) -> Iterator[list[int]]:
-    """Ids of each row without its padding; of packed rows, of each document."""
+    """Token ids of each row without padding; for packed rows, of each document."""
     for number, ids in enumerate(batch["input_ids"].cpu()):
         places = batch.get("position_ids")
         if batch.get("attention_mask") is not None:
@@ -174,7 +172,7 @@ def _documents(batch: dict[str, Any]) -> Iterator[list[int]]:
 
 
 def _numbers(trainer: Any) -> dict[tuple[int, ...], int]:
-    """Ids -> number, from 1, of the first row with them; empty where rows were streamed, shuffled or packed."""
+    """Token ids -> number (from 1) of the first row with them; empty for streamed, shuffled or packed rows."""
     dataset, names = trainer.train_dataset, getattr(trainer.train_dataset, "column_names", None) or []
     if (
         not hasattr(dataset, "__len__")

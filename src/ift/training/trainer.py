@@ -196,7 +196,7 @@ class IFTTrainer(SendsNothing, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
         return loss
 
     def _count_tokens(self, trained: int) -> None:
-        """`num_tokens` goes on where a run goes on: transformers' state carries it where it counts nothing itself."""
+        """Continue `num_tokens` in a resumed run, through transformers' state where that counts no tokens itself."""
         carries = self.args.include_num_input_tokens_seen == "no"
         if carries and self.state.num_input_tokens_seen > self._total_train_tokens:
             self._total_train_tokens = self.state.num_input_tokens_seen

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ift.runs.out_of_room import is_out_of_memory
+from ift.runs.resource_errors import is_out_of_memory
 from ift.training.non_finite import NonFiniteError
 
 

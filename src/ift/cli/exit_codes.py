@@ -1,6 +1,6 @@
-"""How every verb ends: one message for what a user can put right, one for a bug, and an exit code for each.
+"""Exit codes of every verb, with one message for what a user can correct and another for a bug.
 
-Nothing heavy is imported here: `ift --help` comes by.
+Nothing heavy is imported here, because `ift --help` imports this module.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import typer
 from ift.runs.argv import UsageError
 
 REFUSED, USAGE, BUG, INTERRUPTED = 1, 2, 70, 130  # 70: EX_SOFTWARE of sysexits.h
-DEBUG = "IFT_DEBUG"  # as an environment variable, --debug reaches the processes that a verb starts
+DEBUG = "IFT_DEBUG"  # an environment variable, so that --debug reaches the processes that a verb starts
 EXPECTED = (
     ValueError,
     OSError,
@@ -30,10 +30,10 @@ EXPECTED = (
 
 
 class Verbs(typer.Typer):
-    """A typer app whose every command ends as `ended` says, and takes --debug."""
+    """A typer app whose every command runs through `run_verb` and takes --debug."""
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[Any], Any]:
-        """As typer's, for a function that returns nothing and raises `typer.Exit` with the exit code."""
+        """As typer's decorator, for a function that returns the exit code, or raises `typer.Exit` with it."""
         register = super().command(name, **options)
 
         def add(function: Any) -> Any:
@@ -44,13 +44,13 @@ class Verbs(typer.Typer):
 
 
 def _with_debug(function: Callable[..., Any], verb: str) -> Callable[..., Any]:
-    """The function with one option more, and with the endings of `ended`."""
+    """`function` called through `run_verb`, with the additional option --debug."""
 
     @functools.wraps(function)
     def run(*args: Any, debug: bool = False, **kwargs: Any) -> None:
-        raise typer.Exit(ended(verb, lambda: function(*args, **kwargs), debug))
+        raise typer.Exit(run_verb(verb, lambda: function(*args, **kwargs), debug))
 
-    option = typer.Option(False, "--debug", help="Show the traceback of what goes wrong.")
+    option = typer.Option(False, "--debug", help="Show the traceback of an error.")
     flag = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=option, annotation=bool)
     signature = inspect.signature(function, eval_str=True)
     run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), flag])  # type: ignore[attr-defined]
@@ -58,16 +58,16 @@ def _with_debug(function: Callable[..., Any], verb: str) -> Callable[..., Any]:
     return run
 
 
-def ended(verb: str, run: Callable[[], int | None], debug: bool = False) -> int:
-    """Calls `run` and says on standard error what ended it, if anything did.
+def run_verb(verb: str, run: Callable[[], int | None], debug: bool = False) -> int:
+    """Call `run` and turn any exception into a message on standard error and an exit code.
 
     Args:
-        verb: Of the command, for the message.
+        verb: Name of the command, for the message.
         run: Returns the exit code, or raises `typer.Exit` with it.
         debug: Show tracebacks, as IFT_DEBUG=1 in the environment does.
 
     Returns:
-        The exit code: that of `run`; 1 for what is refused or fails on what it was given; 2 for a `UsageError`; 70 for
+        The exit code: that of `run`; 1 for input that is refused or cannot be processed; 2 for a `UsageError`; 70 for
         a bug; 130 for Ctrl-C.
     """
     before = os.environ.get(DEBUG)
@@ -78,38 +78,38 @@ def ended(verb: str, run: Callable[[], int | None], debug: bool = False) -> int:
     except typer.Exit as done:
         return done.exit_code
     except (typer.Abort, BrokenPipeError):
-        raise  # typer knows what to do
+        raise  # typer handles these
     except KeyboardInterrupt:
-        _say(f"\nift {verb}: stopped.")
+        _print_error(f"\nift {verb}: stopped.")
         return INTERRUPTED
     except UsageError as error:
-        _say(f"ift {verb}: {error}")
+        _print_error(f"ift {verb}: {error}")
         return USAGE
     except EXPECTED as error:
-        ours = type(error).__module__.startswith("ift.")  # then the message says where
+        ours = type(error).__module__.startswith("ift.")  # our messages name the place already
         hint = "" if ours or os.environ.get(DEBUG) else "\n(--debug shows where this was raised.)"
-        _say(f"ift {verb}: {_text(error)}{hint}")
+        _print_error(f"ift {verb}: {_text(error)}{hint}")
         return REFUSED
     except Exception as error:
-        _say(f"ift {verb}: {_bug(error)}", every_process=True)
+        _print_error(f"ift {verb}: {_bug(error)}", every_process=True)
         return BUG
     finally:
         if debug and before is None:
             os.environ.pop(DEBUG, None)
 
 
-def _say(text: str, every_process: bool = False) -> None:
-    """What ends a run ends it in every process, and is said once on each machine; after the traceback, if wanted."""
+def _print_error(text: str, every_process: bool = False) -> None:
+    """Print a message once per machine (every process fails with the same error), after the traceback with --debug."""
     from ift.text import visible
 
     if every_process or int(os.environ.get("LOCAL_RANK", 0)) == 0:
         if os.environ.get(DEBUG):
             traceback.print_exc()
-        print(visible(text), file=sys.stderr)  # it may quote a file
+        print(visible(text), file=sys.stderr)  # the message may quote a file
 
 
 def _text(error: BaseException) -> str:
-    """The message; the kind of error where it has none."""
+    """The error's message, or its class name where it has none."""
     return str(error).strip() or type(error).__name__
 
 
@@ -122,7 +122,7 @@ def _bug(error: Exception) -> str:
 
 
 def _address() -> str:
-    """Where issues are reported, if the package says so."""
+    """Address of the issue tracker, if the package's metadata names one."""
     try:
         urls = metadata("intuitive-fine-tuning").get_all("Project-URL") or []
     except PackageNotFoundError:

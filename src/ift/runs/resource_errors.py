@@ -1,4 +1,4 @@
-"""Memory or disk space that runs out: recognised, and answered with what needs less."""
+"""Out-of-memory and disk-full errors: how they are recognised, and the errors with suggested fixes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class OutOfMemory(RuntimeError):
 
 
 class DiskFull(OSError):
-    """What was to be saved did not fit on the disk; the message says where, and how to go on."""
+    """What was to be saved did not fit on the disk; the message says where, and how to resume."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an accelerator or the machine had no memory left."""
+    """Whether an accelerator or the machine ran out of memory."""
     text = str(error)
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
@@ -30,29 +30,30 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def out_of_memory(error: BaseException, remedies: Sequence[Remedy]) -> OutOfMemory:
-    """The error to show instead: what was asked for in vain, and up to three settings that need less."""
-    said = str(error).strip().split("\n")[0] or type(error).__name__
+    """The error to raise instead: the original message and up to three settings that need less memory."""
+    message = str(error).strip().split("\n")[0] or type(error).__name__
     if remedies:
-        ways = "\n".join(f"  {one}" for one in remedies[:3])
-        fix = f"Fix, the cheapest first:\n{ways}"
+        fixes = "\n".join(f"  {one}" for one in remedies[:3])
+        fix = f"Fix, the cheapest first:\n{fixes}"
     else:
         fix = "Fix: a larger device, or more of them with accelerate's FSDP (docs/scaling.md)"
-    return OutOfMemory(f"out of memory: {said}\n{fix}")
+    return OutOfMemory(f"out of memory: {message}\n{fix}")
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether the disk, or the user's quota of it, was full: safetensors and torch say it in words of their own."""
+    """Whether the disk or the user's quota was full; safetensors and torch have messages of their own for it."""
     words = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing")
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     return full or any(one in str(error) for one in words)
 
 
 def disk_full(error: BaseException, folder: Path) -> DiskFull:
-    """The error to show instead: where it happened, what is left, and how to go on."""
-    said = str(error).strip().split("\n")[0]
+    """The error to raise instead: where it happened, how much space is left, and how to resume."""
+    message = str(error).strip().split("\n")[0]
     good, _ = newest_whole(folder)
     return DiskFull(
-        f"no space left while saving to {folder} ({shutil.disk_usage(folder).free / 2**20:,.0f} MiB free): {said}\n"
+        f"no space left while saving to {folder} ({shutil.disk_usage(folder).free / 2**20:,.0f} MiB free): {message}\n"
         f"  last good checkpoint: {good or 'none yet'}\n"
-        "  Fix: make room, then the same command with --resume auto; --save_total_limit 2 keeps two checkpoints only"
+        "  Fix: free some disk space, then repeat the command with --resume auto; "
+        "--save_total_limit 2 keeps only two checkpoints"
     )

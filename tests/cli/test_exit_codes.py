@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from ift.cli import endings
+from ift.cli import exit_codes
 from ift.cli.main import app
 from ift.data import DataError
 from ift.runs.argv import UsageError
@@ -37,25 +37,25 @@ def raising(error):
     ],
 )
 def test_one_message_and_the_code_of_each_ending(capsys, error, code, said):
-    assert endings.ended("try", raising(error)) == code
+    assert exit_codes.run_verb("try", raising(error)) == code
     found = capsys.readouterr().err
     assert found == said or (said and found.startswith(said))
     assert "Traceback" not in found
-    assert endings.ended("try", raising(error), debug=True) == code
+    assert exit_codes.run_verb("try", raising(error), debug=True) == code
     assert ("Traceback" in capsys.readouterr().err) == bool(said)
 
 
 def test_a_bug_is_reported_where_the_package_says(capsys, monkeypatch):
     urls = ["Homepage, https://example.org", "Issues, https://example.org/issues"]
-    monkeypatch.setattr(endings, "metadata", lambda name: SimpleNamespace(get_all=lambda key: urls))
-    endings.ended("try", raising(IndexError("list index")))
+    monkeypatch.setattr(exit_codes, "metadata", lambda name: SimpleNamespace(get_all=lambda key: urls))
+    exit_codes.run_verb("try", raising(IndexError("list index")))
     said = capsys.readouterr().err
     assert (
         "Please report it at https://example.org/issues, with the output of `ift env` and of the same command with"
         in said
     )
-    monkeypatch.setattr(endings, "metadata", raising_not_found)
-    endings.ended("try", raising(IndexError("list index")))
+    monkeypatch.setattr(exit_codes, "metadata", raising_not_found)
+    exit_codes.run_verb("try", raising(IndexError("list index")))
     assert "Please report it, with the output" in capsys.readouterr().err
 
 
@@ -65,9 +65,9 @@ def raising_not_found(name):
 
 def test_one_process_says_what_all_are_refused_for_and_each_says_its_own_bug(capsys, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert endings.ended("try", raising(DataError("row 3"))) == 1
+    assert exit_codes.run_verb("try", raising(DataError("row 3"))) == 1
     assert capsys.readouterr().err == ""
-    assert endings.ended("try", raising(KeyError("x"))) == 70
+    assert exit_codes.run_verb("try", raising(KeyError("x"))) == 70
     assert "KeyError" in capsys.readouterr().err
 
 
@@ -77,12 +77,12 @@ def test_every_verb_takes_debug(verb, monkeypatch):
     import os
 
     seen = []
-    real = endings.ended
+    real = exit_codes.run_verb
 
-    def ended(name, run, debug):
+    def run_verb(name, run, debug):
         return real(name, lambda: seen.append((name, os.environ.get("IFT_DEBUG"))), debug)
 
-    monkeypatch.setattr(endings, "ended", ended)
+    monkeypatch.setattr(exit_codes, "run_verb", run_verb)
     monkeypatch.delenv("IFT_DEBUG", raising=False)
     words = {
         "chat": ["model"],

@@ -1,0 +1,59 @@
+"""What a run returns: one result for each stage, and those of a sequence together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ift.generation.final_answers import FinalAnswers
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """One stage that was trained, saved and read back.
+
+    Attributes:
+        method: Its name in the table.
+        folder: Folder of the saved model (or adapter).
+        start: Model that the training started from.
+        seconds: Time for loading, preparing, training and saving.
+        steps: Optimiser steps taken.
+        report: Counts of the training rows; None where they were not counted.
+        history: Every log entry, in order.
+        read_back: How the saved model was verified, in a few words; empty on all processes but the first.
+        answers: Answers of the saved model to some rows; None where none were asked for.
+        warnings: Whether answers may fail to stop, one line each; only for a supervised run.
+    """
+
+    method: str
+    folder: Path
+    start: str
+    seconds: float
+    steps: int
+    report: Any
+    history: tuple[dict[str, Any], ...]
+    read_back: str = ""
+    answers: FinalAnswers | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The result of `train_method`.
+
+    Attributes:
+        method: The method or sequence, as it was asked for.
+        folder: Folder of the last stage: the trained model.
+        stages: Results of the stages, in order.
+    """
+
+    method: str
+    folder: Path
+    stages: tuple[StageResult, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Time of all stages together."""
+        return sum(stage.seconds for stage in self.stages)

@@ -1,0 +1,118 @@
+"""What `ift train` adds to a training: the check before it, exact checkpoints, the watch on the end of answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ift.data import DataError, end_of_turn_ids
+from ift.generation.during_training import AnswersAtEvaluation
+from ift.generation.final_answers import FinalAnswers, write_final_answers
+from ift.methods.stage import PreparedRows
+from ift.runs.check_run import refuse_or_warn
+from ift.runs.launch import is_first_process
+from ift.runs.output_folder import check_unchanged, mark_run_started, run_facts
+from ift.runs.progress import Reporter
+from ift.runs.resource_errors import is_out_of_memory
+from ift.training.checkpoints import SealedCheckpoints
+from ift.training.end_watch import EndWatch
+
+NO_END = "no training row ends with an end token: the model is not taught to stop (ift check says more)"
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """The callbacks of a supervised run; all None for a run that is not supervised.
+
+    Attributes:
+        checkpoints: Seals every checkpoint, and saves one when a signal stops the run.
+        watch: Measures how likely the end of an answer is.
+        answers: Writes answers at each evaluation; None where none are asked for.
+    """
+
+    checkpoints: SealedCheckpoints | None = None
+    watch: EndWatch | None = None
+    answers: AnswersAtEvaluation | None = None
+
+    @property
+    def callbacks(self) -> list[Any]:
+        """The checkpoints come first: a signal must find them while the others measure or answer."""
+        return [one for one in (self.checkpoints, self.watch, self.answers) if one is not None]
+
+    def warnings(self) -> tuple[str, ...]:
+        """Warnings that answers may not stop: their end is less likely than before the run, or unlikely."""
+        if self.watch is None:
+            return ()
+        if not self.watch.rows:
+            return (NO_END,)
+        return tuple(warning for warning in (self.watch.less_likely(), self.watch.unlikely()) if warning)
+
+
+NOT_SUPERVISED = Supervision()
+
+
+def check_run(run_args: Any, rows: PreparedRows, reporter: Reporter) -> dict[str, Any]:
+    """Check a run before its model is loaded; returns the facts that a resumed run must share.
+
+    The first process checks for all of them; the others return no facts.
+
+    Raises:
+        DataError: The check refuses the run, or a resumed run is not the same as before.
+    """
+    if run_args.answers.eval_generate and "eval" not in rows.sets:
+        raise DataError(
+            "eval_generate: there are no evaluation rows. Fix: give a test split, or leave it out"
+        )
+    if not is_first_process():
+        return {}
+    findings = refuse_or_warn(run_args, rows, reporter)
+    facts = run_facts(run_args, findings.data_sha256)
+    if run_args.config.resume_from_checkpoint:
+        for line in check_unchanged(run_args, facts):
+            reporter.message(line)
+    return facts
+
+
+def supervise(
+    trainer: Any, run_args: Any, rows: PreparedRows, facts: dict[str, Any], reporter: Reporter
+) -> Supervision:
+    """Mark the output folder as a run that has started and make the callbacks that accompany it.
+
+    Args:
+        trainer: The trainer of the run, before its first step.
+        run_args: Its `TrainArguments`.
+        rows: Its rows.
+        facts: From `check_run`, for the manifests of the checkpoints.
+        reporter: Receives the warnings of the watch.
+    """
+    if is_first_process():
+        mark_run_started(run_args)
+    checkpoints = SealedCheckpoints(facts)
+    watch = EndWatch(
+        trainer,
+        rows.sets["train"].dataset,
+        end_of_turn_ids(rows.tokenizer),
+        reporter.message,
+        lambda: checkpoints.stopped is not None,
+    )
+    answers = None
+    if run_args.answers.eval_generate:
+        answers = AnswersAtEvaluation(trainer, rows.sets["eval"].dataset, run_args.answers)
+    return Supervision(checkpoints, watch, answers)
+
+
+def final_answers(trainer: Any, run_args: Any, rows: PreparedRows) -> FinalAnswers | None:
+    """Answer some evaluation rows, or else training rows; None where none are asked for, and on other processes.
+
+    The model is saved by now, so that too little memory for the answers does not fail the run.
+    """
+    count = run_args.answers.final_answers
+    if not count or not trainer.is_world_process_zero():
+        return None
+    name = "eval" if "eval" in rows.sets else "train"
+    try:
+        return write_final_answers(trainer, rows.sets[name].dataset, name, count)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return FinalAnswers(note="memory ran out; ift generate answers with the saved model")
