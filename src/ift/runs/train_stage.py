@@ -65,6 +65,8 @@ def train_stage(
 def _save(stage: Stage, trainer: Any) -> None:
     """The model, read back, and its card; to the Hub too, if asked for."""
     config = stage.config
+    if trainer.is_fsdp_enabled:  # shards are for checkpoints; the model is saved whole, for `from_pretrained`
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(config.output_dir)
     trainer.read_back = ""
     if trainer.is_world_process_zero():

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ift.step.equations import propagated_loss
 from ift.step.lookahead import Head, LookAhead, look_ahead, look_ahead_uniforms, random_guess
 from ift.step.mixed_input import mixed_embeddings
-from ift.step.model import auxiliary_loss, evaluating, head_of, unwrapped, weights_at_hand
+from ift.step.model import as_forward_of_head, auxiliary_loss, evaluating, head_of, unwrapped, weights_at_hand
 from ift.step.model_checks import check_architecture, check_head
 from ift.step.result import IFTLoss, TokenScores
 from ift.step.rows import RowLayout, row_layout
@@ -106,7 +106,9 @@ def _two_passes(
         found |= {"nll": placed(guess.nll, zeros), "shared_prefix": passes.shared}
     states, router_logits = passes.mixed_states(guess, step.residual_lambda)
     states, targets = states.to(head.weight.device), targets.to(head.weight.device)
-    log_probs, entropy, top1 = scored_log_probs(states, head, targets)
+    log_probs, entropy, top1 = as_forward_of_head(
+        model, lambda states: scored_log_probs(states, head, targets), states
+    )
     found |= {
         "losses": placed(-log_probs, zeros),
         "entropy": placed(entropy, zeros),

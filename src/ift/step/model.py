@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,6 +53,23 @@ def head_of(model: Any) -> Head:
         weight = weight.full_tensor()
         bias = None if bias is None else bias.full_tensor()
     return Head(weight, bias, _logit_scale(config), getattr(config, "final_logit_softcapping", None))
+
+
+def as_forward_of_head(model: Any, function: Callable[[Tensor], Any], states: Tensor) -> Any:
+    """`function(states)`, under DeepSpeed ZeRO-3 as the forward of the head's module.
+
+    ZeRO-3 gathers a module's weights around its forward and its backward by hooks on the module. A weight that is used
+    elsewhere is partitioned again before its gradient is there, and the backward pass fails.
+    """
+    module = model.get_output_embeddings()
+    if not hasattr(module.weight, "ds_id"):
+        return function(states)
+    original = module.forward
+    module.forward = function
+    try:
+        return module(states)
+    finally:
+        module.forward = original
 
 
 def _logit_scale(config: Any) -> float:
