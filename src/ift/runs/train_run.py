@@ -108,6 +108,7 @@ def run_training(told: TrainArguments, closing: bool = True, end: bool = True) -
     if closing:
         display.finish(time.perf_counter() - began)
     if end and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        PartialState().wait_for_everyone()
         trainer.end()
     return trainer
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
@@ -55,17 +56,18 @@ def head_of(model: Any) -> Head:
     return Head(weight, bias, _logit_scale(config), getattr(config, "final_logit_softcapping", None))
 
 
-def as_forward_of_head(model: Any, function: Callable[[Tensor], Any], states: Tensor) -> Any:
-    """`function(states)`, under DeepSpeed ZeRO-3 as the forward of the head's module.
+def with_head(model: Any, function: Callable[[Head, Tensor], Any], states: Tensor) -> Any:
+    """`function(head, states)`, with the head's weights whole, in the backward pass too.
 
-    ZeRO-3 gathers a module's weights around its forward and its backward by hooks on the module. A weight that is used
-    elsewhere is partitioned again before its gradient is there, and the backward pass fails.
+    FSDP2 and DeepSpeed ZeRO-3 gather the weights of a module around its forward and its backward, by hooks on the
+    module. So the function runs as the forward of the head's module. A weight that is read elsewhere may be a shard, and
+    its gradient would miss what the other ranks add, or would come when the weight is partitioned again.
     """
     module = model.get_output_embeddings()
-    if not hasattr(module.weight, "ds_id"):
-        return function(states)
+    if not (isinstance(module, FSDPModule) or hasattr(module.weight, "ds_id")):
+        return function(head_of(model), states)
     original = module.forward
-    module.forward = function
+    module.forward = lambda states: function(head_of(model), states)
     try:
         return module(states)
     finally:
