@@ -1,6 +1,7 @@
 """`ift train` with the weights in shards, two processes on a CPU, against one process that holds everything.
 
-Seven rows, so that the second global batch of four is uneven. Equal must be: every tensor of the saved model, every
+Seven rows, so that the second global batch of four is uneven (eight for trl's DPO, which weighs each process's part of
+a batch alike). Equal must be: every tensor of the saved model, every
 logged number of the training and of the evaluations. A run that is stopped and resumed must save the same bits.
 """
 
@@ -60,7 +61,10 @@ def folder(tmp_path_factory):
     save_tiny(folder / "untied", CHATML)
     save_tiny(folder / "tied", CHATML, tie_word_embeddings=True)
     for form in ("messages", "preference, conversational"):
-        for name, rows in (("train", ROWS[form][:7]), ("eval", ROWS[form][5:8])):
+        for name, rows in (
+            ("train", ROWS[form][: 7 if form == "messages" else 8]),
+            ("eval", ROWS[form][5:8]),
+        ):
             (folder / form).mkdir(exist_ok=True)
             (folder / form / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder

@@ -60,7 +60,7 @@ def with_head(model: Any, function: Callable[[Head, Tensor], Any], states: Tenso
     """`function(head, states)`, with the head's weights whole, in the backward pass too.
 
     FSDP2 and DeepSpeed ZeRO-3 gather the weights of a module around its forward and its backward, by hooks on the
-    module. So the function runs as the forward of the head's module. A weight that is read elsewhere may be a shard, and
+    module. So the function runs as the forward of the head's module. A weight that is read elsewhere may be a shard:
     its gradient would miss what the other ranks add, or would come when the weight is partitioned again.
     """
     module = model.get_output_embeddings()
