@@ -57,14 +57,16 @@ def head_of(model: Any) -> Head:
 
 
 def with_head(model: Any, function: Callable[[Head, Tensor], Any], states: Tensor) -> Any:
-    """`function(head, states)`, with the head's weights whole, in the backward pass too.
+    """`function(head, states)`, with the head's weights whole; to be called after the backbone, whose pass gathers them.
 
     FSDP2 and DeepSpeed ZeRO-3 gather the weights of a module around its forward and its backward, by hooks on the
-    module. So the function runs as the forward of the head's module. A weight that is read elsewhere may be a shard:
-    its gradient would miss what the other ranks add, or would come when the weight is partitioned again.
+    module. Where the head is still in pieces, the function runs as the forward of the head's module. A weight that is
+    read elsewhere would be a shard: its gradient would miss what the other ranks add, or would come when the weight is
+    partitioned again.
     """
     module = model.get_output_embeddings()
-    if not (isinstance(module, FSDPModule) or hasattr(module.weight, "ds_id")):
+    in_pieces = isinstance(module, FSDPModule) and isinstance(module.weight, DTensor)
+    if not (in_pieces or hasattr(module.weight, "ds_id")):
         return function(head_of(model), states)
     original = module.forward
     module.forward = lambda states: function(head_of(model), states)
