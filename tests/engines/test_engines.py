@@ -33,6 +33,7 @@ RUN = {
 }
 # Adam's first steps are the gradient's sign, whatever its size: rounding would move weights that hardly matter
 SGD = {"optim": "sgd", "learning_rate": 0.1}
+ADAM = {"optim": "adamw_torch", "learning_rate": 1e-3}
 ADAPTER = {"use_peft": "true", "lora_r": 4, "lora_dropout": 0, "lora_target_modules": "all-linear"}
 CASES = {
     "ift": SGD,
@@ -152,7 +153,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(engine, folder, tmp_path):
     """SIGTERM after the second step; then `--resume auto`. Red when: a shard of the state is not saved or not read."""
     needs(engine)
     environment = engine_environment(engine, CONFIGURATIONS)
-    changes = {"optim": "adamw_torch", "learning_rate": 1e-3, "num_train_epochs": 30, "eval_strategy": "no"}
+    changes = ADAM | {"num_train_epochs": 30, "eval_strategy": "no"}
     flags = {**flags_of("ift", folder, tmp_path / "straight", 2), **changes, "save_strategy": "no"}
     straight = wait_for(start_processes(flags, environment))
     assert straight.codes == [0, 0], straight.outputs[0][-3000:]
@@ -180,6 +181,7 @@ def test_a_killed_process_ends_the_others_and_the_next_run_resumes(engine, folde
     environment = engine_environment(engine, CONFIGURATIONS)
     flags = flags_of("ift", folder, tmp_path / "out", 2)
     flags |= {"num_train_epochs": 30, "eval_strategy": "no", "save_strategy": "steps", "save_steps": 5}
+    flags |= ADAM
     running, workers = start_launcher(flags, environment)
     while running.poll() is None and not (tmp_path / "out" / "checkpoint-5" / MANIFEST).exists():
         time.sleep(0.01)

@@ -103,8 +103,8 @@ def build_trainer(stage: Stage, prepared: PreparedRows) -> Any:
         deepspeed = stage.config.deepspeed_plugin
         if deepspeed is not None and deepspeed.zero_stage == 3:
             raise ValueError(
-                f"{stage.method.name} under DeepSpeed ZeRO-3: trl reads the head's weight outside of its forward, where it is "
-                "partitioned, and the backward pass fails. Use ZeRO-2, FSDP2 or DDP; sft and ift run under ZeRO-3."
+                f"{stage.method.name} under DeepSpeed ZeRO-3: trl reads the head's weight outside of the head's forward, "
+                "and the backward pass fails. Use ZeRO-2, FSDP2 or DDP; sft and ift run under ZeRO-3."
             )
         trainer_class = type(trainer_class.__name__, (SendsNothing, StopsAtNonFinite, trainer_class), {})
     tokenizer = prepared.tokenizer

@@ -57,7 +57,7 @@ def head_of(model: Any) -> Head:
 
 
 def with_head(model: Any, function: Callable[[Head, Tensor], Any], states: Tensor) -> Any:
-    """`function(head, states)`, with the head's weights whole; to be called after the backbone, whose pass gathers them.
+    """`function(head, states)` with the head's weights whole; called after the backbone, whose pass may gather them.
 
     FSDP2 and DeepSpeed ZeRO-3 gather the weights of a module around its forward and its backward, by hooks on the
     module. Where the head is still in pieces, the function runs as the forward of the head's module. A weight that is
