@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ift.models.deepspeed import not_partitioned
 from ift.step.scored_log_probs import tile_shape
 
 TILES = 4  # tiles of logits alive at once in the tiled head: logits, exponentials, their gradient, one spare
@@ -183,7 +184,7 @@ def _empty_model(stage: Any) -> Any:
         revision=model_args.model_revision,
         trust_remote_code=config.trust_remote_code,
     )
-    with torch.device("meta"), warnings.catch_warnings():
+    with torch.device("meta"), not_partitioned(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return AutoModelForCausalLM.from_config(read, trust_remote_code=config.trust_remote_code)
 

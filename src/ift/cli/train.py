@@ -68,6 +68,7 @@ def _train(stages: list[TrainArguments]) -> None:
     results = train_sequence(stages, reporter, supervised=True)
     reporter.summary(results[-1])
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        PartialState().wait_for_everyone()  # a process that leaves early can end with an error of gloo's
         PartialState().destroy_process_group()
 
 

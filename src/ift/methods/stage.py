@@ -113,6 +113,12 @@ def build_trainer(stage: Stage, prepared: PreparedRows) -> Any:
     trainer_class, _ = stage.method.load()
     ours = issubclass(trainer_class, IFTTrainer)
     if not ours:
+        deepspeed = stage.config.deepspeed_plugin
+        if deepspeed is not None and deepspeed.zero_stage == 3:
+            raise ValueError(
+                f"{stage.method.name} under DeepSpeed ZeRO-3: trl reads the head's weight outside the head's forward, "
+                "and the backward pass fails. Use ZeRO-2, FSDP2 or DDP; sft and ift run under ZeRO-3."
+            )
         trainer_class = type(trainer_class.__name__, (SendsNothing, StopsAtNonFinite, trainer_class), {})
     tokenizer = prepared.tokenizer
     reports = {name: one.report for name, one in prepared.sets.items()}

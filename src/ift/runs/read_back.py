@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from ift.models.deepspeed import not_partitioned
+
 SPARE = 1.2  # times the size of the weights must be free to load them beside the trained model
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -45,7 +47,8 @@ def read_back(folder: Path, trained: Any, *, trust_remote_code: bool = False) ->
             return f"read back {_tensors(compared)}; too little memory is free to load it a second time"
         if getattr(trained, "is_quantized", False):
             return f"read back {_tensors(compared)}; no forward pass on a quantised base"
-        model = _loaded(folder, adapter, trust_remote_code=trust_remote_code)
+        with not_partitioned():
+            model = _loaded(folder, adapter, trust_remote_code=trust_remote_code)
     except SaveError:
         raise
     except Exception as error:  # whatever transformers, peft or safetensors raise: the folder is no model

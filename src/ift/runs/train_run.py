@@ -16,7 +16,7 @@ from ift.runs.output_folder import remove_empty_folder_on_error, write_run
 from ift.runs.progress import SILENT, Reporter
 from ift.runs.results import StageResult
 from ift.runs.supervision import NOT_SUPERVISED, check_run, final_answers, supervise
-from ift.runs.train_stage import explain_resource_errors, publish, start_of_next, train, verify
+from ift.runs.train_stage import explain_resource_errors, publish, save, start_of_next, train, verify
 
 
 def train_run(
@@ -56,7 +56,7 @@ def train_run(
             if attach is not None:
                 attach(trainer)
             train(trainer, supervision.checkpoints)
-            trainer.save_model(str(folder))
+            save(trainer, folder)
             verified = verify(trainer, folder)
         publish(trainer, stage)
     if supervised and trainer.is_world_process_zero():

@@ -33,6 +33,13 @@ def train(trainer: Any, checkpoints: SealedCheckpoints | None) -> None:
         raise Stopped(checkpoints.stopped, last)
 
 
+def save(trainer: Any, folder: Path) -> None:
+    """Save the model as `from_pretrained` reads it: shards are for checkpoints alone."""
+    if trainer.is_fsdp_enabled:
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+    trainer.save_model(str(folder))
+
+
 def verify(trainer: Any, folder: Path) -> str:
     """Read the saved model back on the first process; returns how it was verified, in a few words."""
     if not trainer.is_world_process_zero():

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from ift.step.equations import propagated_loss
 from ift.step.lookahead import Head, LookAhead, look_ahead, look_ahead_uniforms, random_guess
 from ift.step.mixed_input import mixed_embeddings
-from ift.step.model import auxiliary_loss, evaluating, head_of, unwrapped, weights_at_hand
+from ift.step.model import auxiliary_loss, evaluating, unwrapped, weights_at_hand, with_head
 from ift.step.model_checks import check_architecture, check_head
 from ift.step.result import IFTLoss, TokenScores
 from ift.step.rows import RowLayout, row_layout
-from ift.step.scored_log_probs import gathered, scored_log_probs, tile_shape
+from ift.step.scored_log_probs import scored_log_probs, tile_shape
 from ift.step.shared_prefix.prefix import SharedPrefix, shared_prefix
 
 
@@ -88,11 +88,12 @@ def _two_passes(
     if position_ids is not None:
         inputs["position_ids"] = position_ids
     passes = _passes(model, step, inputs, layout, output_router_logits)
-    head, targets = head_of(model), layout.at_trained(labels)  # targets: (N,)
+    targets = layout.at_trained(labels)  # (N,)
+    device = model.get_output_embeddings().weight.device
 
     guess = None
     if step.residual_lambda > 0:
-        guess = _guess(step, passes, head, input_ids, labels, layout)
+        guess = _guess(step, passes, device, input_ids, labels, layout)
 
     def placed(values: Tensor, fill: Tensor) -> Tensor:  # (N,) -> (B, T)
         places = layout.places.to(fill.device)
@@ -105,8 +106,10 @@ def _two_passes(
         found |= {"lookahead_ids": placed(guess.top1, input_ids), "lookahead_hits": placed(hits, never)}
         found |= {"nll": placed(guess.nll, zeros), "shared_prefix": passes.shared}
     states, router_logits = passes.mixed_states(guess, step.residual_lambda)
-    states, targets = states.to(head.weight.device), targets.to(head.weight.device)
-    log_probs, entropy, top1 = scored_log_probs(states, head, targets)
+    states, targets = states.to(device), targets.to(device)
+    log_probs, entropy, top1 = with_head(
+        model, lambda head, states: scored_log_probs(states, head, targets), states
+    )
     found |= {
         "losses": placed(-log_probs, zeros),
         "entropy": placed(entropy, zeros),
@@ -122,28 +125,32 @@ def _two_passes(
 def _guess(
     step: Step,
     passes: FullRows | SharedPrefix,
-    head: Head,
+    device: torch.device,
     input_ids: Tensor,
     labels: Tensor,
     layout: RowLayout,
 ) -> LookAhead:
     """What is mixed in at each trained position: the model's look-ahead."""
     targets = layout.at_trained(labels)
+
+    def guessed(head: Head, states: Tensor) -> LookAhead:
+        guess = look_ahead(
+            states,
+            head,
+            targets.to(device),
+            kind="greedy" if step.lookahead == "random" else step.lookahead,
+            temperature=step.lookahead_temperature,
+            top_k=step.lookahead_top_k,
+            uniforms=_noise(step, input_ids, layout, device),
+            tile=tile_shape(len(states), device),
+        )
+        if step.lookahead == "random":  # the control of methods.controls
+            return _random(step, guess, input_ids, layout, targets, len(head.weight))
+        return guess
+
     with torch.no_grad(), evaluating(passes.model):
-        states = passes.look_ahead_states().to(head.weight.device)  # (N, H)
-        with gathered(head.weight, head.bias):
-            guess = look_ahead(
-                states,
-                head,
-                targets.to(states.device),
-                kind="greedy" if step.lookahead == "random" else step.lookahead,
-                temperature=step.lookahead_temperature,
-                top_k=step.lookahead_top_k,
-                uniforms=_noise(step, input_ids, layout, states.device),
-                tile=tile_shape(len(states), states.device),
-            )
-            if step.lookahead == "random":  # the control of methods.controls
-                guess = _random(step, guess, input_ids, layout, targets, len(head.weight))
+        states = passes.look_ahead_states().to(device)  # (N, H)
+        guess: LookAhead = with_head(passes.model, guessed, states)
     torch.clear_autocast_cache()  # weights cast under no_grad carry no graph; the mixed pass must cast its own
     return guess
 

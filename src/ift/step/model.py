@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
@@ -53,6 +54,26 @@ def head_of(model: Any) -> Head:
         weight = weight.full_tensor()
         bias = None if bias is None else bias.full_tensor()
     return Head(weight, bias, _logit_scale(config), getattr(config, "final_logit_softcapping", None))
+
+
+def with_head(model: Any, function: Callable[[Head, Tensor], Any], states: Tensor) -> Any:
+    """`function(head, states)` with the head's weights whole; called after the backbone, whose pass may gather them.
+
+    FSDP2 and DeepSpeed ZeRO-3 gather the weights of a module around its forward and its backward, by hooks on the
+    module. Where the head is still in pieces, the function runs as the forward of the head's module. A weight that is
+    read elsewhere would be a shard: its gradient would miss what the other ranks add, or would come when the weight is
+    partitioned again.
+    """
+    module = model.get_output_embeddings()
+    in_pieces = isinstance(module, FSDPModule) and isinstance(module.weight, DTensor)
+    if not (in_pieces or hasattr(module.weight, "ds_id")):
+        return function(head_of(model), states)
+    original = module.forward
+    module.forward = lambda states: function(head_of(model), states)
+    try:
+        return module(states)
+    finally:
+        module.forward = original
 
 
 def _logit_scale(config: Any) -> float:

@@ -1,0 +1,37 @@
+"""`ift train` in one process of an engine, on a CPU; started by `engine_runs.py` with accelerate's environment.
+
+accelerate turns FSDP into plain data parallelism where there is no accelerator. What is changed for that stands here,
+and nowhere in the package: everything else that runs is what runs on GPUs.
+"""
+
+import contextlib
+import os
+import sys
+
+import torch
+from accelerate.state import DistributedType, PartialState
+from torch.distributed.fsdp._flat_param import FlatParamHandle
+
+
+def shard_on_cpu() -> None:
+    """Let accelerate apply FSDP to processes on a CPU."""
+    original = PartialState.__init__
+
+    def init(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        if self.distributed_type == DistributedType.MULTI_CPU:
+            self.distributed_type = DistributedType.MULTI_GPU
+            self.device = torch.device("cpu")  # FSDP1 takes no index here
+
+    PartialState.__init__ = init
+    # FSDP1's state on its way to the CPU: it frees the original, which on a CPU is the copy
+    FlatParamHandle.to_cpu = lambda self: contextlib.nullcontext()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        shard_on_cpu()
+    from ift.cli.main import app
+
+    sys.exit(app(["train", *sys.argv[1:]], standalone_mode=False))
