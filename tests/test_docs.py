@@ -1,6 +1,7 @@
 """What the documents say is so: examples run, tables are complete, the map is the territory."""
 
 import dataclasses
+import html
 import importlib.util
 import json
 import re
@@ -96,6 +97,17 @@ def test_the_map_of_the_source_is_complete_and_true():
     }
 
 
+def test_the_picture_of_the_data_s_way_names_rooms_and_files_that_exist():
+    picture = (ROOT / "docs" / "images" / "data-way.svg").read_text()
+    places = [
+        place for text in re.findall(r'class="room"[^>]*>([^<]+)<', picture) for place in text.split(", ")
+    ]
+    assert {"data/", "training/", "equations.py"} <= set(places)
+    for place in places:
+        folder = ROOT / "src" / "ift" / ("step" if place.endswith(".py") else "")
+        assert (folder / place).exists(), place
+
+
 def test_the_rooms_stand_in_one_order_everywhere():
     """In docs/architecture.md as in the contract that `make lint` checks."""
     tomllib = pytest.importorskip("tomllib")  # from Python 3.11
@@ -185,6 +197,59 @@ def test_the_differences_are_numbered_one_by_one():
 def test_numbers_of_differences_that_are_cited_exist(page):
     known = set(re.findall(r"\*\*D(\d+)\*\*", (ROOT / "docs" / "differences.md").read_text()))
     assert set(re.findall(r"\bD(\d+)\b", page.read_text())) <= known
+
+
+def test_every_public_name_is_in_the_reference():
+    """mkdocstrings renders `ift.step` whole, by its `__all__`, and the names of `ift` one by one."""
+    import ift
+
+    page = (ROOT / "docs" / "api.md").read_text()
+    assert sorted(re.findall(r"^::: ift\.(\w+)$", page, re.MULTILINE)) == sorted([*ift.__all__, "step"])
+
+
+FORMULAS = re.compile(r"(?<![`\w$])\$\$?(?!\s)([^$`\n]+?)(?<!\s)\$\$?(?![\w$])")
+
+
+def test_formulas_are_translated_when_the_site_is_built():
+    """As mkdocs calls the hook, on what arithmatex makes of a formula in a line and of one in a block."""
+    pytest.importorskip("latex2mathml", reason="needs the extra docs")
+    from render_math import on_page_content
+
+    page = (
+        r'<p>a <span class="arithmatex">\(x_{&lt;t}\)</span></p><div class="arithmatex">\[\sum_t w_t\]</div>'
+    )
+    made = on_page_content(page, page=None)
+    assert made.count("<math") == 2
+    assert made.count('display="block"') == 1
+    assert "<mo>&#x0003C;</mo>" in made
+    assert "arithmatex" not in made
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_formula_is_understood_and_its_signs_are_in_the_font(page):
+    """A command that the translator does not know would stand in the page as it was typed."""
+    convert = pytest.importorskip("latex2mathml.converter", reason="needs the extra docs").convert
+    from fontTools.ttLib import TTFont
+
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    glyphs = {*TTFont(ROOT / "docs" / "fonts" / "formulas.woff")["cmap"].getBestCmap()}
+    for formula in FORMULAS.findall(text):
+        signs = html.unescape(re.sub(r"<[^>]+>", "", convert(formula)))
+        assert "\\" not in signs, formula
+        assert {ord(sign) for sign in signs if not sign.isspace()} - {0x2061, 0x2062} <= glyphs, formula
+
+
+def test_nothing_is_loaded_from_elsewhere():
+    """Neither by the theme, nor by what the pages add: scripts, styles, images, fonts."""
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    assert site["theme"]["font"] is False
+    assert not site.get("extra_javascript")
+    added = [*(ROOT / "docs").rglob("*.css"), *(ROOT / "docs").rglob("*.svg"), *PAGES]
+    for file in added:
+        text = file.read_text()
+        loaded = re.findall(r"(?:url\(|@import|\bsrc=|xlink:href=)\s*[\"']?([^\"')\s]+)", text)
+        loaded += re.findall(r"!\[[^\]]*\]\(([^)\s]+)", text)
+        assert not [place for place in loaded if re.match(r"(\w+:)?//", place)], file
 
 
 def test_every_page_is_in_the_navigation():
