@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -110,7 +111,6 @@ def test_the_picture_of_the_data_s_way_names_rooms_and_files_that_exist():
 
 def test_the_rooms_stand_in_one_order_everywhere():
     """In docs/architecture.md as in the contract that `make lint` checks."""
-    tomllib = pytest.importorskip("tomllib")  # from Python 3.11
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (layers,) = (one["layers"] for one in contracts if one["type"] == "layers")
     line = next(
@@ -262,6 +262,23 @@ def test_every_page_is_in_the_navigation():
 def anchors(page):
     titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 120
+
+
+def test_a_package_page_has_no_link_to_a_file():
+    """There the README's links to files become their names; every other one is absolute."""
+    hatch = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]
+    shown = README
+    for change in hatch["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
+        shown = re.sub(change["pattern"], change["replacement"], shown)
+    assert "known data formats (docs/data.md)" in shown
+    assert all(target.startswith("https://") for target in re.findall(r"\]\(([^)]+)\)", shown))
+    included = hatch["build"]["targets"]["sdist"]["include"]
+    for target in re.findall(r"\]\((?!\w+:)([^)#]+)", README):
+        assert target.split("/")[0] in included, target
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.name)
