@@ -3,7 +3,7 @@
     python benchmarks/reliability.py equality   # losses and gradients of one batch, however it is split: a minute
     python benchmarks/reliability.py kills      # a run that is killed twenty times: two minutes
 
-Writes docs/records/reliability/WHAT.json; `python docs/make_reliability.py` then makes the page.
+Writes docs/records/reliability/WHAT.json; `python docs/fill_tables.py` then fills the page.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / folder) for folder in ("docs", "tests/cli", "tests/training", "tests")]
 
-import make_reliability  # noqa: E402
 from ift.lab.report.decode import encode  # noqa: E402
 from ift.lab.report.provenance import provenance  # noqa: E402
-from make_reliability import Case, EqualityRecord, Kill, KillRecord  # noqa: E402
+from page_tables.reliability import RECORDS, Case, EqualityRecord, Kill, KillRecord  # noqa: E402
 
 KILLS = 20
 
@@ -136,7 +135,7 @@ def main() -> None:
     what = parser.parse_args().what
     with tempfile.TemporaryDirectory() as temporary:
         found = {"equality": equality, "kills": kills}[what](Path(temporary))
-    place = make_reliability.RECORDS / f"{what}.json"
+    place = RECORDS / f"{what}.json"
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text(json.dumps(encode(found), indent=1) + "\n")
     print(f"written: {place.relative_to(ROOT)}")

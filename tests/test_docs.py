@@ -1,6 +1,7 @@
 """What the documents say is so: examples run, tables are complete, the map is the territory."""
 
 import dataclasses
+import html
 import importlib.util
 import json
 import re
@@ -8,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -96,9 +98,19 @@ def test_the_map_of_the_source_is_complete_and_true():
     }
 
 
+def test_the_picture_of_the_data_s_way_names_rooms_and_files_that_exist():
+    picture = (ROOT / "docs" / "images" / "data-way.svg").read_text()
+    places = [
+        place for text in re.findall(r'class="room"[^>]*>([^<]+)<', picture) for place in text.split(", ")
+    ]
+    assert {"data/", "training/", "equations.py"} <= set(places)
+    for place in places:
+        folder = ROOT / "src" / "ift" / ("step" if place.endswith(".py") else "")
+        assert (folder / place).exists(), place
+
+
 def test_the_rooms_stand_in_one_order_everywhere():
     """In docs/architecture.md as in the contract that `make lint` checks."""
-    tomllib = pytest.importorskip("tomllib")  # from Python 3.11
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (layers,) = (one["layers"] for one in contracts if one["type"] == "layers")
     line = next(
@@ -187,6 +199,59 @@ def test_numbers_of_differences_that_are_cited_exist(page):
     assert set(re.findall(r"\bD(\d+)\b", page.read_text())) <= known
 
 
+def test_every_public_name_is_in_the_reference():
+    """mkdocstrings renders `ift.step` whole, by its `__all__`, and the names of `ift` one by one."""
+    import ift
+
+    page = (ROOT / "docs" / "api.md").read_text()
+    assert sorted(re.findall(r"^::: ift\.(\w+)$", page, re.MULTILINE)) == sorted([*ift.__all__, "step"])
+
+
+FORMULAS = re.compile(r"(?<![`\w$])\$\$?(?!\s)([^$`\n]+?)(?<!\s)\$\$?(?![\w$])")
+
+
+def test_formulas_are_translated_when_the_site_is_built():
+    """As mkdocs calls the hook, on what arithmatex makes of a formula in a line and of one in a block."""
+    pytest.importorskip("latex2mathml", reason="needs the extra docs")
+    from render_math import on_page_content
+
+    page = (
+        r'<p>a <span class="arithmatex">\(x_{&lt;t}\)</span></p><div class="arithmatex">\[\sum_t w_t\]</div>'
+    )
+    made = on_page_content(page, page=None)
+    assert made.count("<math") == 2
+    assert made.count('display="block"') == 1
+    assert "<mo>&#x0003C;</mo>" in made
+    assert "arithmatex" not in made
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_formula_is_understood_and_its_signs_are_in_the_font(page):
+    """A command that the translator does not know would stand in the page as it was typed."""
+    convert = pytest.importorskip("latex2mathml.converter", reason="needs the extra docs").convert
+    from fontTools.ttLib import TTFont
+
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    glyphs = {*TTFont(ROOT / "docs" / "fonts" / "formulas.woff")["cmap"].getBestCmap()}
+    for formula in FORMULAS.findall(text):
+        signs = html.unescape(re.sub(r"<[^>]+>", "", convert(formula)))
+        assert "\\" not in signs, formula
+        assert {ord(sign) for sign in signs if not sign.isspace()} - {0x2061, 0x2062} <= glyphs, formula
+
+
+def test_nothing_is_loaded_from_elsewhere():
+    """Neither by the theme, nor by what the pages add: scripts, styles, images, fonts."""
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    assert site["theme"]["font"] is False
+    assert not site.get("extra_javascript")
+    added = [*(ROOT / "docs").rglob("*.css"), *(ROOT / "docs").rglob("*.svg"), *PAGES]
+    for file in added:
+        text = file.read_text()
+        loaded = re.findall(r"(?:url\(|@import|\bsrc=|xlink:href=)\s*[\"']?([^\"')\s]+)", text)
+        loaded += re.findall(r"!\[[^\]]*\]\(([^)\s]+)", text)
+        assert not [place for place in loaded if re.match(r"(\w+:)?//", place)], file
+
+
 def test_every_page_is_in_the_navigation():
     navigation = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
     pages = [page for group in navigation for entries in group.values() for page in entries]
@@ -197,6 +262,23 @@ def test_every_page_is_in_the_navigation():
 def anchors(page):
     titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 120
+
+
+def test_a_package_page_has_no_link_to_a_file():
+    """There the README's links to files become their names; every other one is absolute."""
+    hatch = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]
+    shown = README
+    for change in hatch["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
+        shown = re.sub(change["pattern"], change["replacement"], shown)
+    assert "known data formats (docs/data.md)" in shown
+    assert all(target.startswith("https://") for target in re.findall(r"\]\(([^)]+)\)", shown))
+    included = hatch["build"]["targets"]["sdist"]["include"]
+    for target in re.findall(r"\]\((?!\w+:)([^)#]+)", README):
+        assert target.split("/")[0] in included, target
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.name)
@@ -272,21 +354,51 @@ def test_flags_in_the_documents_exist(monkeypatch):
         assert set(re.findall(r"(?<![\w-])--[a-z][\w-]+", page.read_text())) - words <= wrong, page.name
 
 
-def test_the_results_are_made_from_the_records(tmp_path):
-    """The published pages are what the script makes of the committed records."""
-    for name in ("docs", "README.md"):
-        source = ROOT / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
-    subprocess.run([sys.executable, tmp_path / "docs" / "make_results.py"], check=True)
-    for name in ("docs/results.md", "README.md"):
-        assert (tmp_path / name).read_text() == (ROOT / name).read_text()
+@pytest.fixture(scope="module")
+def docs_made_again(tmp_path_factory):
+    """A copy of the pages and the README, each table emptied and each figure removed, then made from the records."""
+    folder = tmp_path_factory.mktemp("made")
+    shutil.copytree(ROOT / "docs", folder / "docs")
+    shutil.copy(ROOT / "README.md", folder)
+    for page in [folder / "README.md", *(folder / "docs").glob("*.md")]:
+        emptied = re.sub(
+            r"(<!-- table: [^\n]* -->\n).*?(<!-- end)", r"\1\2", page.read_text(), flags=re.DOTALL
+        )
+        page.write_text(emptied)
+    for figure in (folder / "docs" / "images").glob("*.svg"):
+        if figure.name in FIGURES:
+            figure.unlink()
+    for script in ("fill_tables.py", "make_figures.py"):
+        subprocess.run([sys.executable, folder / "docs" / script], check=True)
+    return folder
 
 
-def test_the_method_s_table_and_figures_are_made_from_the_record(tmp_path):
-    shutil.copytree(ROOT / "docs", tmp_path / "docs")
-    subprocess.run([sys.executable, tmp_path / "docs" / "make_method.py"], check=True)
-    for name in ("method.md", "configuration.md", "images/push-by-position.svg", "images/end-of-answers.svg"):
-        assert (tmp_path / "docs" / name).read_text() == (ROOT / "docs" / name).read_text(), name
+FIGURES = ("ablate-lambda.svg", "end-of-answers.svg", "push-by-position.svg")
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
+def test_the_tables_are_made_from_the_records(docs_made_again, page):
+    """And those of scaling.md from the models' dimensions."""
+    assert (docs_made_again / page.relative_to(ROOT)).read_text() == page.read_text()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_figures_are_made_from_the_records(docs_made_again, name):
+    made = docs_made_again / "docs" / "images" / name
+    assert made.read_text() == (ROOT / "docs" / "images" / name).read_text()
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
+def test_every_marked_table_is_closed(page):
+    """Else two tables and the text between them would be taken for one."""
+    marks = re.findall(r"<!-- (table: \w+\.\w+|end of table)", page.read_text())
+    assert [mark.startswith("end") for mark in marks] == [False, True] * (len(marks) // 2)
+    assert len(re.findall("<!-- table", page.read_text())) == len(marks) // 2
+
+
+def test_the_records_stay_small():
+    files = [file for file in (ROOT / "docs" / "records").rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < 1_000_000
 
 
 def script_of_docs(monkeypatch, name):
@@ -321,18 +433,19 @@ def test_runs_are_committed_as_studies_not_one_by_one():
 def test_a_study_is_taken_by_name_from_either_place(monkeypatch, tmp_path):
     from ift.report import ReportError
 
-    script = script_of_docs(monkeypatch, "make_results")
-    monkeypatch.setattr(script, "RECORDS", tmp_path)
+    from page_tables import results
+
+    monkeypatch.setattr(results, "RECORDS", tmp_path)
     (tmp_path / "as-released").mkdir()
     for source, name in (("compare-quick", "both"), ("as-released/compare-gsm8k", "as-released/both"),
                          ("as-released/compare-gsm8k", "as-released/old")):  # fmt: skip
         shutil.copy(ROOT / "docs" / "records" / f"{source}.jsonl", tmp_path / f"{name}.jsonl")
-    places = [next(iter(script.study(name))) for name in ("both", "as-released/both", "old")]
+    places = [next(iter(results.study(name))) for name in ("both", "as-released/both", "old")]
     assert [place.relative_to(tmp_path).as_posix() for place in places] == [
         "both.jsonl:1", "as-released/both.jsonl:1", "as-released/old.jsonl:1"
     ]  # fmt: skip
     with pytest.raises(ReportError, match=r"none\.jsonl: no such file"):
-        script.study("none")
+        results.study("none")
 
 
 def test_records_are_made_compact_without_a_change(monkeypatch, tmp_path):
@@ -355,34 +468,9 @@ def test_records_are_made_compact_without_a_change(monkeypatch, tmp_path):
     assert files[0].read_text() == script.by_lines(record)
 
 
-@pytest.mark.parametrize("name", ["reliability", "scaling"])
-def test_pages_that_scripts_make_are_made_anew(monkeypatch, tmp_path, name):
-    """The pages are what their scripts make of the records, and of the models' dimensions."""
-    script = script_of_docs(monkeypatch, f"make_{name}")
-    script.DOCS = tmp_path
-    script.main()
-    assert (tmp_path / f"{name}.md").read_text() == (ROOT / "docs" / f"{name}.md").read_text()
-
-
-def test_the_lakes_tables_are_made_from_its_record(tmp_path):
-    shutil.copytree(ROOT / "docs", tmp_path / "docs")
-    subprocess.run([sys.executable, tmp_path / "docs" / "make_frozen_lake.py"], check=True)
-    page = (tmp_path / "docs" / "frozen_lake.md").read_text()
-    assert page == (ROOT / "docs" / "frozen_lake.md").read_text()
-    assert page.count("| DPO |") == 2 + 1  # two tables, and the head of a third
-
-
 def test_the_architectures_that_share_a_prefix_are_named():
     from ift.step.shared_prefix.prefix import SHARING
 
     text = (ROOT / "docs" / "performance.md").read_text()
     named = text[text.index("**Shared**") : text.index("With the attentions")]
     assert set(re.findall(r"`(\w+)`", named)) - {"model_type"} == SHARING
-
-
-def test_the_tables_of_costs_are_made_from_their_records(tmp_path):
-    shutil.copytree(ROOT / "docs", tmp_path / "docs")
-    shutil.copy(ROOT / "README.md", tmp_path)
-    subprocess.run([sys.executable, tmp_path / "docs" / "make_performance.py"], check=True)
-    for name in ("docs/performance.md", "README.md"):
-        assert (tmp_path / name).read_text() == (ROOT / name).read_text()

@@ -17,7 +17,7 @@ import distributed_worker
 import sharded_cases
 import two_processes
 from models import assert_same_gradients, gradient_gap, tiny_model, trained, uneven_rows
-from scaling import GATHERS, gathered_parameters, shape_of
+from page_tables.sharding import GATHERS, gathered_parameters, shape_of
 
 TOLERANCE = 1e-6
 SAME = (
@@ -108,7 +108,7 @@ def test_weights_saved_from_shards_are_one_processs(of_two_processes, folder, tm
 
 @pytest.mark.parametrize("name", ["sequence", "checkpointed", "sft"])
 def test_shards_gather_as_often_as_the_plan_says(of_two_processes, name):
-    """The factors of `docs/scaling.py`. Red when: a pass is added or saved, or blocks stay whole."""
+    """The factors of `docs/page_tables/sharding.py`. Red when: a pass is added or saved, or blocks stay whole."""
     method, found = "sft" if name == "sft" else "ift", of_two_processes[f"FSDP2, {name}"]
     shape, times = shape_of(tiny_model(**sharded_cases.MODEL).config), GATHERS[method]
     units = times.block * shape.blocks + times.more_blocks + times.root

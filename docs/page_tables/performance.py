@@ -1,15 +1,14 @@
-"""Write the tables of docs/performance.md from docs/records/step-cost/*.json: `python docs/make_performance.py`."""
+"""The tables of docs/performance.md, from docs/records/step-cost."""
 
 from __future__ import annotations
 
 import json
-import re
-import statistics
-from pathlib import Path
 from typing import Any
 
-DOCS = Path(__file__).resolve().parent
-RECORDS = DOCS / "records" / "step-cost"
+from page_tables import RECORDS as ALL_RECORDS
+from page_tables import table
+
+RECORDS = ALL_RECORDS / "step-cost"
 SFT, ZERO, IFT, FULL, NAIVE = "trl-sft", "ift-lambda-0", "ift", "ift-full-prefix", "naive-ift"
 REMOVED = "ift-kept-guesses"  # measured in two of the records; the code is gone (docs/log.md, 17)
 BASE = {"lengths": "equal", "checkpointing": False, "lora": False, "packing": False, "vocabulary": None}
@@ -22,12 +21,6 @@ def record(name: str) -> dict[str, Any]:
     for entry in found["points"]:
         entry["methods"].pop(REMOVED, None)
     return found
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def at(points: list[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
@@ -160,17 +153,6 @@ def compiled() -> str:
     return table(["method", "processor seconds", "over lambda 0", "operations over it"], rows)
 
 
-def naive_seconds(entries: list[dict[str, Any]]) -> list[float]:
-    """The naive way's processor seconds over IFT's, summed over batches, round by round: the middle, the extremes."""
-
-    def of_rounds(method: str) -> list[float]:
-        each = (entry["methods"][method]["processor_seconds"] for entry in entries)
-        return [sum(batches) for batches in zip(*each, strict=True)]
-
-    ratios = [naive / ift for naive, ift in zip(of_rounds(NAIVE), of_rounds(IFT), strict=True)]
-    return [statistics.median(ratios), min(ratios), max(ratios)]
-
-
 def memory() -> str:
     """Memory of every method, without and with checkpointing."""
     rows = []
@@ -191,11 +173,8 @@ def memory() -> str:
 
 
 def gpu() -> str:
-    """All of it on a GPU, where that was run."""
-    path = RECORDS / "gpu.json"
-    if not path.exists():
-        return "Not run."
-    found = json.loads(path.read_text())
+    """All of it on a GPU."""
+    found = json.loads((RECORDS / "gpu.json").read_text())
     base = found["points"][0]["point"]
     rows = []
     for entry in found["points"]:
@@ -215,11 +194,9 @@ def gpu() -> str:
                 f"{peak:.0f}",
             ]
             rows.append([", ".join(changed) or "the base", method, *cells])
-    where = f"{found['hardware']['accelerator']}, {found['dtype']} weights, {found['model']['name']}, "
-    where += f"{base['batch']} rows of {base['length']} tokens at the base."
     figures_of = ["changed", "method", "ms", "over trl's SFT", "operations over it"]
     header = [*figures_of, "kept by the forward pass, MiB", "peak, MiB"]
-    return f"{where}\n\n{table(header, rows)}"
+    return table(header, rows)
 
 
 def _over_sft(figures: dict[str, Any]) -> list[str]:
@@ -237,121 +214,3 @@ def conditions() -> str:
         place = hardware["accelerator"] or f"{hardware['machine']}, {hardware['torch_threads']} thread"
         lines.append(f"* `{path.name}`: {place}; torch {versions['torch']}; `{found['command']}`")
     return "\n".join(lines)
-
-
-def _seconds_aims() -> list[list[str]]:
-    """IFT's seconds over lambda 0's wherever that was timed: no more than the operations' ratio and 0.05."""
-    rows = []
-    key = f"processor_seconds_over_{ZERO}"
-    for name, entry in timed():
-        found = entry["methods"][IFT]
-        aim = f"<= {ratio(entry, IFT, ZERO) + 0.05:.2f}"
-        measured = interval([found[key], *found[f"{key}_interval"]])
-        rows.append([f"IFT / lambda 0, processor seconds, completion {name}", aim, measured])
-    return rows
-
-
-def _gpu_aims() -> list[list[str]]:
-    found = at(record("gpu")["points"])
-    rows = []
-    for name, way in (("ift-full-prefix", "as `auto` runs there"), (IFT, "with a shared prefix")):
-        figures, key = found["methods"][name], f"seconds_over_{ZERO}"
-        measured = interval([figures[key], *figures[f"{key}_interval"]])
-        aim = f"<= {ratio(found, name, ZERO) + 0.05:.2f}"
-        rows.append([f"IFT / lambda 0, seconds on an H100, 50% completion, {way}", aim, measured])
-    return rows
-
-
-def _naive_memory() -> str:
-    methods = record("memory-mixed")["memory"][-1]["methods"]
-    naive, ift = methods[NAIVE], methods[IFT]
-    kept, peak = (naive[key] / ift[key] for key in ("kept_by_forward_bytes", "step_peak_bytes"))
-    whole = [found["held_bytes"] + found["step_peak_bytes"] for found in (naive, ift)]
-    return f"{kept:.2f}; {peak:.2f}; {whole[0] / whole[1]:.2f}"
-
-
-def goals() -> str:
-    """What was aimed at, and what the records say."""
-    counted = [
-        entry
-        for name in ("operations", "operations-checkpointing", "operations-packing")
-        for entry in record(name)["points"]
-        if not entry["point"]["lora"]
-    ]
-    of_bound = [ratio(entry, IFT, ZERO) / entry["least_flops_over_ift-lambda-0"] for entry in counted]
-    half, clocked = at(record("operations")["points"]), at(record("seconds")["points"])["methods"]
-    mixed, seconds_mixed = record("operations-mixed")["points"][-1], record("seconds-mixed")["points"]
-    as_they_come = [entry for entry in seconds_mixed if entry["point"]["lengths"] == "mixed"]
-    over_bound = ratio(mixed, IFT, ZERO) / mixed["least_flops_over_ift-lambda-0"]
-    plain = next(entry for entry in record("memory")["memory"] if not entry["point"]["checkpointing"])
-    kept = ratio(plain, "dpo", IFT, "kept_by_forward_bytes")
-    peaks = {
-        name: figures["held_bytes"] + figures["step_peak_bytes"] for name, figures in plain["methods"].items()
-    }
-    dpo = clocked["dpo"]["processor_seconds_median"] / clocked[IFT]["processor_seconds_median"]
-    over_sft = [f"{clocked[name][f'processor_seconds_over_{SFT}']:.2f}" for name in (IFT, ZERO)]
-    rows = [
-        ["IFT / lambda 0, operations, over the bound", "<= 1.03", f"{min(of_bound):.2f} to {max(of_bound):.2f}"],
-        *_seconds_aims(),
-        *_gpu_aims(),
-        ["IFT / trl's SFT on a CPU, half completion: operations; seconds", "<= 0.92",
-         f"{ratio(half, IFT, SFT):.2f}; {over_sft[0]}"],
-        ["lambda 0 / trl's SFT, the same", "<= 0.76", f"{ratio(half, ZERO, SFT):.2f}; {over_sft[1]}"],
-        ["peak memory, IFT / lambda 0, without checkpointing", "<= 1.03", f"{peaks[IFT] / peaks[ZERO]:.2f}"],
-        ["DPO / IFT at equal rows: seconds", ">= 1.9", f"{dpo:.2f}"],
-        ["DPO / IFT: kept by the forward pass", ">= 1.8", f"{kept:.2f}"],
-        ["naive / IFT, mixed lengths, rows as they come: operations; processor seconds", ">= 3",
-         f"{ratio(mixed, NAIVE, IFT):.2f}; {interval(naive_seconds(as_they_come))}"],
-        ["naive / IFT, batches of like length: operations; processor seconds", ">= 3",
-         f"{of_groups()[2]:.2f}; {interval(naive_seconds(grouped('seconds-mixed')))}"],
-        ["IFT / lambda 0, operations, over the bound: rows as they come; of like length", "<= 1.03",
-         f"{over_bound:.2f}; {of_groups()[0] / of_groups()[1]:.2f}"],
-        ["naive / IFT, mixed lengths, memory: kept by the forward pass; peak above the weights; with them", ">= 3",
-         _naive_memory()],
-    ]  # fmt: skip
-    return table(["figure", "aim", "measured"], rows)
-
-
-def claim() -> str:
-    """What the README says of it."""
-    points = record("operations")["points"]
-    costs = {share: ratio(at(points, share=share), IFT, ZERO) for share in (0.1, 0.5, 0.9)}
-    half = at(points)
-    gpu = at(record("gpu")["points"])["methods"]["ift-full-prefix"][f"seconds_over_{ZERO}"]
-    equal = [
-        _mean_flops(name, "dpo") / _mean_flops(name, "ift") for name in ("compare-full", "compare-relation")
-    ]
-    pairs = ratio(half, "dpo", IFT)
-    return (
-        f"On a CPU a step of IFT takes {costs[0.5]:.2f} times the operations of SFT by the same trainer where half of\n"
-        f"a row is answer, {costs[0.1]:.2f} where a tenth is: the prompt is run once for both. On a GPU a small\n"
-        f"model waits for launches instead: {gpu:.2f} times the seconds (50 M parameters, an H100). DPO takes\n"
-        f"{min(equal):.1f} to {max(equal):.1f} times IFT's operations for equal numbers of answers, {pairs:.1f} times\n"
-        "where a pair counts as one. [Measured, and against the bound](docs/performance.md)."
-    )
-
-
-def _mean_flops(study: str, method: str) -> float:
-    """Mean FLOPs of a method's runs in docs/records."""
-    lines = (DOCS / "records" / f"{study}.jsonl").read_text().splitlines()
-    found = [one["cost"]["flops"] for one in map(json.loads, lines) if one["method"] == method]
-    return statistics.mean(found)
-
-
-MAKERS = (claim, goals, shares, axes, gemma, seconds, compiled, memory, gpu, conditions)
-
-
-def main() -> None:
-    """Fill every `<!-- table: NAME -->` of the page and of the README."""
-    makers = {maker.__name__: maker for maker in MAKERS}
-
-    def filled(found: re.Match[str]) -> str:
-        return f"{found[1]}\n{makers[found[2]]()}\n<!-- end of table -->"
-
-    pattern = r"(<!-- table: (\w+) -->)\n.*?<!-- end of table -->"
-    for page in (DOCS / "performance.md", DOCS.parent / "README.md"):
-        page.write_text(re.sub(pattern, filled, page.read_text(), flags=re.DOTALL))
-
-
-if __name__ == "__main__":
-    main()

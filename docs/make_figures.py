@@ -1,10 +1,8 @@
-"""Draw the figures of docs/method.md, fill its table and that of the defaults: `python docs/make_method.py`."""
+"""Draw the figures of docs/method.md and docs/results.md into docs/images: `python docs/make_figures.py`."""
 
 from __future__ import annotations
 
 import json
-import re
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -13,11 +11,12 @@ mpl.use("Agg")
 import torch
 from matplotlib.figure import Figure
 
-from ift.lab.report import mean_interval
-from ift.step.equations import propagated_loss
-from ift.step.rows import row_layout
+from ift.lab.report.figures import image, pictures
+from ift.step import propagated_loss, row_layout
+from page_tables import DOCS, RECORDS
+from page_tables.method import RUNS
+from page_tables.results import grouped
 
-DOCS = Path(__file__).resolve().parent
 GAMMA = 0.95
 # A row of 20 tokens: hard words among easy ones, and an end that is known well (nats).
 LOSSES = (
@@ -29,11 +28,7 @@ LABELS = {
     "scale": "scale: Algorithm 1 as printed, the default",
     "weights": "weights",
 }
-RUNS = {
-    "sft": ("SFT", "#7f7f7f"),
-    "ift as released": ("IFT as released", "#d55e00"),
-    "ift": ("IFT", "#0072b2"),
-}
+RUN_COLORS = {"sft": "#7f7f7f", "ift as released": "#d55e00", "ift": "#0072b2"}
 WINDOW = 5  # steps of the moving mean: a step has eight ends
 
 
@@ -64,7 +59,8 @@ def ends(records: dict[str, dict[str, Any]]) -> Figure:
     """eos_nll of each run against the step, as a moving mean."""
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     axes = figure.subplots()
-    for name, (label, color) in RUNS.items():
+    for name, label in RUNS.items():
+        color = RUN_COLORS[name]
         values = records[name]["curve"]["eos_nll"]
         smooth = [
             sum(values[max(0, n - WINDOW + 1) : n + 1]) / min(n + 1, WINDOW) for n in range(len(values))
@@ -78,53 +74,20 @@ def ends(records: dict[str, dict[str, Any]]) -> Figure:
     return figure
 
 
-def table(records: dict[str, dict[str, Any]]) -> str:
-    """Answers that end, BLEU, loss and the likelihood of the end, by run."""
-    lines = ["| | answers that end | BLEU | loss of a reference | its end token's | first / last `end_nll` |"]
-    lines.append("|---" * 6 + "|")
-    for name, (label, _) in RUNS.items():
-        found, measured = records[name]["scores"], records[name]["curve"]["end_nll"]
-        watched = f"{measured[0]:.2f} / {measured[-1]:.2f}" if measured else "not measured then"
-        lines.append(
-            f"| {label} | {found['ended']} of {found['n']} | {found['bleu']:.1f} | {found['loss']:.3f} | "
-            f"{found['eos_nll']:.2f} | {watched} |"
-        )
-    return "\n".join(lines)
-
-
-def defaults() -> str:
-    """Exact match with each of trl's defaults changed alone, on the testbed, and what it did on E2E."""
-    lines = (DOCS / "records" / "defaults.jsonl").read_text().splitlines()
-    runs: dict[str, dict[int, float]] = {}
-    for record in map(json.loads, lines):
-        runs.setdefault(record["name"], {})[record["seed"]] = record["exact_match"]
-    usual = next(iter(runs.values()))
-    rows = ["| | exact match | difference |", "|---|---|---|"]
-    for name, found in runs.items():
-        scored = mean_interval([100 * score for score in found.values()])
-        apart = mean_interval([100 * (score - usual[seed]) for seed, score in found.items()])
-        shown = "–" if found is usual else f"{apart.mean:+.1f} ± {apart.half:.1f} points"
-        rows.append(f"| {name} | {scored.mean:.1f} ± {scored.half:.1f} % | {shown} |")
-    return "\n".join(rows)
-
-
-def fill(page: Path, name: str, text: str) -> None:
-    """Put a table between its markers."""
-    pattern = rf"(<!-- table: {name} -->)\n.*?(<!-- end of table -->)"
-    page.write_text(
-        re.sub(pattern, lambda found: f"{found[1]}\n{text}\n{found[2]}", page.read_text(), flags=re.DOTALL)
-    )
+def lambda_curve() -> bytes:
+    """Exact match against lambda, as SVG."""
+    (picture,) = [it for it in pictures(grouped("ablate-full", "sft")) if it.name == "lambda"]
+    return image(picture, "svg")
 
 
 def main() -> None:
-    """Write both figures and both tables."""
-    lines = (DOCS / "records" / "end-of-answers.jsonl").read_text().splitlines()
+    """Write the three figures."""
+    lines = (RECORDS / "end-of-answers.jsonl").read_text().splitlines()
     records = {record["name"]: record for record in map(json.loads, lines)}
     with mpl.rc_context({"svg.hashsalt": "ift"}):
         for name, figure in {"push-by-position": pushes(), "end-of-answers": ends(records)}.items():
             figure.savefig(DOCS / "images" / f"{name}.svg", metadata={"Date": None})
-    fill(DOCS / "method.md", "ends", table(records))
-    fill(DOCS / "configuration.md", "defaults", defaults())
+    (DOCS / "images" / "ablate-lambda.svg").write_bytes(lambda_curve())
 
 
 if __name__ == "__main__":

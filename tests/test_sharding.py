@@ -5,7 +5,7 @@ from transformers import LlamaConfig
 
 from ift.check.memory import estimate_memory
 from ift.runs.arguments import parse
-from scaling import Shape, gathered_parameters, shape_of, share
+from page_tables.sharding import Shape, gathered_parameters, shape_of, share
 
 SMALL = Shape(blocks=2, block=100, root=40)  # 240 parameters
 

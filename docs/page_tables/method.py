@@ -1,0 +1,41 @@
+"""The tables of docs/method.md and docs/configuration.md."""
+
+from __future__ import annotations
+
+import json
+
+from ift.lab.report import mean_interval
+from page_tables import RECORDS, table
+
+RUNS = {"sft": "SFT", "ift as released": "IFT as released", "ift": "IFT"}
+
+
+def ends() -> str:
+    """Answers that end, BLEU, loss and the likelihood of the end, by run."""
+    lines = (RECORDS / "end-of-answers.jsonl").read_text().splitlines()
+    records = {record["name"]: record for record in map(json.loads, lines)}
+    rows = []
+    for name, label in RUNS.items():
+        found, measured = records[name]["scores"], records[name]["curve"]["end_nll"]
+        watched = f"{measured[0]:.2f} / {measured[-1]:.2f}" if measured else "not measured then"
+        ended = f"{found['ended']} of {found['n']}"
+        numbers = [f"{found['bleu']:.1f}", f"{found['loss']:.3f}", f"{found['eos_nll']:.2f}"]
+        rows.append([label, ended, *numbers, watched])
+    header = ["", "answers that end", "BLEU", "loss of a reference", "its end token's"]
+    return table([*header, "first / last `end_nll`"], rows)
+
+
+def defaults() -> str:
+    """Exact match with each of trl's defaults changed alone, on the testbed, and what it did on E2E."""
+    lines = (RECORDS / "defaults.jsonl").read_text().splitlines()
+    runs: dict[str, dict[int, float]] = {}
+    for record in map(json.loads, lines):
+        runs.setdefault(record["name"], {})[record["seed"]] = record["exact_match"]
+    usual = next(iter(runs.values()))
+    rows = []
+    for name, found in runs.items():
+        scored = mean_interval([100 * score for score in found.values()])
+        apart = mean_interval([100 * (score - usual[seed]) for seed, score in found.items()])
+        shown = "–" if found is usual else f"{apart.mean:+.1f} ± {apart.half:.1f} points"
+        rows.append([name, f"{scored.mean:.1f} ± {scored.half:.1f} %", shown])
+    return table(["", "exact match", "difference"], rows)

@@ -1,0 +1,145 @@
+"""The tables of docs/results.md and the README's table of results, from the studies in docs/records."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from ift.lab.report import RunRecord, find
+from ift.lab.report.comparisons import Comparison, Variant, compare
+from ift.lab.report.tables import cost_table, score_table
+from ift.lab.report.wording import estimate
+from page_tables import RECORDS, table
+
+TASKS = {"compare-full": "word problems", "compare-relation": "relations"}
+SCORE = "exact_match"
+SPLITS = ("test", "longer")
+EXPLAINED = (
+    "sft", "ift", "ift as released", "ift gamma 0.5", "ift lambda 0.4", "ift lambda 1", "ift cumsum",
+)  # fmt: skip
+
+
+def study(name: str) -> dict[Path, RunRecord]:
+    """A study's run records, from docs/records or else from docs/records/as-released.
+
+    `as-released/NAME` is the latter's, whether or not the study was renewed.
+    """
+    places = [RECORDS / f"{name}.jsonl", RECORDS / "as-released" / f"{name}.jsonl"]
+    return find([next((place for place in places if place.exists()), places[0])])
+
+
+def grouped(name: str, baseline: str) -> Comparison:
+    """The comparison of a study's runs."""
+    (found,) = compare(study(name), baseline, [])
+    return found
+
+
+def released(*names: str) -> str:
+    """IFT and IFT after SFT, by default and as released, minus SFT, on both splits of each study."""
+    rows = []
+    for name in names:
+        for folder, which in (("", "the default"), ("as-released/", "as released")):
+            found = grouped(folder + name, "sft")
+            for variant in found.variants:
+                if variant.label in ("ift", "sft+ift"):
+                    cells = [cell for split in SPLITS for cell in _against([found], [variant], split)]
+                    rows.append([TASKS[name], f"{variant.label}, {which}", *cells])
+    return table(["", "", "test", "minus SFT", "longer", "minus SFT"], rows)
+
+
+def parts(name: str) -> str:
+    """Exact match of every variant on both splits, minus SFT and minus IFT."""
+    to_sft, to_ift = grouped(name, "sft"), grouped(name, "ift")
+    rows = []
+    for variant in to_sft.variants:
+        (same,) = [one for one in to_ift.variants if one.label == variant.label]
+        cells = [cell for split in SPLITS for cell in _against([to_sft, to_ift], [variant, same], split)]
+        rows.append([variant.label, *(cell.replace(" points", "") for cell in cells)])
+    return table(["", "test", "minus SFT", "minus IFT", "longer", "minus SFT", "minus IFT"], rows)
+
+
+def _against(comparisons: list[Comparison], variants: list[Variant], split: str) -> list[str]:
+    """Exact match of a variant, and its difference to the baseline of each comparison."""
+    differences = [
+        estimate(found.difference(variant, split, SCORE), SCORE, signed=True)
+        for found, variant in zip(comparisons, variants, strict=True)
+    ]
+    return [estimate(variants[0].estimate(split, SCORE), SCORE), *differences]
+
+
+def ends(name: str) -> str:
+    """By method: mean over seeds of the end token's negative log-likelihood at some steps, and how many answers end."""
+    steps = (1, 3, 6, 10, 15, 20)
+    rows = []
+    for variant in grouped(name, "sft").variants:
+        curves = [{point["step"]: point for point in run.curves} for run in variant.runs.values()]
+        if not all(curves):
+            continue  # the base is not trained
+        cells = [f"{statistics.mean(curve[step]['eos_nll'] for curve in curves):.2f}" for step in steps]
+        key = "propagation_negative_share"
+        shares = [point[key] for curve in curves for point in curve.values() if key in point]
+        stopped = estimate(variant.estimate("test", "stopped"), "stopped")
+        rows.append([variant.label, *cells, f"{statistics.mean(shares):.1%}", stopped])
+    last = ["tokens pushed up, all steps", "stops with its end token, test"]
+    return table(["nats at step", *map(str, steps), *last], rows)
+
+
+def search(name: str) -> str:
+    """Every method's trials on the validation problems."""
+    rows = []
+    for variant in grouped(name, "sft").variants:
+        tried = next(iter(variant.runs.values())).search
+        if tried:
+            scores = [f"{_setting(trial.config)}: {trial.score:.1%}" for trial in tried]
+            rows.append([variant.label, "; ".join(scores)])
+    return table(["method", "setting: exact match"], rows)
+
+
+def _setting(config: dict[str, Any]) -> str:
+    found = {name.split(".")[-1]: value for name, value in config.items() if not name.endswith("simpo_gamma")}
+    beta = f", beta {found['beta']:g}" if "beta" in found else ""
+    return f"{found['learning_rate']:g}{beta}"
+
+
+def first_errors(name: str) -> str:
+    """Guesses that are right, losses pushed up, likelihood, and at which step answers first go wrong."""
+    steps = range(4)
+    rows = []
+    for variant in grouped(name, "sft").variants:
+        if variant.label not in EXPLAINED:
+            continue
+        runs = [*variant.runs.values()]
+        logged = [[point for point in run.curves if "lookahead_accuracy" in point] for run in runs]
+        right = statistics.mean(points[0]["lookahead_accuracy"] for points in logged)
+        pushed = statistics.mean(points[-1]["propagation_negative_share"] for points in logged)
+        likely = estimate(variant.estimate("test", "target_log_likelihood"), "target_log_likelihood")
+        stopped = statistics.mean(run.scores["test"]["stopped"] for run in runs)
+        cells = [variant.label, f"{right:.1%}", f"{pushed:.1%}", likely, f"{stopped:.1%}"]
+        for step in steps:
+            counts = [(run.error_steps["test"][step : step + 1] or [0])[0] for run in runs]
+            cells.append(f"{statistics.mean(counts) / runs[0].scores['test']['n']:.1%}")
+        rows.append(cells)
+    header = [
+        "",
+        "guesses right at first",
+        "tokens pushed up at last",
+        "log-likelihood of the target",
+        "stopped",
+    ]
+    return table([*header, *(f"first wrong at step {step + 1}" for step in steps)], rows)
+
+
+def scores(name: str, split: str, *metrics: str) -> str:
+    """Scores on a split, as `ift report` has them: all of them, or one."""
+    return score_table(grouped(name, "sft"), split, *metrics)
+
+
+def costs(name: str) -> str:
+    """The cost of one training, as `ift report` has it."""
+    return cost_table(grouped(name, "sft"))
+
+
+def command(name: str) -> str:
+    """The command of a study's first record, as a block of code."""
+    return f"```\n{next(iter(study(name).values())).provenance.command}\n```"
