@@ -7,7 +7,7 @@ ORPO and CPO trainers call theirs, and that `PairCollator` takes for DPO.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,10 @@ from torch import Tensor
 from ift.data import DataError, DataReport, Part, Prepared, RowTokenizer, detect_format, ensure_chat_template
 from ift.data.conversion import from_preference
 from ift.data.errors import describe
-from ift.data.formats import column_names
-from ift.data.prepare import count_trained
-from ift.data.report import mixture_report, quantiles
+from ift.data.formats import Format, column_names
+from ift.data.prepare import NOTE_SEPARATOR, count_trained, nothing_left
+from ift.data.report import by_text, mixture_report, quantiles
+from ift.data.source import SourceRow, columns_with_filled_nulls
 from ift.data.turns import Message, Row
 
 if TYPE_CHECKING:
@@ -32,7 +33,16 @@ COLUMNS = tuple(f"{side}_{kind}" for side in SIDES for kind in ("input_ids", "at
 IDENTICAL = "chosen and rejected are the same"
 CUT_SAME = "chosen and rejected are the same after cutting at max_length"
 CUT_AWAY = "an answer has no token left after cutting at max_length"
-_COUNTS = ("ift_length", "ift_trained", "ift_lost", "ift_cut", "ift_ends", "ift_merged", "ift_reason")
+_COUNTS = (
+    "ift_length",
+    "ift_trained",
+    "ift_lost",
+    "ift_cut",
+    "ift_ends",
+    "ift_merged",
+    "ift_reason",
+    "ift_notes",
+)
 
 
 def prepare_pairs(
@@ -87,7 +97,7 @@ def _prepare(rows: Any, tokenizer: Any, max_length: int | None, num_proc: int | 
         default_template=form.conversational and ensure_chat_template(tokenizer),
     )
     mapped = rows.map(
-        PreparePair(RowTokenizer(tokenizer), max_length, name),
+        PreparePair(form, RowTokenizer(tokenizer), max_length, name, columns_with_filled_nulls(rows)),
         with_indices=True,
         remove_columns=columns,
         features=_features(),
@@ -97,11 +107,7 @@ def _prepare(rows: Any, tokenizer: Any, max_length: int | None, num_proc: int | 
     kept = [index for index, reason in enumerate(mapped["ift_reason"]) if not reason]
     report = _report(mapped, kept, base)
     if not kept:
-        reasons = "; ".join(f"{reason}: {len(at)} rows" for reason, at in report.dropped.items())
-        raise DataError(
-            f"{name} data: none of {report.rows_read} pairs is left ({reasons or 'the data set is empty'}). "
-            "Fix: raise --max_length, or check the rows"
-        )
+        raise nothing_left(report, "pairs")
     return Prepared(mapped.select(kept).remove_columns(list(_COUNTS)), report)
 
 
@@ -126,30 +132,36 @@ class PreparePair:
     """Prepares one row; a class, so that worker processes can be handed it.
 
     Attributes:
+        form: Format of the data set.
         tokenise: As for the rows of SFT and IFT.
         max_length: Tokens that a side may have; None cuts nothing.
         name: Of the data set, for messages.
+        features: See `columns_with_filled_nulls`.
     """
 
+    form: Format
     tokenise: RowTokenizer
     max_length: int | None
     name: str
+    features: Mapping[str, Any]
 
     def __call__(self, row: Any, index: int) -> dict[str, Any]:
         """The columns of a pair and what is counted about it; raises DataError for a malformed one."""
         number = index + 1
+        source = SourceRow(row, number, self.features)
         try:
             for side in SIDES:
                 if row.get(side) is None:
                     raise DataError.at(
                         number, f'column "{side}"', describe(None), "an answer", "fill it in or drop the row"
                     )
-            chosen, rejected = (from_preference(dict(row), number, side) for side in SIDES)
+            rejected, chosen = from_preference(source, "rejected"), self.form.read(source)
             self._check_prompt(chosen, rejected, number)
             done = [self.tokenise(side, number) for side in (chosen, rejected)]
         except DataError as error:
             raise DataError(f"{self.name} data, {error}") from error
-        result: dict[str, Any] = {"ift_reason": ""}
+        notes = dict.fromkeys([*source.notes, *(note for tokens in done for note in tokens.notes)])
+        result: dict[str, Any] = {"ift_reason": source.untrained, "ift_notes": NOTE_SEPARATOR.join(notes)}
         for side, tokens in zip(SIDES, done, strict=True):
             ids, labels = tokens.input_ids[: self.max_length], tokens.labels[: self.max_length]
             result |= {
@@ -158,9 +170,7 @@ class PreparePair:
                 f"{side}_attention_mask": [1] * len(ids),
             }
             if not count_trained(labels):
-                result["ift_reason"] = (
-                    CUT_AWAY if count_trained(tokens.labels) else "an answer without a token"
-                )
+                result["ift_reason"] = CUT_AWAY if count_trained(tokens.labels) else "an answer is empty"
         if not result["ift_reason"] and result["chosen_input_ids"] == result["rejected_input_ids"]:
             result["ift_reason"] = IDENTICAL if done[0].input_ids == done[1].input_ids else CUT_SAME
         trained = sum(count_trained(result[f"{side}_labels"]) for side in SIDES)
@@ -218,17 +228,13 @@ def _shared_turns(first: list[Message], second: list[Message]) -> int:
 def _features() -> Any:
     from datasets import Features, List, Value
 
-    kinds = {"ift_cut": "bool", "ift_ends": "bool", "ift_reason": "string"}
+    kinds = {"ift_cut": "bool", "ift_ends": "bool", "ift_reason": "string", "ift_notes": "string"}
     counts = {column: Value(kinds.get(column, "int64")) for column in _COUNTS}
     return Features({**{column: List(Value("int64")) for column in COLUMNS}, **counts})
 
 
 def _report(mapped: Dataset, kept: list[int], base: DataReport) -> DataReport:
     found = {column: list(mapped[column]) for column in _COUNTS}
-    dropped: dict[str, list[int]] = {}
-    for index, reason in enumerate(found["ift_reason"]):
-        if reason:
-            dropped.setdefault(reason, []).append(index + 1)
     tokens = [
         len(one) + len(other) for one, other in zip(*(mapped[f"{s}_input_ids"] for s in SIDES), strict=True)
     ]
@@ -236,7 +242,8 @@ def _report(mapped: Dataset, kept: list[int], base: DataReport) -> DataReport:
         base,
         rows_read=len(mapped),
         rows_kept=len(kept),
-        dropped={reason: tuple(rows) for reason, rows in dropped.items()},
+        dropped=by_text([reason] for reason in found["ift_reason"]),
+        notes=by_text(notes.split(NOTE_SEPARATOR) for notes in found["ift_notes"]),
         rows_cut=sum(found["ift_cut"][index] for index in kept),
         total_tokens=sum(tokens[index] for index in kept),
         trained_tokens=sum(found["ift_trained"][index] for index in kept),
