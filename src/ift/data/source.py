@@ -121,17 +121,16 @@ def drop_filled(value: Any, feature: Any) -> Any:
 
     Args:
         value: A nested value.
-        feature: Its feature; what it says is JSON, or is null in every row, stays as it is.
+        feature: Its feature. What it says is JSON stays as it is, and so do the nulls of an object that has a value
+            for every key that is not null in all rows: nothing was filled in there.
 
     Returns:
         The value without them.
     """
     if isinstance(feature, dict) and isinstance(value, dict):
-        kept = {
-            key: item
-            for key, item in value.items()
-            if item is not None or getattr(feature.get(key), "dtype", "") == "null"
-        }
+        nulls = [key for key, item in value.items() if item is None]
+        filled = any(getattr(feature.get(key), "dtype", "") != "null" for key in nulls)
+        kept = {key: item for key, item in value.items() if item is not None or not filled}
         return {key: drop_filled(item, feature.get(key)) for key, item in kept.items()}
     inner = getattr(feature, "feature", feature[0] if isinstance(feature, list) and feature else None)
     if inner is not None and isinstance(value, list | tuple):
