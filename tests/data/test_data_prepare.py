@@ -8,7 +8,7 @@ from small_templates import CHATML, GEMMA
 from small_tokenizers import small_tokenizer
 
 from ift.data import DataError, Part, prepare_dataset, prepare_mixture
-from ift.data.prepare import count_trained
+from ift.data.counts import count_trained
 
 
 def chat(question, answer):

@@ -8,7 +8,7 @@ ORPO and CPO trainers call theirs, and that `PairCollator` takes for DPO.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +17,14 @@ from torch import Tensor
 
 from ift.data import DataError, DataReport, Part, Prepared, RowTokenizer, detect_format, ensure_chat_template
 from ift.data.conversion import from_preference
+from ift.data.counts import NOTE_SEPARATOR, count_trained, features, keep_trained
 from ift.data.errors import describe
 from ift.data.formats import Format, column_names
-from ift.data.prepare import NOTE_SEPARATOR, count_trained, nothing_left
-from ift.data.report import by_text, mixture_report, quantiles
+from ift.data.report import mixture_report
 from ift.data.source import SourceRow, columns_with_filled_nulls
 from ift.data.turns import Message, Row
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
 SIDES = ("chosen", "rejected")
@@ -33,16 +32,6 @@ COLUMNS = tuple(f"{side}_{kind}" for side in SIDES for kind in ("input_ids", "at
 IDENTICAL = "chosen and rejected are the same"
 CUT_SAME = "chosen and rejected are the same after cutting at max_length"
 CUT_AWAY = "an answer has no token left after cutting at max_length"
-_COUNTS = (
-    "ift_length",
-    "ift_trained",
-    "ift_lost",
-    "ift_cut",
-    "ift_ends",
-    "ift_merged",
-    "ift_reason",
-    "ift_notes",
-)
 
 
 def prepare_pairs(
@@ -100,15 +89,11 @@ def _prepare(rows: Any, tokenizer: Any, max_length: int | None, num_proc: int | 
         PreparePair(form, RowTokenizer(tokenizer), max_length, name, columns_with_filled_nulls(rows)),
         with_indices=True,
         remove_columns=columns,
-        features=_features(),
+        features=features(COLUMNS),
         num_proc=num_proc,
         desc=f"Preparing {name} pairs",
     )
-    kept = [index for index, reason in enumerate(mapped["ift_reason"]) if not reason]
-    report = _report(mapped, kept, base)
-    if not kept:
-        raise nothing_left(report, "pairs")
-    return Prepared(mapped.select(kept).remove_columns(list(_COUNTS)), report)
+    return Prepared(*keep_trained(mapped, base, "pairs"))
 
 
 def check_columns(rows: Any, name: str) -> None:
@@ -177,6 +162,7 @@ class PreparePair:
         longest = max(len(tokens.input_ids) for tokens in done)
         return result | {
             "ift_length": longest,
+            "ift_total": sum(len(result[f"{side}_input_ids"]) for side in SIDES),
             "ift_trained": trained,
             "ift_lost": sum(count_trained(tokens.labels) for tokens in done) - trained,
             "ift_cut": self.max_length is not None and longest > self.max_length,
@@ -223,35 +209,6 @@ def _shared_turns(first: list[Message], second: list[Message]) -> int:
             break
         count += 1
     return count
-
-
-def _features() -> Any:
-    from datasets import Features, List, Value
-
-    kinds = {"ift_cut": "bool", "ift_ends": "bool", "ift_reason": "string", "ift_notes": "string"}
-    counts = {column: Value(kinds.get(column, "int64")) for column in _COUNTS}
-    return Features({**{column: List(Value("int64")) for column in COLUMNS}, **counts})
-
-
-def _report(mapped: Dataset, kept: list[int], base: DataReport) -> DataReport:
-    found = {column: list(mapped[column]) for column in _COUNTS}
-    tokens = [
-        len(one) + len(other) for one, other in zip(*(mapped[f"{s}_input_ids"] for s in SIDES), strict=True)
-    ]
-    return replace(
-        base,
-        rows_read=len(mapped),
-        rows_kept=len(kept),
-        dropped=by_text([reason] for reason in found["ift_reason"]),
-        notes=by_text(notes.split(NOTE_SEPARATOR) for notes in found["ift_notes"]),
-        rows_cut=sum(found["ift_cut"][index] for index in kept),
-        total_tokens=sum(tokens[index] for index in kept),
-        trained_tokens=sum(found["ift_trained"][index] for index in kept),
-        trained_tokens_lost=sum(found["ift_lost"]),
-        rows_without_end=sum(not found["ift_ends"][index] for index in kept),
-        merged_boundaries=sum(found["ift_merged"][index] for index in kept),
-        lengths=quantiles(found["ift_length"]),
-    )
 
 
 @dataclass(frozen=True)

@@ -7,34 +7,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from ift.data.counts import COUNTS, NOTE_SEPARATOR, count_trained, features, keep_trained
 from ift.data.errors import DataError
 from ift.data.formats import Format, column_names, detect_format, first_rows, rename_columns
 from ift.data.masks import UNTRAINED, RowTokenizer, TokenisedRow, TrainOn
-from ift.data.report import DataReport, by_text, mixture_report, quantiles
+from ift.data.report import DataReport, mixture_report
 from ift.data.source import SourceRow, columns_with_filled_nulls
 from ift.data.templates import ensure_chat_template
 from ift.data.turns import Row
 
 if TYPE_CHECKING:
-    from datasets import Dataset, Features, IterableDataset
+    from datasets import Dataset, IterableDataset
     from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
-NOTE_SEPARATOR = "\n"
 TruncationMode = Literal["keep_start", "keep_end"]
 _DETECTION_ROWS = 5  # rows that the detection of the format sees
-_COUNTS = (
-    "ift_length",
-    "ift_total",
-    "ift_trained",
-    "ift_lost",
-    "ift_cut",
-    "ift_ends",
-    "ift_merged",
-    "ift_reason",
-    "ift_notes",
-)
 
 
 @dataclass(frozen=True)
@@ -184,16 +173,16 @@ def prepare_dataset(
         max_length=max_length,
         default_template=default_template,
     )
-    options: dict[str, Any] = {"with_indices": True, "remove_columns": columns, "features": _features()}
+    options: dict[str, Any] = {
+        "with_indices": True,
+        "remove_columns": columns,
+        "features": features(("input_ids", "labels")),
+    }
     if isinstance(dataset, IterableDataset):
         rows = dataset.map(prepare, **options).filter(_HasSomethingToLearn(name), with_indices=True)
-        return Prepared(rows.remove_columns(list(_COUNTS)), replace(base, streaming=True))
+        return Prepared(rows.remove_columns(list(COUNTS)), replace(base, streaming=True))
     mapped = dataset.map(prepare, **options, num_proc=num_proc, desc=f"Preparing {name} data")
-    kept = [index for index, reason in enumerate(mapped["ift_reason"]) if not reason]
-    report = _count(mapped, kept, base)
-    if not kept:
-        raise nothing_left(report, "rows")
-    return Prepared(mapped.select(kept).remove_columns(list(_COUNTS)), report)
+    return Prepared(*keep_trained(mapped, base, "rows"))
 
 
 def prepare_mixture(
@@ -224,31 +213,6 @@ def prepare_mixture(
     done = [prepare_dataset(part.rows, tokenizer, name=f"{name} {part.name}", **options) for part in parts]
     joined = concatenate_datasets([part.dataset for part in done])
     return Prepared(joined, mixture_report(name, [part.report for part in done]))
-
-
-def nothing_left(report: DataReport, what: str) -> DataError:
-    """The error of a data set of which no row is left, with everything that is known about its rows."""
-    found = [*report.dropped.items(), *report.notes.items()]
-    reasons = "; ".join(f"{reason}: {len(rows)} rows" for reason, rows in found) or "the data set is empty"
-    cut = any("max_length" in reason for reason in report.dropped)
-    fix = (
-        "raise --max_length"
-        if cut
-        else "check that the rows hold answers and that the chat template writes them"
-    )
-    return DataError(f"{report.name} data: none of {report.rows_read} {what} is left ({reasons}). Fix: {fix}")
-
-
-def count_trained(labels: Sequence[int]) -> int:
-    """Counts the tokens that a causal model learns from: those with a label, without the first of the row.
-
-    Args:
-        labels: Labels of one row, -100 where untrained.
-
-    Returns:
-        Their number.
-    """
-    return sum(label != UNTRAINED for label in labels[1:])
 
 
 class _HasSomethingToLearn:
@@ -301,34 +265,4 @@ def _explain(form: Format, train_on: TrainOn) -> str:
         form.explanation
         if train_on == "completions"
         else f"{form.explanation}; completion_only_loss is false: training on every token"
-    )
-
-
-def _features() -> Features:
-    from datasets import Features, List, Value
-
-    kinds = {"ift_cut": "bool", "ift_ends": "bool", "ift_reason": "string", "ift_notes": "string"}
-    counts = {column: Value(kinds.get(column, "int64")) for column in _COUNTS}
-    return Features({"input_ids": List(Value("int64")), "labels": List(Value("int64")), **counts})
-
-
-def _count(mapped: Dataset, kept: list[int], base: DataReport) -> DataReport:
-    columns = {column: list(mapped[column]) for column in _COUNTS}
-    answers = [kept + lost for kept, lost in zip(columns["ift_trained"], columns["ift_lost"], strict=True)]
-    prompts = [whole - answer for whole, answer in zip(columns["ift_length"], answers, strict=True)]
-    return replace(
-        base,
-        rows_read=len(mapped),
-        rows_kept=len(kept),
-        dropped=by_text([reason] for reason in columns["ift_reason"]),
-        notes=by_text(notes.split(NOTE_SEPARATOR) for notes in columns["ift_notes"]),
-        rows_cut=sum(columns["ift_cut"][index] for index in kept),
-        total_tokens=sum(columns["ift_total"][index] for index in kept),
-        trained_tokens=sum(columns["ift_trained"][index] for index in kept),
-        trained_tokens_lost=sum(columns["ift_lost"]),
-        rows_without_end=sum(not columns["ift_ends"][index] for index in kept),
-        merged_boundaries=sum(columns["ift_merged"][index] for index in kept),
-        lengths=quantiles(columns["ift_length"]),
-        prompt_lengths=quantiles(prompts),
-        answer_lengths=quantiles(answers),
     )

@@ -275,7 +275,7 @@ def preparation(args: Any) -> dict[str, Any]:
     """
     if getattr(args, "dataset_kwargs", None):
         raise DataError(
-            f"dataset_kwargs {args.dataset_kwargs}: not taken, as every row is prepared and counted. Fix: leave it out; "
+            f"dataset_kwargs {args.dataset_kwargs}: not taken, as every row is prepared. Fix: leave it out; "
             "rows with input_ids and labels are taken as they are"
         )
     return {
