@@ -440,15 +440,15 @@ FAULTS = [
     Fault(
         "user turns are trained",
         "data/masks.py",
-        "spans = trained_spans(render, messages, full, self._endings, number)",
-        "spans = [(0, len(full))]",
+        "labels, merged = list(ids) if everything else [UNTRAINED] * len(ids), 0",
+        "labels, merged = list(ids), 0",
         ("data/test_data_masks.py::test_the_trained_text_of_each_family",),
     ),
     Fault(
         "the rejected side is trained",
         "data/conversion.py",
-        'return _pair(source, "prompt", answer, row)',
-        'return _pair(source, "prompt", "rejected", row)',
+        'row = _pair(source, "prompt", answer)',
+        'row = _pair(source, "prompt", "rejected")',
         ("data/test_data_formats.py::test_the_chosen_side_is_trained_and_the_rejected_is_not",),
     ),
     Fault(

@@ -310,7 +310,7 @@ def test_the_example_rows_are_of_the_format_under_which_they_stand(example):
 
     row = json.loads(example)
     before = (ROOT / "docs" / "data.md").read_text().split(example)[0]
-    title = re.findall(r"^\*\*([\w-]+)\*\*:", before, re.MULTILINE)[-1]
+    title = re.findall(r"^\*\*([\w -]+)\*\*:", before, re.MULTILINE)[-1]
     form = detect_format(row, [row])
     assert form.name.startswith(title)
     assert form.convert(row, 1)

@@ -72,7 +72,7 @@ def test_rows_are_named_as_they_stand_in_the_data(tokenizer):
     rows = [FINE[0], {"prompt": "", "completion": ""}, FINE[1], FINE[0], FINE[2], FINE[0]]
     rows = [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]
     texts = [text for _, _, text in found(tokenizer, rows)]
-    assert texts[0] == "1 rows dropped: nothing to learn (row 2)"
+    assert texts[0] == "1 rows dropped: the answer is empty (row 2)"
     assert texts[1].startswith("2 of 5 rows are copies of earlier ones (row 4 is the first)")
 
 

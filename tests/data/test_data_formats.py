@@ -53,18 +53,18 @@ def test_the_same_conversation_gives_the_same_ids_and_labels(name):
     ("row", "name", "words"),
     [
         (SAME["UltraFeedback"], "preference, conversational", "rejected is not used"),
-        ({"prompt": "a", "chosen": "b", "rejected": "c"}, "preference, text", "chosen side"),
-        (SAME["UltraChat"], "messages", "every assistant turn"),
-        (SAME["ShareGPT"], "ShareGPT", "from/value"),
+        ({"prompt": "a", "chosen": "b", "rejected": "c"}, "preference, text", "chosen answer"),
+        (SAME["UltraChat"], "chat messages", "all assistant turns"),
+        (SAME["ShareGPT"], "ShareGPT", "all assistant turns"),
         ({"prompt": "a", "completion": "b"}, "prompt-completion, text", "no chat template"),
         (
             SAME["prompt-completion, conversational"],
             "prompt-completion, conversational",
-            "completion are trained",
+            "assistant turns of the completion",
         ),
         ({"instruction": "a", "output": "b", "text": "c"}, "Alpaca", "one user turn"),
         ({"text": "a"}, "text", "EVERY token"),
-        ({"input_ids": [1], "labels": [1], "text": "a"}, "tokenised", "as they are"),
+        ({"input_ids": [1], "labels": [1], "text": "a"}, "tokenised", "tokens that have labels"),
         ({"input_ids": [1]}, "tokenised", "EVERY token"),
         ({"input_ids": [1], "completion_mask": [1]}, "tokenised", "completion_mask"),
     ],
@@ -107,7 +107,7 @@ def test_what_goes_to_the_template_passes_through():
     done = convert(row)
     assert done["messages"][0] == {**USER, "train": False}
     assert done["messages"][1]["content"] == ""
-    assert done["messages"][1]["tool_calls"] == [{"function": {"name": "f", "arguments": {"a": 1}}}]
+    assert done["messages"][1]["tool_calls"] == [call]  # a null of an argument stays
     assert done["messages"][2]["name"] == "f"
     assert done["tools"] == [{"name": "f"}]
     assert done["chat_template_kwargs"] == {"enable_thinking": False}
@@ -130,7 +130,7 @@ BAD = [
         {"messages": [{"role": "narrator", "content": "x"}]},
         r"turn 1, key \"role\": found the string 'narrator'",
     ),
-    ({"messages": [{"role": "human", "content": "x"}]}, r"human is user here"),
+    ({"messages": [{"role": "human", "content": "x"}]}, r"turns of user only"),
     ({"messages": []}, r"an empty conversation"),
     ({"messages": [USER]}, r"turns of user only, expected at least one assistant turn"),
     ({"messages": "Hi"}, r"found the string 'Hi', expected a list of turns"),
@@ -170,7 +170,7 @@ def test_malformed_rows_name_the_row_the_place_and_the_remedy(row, words):
     [
         (["question", "answer"], "--dataset_columns question=prompt answer=completion"),
         (["instruction", "context", "response", "category"], "context=input response=output"),
-        (["body"], "my_column=text"),
+        (["body"], "rename columns with --dataset_columns"),
         ([], "found columns none"),
     ],
 )

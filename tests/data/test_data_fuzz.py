@@ -53,7 +53,8 @@ def messages(draw):
 def sharegpt(draw):
     pairs = [*draw(turns(*SPEAKERS, *ROLES)), ("gpt", draw(WORDS))]
     system = draw(st.none() | WORDS)
-    before = [("system", system)] if system else []
+    own = any(who in ("system", "developer") for who, _ in pairs)  # which then is the system turn
+    before = [("system", system)] if system and not own else []
     row = {"conversations": [{"from": who, "value": text} for who, text in pairs], "system": system}
     return row, spoken(before + [(SPEAKERS.get(who, who), text) for who, text in pairs])
 
@@ -211,7 +212,7 @@ COLUMNS += ["text", "input_ids", "labels", "tools", "system", "chat_template_kwa
 @given(st.lists(st.sampled_from(COLUMNS), max_size=5))
 def test_the_format_is_the_first_of_the_documented_order(columns):
     """The order of docs/data.md: tokenised, preference, messages, ShareGPT, prompt-completion, Alpaca, text."""
-    order = [({"input_ids"}, "tokenised"), ({"chosen"}, "preference"), ({"messages"}, "messages"),
+    order = [({"input_ids"}, "tokenised"), ({"chosen"}, "preference"), ({"messages"}, "chat messages"),
              ({"conversations"}, "ShareGPT"), ({"prompt", "completion"}, "prompt-completion"),
              ({"instruction", "output"}, "Alpaca"), ({"text"}, "text")]  # fmt: skip
     wanted = next((name for needed, name in order if needed <= set(columns)), None)

@@ -2,10 +2,10 @@
 
 import pytest
 import small_templates as T
+from small_rows import canonical
 from small_tokenizers import small_tokenizer, trained_text
 
 from ift.data import DataError, RowTokenizer, end_of_turn_ids, turn_endings
-from ift.data.conversion import from_messages
 
 
 def said(*turns):
@@ -18,7 +18,7 @@ SYSTEM = said(("system", "Be kind."), *[(turn["role"], turn["content"]) for turn
 
 def tokenise(template, messages, number=1, train_on="completions", **options):
     tokenizer = small_tokenizer(template, **options)
-    row = from_messages({"messages": messages}, number)
+    row = canonical({"messages": messages}, number)
     done = RowTokenizer(tokenizer, train_on)(row, number)
     whole = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"]
     assert done.input_ids == whole
@@ -69,7 +69,7 @@ def test_prefix_tokenisation_finds_the_same_tokens_as_offsets(name, monkeypatch)
     tokenizer, done = tokenise(template, messages)
     slow = RowTokenizer(tokenizer)
     monkeypatch.setattr(type(tokenizer), "is_fast", property(lambda self: False))
-    assert slow(from_messages({"messages": messages}, 1), 1) == done
+    assert slow(canonical({"messages": messages}, 1), 1) == done
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -98,7 +98,7 @@ def test_an_unknown_train_on_is_refused():
 def test_a_turn_that_is_not_to_be_trained_is_not():
     messages = [*TWO[:1], {**TWO[1], "train": False}, *TWO[2:]]
     tokenizer = small_tokenizer(T.CHATML)
-    done = RowTokenizer(tokenizer)(from_messages({"messages": messages}, 1), 1)
+    done = RowTokenizer(tokenizer)(canonical({"messages": messages}, 1), 1)
     assert trained_text(tokenizer, done.input_ids, done.labels) == ["two words<|im_end|>"]
 
 
@@ -119,7 +119,7 @@ def test_qwen3_history_loses_its_thoughts_and_the_row_stays_consistent():
 def test_a_generation_prompt_that_the_history_lacks_falls_back_to_the_common_prefix():
     """enable_thinking false puts an empty block into the prompt, which earlier answers do not have."""
     tokenizer = small_tokenizer(T.QWEN3)
-    row = from_messages({"messages": TWO, "chat_template_kwargs": {"enable_thinking": False}}, 1)
+    row = canonical({"messages": TWO, "chat_template_kwargs": {"enable_thinking": False}}, 1)
     done = RowTokenizer(tokenizer)(row, 1)
     assert trained_text(tokenizer, done.input_ids, done.labels) == ["one<|im_end|>", "two words<|im_end|>"]
 
@@ -127,7 +127,7 @@ def test_a_generation_prompt_that_the_history_lacks_falls_back_to_the_common_pre
 def test_the_fallback_never_eats_content_that_begins_as_the_prompt_goes_on():
     messages = said(("user", "Hi"), ("assistant", "<b>"), ("user", "More"), ("assistant", "two"))
     tokenizer = small_tokenizer(T.QWEN3, marks=("<|im_start|>", "<|im_end|>"))
-    row = from_messages({"messages": messages, "chat_template_kwargs": {"enable_thinking": False}}, 1)
+    row = canonical({"messages": messages, "chat_template_kwargs": {"enable_thinking": False}}, 1)
     done = RowTokenizer(tokenizer)(row, 1)
     assert trained_text(tokenizer, done.input_ids, done.labels) == ["<b><|im_end|>", "two<|im_end|>"]
 
@@ -141,7 +141,7 @@ def test_tool_calls_and_tool_answers():
         {"role": "assistant", "content": "It is 3"},
     ]
     tokenizer = small_tokenizer(T.QWEN25)
-    done = RowTokenizer(tokenizer)(from_messages({"messages": messages}, 1), 1)
+    done = RowTokenizer(tokenizer)(canonical({"messages": messages}, 1), 1)
     first, second = trained_text(tokenizer, done.input_ids, done.labels)
     assert '"name": "add"' in first
     assert first.endswith("</tool_call><|im_end|>")
@@ -179,7 +179,7 @@ def test_a_system_turn_and_one_question_is_fine_there():
 )
 def test_a_template_that_refuses_says_so_with_the_row(template, messages, words):
     with pytest.raises(DataError, match=rf"row 9: .*refuses.*{words}.*Fix:"):
-        RowTokenizer(small_tokenizer(template))(from_messages({"messages": messages}, 9), 9)
+        RowTokenizer(small_tokenizer(template))(canonical({"messages": messages}, 9), 9)
 
 
 def test_an_assistant_that_speaks_first():
@@ -196,7 +196,7 @@ def test_two_beginnings_of_sequence_are_refused():
 
 def test_conversations_without_a_template_say_what_to_do():
     with pytest.raises(DataError, match="ensure_chat_template"):
-        RowTokenizer(small_tokenizer())(from_messages({"messages": TWO}, 1), 1)
+        RowTokenizer(small_tokenizer())(canonical({"messages": TWO}, 1), 1)
 
 
 def test_a_token_across_the_border_is_trained_whole_and_counted():

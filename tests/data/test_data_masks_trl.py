@@ -4,10 +4,10 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from small_rows import canonical
 from small_tokenizers import MARKS, small_tokenizer
 
 from ift.data import DataError, RowTokenizer
-from ift.data.conversion import from_messages
 from ift.data.spans import common_prefix_length
 
 SHIPPED = Path(importlib.util.find_spec("trl").origin).parent / "chat_templates"
@@ -48,7 +48,7 @@ def test_labels_agree_with_trls_marks(name, messages):
     theirs = tokenizer.apply_chat_template(
         messages, chat_template=training, return_assistant_tokens_mask=True, return_dict=True
     )
-    done = RowTokenizer(tokenizer)(from_messages({"messages": messages}, 1), 1)
+    done = RowTokenizer(tokenizer)(canonical({"messages": messages}, 1), 1)
     if theirs["input_ids"] != done.input_ids:
         # trl changed what is rendered: both must still train the same words
         words = tokenizer.decode([label for label in done.labels if label != -100])
@@ -93,7 +93,7 @@ ALL = sorted(path.stem for path in SHIPPED.glob("*.jinja") if not path.stem.ends
 def test_every_template_trl_ships_trains_the_answers_or_is_refused(name):
     tokenizer = marked(name)
     try:
-        done = RowTokenizer(tokenizer)(from_messages({"messages": CHAT}, 3), 3)
+        done = RowTokenizer(tokenizer)(canonical({"messages": CHAT}, 3), 3)
     except DataError as error:
         assert "Fix: " in str(error)  # noqa: PT017
         assert name in REFUSED

@@ -8,7 +8,7 @@ from small_templates import CHATML, GEMMA
 from small_tokenizers import small_tokenizer
 
 from ift.data import DataError, Part, prepare_dataset, prepare_mixture
-from ift.data.prepare import count_trained
+from ift.data.counts import count_trained
 
 
 def chat(question, answer):
@@ -29,14 +29,14 @@ def test_rows_and_counts(tokenizer):
     assert len(done.dataset) == 3
     report = done.report
     assert (report.rows_read, report.rows_kept, report.rows_dropped, report.rows_cut) == (3, 3, 0, 0)
-    assert report.format == "messages"
+    assert report.format == "chat messages"
     assert report.total_tokens == sum(len(row["input_ids"]) for row in done.dataset)
     assert report.trained_tokens == sum(count_trained(row["labels"]) for row in done.dataset)
     assert report.rows_without_end == 0
     assert report.lengths[2] == max(len(row["input_ids"]) for row in done.dataset)
     text = "\n".join(report.lines())
     assert "kept 3 of 3 rows" in text
-    assert "every assistant turn is trained" in text
+    assert "format: chat messages; training on all assistant turns" in text
 
 
 def test_cutting_is_counted_and_rows_left_with_nothing_are_named(tokenizer):
@@ -90,7 +90,7 @@ def test_no_row_left_is_an_error(tokenizer):
 def test_a_first_token_alone_is_nothing_to_learn():
     """It has nothing before it to be predicted from."""
     with pytest.raises(DataError, match="nothing to learn"):
-        prepare_dataset(Dataset.from_list([{"text": ""}]), small_tokenizer())
+        prepare_dataset(Dataset.from_list([{"input_ids": [5], "labels": [5]}]), small_tokenizer())
 
 
 @pytest.mark.parametrize("num_proc", [None, 2])
@@ -134,7 +134,7 @@ def test_a_stream_from_a_generator_without_known_columns(tokenizer):
 
 def test_all_is_said(tokenizer):
     report = prepare_dataset(Dataset.from_list(ROWS), tokenizer, train_on="all").report
-    assert "every token" in report.lines()[0]
+    assert "training on every token" in report.lines()[0]
 
 
 def test_a_mixture_of_formats(tokenizer):
@@ -150,7 +150,7 @@ def test_a_mixture_of_formats(tokenizer):
     assert done.report.trained_tokens == sum(part.report.trained_tokens for part in alone)
     text = "\n".join(done.report.lines())
     assert "mixture of 3" in text
-    assert "train pairs: prompt-completion, text" in text
+    assert "train pairs: format: prompt-completion, text" in text
     with pytest.raises(DataError, match="found no data sets"):
         prepare_mixture([], tokenizer)
 

@@ -1,10 +1,10 @@
 """Rows without a chat template, and the template for tokenizers that have none."""
 
 import pytest
+from small_rows import canonical
 from small_tokenizers import small_tokenizer, trained_text
 
 from ift.data import DataError, RowTokenizer, end_of_turn_ids, ensure_chat_template
-from ift.data.conversion import from_messages
 
 CHAT = [
     {"role": "system", "content": "Be kind."},
@@ -92,7 +92,7 @@ def test_the_default_template(adds_bos):
     )
     asked = tokenizer.apply_chat_template(CHAT[:2], tokenize=False, add_generation_prompt=True)
     assert asked == f"{begin}Be kind.\n\nUser: Hi\n\nAssistant:"
-    done = RowTokenizer(tokenizer)(from_messages({"messages": CHAT}, 1), 1)
+    done = RowTokenizer(tokenizer)(canonical({"messages": CHAT}, 1), 1)
     assert trained_text(tokenizer, done.input_ids, done.labels) == [" one</s>", " two words</s>"]
     assert done.ends
     assert done.merged == 0
@@ -115,10 +115,10 @@ def test_the_default_template_is_saved_with_the_tokenizer(tmp_path):
 def test_the_default_template_refuses_tools_and_needs_an_end():
     tokenizer = small_tokenizer()
     ensure_chat_template(tokenizer)
-    tool = from_messages({"messages": [*CHAT, {"role": "tool", "content": "3"}]}, 7)
+    tool = canonical({"messages": [*CHAT, {"role": "tool", "content": "3"}]}, 7)
     with pytest.raises(DataError, match=r"row 7: .*no form for the role tool"):
         RowTokenizer(tokenizer)(tool, 7)
     with pytest.raises(DataError, match=r"no form for tools"):
-        RowTokenizer(tokenizer)(from_messages({"messages": CHAT, "tools": '[{"name": "f"}]'}, 1), 1)
+        RowTokenizer(tokenizer)(canonical({"messages": CHAT, "tools": '[{"name": "f"}]'}, 1), 1)
     with pytest.raises(DataError, match="end-of-sequence"):
         ensure_chat_template(small_tokenizer(eos=None))

@@ -32,7 +32,7 @@ def test_ultrachat_and_ultrafeedback_schemas(tmp_path):
     tokenizer = small_tokenizer(CHATML)
     done = {}
     for name, split, form in (
-        ("chat", "train_sft", "messages"),
+        ("chat", "train_sft", "chat messages"),
         ("pairs", "train_prefs", "preference, conversational"),
     ):
         data = load_train_and_eval(*arguments(str(tmp_path / name), strategy="steps"))

@@ -120,7 +120,7 @@ def test_nothing_is_dropped_or_cut_without_a_count(tokenizer):
             'row 1, column "chosen", turn 3: found nothing more',
         ),
         (
-            [{"prompt": "a", "chosen": [assistant("b")], "rejected": [{"role": "bot", "content": "b"}]}],
+            [{"prompt": "a", "chosen": [assistant("b")], "rejected": [{"role": "narrator", "content": "b"}]}],
             'row 1, column "rejected", turn 1, key "role"',
         ),
         (

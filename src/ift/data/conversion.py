@@ -7,88 +7,61 @@ The canonical form is one of
 * `{"text": str}`: plain text, every token trained
 * `{"input_ids": [int], "labels": [int]}`: tokenised by the user
 
-Every function takes the row and its number, counting from 1, and raises `DataError` on anything malformed.
+Every function takes a `SourceRow`, whose notes it fills, and raises `DataError` on anything malformed.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
-from ift.data.errors import DataError, describe
-from ift.data.turns import Message, Row, conversation, read_turns
+from ift.data.errors import describe
+from ift.data.known import COLUMNS, find
+from ift.data.source import SourceRow
+from ift.data.turns import Message, Row, TurnReader, conversation, turn
+
+CHAT_ONLY = tuple(name for column in ("system", "history", "tools") for name in find(COLUMNS, column).names)
 
 
-def from_messages(source: Row, row: int) -> Row:
-    """Reads a conversational row; every assistant turn is trained.
-
-    Args:
-        source: Row with a `messages` column.
-        row: Row number, counting from 1.
-
-    Returns:
-        The conversation in canonical form.
-    """
-    return conversation(read_turns(source.get("messages"), row, "messages"), source, row, "messages")
+def from_messages(source: SourceRow) -> Row:
+    """Reads a conversation from `messages`; every assistant turn is trained."""
+    return _turns(source, "messages")
 
 
-def from_sharegpt(source: Row, row: int) -> Row:
-    """Reads a ShareGPT row (`from`/`value` or `role`/`content`); a text column `system` becomes the first turn.
-
-    Args:
-        source: Row with a `conversations` column.
-        row: Row number, counting from 1.
-
-    Returns:
-        The conversation in canonical form.
-    """
-    turns = read_turns(source.get("conversations"), row, "conversations", sharegpt=True)
-    return conversation(_system(source, row) + turns, source, row, "conversations")
+def from_sharegpt(source: SourceRow) -> Row:
+    """Reads a conversation from `conversations`; every assistant turn is trained."""
+    return _turns(source, "conversations")
 
 
-def from_alpaca(source: Row, row: int) -> Row:
-    """Reads an Alpaca row: one user turn (instruction, a blank line, the input if there is one), one answer.
-
-    Args:
-        source: Row with `instruction`, `output` and, if wanted, `input` and `system`.
-        row: Row number, counting from 1.
-
-    Returns:
-        The conversation in canonical form.
-    """
-    question = _text(source, "instruction", row)
+def from_alpaca(source: SourceRow) -> Row:
+    """Reads an Alpaca row: one user turn (instruction, a blank line, the input if there is one), one answer."""
+    question = _text(source, "instruction")
     extra = source.get("input")
     if extra is not None and not isinstance(extra, str):
-        raise DataError.at(
-            row, 'column "input"', describe(extra), "a string or null", "write the input as text"
-        )
+        raise source.error("input", describe(extra), "a string or null", "write the input as text")
     if extra and extra.strip():
         question = f"{question}\n\n{extra}"
-    turns = [_turn("user", question), _turn("assistant", _text(source, "output", row))]
-    return conversation(_system(source, row) + turns, source, row, "instruction")
+    return conversation(
+        [turn("user", question), turn("assistant", _text(source, "output"))], source, "instruction"
+    )
 
 
-def from_prompt_completion(source: Row, row: int) -> Row:
-    """Reads a prompt and its completion: text and text stay plain text, a list on either side makes a conversation.
-
-    Args:
-        source: Row with `prompt` and `completion`.
-        row: Row number, counting from 1.
-
-    Returns:
-        Plain text or a conversation whose trained turns are those of the completion.
-    """
-    return _pair(source, "prompt", "completion", row)
+def from_prompt_completion(source: SourceRow) -> Row:
+    """Reads a prompt and its completion: text and text stay plain text, a list on either side makes a conversation."""
+    row = _pair(source, "prompt", "completion")
+    if "messages" not in row and _repeats(row["prompt"], row["completion"]):
+        source.note("completions begin with their prompt, which is trained a second time")
+    return row
 
 
-def from_preference(source: Row, row: int, answer: str = "chosen") -> Row:
-    """Reads one side of a preference row, by default the chosen one; the other side is not looked at.
+def from_preference(source: SourceRow, answer: str = "chosen") -> Row:
+    """Reads one side of a preference row, by default the chosen one.
 
     `chosen` may be the whole conversation (UltraFeedback-binarized: its `prompt` repeats the first turn and is not
-    used), or the answer to a `prompt` of text or turns.
+    used), the answer to a `prompt` of text or turns, or a text that begins with the prompt.
 
     Args:
         source: Row with `chosen` and, if `chosen` is only the answer, `prompt`.
-        row: Row number, counting from 1.
         answer: Column of the side to read, "chosen" or "rejected".
 
     Returns:
@@ -96,129 +69,188 @@ def from_preference(source: Row, row: int, answer: str = "chosen") -> Row:
     """
     side, prompt = source.get(answer), source.get("prompt")
     if isinstance(side, str) and prompt is None:
-        raise DataError.at(
-            row,
-            'column "prompt"',
-            f"null or no such column, with a text in {answer}",
-            f"the text that the {answer} answer answers",
-            f'split the question off into a column "prompt", or give {answer} as a list of turns',
-        )
-    if isinstance(side, list | tuple):
-        turns = read_turns(side, row, answer)
+        raise source.error(
+            "prompt", f"null or no such column, with a text in {answer}",
+            f"the text that the {answer} answer answers", _prompt_fix(source, answer),
+        )  # fmt: skip
+    if isinstance(side, list | tuple | dict):
+        turns = TurnReader(source, answer).read(side)
         answer_only = bool(turns) and turns[0]["role"] in ("assistant", "tool")
         if not (answer_only and prompt):
+            if answer_only and (column := _turns_beside(source)):
+                fix = f"--dataset_columns {column}=prompt"
+                raise source.error("prompt", "no such column", "the turns before the answer", fix)
             if isinstance(prompt, list | tuple):
-                before = read_turns(prompt, row, "prompt", train=False)
+                before = TurnReader(source, "prompt", train=False).read(prompt)
                 if not _starts_with(turns, before):
                     turns = before + turns
-            return conversation(turns, source, row, answer)
-    return _pair(source, "prompt", answer, row)
+            return conversation(turns, source, answer)
+    row = _pair(source, "prompt", answer)
+    return row if "messages" in row else _without_repeated_prompt(row, source, answer)
 
 
-def from_text(source: Row, row: int) -> Row:
-    """Reads plain text, of which every token is trained.
-
-    Args:
-        source: Row with a `text` column.
-        row: Row number, counting from 1.
-
-    Returns:
-        `{"text": ...}`.
-    """
-    return {"text": _text(source, "text", row)}
+def from_text(source: SourceRow) -> Row:
+    """Reads plain text, of which every token is trained."""
+    return {"text": _text(source, "text")}
 
 
-def from_tokenised(source: Row, row: int) -> Row:
-    """Reads token ids; labels come from `labels`, else from trl's mask columns, else every token is trained.
-
-    Args:
-        source: Row with `input_ids`.
-        row: Row number, counting from 1.
-
-    Returns:
-        `{"input_ids": ..., "labels": ...}`.
-    """
-    ids = _integers(source, "input_ids", row)
+def from_tokenised(source: SourceRow) -> Row:
+    """Reads token ids; labels come from `labels`, else from masks, else every token is trained; padding is cut off."""
+    ids = _integers(source, "input_ids")
     if source.get("labels") is not None:
-        labels = _integers(source, "labels", row)
+        labels = _integers(source, "labels")
     else:
         labels = list(ids)
-        for mask in ("completion_mask", "assistant_masks"):
+        for mask in find(COLUMNS, "completion_mask").names:
             if source.get(mask) is not None:
-                bits = _integers(source, mask, row)
-                _same_length(ids, bits, mask, row)
+                bits = _integers(source, mask, flags=True)
+                _same_length(source, ids, bits, mask)
                 labels = [label if bit else -100 for label, bit in zip(labels, bits, strict=True)]
-    _same_length(ids, labels, "labels", row)
-    _in_range("input_ids", [one for one in ids if one < 0], "0 or more", row)
-    _in_range("labels", [one for one in labels if one < 0 and one != -100], "0 or more, or -100", row)
-    return {"input_ids": ids, "labels": labels}
+    _same_length(source, ids, labels, "labels")
+    _in_range(source, "input_ids", [one for one in ids if one < 0], "0 or more")
+    _in_range(source, "labels", [one for one in labels if one < 0 and one != -100], "0 or more, or -100")
+    begin, end = _unpadded(source, ids)
+    _one_document(source, ids[begin:end], begin)
+    return {"input_ids": ids[begin:end], "labels": labels[begin:end]}
 
 
-def _pair(source: Row, prompt_column: str, answer_column: str, row: int) -> Row:
+def _turns(source: SourceRow, column: str) -> Row:
+    return conversation(TurnReader(source, column).read(source.get(column)), source, column)
+
+
+def _pair(source: SourceRow, prompt_column: str, answer_column: str) -> Row:
     prompt, answer = source.get(prompt_column), source.get(answer_column)
     if isinstance(prompt, str) and isinstance(answer, str):
+        _refuse_chat_columns(source, prompt_column, answer_column)
         return {"prompt": prompt, "completion": answer}
     for column, value in ((prompt_column, prompt), (answer_column, answer)):
-        if not isinstance(value, str | list | tuple):
+        if not isinstance(value, str | list | tuple | dict) or value == {}:
             expected, fix = "a string or a list of turns", "fill it in or drop the row"
-            raise DataError.at(row, f'column "{column}"', describe(value), expected, fix)
+            raise source.error(column, describe(value), expected, fix)
     before = (
-        [_turn("user", prompt)]
+        [turn("user", prompt)]
         if isinstance(prompt, str)
-        else read_turns(prompt, row, prompt_column, train=False)
+        else TurnReader(source, prompt_column, train=False).read(prompt)
     )
     after = (
-        [_turn("assistant", answer)] if isinstance(answer, str) else read_turns(answer, row, answer_column)
+        [turn("assistant", answer)]
+        if isinstance(answer, str)
+        else TurnReader(source, answer_column).read(answer)
     )
     if not any(message["role"] == "assistant" for message in after):
         expected = "at least one assistant turn"
-        raise DataError.at(row, f'column "{answer_column}"', "no assistant turn", expected, "drop the row")
-    return conversation(before + after, source, row, answer_column)
+        raise source.error(answer_column, "no assistant turn", expected, "drop the row")
+    return conversation(before + after, source, answer_column)
+
+
+def _refuse_chat_columns(source: SourceRow, prompt: str, answer: str) -> None:
+    """Plain text has no place for a system prompt, earlier turns or tools."""
+    for column in CHAT_ONLY:
+        if source.has(column):
+            fix = (
+                f"rename to a chat format, --dataset_columns {prompt}=instruction {answer}=output"
+                if answer == "completion"
+                else f"write prompt and {answer} as lists of turns"
+            )
+            expected = f"none beside plain text in {prompt} and {answer}, which has no place for it"
+            raise source.error(column, describe(source.get(column)), expected, fix)
+
+
+def _prompt_fix(source: SourceRow, answer: str) -> str:
+    """What to do where a preference of text has no prompt."""
+    question = next((one for one in ("question", "query", "problem", "instruction") if source.has(one)), "")
+    if question and not any(source.has(column) for column in (*CHAT_ONLY, "input", "context")):
+        return f"--dataset_columns {question}=prompt"
+    if question:
+        return f"write prompt, with everything before the answer, and {answer} as lists of turns"
+    return f'split the question off into a column "prompt", or give {answer} as a list of turns'
+
+
+def _turns_beside(source: SourceRow) -> str:
+    return next((one for one in ("messages", "conversations") if source.has(one)), "")
+
+
+def _repeats(prompt: str, answer: str) -> bool:
+    """Whether an answer begins with its whole prompt: of two words or more, as "Yes" may well begin with "Yes"."""
+    head, text = prompt.strip(), answer.lstrip()
+    rest = text[len(head) :]
+    closed = rest[:1].isspace() or head.endswith(":")
+    return text.startswith(head) and len(head.split()) > 1 and bool(rest.strip()) and closed
+
+
+def _without_repeated_prompt(row: Row, source: SourceRow, answer: str) -> Row:
+    """Takes the prompt off an answer that repeats it, so that it is not trained and does not stand there twice."""
+    other = source.get("rejected" if answer == "chosen" else "chosen")
+    prompt, completion = row["prompt"], row["completion"]
+    if not _repeats(prompt, completion) or (isinstance(other, str) and not _repeats(prompt, other)):
+        return row
+    end = completion.index(prompt.strip()) + len(prompt.strip())
+    source.note(f"column prompt: repeated at the beginning of {answer}; it is used once and not trained")
+    return {"prompt": completion[:end], "completion": completion[end:]}
 
 
 def _starts_with(turns: list[Message], before: list[Message]) -> bool:
     heads = zip(turns, before, strict=False)
     return len(turns) >= len(before) and all(
-        (turn["role"], turn["content"]) == (other["role"], other["content"]) for turn, other in heads
+        (one["role"], one["content"]) == (other["role"], other["content"]) for one, other in heads
     )
 
 
-def _turn(role: str, content: str) -> Message:
-    return {"role": role, "content": content, "train": role == "assistant"}
-
-
-def _system(source: Row, row: int) -> list[Message]:
-    system = source.get("system")
-    if system is not None and not isinstance(system, str):
-        raise DataError.at(row, 'column "system"', describe(system), "a string or null", "write it as text")
-    return [_turn("system", system)] if system else []
-
-
-def _text(source: Row, column: str, row: int) -> str:
+def _text(source: SourceRow, column: str) -> str:
     value = source.get(column)
     if not isinstance(value, str):
-        raise DataError.at(
-            row, f'column "{column}"', describe(value), "a string", "fill it in or drop the row"
-        )
+        raise source.error(column, describe(value), "a string", "fill it in or drop the row")
     return value
 
 
-def _integers(source: Row, column: str, row: int) -> list[int]:
+def _integers(source: SourceRow, column: str, flags: bool = False) -> list[int]:
     value: Any = source.get(column)
     value = value.tolist() if hasattr(value, "tolist") else value
-    if not isinstance(value, list | tuple) or not all(type(item) is int for item in value):
+    kinds = (int, bool) if flags else (int,)
+    if not isinstance(value, list | tuple) or not all(type(item) in kinds for item in value):
         fix = "drop the row, or drop the column"
-        raise DataError.at(row, f'column "{column}"', describe(value), "a list of whole numbers", fix)
+        raise source.error(column, describe(value), "a list of whole numbers", fix)
     return list(value)
 
 
-def _same_length(ids: list[int], other: list[int], column: str, row: int) -> None:
+def _same_length(source: SourceRow, ids: list[int], other: list[int], column: str) -> None:
     if len(ids) != len(other):
         expected = f"{len(ids)}, one for each of input_ids"
-        raise DataError.at(row, f'column "{column}"', f"{len(other)} entries", expected, "rebuild the row")
+        raise source.error(column, f"{len(other)} entries", expected, "rebuild the row")
 
 
-def _in_range(column: str, wrong: list[int], expected: str, row: int) -> None:
+def _in_range(source: SourceRow, column: str, wrong: list[int], expected: str) -> None:
     if wrong:
         fix = "tokenise the row again, or drop it"
-        raise DataError.at(row, f'column "{column}"', describe(wrong[0]), f"{expected}, for each token", fix)
+        raise source.error(column, describe(wrong[0]), f"{expected}, for each token", fix)
+
+
+def _unpadded(source: SourceRow, ids: list[int]) -> tuple[int, int]:
+    """The half-open range of the tokens that `attention_mask` keeps."""
+    if source.get("attention_mask") is None:
+        return 0, len(ids)
+    mask = _integers(source, "attention_mask", flags=True)
+    _same_length(source, ids, mask, "attention_mask")
+    kept = [place for place, bit in enumerate(mask) if bit]
+    begin, end = (kept[0], kept[-1] + 1) if kept else (0, 0)
+    if len(kept) != end - begin:
+        found, fix = "0 between tokens that are attended to", "give each document a row of its own"
+        raise source.error("attention_mask", found, "0 at the ends only, where padding is", fix)
+    if len(kept) < len(ids):
+        source.note("column attention_mask: padding is cut off")
+    return begin, end
+
+
+def _one_document(source: SourceRow, ids: list[int], begin: int) -> None:
+    """Refuses a row that says it holds several documents: each would see the ones before it."""
+    line = find(COLUMNS, "position_ids")
+    for column in line.names:
+        if source.get(column) is None:
+            continue
+        numbers = _integers(source, column)
+        inside = numbers[begin : begin + len(ids)]
+        several = len(numbers) > 1 if column == "seq_lengths" else any(
+            second != first + 1 for first, second in pairwise(inside)
+        )  # fmt: skip
+        if several:
+            raise source.error(column, "several documents in one row", "one document a row", line.fix)

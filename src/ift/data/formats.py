@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ift.data import conversion
 from ift.data.errors import DataError
+from ift.data.hints import one_turn_a_row, renaming
+from ift.data.known import COLUMNS, find
+from ift.data.source import SourceRow
 from ift.data.turns import Row
 
 if TYPE_CHECKING:
@@ -26,22 +29,6 @@ ACCEPTED = (
     "input_ids [+ labels] (tokenised already)",
 )
 
-# Columns people have, and the renaming that makes them one of ours: (have all of these, say this)
-HINTS = (
-    (
-        {"question", "answer"},
-        "--dataset_columns question=prompt answer=completion (plain text, no chat template) "
-        "or --dataset_columns question=instruction answer=output (one chat turn)",
-    ),
-    ({"instruction", "context", "response"}, "--dataset_columns context=input response=output"),
-    ({"instruction", "response"}, "--dataset_columns response=output"),
-    ({"prompt", "response"}, "--dataset_columns response=completion"),
-    ({"query", "response"}, "--dataset_columns query=prompt response=completion"),
-    ({"problem", "solution"}, "--dataset_columns problem=prompt solution=completion"),
-    ({"conversation"}, "--dataset_columns conversation=conversations"),
-    ({"content"}, "--dataset_columns content=text"),
-)
-
 
 @dataclass(frozen=True)
 class Format:
@@ -49,18 +36,44 @@ class Format:
 
     Attributes:
         name: Short name, as shown before training.
-        explanation: One line: what is read and what is trained.
-        convert: Takes a row and its number (from 1), returns the canonical form, raises `DataError`.
+        explanation: One line: what is trained.
+        reads: Converts a row to the canonical form; see `read`.
+        silently_unused: Columns that the explanation says are not used.
     """
 
     name: str
     explanation: str
-    convert: Callable[[Row, int], Row]
+    reads: Callable[[SourceRow], Row]
+    silently_unused: tuple[str, ...] = ()
 
     @property
     def conversational(self) -> bool:
         """Whether rows become turns under a chat template."""
         return not self.name.endswith(("text", "tokenised"))
+
+    def read(self, source: SourceRow) -> Row:
+        """Reads a row as a whole: marks and media first, then its text; what nothing read is noted.
+
+        Args:
+            source: The row, whose notes are filled.
+
+        Returns:
+            The row in canonical form, see `ift.data.conversion`.
+
+        Raises:
+            DataError: A malformed row; row, column, what was found and the remedy are named.
+        """
+        source.refuse_media()
+        row = self.reads(source)
+        source.read_marks(answers=self.name not in ("text", "tokenised"))
+        for column in source.unused():
+            if column not in self.silently_unused:
+                source.note(f"column {column}: not used")
+        return row
+
+    def convert(self, row: Row, number: int) -> Row:
+        """The canonical form of a row with a number (from 1), see `read`."""
+        return self.read(SourceRow(row, number))
 
 
 def detect_format(columns: Iterable[str], first_rows: Sequence[Mapping[str, Any]] = ()) -> Format:
@@ -86,35 +99,35 @@ def detect_format(columns: Iterable[str], first_rows: Sequence[Mapping[str, Any]
     if "chosen" in found:
         return _preference(found, first_rows)
     if "messages" in found:
-        return Format(
-            "messages", "conversations in messages; every assistant turn is trained", conversion.from_messages
-        )
+        return Format("chat messages", "training on all assistant turns", conversion.from_messages)
     if "conversations" in found:
-        return Format(
-            "ShareGPT",
-            "conversations in from/value turns; every assistant turn is trained",
-            conversion.from_sharegpt,
-        )
+        return Format("ShareGPT", "training on all assistant turns", conversion.from_sharegpt)
     if {"prompt", "completion"} <= found:
         return _prompt_completion(first_rows)
     if {"instruction", "output"} <= found:
         return Format(
             "Alpaca",
-            "one user turn (instruction, blank line, input) and one assistant turn (output), which is trained",
+            "one user turn (instruction, blank line, input); training on the answer (output)",
             conversion.from_alpaca,
         )
+    if wrong := one_turn_a_row(found):
+        raise DataError(f"no known data format: {wrong}")
     if "text" in found:
-        return Format("text", "plain text; EVERY token is trained, there is no prompt", conversion.from_text)
-    raise DataError(_unknown(found))
+        return Format("text", "training on EVERY token, there is no prompt", conversion.from_text)
+    columns_found = ", ".join(sorted(found)) or "none"
+    raise DataError(
+        f"no known data format: found columns {columns_found}. Accepted: {'; '.join(ACCEPTED)}. "
+        f"Fix: {renaming(found, first_rows)}"
+    )
 
 
 def _tokenised_explanation(found: set[str]) -> str:
     if "labels" in found:
-        return "token ids with labels, taken as they are"
-    masks = [name for name in ("completion_mask", "assistant_masks") if name in found]
+        return "training on the tokens that have labels"
+    masks = [name for name in find(COLUMNS, "completion_mask").names if name in found]
     if masks:
-        return f"token ids; the tokens in {' and '.join(masks)} are trained"
-    return "token ids without labels; EVERY token is trained"
+        return f"training on the tokens in {' and '.join(masks)}"
+    return "no labels; training on EVERY token"
 
 
 def _preference(found: set[str], first_rows: Sequence[Mapping[str, Any]]) -> Format:
@@ -123,8 +136,9 @@ def _preference(found: set[str], first_rows: Sequence[Mapping[str, Any]]) -> For
     beside = " (rejected is not used)" if "rejected" in found else ""
     return Format(
         f"preference, {kind}",
-        f"the chosen side is used as the answer to train{beside}",
+        f"training on the chosen answer{beside}",
         conversion.from_preference,
+        ("rejected",),
     )
 
 
@@ -132,27 +146,18 @@ def _prompt_completion(first_rows: Sequence[Mapping[str, Any]]) -> Format:
     if _has_turns(first_rows, "prompt") or _has_turns(first_rows, "completion"):
         return Format(
             "prompt-completion, conversational",
-            "turns of the prompt and of the completion; the assistant turns of the completion are trained",
+            "training on the assistant turns of the completion",
             conversion.from_prompt_completion,
         )
     return Format(
         "prompt-completion, text",
-        "plain text, no chat template; the completion and an end-of-sequence token are trained",
+        "no chat template; training on the completion and an end-of-sequence token",
         conversion.from_prompt_completion,
     )
 
 
 def _has_turns(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
-    return any(isinstance(row.get(column), list | tuple) for row in rows)
-
-
-def _unknown(found: set[str]) -> str:
-    columns = ", ".join(sorted(found)) or "none"
-    message = f"no known data format: found columns {columns}. Accepted: {'; '.join(ACCEPTED)}."
-    for needed, hint in HINTS:
-        if needed <= found:
-            return f"{message} Fix: {hint}"
-    return f"{message} Fix: rename columns, for example --dataset_columns my_column=text"
+    return any(isinstance(row.get(column), list | tuple | dict) for row in rows)
 
 
 def parse_columns(pairs: Iterable[str]) -> dict[str, str]:

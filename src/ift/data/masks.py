@@ -5,14 +5,16 @@ A conversation is rendered once and tokenised once; `spans` says which of its ch
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ift.data.errors import DataError
-from ift.data.spans import common_prefix_length, trained_spans
-from ift.data.templates import end_of_turn_ids, renderer, turn_endings
-from ift.data.turns import Row
+from ift.data.left_out import arguments_as_objects, extra_keys, left_out, without
+from ift.data.spans import Span, common_prefix_length, find_spans
+from ift.data.templates import Render, TemplateRefusal, end_of_turn_ids, renderer, turn_endings
+from ift.data.turns import Message, Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 TrainOn = Literal["completions", "all"]
 Offsets = list[tuple[int, int]]
 UNTRAINED = -100
+EMPTY_THOUGHT = re.compile(r"<think>\s*</think>")
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,16 @@ class TokenisedRow:
         ends: Whether the last token trained is one that ends a turn or a text.
         merged: Number of trained spans before which the ids are not those of the prompt alone: a token lies across
             the border, or the tokenizer cuts the end of the prompt differently once something follows.
+        silent: Answers that hold nothing but what ends them; they are not trained.
+        notes: What the chat template does not write of the row.
     """
 
     input_ids: list[int]
     labels: list[int]
     ends: bool
     merged: int = 0
+    silent: int = 0
+    notes: tuple[str, ...] = ()
 
 
 class RowTokenizer:
@@ -77,8 +84,10 @@ class RowTokenizer:
             ids, labels = row["input_ids"], row["labels"]
             if self._ending_ids is None:
                 self._ending_ids = end_of_turn_ids(self.tokenizer)
-            last = next((label for label in reversed(labels) if label != UNTRAINED), None)
-            return TokenisedRow(ids, labels, last in self._ending_ids)
+            trained = [label for label in labels[1:] if label != UNTRAINED]
+            silent = bool(trained) and self._ending_ids.issuperset(trained)
+            ends = bool(trained) and trained[-1] in self._ending_ids
+            return TokenisedRow(ids, [UNTRAINED] * len(ids) if silent else labels, ends, silent=int(silent))
         return self._text(row)
 
     def _text(self, row: Row) -> TokenisedRow:
@@ -86,6 +95,8 @@ class RowTokenizer:
         prompt, answer = row.get("prompt", ""), row["text"] if "text" in row else row["completion"]
         ids = self._plain_ids(prompt + answer + ("" if eos and answer.endswith(eos) else eos))
         ends = ids[-1:] == [self.tokenizer.eos_token_id]
+        if not (answer.replace(eos, "") if eos else answer).strip():
+            return TokenisedRow(ids, [UNTRAINED] * len(ids), ends, silent=1)
         if "text" in row or self.train_on == "all":
             return TokenisedRow(ids, list(ids), ends)
         before = self._plain_ids(prompt)
@@ -112,8 +123,8 @@ class RowTokenizer:
             )
         if self._endings is None:
             self._endings = turn_endings(self.tokenizer)
-        render, messages = renderer(self.tokenizer, row, number), row["messages"]
-        full = render(messages)
+        render = renderer(self.tokenizer, row, number)
+        messages, full = self._rendered(render, row["messages"])
         ids, offsets = self._tokenise(full)
         bos = self.tokenizer.bos_token_id
         if bos is not None and bos != self.tokenizer.eos_token_id and ids[:2] == [bos, bos]:
@@ -121,17 +132,63 @@ class RowTokenizer:
                 f"row {number}: the rendered conversation begins with the beginning-of-sequence token twice. "
                 "Fix: the chat template or the first turn writes it a second time; remove it there"
             )
-        if self.train_on == "all":
-            return TokenisedRow(ids, list(ids), full.rstrip().endswith(self._endings))
-        spans = trained_spans(render, messages, full, self._endings, number)
-        labels, merged = [UNTRAINED] * len(ids), 0
-        for start, end in spans:
-            first, whole = self._start_token(start, full, ids, offsets)
-            last = self._end_token(end, full, ids, offsets)
-            labels[first:last] = ids[first:last]
+        everything = self.train_on == "all"
+        turns = [
+            index
+            for index, message in enumerate(messages)
+            if message["role"] == "assistant" and (self._blank(message) if everything else message["train"])
+        ]
+        spans = find_spans(render, messages, full, self._endings, number, turns)
+        silent = [span for span in spans if self._is_silent(span, messages, render, full)]
+        spans = [span for span in spans if span not in silent]
+        labels, merged = list(ids) if everything else [UNTRAINED] * len(ids), 0
+        for span in silent if everything else spans:
+            first, whole = self._start_token(span.start, full, ids, offsets)
+            last = self._end_token(span.end, full, ids, offsets)
+            labels[first:last] = [UNTRAINED] * (last - first) if everything else ids[first:last]
             merged += not whole
-        ends = bool(spans) and full[: spans[-1][1]].endswith(self._endings) and bool(self._endings)
-        return TokenisedRow(ids, labels, ends, merged)
+        if everything and len(silent) == sum(message["role"] == "assistant" for message in messages):
+            labels = [UNTRAINED] * len(ids)  # there is no answer at all
+        trained_text = full.rstrip() if everything else full[: spans[-1].end] if spans else ""
+        ends = bool(self._endings) and trained_text.endswith(self._endings)
+        template = str(self.tokenizer.chat_template)
+        notes = tuple(left_out(render, {**row, "messages": messages}, full, template))
+        return TokenisedRow(ids, labels, ends, 0 if everything else merged, len(silent), notes)
+
+    @staticmethod
+    def _rendered(render: Render, messages: list[Message]) -> tuple[list[Message], str]:
+        """The conversation as the template takes it, and its rendering."""
+        try:
+            full = render(messages)
+        except TemplateRefusal:
+            full = None
+        changed = arguments_as_objects(messages, full)
+        if changed is messages and full is not None:
+            return messages, full
+        return changed, render(changed)
+
+    def _blank(self, message: Message) -> bool:
+        """Whether a turn says nothing in its content, not even a thought."""
+        text = EMPTY_THOUGHT.sub("", message["content"])
+        for ending in (*(self._endings or ()), str(self.tokenizer.eos_token or "")):
+            text = text.replace(ending, "") if ending else text
+        return not text.strip()
+
+    def _is_silent(self, span: Span, messages: list[Message], render: Render, full: str) -> bool:
+        """Whether the template writes nothing of a turn but what every turn has."""
+        if not full[span.start : span.written].strip():
+            return True
+        message = messages[span.turn]
+        if not self._blank(message):
+            return False
+        keys = extra_keys(message)
+        if not keys:
+            return True
+        bare = [without(one, *keys) if index == span.turn else one for index, one in enumerate(messages)]
+        try:
+            return render(bare) == full
+        except TemplateRefusal:
+            return False
 
     def _tokenise(self, full: str) -> tuple[list[int], Offsets | None]:
         if not getattr(self.tokenizer, "is_fast", False):

@@ -7,8 +7,8 @@ ORPO and CPO trainers call theirs, and that `PairCollator` takes for DPO.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +17,14 @@ from torch import Tensor
 
 from ift.data import DataError, DataReport, Part, Prepared, RowTokenizer, detect_format, ensure_chat_template
 from ift.data.conversion import from_preference
+from ift.data.counts import NOTE_SEPARATOR, count_trained, features, keep_trained
 from ift.data.errors import describe
-from ift.data.formats import column_names
-from ift.data.prepare import count_trained
-from ift.data.report import mixture_report, quantiles
+from ift.data.formats import Format, column_names
+from ift.data.report import mixture_report
+from ift.data.source import SourceRow, columns_with_filled_nulls
 from ift.data.turns import Message, Row
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
 SIDES = ("chosen", "rejected")
@@ -32,7 +32,6 @@ COLUMNS = tuple(f"{side}_{kind}" for side in SIDES for kind in ("input_ids", "at
 IDENTICAL = "chosen and rejected are the same"
 CUT_SAME = "chosen and rejected are the same after cutting at max_length"
 CUT_AWAY = "an answer has no token left after cutting at max_length"
-_COUNTS = ("ift_length", "ift_trained", "ift_lost", "ift_cut", "ift_ends", "ift_merged", "ift_reason")
 
 
 def prepare_pairs(
@@ -87,22 +86,14 @@ def _prepare(rows: Any, tokenizer: Any, max_length: int | None, num_proc: int | 
         default_template=form.conversational and ensure_chat_template(tokenizer),
     )
     mapped = rows.map(
-        PreparePair(RowTokenizer(tokenizer), max_length, name),
+        PreparePair(form, RowTokenizer(tokenizer), max_length, name, columns_with_filled_nulls(rows)),
         with_indices=True,
         remove_columns=columns,
-        features=_features(),
+        features=features(COLUMNS),
         num_proc=num_proc,
         desc=f"Preparing {name} pairs",
     )
-    kept = [index for index, reason in enumerate(mapped["ift_reason"]) if not reason]
-    report = _report(mapped, kept, base)
-    if not kept:
-        reasons = "; ".join(f"{reason}: {len(at)} rows" for reason, at in report.dropped.items())
-        raise DataError(
-            f"{name} data: none of {report.rows_read} pairs is left ({reasons or 'the data set is empty'}). "
-            "Fix: raise --max_length, or check the rows"
-        )
-    return Prepared(mapped.select(kept).remove_columns(list(_COUNTS)), report)
+    return Prepared(*keep_trained(mapped, base, "pairs"))
 
 
 def check_columns(rows: Any, name: str) -> None:
@@ -126,30 +117,36 @@ class PreparePair:
     """Prepares one row; a class, so that worker processes can be handed it.
 
     Attributes:
+        form: Format of the data set.
         tokenise: As for the rows of SFT and IFT.
         max_length: Tokens that a side may have; None cuts nothing.
         name: Of the data set, for messages.
+        features: See `columns_with_filled_nulls`.
     """
 
+    form: Format
     tokenise: RowTokenizer
     max_length: int | None
     name: str
+    features: Mapping[str, Any]
 
     def __call__(self, row: Any, index: int) -> dict[str, Any]:
         """The columns of a pair and what is counted about it; raises DataError for a malformed one."""
         number = index + 1
+        source = SourceRow(row, number, self.features)
         try:
             for side in SIDES:
                 if row.get(side) is None:
                     raise DataError.at(
                         number, f'column "{side}"', describe(None), "an answer", "fill it in or drop the row"
                     )
-            chosen, rejected = (from_preference(dict(row), number, side) for side in SIDES)
+            rejected, chosen = from_preference(source, "rejected"), self.form.read(source)
             self._check_prompt(chosen, rejected, number)
             done = [self.tokenise(side, number) for side in (chosen, rejected)]
         except DataError as error:
             raise DataError(f"{self.name} data, {error}") from error
-        result: dict[str, Any] = {"ift_reason": ""}
+        notes = dict.fromkeys([*source.notes, *(note for tokens in done for note in tokens.notes)])
+        result: dict[str, Any] = {"ift_reason": source.untrained, "ift_notes": NOTE_SEPARATOR.join(notes)}
         for side, tokens in zip(SIDES, done, strict=True):
             ids, labels = tokens.input_ids[: self.max_length], tokens.labels[: self.max_length]
             result |= {
@@ -158,15 +155,14 @@ class PreparePair:
                 f"{side}_attention_mask": [1] * len(ids),
             }
             if not count_trained(labels):
-                result["ift_reason"] = (
-                    CUT_AWAY if count_trained(tokens.labels) else "an answer without a token"
-                )
+                result["ift_reason"] = CUT_AWAY if count_trained(tokens.labels) else "an answer is empty"
         if not result["ift_reason"] and result["chosen_input_ids"] == result["rejected_input_ids"]:
             result["ift_reason"] = IDENTICAL if done[0].input_ids == done[1].input_ids else CUT_SAME
         trained = sum(count_trained(result[f"{side}_labels"]) for side in SIDES)
         longest = max(len(tokens.input_ids) for tokens in done)
         return result | {
             "ift_length": longest,
+            "ift_total": sum(len(result[f"{side}_input_ids"]) for side in SIDES),
             "ift_trained": trained,
             "ift_lost": sum(count_trained(tokens.labels) for tokens in done) - trained,
             "ift_cut": self.max_length is not None and longest > self.max_length,
@@ -213,38 +209,6 @@ def _shared_turns(first: list[Message], second: list[Message]) -> int:
             break
         count += 1
     return count
-
-
-def _features() -> Any:
-    from datasets import Features, List, Value
-
-    kinds = {"ift_cut": "bool", "ift_ends": "bool", "ift_reason": "string"}
-    counts = {column: Value(kinds.get(column, "int64")) for column in _COUNTS}
-    return Features({**{column: List(Value("int64")) for column in COLUMNS}, **counts})
-
-
-def _report(mapped: Dataset, kept: list[int], base: DataReport) -> DataReport:
-    found = {column: list(mapped[column]) for column in _COUNTS}
-    dropped: dict[str, list[int]] = {}
-    for index, reason in enumerate(found["ift_reason"]):
-        if reason:
-            dropped.setdefault(reason, []).append(index + 1)
-    tokens = [
-        len(one) + len(other) for one, other in zip(*(mapped[f"{s}_input_ids"] for s in SIDES), strict=True)
-    ]
-    return replace(
-        base,
-        rows_read=len(mapped),
-        rows_kept=len(kept),
-        dropped={reason: tuple(rows) for reason, rows in dropped.items()},
-        rows_cut=sum(found["ift_cut"][index] for index in kept),
-        total_tokens=sum(tokens[index] for index in kept),
-        trained_tokens=sum(found["ift_trained"][index] for index in kept),
-        trained_tokens_lost=sum(found["ift_lost"]),
-        rows_without_end=sum(not found["ift_ends"][index] for index in kept),
-        merged_boundaries=sum(found["ift_merged"][index] for index in kept),
-        lengths=quantiles(found["ift_length"]),
-    )
 
 
 @dataclass(frozen=True)

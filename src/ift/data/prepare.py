@@ -1,4 +1,4 @@
-"""From rows in any accepted format to token ids and labels, with nothing dropped or cut in silence."""
+"""From rows in any accepted format to token ids and labels; everything dropped, cut or not used is counted."""
 
 from __future__ import annotations
 
@@ -7,31 +7,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from ift.data.counts import COUNTS, NOTE_SEPARATOR, count_trained, features, keep_trained
 from ift.data.errors import DataError
-from ift.data.formats import Format, column_names, detect_format, first_rows
-from ift.data.masks import UNTRAINED, RowTokenizer, TrainOn
-from ift.data.report import DataReport, mixture_report, quantiles
+from ift.data.formats import Format, column_names, detect_format, first_rows, rename_columns
+from ift.data.masks import UNTRAINED, RowTokenizer, TokenisedRow, TrainOn
+from ift.data.report import DataReport, mixture_report
+from ift.data.source import SourceRow, columns_with_filled_nulls
 from ift.data.templates import ensure_chat_template
-from ift.data.turns import says_nothing
+from ift.data.turns import Row
 
 if TYPE_CHECKING:
-    from datasets import Dataset, Features, IterableDataset
+    from datasets import Dataset, IterableDataset
     from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
-Keep = Literal["keep_start", "keep_end"]
-_LOOK_AT = 5  # rows that the detection of the format sees
-_COUNTS = (
-    "ift_length",
-    "ift_total",
-    "ift_trained",
-    "ift_lost",
-    "ift_cut",
-    "ift_ends",
-    "ift_merged",
-    "ift_reason",
-)
+TruncationMode = Literal["keep_start", "keep_end"]
+_DETECTION_ROWS = 5  # rows that the detection of the format sees
 
 
 @dataclass(frozen=True)
@@ -60,41 +52,49 @@ class Part:
     rows: Dataset | IterableDataset
 
 
+@dataclass(frozen=True)
 class _PrepareRow:
-    """Prepares one row; a class, so that worker processes can be handed it."""
+    """Prepares one row; a class, so that worker processes can be handed it.
 
-    def __init__(self, form: Format, tokenise: RowTokenizer, max_length: int | None, keep: Keep, name: str):
-        self.form, self.tokenise, self.max_length, self.keep, self.name = (
-            form,
-            tokenise,
-            max_length,
-            keep,
-            name,
-        )
+    Attributes:
+        form: Format of the data set.
+        tokenise: Ids and labels of a canonical row.
+        max_length: Rows are cut to this many tokens; None if they are not cut.
+        truncation_mode: Which end stays.
+        name: Of the data set, for messages.
+        features: See `columns_with_filled_nulls`.
+    """
+
+    form: Format
+    tokenise: RowTokenizer
+    max_length: int | None
+    truncation_mode: TruncationMode
+    name: str
+    features: Mapping[str, Any]
 
     def __call__(self, row: Any, index: int) -> dict[str, Any]:
+        source = SourceRow(row, index + 1, self.features)
         try:
-            canonical = self.form.convert(dict(row), index + 1)
+            canonical = self.form.read(source)
+            if source.marked and self.tokenise.train_on == "all":
+                raise DataError(
+                    f"row {index + 1}: found turns that {source.marked} marks as not to be trained, and "
+                    "completion_only_loss is false, which trains every token. Fix: leave one of the two out"
+                )
             done = self.tokenise(canonical, index + 1)
         except DataError as error:
             raise DataError(f"{self.name} data, {error}{_other_format(self.form, row)}") from error
         cut = slice(None)
         if self.max_length is not None:
-            cut = slice(None, self.max_length) if self.keep == "keep_start" else slice(-self.max_length, None)
+            keeps_start = self.truncation_mode == "keep_start"
+            cut = slice(None, self.max_length) if keeps_start else slice(-self.max_length, None)
         ids, labels = done.input_ids[cut], done.labels[cut]
         trained, before = count_trained(labels), count_trained(done.labels)
-        was_cut = len(ids) < len(done.input_ids)
-        reason = ""
-        if not done.input_ids:
-            reason = "empty"
-        elif not before:
-            reason = "nothing to learn"
-        elif not trained:
-            reason = "nothing to learn after cutting at max_length"
-        elif self.tokenise.train_on == "completions" and says_nothing(canonical):
-            reason = "the answer is empty"
-        tail = done.labels[len(ids) :] if self.keep == "keep_start" else []
-        ends = done.ends and all(label == UNTRAINED for label in tail)
+        tail = done.labels[len(ids) :] if self.truncation_mode == "keep_start" else []
+        reason = source.untrained or _nothing_to_learn(canonical, done, trained)
+        notes = [*source.notes, *done.notes]
+        if done.silent and before:
+            notes.append("empty assistant turns: not trained")
         return {
             "input_ids": ids,
             "labels": labels,
@@ -102,11 +102,21 @@ class _PrepareRow:
             "ift_total": len(ids),
             "ift_trained": trained,
             "ift_lost": before - trained,
-            "ift_cut": was_cut,
-            "ift_ends": ends,
+            "ift_cut": len(ids) < len(done.input_ids),
+            "ift_ends": done.ends and all(label == UNTRAINED for label in tail),
             "ift_merged": done.merged,
             "ift_reason": reason,
+            "ift_notes": NOTE_SEPARATOR.join(notes),
         }
+
+
+def _nothing_to_learn(row: Row, done: TokenisedRow, trained: int) -> str:
+    """Why a row has nothing to learn, empty if it has."""
+    if not done.input_ids:
+        return "empty"
+    if not count_trained(done.labels):
+        return f"the {'text' if 'text' in row else 'answer'} is empty" if done.silent else "nothing to learn"
+    return "" if trained else "nothing to learn after cutting at max_length"
 
 
 def prepare_dataset(
@@ -115,8 +125,9 @@ def prepare_dataset(
     *,
     max_length: int | None = None,
     train_on: TrainOn = "completions",
-    truncation_mode: Keep = "keep_start",
+    truncation_mode: TruncationMode = "keep_start",
     num_proc: int | None = None,
+    text_field: str = "text",
     name: str = "train",
 ) -> Prepared:
     """Tokenises a data set and labels what is trained, as trl's `SFTTrainer` takes a tokenised data set.
@@ -129,6 +140,7 @@ def prepare_dataset(
         train_on: "completions" trains completions and assistant turns, "all" every token.
         truncation_mode: Which end of a row stays when it is cut, "keep_start" or "keep_end".
         num_proc: Worker processes; not used for a stream.
+        text_field: trl's `dataset_text_field`, the column of plain text.
         name: What to call the data in reports and errors.
 
     Returns:
@@ -139,15 +151,21 @@ def prepare_dataset(
     """
     from datasets import IterableDataset
 
-    first = first_rows(dataset, _LOOK_AT)
-    if not first:
+    if not first_rows(dataset, 1):
         raise DataError(
             f"{name} data: found no rows, expected at least one. Fix: check the file and the split"
         )
+    dataset = _with_text_field(dataset, text_field, name)
     columns = column_names(dataset)
-    form = detect_format(columns, first)
+    form = detect_format(columns, first_rows(dataset, _DETECTION_ROWS))
+    if text_field != "text" and form.name != "text":
+        raise DataError(
+            f"{name} data: dataset_text_field names a column of plain text, and the format is {form.name}. "
+            "Fix: leave dataset_text_field out, or take the other columns out"
+        )
     default_template = form.conversational and ensure_chat_template(tokenizer)
-    prepare = _PrepareRow(form, RowTokenizer(tokenizer, train_on), max_length, truncation_mode, name)
+    tokenise, filled = RowTokenizer(tokenizer, train_on), columns_with_filled_nulls(dataset)
+    prepare = _PrepareRow(form, tokenise, max_length, truncation_mode, name, filled)
     base = DataReport(
         name=name,
         format=form.name,
@@ -155,20 +173,16 @@ def prepare_dataset(
         max_length=max_length,
         default_template=default_template,
     )
-    options: dict[str, Any] = {"with_indices": True, "remove_columns": columns, "features": _features()}
+    options: dict[str, Any] = {
+        "with_indices": True,
+        "remove_columns": columns,
+        "features": features(("input_ids", "labels")),
+    }
     if isinstance(dataset, IterableDataset):
-        rows = dataset.map(prepare, **options).filter(_Keep(name), with_indices=True)
-        return Prepared(rows.remove_columns(list(_COUNTS)), replace(base, streaming=True))
+        rows = dataset.map(prepare, **options).filter(_HasSomethingToLearn(name), with_indices=True)
+        return Prepared(rows.remove_columns(list(COUNTS)), replace(base, streaming=True))
     mapped = dataset.map(prepare, **options, num_proc=num_proc, desc=f"Preparing {name} data")
-    kept = [index for index, reason in enumerate(mapped["ift_reason"]) if not reason]
-    report = _count(mapped, kept, base)
-    if not kept:
-        reasons = "; ".join(f"{reason}: {len(rows)} rows" for reason, rows in report.dropped.items())
-        raise DataError(
-            f"{name} data: none of {report.rows_read} rows is left ({reasons}). "
-            "Fix: raise --max_length, or check that the rows hold answers"
-        )
-    return Prepared(mapped.select(kept).remove_columns(list(_COUNTS)), report)
+    return Prepared(*keep_trained(mapped, base, "rows"))
 
 
 def prepare_mixture(
@@ -201,28 +215,35 @@ def prepare_mixture(
     return Prepared(joined, mixture_report(name, [part.report for part in done]))
 
 
-def count_trained(labels: Sequence[int]) -> int:
-    """Counts the tokens that a causal model learns from: those with a label, without the first of the row.
-
-    Args:
-        labels: Labels of one row, -100 where untrained.
-
-    Returns:
-        Their number.
-    """
-    return sum(label != UNTRAINED for label in labels[1:])
-
-
-class _Keep:
-    """Lets through the rows of a stream that have something to learn and logs the others."""
+class _HasSomethingToLearn:
+    """Lets through the rows of a stream that have something to learn; logs the others, and each note once."""
 
     def __init__(self, name: str):
         self.name = name
+        self.logged: set[str] = set()
 
     def __call__(self, row: dict[str, Any], index: int) -> bool:
+        for note in set(row["ift_notes"].split(NOTE_SEPARATOR)) - self.logged - {""}:
+            self.logged.add(note)
+            logger.warning("%s data: %s (row %d is the first)", self.name, note, index + 1)
         if row["ift_reason"]:
             logger.warning("%s data: row %d dropped: %s", self.name, index + 1, row["ift_reason"])
         return not row["ift_reason"]
+
+
+def _with_text_field(dataset: Any, text_field: str, name: str) -> Any:
+    """The data set with trl's `dataset_text_field` as its column of text."""
+    columns = column_names(dataset)
+    if text_field == "text":
+        return dataset
+    if text_field not in columns:
+        raise DataError(
+            f'{name} data: dataset_text_field names "{text_field}", found columns {", ".join(columns)}. '
+            "Fix: name one of these"
+        )
+    if "text" in columns:
+        dataset = dataset.rename_columns({"text": "text (not dataset_text_field)"})
+    return rename_columns(dataset, {text_field: "text"})
 
 
 def _other_format(form: Format, row: Mapping[str, Any]) -> str:
@@ -231,7 +252,7 @@ def _other_format(form: Format, row: Mapping[str, Any]) -> str:
         other = detect_format([column for column, value in row.items() if value is not None], [row])
     except DataError:
         return ""
-    if other.convert is form.convert:
+    if other.reads is form.reads:
         return ""
     return (
         f" (This row looks like {other.name}, and a data set has one format. Give each format a file of its own, and "
@@ -243,38 +264,5 @@ def _explain(form: Format, train_on: TrainOn) -> str:
     return (
         form.explanation
         if train_on == "completions"
-        else f"{form.explanation} (here: every token, train_on is all)"
-    )
-
-
-def _features() -> Features:
-    from datasets import Features, List, Value
-
-    kinds = {"ift_cut": "bool", "ift_ends": "bool", "ift_reason": "string"}
-    counts = {column: Value(kinds.get(column, "int64")) for column in _COUNTS}
-    return Features({"input_ids": List(Value("int64")), "labels": List(Value("int64")), **counts})
-
-
-def _count(mapped: Dataset, kept: list[int], base: DataReport) -> DataReport:
-    columns = {column: list(mapped[column]) for column in _COUNTS}
-    dropped: dict[str, list[int]] = {}
-    for index, reason in enumerate(columns["ift_reason"]):
-        if reason:
-            dropped.setdefault(reason, []).append(index + 1)
-    answers = [kept + lost for kept, lost in zip(columns["ift_trained"], columns["ift_lost"], strict=True)]
-    prompts = [whole - answer for whole, answer in zip(columns["ift_length"], answers, strict=True)]
-    return replace(
-        base,
-        rows_read=len(mapped),
-        rows_kept=len(kept),
-        dropped={reason: tuple(rows) for reason, rows in dropped.items()},
-        rows_cut=sum(columns["ift_cut"][index] for index in kept),
-        total_tokens=sum(columns["ift_total"][index] for index in kept),
-        trained_tokens=sum(columns["ift_trained"][index] for index in kept),
-        trained_tokens_lost=sum(columns["ift_lost"]),
-        rows_without_end=sum(not columns["ift_ends"][index] for index in kept),
-        merged_boundaries=sum(columns["ift_merged"][index] for index in kept),
-        lengths=quantiles(columns["ift_length"]),
-        prompt_lengths=quantiles(prompts),
-        answer_lengths=quantiles(answers),
+        else f"{form.explanation}; completion_only_loss is false: training on every token"
     )

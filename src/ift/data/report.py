@@ -1,4 +1,4 @@
-"""What became of the rows: counted while they are prepared, and said before training."""
+"""What became of the rows: counted while they are prepared, reported before training."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ class DataReport:
         answer_lengths: Trained tokens of a row before cutting: the same three; of pairs not counted.
         parts: Reports of the parts of a mixture.
         default_template: Whether the tokenizer had no chat template and got the default one.
+        notes: What of the rows is not used, or used in a way worth knowing -> the numbers of these rows, dropped
+            ones included.
     """
 
     name: str
@@ -55,6 +57,7 @@ class DataReport:
     answer_lengths: tuple[int, int, int] = (0, 0, 0)
     parts: tuple[DataReport, ...] = ()
     default_template: bool = False
+    notes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def rows_dropped(self) -> int:
@@ -74,12 +77,12 @@ class DataReport:
         return self.trained_tokens_lost / before if before else 0.0
 
     def lines(self) -> list[str]:
-        """Says it all for a person.
+        """Describes the report for a person.
 
         Returns:
             Lines of text, without line ends.
         """
-        lines = [f"{self.name}: {self.format}: {self.explanation}"]
+        lines = [f"{self.name}: format: {self.format}; {self.explanation}"]
         if self.default_template:
             lines.append(
                 "  the tokenizer has no chat template: the default one (User:, Assistant:) is set and saved"
@@ -91,7 +94,9 @@ class DataReport:
             ]
         lines.append(f"  kept {self.rows_kept:,} of {self.rows_read:,} rows")
         for reason, rows in self.dropped.items():
-            lines.append(f"  dropped {len(rows):,}: {reason} ({_numbers(rows)})")
+            lines.append(f"  dropped {len(rows):,}: {reason} ({row_numbers(rows)})")
+        for note, rows in self.notes.items():
+            lines.append(f"  {len(rows):,} row{'s' if len(rows) > 1 else ''}: {note} ({row_numbers(rows)})")
         lines.append(f"  {self.trained_tokens:,} trained tokens of {self.total_tokens:,}")
         median, high, largest = self.lengths
         lines.append(f"  tokens per row: median {median:,}, 95 % up to {high:,}, longest {largest:,}")
@@ -158,6 +163,17 @@ def _largest(triples: Iterable[tuple[int, int, int]]) -> tuple[int, int, int]:
     return first, second, third
 
 
-def _numbers(rows: Sequence[int]) -> str:
+def row_numbers(rows: Sequence[int]) -> str:
+    """The first eight numbers of some rows, in words."""
     shown = ", ".join(str(row) for row in rows[:8])
     return f"row{'s' if len(rows) > 1 else ''} {shown}{', ...' if len(rows) > 8 else ''}"
+
+
+def by_text(texts: Iterable[Iterable[str]]) -> dict[str, tuple[int, ...]]:
+    """Turns the sentences about each row into the numbers of the rows, from 1, of each sentence."""
+    found: dict[str, list[int]] = {}
+    for number, said in enumerate(texts, start=1):
+        for text in said:
+            if text:
+                found.setdefault(text, []).append(number)
+    return {text: tuple(numbers) for text, numbers in found.items()}

@@ -8,6 +8,7 @@ characters.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ift.data.errors import DataError
@@ -15,10 +16,32 @@ from ift.data.templates import Render, TemplateRefusal
 from ift.data.turns import Message
 
 
-def trained_spans(
-    render: Render, messages: Sequence[Message], full: str, endings: tuple[str, ...], number: int
-) -> list[tuple[int, int]]:
-    """Finds the characters of every trained assistant turn.
+@dataclass(frozen=True)
+class Span:
+    """The characters of one assistant turn.
+
+    Attributes:
+        turn: Index of the turn.
+        start: Where its prompt ends.
+        written: Where the text that ends the turn begins.
+        end: Behind that text.
+    """
+
+    turn: int
+    start: int
+    written: int
+    end: int
+
+
+def find_spans(
+    render: Render,
+    messages: Sequence[Message],
+    full: str,
+    endings: tuple[str, ...],
+    number: int,
+    turns: Sequence[int],
+) -> list[Span]:
+    """Finds the characters of assistant turns.
 
     A span begins where the prompt of that turn ends, that is where `render(messages before it, prompt=True)` ends,
     and stops behind the token that ends the turn.
@@ -29,21 +52,20 @@ def trained_spans(
         full: The conversation rendered.
         endings: What may end a turn, as `turn_endings` gives it.
         number: Row number, counting from 1, for the message of an error.
+        turns: Indices of the turns to find, in order.
 
     Returns:
-        Spans in order, one for each turn with a true `train`.
+        Their spans, in order.
 
     Raises:
         DataError: If the template writes an earlier turn differently once later ones are there, so that the turn
             would be trained behind a context other than the one it is generated from.
     """
-    spans: list[tuple[int, int]] = []
-    for index, message in enumerate(messages):
-        if not message["train"]:
-            continue
+    spans: list[Span] = []
+    for index in turns:
         start = _turn_start(render, messages, index, full, number)
         bound, exact = _turn_bound(render, messages, index, full, number)
-        if bound < start or (spans and start < spans[-1][1]):
+        if bound < start or (spans and start < spans[-1].end):
             raise _unverified(number, index, "its turn does not stand behind the one before it")
         places = [(full.rfind(ending, start, bound), ending) for ending in endings]
         found = [(place + len(ending), place) for place, ending in places if place >= 0]
@@ -52,9 +74,9 @@ def trained_spans(
                 number, index, f"none of {', '.join(endings) or 'no known tokens'} ends the turn"
             )
         end, written = max(found) if found else (start + len(full[start:bound].rstrip()), bound)
-        if not full[start:written].strip() and _says(message):
+        if not full[start:written].strip() and _says(messages[index]):
             raise _unverified(number, index, "the template does not write its content")
-        spans.append((start, end))
+        spans.append(Span(index, start, written, end))
     return spans
 
 

@@ -89,18 +89,18 @@ def renderer(tokenizer: PreTrainedTokenizerBase, row: Row | None = None, number:
         number: Row number, counting from 1, for the message of an error.
 
     Returns:
-        A function of messages and `prompt` (whether to end with the generation prompt) to text, which raises
-        `TemplateRefusal` with the template's own words.
+        A function of messages, `prompt` (whether to end with the generation prompt) and options that replace those of
+        the row, to text, which raises `TemplateRefusal` with the template's own words.
     """
     row = row or {}
     options = {"tools": row.get("tools"), **row.get("chat_template_kwargs", {})}
     place = "the chat template" if number is None else f"row {number}: the chat template"
 
-    def render(messages: Sequence[Message], prompt: bool = False) -> str:
+    def render(messages: Sequence[Message], prompt: bool = False, **changed: Any) -> str:
         turns = [{key: value for key, value in message.items() if key != "train"} for message in messages]
         try:
             text: Any = tokenizer.apply_chat_template(
-                turns, **{**options, "tokenize": False, "add_generation_prompt": prompt}
+                turns, **{**options, **changed, "tokenize": False, "add_generation_prompt": prompt}
             )
         except Exception as error:  # a template is a program of its own: it may raise anything
             roles = ", ".join(message["role"] for message in messages[:8]) or "no turns"

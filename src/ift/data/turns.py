@@ -3,187 +3,284 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from ift.data.errors import DataError, describe
+from ift.data.known import COLUMNS, OTHER_ROLES, ROLES, TURN_KEYS, find, has_value, names, read_flag
+from ift.data.source import SourceRow
 
 Message = dict[str, Any]
 Row = dict[str, Any]
 
-ROLES = ("system", "developer", "user", "assistant", "tool")
-
-# ShareGPT files come in more than one spelling of who speaks
-SHAREGPT_ROLES = {
-    "human": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    **{role: role for role in ROLES},
-}
+MARKS = names(TURN_KEYS, "mark")
+OWN_KEYS = {"role", "from", "content", "value", "function_call", "refusal", *MARKS}
+PLACEHOLDER = re.compile(r"<(image|audio|video)>")
 
 
-def read_turns(
-    value: Any, row: int, column: str, *, sharegpt: bool = False, train: bool = True
-) -> list[Message]:
-    """Reads one column of turns.
+class TurnReader:
+    """Reads the turns of one column of one row."""
+
+    def __init__(self, source: SourceRow, column: str, *, train: bool = True):
+        """Says where the turns stand.
+
+        Args:
+            source: The row, which takes the notes.
+            column: Name of the column, for the messages of errors.
+            train: Whether the assistant turns of this column are trained; a turn's own mark comes before it.
+        """
+        self.source, self.column, self.train = source, column, train
+
+    def read(self, value: Any) -> list[Message]:
+        """Reads a list of turns, or one turn.
+
+        Args:
+            value: What the column holds.
+
+        Returns:
+            Messages with `role`, `content`, `train` and whatever else the turn carried (`tool_calls`, `name`,
+            `reasoning_content`, ...), without keys that are null.
+
+        Raises:
+            DataError: If the value is not a list of turns, or a turn is malformed.
+        """
+        if isinstance(value, dict) and value:
+            value = [value]
+        if not isinstance(value, list | tuple):
+            fix = 'write it as [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]'
+            raise self.source.error(self.column, describe(value), "a list of turns", fix)
+        return [self._turn(turn, number) for number, turn in enumerate(value, start=1)]
+
+    def _error(self, number: int, key: str, found: str, expected: str, fix: str) -> DataError:
+        place = f'column "{self.column}", turn {number}' + (f', key "{key}"' if key else "")
+        return DataError.at(self.source.number, place, found, expected, fix)
+
+    def _turn(self, turn: Any, number: int) -> Message:
+        if not isinstance(turn, dict):
+            raise self._error(
+                number, "", describe(turn), "an object", "write each turn as an object with role and content"
+            )
+        for key in names(TURN_KEYS, "refused"):
+            if has_value(turn.get(key)):
+                line = find(TURN_KEYS, key)
+                raise self._error(
+                    number, key, f"{describe(turn[key])} ({line.text})", "no such key", line.fix
+                )
+        role_key = self._one_of(turn, number, ("role", "from"))
+        if turn.get(role_key) is None:
+            expected = "an object with role and content, or from and value"
+            raise self._error(number, "", describe(turn), expected, "say who speaks in every turn")
+        said = turn[role_key]
+        role = self._role(said, number, role_key)
+        content_key = self._one_of(
+            turn, number, ("value", "content") if role_key == "from" else ("content", "value")
+        )
+        message: Message = {"role": role, "content": self._text(turn.get(content_key), number, content_key)}
+        message |= {key: value for key, value in turn.items() if key not in OWN_KEYS and has_value(value)}
+        self._tool_calls(message, turn, said, number)
+        self._refusal(message, turn)
+        if message["content"] is None and "tool_calls" in message:
+            message["content"] = ""
+        if message["content"] is None:
+            fix = "fill it in or drop the row"
+            raise self._error(number, content_key, describe(turn.get(content_key)), "a string", fix)
+        if found := PLACEHOLDER.search(message["content"]):
+            self.source.note(f"placeholders such as {found[0]} are kept as plain text")
+        message["train"] = self._flag(turn, number, role)
+        return message
+
+    def _one_of(self, turn: dict[str, Any], number: int, keys: tuple[str, str]) -> str:
+        """The key of a pair that is filled in; the first where neither is."""
+        first, second = (turn.get(key) for key in keys)
+        if first is not None and second is not None and first != second:
+            found, fix = f"{describe(first)} beside {keys[1]}: {describe(second)}", "keep one of them"
+            raise self._error(number, keys[0], found, f"either {keys[0]} or {keys[1]}", fix)
+        alone = keys[1] in turn and keys[0] not in turn
+        return keys[1] if alone or (first is None and second is not None) else keys[0]
+
+    def _role(self, role: Any, number: int, key: str) -> str:
+        name = role.strip().lower() if isinstance(role, str) else ""
+        if name in ROLES:
+            return name
+        if name not in OTHER_ROLES:
+            expected = f"one of {', '.join((*ROLES, *OTHER_ROLES))}"
+            raise self._error(number, key, describe(role), expected, "rename the role or drop the row")
+        return OTHER_ROLES[name]
+
+    def _text(self, content: Any, number: int, key: str) -> str | None:
+        """The words of a turn, None where there are none; parts of text are joined as templates write them."""
+        if content is None or isinstance(content, str):
+            return content
+        if not isinstance(content, list | tuple):
+            raise self._error(number, key, describe(content), "a string", "fill it in or drop the row")
+        texts = []
+        for part in content:
+            kind = part.get("type", "text") if isinstance(part, dict) else "text"
+            text = part.get(kind) if isinstance(part, dict) and kind in ("text", "refusal") else part
+            if not isinstance(text, str):
+                found = (
+                    f"a part of type {kind}"
+                    if isinstance(part, dict)
+                    else f"a list that holds {describe(part)}"
+                )
+                fix = "join its text parts into one string, or leave the row out"
+                raise self._error(number, key, found, "a string, or parts of text", fix)
+            texts.append(text)
+        return "".join(texts) if texts else None
+
+    def _tool_calls(self, message: Message, turn: dict[str, Any], said: Any, number: int) -> None:
+        """`tool_calls` in one form, whether they came as such, as `function_call` or as a turn of their own."""
+        calls, key = turn.get("tool_calls"), "tool_calls"
+        if has_value(call := turn.get("function_call")):
+            if has_value(calls):
+                fix = "keep tool_calls alone"
+                raise self._error(number, "function_call", "it beside tool_calls", "one of the two", fix)
+            calls, key = call, "function_call"
+        elif isinstance(said, str) and said.strip().lower() == "function_call":
+            calls, key, message["content"] = message["content"], "value", ""
+        if not has_value(calls):
+            message.pop("tool_calls", None)
+            return
+        if isinstance(calls, str):
+            calls = self._json(calls, number, key)
+        calls = calls if isinstance(calls, list | tuple) else [calls]
+        if not all(isinstance(one, dict) for one in calls):
+            expected = "a list of calls, each an object with name and arguments"
+            raise self._error(number, key, describe(calls), expected, "write each call as an object")
+        message["tool_calls"] = [
+            one if key == "tool_calls" else {"type": "function", "function": one} for one in calls
+        ]
+
+    def _json(self, text: str, number: int, key: str) -> Any:
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError) as error:
+            fix = "write the call as JSON"
+            raise self._error(
+                number, key, f"text that is not JSON ({error})", "a call as JSON", fix
+            ) from error
+
+    def _refusal(self, message: Message, turn: dict[str, Any]) -> None:
+        refusal = turn.get("refusal")
+        if not has_value(refusal):
+            return
+        if isinstance(refusal, str) and not (message["content"] or "").strip():
+            message["content"] = refusal
+            self.source.note("turn key refusal: trained as the answer where content is empty")
+        else:
+            self.source.note("turn key refusal: not used beside content")
+
+    def _flag(self, turn: dict[str, Any], number: int, role: str) -> bool:
+        """Whether the turn is trained: as its marks say, as its column says where it has none."""
+        trained = self.train
+        marks = {key: turn[key] for key in MARKS if has_value(turn.get(key))}
+        for key, value in marks.items():
+            flag = read_flag(value)
+            if flag is None:
+                fix = "turns cannot be weighted: write true or false, or leave the key out"
+                raise self._error(number, key, describe(value), "true or false (1 or 0)", fix)
+            if not flag:
+                self.source.marked = key
+            if role == "assistant" and not flag:
+                self.source.note(f"turn key {key}: marks assistant turns that are not to be trained")
+            elif role != "assistant" and flag:
+                self.source.note(
+                    f"turn key {key}: marks {role} turns to be trained; only assistant turns are"
+                )
+        if role != "assistant":
+            return False
+        return all(read_flag(value) for value in marks.values()) if marks else trained
+
+
+def conversation(messages: list[Message], source: SourceRow, column: str) -> Row:
+    """Closes a conversation: puts system and history before it, checks it as a whole, adds what the template takes.
 
     Args:
-        value: What the column holds; anything but a list of objects is refused.
-        row: Row number, counting from 1, for the message of an error.
-        column: Name of the column, likewise.
-        sharegpt: Accept `from`/`value` besides `role`/`content`, and the names human and gpt.
-        train: Whether the assistant turns of this column are trained. A turn that carries its own boolean `train`
-            key keeps it.
-
-    Returns:
-        Messages with `role`, `content`, `train` and whatever else the turn carried (`tool_calls`, `name`,
-        `reasoning_content`, ...), without null values, which Arrow puts where other turns have a key.
-
-    Raises:
-        DataError: If the value is not a list of turns, or a turn is malformed.
-    """
-    if not isinstance(value, list | tuple):
-        raise DataError.at(
-            row,
-            f'column "{column}"',
-            describe(value),
-            "a list of turns",
-            'write it as [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]',
-        )
-    return [
-        _read_turn(turn, row, f'column "{column}", turn {number}', sharegpt, train)
-        for number, turn in enumerate(value, start=1)
-    ]
-
-
-def _read_turn(turn: Any, row: int, place: str, sharegpt: bool, train: bool) -> Message:
-    if not isinstance(turn, dict):
-        raise DataError.at(
-            row, place, describe(turn), "an object", "write each turn as an object with role and content"
-        )
-    role_key, content_key = (
-        ("from", "value") if sharegpt and turn.get("from") is not None else ("role", "content")
-    )
-    if turn.get(role_key) is None:
-        keys = "from and value, or role and content" if sharegpt else "role and content"
-        raise DataError.at(
-            row, place, describe(turn), f"an object with {keys}", "say who speaks in every turn"
-        )
-    role = _read_role(turn[role_key], row, f'{place}, key "{role_key}"', sharegpt)
-    message: Message = {"role": role, "content": turn.get(content_key)}
-    for key, value in turn.items():
-        if key not in (role_key, content_key, "train") and value is not None:
-            message[key] = without_nulls(value)
-    if not message.get("tool_calls"):
-        message.pop("tool_calls", None)
-    if message["content"] is None and role == "assistant" and "tool_calls" in message:
-        message["content"] = ""
-    if not isinstance(message["content"], str):
-        fix = (
-            "join its text parts into one string"
-            if isinstance(message["content"], list)
-            else "fill it in or drop the row"
-        )
-        raise DataError.at(
-            row, f'{place}, key "{content_key}"', describe(message["content"]), "a string", fix
-        )
-    wanted = turn.get("train")
-    message["train"] = role == "assistant" and (wanted if isinstance(wanted, bool) else train)
-    return message
-
-
-def _read_role(role: Any, row: int, place: str, sharegpt: bool) -> str:
-    known = SHAREGPT_ROLES if sharegpt else {name: name for name in ROLES}
-    if not isinstance(role, str) or role not in known:
-        spoken = SHAREGPT_ROLES.get(role) if isinstance(role, str) else None
-        hint = f" ({role} is {spoken} here)" if spoken else ""
-        expected = f"one of {', '.join(known)}"
-        raise DataError.at(row, place, describe(role), expected, f"rename the role{hint} or drop the row")
-    return known[role]
-
-
-def without_nulls(value: Any) -> Any:
-    """Drops null entries from nested objects: Arrow fills in the keys that other rows have.
-
-    Args:
-        value: Any nested value.
-
-    Returns:
-        The same without keys whose value is null.
-    """
-    if isinstance(value, dict):
-        return {key: without_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list | tuple):
-        return [without_nulls(item) for item in value]
-    return value
-
-
-def conversation(messages: list[Message], source: Row, row: int, column: str) -> Row:
-    """Closes a conversation: checks it as a whole and adds what goes to the chat template with it.
-
-    Args:
-        messages: The turns, as `read_turns` gives them.
-        source: The row they came from; its `tools` and `chat_template_kwargs` are taken along.
-        row: Row number, counting from 1.
-        column: Name of the column, for the message of an error.
+        messages: The turns, as `TurnReader` gives them.
+        source: The row they came from, for its columns `system`, `history`, `tools` and `chat_template_kwargs`.
+        column: Name of the turns' column, for the message of an error.
 
     Returns:
         `{"messages": [...]}` and, where the row has them, `tools` and `chat_template_kwargs`.
 
     Raises:
-        DataError: If there is no turn at all, or none of the assistant's.
+        DataError: If there is no turn at all, or none of the assistant's, or a column is malformed.
     """
-    place = f'column "{column}"'
     if not messages:
-        raise DataError.at(row, place, "an empty conversation", "at least one assistant turn", "drop the row")
+        raise source.error(column, "an empty conversation", "at least one assistant turn", "drop the row")
+    messages = _with_system(_history(source) + messages, source)
     if not any(message["role"] == "assistant" for message in messages):
         roles = ", ".join(message["role"] for message in messages[:6])
-        raise DataError.at(
-            row, place, f"turns of {roles} only", "at least one assistant turn", "drop the row"
-        )
+        raise source.error(column, f"turns of {roles} only", "at least one assistant turn", "drop the row")
     result: Row = {"messages": messages}
-    tools = _read_tools(source.get("tools"), row)
-    if tools:
+    if tools := _tools(source):
         result["tools"] = tools
-    kwargs = source.get("chat_template_kwargs")
-    if kwargs is not None:
-        if not isinstance(kwargs, dict):
-            raise DataError.at(
-                row,
-                'column "chat_template_kwargs"',
-                describe(kwargs),
-                "an object",
-                'write {"enable_thinking": false}',
-            )
-        result["chat_template_kwargs"] = without_nulls(kwargs)
+    options = source.get("chat_template_kwargs")
+    if options is not None and not isinstance(options, dict):
+        fix = 'write {"enable_thinking": false}'
+        raise source.error("chat_template_kwargs", describe(options), "an object", fix)
+    options = {key: value for key, value in (options or {}).items() if value is not None}
+    if options:
+        result["chat_template_kwargs"] = options
     return result
 
 
-def says_nothing(row: Row) -> bool:
-    """Tells whether a row in canonical form has an answer without a word, which would teach to answer with silence.
-
-    Args:
-        row: As `ift.data.conversion` gives it. A turn that calls tools, or carries anything else, is not empty.
-
-    Returns:
-        True if it has trained text or turns, and all of them are blank.
-    """
-    if "messages" not in row:
-        return "completion" in row and not row["completion"].strip()
-    trained = [turn for turn in row["messages"] if turn["train"]]
-    return bool(trained) and not any(
-        turn["content"].strip() or turn.keys() - {"role", "content", "train"} for turn in trained
-    )
+def turn(role: str, content: str) -> Message:
+    """A turn with nothing but its text; those of the assistant are trained."""
+    return {"role": role, "content": content, "train": role == "assistant"}
 
 
-def _read_tools(tools: Any, row: int) -> list[Any] | None:
-    place, fix = 'column "tools"', "give a list of JSON schemas, or such a list as JSON text"
-    if tools is None or tools == "":
+def _with_system(messages: list[Message], source: SourceRow) -> list[Message]:
+    column, system = source.first_of(find(COLUMNS, "system").names)
+    if not column:
+        return messages
+    if not isinstance(system, str):
+        raise source.error(column, describe(system), "a string or null", "write it as text")
+    own = next((one for one in messages if one["role"] in ("system", "developer")), None)
+    if own is None:
+        return [turn("system", system), *messages]
+    if own["content"].strip() != system.strip():
+        source.note(f"column {column}: not used where the conversation has a system turn of its own")
+    return messages
+
+
+def _history(source: SourceRow) -> list[Message]:
+    """Earlier turns, from pairs of question and answer (Alpaca) or from turns."""
+    value = source.get("history")
+    if not has_value(value):
+        return []
+    expected, fix = "a list of [question, answer] pairs, or of turns", "write it so, or drop the column"
+    if isinstance(value, str):
+        value = _json_column(value, "history", expected, fix, source)
+    if isinstance(value, list | tuple) and all(isinstance(one, dict) for one in value):
+        return TurnReader(source, "history").read(value)
+    pairs = value if isinstance(value, list | tuple) else [value]
+    if not all(
+        isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair)
+        for pair in pairs
+    ):
+        raise source.error("history", describe(value), expected, fix)
+    return [
+        turn(role, text) for pair in pairs for role, text in zip(("user", "assistant"), pair, strict=True)
+    ]
+
+
+def _tools(source: SourceRow) -> list[Any] | None:
+    column, tools = source.first_of(("tools", "functions"))
+    if not column:
         return None
+    fix = "give a list of JSON schemas, or such a list as JSON text"
     if isinstance(tools, str):
-        try:
-            tools = json.loads(tools)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise DataError.at(row, place, f"text that is not JSON ({error})", "a JSON list", fix) from error
+        tools = _json_column(tools, column, "a JSON list", fix, source)
     if not isinstance(tools, list | tuple):
-        raise DataError.at(row, place, describe(tools), "a list", fix)
-    return without_nulls(list(tools))
+        raise source.error(column, describe(tools), "a list", fix)
+    if column == "functions":
+        return [{"type": "function", "function": tool} for tool in tools]
+    return list(tools)
+
+
+def _json_column(text: str, column: str, expected: str, fix: str, source: SourceRow) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise source.error(column, f"text that is not JSON ({error})", expected, fix) from error

@@ -156,6 +156,11 @@ def load_tokenizer(stage: Stage) -> Any:
         tokenizer.chat_template = _text_of(template)
     elif template and (template.endswith(".jinja") or looks_local(template)) and not os.path.isdir(template):
         raise DataError(f"--chat_template_path {template}: no such file. Fix: correct the path")
+    elif template:  # trl would put the template of another tokenizer in place after the rows were prepared
+        raise DataError(
+            f"--chat_template_path {template}: found no file, expected a file of a template. Fix: give that model's "
+            "chat_template.jinja; tokens that it needs must be in the tokenizer already"
+        )
     if getattr(stage.config, "eos_token", None):
         tokenizer.eos_token = stage.config.eos_token
     return tokenizer

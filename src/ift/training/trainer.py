@@ -15,7 +15,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTTrainer
 from trl.trainer.utils import get_config_model_id, global_then_local_main_first
 
-from ift.data import end_of_turn_ids, prepare_dataset
+from ift.data import DataError, end_of_turn_ids, prepare_dataset
 from ift.step.algorithm import enable_residual, ift_loss
 from ift.step.model import weights_at_hand
 from ift.step.model_checks import check_packing
@@ -268,11 +268,21 @@ def stop_generation_at(model: Any, eos_ids: list[int]) -> None:
 
 
 def preparation(args: Any) -> dict[str, Any]:
-    """What a config says about the preparation of its data, as options of `prepare_dataset`."""
+    """What a config says about the preparation of its data, as options of `prepare_dataset`.
+
+    Raises:
+        DataError: `dataset_kwargs`, which asks to leave out the preparation that happens here.
+    """
+    if getattr(args, "dataset_kwargs", None):
+        raise DataError(
+            f"dataset_kwargs {args.dataset_kwargs}: not taken, as every row is prepared. Fix: leave it out; "
+            "rows with input_ids and labels are taken as they are"
+        )
     return {
         "max_length": args.max_length,
         "train_on": "all" if args.completion_only_loss is False else "completions",
         "num_proc": args.dataset_num_proc,
+        "text_field": getattr(args, "dataset_text_field", "text"),
     }
 
 

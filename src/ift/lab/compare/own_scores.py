@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from ift.data.counts import count_trained
 from ift.data.masks import UNTRAINED
-from ift.data.prepare import count_trained
 from ift.generation.final_answer import FinalAnswer, last_answer
 
 PER_TOKEN = "target_log_likelihood_per_token"

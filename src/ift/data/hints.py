@@ -1,0 +1,86 @@
+"""What to do about columns that make no known format: a renaming that makes them one and loses none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ift.data.known import COLUMNS, find
+
+# Other names of the columns of a question and an answer, best first
+QUESTIONS = ("instruction", "question", "query", "problem", "prompt", "input", "human", "user")
+ANSWERS = (
+    "output",
+    "answer",
+    "response",
+    "completion",
+    "solution",
+    "reply",
+    "generation",
+    "target",
+    "assistant",
+)
+CONTEXTS = ("context", "passage", "document")
+CHAT_ONLY = tuple(name for column in ("system", "history", "tools") for name in find(COLUMNS, column).names)
+BAD_SIDE = ("reject", "non_", "bad", "negative", "worse", "lose")
+NO_RENAMING = "write the rows in one of these formats, or rename columns with --dataset_columns OLD=NEW"
+
+
+def renaming(found: set[str], rows: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Says how columns of a known meaning become those of a format, so that none of them is lost.
+
+    A question and an answer become one chat turn each where there is more than both (a context, a system prompt, a
+    history, tools); otherwise plain text is offered as well.
+
+    Args:
+        found: Names of the columns.
+        rows: Some rows, which tell lists of turns from text.
+
+    Returns:
+        Flags of `ift train`, or what to do instead.
+    """
+    turns = [column for column in sorted(found) if any(_is_turns(row.get(column)) for row in rows)]
+    if not rows and "conversation" in found:
+        turns = ["conversation"]
+    if turns:
+        fine = len(turns) == 1 and not any(word in turns[0] for word in BAD_SIDE)
+        return f"--dataset_columns {turns[0]}=messages" if fine else NO_RENAMING
+    answers = [name for name in ANSWERS if name in found]
+    questions = [name for name in (*QUESTIONS, *CONTEXTS) if name in found and name not in answers]
+    if len(answers) == 1 and len(questions) in (1, 2) and questions[0] in QUESTIONS:
+        chat = _flags([*zip(questions, ("instruction", "input"), strict=False), (answers[0], "output")])
+        if len(questions) == 2 or found & set(CHAT_ONLY):
+            return chat
+        text = _flags([(questions[0], "prompt"), (answers[0], "completion")])
+        return f"{text} (plain text, no chat template) or {chat} (one chat turn)"
+    return "--dataset_columns content=text" if found == {"content"} else NO_RENAMING
+
+
+def one_turn_a_row(found: Iterable[str]) -> str:
+    """Says what is wrong where each row is one turn of a conversation, or of a tree; empty where it is not."""
+    columns, line = set(found), find(COLUMNS, "parent_id")
+    said = columns & {"text", "content", "value"}
+    if "role" not in columns or not said:
+        return ""
+    tree = " and parent_id" if "parent_id" in columns else ""
+    return (
+        f"found columns role, {', '.join(sorted(said))}{tree}: each row is one turn of a conversation, expected one "
+        f"conversation a row. Fix: {line.fix}"
+    )
+
+
+def _flags(pairs: Iterable[tuple[str, str]]) -> str:
+    changed = " ".join(f"{old}={new}" for old, new in pairs if old != new)
+    return f"--dataset_columns {changed}"
+
+
+def _is_turns(value: Any) -> bool:
+    """Whether a value is a list of turns as `ift.data.turns` reads them."""
+    return (
+        isinstance(value, list | tuple)
+        and bool(value)
+        and all(
+            isinstance(one, dict) and {"role", "from"} & one.keys() and {"content", "value"} & one.keys()
+            for one in value
+        )
+    )

@@ -1,0 +1,171 @@
+"""What a chat template does not write of a conversation, found by rendering with and without it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from ift.data.templates import PROBE, Render, TemplateRefusal
+from ift.data.turns import Message, Row
+
+THOUGHT = re.compile(
+    r"\s*(?:<think>|<thinking>|<thought>|\[THINK\])?(.*?)(?:</think>|</thinking>|</thought>|\[/THINK\])", re.S
+)
+
+
+def left_out(render: Render, row: Row, full: str, template: str) -> list[str]:
+    """Names what of a row the chat template does not write.
+
+    A conversation of user and assistant turns whose words all stand in the rendering costs no further rendering.
+
+    Args:
+        render: Renders turns of this row, see `ift.data.templates.renderer`.
+        row: The row in canonical form.
+        full: Its rendering.
+        template: The text of the chat template.
+
+    Returns:
+        A sentence for each kind of thing that is left out.
+    """
+    messages = row["messages"]
+    found = [
+        *_keys(render, messages, full),
+        *_thoughts(render, messages, full),
+        *_contents(render, messages, full),
+    ]
+    if row.get("tools") and _render(render, messages, tools=None) == full:
+        found.append("column tools: not written by the chat template")
+    for option in row.get("chat_template_kwargs", {}):
+        if option not in template:
+            found.append(f"column chat_template_kwargs: the chat template has no option {option}")
+    return found
+
+
+def without(message: Message, *keys: str) -> Message:
+    """The message without some of its keys."""
+    return {key: value for key, value in message.items() if key not in keys}
+
+
+def extra_keys(message: Message) -> list[str]:
+    """What a turn carries beside who speaks and what is said."""
+    return [key for key in message if key not in ("role", "content", "train")]
+
+
+def _render(render: Render, messages: Sequence[Message], **options: Any) -> str | None:
+    try:
+        return render(messages, **options)
+    except TemplateRefusal:  # what is missing now was needed, so it is written
+        return None
+
+
+def _keys(render: Render, messages: Sequence[Message], full: str) -> list[str]:
+    found = []
+    for key in dict.fromkeys(key for message in messages for key in extra_keys(message)):
+        holders = [index for index, message in enumerate(messages) if key in message]
+        if _render(render, [without(message, key) for message in messages]) == full:
+            found.append(f"turn key {key}: not written by the chat template")
+        elif len(holders) > 1 and any(
+            _render(render, [without(one, key) if at == index else one for at, one in enumerate(messages)])
+            == full
+            for index in holders
+        ):
+            found.append(
+                f"turn key {key}: not written by the chat template for some of the turns, such as earlier ones"
+            )
+    return found
+
+
+def _thoughts(render: Render, messages: Sequence[Message], full: str) -> list[str]:
+    """Thoughts within the content, which templates take out of earlier turns."""
+    for index, message in enumerate(messages):
+        thought = THOUGHT.match(message["content"]) if message["role"] == "assistant" else None
+        if thought is None or not thought[1].strip() or message["content"].strip() in full:
+            continue
+        rest = {**message, "content": message["content"][thought.end() :]}
+        bare = _render(render, [rest if at == index else one for at, one in enumerate(messages)])
+        if bare == full or thought[1].strip() not in full:
+            return [
+                "thoughts in content: not written by the chat template for some of the turns, such as earlier ones"
+            ]
+    return []
+
+
+def _contents(render: Render, messages: Sequence[Message], full: str) -> list[str]:
+    """Whole turns that the template passes over: each is given a word of its own, which must then appear."""
+    if all(one["role"] in ("user", "assistant") and one["content"].strip() in full for one in messages):
+        return []
+    asked = [at for at, one in enumerate(messages) if one["role"] != "assistant" and one["content"].strip()]
+    probed = [
+        {**one, "content": f"{PROBE}{at}{PROBE}"} if at in asked else one for at, one in enumerate(messages)
+    ]
+    shown = _render(render, probed)
+    lost = [
+        at
+        for at in asked
+        if (
+            f"{PROBE}{at}{PROBE}" not in shown
+            if shown is not None
+            else messages[at]["content"].strip() not in full
+        )
+    ]
+    return [
+        f"{role} turns: not written by the chat template"
+        for role in dict.fromkeys(messages[at]["role"] for at in lost)
+    ]
+
+
+def arguments_as_objects(messages: list[Message], full: str | None) -> list[Message]:
+    """Reads the arguments of tool calls that came as JSON text where the template would quote the text once more.
+
+    OpenAI gives arguments as JSON text; most templates write them as JSON, and text would become a JSON string.
+
+    Args:
+        messages: The conversation.
+        full: Its rendering; None where the template refuses it as it is.
+
+    Returns:
+        The same messages if nothing is to be changed, else copies with arguments as objects.
+    """
+    texts = [text for message in messages for text in _argument_texts(message)]
+    if not texts or (full is not None and not any(_quoted(text, full) for text in texts)):
+        return messages
+    return [_with_objects(message) for message in messages]
+
+
+def _functions(message: Message) -> list[dict[str, Any]]:
+    calls = [call for call in message.get("tool_calls", []) if isinstance(call, dict)]
+    return [call["function"] if isinstance(call.get("function"), dict) else call for call in calls]
+
+
+def _argument_texts(message: Message) -> list[str]:
+    found = [function.get("arguments") for function in _functions(message)]
+    return [text for text in found if isinstance(text, str) and isinstance(_parsed(text), dict)]
+
+
+def _quoted(text: str, full: str) -> bool:
+    return any(json.dumps(text, ensure_ascii=ascii) in full for ascii in (False, True))
+
+
+def _with_objects(message: Message) -> Message:
+    if not _argument_texts(message):
+        return message
+
+    def read(function: dict[str, Any]) -> dict[str, Any]:
+        text = function.get("arguments")
+        parsed = _parsed(text) if isinstance(text, str) else None
+        return {**function, "arguments": parsed} if isinstance(parsed, dict) else function
+
+    calls = [
+        {**call, "function": read(call["function"])} if isinstance(call.get("function"), dict) else read(call)
+        for call in message["tool_calls"]
+    ]
+    return {**message, "tool_calls": calls}
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
