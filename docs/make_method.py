@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from ift.lab.report import mean_interval
 from ift.step.equations import propagated_loss
 from ift.step.rows import row_layout
+from ift.step.settings import StepSettings
 
 DOCS = Path(__file__).resolve().parent
 GAMMA = 0.95
@@ -47,7 +48,8 @@ def pushes() -> Figure:
     cost.bar(places, LOSSES, color="#b8c7d3")
     cost.set_ylabel("loss (nats)")
     for detach, color in COLORS.items():
-        gradient = propagated_loss(losses, row_layout(labels), "bellman", GAMMA, detach)[2][0, 1:]
+        settings = StepSettings(propagation_gamma=GAMMA, propagation_detach=detach)
+        gradient = propagated_loss(losses, row_layout(labels), settings)[2][0, 1:]
         push.plot(places, gradient * len(LOSSES), color=color, marker="o", ms=4, label=LABELS[detach])
     push.axhline(1, color="#7f7f7f", ls=":", label="SFT")
     push.axhline(0, color="black", lw=0.8)

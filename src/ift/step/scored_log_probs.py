@@ -121,7 +121,7 @@ class _ScoredLogProbs(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        """The derivative d log p(target) / d z_j = [j is the target] - p_j, then the chain rule through softcap and scale."""
+        """By logit: d log p(target) / d z_j = [j is the target] - p_j; then through softcap and scale."""
         hidden, weight, bias, targets, log_z = ctx.saved_tensors
         dtype, scale, softcap, width = ctx.settings
         inputs = hidden, weight, bias

@@ -114,7 +114,9 @@ def checkpointing_keeps_caches(model: nn.Module) -> Iterator[None]:
 
     A backbone's own flag checkpoints nothing in the architectures that share; in GPT-2 it withholds the cache.
     """
-    from transformers.modeling_layers import GradientCheckpointingLayer  # slow to import; a model has loaded it
+    from transformers.modeling_layers import (
+        GradientCheckpointingLayer,  # slow to import; a model has loaded it
+    )
 
     layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
     backbones = [
