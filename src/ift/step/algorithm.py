@@ -32,7 +32,7 @@ from ift.step.scored_log_probs import gathered, scored_log_probs, tile_shape
 from ift.step.settings import SettingOverrides, StepSettings
 from ift.step.shared_prefix.prefix import SharedPrefix, shared_prefix
 
-# another guess with tensors of the same shapes, from the model's own; input ids (B, T), the layout and the settings
+# from the model's guess, the input ids (B, T), the layout and the settings to a guess of the same shapes
 ChangeGuess = Callable[[LookAhead, Tensor, RowLayout, StepSettings], LookAhead]
 
 
@@ -131,7 +131,7 @@ def _two_passes(
     passes = _passes(model, settings, inputs, layout, output_router_logits)
     head, targets = head_of(model), layout.at_trained(labels)  # x_t (N,)
 
-    # 1. The look-ahead: p_t = argmax_v pi(v | x_<t). Lambda 0 mixes nothing in, and needs none
+    # 1. The look-ahead: p_t = argmax_v pi(v | x_<t). With lambda 0 nothing is mixed in
     guess = None
     if settings.residual_lambda > 0:
         guess = _guess(step, passes, head, input_ids, targets, layout)
@@ -144,12 +144,9 @@ def _two_passes(
     losses, top1 = layout.scatter(-log_probs, zeros), layout.scatter(top1, all_false)  # (B, T)
     nll, hits, ids, shared = losses.detach(), top1, None, None  # without a look-ahead
     if guess is not None:
-        nll, ids, shared = (
-            layout.scatter(guess.nll, zeros),
-            layout.scatter(guess.top1, input_ids),
-            passes.shared,
-        )
-        hits = layout.scatter(guess.top1 == targets.to(guess.top1.device), all_false)
+        nll, ids = layout.scatter(guess.nll, zeros), layout.scatter(guess.top1, input_ids)
+        shared, hits = passes.shared, layout.scatter(guess.top1 == targets.to(guess.top1.device), all_false)
+    aux_loss = auxiliary_loss(model, router_logits, passes.attention_mask) if output_router_logits else None
     return TokenScores(
         losses=losses,
         entropy=layout.scatter(entropy, zeros),
@@ -157,9 +154,7 @@ def _two_passes(
         nll=nll,
         lookahead_ids=ids,
         lookahead_hits=hits,
-        aux_loss=auxiliary_loss(model, router_logits, passes.attention_mask)
-        if output_router_logits
-        else None,
+        aux_loss=aux_loss,
         shared_prefix=shared,
         layout=layout,
     )
