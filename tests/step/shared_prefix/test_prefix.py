@@ -32,7 +32,7 @@ EVERY = [*models.FAMILIES, *(family for family in models.OTHERS if family != "ph
 
 @pytest.fixture(autouse=True)
 def _everything_is_said_again():
-    prefix._said.clear()
+    prefix._logged.clear()
 
 
 def step(model, batch, backward=True, **options):
