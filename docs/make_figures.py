@@ -16,6 +16,7 @@ from ift.step import propagated_loss, row_layout
 from page_tables import DOCS, RECORDS
 from page_tables.method import RUNS
 from page_tables.results import grouped
+from ift.step.settings import StepSettings
 
 GAMMA = 0.95
 # A row of 20 tokens: hard words among easy ones, and an end that is known well (nats).
@@ -42,7 +43,8 @@ def pushes() -> Figure:
     cost.bar(places, LOSSES, color="#b8c7d3")
     cost.set_ylabel("loss (nats)")
     for detach, color in COLORS.items():
-        gradient = propagated_loss(losses, row_layout(labels), "bellman", GAMMA, detach)[2][0, 1:]
+        settings = StepSettings(propagation_gamma=GAMMA, propagation_detach=detach)
+        gradient = propagated_loss(losses, row_layout(labels), settings)[2][0, 1:]
         push.plot(places, gradient * len(LOSSES), color=color, marker="o", ms=4, label=LABELS[detach])
     push.axhline(1, color="#7f7f7f", ls=":", label="SFT")
     push.axhline(0, color="black", lw=0.8)

@@ -39,7 +39,7 @@ SHARED = (
 FAMILIES = ("step/test_architectures.py::test_the_step_of_every_family_is_the_references",)
 ACCUMULATION = ("training/test_trainer.py::test_gradient_accumulation_is_exact",)
 RANKS = ("training/test_distributed.py",)
-EMBEDDED = ("step/test_embedded_rows.py",)
+EMBEDDED = ("step/test_mixed_input.py",)
 LOSSES = ("methods/test_losses.py",)
 PAIRS = ("data/test_pairs.py",)
 CONTROLS = ("methods/test_controls.py",)
@@ -87,14 +87,14 @@ FAULTS = [
     ),
     Fault(
         "embedded rows: the guesses' gradient goes to the placeholder",
-        "step/embedded_rows.py",
+        "step/mixed_input.py",
         "self.guess_ids.copy_(ids)",
         "self.guess_ids.copy_(ids * 0)",
         EMBEDDED,
     ),
     Fault(
         "embedded rows: frozen or special matrices are gathered, too",
-        "step/embedded_rows.py",
+        "step/mixed_input.py",
         "return weight.requires_grad and not isinstance(weight, DTensor) and not special",
         "return True",
         EMBEDDED,
@@ -102,7 +102,7 @@ FAULTS = [
     Fault(
         "embedded rows: the guesses have a call of their own, with gradient",
         "step/mixed_input.py",
-        "known = None if embedded is None else embedded.after",
+        "known = None if embedded is None else embedded.after_prefix",
         "known = None",
         EMBEDDED,
     ),
@@ -235,29 +235,29 @@ FAULTS = [
     Fault(
         "the look-ahead is shifted by one",
         "step/algorithm.py",
-        "            states,\n            head,\n",
-        "            states.roll(1, 0),\n            head,\n",
+        "look_ahead(states, head,",
+        "look_ahead(states.roll(1, 0), head,",
         OPTIONS,
     ),
     Fault(
         "a position predicts itself",
         "step/algorithm.py",
-        "self.layout.places.to(hidden.device) - 1",
-        "self.layout.places.to(hidden.device)",
+        "self.layout.trained_positions.to(hidden.device) - 1",
+        "self.layout.trained_positions.to(hidden.device)",
         OPTIONS,
     ),
     Fault(
         "prompt positions are mixed",
         "step/mixed_input.py",
-        "return own.index_put((places,)",
-        "return (own + residual_lambda * (own.roll(1, 0) - own)).index_put((places,)",
+        "return own.index_put((positions,)",
+        "return (own + residual_lambda * (own.roll(1, 0) - own)).index_put((positions,)",
         ("step/test_algorithm.py::test_the_residual_is_mixed_at_trained_positions_only",),
     ),
     Fault(
         "the input is not mixed",
         "step/mixed_input.py",
-        "temporal_residual(own.index_select(0, places), guessed, residual_lambda)",
-        "temporal_residual(own.index_select(0, places), guessed, 0.0)",
+        "temporal_residual(own.index_select(0, positions), guessed, residual_lambda)",
+        "temporal_residual(own.index_select(0, positions), guessed, 0.0)",
         OPTIONS,
     ),
     Fault(
@@ -270,8 +270,8 @@ FAULTS = [
     Fault(
         "no gradient reaches the guesses' embeddings",
         "step/mixed_input.py",
-        "temporal_residual(own.index_select(0, places), guessed, residual_lambda)",
-        "temporal_residual(own.index_select(0, places), guessed.detach(), residual_lambda)",
+        "temporal_residual(own.index_select(0, positions), guessed, residual_lambda)",
+        "temporal_residual(own.index_select(0, positions), guessed.detach(), residual_lambda)",
         OPTIONS,
     ),
     Fault(
@@ -305,8 +305,8 @@ FAULTS = [
     Fault(
         "the prefix carries no gradient",
         "step/shared_prefix/prefix.py",
-        "self.prefix = taken_from(writer)",
-        "self.prefix = [(keys.detach(), values.detach()) for keys, values in taken_from(writer)]",
+        "self.prefix = pop_keys_and_values(writer)",
+        "self.prefix = [(keys.detach(), values.detach()) for keys, values in pop_keys_and_values(writer)]",
         SHARED,
     ),
     Fault(
@@ -339,7 +339,7 @@ FAULTS = [
     ),
     Fault(
         "the head's bias is forgotten",
-        "step/lookahead.py",
+        "step/head.py",
         "bias = None if self.bias is None else self.bias[start:end]",
         "bias = None",
         ("step/test_lookahead.py",),
@@ -353,16 +353,16 @@ FAULTS = [
     ),
     Fault(
         "the sampled noise belongs to the place in the batch",
-        "step/lookahead.py",
-        "row = row_hashes(input_ids, layout)",
-        "row = layout.documents",
+        "step/lookahead_variants.py",
+        "document = document_hashes(input_ids, layout)",
+        "document = layout.documents",
         ("step/test_lookahead.py::test_noise_is_the_rows_own_in_any_batch",),
     ),
     Fault(
         "the nll is not that of the look-ahead",
         "step/algorithm.py",
-        'found |= {"nll": placed(guess.nll, zeros)',
-        'found |= {"nll": placed(guess.nll * 2, zeros)',
+        "layout.scatter(guess.nll, zeros)",
+        "layout.scatter(guess.nll * 2, zeros)",
         OPTIONS,
     ),
     Fault(
@@ -403,8 +403,8 @@ FAULTS = [
     Fault(
         "the step goes around FSDP2's hooks",
         "step/algorithm.py",
-        "model(**batch, ift_step=how)",
-        "model.forward(**batch, ift_step=how)",
+        "model(**batch, ift_step=",
+        "model.forward(**batch, ift_step=",
         RANKS,
     ),
     Fault(
@@ -621,16 +621,16 @@ FAULTS = [
     ),
     Fault(
         "baselines: random guesses stand where the guesses were wrong",
-        "step/lookahead.py",
+        "methods/controls.py",
         "ids = torch.where(rank < wrong[documents], drawn, targets)",
         "ids = torch.where(guess.top1 != targets, drawn, targets)",
         CONTROLS,
     ),
     Fault(
         "baselines: position weights are bellman's",
-        "step/equations.py",
-        'ones if kind == "position" else losses * ones',
-        "losses * ones",
+        "methods/controls.py",
+        "propagation_weights(torch.ones_like(losses), layout",
+        "propagation_weights(losses, layout",
         CONTROLS,
     ),
 ]

@@ -16,9 +16,10 @@ def in_a_new_process(code):
 
 def test_the_method_loads_no_trainer():
     loaded = in_a_new_process(
-        "import sys, ift.step; print([name for name in ('trl', 'peft', 'datasets') if name in sys.modules])"
+        "import sys, ift.step; print([name for name in ('trl', 'peft', 'datasets') if name in sys.modules],"
+        "[name for name in sys.modules if name.startswith('transformers.models.') and '.modeling_' in name])"
     )
-    assert loaded == "[]"
+    assert loaded == "[] []"
 
 
 WITHOUT_A_TRAINER = """

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import oracle
 import pytest
 import torch
 
 import models
 from ift.methods import CONTROLS
+from ift.methods.controls import position_weights, random_guess, random_tokens
 from ift.step.algorithm import ift_loss
 from ift.step.equations import propagation_weights
-from ift.step.lookahead import LookAhead, random_guess
+from ift.step.lookahead import LookAhead
 from ift.step.rows import row_layout
 
 
@@ -43,7 +46,7 @@ def test_position_weights_are_bellman_s_of_equal_losses_and_carry_no_gradient():
     labels = torch.tensor([[-100, 5, 6, 7, 8], [-100, 5, 6, 2, -100]])
     layout = row_layout(labels)
     losses = torch.rand(2, 5, requires_grad=True)
-    weights = propagation_weights(losses, layout, "position", 0.9)
+    weights = position_weights(losses, layout, 0.9)
     assert not weights.requires_grad
     for row, length in ((0, 4), (1, 3)):
         torch.testing.assert_close(
@@ -86,7 +89,8 @@ def test_the_random_control_mixes_other_tokens_than_ift_and_the_same_ones_again(
     rows, labels = models.uneven_rows(model)
     batch = models.padded(rows, labels)
     own = ift_loss(model, batch, seed=1)
-    random = [ift_loss(model, batch, lookahead="random", seed=seed, step=4).loss for seed in (1, 1, 2)]
+    change = partial(random_tokens, vocabulary=models.VOCABULARY)
+    random = [ift_loss(model, batch, change_guess=change, seed=seed, step=4).loss for seed in (1, 1, 2)]
     assert random[0] == random[1]
     assert len({loss.item() for loss in (own.loss, random[0], random[2])}) == 3
     run = train(tmp_path, "random-residual")

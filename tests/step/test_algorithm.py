@@ -14,8 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import models
 import reference
 from ift import enable_residual, ift_loss
-from ift.step.algorithm import Step
-from ift.step.lookahead import look_ahead_uniforms
+from ift.step.lookahead_variants import look_ahead_uniforms
 from ift.step.model import evaluating
 from ift.step.rows import row_layout
 
@@ -494,10 +493,6 @@ def test_no_tensor_is_larger_than_a_tile(monkeypatch, lookahead, training):
             loss.backward()
     size, what = max(seen.sizes)
     assert size <= allowed, what
-
-
-def test_the_step_is_what_it_says():
-    assert Step() == Step(0.2, "greedy", 1.0, 64, 0, 0)
 
 
 class Waits(TorchDispatchMode):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 import transformers
+from packaging.version import Version
 
 import models
 import reference
@@ -110,14 +113,16 @@ def test_packed_documents_are_the_rows(family):
 
 @pytest.mark.parametrize("family", [*sorted(models.MIXES_DOCUMENTS), "bloom", "gpt_oss"])
 def test_packing_is_refused_where_attention_mixes_documents(family):
-    """Not only refused: they do mix."""
+    """Not only refused: they do mix. From transformers 5.24 on Falcon keeps them apart, and is not refused."""
     model = models.tiny_model(family)
-    with pytest.raises(ValueError, match=rf"{type(model).__name__} lets packed documents.*packing=False"):
+    apart_now = family == "falcon" and Version(transformers.__version__) >= Version("5.24")
+    refused = pytest.raises(ValueError, match=rf"{type(model).__name__} lets packed documents.*packing=False")
+    with nullcontext() if apart_now else refused:
         check_packing(model)
     rows, labels = example(model)
     together = ift_loss(model, models.packed(rows, labels), lookahead_prefix="full").loss.item()
     apart = ift_loss(model, models.padded(rows, labels)).loss.item()
-    assert abs(together - apart) > 1e-3
+    assert (abs(together - apart) > 1e-3) is not apart_now
 
 
 def test_attention_that_forgets_the_documents_is_found_by_the_probe(monkeypatch):

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 import reference
 from ift.step import equations as F
 from ift.step import rows as rows_module
+from ift.step import settings as settings_module
 from ift.step.rows import count_items, row_layout
+from ift.step.settings import StepSettings
 
 settings.register_profile("fast", max_examples=25, deadline=None, derandomize=True)
 settings.load_profile("fast")
@@ -27,9 +29,15 @@ KINDS = [
 REDUCTIONS = ["sequence", "token"]
 
 
-def gradient_of(losses, layout, *how):
-    """d(batch loss) / d(losses), as `propagated_loss` tells it."""
-    return F.propagated_loss(losses, layout, *how)[2]
+def settings_of(kind, gamma, detach, reduction):
+    return StepSettings(
+        propagation=kind, propagation_gamma=gamma, propagation_detach=detach, loss_reduction=reduction
+    )
+
+
+def gradient_of(losses, layout, *fields):
+    """d(batch loss) / d(losses), as `propagated_loss` returns it."""
+    return F.propagated_loss(losses, layout, settings_of(*fields))[2]
 
 
 def random_batch(seed: int, packing: bool = False, side: str = "right"):
@@ -125,7 +133,7 @@ def test_weights_loss_and_gradient_are_the_references(packing, side, kind, detac
                 )
                 once = losses.clone().requires_grad_()
                 value, told_weights, told = F.propagated_loss(
-                    once, layout, kind, gamma, detach, reduction, count
+                    once, layout, settings_of(kind, gamma, detach, reduction), count
                 )
                 (3 * value).backward()
                 assert torch.equal(value, loss)
@@ -393,8 +401,12 @@ def test_the_residual_is_equation_17():
 
 
 def test_the_equations_know_torch_alone():
-    for module, ours in ((rows_module, set()), (F, {"ift.step.rows"})):
+    for module, ours in (
+        (rows_module, set()),
+        (F, {"ift.step.rows", "ift.step.settings"}),
+        (settings_module, set()),
+    ):
         lines = inspect.getsource(module).splitlines()
         imported = {line.split()[1] for line in lines if line.startswith(("import ", "from "))}
-        allowed = {"__future__", "dataclasses", "functools", "typing", "torch"}
+        allowed = {"__future__", "collections", "dataclasses", "functools", "typing", "torch"}
         assert {name for name in imported if name.split(".")[0] not in allowed} == ours

@@ -1,4 +1,4 @@
-"""The look-ahead against naive full logits, whatever the tiles; its noise, whatever the batch."""
+"""The look-ahead and its variants against naive full logits, whatever the tiles; its noise, whatever the batch."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import models
-from ift.step.lookahead import Head, look_ahead, look_ahead_uniforms
+from ift.step.head import Head
+from ift.step.lookahead import look_ahead
+from ift.step.lookahead_variants import look_ahead_uniforms
 from ift.step.rows import row_layout
+from ift.step.settings import StepSettings
 
 N, VOCABULARY, WIDTH = 37, 101, 16
 TILES = [(4096, 32768), (37, 101), (10, 32), (8, 50), (30, 7), (1, 101)]
@@ -45,15 +48,14 @@ def test_greedy_and_expected_are_those_of_the_full_logits(name, tile):
     hidden, head, targets = states_and_head(name)
     z = full_logits(hidden, head)
     nll = -z.log_softmax(-1).gather(1, targets[:, None])[:, 0]
-    greedy = look_ahead(hidden, head, targets, tile=tile)
+    greedy = look_ahead(hidden, head, targets, StepSettings(), tile=tile)
     assert torch.equal(greedy.ids[:, 0], z.argmax(-1))
     assert torch.equal(greedy.top1, z.argmax(-1))
     assert (greedy.probabilities == 1).all()
     torch.testing.assert_close(greedy.nll.double(), nll, rtol=2e-5, atol=1e-5)
     for k, temperature in ((7, 0.5), (64, 2.0), (500, 1.0)):
-        expected = look_ahead(
-            hidden, head, targets, kind="expected", top_k=k, temperature=temperature, tile=tile
-        )
+        settings = StepSettings(lookahead="expected", lookahead_top_k=k, lookahead_temperature=temperature)
+        expected = look_ahead(hidden, head, targets, settings, tile=tile)
         value, index = (z / temperature).softmax(-1).topk(min(k, VOCABULARY), -1)
         assert expected.ids.shape == (N, min(k, VOCABULARY))
         assert torch.equal(expected.ids, index)
@@ -67,7 +69,7 @@ def test_a_float64_or_bfloat16_model_is_projected_in_its_own_type():
     hidden, head, targets = states_and_head("all", torch.bfloat16)
     z = torch.nn.functional.linear(hidden, head.weight, head.bias).float() * head.scale
     z = head.softcap * (z / head.softcap).tanh()
-    found = look_ahead(hidden, head, targets, tile=(7, 9))
+    found = look_ahead(hidden, head, targets, StepSettings(), tile=(7, 9))
     assert torch.equal(found.top1, z.argmax(-1))
     assert found.nll.dtype == torch.float32
 
@@ -75,13 +77,13 @@ def test_a_float64_or_bfloat16_model_is_projected_in_its_own_type():
 @pytest.mark.parametrize("kind", ["greedy", "sample", "expected"])
 def test_no_trained_position_is_no_error(kind):
     hidden, head, targets = states_and_head("plain")
-    found = look_ahead(hidden[:0], head, targets[:0], kind=kind, uniforms=torch.zeros(0), tile=(5, 7))
+    found = look_ahead(hidden[:0], head, targets[:0], StepSettings(lookahead=kind), torch.zeros(0), (5, 7))
     assert len(found.ids) == len(found.nll) == len(found.top1) == 0
 
 
 def test_nothing_carries_a_gradient():
     hidden, head, targets = states_and_head("plain")
-    found = look_ahead(hidden.requires_grad_(), head, targets, kind="expected")
+    found = look_ahead(hidden.requires_grad_(), head, targets, StepSettings(lookahead="expected"))
     assert not found.probabilities.requires_grad
     assert not found.nll.requires_grad
 
@@ -91,7 +93,8 @@ def test_nothing_carries_a_gradient():
 def test_a_sample_is_the_inverse_of_the_distribution_function(name, tile):
     hidden, head, targets = states_and_head(name)
     uniforms = torch.rand(N, generator=torch.Generator().manual_seed(5))
-    found = look_ahead(hidden, head, targets, kind="sample", temperature=0.7, uniforms=uniforms, tile=tile)
+    settings = StepSettings(lookahead="sample", lookahead_temperature=0.7)
+    found = look_ahead(hidden, head, targets, settings, uniforms, tile)
     steps = (full_logits(hidden, head) / 0.7).softmax(-1).cumsum(-1)
     wanted = (uniforms[:, None] > steps).sum(-1)
     clear = ((uniforms[:, None] - steps).abs().min(-1).values > 1e-5).nonzero()[:, 0]  # not at a step's edge
@@ -104,7 +107,8 @@ def test_a_sample_is_the_inverse_of_the_distribution_function(name, tile):
 def test_the_edges_of_the_noise_give_an_id_of_the_vocabulary(u):
     hidden, head, targets = states_and_head("plain")
     for tile in TILES:
-        ids = look_ahead(hidden, head, targets, kind="sample", uniforms=torch.full((N,), u), tile=tile).ids
+        sampled = StepSettings(lookahead="sample")
+        ids = look_ahead(hidden, head, targets, sampled, torch.full((N,), u), tile).ids
         assert 0 <= ids.min() <= ids.max() < VOCABULARY
 
 
@@ -131,9 +135,8 @@ def test_sampled_tokens_follow_the_softmax_with_the_trainers_own_noise(temperatu
     layout = row_layout(torch.full_like(ids, 5))
     uniforms = look_ahead_uniforms(ids, layout, seed=3, step=11)[layout.trained]
     targets = torch.zeros(len(hidden), dtype=torch.int64)
-    found = look_ahead(
-        hidden, head, targets, kind="sample", temperature=temperature, uniforms=uniforms, tile=tile
-    )
+    settings = StepSettings(lookahead="sample", lookahead_temperature=temperature)
+    found = look_ahead(hidden, head, targets, settings, uniforms, tile)
     counts = found.ids[:, 0].bincount(minlength=VOCABULARY).double()
     statistic, point = chi_square(counts, (full_logits(hidden[:1], head)[0] / temperature).softmax(-1))
     assert statistic < point

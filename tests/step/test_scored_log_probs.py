@@ -15,7 +15,7 @@ from test_algorithm import Largest
 import models
 from ift import ift_loss
 from ift.step import scored_log_probs as module
-from ift.step.lookahead import Head
+from ift.step.head import Head
 from ift.step.scored_log_probs import scored_log_probs, tile_shape
 
 N, H, V = 23, 16, 203

@@ -20,7 +20,7 @@ def nothing_compiled(monkeypatch):
     for name in ("BACKEND", "MODE"):  # transformers sets them in the process
         monkeypatch.setenv(f"ACCELERATE_DYNAMO_{name}", "no")
         monkeypatch.delenv(f"ACCELERATE_DYNAMO_{name}")
-    prefix._said.clear()
+    prefix._logged.clear()
     torch._dynamo.reset()
     counters.clear()
     yield

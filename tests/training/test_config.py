@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
-
 import pytest
 from trl import SFTConfig
 
-from ift import IFTConfig, ift_loss
-from ift.step.algorithm import Step
+from ift import IFTConfig
+from ift.step.settings import CHOICES, StepSettings
 from ift.training.config import METHOD_FIELDS
 
 OWN = [name for name in IFTConfig.__dataclass_fields__ if name not in SFTConfig.__dataclass_fields__]
+
+OWN_OF_THE_STEP = tuple(
+    name
+    for name in OWN
+    if name not in ("residual_lambda_start", "residual_warmup_ratio", "residual_noise_std")
+)
 
 
 def make(**options):
@@ -36,13 +40,22 @@ def test_the_defaults_are_the_papers():
     }
 
 
-def test_the_loss_functions_defaults_are_the_configs():
-    parameters = inspect.signature(ift_loss).parameters
-    assert make().loss_arguments() == {name: parameters[name].default for name in METHOD_FIELDS}
-    shared = set(Step.__dataclass_fields__) & set(METHOD_FIELDS)
-    assert {name: getattr(Step(), name) for name in shared} == {
-        name: parameters[name].default for name in shared
+def test_the_steps_settings_are_those_of_the_config():
+    assert make().step_settings() == StepSettings(seed=42)
+    changed = {
+        "residual_lambda": 0.7,
+        "lookahead": "sample",
+        "loss_reduction": "token",
+        "propagation": "cumsum",
     }
+    found = make(seed=3, **changed).step_settings(residual_lambda=0.1, step=5)
+    assert found == StepSettings(**{**changed, "residual_lambda": 0.1}, seed=3, step=5)
+    assert METHOD_FIELDS == OWN_OF_THE_STEP
+
+
+def test_the_choices_are_those_of_the_step():
+    for name, choices in CHOICES.items():
+        assert IFTConfig.__dataclass_fields__[name].metadata["choices"] == list(choices)
 
 
 def test_every_own_field_is_described():
@@ -74,6 +87,7 @@ RANGES = [
     ("lookahead_temperature", [0.01, 10.0], [0.0, -1.0, float("nan")], "lookahead='greedy'"),
     ("lookahead_top_k", [1, 100000], [0, -3], "1 or more"),
     ("lookahead", ["greedy", "sample", "expected"], ["argmax", ""], "greedy, sample, expected"),
+    ("lookahead_prefix", ["auto", "shared", "full"], ["half"], "auto, shared, full"),
     ("propagation", ["bellman", "cumsum", "none"], ["left", None], "bellman, cumsum, none"),
     ("propagation_detach", ["scale", "none", "weights"], ["all", True], "scale, none, weights"),
     ("loss_reduction", ["sequence", "token"], ["mean"], "sequence, token"),

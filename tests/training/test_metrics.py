@@ -11,6 +11,7 @@ import torch
 from ift.step.equations import propagated_loss
 from ift.step.result import IFTLoss, TokenScores
 from ift.step.rows import row_layout
+from ift.step.settings import StepSettings
 from ift.training.metrics import COLUMNS, MetricsFile, RunningMeans, row_statistics
 
 
@@ -22,7 +23,8 @@ def statistics(losses, labels, mask=None, positions=None, reduction="sequence", 
     scores = TokenScores(
         losses=losses, entropy=losses * 2, top1=hits, nll=nll, lookahead_ids=labels, lookahead_hits=hits
     )
-    loss, weights, gradient = propagated_loss(losses, layout, "bellman", 0.5, "none", reduction)
+    settings = StepSettings(propagation_gamma=0.5, propagation_detach="none", loss_reduction=reduction)
+    loss, weights, gradient = propagated_loss(losses, layout, settings)
     result = IFTLoss(loss, weights, gradient, scores, layout)
     config = SimpleNamespace(loss_reduction=reduction)
     return row_statistics(result, labels, torch.tensor([2, 9]), config), weights

@@ -16,7 +16,7 @@ from ift.data import DataError, end_of_turn_ids
 from ift.data.samples import sample_rows
 from ift.generation.decoding import Sampling, continue_prompts
 from ift.generation.final_answer import FinalAnswer, final_answer_of, last_answer
-from ift.step.model import weights_at_hand
+from ift.step.model import has_weights
 
 FILE = "answers.jsonl"
 
@@ -90,7 +90,7 @@ class AnswersAtEvaluation(TrainerCallback):
             DataError: A row has no prompt, or a target no final answer under the pattern.
             ValueError: The model's weights are spread over processes.
         """
-        if trainer.is_fsdp_enabled or (trainer.is_deepspeed_enabled and not weights_at_hand(trainer.model)):
+        if trainer.is_fsdp_enabled or (trainer.is_deepspeed_enabled and not has_weights(trainer.model)):
             raise ValueError(
                 "eval_generate needs whole weights: not with FSDP or ZeRO-3. Take it out, or use DDP."
             )

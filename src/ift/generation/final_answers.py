@@ -14,7 +14,7 @@ from ift.data.samples import sample_rows
 from ift.files import write_atomically
 from ift.generation.decoding import Continuation, continue_prompts
 from ift.generation.final_answer import last_answer
-from ift.step.model import weights_at_hand
+from ift.step.model import has_weights
 
 FILE = "final_answers.jsonl"
 CANDIDATES = 256  # rows that the prompts are chosen among
@@ -61,7 +61,7 @@ def write_final_answers(trainer: Any, rows: Any, rows_name: str, count: int) -> 
     Returns:
         What was done, or why it was not: no prompts, weights spread over processes, or a model too slow for it.
     """
-    if trainer.is_fsdp_enabled or not weights_at_hand(trainer.accelerator.unwrap_model(trainer.model)):
+    if trainer.is_fsdp_enabled or not has_weights(trainer.accelerator.unwrap_model(trainer.model)):
         return FinalAnswers(
             note="the weights are spread over processes; ift generate answers with the saved model"
         )

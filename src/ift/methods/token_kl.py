@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.utils import ModelOutput
 
-from ift.step.lookahead import Head
-from ift.step.model import auxiliary_loss, head_of, unwrapped, weights_at_hand
+from ift.step.head import Head
+from ift.step.model import auxiliary_loss, has_weights, head_of, unwrapped
 from ift.step.model_checks import check_architecture, check_head
 
 ROWS_OF_A_CHUNK = 1024
@@ -136,7 +136,7 @@ def enable_token_kl(model: nn.Module) -> None:
             return _scored(self, token_kl, **kwargs)
         return original(*args, **kwargs) if unbound is None else unbound(self, *args, **kwargs)
 
-    if weights_at_hand(model):
+    if has_weights(model):
         check_head(model)
         torch.clear_autocast_cache()
     inner.forward = types.MethodType(forward, inner)

@@ -1,12 +1,13 @@
 """The method: one step of Intuitive Fine-Tuning on one batch. torch and transformers; no trl, no files.
 
-In reading order: `rows` (which positions are trained), `equations` (Eq. 17, weights, reduction), `lookahead` (the
-model's own guess), `algorithm` (the two passes, `ift_loss`), `mixed_input` (how the mix reaches the model),
-`scored_log_probs` (a token's loss under the head), `result`, `model`, `model_checks`; `shared_prefix`
-computes less, and the same.
+In reading order: `settings` (the method's settings), `rows` (which positions are trained), `equations` (Eq. 17,
+weights, reduction), `lookahead` (the model's own guess), `algorithm` (`ift_loss` and its two passes). They use `head`
+(logits), `lookahead_variants` (sampled and expected guesses), `mixed_input` (how the mix reaches the model),
+`scored_log_probs` (a token's loss under the head), `result`, `model` and `model_checks`. `shared_prefix` gives the same
+results with less computation.
 """
 
-from ift.step.algorithm import Step, enable_residual, ift_loss
+from ift.step.algorithm import enable_residual, ift_loss
 from ift.step.equations import (
     propagated_loss,
     propagation_weights,
@@ -16,12 +17,13 @@ from ift.step.equations import (
 )
 from ift.step.result import IFTLoss, TokenScores
 from ift.step.rows import IGNORED, RowLayout, count_items, row_layout
+from ift.step.settings import StepSettings
 
 __all__ = [
     "IGNORED",
     "IFTLoss",
     "RowLayout",
-    "Step",
+    "StepSettings",
     "TokenScores",
     "count_items",
     "enable_residual",

@@ -1,25 +1,29 @@
 """The method as pure tensor functions (Hua et al., arXiv:2405.11870v3; equation numbers are that version's).
 
-Nothing here knows of models, devices, configuration or logging; everything is torch.
+Everything of shape (B, T) is indexed by the *target* token: entry t belongs to token t, predicted from tokens < t.
 
-Shape legend: B rows, T positions, V vocabulary, H width, N trained positions, K candidates of one look-ahead.
-Everything of shape (B, T) is indexed by the *target* token: entry t speaks of token t, predicted from tokens < t.
+Shape legend: B rows, T positions, H width, N trained positions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ift.step.rows import RowLayout, count_items
+from ift.step.settings import Detach, Propagation, Reduction, StepSettings
+
+# the weights (B, T) of the tokens' losses (B, T), in place of `propagation_weights`
+TokenWeights = Callable[[Tensor, RowLayout], Tensor]
 
 # --- The temporal residual connection (Eq. 17) ------------------------------------------------------------------------
 
 
 def temporal_residual(target: Tensor, guess: Tensor, residual_lambda: float) -> Tensor:
-    """Eq. 17: (1 - lambda) E(x_t) + lambda E(p_t), both (N, H); gradient flows to both."""
+    """Eq. 17: e_t = (1 - lambda) E(x_t) + lambda E(p_t) at N trained positions, all (N, H). Gradient flows to both."""
     return (1 - residual_lambda) * target + residual_lambda * guess
 
 
@@ -27,10 +31,10 @@ def temporal_residual(target: Tensor, guess: Tensor, residual_lambda: float) -> 
 
 
 def suffix_sums(values: Tensor, gamma: float, documents: Tensor) -> Tensor:
-    """s_t = sum_{i >= t} gamma^(i - t) values_i inside t's document; values and result (B, T). Gradient flows.
+    """S_t = sum_{i >= t} gamma^(i - t) l_i inside t's document; `values` l and the result are (B, T). Gradient flows.
 
-    By doubling: after round k every entry holds the discounted sum of the next 2^k positions, so log2(T) rounds do,
-    with neither a (T, T) matrix nor gamma^-t (nothing overflows; far terms underflow to 0, which is their value).
+    By doubling: after round k every entry holds the discounted sum of the next 2^k positions. So log2(T) rounds are
+    enough, without a (T, T) matrix and without gamma^-t (nothing overflows; far terms underflow to 0, their value).
     """
     length = values.shape[1]
     sums, reach, discount = values, 1, gamma
@@ -43,16 +47,19 @@ def suffix_sums(values: Tensor, gamma: float, documents: Tensor) -> Tensor:
 
 
 def propagation_weights(
-    losses: Tensor, layout: RowLayout, kind: str = "bellman", gamma: float = 0.95, detach: str = "scale"
+    losses: Tensor,
+    layout: RowLayout,
+    kind: Propagation = "bellman",
+    gamma: float = 0.95,
+    detach: Detach = "scale",
 ) -> Tensor:
-    """Weight of every token's loss: (B, T), mean 1 over the trained positions of each document, 0 elsewhere.
+    """The weight w_t of every token's loss: (B, T), mean 1 over each document's trained positions, 0 elsewhere.
 
     Args:
-        losses: (B, T) float, -log pi(x_t | e_<t) at trained positions.
+        losses: (B, T) float, l_t = -log pi(x_t | e_<t) at trained positions.
         layout: of the batch; distances count positions, trained or not.
-        kind: "bellman" (Algorithm 1: w_t = sum_{i>=t} gamma^(i-t) l_i; gradient flows through the sums),
-            "cumsum" (Eq. 21 read literally: fixed weights that grow with position) or "none" (w = 1). The control of
-            `methods.controls`, "position", is what bellman gives when all losses are equal; no gradient.
+        kind: "bellman" (Algorithm 1: w_t = sum_{i>=t} gamma^(i-t) l_i; gradient flows through the sums), "cumsum"
+            (Eq. 21 read literally: fixed weights that grow with position) or "none" (w = 1).
         gamma: decay in (0, 1].
         detach: of bellman's weights: "scale" (no gradient through their scale: Algorithm 1 as printed, up to a constant
             per row), "none" (the released code: gradient through the scale too, negative for confident late tokens) or
@@ -61,10 +68,10 @@ def propagation_weights(
     ones = layout.trained.to(losses.dtype)
     if kind == "none":
         return ones
-    if kind in ("bellman", "position"):
-        raw = suffix_sums(ones if kind == "position" else losses * ones, gamma, layout.documents)
+    if kind == "bellman":  # w_t = sum_{i>=t} gamma^(i-t) l_i
+        raw = suffix_sums(losses * ones, gamma, layout.documents)
         raw = raw.detach() if detach == "weights" else raw
-    else:
+    else:  # Eq. 21: w_t = sum_{k<=t} gamma^(t-k) over trained positions k
         raw = suffix_sums(ones.flip(1), gamma, layout.documents.flip(1)).flip(1)
     mean = layout.per_document(raw * ones) / layout.per_document(ones).clamp(min=1)  # (B, T)
     mean = mean.detach() if detach == "scale" else mean
@@ -73,7 +80,7 @@ def propagation_weights(
 
 
 def reduce_losses(
-    weighted: Tensor, layout: RowLayout, reduction: str, num_items: Tensor | float | None = None
+    weighted: Tensor, layout: RowLayout, reduction: Reduction, num_items: Tensor | float | None = None
 ) -> Tensor:
     """The batch's loss, a scalar, from w_t l_t (B, T).
 
@@ -95,30 +102,44 @@ def reduce_losses(
 def propagated_loss(
     losses: Tensor,
     layout: RowLayout,
-    kind: str = "bellman",
-    gamma: float = 0.95,
-    detach: str = "scale",
-    reduction: str = "sequence",
+    settings: StepSettings,
     num_items: Tensor | float | None = None,
+    token_weights: TokenWeights | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The batch's loss from the tokens' losses (B, T), by `propagation_weights` and `reduce_losses`.
 
+    Args:
+        losses: (B, T) float.
+        layout: of the batch.
+        settings: the weights and the reduction.
+        num_items: as in `reduce_losses`.
+        token_weights: gives the weights in place of `propagation_weights`; gradient flows through what it returns.
+
     Returns:
         The loss, a scalar with gradient to `losses`; the weights (B, T); and d loss / d l_t, (B, T): where it is
-        negative, the step pushes that token's loss *up*, as `detach` "none" does (docs/method.md). The last two carry
-        no gradient. sum_t l_t dL/dl_t is twice the loss with bellman weights and `detach` "scale", the loss otherwise.
+        negative, the step pushes that token's loss *up*, as `propagation_detach` "none" does (docs/method.md). The last
+        two carry no gradient. sum_t l_t dL/dl_t is twice the loss with bellman weights whose scale alone is detached,
+        the loss otherwise.
     """
     with torch.enable_grad():
         leaf = losses.detach().requires_grad_()
-        weights = propagation_weights(leaf, layout, kind, gamma, detach)
-        loss = reduce_losses(weights * leaf, layout, reduction, num_items)
+        if token_weights is None:
+            kind, gamma, detach = (
+                settings.propagation,
+                settings.propagation_gamma,
+                settings.propagation_detach,
+            )
+            weights = propagation_weights(leaf, layout, kind, gamma, detach)
+        else:
+            weights = token_weights(leaf, layout)
+        loss = reduce_losses(weights * leaf, layout, settings.loss_reduction, num_items)
         gradient = torch.autograd.grad(loss, leaf)[0]
     value: Tensor = _WithGradient.apply(losses, loss.detach(), gradient)  # type: ignore[no-untyped-call]
     return value, weights.detach(), gradient
 
 
 class _WithGradient(torch.autograd.Function):
-    """A scalar that is known, as a function of `losses` whose gradient is known; so both are computed once."""
+    """A scalar `value` as a function of `losses`, with a gradient that is known already."""
 
     @staticmethod
     def forward(ctx: Any, losses: Tensor, value: Tensor, gradient: Tensor) -> Tensor:

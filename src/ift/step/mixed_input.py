@@ -1,20 +1,26 @@
 """The temporal residual connection (Eq. 17, arXiv:2405.11870v3) at the output of a model's own input-embedding module.
 
-Whatever that module does (scaling, LoRA) is part of E, and the input ids stay the ordinary ids.
+Whatever that module does (scaling, LoRA) is part of E, and the input ids stay the ordinary ids. A step makes one
+gradient of the embedding matrix, as a step of SFT does: the ids of the guesses are appended to those of the batch, so
+that the module runs once with gradient. In a step that shares its prefix, the prefix is embedded before the guesses are
+known; `RowEmbeddings` reserves room for them in that first call.
 
-Shape legend: B rows, T positions, H width, N trained positions, K look-ahead candidates, U different guesses.
+Shape legend: B rows, T positions, P of the prefix, H width, V vocabulary, N trained positions, K candidates of one
+guess, U different guesses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.distributed.tensor import DTensor
+from torch.overrides import TorchFunctionMode
 
-from ift.step.embedded_rows import EmbeddedRows
 from ift.step.equations import temporal_residual
 from ift.step.lookahead import LookAhead
 
@@ -25,26 +31,26 @@ def mixed_embeddings(
     trained: Tensor,
     guess: LookAhead | None,
     residual_lambda: float,
-    embedded: EmbeddedRows | None = None,
+    embedded: RowEmbeddings | None = None,
 ) -> Iterator[None]:
     """While open, one call of the input-embedding module returns Eq. 17's mix at the trained positions.
 
-    The ids of the guesses are appended to the module's own input, so that it runs once, with whatever hooks wrappers
-    have put on it; its output is cut again and mixed. Gradient reaches E(x_t) and E(p_t).
+    The module runs with whatever hooks wrappers have put on it. Gradient reaches E(x_t) and E(p_t).
 
     Args:
         model: a causal language model, unwrapped.
         trained: (B, T) bool, the N positions to mix, of the ids that the module will be called with.
         guess: what is mixed in, in the order of the trained positions, row by row; None leaves the module alone.
         residual_lambda: the guess's share.
-        embedded: of an earlier call, these ids' embeddings; the module's output is then asked for the guesses alone.
+        embedded: the embeddings of these ids from an earlier call, if any; the module then embeds the guesses alone.
     """
     if guess is None:
         yield
         return
     several = guess.ids.shape[1] > 1
-    extra, place = guess.ids.unique(return_inverse=True) if several else (guess.ids[:, 0], None)
-    known = None if embedded is None else embedded.after  # (B, T, H)
+    # (U,) and, for several candidates a position, the index (N, K) of each among them
+    guess_ids, inverse_index = guess.ids.unique(return_inverse=True) if several else (guess.ids[:, 0], None)
+    known = None if embedded is None else embedded.after_prefix  # (B, T, H)
     calls: list[bool] = []
 
     def append_guesses(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -55,42 +61,157 @@ def mixed_embeddings(
             )
         calls.append(True)
         if known is not None:
-            return (extra.to(ids.device)[None], *args[1:])  # (1, N)
-        return (torch.cat([ids.flatten(), extra.to(ids.device)])[None], *args[1:])  # (1, B T + U)
+            return (guess_ids.to(ids.device)[None], *args[1:])  # (1, N)
+        return (torch.cat([ids.flatten(), guess_ids.to(ids.device)])[None], *args[1:])  # (1, B T + U)
 
     def mix(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         if embedded is not None and known is not None:
-            own, guessed = known.flatten(0, 1), embedded.guessed(extra, output[0])
+            own, guessed = known.flatten(0, 1), embedded.fill_guesses(guess_ids, output[0])
         else:
             own, guessed = output[0, : trained.numel()], output[0, trained.numel() :]  # (B T, H), (U, H)
-        if place is not None:
-            guessed = _expected(guessed, place, guess.probabilities)
-        places = trained.flatten().nonzero()[:, 0].to(own.device)  # (N,)
-        mixed = temporal_residual(own.index_select(0, places), guessed, residual_lambda)
-        return own.index_put((places,), mixed.to(own.dtype)).view(*trained.shape, -1)
+        if inverse_index is not None:
+            guessed = _expected(guessed, inverse_index, guess.probabilities)
+        positions = trained.flatten().nonzero()[:, 0].to(own.device)  # (N,)
+        mixed = temporal_residual(own.index_select(0, positions), guessed, residual_lambda)
+        return own.index_put((positions,), mixed.to(own.dtype)).view(*trained.shape, -1)
 
-    embedding = model.get_input_embeddings()
-    hooks = embedding.register_forward_pre_hook(append_guesses), embedding.register_forward_hook(mix)
-    try:
+    with _hooks(model.get_input_embeddings(), append_guesses, mix):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
     if not calls:
         raise ValueError(
             f"{type(model).__name__} did not use its input-embedding module: IFT cannot mix its input."
         )
 
 
-def _expected(embeddings: Tensor, places: Tensor, probabilities: Tensor) -> Tensor:
-    """(N, H), the expected look-ahead sum_k p_k E(v_k), without a (N, K, H) tensor.
+def _expected(embeddings: Tensor, inverse_index: Tensor, probabilities: Tensor) -> Tensor:
+    """(N, H), the expected guess sum_k p_k E(v_k), without a (N, K, H) tensor.
 
     Args:
         embeddings: (U, H), of the candidates' distinct ids.
-        places: (N, K) int64, each candidate's row among them.
+        inverse_index: (N, K) int64, each candidate's row among them.
         probabilities: (N, K).
     """
     weights = probabilities.to(embeddings)
     return nn.functional.embedding_bag(
-        places.to(embeddings.device), embeddings, mode="sum", per_sample_weights=weights
+        inverse_index.to(embeddings.device), embeddings, mode="sum", per_sample_weights=weights
     )
+
+
+class RowEmbeddings:
+    """Embeddings of B rows and of N guesses that are known later, with one gradient of the embedding matrix.
+
+    Two calls of the module would give two gradients of the matrix's size, to be added: at a vocabulary of 150,000 a
+    gigabyte that a step of SFT does not need. So the call on the prefix embeds all rows, and a placeholder for every
+    guess; the backward pass of that call reads the ids that `fill_guesses` has written by then.
+
+    Args:
+        module: the model's input-embedding module.
+        ids: (B, T) int64.
+        prefix_length: P, the columns that the prefix's pass asks for.
+        guesses: N.
+    """
+
+    def __init__(self, module: nn.Module, ids: Tensor, prefix_length: int, guesses: int) -> None:
+        self.module, self.ids, self.prefix_length = module, ids, prefix_length
+        self.guess_ids = ids.new_zeros(guesses)  # written by `fill_guesses`, read by the backward pass
+        self.after_prefix: Tensor | None = None  # (B, T - P, H)
+        self._placeholders: Tensor | None = None  # (N, H)
+
+    @contextmanager
+    def prefix_call(self) -> Iterator[None]:
+        """While open, the module's call on the prefix embeds all rows, and returns the prefix that was asked for.
+
+        A module that is not a plain matrix under training is left alone; `after_prefix` stays None.
+        """
+        with ExitStack() as lookup:
+
+            def embed_all_rows(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+                if not _trains_plain_matrix(module):
+                    return None
+                lookup.enter_context(_LookUpWithLateIds(self.guess_ids))
+                return (torch.cat([self.ids.flatten(), self.guess_ids])[None], *args[1:])  # (1, B T + N)
+
+            def return_prefix(module: Any, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+                lookup.close()
+                if output.shape[:2] != (1, self.ids.numel() + len(self.guess_ids)):
+                    return None
+                rows, self._placeholders = output[0, : self.ids.numel()], output[0, self.ids.numel() :]
+                rows = rows.view(*self.ids.shape, -1)
+                self.after_prefix = rows[:, self.prefix_length :]
+                return rows[:, : self.prefix_length].clone()  # a view would keep all rows in memory
+
+            with _hooks(self.module, embed_all_rows, return_prefix):
+                yield
+
+    def fill_guesses(self, ids: Tensor, embeddings: Tensor) -> Tensor:
+        """The guesses' `embeddings` (N, H) of `ids` (N,), with gradient through the first call."""
+        assert self._placeholders is not None  # nosec B101 # for the type checker
+        self.guess_ids.copy_(ids)
+        return _ReplaceValueKeepGradient.apply(self._placeholders, embeddings.detach())
+
+
+def _trains_plain_matrix(module: nn.Module) -> bool:
+    """Whether the module looks rows up in a matrix that is trained, and at most scales them."""
+    if not torch.is_grad_enabled() or not isinstance(module, nn.Embedding):
+        return False
+    weight = module.weight
+    special = module.max_norm is not None or module.scale_grad_by_freq or module.sparse
+    return weight.requires_grad and not isinstance(weight, DTensor) and not special
+
+
+@contextmanager
+def _hooks(module: nn.Module, before: Any, after: Any) -> Iterator[None]:
+    """A forward pre-hook and a forward hook of the module, removed again in the end."""
+    handles = module.register_forward_pre_hook(before), module.register_forward_hook(after)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _LookUpWithLateIds(TorchFunctionMode):
+    """While open, `nn.functional.embedding` takes its last N ids for placeholders of `guess_ids`.
+
+    A mode, and not a lookup in place of the module's forward, since that may scale what it looks up, as every Gemma's
+    does.
+    """
+
+    def __init__(self, guess_ids: Tensor) -> None:
+        super().__init__()
+        self.guess_ids = guess_ids
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is nn.functional.embedding:
+            padding = (kwargs or {}).get("padding_idx", args[2] if len(args) > 2 else None)
+            return _Lookup.apply(args[1], args[0], self.guess_ids, -1 if padding is None else padding)
+        return func(*args, **(kwargs or {}))
+
+
+class _Lookup(torch.autograd.Function):
+    """Rows of a matrix (V, H) by ids (1, M), the last N of which the backward pass takes from `guess_ids`."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, ids: Tensor, guess_ids: Tensor, padding: int) -> Tensor:
+        ctx.ids, ctx.guess_ids, ctx.padding, ctx.entries = ids, guess_ids, padding, len(weight)
+        return torch.embedding(weight, ids)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        known = ctx.ids.shape[1] - len(ctx.guess_ids)
+        ids = torch.cat([ctx.ids[:, :known], ctx.guess_ids.to(ctx.ids.device)[None]], 1)
+        to_weight = torch.ops.aten.embedding_dense_backward(gradient, ids, ctx.entries, ctx.padding, False)
+        return to_weight, None, None, None
+
+
+class _ReplaceValueKeepGradient(torch.autograd.Function):
+    """The values of the second tensor, with the gradient going to the first."""
+
+    @staticmethod
+    def forward(ctx: Any, placeholders: Tensor, values: Tensor) -> Tensor:
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None

@@ -1,4 +1,4 @@
-"""What a step takes from a model: the module inside the wrappers, its head, its experts' loss; dropout off."""
+"""What a step needs from a model: the module inside the wrappers, its head, evaluation mode, its experts' loss."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
-from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
-from ift.step.lookahead import Head
+from ift.step.head import Head
 
 
 def unwrapped(model: nn.Module) -> Any:
@@ -26,16 +25,17 @@ def unwrapped(model: nn.Module) -> Any:
     )
 
 
-def weights_at_hand(model: nn.Module) -> bool:
-    """Whether the model can be run outside a training step: its weights are whole (no FSDP, no ZeRO-3) and real."""
-    wrapper = extract_model_from_parallel(model)
-    pieces = any(isinstance(p, DTensor) or hasattr(p, "ds_id") or p.is_meta for p in model.parameters())
-    return wrapper is model and not pieces
+def has_weights(model: nn.Module) -> bool:
+    """Whether the model can be run outside a training step: loaded, and neither wrapped nor sharded (FSDP, ZeRO-3)."""
+    wrapped = extract_model_from_parallel(model) is not model
+    return not wrapped and not any(
+        isinstance(p, DTensor) or hasattr(p, "ds_id") or p.is_meta for p in model.parameters()
+    )
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode (dropout and checkpointing off), each restored to what it was."""
+    """While open, every module is in evaluation mode (dropout and checkpointing off); each gets its own mode back."""
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False
@@ -47,7 +47,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def head_of(model: Any) -> Head:
-    """The model's head, looked up at each call (PEFT and FSDP replace it); a sharded head is gathered once."""
+    """The model's head, looked up at each call, since PEFT and FSDP replace it. One that FSDP2 shards is gathered."""
     module, config = model.get_output_embeddings(), model.config.get_text_config()
     weight, bias = module.weight, getattr(module, "bias", None)
     if isinstance(weight, DTensor):
@@ -77,7 +77,7 @@ def with_head(model: Any, function: Callable[[Head, Tensor], Any], states: Tenso
 
 
 def _logit_scale(config: Any) -> float:
-    """The factor that some families put on their logits; a wrong one is caught by `model_checks.check_head`."""
+    """The factor that some families multiply their logits with; `model_checks.check_head` would find a wrong one."""
     for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
         if getattr(config, name, None) is not None:
             return float(getattr(config, name))
@@ -89,6 +89,8 @@ def _logit_scale(config: Any) -> float:
 
 def auxiliary_loss(model: Any, router_logits: Any, attention_mask: Tensor | None) -> Tensor:
     """The load-balancing loss of a mixture of experts, unweighted, as trl's own trainer computes it."""
+    from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func  # takes seconds
+
     config = model.config.get_text_config()
     loss = load_balancing_loss_func(
         router_logits, config.num_experts, config.num_experts_per_tok, attention_mask

@@ -1,4 +1,4 @@
-"""Which models IFT can train exactly: each check raises ValueError with the model's name, the reason and a way out."""
+"""Which models IFT can train exactly: each check raises ValueError with the model's name, the reason and a remedy."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def check_architecture(model: nn.Module) -> None:
 
 @torch.no_grad()
 def check_head(model: nn.Module) -> None:
-    """Raise ValueError where the head that IFT projects through is not the model's own (an unknown logit transform).
+    """Raise ValueError where IFT's head gives other logits than the model (a logit transform that IFT does not know).
 
     Compares log-probabilities of six tokens with those of the model's own full logits.
     """

@@ -23,8 +23,8 @@ class TokenScores(ModelOutput):
             None with lambda 0.
         lookahead_hits: bool, whether that is the target.
         aux_loss: scalar, the experts' load-balancing loss of the mixed pass, unweighted; None if not asked for.
-        shared_prefix: whether both passes shared the prefix of their rows (`shared_prefix`); None where there was one
-            pass.
+        shared_prefix: whether both passes shared the prefix of their rows (`shared_prefix`); None with lambda 0, which
+            takes one pass.
         layout: trained positions and documents of the batch.
     """
 
@@ -41,7 +41,7 @@ class TokenScores(ModelOutput):
 
 @dataclass(frozen=True)
 class IFTLoss:
-    """What one step gives.
+    """The result of one step.
 
     Attributes:
         loss: scalar float32 with gradient, reduced over the batch or over `num_items`; experts' loss not included.

@@ -1,7 +1,7 @@
 """Which positions of a batch are trained, and where its documents begin.
 
 Shape legend: B rows, T positions, N trained positions. Everything of shape (B, T) is indexed by the *target* token:
-entry t speaks of token t, predicted from tokens < t.
+entry t belongs to token t, predicted from tokens < t.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class RowLayout:
 
     Attributes:
         trained: (B, T) bool. The label is not -100, the token is attended, and it is not the first of its document.
-        attended: (B, T) bool. Not padding (told by the attention mask, never by the pad id).
+        attended: (B, T) bool. Not padding, by the attention mask; the pad id is never looked at.
         documents: (B, T) int64. A document's number, unique in the batch; an unpacked row is one document.
         positions: (B, T) int64. Index of the token inside its document, padding not counted.
     """
@@ -32,13 +32,18 @@ class RowLayout:
     positions: Tensor
 
     @cached_property
-    def places(self) -> Tensor:
-        """(N,) int64, the trained positions in the flattened batch, row by row; a GPU is waited for once."""
+    def trained_positions(self) -> Tensor:
+        """(N,) int64, indices into the flattened batch, row by row. The first use causes one GPU synchronisation."""
         return self.trained.flatten().nonzero()[:, 0]
 
     def at_trained(self, values: Tensor) -> Tensor:
         """(N, ...), the entries of `values` (B, T, ...) at the trained positions, row by row. Gradient flows."""
-        return values.flatten(0, 1).index_select(0, self.places.to(values.device))
+        return values.flatten(0, 1).index_select(0, self.trained_positions.to(values.device))
+
+    def scatter(self, values: Tensor, fill: Tensor) -> Tensor:
+        """`fill` (B, T) with `values` (N,) at the trained positions: the inverse of `at_trained`. Gradient flows."""
+        positions = self.trained_positions.to(fill.device)
+        return fill.flatten().index_put((positions,), values.to(fill.device)).view_as(fill)
 
     def per_document(self, values: Tensor) -> Tensor:
         """Sum of `values` (B, T) over each position's document, at every position (B, T). Gradient flows."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ift.step.lookahead import Head
+from ift.step.head import Head
 
 TILE_TOKENS = 4096  # of the largest tile
 TILE_WIDTH = 32768  # vocabulary entries of it; fewer where a tile would have more entries than:
@@ -27,11 +27,11 @@ TILE_ENTRIES_GPU = 1 << 25  # 128 MiB
 
 
 def tile_shape(tokens: int, device: torch.device) -> tuple[int, int]:
-    """Tokens and vocabulary entries of the largest tile of logits; the width changes results by rounding alone.
+    """Tokens and vocabulary entries of the largest tile of logits. The width changes results by rounding errors alone.
 
     Args:
         tokens: trained positions N to project.
-        device: where; on a GPU tiles are larger, as each costs a dozen kernel launches.
+        device: where they are projected. On a GPU tiles are larger, as each costs a dozen kernel launches.
     """
     entries = TILE_ENTRIES_GPU if device.type in ("cuda", "xpu") else TILE_ENTRIES
     width = entries // max(1, min(tokens, TILE_TOKENS)) // 64 * 64
@@ -44,7 +44,7 @@ def scored_log_probs(hidden: Tensor, head: Head, targets: Tensor) -> tuple[Tenso
     Args:
         hidden: (N, H), the state that predicts each target. Gradient flows to it if it requires one.
         head: gradient flows to its weight and bias, each if it requires one. Partitioned by DeepSpeed ZeRO-3 it is
-            gathered here and in the backward pass; that was run with a stand-in for DeepSpeed, not on a GPU.
+            gathered here and in the backward pass; this was tested with a stand-in for DeepSpeed, not on a GPU.
         targets: (N,) int64.
 
     Returns:
@@ -60,12 +60,12 @@ def scored_log_probs(hidden: Tensor, head: Head, targets: Tensor) -> tuple[Tenso
 
 
 def gathered(*parameters: Tensor | None) -> AbstractContextManager[Any]:
-    """While open, parameters that DeepSpeed ZeRO-3 partitions are whole; parameters of any other kind are left alone.
+    """While open, parameters that DeepSpeed ZeRO-3 partitions are gathered; all others are left alone.
 
-    One that is whole already (a tied embedding in use) is left to whoever gathered it.
+    One that is gathered already (a tied embedding in use) is left to whoever gathered it.
     """
-    pieces: dict[int, Any] = {id(p): p for p in parameters if hasattr(p, "ds_id")}
-    missing = [p for p in pieces.values() if p.ds_status.name != "AVAILABLE"]
+    partitioned: dict[int, Any] = {id(p): p for p in parameters if hasattr(p, "ds_id")}
+    missing = [p for p in partitioned.values() if p.ds_status.name != "AVAILABLE"]
     if not missing:
         return nullcontext()
     import deepspeed
@@ -98,8 +98,8 @@ class _ScoredLogProbs(torch.autograd.Function):
             z, _ = _logits(tile, scale, softcap)  # (n, v)
             value, index = z.max(-1)
             best[rows] = torch.where(value > maximum[rows], index + start, best[rows])
-            place, inside = _place(targets[rows] - start, z.shape[1])
-            chosen[rows] = torch.where(inside, z.gather(1, place)[:, 0], chosen[rows])
+            column, inside = _target_column(targets[rows] - start, z.shape[1])
+            chosen[rows] = torch.where(inside, z.gather(1, column)[:, 0], chosen[rows])
             higher = torch.maximum(maximum[rows], value)
             rescale = torch.exp(maximum[rows] - higher)
             exponentials = (z - higher[:, None]).exp_()  # (n, v)
@@ -121,7 +121,7 @@ class _ScoredLogProbs(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        """Of log p(target) by logit j, [j is the target] - p_j; from there through softcap and scale."""
+        """By logit: d log p(target) / d z_j = [j is the target] - p_j; then through softcap and scale."""
         hidden, weight, bias, targets, log_z = ctx.saved_tensors
         dtype, scale, softcap, width = ctx.settings
         inputs = hidden, weight, bias
@@ -134,8 +134,8 @@ class _ScoredLogProbs(torch.autograd.Function):
             for rows, start, states, part, tile in _tiles(hidden, weight, bias, dtype, width):
                 z, squashed = _logits(tile, scale, softcap)  # (n, v)
                 to_z = z.sub_(log_z[rows, None]).exp_().neg_()
-                place, inside = _place(targets[rows] - start, z.shape[1])
-                to_z.scatter_add_(1, place, inside[:, None].float()).mul_(gradient[rows, None])
+                column, inside = _target_column(targets[rows] - start, z.shape[1])
+                to_z.scatter_add_(1, column, inside[:, None].float()).mul_(gradient[rows, None])
                 if squashed is not None:
                     to_z.mul_(squashed.square_().neg_().add_(1))
                 tile.copy_(to_z if scale == 1 else to_z.mul_(scale))
@@ -145,8 +145,8 @@ class _ScoredLogProbs(torch.autograd.Function):
                     _add_product(to_weight[start : start + len(part)], tile.t(), states)
                 if to_bias is not None:
                     to_bias[start : start + len(part)] += tile.sum(0, dtype=torch.float32)
-            found = [None if s is None else s.to(x.dtype) for s, x in zip(sums, inputs, strict=True)]
-        return (*found, None, None, None, None)
+            gradients = [None if s is None else s.to(x.dtype) for s, x in zip(sums, inputs, strict=True)]
+        return (*gradients, None, None, None, None)
 
 
 def _tiles(
@@ -154,8 +154,8 @@ def _tiles(
 ) -> Iterator[tuple[slice, int, Tensor, Tensor, Tensor]]:
     """The head's product tile by tile: rows of N, first column of V, states (n, H), weights (v, H), product (n, v).
 
-    All in `dtype`. The product may be overwritten; the next tile lies in the same memory. Its rows lie `width` apart,
-    as trl's do: with H = 1 a library's product was seen to depend on that in the last bit.
+    All in `dtype`. The product may be overwritten; the next tile uses the same memory. Its rows are `width` apart, as
+    trl's are: with H = 1 a library's product was seen to depend on that in the last bit.
     """
     buffer = hidden.new_empty((min(len(hidden), TILE_TOKENS), width), dtype=dtype)
     for first in range(0, len(hidden), TILE_TOKENS):
@@ -170,7 +170,7 @@ def _tiles(
 
 
 def _logits(product: Tensor, scale: float, softcap: float | None) -> tuple[Tensor, Tensor | None]:
-    """Logits in float32 of a tile, and tanh(scale * product / softcap) where there is a softcap; in place if it can."""
+    """Logits in float32 of a tile, and tanh(scale * product / softcap) if there is a softcap; in place if possible."""
     z = product.float()
     z = z if scale == 1 else z.mul_(scale)
     if softcap is None:
@@ -179,8 +179,8 @@ def _logits(product: Tensor, scale: float, softcap: float | None) -> tuple[Tenso
     return squashed * softcap, squashed
 
 
-def _place(local: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """A column (n, 1) of the tile for each target, and whether it is the target's (n,); no GPU synchronisation."""
+def _target_column(local: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Each target's column (n, 1), clamped to the tile, and whether the tile has it (n,); no GPU synchronisation."""
     return local.clamp(0, width - 1)[:, None], (local >= 0) & (local < width)
 
 

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from trl import SFTConfig
 
-METHOD_FIELDS = (
-    "residual_lambda",
-    "lookahead",
-    "lookahead_temperature",
-    "lookahead_top_k",
-    "lookahead_prefix",
-    "propagation",
-    "propagation_gamma",
-    "propagation_detach",
-    "loss_reduction",
-)
+from ift.step.settings import CHOICES, StepSettings
+
+METHOD_FIELDS = tuple(field.name for field in fields(StepSettings) if field.name not in ("seed", "step"))
 LAMBDA_FIELDS = ("residual_lambda_start", "residual_warmup_ratio", "residual_noise_std")
 
 
-def _described(default: Any, text: str, choices: list[str] | None = None) -> Any:
-    return field(default=default, metadata={"help": text, **({"choices": choices} if choices else {})})
+def _described(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+def _of_the_step(name: str, text: str) -> Any:
+    """A field of `StepSettings`: its default and its choices are defined there."""
+    choices = {"choices": list(CHOICES[name])} if name in CHOICES else {}
+    return field(default=getattr(StepSettings, name), metadata={"help": text, **choices})
 
 
 @dataclass
@@ -36,8 +34,8 @@ class IFTConfig(SFTConfig):
         ValueError: a value out of range or two options that exclude each other; the message names the remedy.
     """
 
-    residual_lambda: float = _described(
-        0.2,
+    residual_lambda: float = _of_the_step(
+        "residual_lambda",
         "Share lambda of the model's own guess in the input embeddings, in [0, 1]. 0 skips the look-ahead.",
     )
     residual_lambda_start: float | None = _described(
@@ -51,49 +49,45 @@ class IFTConfig(SFTConfig):
         0.0,
         "Sigma >= 0 of noisy lambda: lambda * (1 + sigma n) per optimiser step, clamped to [0, 1]. The paper: 0.5.",
     )
-    lookahead: str = _described(
-        "greedy",
-        "The guess: the argmax, a sampled token, or the expected embedding.",
-        ["greedy", "sample", "expected"],
+    lookahead: str = _of_the_step(
+        "lookahead", "The guess: the argmax, a sampled token, or the expected embedding."
     )
-    lookahead_temperature: float = _described(
-        1.0, "Temperature > 0 of the sampled and the expected look-ahead."
+    lookahead_temperature: float = _of_the_step(
+        "lookahead_temperature", "Temperature > 0 of the sampled and the expected look-ahead."
     )
-    lookahead_top_k: int = _described(64, "Candidates, >= 1, of the expected look-ahead.")
-    lookahead_prefix: str = _described(
-        "auto",
+    lookahead_top_k: int = _of_the_step("lookahead_top_k", "Candidates, >= 1, of the expected look-ahead.")
+    lookahead_prefix: str = _of_the_step(
+        "lookahead_prefix",
         "Run what precedes the first trained token once for both passes, where that is exact, or twice; auto: once on "
         "a CPU.",
-        ["auto", "shared", "full"],
     )
-    propagation: str = _described(
-        "bellman",
+    propagation: str = _of_the_step(
+        "propagation",
         "Weights of the token losses: discounted sum of the later losses (Algorithm 1), Eq. 21 read literally, or 1.",
-        ["bellman", "cumsum", "none"],
     )
-    propagation_gamma: float = _described(0.95, "Decay gamma of the propagation, in (0, 1].")
-    propagation_detach: str = _described(
-        "scale",
+    propagation_gamma: float = _of_the_step("propagation_gamma", "Decay gamma of the propagation, in (0, 1].")
+    propagation_detach: str = _of_the_step(
+        "propagation_detach",
         "What of the bellman weights carries no gradient: their scale (Algorithm 1 as printed), nothing (the released "
         "code: confident tokens at a row's end are pushed up), or the weights as a whole.",
-        ["scale", "none", "weights"],
     )
-    loss_reduction: str = _described(
-        "sequence",
+    loss_reduction: str = _of_the_step(
+        "loss_reduction",
         "Mean over rows of each row's mean (the paper), or over all trained tokens (trl).",
-        ["sequence", "token"],
     )
 
     def __post_init__(self) -> None:
-        """Check ranges and conflicts before and after trl's own checks."""
+        """Check ranges and conflicts before trl's own checks."""
         self._set_defaults()
-        self._check_ranges()
+        self.step_settings()  # checks the method's own fields
+        self._check_lambda_over_time()
         self._check_conflicts()
         super().__post_init__()
 
-    def loss_arguments(self) -> dict[str, Any]:
-        """The method's fields as keyword arguments of `ift_loss`; lambda is its target value, without a schedule."""
-        return {name: getattr(self, name) for name in METHOD_FIELDS}
+    def step_settings(self, **changes: Any) -> StepSettings:
+        """The settings of a step; `changes` has those that depend on the optimiser step: scheduled lambda, `step`."""
+        own = {name: getattr(self, name) for name in METHOD_FIELDS}
+        return StepSettings(**{**own, "seed": self.seed, **changes})
 
     def _set_defaults(self: Any) -> None:
         if self.metric_for_best_model is None:
@@ -107,33 +101,17 @@ class IFTConfig(SFTConfig):
             self.use_cpu = True  # trl would raise
             self.bf16 = False if self.bf16 is None else self.bf16
 
-    def _check_ranges(self) -> None:
-        within = {
-            "residual_lambda": 0 <= self.residual_lambda <= 1,
-            "residual_lambda_start": self.residual_lambda_start is None
-            or 0 <= self.residual_lambda_start <= 1,
+    def _check_lambda_over_time(self) -> None:
+        start = self.residual_lambda_start
+        shares = {
+            "residual_lambda_start": start is None or 0 <= start <= 1,
             "residual_warmup_ratio": 0 <= self.residual_warmup_ratio <= 1,
         }
-        for name, fine in within.items():
-            if not fine:
+        for name, holds in shares.items():
+            if not holds:
                 raise ValueError(f"{name} is {getattr(self, name)}; give a value in [0, 1].")
-        if not 0 < self.propagation_gamma <= 1:
-            raise ValueError(
-                f"propagation_gamma is {self.propagation_gamma}; give a value in (0, 1]. For weights that do not look "
-                "ahead at all set propagation='none'."
-            )
         if not self.residual_noise_std >= 0:
             raise ValueError(f"residual_noise_std is {self.residual_noise_std}; give 0 (off) or more.")
-        if not self.lookahead_temperature > 0:
-            raise ValueError(
-                f"lookahead_temperature is {self.lookahead_temperature}; give more than 0, or lookahead='greedy'."
-            )
-        if self.lookahead_top_k < 1:
-            raise ValueError(f"lookahead_top_k is {self.lookahead_top_k}; give 1 or more.")
-        for name in ("lookahead", "lookahead_prefix", "propagation", "propagation_detach", "loss_reduction"):
-            choices = self.__dataclass_fields__[name].metadata["choices"]
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}.")
 
     def _check_conflicts(self) -> None:
         conflicts = {
@@ -142,8 +120,6 @@ class IFTConfig(SFTConfig):
             "residual_noise_std needs a lambda to disturb. Set residual_lambda above 0, or the noise to 0.": (
                 self.residual_noise_std > 0 and self.residual_lambda == 0
             ),
-            "propagation_detach='weights' speaks of the bellman weights only. Set propagation='bellman', or leave "
-            "propagation_detach out.": self.propagation_detach == "weights" and self.propagation != "bellman",
             "IFT has its own loss. Leave loss_type at 'nll'; trl's SFTTrainer trains 'dft'.": self.loss_type
             == "dft",
             "label_smoothing_factor needs the full logits, which IFT never builds. Set it to 0.": (

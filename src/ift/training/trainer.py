@@ -16,8 +16,9 @@ from trl import SFTTrainer
 from trl.trainer.utils import get_config_model_id, global_then_local_main_first
 
 from ift.data import DataError, end_of_turn_ids, prepare_dataset
-from ift.step.algorithm import enable_residual, ift_loss
-from ift.step.model import weights_at_hand
+from ift.step.algorithm import ChangeGuess, enable_residual, ift_loss
+from ift.step.equations import TokenWeights
+from ift.step.model import has_weights
 from ift.step.model_checks import check_packing
 from ift.step.rows import count_items, row_layout
 from ift.training.checkpoints import SettingsInCheckpoints, changed_settings
@@ -60,6 +61,9 @@ class IFTTrainer(SendsNothing, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
         "citation": CITATION,
     }
     loss_is_scaled_for_ga = True
+    # an experiment's control may change the guess or the weights (`methods.controls`)
+    change_guess: ChangeGuess | None = None
+    token_weights: TokenWeights | None = None
 
     def __init__(self, model: Any, args: IFTConfig | None = None, **kwargs: Any) -> None:
         """Same arguments as `trl.SFTTrainer`; `args` is an `IFTConfig`.
@@ -97,7 +101,7 @@ class IFTTrainer(SendsNothing, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
             )
         with self.compute_loss_context_manager():
             enable_residual(self.model)
-            if self.padding_free and weights_at_hand(self.model):
+            if self.padding_free and has_weights(self.model):
                 check_packing(self.model)
         compiler = self.accelerator.state.dynamo_plugin
         if compiler.backend != DynamoBackend.NO and not compiler.use_regional_compilation:
@@ -168,18 +172,20 @@ class IFTTrainer(SendsNothing, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
                 "IFT never builds the logits. Set prediction_loss_only=True, or leave compute_metrics out."
             )
         mode = "train" if self.model.training else "eval"
-        how = {**self.args.loss_arguments(), "residual_lambda": self._residual_lambda(mode)}
+        settings = self.args.step_settings(
+            residual_lambda=self._residual_lambda(mode), step=self.state.global_step
+        )
         if self.aux_loss_enabled:
             inputs["output_router_logits"] = True
         result = ift_loss(
             model,
             inputs,
+            settings,
             num_items=num_items_in_batch,
-            seed=self.args.seed,
-            step=self.state.global_step,
-            **how,
+            change_guess=self.change_guess,
+            token_weights=self.token_weights,
         )
-        loss, extra = result.loss, {"lambda": how["residual_lambda"]}
+        loss, extra = result.loss, {"lambda": settings.residual_lambda}
         if num_items_in_batch is not None:
             loss = loss * (self.accelerator.num_processes // self.get_tp_size())  # DDP averages over ranks
         if result.scores.aux_loss is not None:

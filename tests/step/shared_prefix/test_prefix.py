@@ -12,6 +12,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from test_architectures import example
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import models
@@ -23,6 +24,7 @@ from ift.step.lookahead import LookAhead
 from ift.step.model import evaluating, unwrapped
 from ift.step.rows import row_layout
 from ift.step.shared_prefix import prefix
+from ift.step.shared_prefix.cache import cache_argument
 from ift.step.shared_prefix.prefix import SHARING, SharedPrefix, shared_prefix
 
 EVERY = [*models.FAMILIES, *(family for family in models.OTHERS if family != "phimoe"), *models.FURTHER]
@@ -30,7 +32,7 @@ EVERY = [*models.FAMILIES, *(family for family in models.OTHERS if family != "ph
 
 @pytest.fixture(autouse=True)
 def _everything_is_said_again():
-    prefix._said.clear()
+    prefix._logged.clear()
 
 
 def step(model, batch, backward=True, **options):
@@ -341,6 +343,28 @@ def test_two_processes_share_and_are_one(of_two_processes, name):
     assert found["shared"] is not name.startswith("one rank cannot")
     assert found["loss"] == pytest.approx(plain.loss.item(), rel=1e-5)
     models.assert_same_gradients(found["gradients"], wanted)
+
+
+# --- the cache's argument ---------------------------------------------------------------------------------------------
+
+
+def test_the_cache_goes_to_the_argument_that_the_backbone_has():
+    class Old(nn.Module):
+        def forward(self, input_ids, past_key_values=None):
+            """As up to transformers 5.23."""
+
+    class New(nn.Module):
+        def forward(self, input_ids, cache=None):
+            """As from 5.24 on, where a decorator translates `past_key_values` and warns."""
+
+    assert [cache_argument(backbone()) for backbone in (Old, New)] == ["past_key_values", "cache"]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_transformers_finds_nothing_deprecated_in_how_the_cache_is_passed(family, recwarn):
+    model = models.tiny_model(family)
+    assert step(model, models.padded(*example(model)))[0].scores.shared_prefix
+    assert not [str(warning.message) for warning in recwarn if "past_key_values" in str(warning.message)]
 
 
 # --- what it leaves behind --------------------------------------------------------------------------------------------

@@ -131,10 +131,15 @@ def ift_loss(
     states = F.one_hot(target.cells, lake.cells).double()  # (1, M, S)
     mixed = temporal_residual(states, ahead, settings.residual_lambda)  # (R, M, S)
     losses = -chosen_actions(policies.log_probs(mixed), target.actions)  # (R, M)
-    weights = propagation_weights(
-        losses, one_answer_per_row(losses), settings.propagation, settings.gamma, settings.detach
-    )
-    return summed_over_agents(weights * losses)
+    return summed_over_agents(weights_of(losses, settings) * losses)
+
+
+def weights_of(losses: Tensor, settings: Settings) -> Tensor:
+    """(R, M): dynamic relation propagation, or the control "position": bellman's weights for equal losses."""
+    kind, layout = settings.propagation, one_answer_per_row(losses)
+    if kind == "position":
+        return propagation_weights(torch.ones_like(losses), layout, "bellman", settings.gamma)
+    return propagation_weights(losses, layout, kind, settings.gamma, settings.detach)
 
 
 @torch.no_grad()

@@ -1,13 +1,14 @@
-"""Keys and values of a shared prefix, with their graph: written once, read as often as one likes.
+"""Keys and values of a shared prefix, with their graph: written once, read any number of times.
 
-Caches in the sense of transformers, for training: nothing grows or is overwritten, and a layer that is computed again
-under gradient checkpointing finds what it found the first time.
+These are caches of transformers made for training: nothing grows or is overwritten, so that a layer which gradient
+checkpointing computes again reads what it read the first time.
 
 Shape legend: B rows, P positions of the prefix, C positions that follow it, D width of a head.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,13 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, CacheLayerMixin
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 KeysAndValues = Sequence[tuple[Tensor, Tensor]]
 
 
 class PrefixWriter(CacheLayerMixin):
-    """A layer's keys and values of the prefix, (B, heads, P, D) each; attention gets back what it gave."""
+    """A layer's keys and values of the prefix, (B, heads, P, D) each; `update` returns its arguments."""
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Keep them; gradient flows."""
@@ -30,17 +30,17 @@ class PrefixWriter(CacheLayerMixin):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Keep them if they are the first; what is computed again in the backward pass is not kept."""
+        """Keep the first ones. Those that checkpointing computes again in the backward pass are not kept."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         return key_states, value_states
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Keys that the prefix attends to, and where they begin."""
+        """The number of keys that the prefix attends to, and the first one's position."""
         return query_length, 0
 
     def get_seq_length(self) -> int:
-        """Nothing stands before the prefix."""
+        """0: nothing precedes the prefix."""
         return 0
 
     def get_max_length(self) -> int:
@@ -68,11 +68,11 @@ class PrefixReader(CacheLayerMixin):
         return torch.cat([self.keys, key_states], -2), torch.cat([self.values, value_states], -2)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Keys that are attended to (a sliding window is told by the mask), and where they begin."""
+        """The number of keys that are attended to, and the first one's position. The mask has the sliding window."""
         return self.get_seq_length() + query_length, 0
 
     def get_seq_length(self) -> int:
-        """P."""
+        """The length P of the prefix."""
         assert self.keys is not None  # nosec B101 # for the type checker
         return self.keys.shape[-2]
 
@@ -86,25 +86,38 @@ def prefix_writer() -> Cache:
     return Cache(layer_class_to_replicate=PrefixWriter)
 
 
-def taken_from(writer: Cache) -> KeysAndValues:
-    """Every layer's keys and values out of a written cache, which forgets them: a graph must not hold itself."""
-    found = [(layer.keys, layer.values) for layer in writer.layers]
+def pop_keys_and_values(writer: Cache) -> KeysAndValues:
+    """Every layer's keys and values, removed from the cache that holds them.
+
+    The graph of checkpointed layers holds the cache, so a cache that held the graph would never be freed.
+    """
+    prefix = [(layer.keys, layer.values) for layer in writer.layers]
     for layer in writer.layers:
         layer.keys = layer.values = None
-    return found
+    return prefix
 
 
 def prefix_reader(prefix: KeysAndValues) -> Cache:
-    """A cache for a pass over what follows the prefix; gradient flows to its keys and values where it is enabled."""
+    """A cache for a pass over what follows the prefix. Gradient flows to the prefix where it is enabled."""
     return Cache(layers=[PrefixReader(keys, values) for keys, values in prefix])
+
+
+def cache_argument(backbone: nn.Module) -> str:
+    """The name of the backbone's argument for a cache: `cache` from transformers 5.24 on, `past_key_values` before."""
+    parameters = inspect.signature(type(backbone).forward).parameters
+    return "cache" if "cache" in parameters else "past_key_values"
 
 
 @contextmanager
 def checkpointing_keeps_caches(model: nn.Module) -> Iterator[None]:
-    """While open, checkpointed layers are given their cache instead of none: both kinds above bear a second reading.
+    """While open, checkpointed layers get their cache, which transformers withholds: ours can be read a second time.
 
-    A backbone's own flag does not checkpoint anything in the architectures that share; in GPT-2 it withholds the cache.
+    A backbone's own flag checkpoints nothing in the architectures that share; in GPT-2 it withholds the cache.
     """
+    from transformers.modeling_layers import (
+        GradientCheckpointingLayer,  # slow to import; a model has loaded it
+    )
+
     layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
     backbones = [
         m for m in model.modules() if m not in layers and getattr(m, "gradient_checkpointing", False)

@@ -1,12 +1,13 @@
 """Rows whose prefix is computed once for both passes of an IFT step.
 
 Up to a row's first trained token the look-ahead and the mixed pass see the same embeddings. So the prefix is run once,
-with gradient; its keys and values serve the look-ahead of what follows (detached) and the mixed pass (connected). Loss
-and gradient are those of `algorithm.FullRows`; where that cannot be had, `shared_prefix` gives None and says why, once.
+with gradient; the look-ahead and the mixed pass over what follows both read its keys and values, the mixed pass with
+gradient. Loss and gradient are those of `algorithm.FullRows`. Where that is not possible, `shared_prefix` returns None
+and logs the reason once.
 
 Every document becomes a row that ends at the right edge of the batch; all are cut at one column, the first that any of
 them trains. The batch gets no wider than it was, unless documents of different lengths were packed into one row: then
-the plain way may be the cheaper one, and is taken.
+`FullRows` may be cheaper, and is used.
 
 Shape legend: B rows, T positions, P of the prefix, C = T - P that follow it, H width, N trained positions; from
 `_right_aligned` on, B and T are those of the documents.
@@ -22,31 +23,37 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
+from transformers.cache_utils import Cache
 
-from ift.step.embedded_rows import EmbeddedRows
 from ift.step.lookahead import LookAhead
-from ift.step.mixed_input import mixed_embeddings
+from ift.step.mixed_input import RowEmbeddings, mixed_embeddings
 from ift.step.rows import RowLayout
-from ift.step.shared_prefix.cache import checkpointing_keeps_caches, prefix_reader, prefix_writer, taken_from
+from ift.step.shared_prefix.cache import (
+    cache_argument,
+    checkpointing_keeps_caches,
+    pop_keys_and_values,
+    prefix_reader,
+    prefix_writer,
+)
 
 logger = logging.getLogger(__name__)
-_said: set[str] = set()
+_logged: set[str] = set()
 
-# model_type of every architecture whose shared step is tested to be the plain one, in every parameter's gradient
+# model_type of every architecture for which a test compares the shared step with `FullRows`, gradients included
 SHARING = frozenset((
     "bloom", "cohere", "cohere2", "deepseek_v3", "ernie4_5", "exaone4", "falcon", "gemma", "gemma2", "gemma3_text",
     "glm", "glm4", "gpt2", "gpt_neox", "gpt_oss", "gptj", "granite", "granitemoe", "hunyuan_v1_dense", "llama",
     "ministral", "mistral", "mixtral", "nemotron", "olmo", "olmo2", "olmo3", "olmoe", "opt", "phi", "phi3",
     "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "smollm3", "stablelm", "starcoder2",
 ))  # fmt: skip
-ATTENTION = ("sdpa", "eager")  # others lay out their masks differently, and were not tested
-# what trl's collator says of packed documents besides their positions, for kernels that take no mask
+ATTENTION = ("sdpa", "eager")  # other implementations use other mask layouts, and were not tested
+# document borders that trl's collator adds to packed rows, for kernels that take no mask
 BORDERS = frozenset(("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"))
-CHEAPER = 0.99  # of the plain step's tokens, or a prefix is not worth a pass of its own
+CHEAPER = 0.99  # share of the tokens of `FullRows` below which a pass for the prefix pays off
 
 
 class SharedPrefix:
-    """The passes of one step over rows that share their prefix; making it runs the prefix, with gradient.
+    """The passes of one step over rows that share their prefix. The constructor runs the prefix, with gradient.
 
     Args:
         model: the causal language model, unwrapped.
@@ -55,7 +62,8 @@ class SharedPrefix:
         trained: (B, T) bool.
         cut: P >= 1, no position before it is trained.
         router_logits: whether the mixed pass must give the experts' router logits.
-        guesses: N if there is one guess a trained position, which may then be embedded with the prefix; else None.
+        guesses: N if every trained position has one candidate, so that the guesses can be embedded in the prefix's call
+            (`RowEmbeddings`); else None.
     """
 
     shared = True
@@ -70,16 +78,16 @@ class SharedPrefix:
         guesses: int | None,
     ) -> None:
         self.model, self.inputs, self.trained, self.cut = model, inputs, trained[:, cut:], cut
-        self.asked = {"output_router_logits": True} if router_logits else {}
+        self.extra = {"output_router_logits": True} if router_logits else {}
         self.attention_mask = inputs["attention_mask"]
         module = model.get_input_embeddings()
-        self.embedded = EmbeddedRows(module, inputs["input_ids"], cut, guesses or 0)
-        at_once = nullcontext() if guesses is None else self.embedded.prefix_call()
+        self.embedded = RowEmbeddings(module, inputs["input_ids"], cut, guesses or 0)
+        all_rows = nullcontext() if guesses is None else self.embedded.prefix_call()
         writer = prefix_writer()
-        with checkpointing_keeps_caches(model), at_once:
-            output = self._run(0, cut, writer, self.asked)
+        with checkpointing_keeps_caches(model), all_rows:
+            output = self._run(0, cut, writer, self.extra)
         self.last_state = output[0][:, -1:]  # (B, 1, H) predicts the first position that any row trains
-        self.prefix = taken_from(writer)
+        self.prefix = pop_keys_and_values(writer)
         self.router_logits: Any = output.router_logits if router_logits else None
 
     def look_ahead_states(self) -> Tensor:
@@ -96,13 +104,13 @@ class SharedPrefix:
             mixed_embeddings(self.model, self.trained, guess, residual_lambda, self.embedded),
             checkpointing_keeps_caches(self.model),
         ):
-            output = self._run(self.cut, length, prefix_reader(self.prefix), self.asked)
+            output = self._run(self.cut, length, prefix_reader(self.prefix), self.extra)
         states = self._predicting(output[0][:, :-1])
-        return states, self._joined(output.router_logits) if self.asked else None
+        return states, self._joined(output.router_logits) if self.extra else None
 
-    def _run(self, start: int, end: int, cache: Any, asked: dict[str, Any]) -> Any:
+    def _run(self, start: int, end: int, cache: Cache, extra: dict[str, Any]) -> Any:
         """The backbone over columns [start, end), which see everything before `end`."""
-        inputs = {**self.inputs, **asked, "past_key_values": cache, "use_cache": False}
+        inputs = {**self.inputs, **extra, cache_argument(self.model.base_model): cache, "use_cache": False}
         for name in ("input_ids", "position_ids"):
             inputs[name] = inputs[name][:, start:end]
         if self.attention_mask is not None:
@@ -125,61 +133,67 @@ class SharedPrefix:
 def shared_prefix(
     model: Any, inputs: dict[str, Any], layout: RowLayout, router_logits: bool, one_guess: bool = True
 ) -> SharedPrefix | None:
-    """The step's passes with a shared prefix, or None where they would not be exact or not cheaper; the log says why.
+    """The step's passes with a shared prefix, or None where that is not exact or not cheaper; the reason is logged.
 
-    Where weights are sharded all processes decide alike: every pass of theirs is a gathering in step.
+    Where weights are sharded all processes take the same decision, since every pass gathers weights collectively.
 
     Args:
         model: the causal language model, unwrapped.
         inputs: of the backbone: `input_ids` (B, T), `attention_mask` or None, `position_ids` if the batch has them.
         layout: of the batch.
         router_logits: whether the mixed pass must give the experts' router logits.
-        one_guess: whether the look-ahead has one candidate a position.
+        one_guess: whether the look-ahead has one candidate per trained position.
     """
     reason = cannot_share(model, inputs)
     if reason is not None:
-        _say_once(logging.WARNING, f"The look-ahead runs over whole rows, prompts included: {reason}.")
+        _log_once(logging.WARNING, f"The look-ahead runs over whole rows, prompts included: {reason}.")
         return None
     lengths, answers = _lengths(layout)
-    facts = [layout.documents.max() + 1, lengths.max(), answers.max(), layout.attended.sum()]
-    facts += [layout.trained.sum(), _holes(layout)]
-    rows, width, answer, tokens, guesses, holes = torch.stack(facts).tolist()
+    counts = [layout.documents.max() + 1, lengths.max(), answers.max(), layout.attended.sum()]
+    counts += [layout.trained.sum(), _holes(layout)]
+    rows, width, answer, tokens, guesses, holes = torch.stack(counts).tolist()  # one GPU synchronisation
     cheaper = 3 * rows * width + rows * answer < CHEAPER * 4 * layout.trained.numel()
     if holes:
-        _say_once(logging.WARNING, "The look-ahead runs over whole rows: the attention mask has holes.")
+        _log_once(logging.WARNING, "The look-ahead runs over whole rows: the attention mask has holes.")
     elif not cheaper and answer:
-        _say_once(
+        _log_once(
             logging.INFO, "A batch without a common prefix worth sharing: the look-ahead ran over its rows."
         )
-    if not _everywhere(model, cheaper and answer > 0 and not holes, lengths.device):
+    if not _all_processes_agree(model, cheaper and answer > 0 and not holes, lengths.device):
         return None
-    _say_once(logging.INFO, "The look-ahead shares the prefix of its rows with the mixed pass.")
+    _log_once(logging.INFO, "The look-ahead shares the prefix of its rows with the mixed pass.")
     positions = inputs.get("position_ids")
     positions = layout.positions if positions is None else positions.expand_as(layout.positions)
-    where, attended = _right_aligned(layout, lengths, rows, width)
+    source, attended = _right_aligned(layout, lengths, rows, width)
     aligned = {
-        "input_ids": inputs["input_ids"].flatten()[where],
+        "input_ids": inputs["input_ids"].flatten()[source],
         "attention_mask": None if rows * width == tokens else attended.long(),
-        "position_ids": positions.flatten()[where] * attended,
+        "position_ids": positions.flatten()[source] * attended,
     }
-    trained = layout.trained.flatten()[where] & attended
-    places = guesses if one_guess else None
+    trained = layout.trained.flatten()[source] & attended
     others = {name: value for name, value in inputs.items() if name not in BORDERS}
-    return SharedPrefix(model, {**others, **aligned}, trained, width - answer, router_logits, places)
+    return SharedPrefix(
+        model,
+        {**others, **aligned},
+        trained,
+        cut=width - answer,
+        router_logits=router_logits,
+        guesses=guesses if one_guess else None,
+    )
 
 
 def _lengths(layout: RowLayout) -> tuple[Tensor, Tensor]:
     """Tokens of each document, and those from its first trained one on: (B T,) int64, 0 where there is no document."""
     documents, positions = layout.documents.flatten(), layout.positions.flatten()
     lengths = torch.zeros_like(documents).index_add(0, documents, layout.attended.flatten().long())
-    never = torch.full_like(positions, len(positions))
-    first = torch.where(layout.trained.flatten(), positions, never)
-    first = never.scatter_reduce(0, documents, first, "amin")
+    none = torch.full_like(positions, len(positions))  # beyond every position
+    first = torch.where(layout.trained.flatten(), positions, none)
+    first = none.scatter_reduce(0, documents, first, "amin")
     return lengths, (lengths - first).clamp(min=0)
 
 
 def _right_aligned(layout: RowLayout, lengths: Tensor, rows: int, width: int) -> tuple[Tensor, Tensor]:
-    """Every document as a row that ends at the right edge: where its tokens stand in the batch, and what is a token.
+    """Every document as a row that ends at the right edge: the source of each entry in the batch, and what is a token.
 
     Args:
         layout: of the batch.
@@ -193,14 +207,14 @@ def _right_aligned(layout: RowLayout, lengths: Tensor, rows: int, width: int) ->
     flat = layout.attended.flatten().nonzero()[:, 0]
     documents = layout.documents.flatten()[flat]
     columns = width - lengths[documents] + layout.positions.flatten()[flat]
-    where = torch.zeros(rows, width, dtype=torch.int64, device=flat.device)
-    attended = torch.zeros_like(where, dtype=torch.bool)
-    where[documents, columns], attended[documents, columns] = flat, True
-    return where, attended
+    source = torch.zeros(rows, width, dtype=torch.int64, device=flat.device)
+    attended = torch.zeros_like(source, dtype=torch.bool)
+    source[documents, columns], attended[documents, columns] = flat, True
+    return source, attended
 
 
 def cannot_share(model: nn.Module, inputs: dict[str, Any]) -> str | None:
-    """Why no batch of this model can share its prefix, with a way out; None if it can."""
+    """The reason why no batch of this model can share its prefix, with a remedy; None if it can."""
     config: Any = model.config
     text = config.get_text_config()
     if text.model_type not in SHARING:
@@ -222,7 +236,7 @@ def cannot_share(model: nn.Module, inputs: dict[str, Any]) -> str | None:
         return "FSDP1 shards the weights (FSDP2 can share)"
     for name, module in model.named_modules():
         if getattr(module, "_compiled_call_impl", None) is not None:
-            return f"{name} is compiled, which for kept keys and values takes a graph a layer (leave torch_compile out)"
+            return f"{name} is compiled: a cache would take a graph for every layer (leave torch_compile out)"
         if not module.training:
             continue
         noisy = _noise_of(module)
@@ -239,7 +253,7 @@ def cannot_share(model: nn.Module, inputs: dict[str, Any]) -> str | None:
 
 
 def _noise_of(module: nn.Module) -> str | None:
-    """The attribute that makes the module random while it trains: dropout in all its names, router jitter."""
+    """The attribute that makes the module random in training mode (dropout under any name, router jitter), if any."""
     for name, value in vars(module).items():
         if not isinstance(value, float) or value <= 0:
             continue
@@ -251,14 +265,14 @@ def _noise_of(module: nn.Module) -> str | None:
 
 
 def _holes(layout: RowLayout) -> Tensor:
-    """Scalar int64, 1 if some row has padding between its tokens."""
-    before, behind = (mask.int().argmax(1) for mask in (layout.attended, layout.attended.flip(1)))
-    width = layout.attended.shape[1] - before - behind
+    """Scalar int64: 1 if some row has padding between its tokens, else 0."""
+    before, after = (mask.int().argmax(1) for mask in (layout.attended, layout.attended.flip(1)))
+    width = layout.attended.shape[1] - before - after
     return ((layout.attended.sum(1) != width) & layout.attended.any(1)).any().long()
 
 
-def _everywhere(model: nn.Module, agreed: bool, device: torch.device) -> bool:
-    """Whether all processes that hold a piece of the weights agree; others need not."""
+def _all_processes_agree(model: nn.Module, agreed: bool, device: torch.device) -> bool:
+    """Whether all processes agree, if the weights are sharded; each decides for itself if they are not."""
     if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
         return agreed
     vote = torch.tensor(int(agreed), device=device)
@@ -266,7 +280,7 @@ def _everywhere(model: nn.Module, agreed: bool, device: torch.device) -> bool:
     return bool(vote)
 
 
-def _say_once(level: int, message: str) -> None:
-    if message not in _said:
-        _said.add(message)
+def _log_once(level: int, message: str) -> None:
+    if message not in _logged:
+        _logged.add(message)
         logger.log(level, message)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import models
-from ift.step.embedded_rows import EmbeddedRows
+from ift.step.mixed_input import RowEmbeddings
 
 
 class Gradients(TorchDispatchMode):
@@ -63,14 +63,14 @@ def test_the_gradient_is_that_of_two_calls(padding, scale):
         return module.weight.grad.clone()
 
     wanted = gradient(module(ids[:, :1]), module(ids[:, 1:]), module(guess_ids))
-    rows = EmbeddedRows(module, ids, 1, len(guess_ids))
+    rows = RowEmbeddings(module, ids, 1, len(guess_ids))
     with rows.prefix_call():
         first = module(ids[:, :1])
-    guessed = rows.guessed(guess_ids, module(guess_ids))
+    guessed = rows.fill_guesses(guess_ids, module(guess_ids))
     assert torch.equal(first, module(ids[:, :1]))
-    assert torch.equal(rows.after, module(ids[:, 1:]))
+    assert torch.equal(rows.after_prefix, module(ids[:, 1:]))
     assert torch.equal(guessed, module(guess_ids))
-    torch.testing.assert_close(gradient(first, rows.after, guessed), wanted, rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(gradient(first, rows.after_prefix, guessed), wanted, rtol=1e-13, atol=1e-13)
     assert not module._forward_hooks
     assert not module._forward_pre_hooks
 
@@ -82,10 +82,10 @@ def test_a_module_that_does_more_than_look_up_is_left_alone(setting):
     frozen = setting.pop("frozen", False)
     module = nn.Embedding(11, 4, **setting).requires_grad_(not frozen)
     ids = torch.tensor([[5, 2, 7, 7]])
-    rows = EmbeddedRows(module, ids, 1, 2)
+    rows = RowEmbeddings(module, ids, 1, 2)
     with rows.prefix_call():
         assert torch.equal(module(ids[:, :1]), module(ids[:, :1]))
-    assert rows.after is None
+    assert rows.after_prefix is None
 
 
 @pytest.mark.parametrize(
