@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 
 from ift.lab.report.figures import image, pictures
 from ift.step import propagated_loss, row_layout
+from ift.step.settings import StepSettings
 from page_tables import DOCS, RECORDS
 from page_tables.method import RUNS
 from page_tables.results import grouped
-from ift.step.settings import StepSettings
 
 GAMMA = 0.95
 # A row of 20 tokens: hard words among easy ones, and an end that is known well (nats).

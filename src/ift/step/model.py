@@ -64,8 +64,8 @@ def with_head(model: Any, function: Callable[[Head, Tensor], Any], states: Tenso
     read elsewhere would be a shard: its gradient would miss what the other ranks add, or would come when the weight is
     partitioned again.
     """
-    module = model.get_output_embeddings()
-    in_pieces = isinstance(module, FSDPModule) and isinstance(module.weight, DTensor)
+    module: Any = model.get_output_embeddings()
+    in_pieces = isinstance(module.weight, DTensor) and isinstance(module, FSDPModule)
     if not (in_pieces or hasattr(module.weight, "ds_id")):
         return function(head_of(model), states)
     original = module.forward
