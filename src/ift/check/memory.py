@@ -11,6 +11,10 @@ from typing import Any
 
 import torch
 
+from ift.data import DataError
+from ift.methods.start import start_adapter, start_options
+from ift.models.limits import config_ids, ids_outside, learned_positions
+from ift.models.loading import load_config
 from ift.step.scored_log_probs import tile_shape
 
 TILES = 4  # of logits alive at once in the chunked head: logits, exponentials, their gradient, one to spare
@@ -27,6 +31,7 @@ class MemoryEstimate:
         parameters: Number of all parameters.
         trained: Number of those that are trained.
         vocabulary: Rows of the input embedding.
+        positions: The longest row that the model has learned positions for; None: its positions are computed.
         weights: Of the model, with autocast's copies of them.
         reference: Of the frozen copy that some methods compare with.
         gradients: Of the trained weights.
@@ -38,6 +43,7 @@ class MemoryEstimate:
     parameters: int
     trained: int
     vocabulary: int
+    positions: int | None
     weights: int
     reference: int
     gradients: int
@@ -63,8 +69,6 @@ def estimate_memory(stage: Any, longest_row: int, device: torch.device | None = 
     Raises:
         OSError, ValueError: a configuration that cannot be read, or is no causal language model's.
     """
-    from trl import get_peft_config
-
     config, told = stage.config, stage.model
     model = _empty_model(stage)
     vocabulary = model.get_input_embeddings().weight.shape[0]
@@ -77,7 +81,7 @@ def estimate_memory(stage: Any, longest_row: int, device: torch.device | None = 
     answers = 2 if stage.method.needs_pairs else 1
     rows = config.per_device_train_batch_size * answers
     tokens = config.max_length if getattr(config, "packing", False) and config.max_length else longest_row
-    with _adapted(model, get_peft_config(told)) as adapted:
+    with _adapted(model, start_adapter(stage)) as adapted:
         trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
         adapters = 4 * trained if told.use_peft else 0
         kept = _kept_for_backward(adapted, rows, tokens, bool(config.gradient_checkpointing), compute)
@@ -93,6 +97,7 @@ def estimate_memory(stage: Any, longest_row: int, device: torch.device | None = 
         parameters=every,
         trained=trained,
         vocabulary=vocabulary,
+        positions=learned_positions(model),
         weights=weights + adapters + casts,
         reference=weights if stage.method.needs_reference and not told.use_peft else 0,
         gradients=trained * each,
@@ -168,15 +173,15 @@ def available_memory() -> int:
 
 def _empty_model(stage: Any) -> Any:
     """The model on the meta device: shapes, no data."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    told, config = stage.model, stage.config
-    read = AutoConfig.from_pretrained(
-        told.model_name_or_path, revision=told.model_revision, trust_remote_code=config.trust_remote_code
-    )
+    name, options = stage.model.model_name_or_path, start_options(stage)
+    read = load_config(name, options)
+    if said := ids_outside(config_ids(read), read.get_text_config().vocab_size):
+        raise DataError(f"{name}: {said}")
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return AutoModelForCausalLM.from_config(read, trust_remote_code=config.trust_remote_code)
+        return AutoModelForCausalLM.from_config(read, trust_remote_code=options.trust_remote_code)
 
 
 def _element_size(stage: Any, model: Any) -> int:

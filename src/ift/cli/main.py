@@ -78,6 +78,16 @@ def demo(
     raise typer.Exit(run(output_dir, seed, train_rows, test_rows))
 
 
+DTYPE = typer.Option("auto", help="Of the weights, such as bfloat16. [auto: as saved]")
+DEVICE = typer.Option(None, help="Such as cuda:1. [default: the accelerator there is]")
+TRUST = typer.Option(
+    False, "--trust_remote_code", "--trust-remote-code", help="Run Python code that comes with the model."
+)
+PICKLES = typer.Option(
+    False, "--allow_pickle_weights", "--allow-pickle-weights", help="Load .bin files if there are no others."
+)
+
+
 @app.command()
 def chat(
     model: str = typer.Argument(help="A folder or Hub id of a model or an adapter."),
@@ -85,17 +95,17 @@ def chat(
     max_new_tokens: int = typer.Option(
         512, "--max_new_tokens", "--max-new-tokens", help="Longest answer, in tokens."
     ),
-    allow_pickle: bool = typer.Option(
-        False,
-        "--allow_pickle_weights",
-        "--allow-pickle-weights",
-        help="Load .bin files if there are no others.",
-    ),
+    dtype: str = DTYPE,
+    device: str = DEVICE,
+    trust_remote_code: bool = TRUST,
+    allow_pickle: bool = PICKLES,
 ) -> None:
     """Talk to a trained model."""
     from ift.cli.chat import main as run
+    from ift.models.loading import LoadOptions
 
-    raise typer.Exit(run(model, prompt, max_new_tokens, allow_pickle))
+    options = LoadOptions(dtype, device, trust_remote_code, allow_pickle)
+    raise typer.Exit(run(model, prompt, max_new_tokens, options))
 
 
 @app.command(context_settings=PASS_ON)
@@ -225,13 +235,17 @@ def evaluate(
     output_dir: str = typer.Option(
         "ift-evaluate", "--output_dir", "--output-dir", help="Where results, answers and records go."
     ),
-    dtype: str = typer.Option("auto", help="Of the weights, such as bfloat16. [auto: as saved]"),
-    device: str = typer.Option(None, help="Such as cuda:1. [default: the accelerator there is]"),
+    dtype: str = DTYPE,
+    device: str = DEVICE,
+    trust_remote_code: bool = TRUST,
+    allow_pickle: bool = PICKLES,
 ) -> None:
     """Measure models on the paper's benchmarks, with lm-eval; several models are compared."""
     from ift.cli.evaluate import main as run
+    from ift.models.loading import LoadOptions
 
-    raise typer.Exit(run(models, tasks, data, limit, num_fewshot, batch_size, output_dir, dtype, device))
+    options = LoadOptions(dtype, device, trust_remote_code, allow_pickle)
+    raise typer.Exit(run(models, tasks, data, limit, num_fewshot, batch_size, output_dir, options))
 
 
 @app.command()
@@ -249,15 +263,19 @@ def generate(
     batch_size: int = typer.Option(8, "--batch_size", "--batch-size", help="Prompts answered together."),
     system: str = typer.Option(None, help="A system text before every prompt that has none."),
     limit: int = typer.Option(None, help="Answer the first N prompts alone."),
-    dtype: str = typer.Option("auto", help="Of the weights, such as bfloat16. [auto: as saved]"),
-    device: str = typer.Option(None, help="Such as cuda:1. [default: the accelerator there is]"),
+    dtype: str = DTYPE,
+    device: str = DEVICE,
+    trust_remote_code: bool = TRUST,
+    allow_pickle: bool = PICKLES,
 ) -> None:
     """Write a model's answers to prompts: AlpacaEval's, MT-Bench's, or any."""
     from ift.cli.generate import main as run
     from ift.generation.answers import Settings
+    from ift.models.loading import LoadOptions
 
+    options = LoadOptions(dtype, device, trust_remote_code, allow_pickle)
     settings = Settings(max_new_tokens, temperature, top_p, seed)
-    raise typer.Exit(run(model, prompts, output, form, settings, batch_size, system, limit, dtype, device))
+    raise typer.Exit(run(model, prompts, output, form, settings, batch_size, system, limit, options))
 
 
 @app.command()

@@ -86,15 +86,13 @@ def timed(told: TrainArguments, prepared: Any) -> float:
 def guesser(told: TrainArguments) -> Any:
     """A function from ids to the model's argmax after each of them."""
     import torch
-    from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(
-        told.model.model_name_or_path,
-        revision=told.model.model_revision,
-        dtype=told.model.dtype,
-        trust_remote_code=told.config.trust_remote_code,
-        use_safetensors=(told.config.model_init_kwargs or {}).get("use_safetensors", True),
-    ).to(told.config.device)
+    from ift.methods.start import start_options
+    from ift.models.loading import load_network
+
+    model = load_network(told.model.model_name_or_path, start_options(told)).eval()
+    if not hasattr(model, "hf_device_map"):
+        model = model.to(told.config.device)
 
     @torch.no_grad()
     def guess(ids: list[int]) -> list[int]:

@@ -131,7 +131,7 @@ def train_stages(
         stage.model.model_name_or_path = start
         done.append(_run(stage, loaded, attach))
         if number < len(planned):
-            start = str(start_of_next(done[-1].folder))
+            start = str(start_of_next(stage, loaded))
     return TrainResult(method, done[-1].folder, tuple(done))
 
 

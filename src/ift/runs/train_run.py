@@ -32,10 +32,11 @@ def run_stages(stages: list[TrainArguments]) -> Any:
     from ift.methods.stage import check_data
     from ift.runs.train_stage import start_of_next
 
+    loaded = []
     if len(stages) > 1:
         for told in stages:
-            data = load_train_and_eval(told.script, told.mixture, told.config, columns=told.columns)
-            check_data(told, data)
+            loaded.append(load_train_and_eval(told.script, told.mixture, told.config, columns=told.columns))
+            check_data(told, loaded[-1])
     for number, told in enumerate(stages, start=1):
         last = number == len(stages)
         if len(stages) > 1 and int(os.environ.get("RANK", 0)) == 0:
@@ -44,7 +45,7 @@ def run_stages(stages: list[TrainArguments]) -> Any:
         if not last:
             folder = Path(told.config.output_dir)
             if PartialState().is_main_process:
-                start_of_next(folder)
+                start_of_next(told, loaded[number - 1])
             PartialState().wait_for_everyone()
             merged = folder / "merged"
             stages[number].model.model_name_or_path = str(merged if merged.exists() else folder)

@@ -5,16 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ift.check.findings import longest_row
 from ift.check.memory import Remedy, available_memory, remedies
-from ift.data import LoadedData
-from ift.methods.stage import PreparedRows, Stage, build_trainer, prepare_stage
+from ift.data import DataError, LoadedData
+from ift.methods.stage import PreparedRows, Stage, build_trainer, longest_row, prepare_stage
+from ift.methods.start import start_options
+from ift.models.loading import LoadOptions
+from ift.models.merging import save_merged
+from ift.models.outputs import some_rows
+from ift.models.record import write_record
 from ift.runs.out_of_room import disk_full, is_disk_full, is_out_of_memory, out_of_memory
 from ift.runs.read_back import read_back
 from ift.training.checkpoints import SealedCheckpoints, Stopped
+
+FIRST_ROWS = 16  # of which a few are taken to compare a merged model with its adapter
 
 
 def train_stage(
@@ -46,7 +53,7 @@ def train_stage(
         trainer.add_callback(checkpoints)  # before what may take a while at the start: a signal must find it
     if attach is not None:
         attach(trainer)
-    with _faults_said(stage, prepared):
+    with explain_resource_errors(stage, prepared):
         try:
             trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
         finally:
@@ -58,19 +65,24 @@ def train_stage(
         if checkpoints is not None and checkpoints.stopped is not None and unfinished:
             last = Path(config.output_dir) / f"checkpoint-{trainer.state.global_step}"
             raise Stopped(checkpoints.stopped, last)
-        _save(stage, trainer)
+        _save(stage, trainer, prepared)
     return trainer
 
 
-def _save(stage: Stage, trainer: Any) -> None:
+def _save(stage: Stage, trainer: Any, prepared: PreparedRows) -> None:
     """The model, read back, and its card; to the Hub too, if asked for."""
     config = stage.config
     trainer.save_model(config.output_dir)
     trainer.read_back = ""
     if trainer.is_world_process_zero():
-        trained = trainer.accelerator.unwrap_model(trainer.model)
+        write_record(Path(config.output_dir), trainer.record)
+        mixed = config.bf16 or config.fp16
         trainer.read_back = read_back(
-            Path(config.output_dir), trained, trust_remote_code=config.trust_remote_code
+            Path(config.output_dir),
+            trainer.accelerator.unwrap_model(trainer.model),
+            some_rows(prepared.sets["train"].dataset),
+            trust_remote_code=config.trust_remote_code,
+            precision=trainer.accelerator.autocast() if mixed else None,
         )
     name = stage.script.dataset_name
     card = os.path.basename(
@@ -84,8 +96,8 @@ def _save(stage: Stage, trainer: Any) -> None:
 
 
 @contextmanager
-def _faults_said(stage: Stage, prepared: PreparedRows) -> Iterator[None]:
-    """Says of memory or disk space that ran out what to do."""
+def explain_resource_errors(stage: Stage, prepared: PreparedRows) -> Iterator[None]:
+    """Re-raise out-of-memory and disk-full errors with suggested fixes."""
     try:
         yield
     except Exception as error:
@@ -103,15 +115,30 @@ def _remedies(stage: Stage, prepared: PreparedRows) -> list[Remedy]:
         return []
 
 
-def start_of_next(folder: Path) -> Path:
-    """What the next stage starts from: the folder, or, for an adapter, its base with it merged in (`folder`/merged)."""
+def start_of_next(stage: Stage, data: LoadedData) -> Path:
+    """What the next stage starts from: the stage's folder, or, for an adapter, its base with it merged in.
+
+    The merged model lies in `merged` below the folder; it is compared with the adapter on rows of the stage.
+
+    Raises:
+        DataError: The merged model gives other outputs than the adapter.
+    """
+    folder = Path(stage.config.output_dir)
     if not (folder / "adapter_config.json").exists():
         return folder
-    from peft import AutoPeftModelForCausalLM
-    from transformers import AutoTokenizer
+    options = LoadOptions(
+        trust_remote_code=stage.config.trust_remote_code,
+        allow_pickle_weights=start_options(stage).allow_pickle_weights,
+    )
+    save_merged(str(folder), folder / "merged", _first_rows(stage, data), options)
+    return folder / "merged"
 
-    merged = folder / "merged"
-    model = AutoPeftModelForCausalLM.from_pretrained(str(folder), dtype="auto")
-    model.merge_and_unload().save_pretrained(merged)
-    AutoTokenizer.from_pretrained(str(folder)).save_pretrained(merged)
-    return merged
+
+def _first_rows(stage: Stage, data: LoadedData) -> list[list[int]]:
+    """Token ids of a few training rows, without preparing the others."""
+    first = replace(data.train[0], rows=data.train[0].rows.take(FIRST_ROWS))
+    try:
+        prepared = prepare_stage(stage, replace(data, train=[first], evaluation=None))
+    except DataError:  # none of them can be trained
+        return []
+    return some_rows(prepared.sets["train"].dataset)
