@@ -17,10 +17,10 @@ from ift.lab.testbed import problems, tiny_base_path
 
 @pytest.fixture(scope="module")
 def loaded():
-    from ift.models.loading import load_model
+    from ift.models.loading import LoadOptions, load_model
 
-    model, tokenizer, default = load_model(str(tiny_base_path()), "float32", "cpu")
-    assert not default
+    model, tokenizer, _, note = load_model(str(tiny_base_path()), LoadOptions("float32", "cpu"))
+    assert not note
     return model, tokenizer
 
 

@@ -6,7 +6,7 @@ import pytest
 from transformers import modeling_utils
 
 from ift.data import DataError
-from ift.models.model_folder import check_model_path, looks_local, weights_said
+from ift.models.model_folder import check_model_path, explain_weight_loading_errors, looks_local
 
 ONLY_PICKLES = "Please do not set `use_safetensors=True`"
 
@@ -15,9 +15,9 @@ def test_a_hub_model_of_pickles_only_is_refused_with_the_remedy():
     assert ONLY_PICKLES in inspect.getsource(modeling_utils)  # by which it is told from other errors
     said = f"owner/model does not appear to have a file named model.safetensors. {ONLY_PICKLES}."
     refused = pytest.raises(DataError, match=r"owner/model: has no weights in .*--allow_pickle_weights")
-    with refused, weights_said("owner/model"):
+    with refused, explain_weight_loading_errors("owner/model"):
         raise OSError(said)
-    with pytest.raises(OSError, match="another"), weights_said("owner/model"):
+    with pytest.raises(OSError, match="another"), explain_weight_loading_errors("owner/model"):
         raise OSError("another error")
 
 

@@ -101,8 +101,8 @@ class AnswersAtEvaluation(TrainerCallback):
         room = room_for_answers(model, [one.prompt for one in self.questions], wanted)
         if room < wanted:
             raise DataError(
-                f"eval_generate_max_new_tokens is {wanted:,}, and the model has learned positions for {room:,} after the "
-                f"longest prompt. Fix: --eval_generate_max_new_tokens {room}"
+                f"eval_generate_max_new_tokens is {wanted:,}, and the model has learned positions for {room:,} after "
+                f"the longest prompt. Fix: --eval_generate_max_new_tokens {room}"
             )
         try:
             self.final: FinalAnswer | None = final_answer_of(

@@ -8,11 +8,14 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
+import torch
 from rich.console import Console
 from tqdm.auto import tqdm
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
 
 from ift.generation.final_answers import FinalAnswers
+from ift.methods.start import start_options
+from ift.models.loading import load_config
 from ift.runs.arguments import TrainArguments
 from ift.training.config import IFTConfig
 from ift.training.end_watch import EndWatch
@@ -115,6 +118,7 @@ class Display(TrainerCallback):
             *rows,
             ("device", f"{args.device}, weights {next(model.parameters()).dtype}, {precision}, {args.world_size} "
              f"process{'es' if args.world_size > 1 else ''}"),
+            ("dtype", dtype_line(told, model, str(getattr(args.optim, "value", args.optim)))),
             ("steps", f"{state.max_steps} of {batch} rows ({args.train_batch_size} per device x "
              f"{args.gradient_accumulation_steps} accumulated x {args.world_size}), {rate}"),
             ("method", self.method_line(args)),
@@ -163,6 +167,25 @@ class Display(TrainerCallback):
                 "no training row ends with an end token: the model is not taught to stop (ift check says more)"
             ]
         return [warning for warning in (self.watch.less_likely(), self.watch.unlikely()) if warning]
+
+
+def dtype_line(stage: Any, model: Any, optimizer: str) -> str:
+    """Dtypes of the weights, of the optimiser's states and of the files that will be saved."""
+    used = _name(next(p.dtype for p in model.parameters() if p.is_floating_point()))
+    trained = _name(next((p.dtype for p in model.parameters() if p.requires_grad), torch.float32))
+    try:
+        there = _name(load_config(stage.model.model_name_or_path, start_options(stage)).dtype or used)
+    except (OSError, ValueError):
+        there = used
+    kept = "" if there == used else f" ({there} in its files: --dtype auto keeps that)"
+    states = "8 bit" if "8bit" in optimizer else trained
+    adapter = hasattr(model, "peft_config")
+    saved = f"the adapter is saved in {trained}" if adapter else f"saved in {used}"
+    return f"weights {used}{kept}, optimiser states {states}, {saved}"
+
+
+def _name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def released(args: Any) -> bool:
