@@ -43,7 +43,7 @@ def adapted(base, folder, **settings):
     model = get_peft_model(network, LoraConfig(task_type="CAUSAL_LM", r=2, **settings))
     torch.manual_seed(1)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.add_(torch.randn_like(parameter) * (0.3 if parameter.ndim > 1 else 0.1))
     model.save_pretrained(folder)
@@ -147,7 +147,7 @@ def test_pickles_are_loaded_when_they_are_allowed(base):
 
 
 def test_a_dtype_that_is_none_is_refused(base):
-    with pytest.raises(DataError, match="dtype is 'int3'. Fix: give one of auto, float32"):
+    with pytest.raises(DataError, match=r"dtype is 'int3'\. Fix: give one of auto, float32"):
         load_network(str(base), LoadOptions(dtype="int3"))
 
 

@@ -100,7 +100,8 @@ def _names(value: Any) -> set[str]:
 
 def merge_command(name: str) -> str:
     """A command that merges an adapter into its base."""
-    return f"python -c \"from ift.models.merging import save_merged; save_merged('{name}', '{Path(name).name}-merged')\""
+    target = f"{Path(name).name}-merged"
+    return f"python -c \"from ift.models.merging import save_merged; save_merged('{name}', '{target}')\""
 
 
 def check_limits(stage: Any, tokenizer: Any, longest_row: int, network: Any) -> None:

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 from ift.data.errors import DataError
 from ift.models.adapters import adapter_config, attach, base_named_in, find_base, refuse_incomplete
+from ift.models.limits import check_special_ids, embedded_ids
 from ift.models.model_folder import check_model_path, explain_weight_loading_errors, from_hub_or_folder
-from ift.models.record import read_record
+from ift.models.record import cached, read_record
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-PLAIN_TEXT, CHAT_TEMPLATE = "plain text", "chat template"
+PLAIN_TEXT, CHAT_TEMPLATE, DEFAULT_TEMPLATE = "plain text", "chat template", "default template"
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,6 @@ def load_model(name: str, options: LoadOptions = LoadOptions()) -> LoadedModel:
     import torch
 
     from ift.data import ensure_chat_template
-    from ift.models.limits import check_special_ids
 
     tokenizer = load_tokenizer(name, options)
     prompts, note = prompt_style(name, tokenizer)
@@ -100,11 +100,10 @@ def load_network(name: str, options: LoadOptions, *, trainable: bool = False) ->
     base = find_base(name, config.base_model_name_or_path)
     _check_hub_adapter(name, options)
     network = _load_weights(base, config.revision, options)
-    size = len(load_tokenizer(name, options))
-    if (
-        size > network.get_input_embeddings().weight.shape[0]
-    ):  # tokens were added when the adapter was trained
-        network.resize_token_embeddings(size, mean_resizing=False)
+    if cached(name, "tokenizer_config.json", options.revision):
+        size = len(load_tokenizer(name, options))
+        if size > embedded_ids(network):  # tokens were added when the adapter was trained
+            network.resize_token_embeddings(size, mean_resizing=False)
     return attach(network, name, config, trainable=trainable)
 
 
@@ -130,13 +129,11 @@ def load_tokenizer(name: str, options: LoadOptions) -> Any:
         DataError: It cannot be loaded.
     """
     from transformers import AutoTokenizer
-    from transformers.utils import cached_file
 
     name, revision = local_path(name), options.revision
     check_model_path(name, allow_pickle=options.allow_pickle_weights)
     adapter = adapter_config(name, revision)
-    quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    if adapter is not None and not cached_file(name, "tokenizer_config.json", revision=revision, **quiet):
+    if adapter is not None and not cached(name, "tokenizer_config.json", revision):
         name, revision = find_base(name, adapter.base_model_name_or_path), adapter.revision
     with from_hub_or_folder(name, "tokenizer"):
         return AutoTokenizer.from_pretrained(
@@ -175,12 +172,9 @@ def _load_weights(name: str, revision: str | None, options: LoadOptions) -> Any:
 
 def _check_hub_adapter(name: str, options: LoadOptions) -> None:
     """Refuse an adapter of the Hub in a pickle file, which peft would load; a local one was checked before."""
-    from transformers.utils import cached_file
-
-    quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
     if options.allow_pickle_weights or Path(name).is_dir():
         return
-    if cached_file(name, "adapter_model.safetensors", revision=options.revision, **quiet) is None:
+    if cached(name, "adapter_model.safetensors", options.revision) is None:
         raise DataError(
             f"{name}: no adapter_model.safetensors: its weights may be a pickle, a format that can carry code. Fix: "
             "take another copy, or say --allow_pickle_weights if you trust its maker"
@@ -197,11 +191,8 @@ def prompt_style(name: str, tokenizer: Any) -> tuple[str, str]:
     trained = read_record(name).prompts
     if trained == PLAIN_TEXT:
         return PLAIN_TEXT, "trained on plain text: prompts are given as they are, without a chat template"
-    if trained and "template" not in trained:
-        return (
-            CHAT_TEMPLATE,
-            f"trained on {trained}: whether that is what the chat template writes is not known",
-        )
+    if trained and trained not in (CHAT_TEMPLATE, DEFAULT_TEMPLATE):
+        return CHAT_TEMPLATE, f"trained on {trained}: asked through the chat template"
     if not tokenizer.chat_template:
         return CHAT_TEMPLATE, "its tokenizer has no chat template; ift's default one is used"
     return CHAT_TEMPLATE, ""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from ift.files import write_atomically
 
@@ -39,19 +37,28 @@ def write_record(folder: Path, record: ModelRecord) -> None:
 
 def read_record(name: str) -> ModelRecord:
     """The record of a folder or of a Hub id; an empty one where there is none."""
+    try:
+        facts = json.loads(Path(cached(name, FILE) or "").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ModelRecord()
+    if not isinstance(facts, dict):
+        return ModelRecord()
+    return ModelRecord(
+        **{one: facts[one] for one in asdict(ModelRecord()) if isinstance(facts.get(one), str)}
+    )
+
+
+def cached(name: str, file: str, revision: str | None = None) -> str | None:
+    """The path of a file of a folder or of a Hub id, downloaded if need be; None where there is no such file."""
     from transformers.utils import cached_file
 
     path = Path(name).expanduser()
-    found: Any = path / FILE
-    if not path.is_dir():
-        quiet = ("gated_repo", "missing_entries", "connection_errors")
-        found = cached_file(name, FILE, **{f"_raise_exceptions_for_{kind}": False for kind in quiet})
-    try:
-        facts = json.loads(Path(found or "").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return ModelRecord()
-    known = {one: facts[one] for one in asdict(ModelRecord()) if isinstance(facts.get(one), str)}
-    return ModelRecord(**known) if isinstance(facts, Mapping) else ModelRecord()
+    if path.is_dir():
+        return str(path / file) if (path / file).is_file() else None
+    quiet = ("gated_repo", "missing_entries", "connection_errors")
+    options = {f"_raise_exceptions_for_{kind}": False for kind in quiet}
+    found: str | None = cached_file(name, file, revision=revision, **options)
+    return found
 
 
 def model_sha256(folder: Path) -> str:
