@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +71,11 @@ def load_model(name: str, options: LoadOptions = LoadOptions()) -> LoadedModel:
 
     from ift.data import ensure_chat_template
 
+    if options.trust_remote_code:
+        print(
+            f"trust_remote_code is on: Python code that comes with {name} runs here, with your rights",
+            file=sys.stderr,
+        )
     tokenizer = load_tokenizer(name, options)
     prompts, note = prompt_style(name, tokenizer)
     if prompts == CHAT_TEMPLATE:
