@@ -13,6 +13,7 @@ from ift.methods.start import (
     RecordInCheckpoints,
     check_limits,
     model_record,
+    start_adapter,
     start_network,
     start_options,
     train_on_adapter,
@@ -98,8 +99,6 @@ def build_trainer(stage: Stage, prepared: PreparedRows) -> Any:
     Raises:
         DataError: a model that cannot be loaded whole, that has no row for a special token, or no positions for a row.
     """
-    from trl import get_peft_config
-
     from ift.training.metrics import MetricsFile
     from ift.training.trainer import IFTTrainer, stop_generation_at
 
@@ -123,7 +122,7 @@ def build_trainer(stage: Stage, prepared: PreparedRows) -> Any:
         train_dataset=sets["train"],
         eval_dataset=sets.get("eval"),
         processing_class=tokenizer,
-        peft_config=None if hasattr(network, "peft_config") else get_peft_config(stage.model),
+        peft_config=None if hasattr(network, "peft_config") else start_adapter(stage),
         **given,
     )
     config.model_init_kwargs = init_kwargs

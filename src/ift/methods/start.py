@@ -63,7 +63,12 @@ def start_adapter(stage: Any) -> Any | None:
     from trl import get_peft_config
 
     told = stage.model
-    return adapter_config(local_path(told.model_name_or_path), told.model_revision) or get_peft_config(told)
+    name = local_path(told.model_name_or_path)
+    if (found := adapter_config(name, told.model_revision)) is not None:
+        return found
+    if (new := get_peft_config(told)) is not None:
+        new.revision = told.model_revision  # of the base, which the adapter is loaded onto again
+    return new
 
 
 def train_on_adapter(stage: Any) -> None:
@@ -85,7 +90,8 @@ def train_on_adapter(stage: Any) -> None:
     default = {one.name: getattr(ModelConfig(), one.name) for one in fields(ModelConfig)}
     for flag, key in ADAPTER_FIELDS.items():
         wanted, there = getattr(told, flag, None), getattr(found, key, None)
-        if wanted not in (default.get(flag), there) and _names(wanted) != _names(there):
+        same = wanted in (default.get(flag), there) or _names(wanted) in (_names(there), {"all-linear"})
+        if not same:
             raise DataError(
                 f"{flag} is {wanted!r}, and {name} is an adapter with {there!r}, which is trained on as it is. Fix: "
                 f"leave --{flag} out; or merge the adapter first, and train the merged model: {merge_command(name)}"

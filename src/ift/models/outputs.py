@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -50,15 +50,17 @@ def some_rows(dataset: Iterable[Any]) -> list[list[int]]:
 
 
 @torch.no_grad()
-def logits_of(model: Any, rows: Sequence[Sequence[int]], precision: Any = None) -> list[Tensor]:
+def logits_of(
+    model: Any, rows: Sequence[Sequence[int]], precision: Callable[[], Any] = nullcontext
+) -> list[Tensor]:
     """Logits of each row by itself, (T, V) in float32 on the CPU; the model is left as it was.
 
     Args:
         model: A causal language model or `PeftModel`.
         rows: Token ids.
-        precision: A context manager such as autocast; None: the model's own.
+        precision: Makes a context manager such as autocast.
     """
-    with evaluating(model), torch.compiler.set_stance("force_eager"), precision or nullcontext():
+    with evaluating(model), torch.compiler.set_stance("force_eager"), precision():
         return [
             model(input_ids=torch.tensor([list(row)], device=model.device), use_cache=False)
             .logits[0]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def read_back(
     rows: Sequence[Sequence[int]] = ((0, 0),),
     *,
     trust_remote_code: bool = False,
-    precision: AbstractContextManager[Any] | None = None,
+    precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> str:
     """Load a saved model or adapter again, as every verb does, and compare its outputs with those of the trained one.
 
@@ -36,7 +36,7 @@ def read_back(
         trained: The model, unwrapped; a `PeftModel` where an adapter was saved. Shards count with their full shapes.
         rows: Token ids of a few real rows.
         trust_remote_code: As it was loaded with.
-        precision: The autocast of the training; None: there was none.
+        precision: Makes the autocast of the training.
 
     Returns:
         What was done, to show: the number of tensors, and how far the logits are apart. They are not compared where the
@@ -72,7 +72,7 @@ def read_back(
 
 
 def _compare_outputs(
-    folder: Path, trained: Any, model: Any, rows: Sequence[Sequence[int]], precision: Any
+    folder: Path, trained: Any, model: Any, rows: Sequence[Sequence[int]], precision: Callable[[], Any]
 ) -> str:
     """Logits of both models, in the dtype of the training; returns what to show."""
     whole = weights_at_hand(trained)
@@ -87,7 +87,7 @@ def _compare_outputs(
         raise SaveError(f"{folder}: saved, and the model read back gives outputs that are not finite")
     if not whole:
         return "finite outputs; not compared with those before saving: the weights are spread over processes"
-    rounded = dtype in (torch.bfloat16, torch.float16) or precision is not None
+    rounded = dtype in (torch.bfloat16, torch.float16) or precision is not nullcontext
     apart = difference(logits_of(trained, rows, precision), found, rounded=rounded)
     if not apart.same:
         raise SaveError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def _save(stage: Stage, trainer: Any, prepared: PreparedRows) -> None:
             trainer.accelerator.unwrap_model(trainer.model),
             some_rows(prepared.sets["train"].dataset),
             trust_remote_code=config.trust_remote_code,
-            precision=trainer.accelerator.autocast() if mixed else None,
+            precision=trainer.accelerator.autocast if mixed else nullcontext,
         )
     name = stage.script.dataset_name
     card = os.path.basename(
