@@ -99,7 +99,9 @@ def test_a_stopped_run_goes_on_and_its_answers_are_those_of_one_that_was_not(loa
 
 def test_a_second_turn_follows_the_models_own_first_answer(loaded, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("ift.generation.answers._ids", lambda tokenizer, turns: seen.append(turns) or [5])
+    monkeypatch.setattr(
+        "ift.generation.answers.prompt_ids", lambda tokenizer, turns, style: seen.append(turns) or [5]
+    )
     first = Prompt("1", [{"role": "user", "content": "2 + 2?"}], ("And 3 + 3?",), {})
     second = Prompt("2", [{"role": "user", "content": "1 + 1?"}], (), {})
     found = answered(loaded, [first, second], tmp_path / "answers")

@@ -139,7 +139,7 @@ def merged(model: Any) -> Any:
     changed = any(isinstance(one, BaseTunerLayer | AuxiliaryTrainingWrapper) for one in (head, embedding))
     if changed and isinstance(head, BaseTunerLayer):
         head = head.get_base_layer()
-    if changed and isinstance(getattr(head, "weight", None), torch.nn.Parameter):
+    if changed and not isinstance(head, AuxiliaryTrainingWrapper):  # which has weights of its own
         head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
     model = model.merge_and_unload()
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
