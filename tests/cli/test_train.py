@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ift.cli.chat import main as chat
+from ift.models.loading import LoadOptions
 
 FORMATS = (
     "messages",
@@ -89,7 +90,7 @@ def test_an_adapter_is_saved_and_loads_on_its_base(run_tiny, chat_model):
     ids = torch.arange(5, 15)[None]
     assert not torch.allclose(base(ids).logits, adapted(ids).logits)
     assert len(answers(done.folder)) >= 1
-    assert chat(str(done.folder), "Hi", 3) == 0
+    assert chat(str(done.folder), "Hi", 3, LoadOptions()) == 0
 
 
 def test_a_base_model_gets_the_default_template_said_and_saved(run_tiny, base_model):

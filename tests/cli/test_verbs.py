@@ -106,6 +106,7 @@ def test_chat_answers_one_prompt(chat_model):
 
 def test_chat_goes_on_until_the_end_of_the_input(chat_model, monkeypatch, capsys):
     from ift.cli.chat import main
+    from ift.models.loading import LoadOptions
 
     said = iter(["Hi", "And then?"])
 
@@ -116,7 +117,7 @@ def test_chat_goes_on_until_the_end_of_the_input(chat_model, monkeypatch, capsys
             raise EOFError from None
 
     monkeypatch.setattr("builtins.input", listen)
-    assert main(str(chat_model), None, 3) == 0
+    assert main(str(chat_model), None, 3, LoadOptions()) == 0
 
 
 def test_chat_with_what_is_no_model_is_one_line(tmp_path):

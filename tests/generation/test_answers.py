@@ -17,10 +17,10 @@ from ift.lab.testbed import problems, tiny_base_path
 
 @pytest.fixture(scope="module")
 def loaded():
-    from ift.models.loading import load_model
+    from ift.models.loading import LoadOptions, load_model
 
-    model, tokenizer, default = load_model(str(tiny_base_path()), "float32", "cpu")
-    assert not default
+    model, tokenizer, _, note = load_model(str(tiny_base_path()), LoadOptions("float32", "cpu"))
+    assert not note
     return model, tokenizer
 
 
@@ -99,7 +99,9 @@ def test_a_stopped_run_goes_on_and_its_answers_are_those_of_one_that_was_not(loa
 
 def test_a_second_turn_follows_the_models_own_first_answer(loaded, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("ift.generation.answers._ids", lambda tokenizer, turns: seen.append(turns) or [5])
+    monkeypatch.setattr(
+        "ift.generation.answers.prompt_ids", lambda tokenizer, turns, style: seen.append(turns) or [5]
+    )
     first = Prompt("1", [{"role": "user", "content": "2 + 2?"}], ("And 3 + 3?",), {})
     second = Prompt("2", [{"role": "user", "content": "1 + 1?"}], (), {})
     found = answered(loaded, [first, second], tmp_path / "answers")

@@ -20,7 +20,11 @@ def saved(tmp_path):
 def test_a_saved_model_is_read_back(saved):
     folder, model = saved
     count = len(list(model.named_parameters()))
-    assert read_back(folder, model) == f"read back {count} tensors, one forward pass"
+    said = read_back(folder, model, [[3, 4, 5], [6, 7]])
+    assert said.startswith(
+        f"read back {count} tensors, same outputs on 2 rows (largest difference of a logit 0,"
+    )
+    assert model.training
 
 
 def test_little_memory_is_said(saved, monkeypatch):
@@ -34,6 +38,12 @@ def _lose(file):
     save_file(tensors, file, {"format": "pt"})
 
 
+def _other_values(file):
+    tensors = load_file(file)
+    tensors["model.layers.0.mlp.up_proj.weight"][3] += 1
+    save_file(tensors, file, {"format": "pt"})
+
+
 def _not_finite(file):
     tensors = load_file(file)
     tensors["model.norm.weight"] *= torch.nan
@@ -43,17 +53,21 @@ def _not_finite(file):
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
-        (lambda file: file.unlink(), "no weights lie there"),
+        (lambda file: file.unlink(), "no weight files were written"),
         (lambda file: file.write_bytes(file.read_bytes()[:-100]), "cannot be loaded back"),
+        (
+            _other_values,
+            r"gives other outputs than the trained one on 1 rows: largest difference of a logit [\d.]+,",
+        ),
         (_not_finite, "outputs that are not finite"),
-        (_lose, "read back with 1 missing tensors .model.layers.0.mlp.up_proj.weight first"),
+        (_lose, "its weights lack tensors of the model: model.layers.0.mlp.up_proj.weight"),
     ],
 )
 def test_a_damaged_save_is_found(saved, harm, said):
     folder, model = saved
     harm(folder / "model.safetensors")
     with pytest.raises(SaveError, match=said):
-        read_back(folder, model)
+        read_back(folder, model, [[3, 4, 5]])
 
 
 def test_another_shape_is_found(saved):
@@ -69,7 +83,7 @@ def test_an_adapter_is_read_back_and_a_lost_tensor_found(tmp_path):
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     model = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"]))
     model.save_pretrained(tmp_path / "adapter")
-    assert read_back(tmp_path / "adapter", model) == "read back 4 tensors, one forward pass"
+    assert read_back(tmp_path / "adapter", model).startswith("read back 4 tensors, same outputs on 1 row")
     file = tmp_path / "adapter" / "adapter_model.safetensors"
     tensors = load_file(file)
     lost = sorted(tensors)[0]

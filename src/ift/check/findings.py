@@ -11,8 +11,11 @@ from typing import Any, Literal
 
 from ift.check.memory import MemoryEstimate, Remedy, available_memory, estimate_memory, remedies
 from ift.check.rows import RowScan, scan
-from ift.data import DataReport, Prepared, end_of_turn_ids
+from ift.data import DataError, DataReport, Prepared, end_of_turn_ids
 from ift.data.templates import adds_bos
+from ift.methods.stage import longest_row
+from ift.methods.start import too_long
+from ift.models.limits import ids_outside, special_ids
 
 WARN_CUT, REFUSE_CUT = 0.01, 0.20  # shares of the rows, or of the trained tokens, that cutting takes
 
@@ -206,7 +209,9 @@ def preflight(
     memory, findings = None, []
     try:
         memory = estimate_memory(stage, longest)
-    except Exception as error:  # a model's own code runs here; whatever it raises, the run may still work
+    except DataError as error:
+        findings.append(Finding("refused", "model", str(error)))
+    except Exception as error:  # a model's own code runs here: whatever it raises, the run may still work
         findings.append(Finding("note", "memory", f"no estimate: {type(error).__name__}: {error}"))
     findings = [
         *data_findings(
@@ -219,6 +224,13 @@ def preflight(
         ),
         *findings,
     ]
+    if memory is not None:
+        outside = ids_outside(special_ids(prepared.tokenizer), memory.vocabulary)
+        findings += [
+            Finding("refused", "model", said)
+            for said in (outside, too_long(longest, memory.positions))
+            if said
+        ]
     available = available_memory()
     if memory is not None and memory.total > available:
         ways = remedies(stage, longest, available)
@@ -227,11 +239,6 @@ def preflight(
     if steps is None and not report.streaming:
         steps = math.ceil(math.ceil(report.rows_kept / rows_per_step) * config.num_train_epochs)
     return Preflight(findings, scans, memory, available, steps)
-
-
-def longest_row(report: DataReport, config: Any) -> int:
-    """Tokens of the longest row that a step may hold; of a stream `max_length`."""
-    return min(report.lengths[2] or config.max_length or 1, config.max_length or report.lengths[2])
 
 
 def _too_large(found: MemoryEstimate, available: int, ways: list[Remedy]) -> str:

@@ -11,7 +11,11 @@ from typing import Any
 
 import torch
 
+from ift.data import DataError
+from ift.methods.start import start_adapter, start_options
 from ift.models.deepspeed import not_partitioned
+from ift.models.limits import config_ids, ids_outside, learned_positions
+from ift.models.loading import load_config
 from ift.step.scored_log_probs import tile_shape
 
 TILES = 4  # tiles of logits alive at once in the tiled head: logits, exponentials, their gradient, one spare
@@ -29,6 +33,7 @@ class MemoryEstimate:
         parameters: Number of all parameters.
         trained: Number of trained parameters.
         vocabulary: Number of rows of the input embedding.
+        positions: The longest row that the model has learned positions for; None: its positions are computed.
         weights: The model, with autocast's copies.
         reference: The frozen reference model of some methods.
         gradients: Gradients of the trained weights.
@@ -40,6 +45,7 @@ class MemoryEstimate:
     parameters: int
     trained: int
     vocabulary: int
+    positions: int | None
     weights: int
     reference: int
     gradients: int
@@ -71,8 +77,6 @@ def estimate_memory(stage: Any, longest_row: int, device: torch.device | None = 
     Raises:
         OSError, ValueError: a configuration that cannot be read, or is no causal language model's.
     """
-    from trl import get_peft_config
-
     config, model_args = stage.config, stage.model
     model = _empty_model(stage)
     vocabulary = model.get_input_embeddings().weight.shape[0]
@@ -85,7 +89,7 @@ def estimate_memory(stage: Any, longest_row: int, device: torch.device | None = 
     answers = 2 if stage.method.needs_pairs else 1
     rows = config.per_device_train_batch_size * answers
     tokens = config.max_length if getattr(config, "packing", False) and config.max_length else longest_row
-    with _adapted(model, get_peft_config(model_args)) as adapted:
+    with _adapted(model, start_adapter(stage)) as adapted:
         trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
         adapters = 4 * trained if model_args.use_peft else 0
         kept = _kept_for_backward(adapted, rows, tokens, bool(config.gradient_checkpointing), compute)
@@ -101,6 +105,7 @@ def estimate_memory(stage: Any, longest_row: int, device: torch.device | None = 
         parameters=every,
         trained=trained,
         vocabulary=vocabulary,
+        positions=learned_positions(model),
         weights=weights + adapters + casts,
         reference=weights if stage.method.needs_reference and not model_args.use_peft else 0,
         gradients=trained * each,
@@ -176,17 +181,15 @@ def available_memory() -> int:
 
 def _empty_model(stage: Any) -> Any:
     """The model on the meta device: shapes, no data."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    model_args, config = stage.model, stage.config
-    read = AutoConfig.from_pretrained(
-        model_args.model_name_or_path,
-        revision=model_args.model_revision,
-        trust_remote_code=config.trust_remote_code,
-    )
+    name, options = stage.model.model_name_or_path, start_options(stage)
+    read = load_config(name, options)
+    if said := ids_outside(config_ids(read), read.get_text_config().vocab_size):
+        raise DataError(f"{name}: {said}")
     with torch.device("meta"), not_partitioned(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return AutoModelForCausalLM.from_config(read, trust_remote_code=config.trust_remote_code)
+        return AutoModelForCausalLM.from_config(read, trust_remote_code=options.trust_remote_code)
 
 
 def _element_size(stage: Any, model: Any) -> int:

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ift.cli.model_options import ALLOW_PICKLE, DEVICE, DTYPE, TRUST_REMOTE_CODE
 from ift.text import visible
 
+if TYPE_CHECKING:
+    from ift.models.loading import LoadOptions
 
-def main(model: str, prompt: str | None, max_new_tokens: int, allow_pickle: bool = False) -> int:
+
+def main(model: str, prompt: str | None, max_new_tokens: int, options: LoadOptions) -> int:
     """Chat until end of input, or answer `prompt` once; returns the exit code.
 
-    `model` is a folder or a Hub id of a full model or of an adapter, `allow_pickle` as for `check_model_path`.
+    `model` is a folder or a Hub id of a full model or of an adapter. Prompts are written as in the model's training,
+    where that is recorded; of a model trained on plain text each one stands by itself.
 
     Raises:
         DataError: a model or tokenizer that cannot be loaded.
+        EvaluationError: a conversation that leaves no room for an answer.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer
+    import torch
+    from transformers import TextStreamer
 
-    from ift.data import ensure_chat_template
-    from ift.models.model_folder import check_model_path, explain_weight_loading_errors, from_hub_or_folder
+    from ift.generation.decoding import room_for_answers
+    from ift.generation.prompts import prompt_ids
+    from ift.models.loading import load_model
 
     class Visible(TextStreamer):
         """Prints the answer as it is generated, with control characters written out."""
@@ -28,16 +37,11 @@ def main(model: str, prompt: str | None, max_new_tokens: int, allow_pickle: bool
         def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
             super().on_finalized_text(visible(text), stream_end)
 
-    check_model_path(model, allow_pickle=allow_pickle)
-    with from_hub_or_folder(model, "tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(model)
-    with explain_weight_loading_errors(model):  # an adapter brings its base along
-        network = AutoModelForCausalLM.from_pretrained(
-            model, dtype="auto", use_safetensors=None if allow_pickle else True
-        )
-    ensure_chat_template(tokenizer)
-    network.eval()
+    network, tokenizer, style, note = load_model(model, options)
+    if note:
+        print(f"{model}: {note}", file=sys.stderr)
     streamer = Visible(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    stops = _stop_ids(network, tokenizer)
     messages: list[dict[str, Any]] = []
     while True:
         try:
@@ -46,11 +50,14 @@ def main(model: str, prompt: str | None, max_new_tokens: int, allow_pickle: bool
             print()
             return 0
         messages.append({"role": "user", "content": said})
-        inputs = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
-        ).to(network.device)
-        output = network.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, streamer=streamer)
-        answer = tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        ids = prompt_ids(tokenizer, messages, style)
+        room = room_for_answers(network, [ids], max_new_tokens)
+        inputs = torch.tensor([ids], device=network.device)
+        output = network.generate(
+            input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=room, do_sample=False,
+            streamer=streamer, **stops,
+        )  # fmt: skip
+        answer = tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True)
         messages.append({"role": "assistant", "content": answer})
         if prompt is not None:
             return 0
@@ -60,11 +67,24 @@ def command(
     model: str = typer.Argument(help="A folder or Hub id of a model or an adapter."),
     prompt: str = typer.Option(None, help="Answer this prompt and exit."),
     max_new_tokens: int = typer.Option(512, "--max_new_tokens", help="Longest answer, in tokens."),
-    allow_pickle: bool = typer.Option(
-        False,
-        "--allow_pickle_weights",
-        help="Load PyTorch pickle files (.bin) where there are no safetensors.",
-    ),
+    dtype: str = DTYPE,
+    device: str = DEVICE,
+    trust_remote_code: bool = TRUST_REMOTE_CODE,
+    allow_pickle: bool = ALLOW_PICKLE,
 ) -> int:
     """Talk to a trained model."""
-    return main(model, prompt, max_new_tokens, allow_pickle)
+    from ift.models.loading import LoadOptions
+
+    return main(model, prompt, max_new_tokens, LoadOptions(dtype, device, trust_remote_code, allow_pickle))
+
+
+def _stop_ids(network: Any, tokenizer: Any) -> dict[str, Any]:
+    """Where an answer ends: at the model's own end tokens and at the template's, which an adapter does not save."""
+    from ift.data import end_of_turn_ids
+    from ift.generation.decoding import padding_id
+
+    own = getattr(network.generation_config, "eos_token_id", None)
+    stops = end_of_turn_ids(tokenizer) | set([] if own is None else [own] if isinstance(own, int) else own)
+    if not stops:
+        return {}
+    return {"eos_token_id": sorted(stops), "pad_token_id": padding_id(tokenizer, stops, network)}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ift.cli.model_options import ALLOW_PICKLE, DEVICE, DTYPE, TRUST_REMOTE_CODE
 from ift.runs.extras import needs_extra
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ift.lab.evaluation.harness import Setting, TaskResult
     from ift.lab.evaluation.summary import Difference, Score
     from ift.lab.evaluation.tasks import Benchmark
+    from ift.models.loading import LoadOptions
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Evaluated:
 
 def main(
     models: list[str], tasks: str, data: str | None, limit: int | None, shots: int | None, batch_size: str,
-    output_dir: str, dtype: str, device: str | None,
+    output_dir: str, options: LoadOptions,
 ) -> int:  # fmt: skip
     """Ask, save and show; returns the exit code."""
     needs_extra("eval", "lm_eval")
@@ -50,10 +52,10 @@ def main(
         names = [short_name(model) for model in models]
         _check(models, names, data, limit, batch_size)
         for model in models:
-            check_model_path(model)
-        setting = Setting(None if data is None else Path(data), limit, batch_size, dtype)
+            check_model_path(model, allow_pickle=options.allow_pickle_weights)
+        setting = Setting(None if data is None else Path(data), limit, batch_size, options.dtype)
         began = time.perf_counter()
-        found = evaluate(models, names, asked, setting, Path(output_dir), device)
+        found = evaluate(models, names, asked, setting, Path(output_dir), options)
         show(found, limit, Path(output_dir), time.perf_counter() - began)
     except (EvaluationError, ReportError, ValueError, OSError) as error:
         print(f"ift evaluate: {error}", file=sys.stderr)
@@ -87,7 +89,7 @@ def evaluate(
     asked: Sequence[Benchmark],
     setting: Setting,
     out: Path,
-    device: str | None = None,
+    options: LoadOptions,
 ) -> list[Evaluated]:
     """Asks every model every benchmark and saves a record per model, `out/MODEL/record.json`.
 
@@ -97,7 +99,7 @@ def evaluate(
         asked: The benchmarks.
         setting: How they are asked.
         out: Where results, samples and records go.
-        device: See `load_model`.
+        options: See `load_model`.
 
     Returns:
         Per model, in the given order.
@@ -112,30 +114,33 @@ def evaluate(
     from ift.lab.evaluation.summary import record, score
     from ift.lab.evaluation.tasks import task_manager
     from ift.lab.report import save
-    from ift.models.loading import identity
+    from ift.models.loading import PLAIN_TEXT, identity
+    from ift.models.record import read_record
 
     manager = task_manager(asked)
     every = []
     for model, name in zip(models, names, strict=True):
-        harness = Harness(partial(_load, model, name, setting.dtype, device), setting.batch_size)
-        state, say = identity(model), partial(_say, name)
+        plain = read_record(model).prompts == PLAIN_TEXT
+        harness = Harness(partial(_load, model, name, options), setting.batch_size, template=not plain)
+        state, say = identity(model) + PLAIN_TEXT * plain, partial(_say, name)
         results = {one.label: ask(harness, manager, one, setting, state, out / name, say) for one in asked}
         scores = [score(benchmark, results[benchmark.label]) for benchmark in asked]
         rows = "local rows" if setting.data else "rows of the Hub"
         limited = f", {setting.limit} questions a task" if setting.limit else ""
         config: dict[str, Any] = {"batch_size": setting.batch_size, "dtype": setting.dtype}
-        where = f"lm-eval {version('lm-eval')}, chat template, {rows}{limited}"
+        style = PLAIN_TEXT if plain else "chat template"
+        where = f"lm-eval {version('lm-eval')}, {style}, {rows}{limited}"
         save(record(name, scores, results, where, out / name, config), out / name / "record.json")
         every.append(Evaluated(name, scores, results))
     return every
 
 
-def _load(model: str, name: str, dtype: str, device: str | None) -> tuple[Any, Any]:
+def _load(model: str, name: str, options: LoadOptions) -> tuple[Any, Any]:
     from ift.models.loading import load_model
 
-    network, tokenizer, default = load_model(model, dtype, device)
-    if default:
-        _say(name, "its tokenizer has no chat template; ift's default one is used")
+    network, tokenizer, _, note = load_model(model, options)
+    if note:
+        _say(name, note)
     return network, tokenizer
 
 
@@ -266,8 +271,13 @@ def command(
     output_dir: str = typer.Option(
         "ift-evaluate", "--output_dir", help="Folder for results, answers and records."
     ),
-    dtype: str = typer.Option("auto", help="Precision of the weights, such as bfloat16; auto: as saved."),
-    device: str = typer.Option(None, help="Device, such as cuda:1 (default: the accelerator, if any)."),
+    dtype: str = DTYPE,
+    device: str = DEVICE,
+    trust_remote_code: bool = TRUST_REMOTE_CODE,
+    allow_pickle: bool = ALLOW_PICKLE,
 ) -> int:
     """Evaluate models on the paper's benchmarks, or on any task of lm-eval, and compare them."""
-    return main(models, tasks, data, limit, num_fewshot, batch_size, output_dir, dtype, device)
+    from ift.models.loading import LoadOptions
+
+    options = LoadOptions(dtype, device, trust_remote_code, allow_pickle)
+    return main(models, tasks, data, limit, num_fewshot, batch_size, output_dir, options)

@@ -8,21 +8,24 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ift.cli.model_options import ALLOW_PICKLE, DEVICE, DTYPE, TRUST_REMOTE_CODE
+
 if TYPE_CHECKING:
     from ift.generation.answers import Settings
+    from ift.models.loading import LoadOptions
 
 
 def main(
     model: str, prompts: str, output: str | None, form: str | None, settings: Settings, batch_size: int,
-    system: str | None, limit: int | None, dtype: str, device: str | None,
+    system: str | None, limit: int | None, options: LoadOptions,
 ) -> int:  # fmt: skip
     """Answer, save and say where; returns the exit code."""
     from ift.models.model_folder import check_model_path
 
     try:
         _check(settings, batch_size, form, limit)
-        check_model_path(model)
-        lines = generate(model, prompts, output, form, settings, batch_size, system, limit, dtype, device)
+        check_model_path(model, allow_pickle=options.allow_pickle_weights)
+        lines = generate(model, prompts, output, form, settings, batch_size, system, limit, options)
     except (ValueError, OSError) as error:
         print(f"ift generate: {error}", file=sys.stderr)
         return 1
@@ -51,7 +54,7 @@ def _check(settings: Settings, batch_size: int, form: str | None, limit: int | N
 
 def generate(
     model: str, prompts: str, output: str | None, form: str | None, settings: Settings, batch_size: int,
-    system: str | None, limit: int | None, dtype: str, device: str | None,
+    system: str | None, limit: int | None, options: LoadOptions,
 ) -> list[str]:  # fmt: skip
     """Answers all prompts and writes the file; returns the lines that say what was made.
 
@@ -61,10 +64,11 @@ def generate(
     """
     from rich.progress import track
 
+    from ift.data import ensure_chat_template
     from ift.generation.answer_files import check_format, format_of, write_answers
     from ift.generation.answers import AnswerStore, answer_all, fingerprint
     from ift.generation.prompts import read_prompts
-    from ift.models.loading import identity, load_model, short_name
+    from ift.models.loading import CHAT_TEMPLATE, PLAIN_TEXT, identity, load_model, short_name
 
     asked = read_prompts(Path(prompts), system)[:limit]
     form = form or format_of(asked)
@@ -72,10 +76,16 @@ def generate(
     name = short_name(model)
     suffix = "json" if form == "alpaca-eval" else "jsonl"
     path = Path(output) if output else Path(f"{name}-{Path(prompts).stem}.{suffix}")
-    network, tokenizer, default = load_model(model, dtype, device)
-    if default:
-        print("its tokenizer has no chat template; ift's default one is used")
-    decided = fingerprint(identity(model), tokenizer.chat_template, settings)
+    network, tokenizer, style, note = load_model(model, options)
+    if style == PLAIN_TEXT and (several := sum(len(one.messages) > 1 or bool(one.further) for one in asked)):
+        ensure_chat_template(tokenizer)
+        style = CHAT_TEMPLATE
+        note = f"trained on plain text, and {several} prompts have several turns: asked through a chat template that "
+        note += "it was not trained with"
+    if note:
+        print(note)
+    template = PLAIN_TEXT if style == PLAIN_TEXT else tokenizer.chat_template
+    decided = fingerprint(identity(model), template, settings)
     store = AnswerStore(path.with_name(f"{path.name}.answers"), decided)
     turns = [(one, turn) for one in asked for turn in range(1 + len(one.further))]
     before = sum(store.get(one, turn) is not None for one, turn in turns)
@@ -87,7 +97,7 @@ def generate(
         for _ in range(count):
             next(bar, None)
 
-    answer_all(network, tokenizer, asked, settings, store, batch_size, progress)
+    answer_all(network, tokenizer, asked, settings, store, batch_size, progress, style)
     next(bar, None)
     found = [[store.get(one, turn) for turn in range(1 + len(one.further))] for one in asked]
     answers = [[turn for turn in turns if turn is not None] for turns in found]
@@ -114,11 +124,15 @@ def command(
     batch_size: int = typer.Option(8, "--batch_size", help="Number of prompts per batch."),
     system: str = typer.Option(None, help="System prompt for every prompt that has none."),
     limit: int = typer.Option(None, help="Answer only the first N prompts."),
-    dtype: str = typer.Option("auto", help="Precision of the weights, such as bfloat16; auto: as saved."),
-    device: str = typer.Option(None, help="Device, such as cuda:1 (default: the accelerator, if any)."),
+    dtype: str = DTYPE,
+    device: str = DEVICE,
+    trust_remote_code: bool = TRUST_REMOTE_CODE,
+    allow_pickle: bool = ALLOW_PICKLE,
 ) -> int:
     """Write a model's answers to a file of prompts: AlpacaEval's, MT-Bench's, or your own."""
     from ift.generation.answers import Settings
+    from ift.models.loading import LoadOptions
 
     settings = Settings(max_new_tokens, temperature, top_p, seed)
-    return main(model, prompts, output, form, settings, batch_size, system, limit, dtype, device)
+    options = LoadOptions(dtype, device, trust_remote_code, allow_pickle)
+    return main(model, prompts, output, form, settings, batch_size, system, limit, options)

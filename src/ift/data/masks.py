@@ -47,6 +47,26 @@ class TokenisedRow:
     notes: tuple[str, ...] = ()
 
 
+def plain_prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+    """The ids of a plain-text prompt as they stand before its completion in training."""
+    ids = plain_ids(tokenizer, prompt)
+    eos = str(tokenizer.eos_token or "")
+    if ids[-1:] == [tokenizer.eos_token_id] and not (eos and prompt.endswith(eos)):
+        return ids[:-1]  # a tokenizer that ends every text by itself
+    return ids
+
+
+def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The ids of a text with the tokenizer's own special tokens, none of them twice."""
+    ids = list(tokenizer(text)["input_ids"])
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    if bos is not None and ids[:2] == [bos, bos]:  # the text brought its own
+        ids = ids[1:]
+    if eos is not None and bos != eos and ids[-2:] == [eos, eos]:  # the tokenizer adds one by itself
+        ids = ids[:-1]
+    return ids
+
+
 class RowTokenizer:
     """Tokenises canonical rows and labels what is trained."""
 
@@ -93,27 +113,16 @@ class RowTokenizer:
     def _text(self, row: Row) -> TokenisedRow:
         eos = str(self.tokenizer.eos_token or "")
         prompt, answer = row.get("prompt", ""), row["text"] if "text" in row else row["completion"]
-        ids = self._plain_ids(prompt + answer + ("" if eos and answer.endswith(eos) else eos))
+        ids = plain_ids(self.tokenizer, prompt + answer + ("" if eos and answer.endswith(eos) else eos))
         ends = ids[-1:] == [self.tokenizer.eos_token_id]
         if not (answer.replace(eos, "") if eos else answer).strip():
             return TokenisedRow(ids, [UNTRAINED] * len(ids), ends, silent=1)
         if "text" in row or self.train_on == "all":
             return TokenisedRow(ids, list(ids), ends)
-        before = self._plain_ids(prompt)
-        if before[-1:] == [self.tokenizer.eos_token_id] and not (eos and prompt.endswith(eos)):
-            before = before[:-1]  # a tokenizer that ends every text by itself
+        before = plain_prompt_ids(self.tokenizer, prompt)
         start = common_prefix_length(before, ids)
         labels = [UNTRAINED] * start + ids[start:]
         return TokenisedRow(ids, labels, ends and start < len(ids), int(start < len(before)))
-
-    def _plain_ids(self, text: str) -> list[int]:
-        ids = list(self.tokenizer(text)["input_ids"])
-        bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
-        if bos is not None and ids[:2] == [bos, bos]:  # the text brought its own
-            ids = ids[1:]
-        if eos is not None and bos != eos and ids[-2:] == [eos, eos]:  # the tokenizer adds one by itself
-            ids = ids[:-1]
-        return ids
 
     def _conversation(self, row: Row, number: int) -> TokenisedRow:
         if not self.tokenizer.chat_template:

@@ -60,6 +60,16 @@ class DataReport:
     notes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
+    def prompts(self) -> str:
+        """How prompts are written: "plain text", "chat template", "default template", "token ids", or several."""
+        kinds = {one.prompts for one in self.parts}
+        if not kinds:
+            template = "default template" if self.default_template else "chat template"
+            plain = {"tokenised": "token ids", "text": "plain text"}
+            kinds = {next((kind for end, kind in plain.items() if self.format.endswith(end)), template)}
+        return " and ".join(sorted(kinds))
+
+    @property
     def rows_dropped(self) -> int:
         """Number of rows dropped, for any reason."""
         return sum(len(rows) for rows in self.dropped.values())

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ift.data import end_of_turn_ids
-from ift.generation.decoding import Sampling, continue_prompts
+from ift.generation.decoding import Sampling, continue_prompts, padding_id
 from ift.generation.errors import EvaluationError
-from ift.generation.prompts import Prompt
+from ift.generation.prompts import Prompt, prompt_ids
+from ift.models.loading import CHAT_TEMPLATE
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class AnswerStore:
 
 
 def fingerprint(identity: str, template: str, settings: Settings) -> str:
-    """A hash of what decides an answer besides the prompt: model, chat template, settings."""
+    """A hash of what decides an answer besides the prompt: model, chat template (or "plain text"), settings."""
     return hashlib.sha256(json.dumps([identity, template, asdict(settings)]).encode()).hexdigest()
 
 
@@ -94,17 +95,19 @@ def answer_all(
     store: AnswerStore,
     batch_size: int,
     progress: Callable[[int], None] = lambda count: None,
+    style: str = CHAT_TEMPLATE,
 ) -> None:
     """Answers every turn of every prompt that the store lacks; the first turns before the second ones.
 
     Args:
         model: A causal language model.
-        tokenizer: Its tokenizer, with a chat template.
+        tokenizer: Its tokenizer, with a chat template unless `style` is plain text.
         prompts: What to ask.
         settings: How to answer.
         store: Takes the answers, a batch at a time.
         batch_size: Prompts answered together; prompts of like length share a batch.
         progress: Told how many answers were added.
+        style: How prompts are written, see `prompt_ids`.
 
     Raises:
         EvaluationError: A prompt leaves no room for an answer, or nothing ends a turn.
@@ -112,10 +115,10 @@ def answer_all(
     stops = end_of_turn_ids(tokenizer)
     if not stops:
         raise EvaluationError("the tokenizer has no token that ends a turn; set eos_token")
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(stops)
+    pad = padding_id(tokenizer, stops, model)
     for turn in range(max(1 + len(one.further) for one in prompts)):
         missing = [one for one in prompts if turn <= len(one.further) and store.get(one, turn) is None]
-        ids = [_ids(tokenizer, _conversation(one, turn, store)) for one in missing]
+        ids = [prompt_ids(tokenizer, _conversation(one, turn, store), style) for one in missing]
         _check_room(model, missing, ids, settings.max_new_tokens)
         order = sorted(range(len(missing)), key=lambda place: len(ids[place]))
         for start in range(0, len(order), batch_size):
@@ -150,13 +153,6 @@ def _conversation(prompt: Prompt, turn: int, store: AnswerStore) -> list[dict[st
         assert given is not None  # nosec B101 # first turns are answered first
         messages += [{"role": "assistant", "content": given.text}, {"role": "user", "content": said}]
     return messages
-
-
-def _ids(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
-    from ift.data.templates import renderer
-
-    text = renderer(tokenizer)(messages, prompt=True)
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _check_room(model: Any, prompts: Sequence[Prompt], ids: Sequence[list[int]], new: int) -> None:

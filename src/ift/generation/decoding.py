@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
+from ift.generation.errors import EvaluationError
+from ift.models.limits import embedded_ids, learned_positions
 from ift.step.model import evaluating
 
 
@@ -71,6 +74,27 @@ class _Noise(LogitsProcessor):
         return -(-uniform.log()).log().float()
 
 
+def padding_id(tokenizer: Any, stops: Collection[int], model: Any) -> int:
+    """An id to pad with, which is masked: the padding token, or an end token where the model embeds no such id."""
+    pad = tokenizer.pad_token_id
+    return min(stops) if pad is None or pad >= embedded_ids(model) else int(pad)
+
+
+def room_for_answers(model: Any, prompts: Sequence[Sequence[int]], wanted: int) -> int:
+    """How many new tokens fit behind the longest prompt: `wanted`, or fewer where the model has learned positions.
+
+    Raises:
+        EvaluationError: Not even one fits.
+    """
+    limit, longest = learned_positions(model), max(map(len, prompts), default=0)
+    if limit is not None and longest >= limit:
+        raise EvaluationError(
+            f"a prompt has {longest:,} tokens, and the model has learned {limit:,} positions: there is no room for an "
+            "answer. Fix: a shorter prompt, or a model with a longer context"
+        )
+    return wanted if limit is None else min(wanted, limit - longest)
+
+
 def continue_prompts(
     model: PreTrainedModel,
     prompts: Sequence[list[int]],
@@ -91,7 +115,7 @@ def continue_prompts(
         stop_ids: Ids at which an answer ends, at least one.
         pad_id: Any id; it is masked.
         batch_size: Prompts decoded together.
-        max_new_tokens: Longest continuation in tokens.
+        max_new_tokens: Longest continuation in tokens; fewer where the model's learned positions end before.
         progress: Called after each batch with the number of prompts in it.
         sampling_seed: None decodes greedily; a seed samples, the same continuations for the same seed, prompts and
             batch size. The state of torch's generators is left as it was.
@@ -138,6 +162,7 @@ def _continued(
 ) -> list[list[int]]:
     """New ids of one batch, pads after the stop token included."""
     longest = max(map(len, prompts))
+    max_new_tokens = room_for_answers(model, prompts, max_new_tokens)
     ids = [[pad_id] * (longest - len(prompt)) + prompt for prompt in prompts]
     mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
     output = model.generate(

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 
 from ift.data import DataError, end_of_turn_ids
 from ift.data.samples import sample_rows
-from ift.generation.decoding import Sampling, continue_prompts
+from ift.generation.decoding import Sampling, continue_prompts, room_for_answers
 from ift.generation.final_answer import FinalAnswer, final_answer_of, last_answer
 from ift.step.model import has_weights
 
@@ -97,6 +97,13 @@ class AnswersAtEvaluation(TrainerCallback):
         self.trainer, self.told = trainer, told
         self.tokenizer = trainer.processing_class
         self.questions = _questions(rows, told.eval_generate, trainer.args.seed, self.tokenizer)
+        model, wanted = trainer.accelerator.unwrap_model(trainer.model), told.eval_generate_max_new_tokens
+        room = room_for_answers(model, [one.prompt for one in self.questions], wanted)
+        if room < wanted:
+            raise DataError(
+                f"eval_generate_max_new_tokens is {wanted:,}, and the model has learned positions for {room:,} after "
+                f"the longest prompt. Fix: --eval_generate_max_new_tokens {room}"
+            )
         try:
             self.final: FinalAnswer | None = final_answer_of(
                 [one.target for one in self.questions], told.answer_pattern

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ift.data.masks import plain_prompt_ids
+from ift.data.templates import renderer
 from ift.generation.errors import EvaluationError
+from ift.models.loading import PLAIN_TEXT
 
 _FORMS = "turns, messages, prompt, instruction or question"
 
@@ -35,6 +38,20 @@ class Prompt:
         """A hash of all that is asked."""
         asked = [self.messages, self.further]
         return hashlib.sha256(json.dumps(asked, ensure_ascii=False).encode()).hexdigest()
+
+
+def prompt_ids(tokenizer: Any, messages: Sequence[dict[str, Any]], prompts: str) -> list[int]:
+    """The token ids that ask for an answer, as prompts were written in the model's training.
+
+    Args:
+        tokenizer: With a chat template, unless plain text is asked.
+        messages: The conversation; for plain text the last turn alone is the prompt.
+        prompts: `PLAIN_TEXT` or `CHAT_TEMPLATE` of `ift.models.loading`.
+    """
+    if prompts == PLAIN_TEXT:
+        return plain_prompt_ids(tokenizer, messages[-1]["content"])
+    text = renderer(tokenizer)(messages, prompt=True)
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

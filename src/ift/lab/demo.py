@@ -134,12 +134,10 @@ def _trained(base: str, rows: Path, out: Path, flags: list[str]) -> dict[str, An
 
 
 def _scored(folder: str, problems: list[Any], name: str) -> dict[str, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     from ift.lab.testbed.scoring import final_answer, score
+    from ift.models.loading import LoadOptions, load_model
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model, tokenizer, *_ = load_model(folder, LoadOptions(dtype="float32"))
     with Progress(transient=True) as progress:
         task = progress.add_task(f"scoring {name}", total=len(problems))
         found = score(model, tokenizer, problems, progress=lambda n: progress.advance(task, n))

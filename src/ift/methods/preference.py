@@ -7,7 +7,6 @@ from typing import Any
 from trl import DPOTrainer
 from trl.experimental.cpo import CPOTrainer
 from trl.experimental.orpo import ORPOTrainer
-from trl.trainer.utils import create_model_from_path
 
 from ift.data.pairs import COLUMNS, PairCollator
 
@@ -38,13 +37,10 @@ class PreparedDPOTrainer(DPOTrainer):
 
 
 class _Prepared:
-    """What trl's ORPO and CPO trainers need alike: a model loaded as its others load it, and rows left alone."""
+    """What trl's ORPO and CPO trainers need alike: a loaded model, and rows left alone."""
 
-    def __init__(
-        self, model: Any, args: Any, *, processing_class: Any, quantization_config: Any = None, **kwargs: Any
-    ) -> None:
+    def __init__(self, model: Any, args: Any, *, processing_class: Any, **kwargs: Any) -> None:
         set_pad_token(processing_class, None)
-        model = loaded_model(model, args, quantization_config)
         super().__init__(model, args=args, processing_class=processing_class, **kwargs)  # type: ignore[call-arg]
 
     def tokenize_row(self, feature: Any, model: Any = None) -> dict[str, Any]:
@@ -90,19 +86,6 @@ def set_pad_token(tokenizer: Any, wanted: str | None) -> None:
     """Give the tokenizer a padding token: the wanted one, its own, or its end-of-sequence token."""
     if wanted or tokenizer.pad_token is None:
         tokenizer.pad_token = wanted or tokenizer.eos_token
-
-
-def loaded_model(model: Any, args: Any, quantization_config: Any) -> Any:
-    """`model`, loaded as trl's SFT and DPO load it where it is a name; ORPO and CPO have a way of their own."""
-    options, args.model_init_kwargs = dict(args.model_init_kwargs or {}), None
-    if not isinstance(model, str):
-        return model
-    if quantization_config is not None:
-        options["quantization_config"] = quantization_config
-    if args.distributed_state.distributed_type in ("MULTI_GPU", "DEEPSPEED"):
-        options["device_map"] = None
-    options.setdefault("trust_remote_code", args.trust_remote_code)
-    return create_model_from_path(model, **options)
 
 
 def checked_columns(dataset: Any) -> Any:

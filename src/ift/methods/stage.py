@@ -9,8 +9,18 @@ from typing import Any
 
 from ift.data import DataError, LoadedData, end_of_turn_ids, load_train_and_eval, prepare_mixture
 from ift.data.prepare import Prepared
+from ift.methods.start import (
+    RecordInCheckpoints,
+    check_limits,
+    model_record,
+    start_adapter,
+    start_network,
+    start_options,
+    train_on_adapter,
+)
 from ift.methods.table import Method
-from ift.models.model_folder import explain_weight_loading_errors, from_hub_or_folder, looks_local
+from ift.models import loading
+from ift.models.model_folder import looks_local
 from ift.training.non_finite import StopsAtNonFinite
 from ift.training.trl_internals import SendsNothing
 
@@ -83,6 +93,7 @@ def prepare_stage(stage: Stage, data: LoadedData) -> PreparedRows:
     from ift.data.pairs import prepare_pairs
     from ift.training.trainer import preparation
 
+    train_on_adapter(stage)
     config, tokenizer = stage.config, load_tokenizer(stage)
     found: dict[str, Prepared] = {}
     with global_then_local_main_first():
@@ -96,20 +107,15 @@ def prepare_stage(stage: Stage, data: LoadedData) -> PreparedRows:
 
 
 def build_trainer(stage: Stage, prepared: PreparedRows) -> Any:
-    """Load the model and build the trainer of a stage; `prepared` comes from `prepare_stage`."""
-    from trl import get_peft_config, get_quantization_config
+    """Load the model and build the trainer of a stage, from what `prepare_stage` returned.
 
+    Raises:
+        DataError: a model that cannot be loaded whole, that has no row for a special token, or no positions for a row.
+    """
     from ift.training.metrics import MetricsFile
     from ift.training.trainer import IFTTrainer, stop_generation_at
 
     config = stage.config
-    config.model_init_kwargs = {
-        "revision": stage.model.model_revision,
-        "attn_implementation": stage.model.attn_implementation,
-        "dtype": stage.model.dtype,
-        "use_safetensors": True,  # no pickle files, unless model_init_kwargs allows them
-        **(config.model_init_kwargs or {}),
-    }
     trainer_class, _ = stage.method.load()
     ours = issubclass(trainer_class, IFTTrainer)
     if not ours:
@@ -123,17 +129,24 @@ def build_trainer(stage: Stage, prepared: PreparedRows) -> Any:
     tokenizer = prepared.tokenizer
     reports = {name: one.report for name, one in prepared.sets.items()}
     sets = {name: one.dataset for name, one in prepared.sets.items()}
-    with explain_weight_loading_errors(stage.model.model_name_or_path):
-        trainer = trainer_class(
-            model=stage.model.model_name_or_path,
-            args=config,
-            train_dataset=sets["train"],
-            eval_dataset=sets.get("eval"),
-            processing_class=tokenizer,
-            quantization_config=get_quantization_config(stage.model),
-            peft_config=get_peft_config(stage.model),
-            **({"data_reports": reports} if ours else {}),
-        )
+    network = start_network(stage)
+    check_limits(stage, tokenizer, longest_row(reports["train"], config), network)
+    given: dict[str, Any] = {"data_reports": reports} if ours else {}
+    if stage.method.needs_reference and not stage.model.use_peft and not config.precompute_ref_log_probs:
+        given["ref_model"] = start_network(stage)
+    init_kwargs, config.model_init_kwargs = config.model_init_kwargs, None  # trl warns of them beside a model
+    trainer = trainer_class(
+        model=network,
+        args=config,
+        train_dataset=sets["train"],
+        eval_dataset=sets.get("eval"),
+        processing_class=tokenizer,
+        peft_config=None if hasattr(network, "peft_config") else start_adapter(stage),
+        **given,
+    )
+    config.model_init_kwargs = init_kwargs
+    trainer.record = model_record(stage, reports)
+    trainer.add_callback(RecordInCheckpoints(trainer.record))
     if not ours:
         trainer.data_reports = reports
         stop_generation_at(trainer.model, sorted(end_of_turn_ids(tokenizer)))
@@ -143,15 +156,8 @@ def build_trainer(stage: Stage, prepared: PreparedRows) -> Any:
 
 def load_tokenizer(stage: Stage) -> Any:
     """The model's tokenizer, with the chat template and the end token of the settings."""
-    from transformers import AutoTokenizer
-
-    name, template = stage.model.model_name_or_path, getattr(stage.config, "chat_template_path", None)
-    with from_hub_or_folder(name, "tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(
-            name,
-            revision=stage.model.model_revision,
-            trust_remote_code=stage.config.trust_remote_code,
-        )
+    template = getattr(stage.config, "chat_template_path", None)
+    tokenizer = loading.load_tokenizer(stage.model.model_name_or_path, start_options(stage))
     if template and os.path.isfile(template):
         tokenizer.chat_template = _text_of(template)
     elif template and (template.endswith(".jinja") or looks_local(template)) and not os.path.isdir(template):
@@ -164,6 +170,11 @@ def load_tokenizer(stage: Stage) -> Any:
     if getattr(stage.config, "eos_token", None):
         tokenizer.eos_token = stage.config.eos_token
     return tokenizer
+
+
+def longest_row(report: Any, config: Any) -> int:
+    """Tokens of the longest row that a step may hold; of a stream `max_length`."""
+    return min(report.lengths[2] or config.max_length or 1, config.max_length or report.lengths[2])
 
 
 def _text_of(template: str) -> str:

@@ -12,8 +12,9 @@ from typing import Any
 
 from ift.data.errors import DataError, describe
 from ift.data.hub import ask_once, remedy
+from ift.models.adapters import find_base
 
-WEIGHTS = {"config.json": "model.safetensors", "adapter_config.json": "adapter_model.safetensors"}
+WEIGHTS = {"adapter_config.json": "adapter_model.safetensors", "config.json": "model.safetensors"}
 PICKLES = {"config.json": "pytorch_model*.bin", "adapter_config.json": "adapter_model.bin"}
 
 
@@ -47,8 +48,8 @@ def check_model_path(name: str, *, allow_pickle: bool = False) -> None:
         )
     found = _json_object(folder / kind)
     _check_weights(folder, kind, allow_pickle, named=found.get("transformers_weights"))
-    base = found.get("base_model_name_or_path")
-    if kind == "adapter_config.json" and isinstance(base, str):
+    if kind == "adapter_config.json":
+        base = find_base(name, found.get("base_model_name_or_path"))
         try:
             check_model_path(base, allow_pickle=allow_pickle)
         except DataError as error:
@@ -112,7 +113,7 @@ def _check_whole(file: Path) -> None:
 
 @contextmanager
 def explain_weight_loading_errors(name: str) -> Iterator[None]:
-    """Turns what loading weights raises, and no one else knows, into a DataError that names the model."""
+    """Turn what transformers, safetensors and pickle raise for weights they cannot load into a DataError."""
     from safetensors import SafetensorError
 
     try:

@@ -77,15 +77,13 @@ def time_steps(run_args: TrainArguments, prepared: Any) -> float:
 def load_guesser(run_args: TrainArguments) -> Callable[[list[int]], list[int]]:
     """Load the model; returns a function from token ids to the model's argmax after each of them."""
     import torch
-    from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(
-        run_args.model.model_name_or_path,
-        revision=run_args.model.model_revision,
-        dtype=run_args.model.dtype,
-        trust_remote_code=run_args.config.trust_remote_code,
-        use_safetensors=(run_args.config.model_init_kwargs or {}).get("use_safetensors", True),
-    ).to(run_args.config.device)
+    from ift.methods.start import start_options
+    from ift.models.loading import load_network
+
+    model = load_network(run_args.model.model_name_or_path, start_options(run_args)).eval()
+    if not hasattr(model, "hf_device_map"):
+        model = model.to(run_args.config.device)
 
     @torch.no_grad()
     def guess(ids: list[int]) -> list[int]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.text import Text
 from tqdm import tqdm
@@ -20,6 +21,8 @@ from transformers.utils import logging as transformers_logging
 
 from ift.check.findings import Finding
 from ift.methods.stage import PreparedRows, Stage
+from ift.methods.start import start_options
+from ift.models.loading import load_config
 from ift.runs.results import StageResult
 from ift.training.config import IFTConfig
 
@@ -190,13 +193,13 @@ def plan(trainer: Any, stage: Stage, rows: PreparedRows, state: Any) -> dict[str
     share = "all trained" if trained == total else f"{_count(trained)} trained ({trained / total:.2%})"
     batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     precision = "bf16 autocast" if args.bf16 else "fp16 autocast" if args.fp16 else "no autocast"
-    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     processes = f"{args.world_size} process{'es' if args.world_size > 1 else ''}"
     schedule = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
     topics = {
         "model": [f"{stage.model.model_name_or_path}: {_count(total)} parameters, {share}"],
         "data": [*rows.notes, *(line for one in rows.sets.values() for line in one.report.lines())],
-        "device": [f"{args.device}, weights {dtype}, {precision}, {processes}"],
+        "device": [f"{args.device}, {precision}, {processes}"],
+        "dtype": [dtype_line(stage, model, str(getattr(args.optim, "value", args.optim)))],
         "steps": [
             f"{state.max_steps} steps of {batch} rows ({args.train_batch_size} per device x "
             f"{args.gradient_accumulation_steps} gradient accumulation x {processes}), "
@@ -264,6 +267,25 @@ def wrap(text: str, indent: int = 0) -> str:
         text, max(width, 20), subsequent_indent=own, break_long_words=False, break_on_hyphens=False
     )
     return f"\n{' ' * indent}".join(lines).replace(NO_BREAK, " ")
+
+
+def dtype_line(stage: Stage, model: Any, optimizer: str) -> str:
+    """Dtypes of the weights, of the optimiser's states and of the files that will be saved."""
+    used = _name(next(p.dtype for p in model.parameters() if p.is_floating_point()))
+    trained = _name(next((p.dtype for p in model.parameters() if p.requires_grad), torch.float32))
+    try:
+        there = _name(load_config(stage.model.model_name_or_path, start_options(stage)).dtype or used)
+    except (OSError, ValueError):
+        there = used
+    kept = "" if there == used else f" ({there} in its files: --dtype auto keeps that)"
+    states = "8 bit" if "8bit" in optimizer else trained
+    adapter = hasattr(model, "peft_config")
+    saved = f"the adapter is saved in {trained}" if adapter else f"saved in {used}"
+    return f"weights {used}{kept}, optimiser states {states}, {saved}"
+
+
+def _name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _count(number: int) -> str:

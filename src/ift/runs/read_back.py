@@ -1,14 +1,17 @@
-"""A saved model is done when it has been read back: same tensors, same shapes, and one forward pass."""
+"""A saved model is done when it has been read back: it gives the outputs of the model that was trained."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ift.models.deepspeed import not_partitioned
+from ift.models.loading import LoadOptions, load_network
+from ift.models.outputs import difference, logits_of
+from ift.step.model import has_weights
 
 SPARE = 1.2  # times the size of the weights must be free to load them beside the trained model
 Shapes = Mapping[str, tuple[int, ...]]
@@ -18,37 +21,45 @@ class SaveError(OSError):
     """What was saved is not what was trained; the message names the folder and what differs."""
 
 
-def read_back(folder: Path, trained: Any, *, trust_remote_code: bool = False) -> str:
-    """Loads a saved model or adapter again, on the CPU, and compares it with the one that was trained.
+def read_back(
+    folder: Path,
+    trained: Any,
+    rows: Sequence[Sequence[int]] = ((0, 0),),
+    *,
+    trust_remote_code: bool = False,
+    precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> str:
+    """Load a saved model or adapter again, as every verb does, and compare its outputs with those of the trained one.
 
     Args:
         folder: What `save_model` wrote.
         trained: The model, unwrapped; a `PeftModel` where an adapter was saved. Shards count with their full shapes.
+        rows: Token ids of a few real rows.
         trust_remote_code: As it was loaded with.
+        precision: Makes the autocast of the training.
 
     Returns:
-        What was done, to show: the number of tensors compared, and whether a forward pass ran. None does where the
-        machine has too little memory for a second copy, or the base is quantised.
+        What was done, to show: the number of tensors, and how far the logits are apart. They are not compared where the
+        machine has too little memory for a second copy, the base is quantised or the weights are spread over processes.
 
     Raises:
         SaveError: a tensor is missing, is unknown or has another shape; the file cannot be read; or the outputs of the
-            model read back are not finite.
+            model read back are not finite, or others than those of the trained one.
     """
     adapter = (folder / "adapter_config.json").exists()
     files = sorted(folder.glob("adapter_model.safetensors" if adapter else "model*.safetensors"))
     if not files:
-        raise SaveError(f"{folder}: saved, and no weights lie there. Fix: look at the free space")
+        raise SaveError(f"{folder}: no weight files were written. Fix: look at the free space")
     size = sum(file.stat().st_size for file in files)
     if adapter:
         size += sum(p.numel() * p.element_size() for p in trained.parameters())
     try:
-        compared = _adapter(folder, trained, files[0]) if adapter else 0
+        tensors = f"{_compare(folder, *_adapter(trained, files[0])) if adapter else len(_shapes(trained)):,} tensors"
         if size * SPARE > _free_memory():
-            return f"read back {_tensors(compared)}; too little memory is free to load it a second time"
+            return f"read back {tensors}; outputs not compared: too little memory is free to load it a second time"
         if getattr(trained, "is_quantized", False):
-            return f"read back {_tensors(compared)}; no forward pass on a quantised base"
-        with not_partitioned():
-            model = _loaded(folder, adapter, trust_remote_code=trust_remote_code)
+            return f"read back {tensors}; outputs not compared: the base is quantised"
+        model = load_network(str(folder), LoadOptions(trust_remote_code=trust_remote_code))
     except SaveError:
         raise
     except Exception as error:  # whatever transformers, peft or safetensors raise: the folder is no model
@@ -56,45 +67,52 @@ def read_back(folder: Path, trained: Any, *, trust_remote_code: bool = False) ->
             f"{folder}: saved, and cannot be loaded back ({type(error).__name__}: {error})"
         ) from error
     if not adapter:
-        compared = _compare(folder, _shapes(trained), _shapes(model))
-    ids = torch.zeros(1, 2, dtype=torch.int64)
-    with torch.no_grad():
-        finite = bool(model.eval()(input_ids=ids).logits.isfinite().all())
-    if not finite:
+        _compare(folder, _shapes(trained), _shapes(model))
+    return f"read back {tensors}, {_compare_outputs(folder, trained, model, rows, precision)}"
+
+
+def _compare_outputs(
+    folder: Path, trained: Any, model: Any, rows: Sequence[Sequence[int]], precision: Callable[[], Any]
+) -> str:
+    """Logits of both models, in the dtype of the training; returns what to show."""
+    whole = has_weights(trained)
+    dtype = next(p.dtype for p in trained.parameters() if p.is_floating_point())
+    dtypes = {name: parameter.dtype for name, parameter in trained.named_parameters()}
+    for name, parameter in model.named_parameters():  # an adapter's base may lie on the disk in another dtype
+        parameter.data = parameter.data.to(dtypes.get(name, parameter.dtype))
+    if whole and _fits(trained.device, model):
+        model = model.to(trained.device)
+    found = logits_of(model, rows, precision)
+    if not all(bool(one.isfinite().all()) for one in found):
         raise SaveError(f"{folder}: saved, and the model read back gives outputs that are not finite")
-    return f"read back {_tensors(compared)}, one forward pass"
+    if not whole:
+        return "finite outputs; not compared with those before saving: the weights are spread over processes"
+    rounded = dtype in (torch.bfloat16, torch.float16) or precision is not nullcontext
+    apart = difference(logits_of(trained, rows, precision), found, rounded=rounded)
+    if not apart.same:
+        raise SaveError(
+            f"{folder}: saved, and the model read back gives other outputs than the trained one on {len(rows)} rows: "
+            f"{apart}. Fix: do not use it; the checkpoints of the run hold the trained weights. Please report this"
+        )
+    return f"same outputs on {len(rows)} row{'s' if len(rows) > 1 else ''} ({apart})"
 
 
-def _tensors(count: int) -> str:
-    return f"{count:,} tensors"
+def _fits(device: torch.device, model: Any) -> bool:
+    """Whether the accelerator has room for a second copy."""
+    if device.type != "cuda":
+        return False
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    return size * SPARE < torch.cuda.mem_get_info(device)[0]
 
 
-def _loaded(folder: Path, adapter: bool, **how: Any) -> Any:
-    if adapter:
-        from peft import AutoPeftModelForCausalLM
-
-        return AutoPeftModelForCausalLM.from_pretrained(str(folder), dtype="auto", **how)
-    from transformers import AutoModelForCausalLM
-
-    model, info = AutoModelForCausalLM.from_pretrained(
-        str(folder), dtype="auto", output_loading_info=True, **how
-    )
-    for kind in ("missing", "unexpected", "mismatched"):  # transformers fills them with random numbers
-        if names := sorted(info[f"{kind}_keys"], key=str):
-            raise SaveError(
-                f"{folder}: saved, and read back with {len(names)} {kind} tensors ({names[0]} first)"
-            )
-    return model
-
-
-def _adapter(folder: Path, trained: Any, file: Path) -> int:
+def _adapter(trained: Any, file: Path) -> tuple[Shapes, Shapes]:
+    """Shapes of the trained adapter's tensors, and of those in the file."""
     from peft import get_peft_model_state_dict
     from safetensors import safe_open
 
     wanted = {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(trained).items()}
     with safe_open(file, "pt") as opened:
-        found = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
-    return _compare(folder, wanted, found)
+        return wanted, {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
 
 
 def _shapes(model: Any) -> Shapes:

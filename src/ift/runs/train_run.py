@@ -57,7 +57,7 @@ def train_run(
                 attach(trainer)
             train(trainer, supervision.checkpoints)
             save(trainer, folder)
-            verified = verify(trainer, folder)
+            verified = verify(trainer, rows, folder)
         publish(trainer, stage)
     if supervised and trainer.is_world_process_zero():
         write_run(folder, finished=True)
@@ -99,13 +99,14 @@ def train_sequence(
             results.append(train_run(stage, reporter, data=rows, supervised=supervised, attach=attach))
             gc.collect()  # the trainer's model, before the next stage loads its own
         if number < len(stages):
-            stages[number].model.model_name_or_path = _start_of_next(Path(stage.config.output_dir))
+            stages[number].model.model_name_or_path = _start_of_next(stage, rows)
     return results
 
 
-def _start_of_next(folder: Path) -> str:
+def _start_of_next(stage: Stage, rows: LoadedData) -> str:
     """Model that the next stage starts from; the first process merges an adapter into its base, the others wait."""
     if PartialState().is_main_process:
-        start_of_next(folder)
+        start_of_next(stage, rows)
     PartialState().wait_for_everyone()
+    folder = Path(stage.config.output_dir)
     return str(folder / "merged" if (folder / "adapter_config.json").exists() else folder)

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ift.check.findings import longest_row
 from ift.check.memory import Remedy, available_memory, remedies
-from ift.methods.stage import PreparedRows, Stage
+from ift.data import DataError, LoadedData
+from ift.methods.stage import PreparedRows, Stage, longest_row, prepare_stage
+from ift.methods.start import start_options
+from ift.models.loading import LoadOptions
+from ift.models.merging import save_merged
+from ift.models.outputs import some_rows
+from ift.models.record import write_record
 from ift.runs.read_back import read_back
 from ift.runs.resource_errors import disk_full, is_disk_full, is_out_of_memory, out_of_memory
 from ift.training.checkpoints import SealedCheckpoints, Stopped
+
+FIRST_ROWS = 16  # of which a few are taken to compare a merged model with its adapter
 
 
 def train(trainer: Any, checkpoints: SealedCheckpoints | None) -> None:
@@ -38,14 +46,21 @@ def save(trainer: Any, folder: Path) -> None:
     if trainer.is_fsdp_enabled:
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(str(folder))
+    if trainer.is_world_process_zero():
+        write_record(folder, trainer.record)
 
 
-def verify(trainer: Any, folder: Path) -> str:
+def verify(trainer: Any, rows: PreparedRows, folder: Path) -> str:
     """Read the saved model back on the first process; returns how it was verified, in a few words."""
     if not trainer.is_world_process_zero():
         return ""
-    trained = trainer.accelerator.unwrap_model(trainer.model)
-    return read_back(folder, trained, trust_remote_code=trainer.args.trust_remote_code)
+    return read_back(
+        folder,
+        trainer.accelerator.unwrap_model(trainer.model),
+        some_rows(rows.sets["train"].dataset),
+        trust_remote_code=trainer.args.trust_remote_code,
+        precision=trainer.accelerator.autocast if trainer.args.bf16 or trainer.args.fp16 else nullcontext,
+    )
 
 
 def publish(trainer: Any, stage: Stage) -> None:
@@ -80,15 +95,30 @@ def _remedies(stage: Stage, rows: PreparedRows) -> list[Remedy]:
         return []
 
 
-def start_of_next(folder: Path) -> Path:
-    """What the next stage starts from: the folder, or, for an adapter, its base with it merged in (`folder`/merged)."""
+def start_of_next(stage: Stage, data: LoadedData) -> Path:
+    """What the next stage starts from: the stage's folder, or, for an adapter, its base with it merged in.
+
+    The merged model lies in `merged` below the folder; it is compared with the adapter on rows of the stage.
+
+    Raises:
+        DataError: The merged model gives other outputs than the adapter.
+    """
+    folder = Path(stage.config.output_dir)
     if not (folder / "adapter_config.json").exists():
         return folder
-    from peft import AutoPeftModelForCausalLM
-    from transformers import AutoTokenizer
+    options = LoadOptions(
+        trust_remote_code=stage.config.trust_remote_code,
+        allow_pickle_weights=start_options(stage).allow_pickle_weights,
+    )
+    save_merged(str(folder), folder / "merged", _first_rows(stage, data), options)
+    return folder / "merged"
 
-    merged = folder / "merged"
-    model = AutoPeftModelForCausalLM.from_pretrained(str(folder), dtype="auto")
-    model.merge_and_unload().save_pretrained(merged)
-    AutoTokenizer.from_pretrained(str(folder)).save_pretrained(merged)
-    return merged
+
+def _first_rows(stage: Stage, data: LoadedData) -> list[list[int]]:
+    """Token ids of a few training rows, without preparing the others."""
+    first = replace(data.train[0], rows=data.train[0].rows.take(FIRST_ROWS))
+    try:
+        prepared = prepare_stage(stage, replace(data, train=[first], evaluation=None))
+    except DataError:  # none of them can be trained
+        return []
+    return some_rows(prepared.sets["train"].dataset)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,27 +30,19 @@ class HeldOutScores:
 
     def _load(self, folder: str) -> tuple[Any, Any]:
         """A trained folder or the base as it is trained (dtype, quantisation), and the base's tokenizer."""
-        from transformers import AutoModelForCausalLM
-        from trl import get_quantization_config
-
         from ift.data import ensure_chat_template
         from ift.methods.stage import load_tokenizer
+        from ift.methods.start import start_options
+        from ift.models.loading import load_network
 
-        told, config = self.told.model, self.told.config
-        quantisation = get_quantization_config(told)
-        base = folder == told.model_name_or_path
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=told.dtype,
-            attn_implementation=told.attn_implementation,
-            trust_remote_code=config.trust_remote_code,
-            **({"revision": told.model_revision} if base else {}),
-            **({"quantization_config": quantisation} if quantisation is not None else {}),
-        )
+        options = start_options(self.told)
+        if folder != self.told.model.model_name_or_path:
+            options = replace(options, revision=None)
+        model = load_network(folder, options)
         tokenizer = load_tokenizer(self.told)
         with contextlib.suppress(ValueError):  # rows that need no template do without
             ensure_chat_template(tokenizer)
-        return (model if quantisation is not None else model.to(config.device)), tokenizer
+        return (model if hasattr(model, "hf_device_map") else model.to(self.told.config.device)), tokenizer
 
     @contextlib.contextmanager
     def _precision(self) -> Iterator[None]:

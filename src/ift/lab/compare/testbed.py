@@ -112,8 +112,6 @@ class TestbedGround:
 
 
 def _loaded(folder: str) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from ift.models.loading import LoadOptions, load_model
 
-    return AutoModelForCausalLM.from_pretrained(folder, dtype="float32"), AutoTokenizer.from_pretrained(
-        folder
-    )
+    return load_model(folder, LoadOptions(dtype="float32"))[:2]

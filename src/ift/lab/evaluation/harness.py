@@ -70,10 +70,16 @@ class Setting:
 
 
 class Harness:
-    """lm-eval's model and what it needs, loaded when the first task is really asked."""
+    """lm-eval's model and what it needs, loaded when the first task is really asked.
 
-    def __init__(self, load: Callable[[], tuple[Any, Any]], batch_size: str) -> None:
-        self._load, self._batch_size = load, batch_size
+    Attributes:
+        template: Whether questions are asked through the chat template; of a model trained on plain text they are not.
+    """
+
+    def __init__(
+        self, load: Callable[[], tuple[Any, Any]], batch_size: str, *, template: bool = True
+    ) -> None:
+        self._load, self._batch_size, self.template = load, batch_size, template
         self._loaded: Any = None
 
     @property
@@ -187,8 +193,8 @@ def _asked(
         harness.model,
         {"tasks": {name: task}, "groups": {}},
         limit=setting.limit,
-        apply_chat_template=True,
-        fewshot_as_multiturn=True,
+        apply_chat_template=harness.template,
+        fewshot_as_multiturn=harness.template,
         bootstrap_iters=1000,
         log_samples=True,
     )

@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ift.lab.testbed.families import AnyProblem
 from ift.lab.testbed.noise import one_wrong_step
 from ift.lab.testbed.problems import Message
 from ift.lab.testbed.scoring import final_answer, generate_answers
 from ift.lab.testbed.settings import Setting, right_problems, rows_hash, setting_problems
+from ift.models.loading import LoadOptions, load_model
 
 TRIES = 8  # samples per prompt before the documented rule takes over
 
@@ -131,8 +131,8 @@ def cached_pairs(folder: Path, base: Path, setting: Setting, seed: int = 0, trie
         if rows_hash(rows) != known["sha256"]:
             raise ValueError(f"{path} is not what was written there; delete it to have it made again")
         return Pairs(rows, known["sampled"], known["corrupted"], tries)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    pairs = preference_pairs(model, AutoTokenizer.from_pretrained(base), setting, seed, tries)
+    model, tokenizer, *_ = load_model(str(base), LoadOptions(dtype="float32"))
+    pairs = preference_pairs(model, tokenizer, setting, seed, tries)
     folder.mkdir(parents=True, exist_ok=True)
     _write(path, pairs.rows)
     counts = {"sampled": pairs.sampled, "corrupted": pairs.corrupted, "sha256": pairs.sha256}

@@ -1,0 +1,156 @@
+"""Adapters (LoRA, DoRA and the like): their base, loading one onto it, and merging one into it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ift.data.errors import DataError
+from ift.models.record import FILE, model_sha256, read_record
+
+CONFIG = "adapter_config.json"
+
+
+def adapter_config(name: str, revision: str | None = None) -> Any | None:
+    """The `PeftConfig` of a folder or Hub id that holds an adapter; None for a full model.
+
+    Raises:
+        DataError: The adapter is for something other than a causal language model.
+    """
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    if find_adapter_config_file(name, revision=revision) is None:
+        return None
+    from peft import PeftConfig
+
+    try:
+        config = PeftConfig.from_pretrained(name, **({"revision": revision} if revision else {}))
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{name}: its {CONFIG} cannot be read by peft ({error}). Fix: update peft") from error
+    task = getattr(config.task_type, "value", config.task_type)
+    if task not in (None, "CAUSAL_LM"):
+        raise DataError(
+            f"{name}: this adapter is for the task {task}, expected CAUSAL_LM. Fix: give an adapter of a causal "
+            "language model"
+        )
+    return config
+
+
+def find_base(name: str, base: str | None) -> str:
+    """The folder or Hub id of an adapter's base.
+
+    A base that was a local folder when the adapter was trained by ift is never looked up on the Hub.
+
+    Args:
+        name: Folder or Hub id of the adapter.
+        base: `base_model_name_or_path` of its configuration.
+
+    Raises:
+        DataError: No base is named, the base is gone, or another model lies in its place.
+    """
+    if not base:
+        raise DataError(
+            f"{name}: {CONFIG} names no base_model_name_or_path. Fix: write the base's folder or Hub id there"
+        )
+    path, record = Path(base).expanduser(), read_record(name)
+    if path.is_absolute() and not path.is_dir():
+        raise DataError(
+            f"{name}: the base of this adapter: {base}: no such model folder. Fix: put the base back, or write its new "
+            f"place into base_model_name_or_path of {Path(name) / CONFIG}"
+        )
+    if not path.is_dir():
+        return base
+    if (path / CONFIG).exists():
+        raise DataError(
+            f"{name}: the base of this adapter, {base}, is an adapter itself. Fix: merge that one into its base and "
+            "name the merged model"
+        )
+    if record.base_sha256 and record.base_sha256 != model_sha256(path):
+        raise DataError(
+            f"{name}: the base of this adapter, {base}, is not the model that the adapter was trained on: its "
+            f"configuration or weights differ. Fix: put that model back, or write its place into "
+            f"base_model_name_or_path of {Path(name) / CONFIG}; to use this base all the same, delete "
+            f"{Path(name) / FILE}"
+        )
+    return str(path.absolute())
+
+
+def attach(network: Any, name: str, config: Any, *, trainable: bool = False) -> Any:
+    """Load an adapter onto its base.
+
+    Args:
+        network: The base.
+        name: Folder or Hub id of the adapter.
+        config: Its `adapter_config`.
+        trainable: Whether it is trained on.
+
+    Returns:
+        A `PeftModel`.
+
+    Raises:
+        DataError: The adapter's file lacks tensors, has some that the model has no place for, or has other shapes.
+    """
+    from peft import PeftModelForCausalLM
+
+    if trainable and config.is_prompt_learning:
+        raise DataError(
+            f"{name}: peft cannot go on training a prompt adapter. Fix: train a new one on its base"
+        )
+    config.inference_mode = not trainable
+    mapping = None if config.is_prompt_learning else getattr(network, "_checkpoint_conversion_mapping", {})
+    model = PeftModelForCausalLM(network, config)
+    try:
+        found = model.load_adapter(name, "default", is_trainable=trainable, key_mapping=mapping)
+    except RuntimeError as error:  # of other shapes
+        raise DataError(f"{name}: the adapter does not fit its base: {error}") from error
+    refuse_incomplete(name, found.missing_keys, found.unexpected_keys)
+    return model
+
+
+def refuse_incomplete(name: str, missing: Any, unexpected: Any) -> None:
+    """Raise DataError where a file lacks tensors (they would be random) or holds some that would be passed over."""
+    for kind, keys, fix in (
+        ("lack tensors of the model", missing, "copy the whole model again, or give the right configuration"),
+        (
+            "hold tensors that the model has no place for",
+            unexpected,
+            "give the configuration that belongs to them",
+        ),
+    ):
+        if names := sorted(map(str, keys)):
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            raise DataError(f"{name}: its weights {kind}: {shown}. Fix: {fix}")
+
+
+def merged(model: Any) -> Any:
+    """The base of a `PeftModel` with the adapter merged in, in place.
+
+    Embedding and head that share their weights are untied first where the adapter changes one of them: merged into the
+    shared matrix, it would change the other, too. Whether the result is the same model is for the caller to compare.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    base = model.get_base_model()
+    head, embedding = base.get_output_embeddings(), base.get_input_embeddings()
+    changed = any(isinstance(one, BaseTunerLayer | AuxiliaryTrainingWrapper) for one in (head, embedding))
+    if changed and isinstance(head, BaseTunerLayer):
+        head = head.get_base_layer()
+    if changed and not isinstance(head, AuxiliaryTrainingWrapper):  # which has weights of its own
+        head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+    model = model.merge_and_unload()
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if changed and not torch.equal(head.weight, embedding.weight):
+        for config in (model.config, model.config.get_text_config()):
+            config.tie_word_embeddings = False
+        model.all_tied_weights_keys = {}
+    return model
+
+
+def base_named_in(folder: Path) -> str | None:
+    """`base_model_name_or_path` of an adapter's folder, read without peft."""
+    found = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    return found if isinstance(found, str) else None

@@ -1,0 +1,81 @@
+"""Whether two models are the same one: their logits on a few real rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ift.step.model import evaluating
+
+ROWS, TOKENS = 3, 128  # rows that are compared, and the tokens of each
+EXACT, ROUNDED = (
+    1e-3,
+    0.1,
+)  # of the logits' standard deviation: in float32, and where bfloat16 or float16 rounds
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far the logits of two models are apart.
+
+    Attributes:
+        largest: The largest absolute difference of a logit.
+        relative: The root mean square of the differences, in standard deviations of the logits.
+        limit: Up to which `relative` is rounding.
+    """
+
+    largest: float
+    relative: float
+    limit: float
+
+    @property
+    def same(self) -> bool:
+        """Whether the difference is rounding; False for NaN."""
+        return self.relative <= self.limit
+
+    def __str__(self) -> str:
+        return f"largest difference of a logit {self.largest:.3g}, {self.relative:.2g} standard deviations on average"
+
+
+def some_rows(dataset: Iterable[Any]) -> list[list[int]]:
+    """Token ids of the first rows of a prepared data set, cut to `TOKENS`; of pairs the chosen side."""
+    rows = islice(iter(dataset), ROWS)
+    return [list(row.get("input_ids", row.get("chosen_input_ids")))[:TOKENS] for row in rows]
+
+
+@torch.no_grad()
+def logits_of(
+    model: Any, rows: Sequence[Sequence[int]], precision: Callable[[], Any] = nullcontext
+) -> list[Tensor]:
+    """Logits of each row by itself, (T, V) in float32 on the CPU; the model is left as it was.
+
+    Args:
+        model: A causal language model or `PeftModel`.
+        rows: Token ids.
+        precision: Makes a context manager such as autocast.
+    """
+    with evaluating(model), torch.compiler.set_stance("force_eager"), precision():
+        return [
+            model(input_ids=torch.tensor([list(row)], device=model.device), use_cache=False)
+            .logits[0]
+            .float()
+            .cpu()
+            for row in rows
+        ]
+
+
+def difference(first: Sequence[Tensor], second: Sequence[Tensor], *, rounded: bool) -> Difference:
+    """Compare logits; `rounded` where bfloat16 or float16 took part on either side."""
+    limit = ROUNDED if rounded else EXACT
+    if any(one.shape != other.shape for one, other in zip(first, second, strict=True)):
+        return Difference(float("inf"), float("inf"), limit)
+    one, other = (torch.cat([part.flatten() for part in parts]) for parts in (first, second))
+    apart = (one - other).abs()
+    spread = one.std().clamp_min(1e-6)
+    return Difference(float(apart.max()), float(apart.square().mean().sqrt() / spread), limit)

@@ -1,0 +1,83 @@
+"""What is recorded beside a trained model: how its prompts were written, and which base an adapter belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ift.files import write_atomically
+
+FILE = "ift_model.json"
+NOT_THE_WEIGHTS = ("transformers_version", "_name_or_path", "architectures")  # saved again, these may differ
+SAMPLES, SAMPLE_BYTES = 16, 4096  # read of every weight file, besides its header
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """Facts about a trained model that its other files do not hold.
+
+    Attributes:
+        prompts: How prompts were written in training, see `DataReport.prompts`; empty where it is not known.
+        base: Of an adapter on a local base: the absolute path of the base.
+        base_sha256: Its `model_sha256` when it was loaded for the training.
+    """
+
+    prompts: str = ""
+    base: str = ""
+    base_sha256: str = ""
+
+
+def write_record(folder: Path, record: ModelRecord) -> None:
+    """Write the record into a model's folder."""
+    facts = {name: value for name, value in asdict(record).items() if value}
+    write_atomically(folder / FILE, json.dumps(facts, indent=1) + "\n")
+
+
+def read_record(name: str) -> ModelRecord:
+    """The record of a folder or of a Hub id; an empty one where there is none."""
+    try:
+        facts = json.loads(Path(cached(name, FILE) or "").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ModelRecord()
+    if not isinstance(facts, dict):
+        return ModelRecord()
+    return ModelRecord(
+        **{one: facts[one] for one in asdict(ModelRecord()) if isinstance(facts.get(one), str)}
+    )
+
+
+def cached(name: str, file: str, revision: str | None = None) -> str | None:
+    """The path of a file of a folder or of a Hub id, downloaded if need be; None where there is no such file."""
+    from transformers.utils import cached_file
+
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return str(path / file) if (path / file).is_file() else None
+    quiet = ("gated_repo", "missing_entries", "connection_errors")
+    options = {f"_raise_exceptions_for_{kind}": False for kind in quiet}
+    found: str | None = cached_file(name, file, revision=revision, **options)
+    return found
+
+
+def model_sha256(folder: Path) -> str:
+    """A hash that tells one model of a folder from another, in well under a second.
+
+    It covers the configuration, the header of every safetensors file (names, shapes, dtypes) and 16 samples of 4 KiB
+    of its tensors, so that another fine-tune of the same architecture differs, too.
+    """
+    digest = hashlib.sha256()
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    kept = {key: value for key, value in config.items() if key not in NOT_THE_WEIGHTS}
+    digest.update(json.dumps(kept, sort_keys=True).encode())
+    for file in sorted(folder.glob("*.safetensors")):
+        size = file.stat().st_size
+        with file.open("rb") as opened:
+            start = 8 + int.from_bytes(opened.read(8), "little")
+            opened.seek(0)
+            digest.update(opened.read(start))
+            for number in range(SAMPLES):
+                opened.seek(start + (size - start) * number // SAMPLES)
+                digest.update(opened.read(SAMPLE_BYTES))
+    return digest.hexdigest()
