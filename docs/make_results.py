@@ -40,7 +40,7 @@ def mean_and_interval(values: list[float]) -> tuple[float, float]:
 def table(records: list[dict]) -> str:
     """The demo's table over seeds, and the paired difference, as Markdown."""
     lines = [
-        f"| over {len(records)} seeds | exact match | by seed | ends by itself | answer tokens |",
+        f"| over {len(records)} seeds | exact match | by seed | stops with its end token | answer tokens |",
         "|---|---|---|---|---|",
     ]
     scores = {}

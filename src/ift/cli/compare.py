@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -11,7 +12,7 @@ from rich.console import Console
 from ift.cli.endings import INTERRUPTED
 from ift.lab.compare.study_args import FIRST_SETTING, StudyArgs
 from ift.runs.argv import UsageError, UsageParser, split_equals
-from ift.text import did_you_mean
+from ift.text import did_you_mean, visible
 
 if TYPE_CHECKING:
     from ift.lab.compare.run_study import StudyResult
@@ -74,9 +75,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     """Run `ift compare` or `ift ablate`; returns the exit code (0 done, 130 stopped)."""
     console = Console(highlight=False, soft_wrap=True)
 
-    def say(line: str) -> None:
-        console.print(line, markup=False)
-
+    say = partial(console.print, markup=False)
     args, train_words = parse(verb, arguments)
     from ift.lab.compare.run_study import report_study, run_study
     from ift.lab.compare.testbed import study_on_testbed
@@ -121,13 +120,31 @@ def parse(verb: str, arguments: Sequence[str]) -> tuple[StudyArgs, list[str]]:
 
 def _show(result: StudyResult, console: Console) -> None:
     """Print the tables of scores and costs, and where the records and the report are."""
-    from ift.lab.report.tables import cost_table, score_table
+    from ift.lab.report.tables import cost_cells, score_cells
 
-    for split in result.comparison.splits:
-        console.print(f"\n[bold]{split}[/bold]")
-        console.print(score_table(result.comparison, split, result.metric), markup=False)
-    console.print("\n[bold]cost[/bold]")
-    console.print(cost_table(result.comparison), markup=False)
-    console.print()
+    comparison = result.comparison
+    for split in comparison.splits:
+        heads, lines = score_cells(comparison, split, result.metric)
+        seeds = heads.index("by seed")  # for the report alone: a terminal is narrow
+        rows = [row[:seeds] + row[seeds + 1 :] for row in (heads, *lines)]
+        _print_table(console, split, [row[: seeds + 1] for row in rows])
+        for begin in range(seeds + 1, len(rows[0]), 3):
+            other = [[row[0], *row[begin : begin + 3]] for row in rows]
+            _print_table(console, f"{split}: other scores", other)
+    heads, lines = cost_cells(comparison)
+    _print_table(console, "cost of one training", [heads, *lines])
     for line in result.lines:
         console.print(line, markup=False)
+
+
+def _print_table(console: Console, title: str, rows: list[list[str]]) -> None:
+    from rich.box import SIMPLE
+    from rich.markup import escape
+    from rich.table import Table
+
+    if len(rows[0]) > 1:
+        table = Table(*rows[0], title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+        table.columns[0].no_wrap = True
+        for row in rows[1:]:
+            table.add_row(*(escape(visible(cell)) for cell in row))
+        console.print(table, soft_wrap=False)

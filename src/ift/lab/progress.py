@@ -35,7 +35,12 @@ class WorkProgress:
 
     def __enter__(self) -> WorkProgress:
         if self.console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+            )
             self._bar = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
             self._task = self._bar.add_task("", total=self.total or None)
             self._bar.start()
@@ -61,4 +66,6 @@ class WorkProgress:
         elif now - self._shown >= self.seconds or self.done == self.total:
             self._shown = now
             elapsed = timedelta(seconds=round(now - self._began))
-            self.console.print(f"{self.done} of {self.total} done in {elapsed}  {text}".rstrip(), markup=False)
+            self.console.print(
+                f"{self.done} of {self.total} done in {elapsed}  {text}".rstrip(), markup=False
+            )

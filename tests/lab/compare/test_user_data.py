@@ -17,10 +17,10 @@ from ift.cli.main import app
 from ift.data import Part, load_rows
 from ift.generation.final_answer import last_answer
 from ift.lab.compare import trial
-from ift.lab.compare.user_data import UserData, UserDataBackend, share_answers
-from ift.lab.compare.user_rows import split_rows
 from ift.lab.compare.plan import Rates, compare_plan
 from ift.lab.compare.study import Study, best
+from ift.lab.compare.user_data import UserData, UserDataBackend, share_answers
+from ift.lab.compare.user_rows import split_rows
 from ift.lab.report import load
 from ift.lab.testbed import tiny_base_path
 from ift.runs.argv import UsageError

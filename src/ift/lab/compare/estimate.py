@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from typing import Any
 
@@ -39,7 +40,7 @@ def estimate(study: Study) -> str:
     seconds = _seconds_needed(study)
     if torch.accelerator.is_available():  # processes on a CPU share its cores
         seconds /= study.jobs
-    span = f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{max(seconds / 60, 1):.0f} minutes"
+    span = f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{max(math.ceil(seconds / 60), 2)} minutes"
     memory = _memory_needed(study) / 2**30
     return f"at most about {span} and {memory:.1f} GiB for each process, by a first measurement"
 

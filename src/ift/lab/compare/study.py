@@ -112,9 +112,7 @@ class Study:
                 shown = " ".join(f"{key}={value:g}" for key, value in chosen.items())
                 name = f"search/{_slug(entrant.label)}-{key_of(chosen, first)}.json"
                 more = {"entrant": asdict(entrant), "chosen": chosen, "first": first}
-                found.append(
-                    self._task(f"search {entrant.label} {shown}", "search", name, SEARCH_SEED, more)
-                )
+                found.append(self._task(f"search {entrant.label} {shown}", "search", name, SEARCH_SEED, more))
         return found
 
     def runs(self) -> list[Task]:
@@ -227,7 +225,9 @@ class Study:
         log = self._log(task)
         file = log.with_suffix(".task.json")
         write_json(file, task.content)
-        share = max(1, (os.cpu_count() or 1) // self.jobs)  # more threads than cores would slow each other down
+        share = max(
+            1, (os.cpu_count() or 1) // self.jobs
+        )  # more threads than cores would slow each other down
         threads = min(share, int(os.environ.get("OMP_NUM_THREADS") or share))
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **one_device(slot)}
         with log.open("wb") as output:
@@ -242,7 +242,10 @@ class Study:
         log = self._log(task)
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         last = lines[-1] if lines else "no output"
-        return f"{task.title} failed with exit code {code}: {last}\nIts output is in {log}; repeat the command to resume"
+        return (
+            f"{task.title} failed with exit code {code}: {last}\n"
+            f"Its output is in {log}; repeat the command to resume"
+        )
 
 
 def one_device(slot: int) -> dict[str, str]:

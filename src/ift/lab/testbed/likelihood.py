@@ -87,9 +87,7 @@ def log_likelihoods(
     """
     rows = [_rendered(tokenizer, conversation) for conversation in conversations]
     sums = summed_log_probs(model, rows, batch_size)
-    return [
-        Likelihood(total, count_trained(labels)) for total, (_, labels) in zip(sums, rows, strict=True)
-    ]
+    return [Likelihood(total, count_trained(labels)) for total, (_, labels) in zip(sums, rows, strict=True)]
 
 
 @torch.no_grad()
