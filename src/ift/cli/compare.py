@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from ift.cli.endings import INTERRUPTED
-from ift.lab.compare.study_args import FIRST_SETTING, StudyArgs
+from ift.lab.compare.study_args import StudyArgs
 from ift.runs.argv import UsageError, UsageParser, split_equals
 from ift.text import did_you_mean, visible
 
@@ -22,27 +22,6 @@ DESCRIPTIONS = {
     "validation rows.",
     "ablate": "Take IFT apart: lambda, gamma, propagation, look-ahead and controls, one change at a time.",
 }
-STUDY_FLAGS: dict[str, dict[str, Any]] = {
-    "--budget": {"default": "quick", "help": "Methods, seeds and trials: quick (minutes on the testbed) or full "
-                 "(hours) [quick]."},
-    "--seeds": {"type": int, "help": "Runs of each method [as the budget says]."},
-    "--jobs": {"type": int, "help": "Processes at the same time [as many as cores and memory allow]."},
-    "--setting": {"help": f"Setting of the testbed: family, size and noise of its rows [{FIRST_SETTING}]."},
-}  # fmt: skip
-USER_DATA_FLAGS: dict[str, dict[str, Any]] = {
-    "--train_rows": {"type": int, "help": "Train on at most so many rows [all that are not held out]."},
-    "--validation_rows": {"type": int, "help": "Rows to choose settings on [a tenth, at most 200]."},
-    "--test_rows": {"type": int, "help": "Rows to score on [a fifth, at most 500; all of a test split, at most "
-                    "500]."},
-    "--learning_rates": {"help": "Learning rates to choose from, such as 1e-5,3e-5; a single one is used without "
-                         "a search [around --learning_rate]."},
-    "--pair_learning_rates": {"help": "The same for methods that learn from pairs [around a tenth of it]."},
-    "--metric": {"help": "Score that settings are chosen by: exact_match, target_log_likelihood_per_token or "
-                 "choice_accuracy [exact_match where there are final answers]."},
-    "--answer_pattern": {"help": "How a final answer is found: ####, boxed, a regular expression, or none "
-                         "[#### or boxed]."},
-    "--max_new_tokens": {"type": int, "help": "Longest generated answer [a quarter more than the longest target]."},
-}  # fmt: skip
 
 
 def make_parser(verb: str) -> UsageParser:
@@ -57,17 +36,10 @@ def make_parser(verb: str) -> UsageParser:
     folder = f"ift-{verb}"
     parser.add_argument("--output_dir", "--output-dir", default=folder, help=f"Folder of the study; a repeated "
                         f"command resumes in it [{folder}].")  # fmt: skip
-    if verb == "compare":
-        parser.add_argument("--methods", help="Such as sft,ift,dpo,sft+ift [as the budget says].")
-    else:
-        parser.add_argument(
-            "--variants", help="Such as 'ift lambda 0.4,ift as released' [as the budget says]."
-        )
-    for name, options in STUDY_FLAGS.items():
-        parser.add_argument(name, **options)
     group = parser.add_argument_group("with a model and data of your own")
-    for name, options in USER_DATA_FLAGS.items():
-        group.add_argument(name, **options)
+    for place, user_data in ((parser, False), (group, True)):
+        for name, options in StudyArgs.flags(verb, user_data=user_data):
+            place.add_argument(f"--{name}", **options)
     return parser
 
 
@@ -102,10 +74,10 @@ def parse(verb: str, arguments: Sequence[str]) -> tuple[StudyArgs, list[str]]:
     parser = make_parser(verb)
     parsed, train_words = parser.parse_known_args(split_equals(list(arguments)))
     if not train_words:
-        for flag in USER_DATA_FLAGS:
-            if getattr(parsed, flag[2:]) is not None:
+        for name, _ in StudyArgs.flags(verb, user_data=True):
+            if getattr(parsed, name) is not None:
                 raise UsageError(
-                    f"{flag} is for data of your own: give --model_name_or_path and --dataset_name too"
+                    f"--{name} is for data of your own: give --model_name_or_path and --dataset_name too"
                 )
     elif not {"--model_name_or_path", "--dataset_name", "--config"} & {*train_words}:
         options = [name for name in parser._option_string_actions if name.startswith("--")]

@@ -33,7 +33,7 @@ def main(
     settings: dict[str, Any],
     windowed: bool,
 ) -> int:
-    """Run the experiment; returns the exit code. The record and the pictures lie in `output_dir`."""
+    """Run the experiment; returns the exit code. The record and the pictures go to `output_dir`."""
     needs_extra("frozen-lake", "gymnasium", "matplotlib")
     from ift.lab.frozen_lake.experiment import save_record
     from ift.lab.frozen_lake.methods import Settings

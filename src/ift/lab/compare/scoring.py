@@ -29,22 +29,22 @@ class HeldOutScorer:
         self.batch_size = train_args.config.per_device_eval_batch_size
 
     def load(self, folder: str) -> tuple[Any, Any]:
-        """A trained folder or the base as it is trained (dtype, quantisation), and the base's tokenizer."""
+        """The model of a folder, or the base as it is trained (dtype, quantisation), and the tokenizer of the base."""
         from transformers import AutoModelForCausalLM
         from trl import get_quantization_config
 
         from ift.data import ensure_chat_template
         from ift.methods.stage import load_tokenizer
 
-        told, config = self.train_args.model, self.train_args.config
-        quantisation = get_quantization_config(told)
-        base = folder == told.model_name_or_path
+        model_args, config = self.train_args.model, self.train_args.config
+        quantisation = get_quantization_config(model_args)
+        base = folder == model_args.model_name_or_path
         model = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=told.dtype,
-            attn_implementation=told.attn_implementation,
+            dtype=model_args.dtype,
+            attn_implementation=model_args.attn_implementation,
             trust_remote_code=config.trust_remote_code,
-            **({"revision": told.model_revision} if base else {}),
+            **({"revision": model_args.model_revision} if base else {}),
             **({"quantization_config": quantisation} if quantisation is not None else {}),
         )
         tokenizer = load_tokenizer(self.train_args)

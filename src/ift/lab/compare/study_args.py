@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,47 +15,74 @@ from ift.runs.argv import UsageError, named
 FIRST_SETTING = "arithmetic-small-clean"  # of the testbed, unless another is named
 
 
+def _flag(help_text: str, default: Any = None, **metadata: Any) -> Any:
+    """A field with what its flag shows; None: the default applies."""
+    return field(default=default, metadata={"help": help_text, **metadata})
+
+
+def _user_flag(help_text: str, default: Any = None) -> Any:
+    """The same for a flag that needs the user's model and data."""
+    return _flag(help_text, default, user_data=True)
+
+
 @dataclass(frozen=True)
 class StudyArgs:
-    """What the user asked for; None: the default applies.
+    """The arguments of a study; a field with a help text is a flag of the same name.
 
     Attributes:
         verb: `compare` or `ablate`.
         command: The command line after `ift`, for the records.
         output_dir: Folder of the study.
-        budget: A key of `BUDGETS`.
-        methods: Methods of `ift compare`, separated by commas.
-        variants: Labels of `VARIANTS` for `ift ablate`, separated by commas.
-        seeds: Runs of each method, 2 or more.
-        jobs: Processes at the same time.
-        setting: Name of a setting of the testbed.
-        train_rows: At most so many rows are trained on.
-        validation_rows: Rows held out to choose settings on.
-        test_rows: Rows held out to score on.
-        learning_rates: Learning rates to choose from.
-        pair_learning_rates: The same for methods that learn from pairs.
-        metric: The score that settings are chosen by.
-        answer_pattern: See `ift.generation.final_answer`.
-        max_new_tokens: Longest generated answer.
     """
 
     verb: str
     command: list[str]
     output_dir: Path
-    budget: str = "quick"
-    methods: str | None = None
-    variants: str | None = None
-    seeds: int | None = None
-    jobs: int | None = None
-    setting: str | None = None
-    train_rows: int | None = None
-    validation_rows: int | None = None
-    test_rows: int | None = None
-    learning_rates: tuple[float, ...] = ()
-    pair_learning_rates: tuple[float, ...] = ()
-    metric: str | None = None
-    answer_pattern: str | None = None
-    max_new_tokens: int | None = None
+    methods: str | None = _flag("Such as sft,ift,dpo,sft+ift [as the budget says].", verb="compare")
+    variants: str | None = _flag(
+        "Such as 'ift lambda 0.4,ift as released' [as the budget says].", verb="ablate"
+    )
+    budget: str = _flag(
+        "Methods, seeds and trials: quick (minutes on the testbed) or full (hours) [quick].", "quick"
+    )
+    seeds: int | None = _flag("Runs of each method [as the budget says].")
+    jobs: int | None = _flag("Processes at the same time [as many as cores and memory allow].")
+    setting: str | None = _flag(
+        f"Setting of the testbed: family, size and noise of its rows [{FIRST_SETTING}]."
+    )
+    train_rows: int | None = _user_flag("Train on at most so many rows [all that are not held out].")
+    validation_rows: int | None = _user_flag("Rows to choose settings on [a tenth, at most 200].")
+    test_rows: int | None = _user_flag("Rows to score on [a fifth or the test split, at most 500].")
+    learning_rates: tuple[float, ...] = _user_flag(
+        "Learning rates to choose from, such as 1e-5,3e-5; a single one is used without a search "
+        "[around --learning_rate].",
+        (),
+    )
+    pair_learning_rates: tuple[float, ...] = _user_flag(
+        "The same for methods that learn from pairs [around a tenth of it].", ()
+    )
+    metric: str | None = _user_flag(
+        "Score that settings are chosen by: exact_match, target_log_likelihood_per_token or choice_accuracy "
+        "[exact_match where there are final answers]."
+    )
+    answer_pattern: str | None = _user_flag(
+        "How a final answer is found: ####, boxed, a regular expression, or none [#### or boxed]."
+    )
+    max_new_tokens: int | None = _user_flag(
+        "Longest generated answer [a quarter more than the longest target]."
+    )
+
+    @classmethod
+    def flags(cls, verb: str, *, user_data: bool) -> list[tuple[str, dict[str, Any]]]:
+        """Names and argparse options of the flags of a verb, either those for the user's data or the others."""
+        found = []
+        for one in fields(cls):
+            about = one.metadata
+            if about and about.get("verb", verb) == verb and about.get("user_data", False) == user_data:
+                kind = int if str(one.type).startswith("int") else str
+                default = one.default or None  # rates are parsed from a text
+                found.append((one.name, {"type": kind, "default": default, "help": about["help"]}))
+        return found
 
     @classmethod
     def from_namespace(cls, verb: str, command: Sequence[str], parsed: argparse.Namespace) -> StudyArgs:
@@ -71,7 +98,7 @@ class StudyArgs:
         for name in ("jobs", "train_rows", "validation_rows", "test_rows", "max_new_tokens"):
             if (value := getattr(parsed, name)) is not None and value < 1:
                 raise UsageError(f"--{name} {value}: give 1 or more")
-        values = {field.name: getattr(parsed, field.name, None) for field in fields(cls)}
+        values = {one.name: getattr(parsed, one.name, None) for one in fields(cls)}
         rates = {name: _rates(name, values[name]) for name in ("learning_rates", "pair_learning_rates")}
         own = {"verb": verb, "command": [*command], "output_dir": Path(parsed.output_dir)}
         return cls(**{**values, **rates, **own})

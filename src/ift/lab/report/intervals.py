@@ -63,7 +63,7 @@ def mean_interval(values: Sequence[float], *, normal: bool = False) -> Estimate:
         normal: Take the normal quantile in place of Student's: for values of many problems.
 
     Returns:
-        The estimate. The interval knows nothing of the range of the values: of a share it may reach beyond 1.
+        The estimate. The interval does not know the range of the values: that of a share may reach beyond 1.
 
     Raises:
         ValueError: If there is no value.

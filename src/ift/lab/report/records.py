@@ -16,7 +16,7 @@ from ift.lab.report.errors import ReportError
 from ift.lab.report.json_files import write_json
 
 SCHEMA = 1  # raise it when a key changes its meaning or goes; `load` then converts the older ones
-FORMAT = "ift-run"  # the first key's value: how a record is told from other JSON files
+FORMAT = "ift-run"  # the first key's value: tells a record from other JSON files
 LINES = ".jsonl"  # the ending of a file with a record in each line
 _HEAD_BYTES = 4096
 
@@ -221,7 +221,7 @@ def find(places: Iterable[str | Path]) -> dict[Path, RunRecord]:
 
     Args:
         places: Files, which must be records or, where their names end in `.jsonl`, hold one in each line; and folders,
-            in which other files are passed over.
+            in which other files are ignored.
 
     Returns:
         Records by file, files in order of their names; a file named twice stands once. The third line of `study.jsonl`

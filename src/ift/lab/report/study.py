@@ -37,7 +37,7 @@ def pack(
         How many records the file has.
 
     Raises:
-        ReportError: See `find` and `compare`: what these refuse is not written. And where the file would lie in one of
+        ReportError: See `find` and `compare`: what these refuse is not written. Also where the file would be in one of
             the folders, or a number makes no sense.
     """
     path, named = Path(path), [Path(place) for place in places]
@@ -52,7 +52,7 @@ def pack(
     for place in named:
         if place.is_dir() and path.resolve().is_relative_to(place.resolve()):
             raise ReportError(
-                f"{path}: it would lie in {place}, where its records would be found twice; write it elsewhere"
+                f"{path}: it would be in {place}, where its records would be found twice; write it elsewhere"
             )
     records = find(named)
     compare(records)  # what no report can be made of is refused here, with the files' names

@@ -151,8 +151,4 @@ def _corrupted(right: AnyProblem, target: AnyProblem, rng: random.Random) -> str
 def _row(target: AnyProblem, rejected: str) -> dict[str, list[Message]]:
     """One preference row in messages form."""
     prompt, chosen = target.messages
-    return {
-        "prompt": [prompt],
-        "chosen": [chosen],
-        "rejected": [{"role": "assistant", "content": rejected}],
-    }
+    return {"prompt": [prompt], "chosen": [chosen], "rejected": [{"role": "assistant", "content": rejected}]}
