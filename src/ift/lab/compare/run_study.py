@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from ift.lab.compare.estimate import estimate, fitting_jobs
@@ -82,10 +81,5 @@ def report_study(study: Study) -> StudyResult:
     lines = [f"no report: {hint}"] if hint else write([str(runs)], report, None, None, metric)
     if (answers := study.folder / "answers").exists():
         lines.append(f"answers   {answers}")
-    lines.append(f"records   {runs}")
-    lines.append(f"next: {_next(hint, runs, report)}")
-    return StudyResult(comparison, metric, lines)
-
-
-def _next(hint: str | None, runs: Path, report: Path) -> str:
-    return f"ift report {runs}" if hint else f"open {report / 'report.html'}"
+    following = f"ift report {runs}" if hint else f"open {report / 'report.html'}"
+    return StudyResult(comparison, metric, [*lines, f"records   {runs}", f"next: {following}"])

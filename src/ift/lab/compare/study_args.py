@@ -98,10 +98,11 @@ class StudyArgs:
         for name in ("jobs", "train_rows", "validation_rows", "test_rows", "max_new_tokens"):
             if (value := getattr(parsed, name)) is not None and value < 1:
                 raise UsageError(f"--{name} {value}: give 1 or more")
-        values = {one.name: getattr(parsed, one.name, None) for one in fields(cls)}
-        rates = {name: _rates(name, values[name]) for name in ("learning_rates", "pair_learning_rates")}
-        own = {"verb": verb, "command": [*command], "output_dir": Path(parsed.output_dir)}
-        return cls(**{**values, **rates, **own})
+        values: dict[str, Any] = {one.name: getattr(parsed, one.name, None) for one in fields(cls)}
+        for name in ("learning_rates", "pair_learning_rates"):
+            values[name] = _rates(name, values[name])
+        values |= {"verb": verb, "command": [*command], "output_dir": Path(parsed.output_dir)}
+        return cls(**values)
 
     @property
     def method_names(self) -> list[str]:
