@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from ift.data import Part, load_rows
 from ift.generation.final_answer import last_answer
 from ift.lab.compare import trial
 from ift.lab.compare.plan import Rates, compare_plan
+from ift.lab.compare.run_study import StudyResult
 from ift.lab.compare.study import Study, best
 from ift.lab.compare.user_data import UserData, UserDataBackend, share_answers
 from ift.lab.compare.user_rows import split_rows
@@ -295,19 +297,42 @@ def test_a_killed_study_resumes(rows_file, tmp_path):
     assert "holds a study with other data or training settings" in other.stderr
 
 
-def test_one_learning_rate_means_no_search(rows_file, tmp_path):
-    """From the command line to the records: no trial is trained, and a log tells how far the study is."""
-    out = tmp_path / "out"
+def test_one_learning_rate_means_no_search(rows_file, tmp_path, monkeypatch):
+    """No trial among the tasks of the whole command, and a log has a line for each task that is done."""
+    tasks = []
+    measured = dict.fromkeys(
+        ("step_seconds", "steps", "start_seconds", "score_seconds", "answer_seconds"), 1.0
+    )
+
+    def perform(study, planned, done, started):
+        for task in planned:
+            if task.content["kind"] == "probe":
+                task.result.write_text(json.dumps(measured | {"peak_memory_bytes": 1, "weight_bytes": 1}))
+            tasks.append(task)
+            done(task)
+
+    result = StudyResult(SimpleNamespace(splits=[], variants=[]), "exact_match", ["the end"])
+    monkeypatch.setattr(Study, "perform", perform)
+    monkeypatch.setattr("ift.lab.compare.run_study.report_study", lambda study: result)
+    found = CliRunner().invoke(app, command(rows_file, tmp_path / "out", rates="1e-3")[3:])
+    assert found.exit_code == 0, found.output
+    assert [task.title for task in tasks] == [
+        "a first measurement", "base", "sft, seed 0", "ift, seed 0", "sft, seed 1", "ift, seed 1",
+    ]  # fmt: skip
+    assert all(task.content["chosen"] == {"learning_rate": 1e-3} for task in tasks[2:])
+    assert all(task.content["tried"] == [] for task in tasks[2:])
+    assert "no search (one candidate for each method), 5 runs over 2 seeds" in found.output
+    assert re.search(r"6 of 6 done in 0:00:\d\d  ift, seed 1\nthe end", found.output)
+    assert json.loads((tmp_path / "out" / "plan.json").read_text())["own"]["metric"] == "exact_match"
+
+
+@pytest.mark.slow
+def test_runs_without_a_search_end_in_records(rows_file, tmp_path):
     done = subprocess.run(
-        command(rows_file, out, rates="1e-3"), capture_output=True, text=True, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        command(rows_file, tmp_path / "out", rates="1e-3"), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
-    assert [*(out / "search").iterdir()] == []
-    assert "no search (one candidate for each method), 5 runs over 2 seeds" in done.stdout
-    record = load(out / "runs" / "ift-seed1.json")
+    assert [*(tmp_path / "out" / "search").iterdir()] == []
+    record = load(tmp_path / "out" / "runs" / "ift-seed1.json")
     assert record.config["learning_rate"] == 1e-3
     assert record.search is None
-    assert "6 of 6 done in" in done.stdout
-    assert "ift, seed 1" in done.stdout
-    assert json.loads((out / "plan.json").read_text())["own"]["metric"] == "exact_match"
