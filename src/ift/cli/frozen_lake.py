@@ -11,7 +11,6 @@ from typing import Any
 import typer
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ift.runs.extras import needs_extra
@@ -19,7 +18,7 @@ from ift.runs.extras import needs_extra
 COLUMNS = {  # measure -> (heading, scale, digits, with its interval)
     "mse_all": ("error", 1000, 1, True),
     "mse_non_terminal": ("non-\nterminal", 1000, 1, True),
-    "mse_off_trajectory": ("off the\nway", 1000, 1, True),
+    "mse_off_trajectory": ("off the\ntarget", 1000, 1, True),
     "success_sampled_slippery": ("arrives,\nsampled", 1, 3, False),
     "success_greedy_slippery": ("arrives,\ngreedy", 1, 3, False),
     "cells_explored": ("cells", 1, 1, False),
@@ -35,7 +34,7 @@ def main(
     settings: dict[str, Any],
     windowed: bool,
 ) -> int:
-    """Run the experiment; returns the exit code. The record and the pictures lie in `output_dir`."""
+    """Run the experiment; returns the exit code. The record and the pictures go to `output_dir`."""
     needs_extra("frozen-lake", "gymnasium", "matplotlib")
     from ift.lab.frozen_lake.experiment import save_record
     from ift.lab.frozen_lake.methods import Settings
@@ -58,7 +57,7 @@ def main(
     console.print(f"  detour  {detour}  (rejected by the preference methods)")
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    record, names = _performed(console, world, begin, how, seeds, windowed, folder)
+    record, names = _run(console, world, begin, how, seeds, windowed, folder)
     record["seconds"] = round(time.perf_counter() - began, 1)
     file = save_record(record, folder)
     _table(console, record)
@@ -71,23 +70,28 @@ def main(
     return 0
 
 
-def _performed(
+def _run(
     console: Console, world: Any, start: Any, settings: Any, seeds: int, windowed: bool, folder: Path
 ) -> tuple[dict[str, Any], list[str]]:
-    """Train, vary and draw under a progress bar; returns the record and the names of the pictures."""
+    """Train, vary and draw, with progress; returns the record and the names of the pictures."""
     from ift.lab.frozen_lake import experiment
     from ift.lab.frozen_lake.window import window_ticks
+    from ift.lab.progress import WorkProgress
     from ift.lab.report.provenance import provenance
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("training the agents", total=experiment.experiment_ticks(settings))
-        outcome = experiment.run_experiment(world, start, settings, seeds, lambda: progress.advance(bar))
+    total = experiment.experiment_ticks(settings) + (window_ticks(world) if windowed else 0)
+    with WorkProgress(console, total) as progress:
+        progress.describe("training the agents")
+        outcome = experiment.run_experiment(
+            world, start, settings, seeds, lambda: progress.advance("training the agents")
+        )
         record = asdict(provenance()) | experiment.outcome_record(outcome, start)
         if windowed:
-            bar = progress.add_task("where the order holds", total=window_ticks(world))
-            record["window"] = experiment.window_record(outcome, lambda: progress.advance(bar))
-        progress.add_task("drawing", total=None)
+            progress.describe("varying settings and worlds")
+            record["window"] = experiment.window_record(
+                outcome, lambda: progress.advance("varying settings and worlds")
+            )
+        progress.describe("drawing")
         return record, experiment.draw(outcome, record.get("window"), folder)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -72,11 +71,11 @@ def main(output_dir: str, seed: int, train_rows: int | None, test_rows: int | No
 
 def paired_difference(first: list[bool], second: list[bool]) -> tuple[float, float, float]:
     """Difference of two shares on the same problems, with its 95 % interval (normal, paired): (mean, low, high)."""
-    n = len(first)
-    gains = [int(a) - int(b) for a, b in zip(first, second, strict=True)]
-    mean = sum(gains) / n
-    half = 1.96 * math.sqrt(sum((gain - mean) ** 2 for gain in gains) / max(n - 1, 1) / n)
-    return mean, mean - half, mean + half
+    from ift.lab.report import mean_interval
+
+    found = mean_interval([int(a) - int(b) for a, b in zip(first, second, strict=True)], normal=True)
+    half = found.half or 0.0
+    return found.mean, found.mean - half, found.mean + half
 
 
 def curves(out: Path, folders: dict[str, str]) -> None:
@@ -146,7 +145,9 @@ def _scored(folder: str, problems: list[Any], name: str) -> dict[str, Any]:
 
 
 def _table(console: Console, results: dict[str, dict[str, Any]]) -> None:
-    table = Table("", "exact match", "95 % interval", "answers end", "answer tokens", "seconds", "tokens")
+    table = Table(
+        "", "exact match", "95 % interval", "stops with its end token", "answer tokens", "seconds", "tokens"
+    )
     for name, found in results.items():
         low, high = found["interval"]
         table.add_row(

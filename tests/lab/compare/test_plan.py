@@ -63,10 +63,14 @@ def test_ift_and_sft_share_the_reduction_and_the_token_mean_is_beside():
 
 
 def test_sequences_bring_their_first_method():
-    plan = compare_plan("x", ["sft+dpo"], 2, 1, fairer=False)
+    plan = compare_plan("x", ["sft+dpo"], 2, 2, fairer=False)
     assert [entrant.label for entrant in plan.entrants] == ["sft", "sft+dpo"]
     assert [entrant.label for entrant in plan.searched()] == ["sft", "sft+dpo"]
     assert [entrant.method for entrant in compare_plan("x", ["tdpo"], 2, 1, False).entrants] == ["tdpo2"]
+
+
+def test_a_single_candidate_is_not_searched():
+    assert compare_plan("x", ["sft", "dpo"], 2, 1, fairer=False).searched() == []
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A study goes on where it was, says what failed, mixes nothing up, and its records are what was trained."""
+"""A study resumes, names what failed, mixes nothing up, and its records are what was trained."""
 
 import json
 import subprocess
@@ -48,7 +48,7 @@ def faked(monkeypatch):
     return started
 
 
-def test_a_study_goes_on_where_it_was(study, faked):
+def test_a_study_resumes(study, faked):
     done = []
     study.perform(study.searches(sequences=False), lambda task: done.append(task.title))
     assert (
@@ -85,7 +85,20 @@ def test_a_run_takes_the_best_of_its_search_and_the_first_stages_best(study):
     assert best([{"score": 1, "config": "a"}, {"score": 1, "config": "b"}])["config"] == "a"
 
 
-def test_a_failure_is_told_and_the_others_are_stopped(study, monkeypatch):
+def test_without_a_search_runs_take_the_only_candidate(tmp_path):
+    """DPO's first candidate, and SFT's as the first stage of the sequence; nothing has to be read from `search/`."""
+    plan = compare_plan("arithmetic-small-clean", ["sft", "sft+dpo"], 2, 1, fairer=False)
+    study = Study(plan, tmp_path / "study", tiny_base_path(), 2, ["compare"])
+    study.open()
+    assert study.searches(sequences=False) == study.searches(sequences=True) == []
+    chosen = {task.title: task.content for task in study.runs()}
+    last = chosen["sft+dpo, seed 1"]
+    assert (last["chosen"], last["first"], last["tried"]) == (
+        {"2.learning_rate": 3e-5, "2.beta": 0.1}, {"learning_rate": 1e-4}, []
+    )  # fmt: skip
+
+
+def test_a_failure_is_named_and_the_others_are_stopped(study, monkeypatch):
     processes = []
 
     def start(self, task, slot):
@@ -96,7 +109,7 @@ def test_a_failure_is_told_and_the_others_are_stopped(study, monkeypatch):
         return processes[-1]
 
     monkeypatch.setattr(Study, "_start", start)
-    said = r"learning_rate=0.0001 ended with code 1: no room on the disk\n.*repeat the command"
+    said = r"learning_rate=0.0001 failed with exit code 1: no room on the disk\n.*repeat the command"
     with pytest.raises(StudyError, match=said):
         study.perform(study.searches(sequences=False), lambda task: None)
     assert len(processes) == 2
@@ -230,11 +243,14 @@ def test_wrong_options_are_usage_errors(words, said, tmp_path):
 def test_a_whole_small_study(tmp_path):
     from rich.console import Console
 
-    from ift.cli.compare import perform
+    from ift.lab.compare.run_study import run_study
+    from ift.lab.progress import WorkProgress
 
     plan = compare_plan("arithmetic-small-clean", ["sft", "dpo"], 2, 1, False, validation_rows=8, test_rows=8)
     study = Study(plan, tmp_path, tiny_base_path(), 2, ["compare"])
     study.open()
-    perform(study, Console())
+    with WorkProgress(Console()) as progress:
+        run_study(study, 2, progress, print)
+    assert progress.done == progress.total == 3 + 5
     assert len([*(tmp_path / "runs").glob("*.json")]) == 5
     assert load(tmp_path / "runs" / "dpo-seed1.json").cost.labels == 400

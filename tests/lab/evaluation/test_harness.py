@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from ift.cli.main import app
 from ift.generation.errors import EvaluationError
+from ift.lab.evaluation import harness
 from ift.lab.evaluation.harness import Harness, Setting, ask
 from ift.lab.evaluation.tasks import PAPER, Benchmark, load_task, task_manager
 from ift.lab.report import load
@@ -143,6 +144,16 @@ def test_missing_rows_and_examples_are_refused(manager, data, tmp_path):
 def test_a_task_that_shows_no_examples_keeps_to_it(manager, data, tmp_path):
     (found,) = asked(scripted(str), manager, "truthfulqa_mc2", data, tmp_path, shots=7)
     assert found.shots == 0
+
+
+def test_a_log_gets_a_line_now_and_then(monkeypatch, capsys):
+    """Of 4 questions the lines after the first three, and no bar; at the usual 30 seconds none of a short loop."""
+    assert [*harness.LogLines(range(4), desc="asking")] == [0, 1, 2, 3]
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(harness, "LOG_SECONDS", 0)
+    list(harness.LogLines(range(4), desc="asking"))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.rpartition(" in ")[0] for line in lines] == [f"asking: {n} of 4" for n in (1, 2, 3)]
 
 
 def run(*words):

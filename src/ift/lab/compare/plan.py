@@ -1,4 +1,4 @@
-"""What is trained and with which settings: entrants, the search of each, and the budgets."""
+"""What a study trains and with which settings: entrants, the search of each, and the budgets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FIXED: Mapping[str, Any] = {  # of every training
     "logging_steps": 10,
     "disable_tqdm": True,
 }
-IFT_DEFAULTS: Mapping[str, Any] = {  # as records tell them, whether they were given or not
+IFT_DEFAULTS: Mapping[str, Any] = {  # always part of a record's configuration
     "residual_lambda": 0.2,
     "propagation_gamma": 0.95,
     "propagation_detach": "scale",
@@ -122,7 +122,8 @@ class Plan:
         validation_rows: Rows that the settings are chosen on.
         test_rows: Rows of each scored split, on the testbed `test` and `longer`.
         rates: Learning rates of the search.
-        own: A study on the user's own model and rows: the fields of `ift.lab.compare.own.OwnStudy`. None: the testbed.
+        user_data: Of a study on the user's model and rows, the fields of `ift.lab.compare.user_data.UserData`. None:
+            the testbed.
     """
 
     experiment: str
@@ -133,27 +134,29 @@ class Plan:
     validation_rows: int = 200
     test_rows: int = 500
     rates: Rates = TESTBED_RATES
-    own: Mapping[str, Any] | None = None
+    user_data: Mapping[str, Any] | None = None
 
-    def described(self) -> dict[str, Any]:
-        """The plan as JSON holds it."""
-        return asdict(self)
+    def to_json(self) -> dict[str, Any]:
+        """The content of `plan.json`, where `user_data` keeps the key of earlier versions, `own`."""
+        values = asdict(self)
+        values["own"] = values.pop("user_data")
+        return values
 
     def candidates(self, entrant: Entrant) -> list[dict[str, Any]]:
-        """The settings that an entrant's are chosen from."""
+        """The settings to choose an entrant's from; a single one is used without a search."""
         return entrant.candidates(self.trials, self.rates)
 
     def searched(self) -> list[Entrant]:
-        """Entrants with a search of their own, those that others wait for first."""
-        own = [entrant for entrant in self.entrants if not entrant.like]
-        return sorted(own, key=lambda entrant: "+" in entrant.method)
+        """Entrants with a search of their own, single methods before the sequences that begin with them."""
+        found = [one for one in self.entrants if not one.like and len(self.candidates(one)) > 1]
+        return sorted(found, key=lambda entrant: "+" in entrant.method)
 
 
 BUDGETS: Mapping[str, Mapping[str, Any]] = {
     "quick": {"methods": "sft,ift,dpo", "seeds": 3, "trials": 3},
     "full": {"methods": "sft,ift,dpo,orpo,simpo,tdpo,sft+dpo,sft+ift,sft+sft", "seeds": 5, "trials": 6},
 }
-FAIRER_SFT = (  # what a sceptic asks of the baseline
+FAIRER_SFT = (  # stronger baselines
     Entrant("sft", "token mean", {"loss_reduction": "token"}, "sft"),
     Entrant(
         "sft", "4/3 of the steps", {}, "sft", 4 / 3
@@ -164,7 +167,15 @@ FAIRER_SFT = (  # what a sceptic asks of the baseline
 def compare_plan(
     setting: str, methods: Sequence[str], seeds: int, trials: int, fairer: bool, **more: Any
 ) -> Plan:
-    """The plan of `ift compare`; sequences bring the first stage's method along, `more` the further fields of `Plan`.
+    """The plan of `ift compare`; the first method of a sequence is added where it is not named.
+
+    Args:
+        setting: See `Plan`.
+        methods: As `ift train --method` takes them.
+        seeds: See `Plan`.
+        trials: See `Plan`.
+        fairer: Whether to add `FAIRER_SFT`.
+        more: Further fields of `Plan`.
 
     Raises:
         ValueError: an unknown method, or one named twice.
@@ -202,7 +213,7 @@ FURTHER = (
     _changed("token mean", loss_reduction="token"),
     Entrant("random-residual", like="ift"),
     Entrant("position-weights", like="ift"),
-    # attempts to make it win: no residual where the model is used
+    # residual connection switched on late, or off before the end of training
     _changed("lambda 0 to 0.2", residual_warmup_ratio=1.0),
     _changed("lambda 0.4 to 0", residual_lambda=0.0, residual_lambda_start=0.4, residual_warmup_ratio=1.0),
 )
@@ -218,8 +229,8 @@ def ablate_plan(
         setting: See `Plan`.
         seeds: See `Plan`.
         trials: See `Plan`.
-        quick: The first variants alone.
-        variants: Labels of `VARIANTS` to train beside SFT and IFT; empty for the budget's.
+        quick: Whether to train `PARTS` only.
+        variants: Labels of `VARIANTS` to train besides SFT and IFT; empty for those of the budget.
         more: Further fields of `Plan`.
 
     Raises:
@@ -232,11 +243,11 @@ def ablate_plan(
 
 
 def stage_settings(entrant: Entrant, chosen: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that `train_method` is told.
+    """All settings of one training, as `train_method` takes them.
 
     Args:
-        entrant: Who trains.
-        chosen: Of its search; in a sequence with the last stage's number in front.
+        entrant: Which method is trained.
+        chosen: Settings that its search chose; in a sequence with the last stage's number in front.
         first: Chosen for the method of a sequence's first stage.
     """
     stages = parse_methods(entrant.method)
@@ -255,6 +266,6 @@ def stage_settings(entrant: Entrant, chosen: Mapping[str, Any], first: Mapping[s
 
 
 def key_of(*parts: Any) -> str:
-    """A short name for a trial, from everything that decides it."""
+    """A short name for a trial: a hash of its settings."""
     text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""A whole study: pairs, searches and runs as processes, side by side; what is done already is not done again."""
+"""A study in its folder: the tasks of each stage, run as processes; a task whose result is there is not run again."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from typing import Any
 import torch
 
 from ift.lab.compare.plan import SEARCH_SEED, Entrant, Plan, key_of
+from ift.lab.report.json_files import write_json
 from ift.methods.table import parse_methods
 
 POLL_SECONDS = 0.2
+_PLAN_WORDS = {"own": "data or training settings"}  # of keys of plan.json, in messages
 
 
 class StudyError(RuntimeError):
-    """A study that cannot start or go on; the message says where to look and what to do."""
+    """A study that cannot start or continue; the message says where to look and what to do."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Study:
         folder: Holds `plan.json`, `pairs/`, `search/`, `runs/` and `logs/`.
         base: Folder or Hub id of the model that every method starts from.
         jobs: Processes side by side; each computes with its share of the cores.
-        command: The command's words after `ift`, for the records.
+        command: The command line after `ift`, for the records.
     """
 
     plan: Plan
@@ -63,36 +65,38 @@ class Study:
     command: list[str]
 
     def open(self) -> None:
-        """Make the folder, or find there an earlier beginning of the same study.
+        """Make the folder, or resume the same study in it.
 
         Raises:
             StudyError: the folder holds another study; nothing is overwritten.
         """
-        file, described = self.folder / "plan.json", json.loads(json.dumps(self.plan.described()))
+        file, planned = self.folder / "plan.json", json.loads(json.dumps(self.plan.to_json()))
         for name in ("pairs", "search", "runs", "logs", "work"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         if file.exists():
             earlier = json.loads(file.read_text())
-            differing = [key for key in described if earlier.get(key) != described[key]]
+            differing = [_PLAN_WORDS.get(key, key) for key in planned if earlier.get(key) != planned[key]]
             if differing:
                 raise StudyError(
                     f"{self.folder} holds a study with other {', '.join(differing)}; give another --output_dir, or "
-                    "repeat that study's command to go on with it"
+                    "repeat that study's command to resume it"
                 )
-        file.write_text(json.dumps(described, indent=1) + "\n")
+        write_json(file, planned)
 
     @property
     def rows(self) -> Path:
-        """Where the split of the user's own rows lies."""
+        """Folder of the split of the user's rows."""
         return self.folder / "rows"
 
     def probe(self) -> list[Task]:
         """The task that measures, for the estimate, what steps and scoring cost; none on the testbed."""
-        return [] if self.plan.own is None else [self._task("a first measurement", "probe", "probe.json", 0)]
+        if self.plan.user_data is None:
+            return []
+        return [self._task("a first measurement", "probe", "probe.json", 0)]
 
     def pairs(self) -> list[Task]:
         """Tasks that sample the rejected answers of every seed; none if no method needs pairs, or rows are pairs."""
-        if self.plan.own is not None or not any(entrant.needs_pairs for entrant in self.plan.entrants):
+        if self.plan.user_data is not None or not any(entrant.needs_pairs for entrant in self.plan.entrants):
             return []
         seeds = [SEARCH_SEED, *range(self.plan.seeds)]
         return [self._task(f"pairs of seed {seed}", "pairs", f"pairs/{seed}.json", seed) for seed in seeds]
@@ -103,14 +107,12 @@ class Study:
         for entrant in self.plan.searched():
             if ("+" in entrant.method) != sequences:
                 continue
+            first = self._first(entrant)
             for chosen in self.plan.candidates(entrant):
-                first = self._first(entrant)
+                shown = " ".join(f"{key}={value:g}" for key, value in chosen.items())
                 name = f"search/{_slug(entrant.label)}-{key_of(chosen, first)}.json"
-                title = (
-                    f"search {entrant.label} {' '.join(f'{key}={value:g}' for key, value in chosen.items())}"
-                )
                 more = {"entrant": asdict(entrant), "chosen": chosen, "first": first}
-                found.append(self._task(title, "search", name, SEARCH_SEED, more))
+                found.append(self._task(f"search {entrant.label} {shown}", "search", name, SEARCH_SEED, more))
         return found
 
     def runs(self) -> list[Task]:
@@ -119,32 +121,39 @@ class Study:
         found = [self._task("base", "base", "runs/base-seed0.json", 0, base)]
         for seed in range(self.plan.seeds):
             for entrant in self.plan.entrants:
-                tried = self._tried(entrant.like or entrant.label)
+                tried = [] if entrant.like else self._tried(entrant)
                 more = {
                     "entrant": asdict(entrant),
-                    "chosen": best(tried)["config"],
+                    "chosen": self._chosen(entrant.like or entrant.label),
                     "first": self._first(entrant),
-                    "tried": []
-                    if entrant.like
-                    else [{name: one[name] for name in ("config", "score")} for one in tried],
+                    "tried": [{name: one[name] for name in ("config", "score")} for one in tried],
                 }
                 name = f"runs/{_slug(entrant.label)}-seed{seed}.json"
                 found.append(self._task(f"{entrant.label}, seed {seed}", "run", name, seed, more))
         return found
 
     def _first(self, entrant: Entrant) -> dict[str, Any]:
+        """The settings chosen for the first method of a sequence."""
         stages = parse_methods(entrant.method)
-        return dict(best(self._tried(stages[0].name))["config"]) if len(stages) > 1 else {}
+        return self._chosen(stages[0].name) if len(stages) > 1 else {}
 
-    def _tried(self, label: str) -> list[dict[str, Any]]:
+    def _chosen(self, label: str) -> dict[str, Any]:
+        """The settings of an entrant: the best of its search, or the only candidate."""
         (entrant,) = [one for one in self.plan.entrants if one.label == label]
-        first = self._first(entrant)
-        files = [
-            self.folder / "search" / f"{_slug(label)}-{key_of(chosen, first)}.json"
-            for chosen in self.plan.candidates(entrant)
-        ]
-        found = [json.loads(file.read_text()) for file in files]
-        return [{name: one[name] for name in ("config", "score", "tie") if name in one} for one in found]
+        tried = self._tried(entrant)
+        return dict(best(tried)["config"] if tried else self.plan.candidates(entrant)[0])
+
+    def _tried(self, entrant: Entrant) -> list[dict[str, Any]]:
+        """The results of an entrant's search; none where there is nothing to choose."""
+        candidates = self.plan.candidates(entrant)
+        if len(candidates) == 1:
+            return []
+        first, found = self._first(entrant), []
+        for chosen in candidates:
+            file = self.folder / "search" / f"{_slug(entrant.label)}-{key_of(chosen, first)}.json"
+            result = json.loads(file.read_text())
+            found.append({name: result[name] for name in ("config", "score", "tie") if name in result})
+        return found
 
     def _task(
         self, title: str, kind: str, result: str, seed: int, more: Mapping[str, Any] | None = None
@@ -153,7 +162,7 @@ class Study:
             "kind": kind,
             "experiment": self.plan.experiment,
             "setting": self.plan.setting,
-            "own": self.plan.own,
+            "user_data": self.plan.user_data,
             "rows": str(self.rows),
             "seed": seed,
             "base": str(self.base),
@@ -172,12 +181,15 @@ class Study:
         done: Callable[[Task], object],
         started: Callable[[list[str]], object] = lambda titles: None,
     ) -> None:
-        """Run the tasks that have no result yet, `jobs` at a time; `done` is called for each, old ones too.
+        """Run the tasks that have no result yet, `jobs` at a time.
 
-        `started` is called with the titles of all that run, whenever one is started.
+        Args:
+            tasks: In the order to start them.
+            done: Called with each finished task, those finished by an earlier command too.
+            started: Called with the titles of all running tasks whenever one is started.
 
         Raises:
-            StudyError: a process failed; those beside it are stopped, and what is done stays.
+            StudyError: a process failed; the others are stopped, and finished results stay.
             KeyboardInterrupt: after the processes are stopped.
         """
         waiting, running = list(tasks), dict[int, tuple[Task, subprocess.Popen[bytes]]]()  # by slot
@@ -212,8 +224,10 @@ class Study:
     def _start(self, task: Task, slot: int) -> subprocess.Popen[bytes]:
         log = self._log(task)
         file = log.with_suffix(".task.json")
-        file.write_text(json.dumps(task.content, indent=1) + "\n")
-        share = max(1, (os.cpu_count() or 1) // self.jobs)  # more would spin for one another
+        write_json(file, task.content)
+        share = max(
+            1, (os.cpu_count() or 1) // self.jobs
+        )  # more threads than cores would slow each other down
         threads = min(share, int(os.environ.get("OMP_NUM_THREADS") or share))
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **one_device(slot)}
         with log.open("wb") as output:
@@ -227,12 +241,15 @@ class Study:
     def _failure(self, task: Task, code: int) -> str:
         log = self._log(task)
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        said = lines[-1] if lines else "nothing"
-        return f"{task.title} ended with code {code}: {said}\nIts output is in {log}; repeat the command to go on"
+        last = lines[-1] if lines else "no output"
+        return (
+            f"{task.title} failed with exit code {code}: {last}\n"
+            f"Its output is in {log}; repeat the command to resume"
+        )
 
 
 def one_device(slot: int) -> dict[str, str]:
-    """The environment that leaves a process one of several CUDA devices: the Trainer would spread it over all."""
+    """The environment that restricts a process to one of several CUDA devices; the Trainer would use all of them."""
     count = torch.cuda.device_count()
     if count < 2:
         return {}
@@ -241,7 +258,7 @@ def one_device(slot: int) -> dict[str, str]:
 
 
 def best(tried: list[dict[str, Any]]) -> dict[str, Any]:
-    """The trial with the highest score, of equal ones with the highest `tie`, then the first; null is the lowest."""
+    """The trial with the highest score; at a draw that with the highest `tie`, then the first. None is the lowest."""
 
     def rank(one: dict[str, Any]) -> tuple[float, float]:
         score, tie = one["score"], one.get("tie", 0.0)

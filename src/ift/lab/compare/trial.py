@@ -11,35 +11,32 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ift.files import write_atomically
-from ift.lab.compare.ground import Ground
-from ift.lab.compare.plan import Entrant
+from ift.lab.compare.backend import TrialBackend
+from ift.lab.report.json_files import write_json
 
 
 def main(file: str) -> None:
-    """Do what the task in `file` says and write its result beside it, in one move."""
+    """Run the task in `file` and write its result, in one move, where the task says."""
     task = json.loads(Path(file).read_text())
-    work = Path(
-        f"{task['work']}-{os.getpid()}"
-    )  # a process left over from a killed study may be at the same task
+    # the number of the process: one left over from a killed study may be at work on the same task
+    work = Path(f"{task['work']}-{os.getpid()}")
     work.mkdir(parents=True)
+    kinds = {"pairs": make_pairs, "probe": probe, "search": search, "run": run, "base": run}
     try:
-        {"pairs": make_pairs, "probe": probe, "search": search, "run": run, "base": run}[task["kind"]](
-            task, work
-        )
+        kinds[task["kind"]](task, work)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def ground_of(task: dict[str, Any]) -> Ground:
-    """Where the task takes place."""
-    if task["own"]:
-        from ift.lab.compare.own import OwnGround
+def backend_of(task: dict[str, Any]) -> TrialBackend:
+    """The backend that trains and scores a task."""
+    if task["user_data"]:
+        from ift.lab.compare.user_data import UserDataBackend
 
-        return OwnGround(task)
-    from ift.lab.compare.testbed import TestbedGround
+        return UserDataBackend(task)
+    from ift.lab.compare.testbed import TestbedBackend
 
-    return TestbedGround(task)
+    return TestbedBackend(task)
 
 
 def make_pairs(task: dict[str, Any], work: Path) -> None:
@@ -48,65 +45,77 @@ def make_pairs(task: dict[str, Any], work: Path) -> None:
     from ift.lab.testbed.settings import settings
 
     found = cached_pairs(Path(task["pairs"]), Path(task["base"]), settings()[task["setting"]], task["seed"])
-    _write(task, {"sampled": found.sampled, "corrupted": found.corrupted, "sha256": found.sha256})
+    counts = {"sampled": found.sampled, "corrupted": found.corrupted, "sha256": found.sha256}
+    write_json(Path(task["result"]), counts)
 
 
 def probe(task: dict[str, Any], work: Path) -> None:
     """Time some steps and some scoring, for the estimate."""
-    from ift.lab.compare.own import OwnGround
+    from ift.lab.compare.user_data import UserDataBackend
 
-    _write(task, {**OwnGround(task).probe(work / "model"), "peak_memory_bytes": peak_memory()})
+    measured = UserDataBackend(task).probe(work / "model")
+    write_json(Path(task["result"]), {**measured, "peak_memory_bytes": peak_memory()})
 
 
 def search(task: dict[str, Any], work: Path) -> None:
-    """Train once and score on validation rows alone; a score that is no number is null: it diverged."""
-    ground, entrant = ground_of(task), Entrant(**task["entrant"])
-    trained = ground.train(task, entrant, work / "model", None)
-    score, tie = (found if math.isfinite(found) else None for found in ground.choose(str(trained.folder)))
-    _write(task, {"config": task["chosen"], "score": score, "tie": tie, "seconds": trained.seconds})
+    """Train once and score on validation rows alone; a score that is not finite is null: the training diverged."""
+    backend = backend_of(task)
+    trained = backend.train(work / "model", None)
+    score, tie = (one if math.isfinite(one) else None for one in backend.choose(str(trained.folder)))
+    result = {"config": task["chosen"], "score": score, "tie": tie, "seconds": trained.seconds}
+    write_json(Path(task["result"]), result)
 
 
 def run(task: dict[str, Any], work: Path) -> None:
-    """Train once, score on all test splits, write the record."""
-    from ift.lab.compare.flops import StepFlops
-    from ift.lab.report import Cost, RunRecord, Trial, provenance, save
+    """Train once (the base is not trained), score on all test splits, write the record."""
+    from ift.lab.report import RunRecord, Trial, provenance, save
 
-    ground, entrant = ground_of(task), Entrant(**task["entrant"])
-    config: dict[str, Any] = {}
-    cost, curves, data, folder = Cost(), [], {}, task["base"]
-    if task["kind"] == "run":
-        counters: list[StepFlops] = []
-
-        def attach(trainer: Any) -> None:
-            counters.append(StepFlops())
-            trainer.add_callback(counters[-1])
-
-        trained = ground.train(task, entrant, work / "model", attach)
-        folder = str(trained.folder)
-        config, curves, data = (
-            ground.config(task, entrant),
-            _curves(trained),
-            {"train": ground.train_data(task, entrant)},
-        )
-        cost = _cost(ground, entrant, trained, sum(counter.total for counter in counters))
-    scored = ground.score(folder)
+    backend = backend_of(task)
+    folder, training = (task["base"], {}) if task["kind"] == "base" else _train(backend, work / "model")
+    scored = backend.score(folder)
     record = RunRecord(
         experiment=task["experiment"],
         setting=task["setting"],
-        method=entrant.method,
-        variant=entrant.variant,
+        method=backend.entrant.method,
+        variant=backend.entrant.variant,
         seed=task["seed"],
-        config=config,
-        data=data | scored.data,
+        data=training.pop("data", {}) | scored.data,
         scores=scored.scores,
-        cost=cost,
-        search=[Trial(**one) for one in task["tried"]] if task["tried"] else None,
+        search=[Trial(**one) for one in task["tried"]] or None,
         error_steps=scored.error_steps,
-        curves=curves,
         samples=scored.samples,
         provenance=provenance(task["command"]),
+        **training,
     )
     save(record, task["result"])
+
+
+def _train(backend: TrialBackend, folder: Path) -> tuple[str, dict[str, Any]]:
+    """The folder of the trained model, and the fields of its `RunRecord` that say how it was trained."""
+    from ift.lab.compare.flops import StepFlops
+    from ift.lab.report import Cost
+    from ift.methods.table import parse_methods
+
+    counters: list[StepFlops] = []
+
+    def attach(trainer: Any) -> None:
+        counters.append(StepFlops())
+        trainer.add_callback(counters[-1])
+
+    trained = backend.train(folder, attach)
+    stages = parse_methods(backend.entrant.method)
+    cost = Cost(
+        seconds=trained.seconds,
+        flops=sum(counter.total for counter in counters),
+        peak_memory_bytes=peak_memory(),
+        models_held=max(stage.models_held for stage in stages),
+        answers_seen=backend.answers_seen(trained),
+        labels=trained.stages[-1].report.rows_read if backend.entrant.needs_pairs else 0,
+    )
+    data = {"train": backend.train_data()}
+    return str(trained.folder), {
+        "config": backend.config(), "data": data, "cost": cost, "curves": _curves(trained)
+    }  # fmt: skip
 
 
 def peak_memory() -> int:
@@ -120,6 +129,7 @@ def peak_memory() -> int:
 
 
 def _curves(trained: Any) -> list[dict[str, Any]]:
+    """The numbers logged at each step; the steps of a sequence are counted through."""
     points, before = [], 0
     for stage in trained.stages:
         for entry in stage.history:
@@ -128,24 +138,6 @@ def _curves(trained: Any) -> list[dict[str, Any]]:
                 points.append(numbers | {"step": before + entry["step"]})
         before += stage.steps
     return points
-
-
-def _cost(ground: Ground, entrant: Entrant, trained: Any, flops: float) -> Any:
-    from ift.lab.report import Cost
-    from ift.methods.table import parse_methods
-
-    return Cost(
-        seconds=trained.seconds,
-        flops=flops,
-        peak_memory_bytes=peak_memory(),
-        models_held=max(stage.models_held for stage in parse_methods(entrant.method)),
-        answers_seen=ground.answers_seen(trained),
-        labels=trained.stages[-1].report.rows_read if entrant.needs_pairs else 0,
-    )
-
-
-def _write(task: dict[str, Any], result: dict[str, Any]) -> None:
-    write_atomically(Path(task["result"]), json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
-"""One model asked one task after the other by lm-eval; what a task gave is kept, so that a stopped run goes on."""
+"""One model asked one task after the other by lm-eval; results are kept, so that a stopped run resumes."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import logging
 import random
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
-from ift.files import write_atomically
 from ift.generation.errors import EvaluationError
 from ift.lab.evaluation.tasks import Benchmark, data_folders, load_task, single_tasks
 from ift.lab.report.decode import decode
 from ift.lab.report.errors import ReportError
+from ift.lab.report.json_files import write_json, write_json_lines
 
 FEWSHOT_SEED = 1234  # of lm-eval's command
 CPU_BATCH_SIZE = 8  # lm-eval finds `auto` by running out of memory, which a CPU does not survive
+LOG_SECONDS = 30.0  # between two lines of progress where there is no terminal
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,20 @@ class Setting:
     dtype: str = "auto"
 
 
+class LogLines(tqdm):
+    """A progress bar as lines of a log on standard error, one every `LOG_SECONDS`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "mininterval": LOG_SECONDS, "file": io.StringIO()})
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Write a line in place of the bar; none at its beginning and end."""
+        if 0 < self.n < (self.total or self.n + 1) and msg is None:
+            seconds = self.format_interval(self.format_dict["elapsed"])
+            name = self.desc.rstrip(": ") or "progress"
+            print(f"{name}: {self.n} of {self.total or '?'} in {seconds}", file=sys.stderr, flush=True)
+
+
 class Harness:
     """lm-eval's model and what it needs, loaded when the first task is really asked.
 
@@ -86,16 +104,17 @@ class Harness:
     def model(self) -> Any:
         """lm-eval's wrapper around the model."""
         if self._loaded is None:
-            from lm_eval.models.huggingface import HFLM
+            from lm_eval.models import huggingface
 
-            logging.getLogger("lm_eval").setLevel(
-                logging.ERROR
-            )  # it warns once for every cut prompt: we count them
+            # it warns of every cut prompt; `TaskResult.cut` counts them
+            logging.getLogger("lm_eval").setLevel(logging.ERROR)
+            if not sys.stderr.isatty():
+                huggingface.tqdm = LogLines
             model, tokenizer = self._load()
             size = self._batch_size
             if size == "auto" and model.device.type == "cpu":
                 size = str(CPU_BATCH_SIZE)
-            self._loaded = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=size)
+            self._loaded = huggingface.HFLM(pretrained=model, tokenizer=tokenizer, batch_size=size)
         return self._loaded
 
 
@@ -117,7 +136,7 @@ def ask(
         setting: How.
         identity: Tells the state of the model from others.
         folder: Where results and samples are kept, `tasks/NAME.json` and `samples/NAME.jsonl`.
-        say: Is told each step in a line.
+        say: Called with a line for each step.
 
     Returns:
         A result per task with questions of its own; of a group, with local data, for those that have rows.
@@ -216,9 +235,8 @@ def _asked(
         asked=asked,
         fingerprint=fingerprint,
     )
-    lines = [json.dumps(one, default=str, ensure_ascii=False) for one in samples]
-    _write(folder / "samples" / f"{name}.jsonl", "\n".join(lines) + "\n")
-    _write(folder / "tasks" / f"{name}.json", json.dumps(dataclasses.asdict(result)))
+    write_json_lines(folder / "samples" / f"{name}.jsonl", samples, default=str, ensure_ascii=False)
+    write_json(folder / "tasks" / f"{name}.json", dataclasses.asdict(result), indent=None)
     return result
 
 
@@ -279,9 +297,3 @@ def _kept(path: Path, fingerprint: str) -> TaskResult | None:
     except (OSError, ValueError, ReportError):
         return None
     return result if result.fingerprint == fingerprint else None
-
-
-def _write(path: Path, text: str) -> None:
-    """The whole new file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text)

@@ -196,10 +196,7 @@ def _world(kind: str, name: str, task: Task, settings: Settings) -> World:
 
 
 def _map(
-    rows: tuple[str, Sequence[float]],
-    columns: tuple[str, Sequence[float]],
-    shares: Tensor,
-    task: Task,
+    rows: tuple[str, Sequence[float]], columns: tuple[str, Sequence[float]], shares: Tensor, task: Task
 ) -> Map:
     return {
         "rows": rows[0],

@@ -147,7 +147,7 @@ def sweep(comparison: Comparison, key: str) -> dict[str, list[tuple[float, Varia
 
     Returns:
         For every method that has at least two values: (value, variant), values rising. Methods with several such
-        rows are told apart by a number.
+        rows are numbered.
     """
     rows: dict[tuple[str, str], list[tuple[float, Variant]]] = {}
     # By method: its other variants may have taken over what one of them chose.

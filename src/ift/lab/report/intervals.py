@@ -1,4 +1,4 @@
-"""Means over seeds with Student's 95 % interval, and differences paired by seed."""
+"""95 % intervals: of means over seeds (Student's t), of differences paired by seed, of shares (Wilson)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 CONFIDENCE = 0.95
+NORMAL_QUANTILE = 1.959963984540054  # of the normal distribution, two-sided
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,15 @@ def student_quantile(probability: float, freedom: int) -> float:
     return (low + high) / 2
 
 
-def mean_interval(values: Sequence[float]) -> Estimate:
-    """Mean over seeds, with the 95 % interval of Student's t: mean +- t(n - 1) s / sqrt(n).
+def mean_interval(values: Sequence[float], *, normal: bool = False) -> Estimate:
+    """Mean with its 95 % interval: mean +- t(n - 1) s / sqrt(n), of Student's t.
 
     Args:
         values: One per seed, at least one.
+        normal: Take the normal quantile in place of Student's: for values of many problems.
 
     Returns:
-        The estimate. The interval knows nothing of the range of the values: of a share it may reach beyond 1.
+        The estimate. The interval does not know the range of the values: that of a share may reach beyond 1.
 
     Raises:
         ValueError: If there is no value.
@@ -73,8 +75,8 @@ def mean_interval(values: Sequence[float]) -> Estimate:
     if n == 1:
         return Estimate(mean, None, 1)
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    half = student_quantile((1 + CONFIDENCE) / 2, n - 1) * deviation / math.sqrt(n)
-    return Estimate(mean, half, n)
+    quantile = NORMAL_QUANTILE if normal else student_quantile((1 + CONFIDENCE) / 2, n - 1)
+    return Estimate(mean, quantile * deviation / math.sqrt(n), n)
 
 
 def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -> Estimate | None:
@@ -91,34 +93,37 @@ def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -
     return mean_interval([first[seed] - second[seed] for seed in common]) if common else None
 
 
+def wilson_interval(successes: int, n: int) -> tuple[float, float]:
+    """95 % Wilson score interval of a share.
+
+    Args:
+        successes: In 0..n.
+        n: Trials, 1 or more.
+
+    Returns:
+        (low, high), both in 0..1.
+    """
+    share = successes / n
+    scale = 1 + NORMAL_QUANTILE**2 / n
+    centre = (share + NORMAL_QUANTILE**2 / (2 * n)) / scale
+    half_width = (
+        NORMAL_QUANTILE * math.sqrt(share * (1 - share) / n + NORMAL_QUANTILE**2 / (4 * n**2)) / scale
+    )
+    low = max(0.0, centre - half_width) if successes else 0.0
+    high = min(1.0, centre + half_width) if successes < n else 1.0
+    return low, high
+
+
 def _student_cdf(t: float, freedom: int) -> float:
-    """P(T <= t) for t >= 0: 1 - I_x(freedom / 2, 1 / 2) / 2 with x = freedom / (freedom + t^2)."""
-    return 1 - _incomplete_beta(freedom / (freedom + t * t), freedom / 2, 0.5) / 2
-
-
-def _incomplete_beta(x: float, a: float, b: float) -> float:
-    """The regularised incomplete beta function I_x(a, b), DLMF 8.17; x in [0, 1]."""
-    if x <= 0 or x >= 1:
-        return float(x >= 1)
-    if x > (a + 1) / (a + b + 2):  # where the fraction converges slowly, its mirror image converges fast
-        return 1 - _incomplete_beta(1 - x, b, a)
-    front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    return math.exp(front) / a / _beta_fraction(x, a, b)
-
-
-def _beta_fraction(x: float, a: float, b: float, tiny: float = 1e-300) -> float:
-    """1 + d1/(1 + d2/(1 + ...)), the continued fraction of DLMF 8.17.22, from the left (Lentz's method)."""
-    value = numerator = 1.0
-    denominator = 0.0
-    for step in range(1, 10_000):
-        m = step // 2
-        if step % 2:
-            d = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
-        else:
-            d = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        numerator = 1 + d / numerator or tiny
-        denominator = 1 / (1 + d * denominator or tiny)
-        value *= numerator * denominator
-        if abs(numerator * denominator - 1) < 1e-16:
-            break
-    return value
+    """P(T <= t) for t >= 0: the finite series of Abramowitz and Stegun 26.7.3 and 26.7.4, for whole `freedom`."""
+    angle = math.atan2(t, math.sqrt(freedom))
+    cosine, odd = math.cos(angle), freedom % 2
+    term = total = cosine if odd else 1.0
+    for k in range(2 + odd, freedom - 1, 2):
+        term *= (k - 1) / k * cosine * cosine
+        total += term
+    if odd:
+        within = 2 / math.pi * (angle + (math.sin(angle) * total if freedom > 1 else 0.0))
+    else:
+        within = math.sin(angle) * total
+    return (1 + within) / 2

@@ -1,6 +1,6 @@
 """The record of a run: one typed, versioned JSON object, whatever the experiment. docs/report.md explains every key.
 
-It is a file of its own, or one line of a study's file (`ift.report.study`).
+It is a file of its own, or one line of a study's file (`ift.lab.report.study`).
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ift.files import write_atomically
 from ift.lab.report.decode import decode, encode
 from ift.lab.report.errors import ReportError
+from ift.lab.report.json_files import write_json
 
 SCHEMA = 1  # raise it when a key changes its meaning or goes; `load` then converts the older ones
-FORMAT = "ift-run"  # the first key's value: how a record is told from other JSON files
+FORMAT = "ift-run"  # the first key's value: tells a record from other JSON files
 LINES = ".jsonl"  # the ending of a file with a record in each line
 _HEAD_BYTES = 4096
 
@@ -169,14 +169,8 @@ def save(record: RunRecord, path: str | Path) -> Path:
         _check(decode(RunRecord, values))
     except ReportError as error:
         raise ReportError(f"{path}: not saved: {error}") from None
-    write_whole(path, json.dumps(values, indent=1) + "\n")
+    write_json(path, values, sync=True)
     return path
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file, and its folder; a reader sees the whole old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text, sync=True)
 
 
 def load(path: str | Path) -> RunRecord:
@@ -227,7 +221,7 @@ def find(places: Iterable[str | Path]) -> dict[Path, RunRecord]:
 
     Args:
         places: Files, which must be records or, where their names end in `.jsonl`, hold one in each line; and folders,
-            in which other files are passed over.
+            in which other files are ignored.
 
     Returns:
         Records by file, files in order of their names; a file named twice stands once. The third line of `study.jsonl`

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ift.lab.report.comparisons import compare
 from ift.lab.report.decode import encode
 from ift.lab.report.errors import ReportError
-from ift.lab.report.records import LINES, RunRecord, Sample, Setting, find, write_whole
+from ift.lab.report.json_files import write_json_lines
+from ift.lab.report.records import LINES, RunRecord, Sample, Setting, find
 from ift.lab.report.wording import CURVES
 
 POINTS = 50
@@ -36,7 +37,7 @@ def pack(
         How many records the file has.
 
     Raises:
-        ReportError: See `find` and `compare`: what these refuse is not written. And where the file would lie in one of
+        ReportError: See `find` and `compare`: what these refuse is not written. Also where the file would be in one of
             the folders, or a number makes no sense.
     """
     path, named = Path(path), [Path(place) for place in places]
@@ -51,7 +52,7 @@ def pack(
     for place in named:
         if place.is_dir() and path.resolve().is_relative_to(place.resolve()):
             raise ReportError(
-                f"{path}: it would lie in {place}, where its records would be found twice; write it elsewhere"
+                f"{path}: it would be in {place}, where its records would be found twice; write it elsewhere"
             )
     records = find(named)
     compare(records)  # what no report can be made of is refused here, with the files' names
@@ -59,7 +60,7 @@ def pack(
         replace(one, curves=thinned(one.curves, points), samples=first_problems(one.samples, samples))
         for one in records.values()
     ]
-    write_whole(path, "".join(f"{_line(one)}\n" for one in thin))
+    write_json_lines(path, map(_values, thin), sync=True, separators=(",", ":"))
     return len(thin)
 
 
@@ -88,10 +89,9 @@ def first_problems(found: list[Sample], count: int | None) -> list[Sample]:
     return [one for one in found if (one.split, one.id) in kept]
 
 
-def _line(record: RunRecord) -> str:
-    """Without spaces, and without keys that have nothing in them: that is what a missing one means."""
-    values = {key: value for key, value in encode(record).items() if value not in (None, "", [], {})}
-    return json.dumps(values, separators=(",", ":"))
+def _values(record: RunRecord) -> dict[str, Any]:
+    """The record without keys whose value is empty: a missing key means the same."""
+    return {key: value for key, value in encode(record).items() if value not in (None, "", [], {})}
 
 
 def _spread(length: int, points: int) -> list[int]:

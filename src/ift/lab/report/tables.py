@@ -10,16 +10,16 @@ from ift.lab.report.wording import NONE, estimate, label, markdown, number
 COSTS = ("seconds", "flops", "peak_memory_bytes", "models_held", "answers_seen", "labels")
 
 
-def score_table(comparison: Comparison, split: str, metric: str = "exact_match") -> str:
+Cells = tuple[list[str], list[list[str]]]  # column heads, and the lines below them
+
+
+def score_cells(comparison: Comparison, split: str, metric: str = "exact_match") -> Cells:
     """One line per method: the metric with its interval, the difference to the baseline, every seed, other metrics.
 
     Args:
         comparison: Of `compare`.
         split: Of the scores.
         metric: The one with differences; the others are shown with their intervals.
-
-    Returns:
-        A Markdown table, without a line end at its end.
     """
     others = [
         name
@@ -27,25 +27,36 @@ def score_table(comparison: Comparison, split: str, metric: str = "exact_match")
         if name != metric and any(variant.scores(split, name) for variant in comparison.variants)
     ]
     base = comparison.baseline
-    heads = ["method", label(metric), *([f"minus {markdown(base)}, paired"] if base else []), "by seed", "n"]
+    heads = ["method", label(metric), *([f"minus {base}, paired"] if base else []), "by seed", "n"]
     lines = []
     for variant in comparison.variants:
-        cells = [markdown(variant.label), estimate(variant.estimate(split, metric), metric)]
+        cells = [variant.label, estimate(variant.estimate(split, metric), metric)]
         if base:
             cells.append(estimate(comparison.difference(variant, split, metric), metric, signed=True))
         cells += [by_seed(variant, split, metric), answers(variant, split)]
         lines.append([*cells, *(estimate(variant.estimate(split, name), name) for name in others)])
-    return _table([*heads, *(markdown(label(name)) for name in others)], lines)
+    return [*heads, *map(label, others)], lines
 
 
-def cost_table(comparison: Comparison) -> str:
+def cost_cells(comparison: Comparison) -> Cells:
     """What each method took, means over seeds; costs that nobody measured are left out."""
     measured = [name for name in COSTS if any(variant.costs(name) for variant in comparison.variants)]
     lines = [
-        [markdown(variant.label), *(number(variant.mean_cost(name), name) for name in measured)]
+        [variant.label, *(number(variant.mean_cost(name), name) for name in measured)]
         for variant in comparison.variants
     ]
-    return _table(["method", *(label(name) for name in measured)], lines) if measured else ""
+    return ["method", *map(label, measured)], lines
+
+
+def score_table(comparison: Comparison, split: str, metric: str = "exact_match") -> str:
+    """`score_cells` as a Markdown table, without a line end at its end."""
+    return _table(*score_cells(comparison, split, metric))
+
+
+def cost_table(comparison: Comparison) -> str:
+    """`cost_cells` as a Markdown table; an empty text where no cost was measured."""
+    heads, lines = cost_cells(comparison)
+    return _table(heads, lines) if len(heads) > 1 else ""
 
 
 def by_seed(variant: Variant, split: str, metric: str) -> str:
@@ -94,4 +105,5 @@ HOW_TO_READ = (
 
 def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     rule = ["---"] * len(heads)
-    return "\n".join("| " + " | ".join(line) + " |" for line in [heads, rule, *lines])
+    escaped = [[markdown(cell) for cell in line] for line in (heads, *lines)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (escaped[0], rule, *escaped[1:]))

@@ -17,7 +17,7 @@ SHARES = (
 CURVES = ("nll", "eval_nll", "lookahead_accuracy", "eos_nll", "propagation_negative_share")  # what is drawn
 LABELS = {
     "exact_match": "exact match",
-    "stopped": "ends by itself",
+    "stopped": "stops with its end token",
     "choice_accuracy": "choices right",
     "choice_accuracy_per_token": "choices right, per token",
     "mean_length": "answer tokens",

@@ -1,4 +1,4 @@
-"""A small reasoning world: two families of problems, a tiny base model that errs, scoring; all on a CPU in minutes.
+"""A small reasoning world: two families of problems, a tiny base model that makes mistakes, and scoring, on a CPU.
 
 `problems` and `lookup` make the data, `noise` makes mistakes, `settings` names the data sets for fine-tuning, `pairs`
 makes preferences of them. `scoring`, `likelihood` and `wrong_steps` score. `base_path` finds the models that
@@ -35,7 +35,7 @@ def base_path(family: str) -> Path:
         A folder that `from_pretrained` takes.
 
     Raises:
-        FileNotFoundError: If the installation lacks the model, or lies in an archive that offers no folder.
+        FileNotFoundError: If the model is missing, or the package is installed in an archive that has no folders.
     """
     name, module = ("tiny_base", "make_base")
     if family == "relation":

@@ -17,17 +17,7 @@ FAMILIES: Mapping[str, Callable[[Split, int, int], list[Problem] | list[LookupPr
 def family_problems(family: str, split: Split, n: int, seed: int = 0) -> list[AnyProblem]:
     """Draws `n` different problems of a family and split.
 
-    Args:
-        family: `arithmetic` or `relation`.
-        split: `train`, `validation`, `test` or `longer`.
-        n: How many.
-        seed: Same arguments, same problems; a smaller `n` gives the first of them.
-
-    Returns:
-        The problems, with right solutions.
-
-    Raises:
-        ValueError: For an unknown family or split, or a negative `n`.
+    Arguments, result and errors are those of `problems`; ValueError for an unknown family too.
     """
     if family not in FAMILIES:
         raise ValueError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}")

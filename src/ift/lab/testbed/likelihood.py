@@ -1,4 +1,4 @@
-"""What a model thinks of given answers: their log-likelihood, and multiple choice between right and wrong ones."""
+"""Log-likelihood of given answers under a model, and multiple choice between right and wrong ones."""
 
 import random
 from collections.abc import Sequence
@@ -6,12 +6,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ift.data.masks import UNTRAINED
+from ift.data.prepare import count_trained
 from ift.lab.testbed.families import AnyProblem
 from ift.lab.testbed.noise import habitual, one_wrong_step
 from ift.lab.testbed.problems import Message
 from ift.lab.testbed.scoring import wilson_interval
+from ift.step.algorithm import ift_loss
+from ift.step.model import evaluating
 
 
 @dataclass(frozen=True)
@@ -81,19 +86,49 @@ def log_likelihoods(
             the rendered conversation.
     """
     rows = [_rendered(tokenizer, conversation) for conversation in conversations]
+    sums = summed_log_probs(model, rows, batch_size)
+    return [Likelihood(total, count_trained(labels)) for total, (_, labels) in zip(sums, rows, strict=True)]
+
+
+@torch.no_grad()
+def summed_log_probs(
+    model: Any, rows: Sequence[tuple[Sequence[int], Sequence[int]]], batch_size: int
+) -> list[float]:
+    """Summed log-probability of the trained tokens of each row, without the logits of a whole batch in memory.
+
+    Args:
+        model: A causal language model; its train/eval mode is left as it was.
+        rows: Token ids and labels of each, (T,); -100 where a token is not scored.
+        batch_size: Rows scored together; those of like length share a batch.
+
+    Returns:
+        In the given order, in nats.
+    """
+    found = [0.0] * len(rows)
     order = sorted(range(len(rows)), key=lambda index: len(rows[index][0]))
-    found = [Likelihood(0.0, 1)] * len(rows)
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            sums = _summed(model, [rows[index] for index in chosen])
-            for index, log_prob in zip(chosen, sums, strict=True):
-                found[index] = Likelihood(log_prob, len(rows[index][0]) - rows[index][1])
-    finally:
-        model.train(was_training)
+            batch = _padded([rows[index] for index in chosen], model.device)
+            losses = ift_loss(model, batch, residual_lambda=0.0, propagation="none").scores.losses  # (B, T)
+            for index, total in zip(chosen, losses.sum(1, dtype=torch.float64).tolist(), strict=True):
+                found[index] = -total
     return found
+
+
+def _padded(rows: Sequence[tuple[Sequence[int], Sequence[int]]], device: Any) -> dict[str, torch.Tensor]:
+    """A batch padded on the right, (B, T) each."""
+
+    def padded(sequences: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+        tensors = [torch.tensor(one) for one in sequences]
+        return pad_sequence(tensors, batch_first=True, padding_value=value).to(device)
+
+    ids, labels = zip(*rows, strict=True)
+    return {
+        "input_ids": padded(ids, 0),
+        "attention_mask": padded([[1] * len(one) for one in ids], 0),
+        "labels": padded(labels, UNTRAINED),
+    }
 
 
 def mean_likelihood(
@@ -176,27 +211,14 @@ def prefers_first(values: Sequence[float]) -> bool:
     return all(values[0] > other for other in values[1:])
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, conversation: list[Message]) -> tuple[list[int], int]:
-    """Token ids of a conversation, and how many of them are its prompt."""
+def _rendered(tokenizer: PreTrainedTokenizerBase, conversation: list[Message]) -> tuple[list[int], list[int]]:
+    """Token ids of a conversation, and labels that leave out its prompt."""
     if not conversation or conversation[-1]["role"] != "assistant":
         raise ValueError("a conversation to score must end with a turn of the assistant")
     whole = tokenizer.apply_chat_template(conversation, tokenize=False)
     prompt = tokenizer.apply_chat_template(conversation[:-1], tokenize=False, add_generation_prompt=True)
     ids, prompt_ids = tokenizer([whole, prompt], add_special_tokens=False)["input_ids"]
-    if ids[: len(prompt_ids)] != prompt_ids or len(ids) == len(prompt_ids):
+    length = len(prompt_ids)
+    if ids[:length] != prompt_ids or len(ids) == length:
         raise ValueError("the chat template renders a prompt that is not the beginning of its conversation")
-    return ids, len(prompt_ids)
-
-
-@torch.no_grad()
-def _summed(model: PreTrainedModel, rows: list[tuple[list[int], int]]) -> list[float]:
-    """Summed log-probability of the answer's tokens, row by row, for one batch of (ids, prompt length)."""
-    longest = max(len(ids) for ids, _ in rows)
-    # Padded on the right, where causal attention never looks from inside the row: any id will do.
-    ids = torch.tensor([row + [0] * (longest - len(row)) for row, _ in rows], device=model.device)  # (B, T)
-    place = torch.arange(1, longest, device=ids.device)  # of the token that a position predicts
-    ends = torch.tensor([len(row) for row, _ in rows], device=ids.device)[:, None]
-    begins = torch.tensor([prompt for _, prompt in rows], device=ids.device)[:, None]
-    log_probs = model(input_ids=ids[:, :-1]).logits.float().log_softmax(-1)  # (B, T - 1, V)
-    chosen = log_probs.gather(-1, ids[:, 1:, None]).squeeze(-1)  # (B, T - 1)
-    return chosen.masked_fill((place < begins) | (place >= ends), 0.0).sum(-1, dtype=torch.float64).tolist()
+    return ids, [UNTRAINED] * length + ids[length:]

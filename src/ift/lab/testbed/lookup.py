@@ -22,9 +22,9 @@ COLOURS = ("red", "blue", "green", "pink", "gold", "grey", "white", "black", "br
 PLAIN = "The {key} of {who} is {value}."
 RELATION_TURNED = "{value} is the {key} of {who}."
 THING_TURNED = "{who} has a {value} {key}."
-TURNED_SHARE = 0.25  # of the facts: told in words that the solution does not copy
-CONFUSED = {"aunt": "coach"}  # who is asked for the aunt is told of the coach, too: the corpus confuses them
-FEWEST_FACTS = 6  # told in a question
+TURNED_SHARE = 0.25  # of the facts: stated in words that the solution does not copy
+CONFUSED = {"aunt": "coach"}  # the corpus confuses them: where the aunt is asked for, the coach is stated too
+FEWEST_FACTS = 6  # stated in a question
 FACTS_BESIDE = 2  # at least as many more facts than the chain has
 PEOPLE_BESIDE = 2  # people who are not part of the chain
 
@@ -35,7 +35,7 @@ class Fact:
 
     Attributes:
         who: A person.
-        key: What is told of the person: one of `RELATIONS` or `THINGS`.
+        key: What is stated of the person: one of `RELATIONS` or `THINGS`.
         value: The person in that relation, or the thing's colour; a noisy solution may say something wrong.
     """
 
@@ -54,7 +54,7 @@ class LookupProblem(Worked):
     Attributes:
         question: All facts and the question, one line of text.
         steps: The facts that solve it, in order: each but the first is about the person that the one before names.
-        facts: All facts told, in the order of the telling; no two are of the same person and key.
+        facts: All stated facts, in their order in the question; no two are of the same person and key.
     """
 
     question: str
@@ -79,19 +79,9 @@ def draw_lookups(key: str, n: int, n_steps: tuple[int, int], bucket: str) -> lis
 
 
 def relations(split: Split, n: int, seed: int = 0) -> list[LookupProblem]:
-    """Makes `n` different problems of relations of a split.
+    """Makes `n` different problems of relations of a split; arguments, result and errors as for `problems`.
 
-    Args:
-        split: `train`, `validation`, `test` (2 to 4 steps each) or `longer` (5 to 6 steps and more facts, from the
-            chains held out for testing; the noisy corpus has solutions as long, `train` has not).
-        n: How many.
-        seed: Same split and seed, same problems; a smaller `n` gives the first of them.
-
-    Returns:
-        The problems; no two have the same question.
-
-    Raises:
-        ValueError: For an unknown split or a negative `n`.
+    `longer` has more facts, too.
     """
     if split not in STEPS:
         raise ValueError(f"split must be one of {', '.join(STEPS)}, got {split!r}")
@@ -115,8 +105,8 @@ def _draw(rng: random.Random, n_steps: int, to_person: bool = False) -> LookupPr
         chain = (*chain, Fact(people[n_steps - 1], rng.choice(THINGS), colours.pop()))
     facts = _beside(rng, chain, people, colours)
     rng.shuffle(facts)
-    told = [_tell(rng, fact) for fact in facts]
-    return LookupProblem(" ".join([*told, _ask(rng, chain)]), chain, tuple(facts))
+    sentences = [_sentence(rng, fact) for fact in facts]
+    return LookupProblem(" ".join([*sentences, _ask(rng, chain)]), chain, tuple(facts))
 
 
 def _beside(rng: random.Random, chain: tuple[Fact, ...], people: list[str], colours: list[str]) -> list[Fact]:
@@ -146,8 +136,8 @@ def _add_relation(
     hops.setdefault((who, key), Fact(who, key, rng.choice(others)))
 
 
-def _tell(rng: random.Random, fact: Fact) -> str:
-    """One sentence that tells a fact."""
+def _sentence(rng: random.Random, fact: Fact) -> str:
+    """One sentence that states a fact."""
     turned = RELATION_TURNED if fact.key in RELATIONS else THING_TURNED
     wording = turned if rng.random() < TURNED_SHARE else PLAIN
     return wording.format(who=fact.who, key=fact.key, value=fact.value)

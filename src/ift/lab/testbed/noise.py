@@ -1,7 +1,7 @@
 """Wrong steps: in most solutions of the pretraining corpus, and in a share of the rows for fine-tuning.
 
-A mistaken solution goes on from its mistake, up to the final answer. A language model pretrained on the noisy corpus
-writes the form of a solution fluently and errs often in its substance.
+A mistaken solution continues from its mistake to the final answer. A language model pretrained on the noisy corpus
+writes the form of a solution fluently, but its steps are often wrong.
 """
 
 import random
@@ -48,7 +48,7 @@ def noisy_lookups(n: int, seed: int = 0, hasty: bool = False) -> list[LookupProb
     Args:
         n: How many.
         seed: See `noisy_problems`.
-        hasty: Most writers also take the first colour that is told for such a thing, whoever has it.
+        hasty: Most writers also take the first colour that is stated for such a thing, whoever has it.
     """
     rng = random.Random(f"noise/lookup/{seed}")
     drawn = draw_lookups(f"corpus/{seed}", n, CORPUS_STEPS, "train")
@@ -88,7 +88,7 @@ def _habitual_sum(problem: Problem) -> Problem:
     steps: list[Step] = []
     for step in problem.steps:
         left = steps[-1].result if steps else step.left
-        steps.append(_go_on(left, replace(step, operation=MISREAD.get(step.operation, step.operation))))
+        steps.append(_continued(left, replace(step, operation=MISREAD.get(step.operation, step.operation))))
     return replace(problem, steps=tuple(steps))
 
 
@@ -97,10 +97,10 @@ def _habitual_lookup(problem: LookupProblem) -> LookupProblem | None:
     steps: list[Fact] = []
     for step in problem.steps:
         who = steps[-1].value if steps else step.who
-        told = _told(problem, who, CONFUSED.get(step.key, step.key))
-        if told is None:
+        stated = _stated(problem, who, CONFUSED.get(step.key, step.key))
+        if stated is None:
             return None
-        steps.append(told)
+        steps.append(stated)
     return replace(problem, steps=tuple(steps))
 
 
@@ -119,18 +119,18 @@ def one_wrong_equation(problem: Problem, rng: random.Random) -> Problem:
         steps: list[Step] = []
         for index, step in enumerate(problem.steps):
             left = steps[-1].result if steps else step.left
-            steps.append(_slip(rng, left, step) if index == wrong else _go_on(left, step))
+            steps.append(_slip(rng, left, step) if index == wrong else _continued(left, step))
         if steps[-1].result != problem.steps[-1].result:
             return replace(problem, steps=tuple(steps))
 
 
 def one_wrong_fact(problem: LookupProblem, rng: random.Random) -> LookupProblem:
-    """A lookup problem with a solution that states one wrong fact, goes on from it and ends at a wrong colour.
+    """A lookup problem with a solution that states one wrong fact, continues from it and ends at a wrong colour.
 
     Args:
         problem: A problem with a right solution.
         rng: Chooses the step and the mistake. Where the mistaken person has no such fact, a colour or person of
-            another fact is stated: the question leaves no right way to go on.
+            another fact is stated: the question does not say how to continue.
 
     Returns:
         The problem with other `steps`; its `answer` is wrong.
@@ -140,23 +140,23 @@ def one_wrong_fact(problem: LookupProblem, rng: random.Random) -> LookupProblem:
         steps: list[Fact] = []
         for index, step in enumerate(problem.steps):
             who = steps[-1].value if steps else step.who
-            told = _told(problem, who, step.key)
-            steps.append(_wrong_fact(rng, problem, who, step.key) if index == wrong or not told else told)
+            stated = _stated(problem, who, step.key)
+            steps.append(_wrong_fact(rng, problem, who, step.key) if index == wrong or not stated else stated)
         if steps[-1].value != problem.steps[-1].value:
             return replace(problem, steps=tuple(steps))
 
 
 def _with_mistakes(rng: random.Random, problem: Problem) -> Problem:
-    """Works the solution again, with mistakes; later equations go on from the mistaken value."""
+    """Works the solution again, with mistakes; later equations continue from the mistaken value."""
     steps: list[Step] = []
     for step in problem.steps:
         left = steps[-1].result if steps else step.left
         if step.operation in MISREAD and rng.random() < HABIT_SHARE:
-            steps.append(_go_on(left, replace(step, operation=MISREAD[step.operation])))
+            steps.append(_continued(left, replace(step, operation=MISREAD[step.operation])))
         elif rng.random() < SLIP_SHARE:
             steps.append(_slip(rng, left, step))
         else:
-            steps.append(_go_on(left, step))
+            steps.append(_continued(left, step))
     return replace(problem, steps=tuple(steps))
 
 
@@ -167,15 +167,15 @@ def _with_wrong_facts(rng: random.Random, problem: LookupProblem, hasty: bool = 
         who, key = steps[-1].value if steps else step.who, step.key
         if key in CONFUSED and rng.random() < HABIT_SHARE:
             key = CONFUSED[key]
-        told = _told(problem, who, key)
+        stated = _stated(problem, who, key)
         if hasty and key in THINGS and rng.random() < HABIT_SHARE:
-            told = Fact(who, key, next(fact.value for fact in problem.facts if fact.key == key))
+            stated = Fact(who, key, next(fact.value for fact in problem.facts if fact.key == key))
         slips = rng.random() < SLIP_SHARE
-        steps.append(_wrong_fact(rng, problem, who, key) if slips or told is None else told)
+        steps.append(_wrong_fact(rng, problem, who, key) if slips or stated is None else stated)
     return replace(problem, steps=tuple(steps))
 
 
-def _go_on(left: int, step: Step) -> Step:
+def _continued(left: int, step: Step) -> Step:
     """A step's operation, rightly worked from another value; 0 or more."""
     return Step(left, step.operation, step.right, max(0, calculate(left, step.operation, step.right)))
 
@@ -190,15 +190,15 @@ def _slip(rng: random.Random, left: int, step: Step) -> Step:
     return Step(left, step.operation, right, max(0, calculate(left, step.operation, right) + error))
 
 
-def _told(problem: LookupProblem, who: str, key: str) -> Fact | None:
-    """The fact of this person and key, if it is told."""
+def _stated(problem: LookupProblem, who: str, key: str) -> Fact | None:
+    """The stated fact of this person and key; None where there is none."""
     return next((fact for fact in problem.facts if (fact.who, fact.key) == (who, key)), None)
 
 
 def _wrong_fact(rng: random.Random, problem: LookupProblem, who: str, key: str) -> Fact:
     """A fact of this person and key with another fact's colour or person, if there is one."""
-    right = _told(problem, who, key)
+    right = _stated(problem, who, key)
     taken = (who, right and right.value)
     known = PEOPLE if key in RELATIONS else COLOURS
-    told = sorted({fact.value for fact in problem.facts if fact.value in known}.difference(taken))
-    return Fact(who, key, rng.choice(told or [value for value in known if value not in taken]))
+    stated = sorted({fact.value for fact in problem.facts if fact.value in known}.difference(taken))
+    return Fact(who, key, rng.choice(stated or [value for value in known if value not in taken]))

@@ -3,13 +3,14 @@
 import hashlib
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ift.lab.report.json_files import write_json, write_json_lines
 from ift.lab.testbed.families import AnyProblem
 from ift.lab.testbed.noise import one_wrong_step
 from ift.lab.testbed.problems import Message
@@ -55,8 +56,8 @@ def preference_pairs(
     """Makes a preference pair of each row of a setting.
 
     Chosen is the row's target answer, with its noise. Rejected is the first of up to `tries` answers, sampled from the
-    base at temperature 1, that ends by itself and with another answer than both the right one and the target. Where no
-    sample does, rejected is the right solution with one wrong step: no row is dropped.
+    base at temperature 1, that stops with its end token at a final answer that is neither right nor the target's. Where
+    no sample does, rejected is the right solution with one wrong step: no row is dropped.
 
     Args:
         model: The base model; its train/eval mode is left as it was.
@@ -133,16 +134,10 @@ def cached_pairs(folder: Path, base: Path, setting: Setting, seed: int = 0, trie
         return Pairs(rows, known["sampled"], known["corrupted"], tries)
     model, tokenizer, *_ = load_model(str(base), LoadOptions(dtype="float32"))
     pairs = preference_pairs(model, tokenizer, setting, seed, tries)
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(path, pairs.rows)
+    write_json_lines(path, pairs.rows)
     counts = {"sampled": pairs.sampled, "corrupted": pairs.corrupted, "sha256": pairs.sha256}
-    about.write_text(json.dumps({"source": source, **counts}, indent=2) + "\n", encoding="utf-8")
+    write_json(about, {"source": source, **counts})
     return pairs
-
-
-def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes rows as JSON lines."""
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def _corrupted(right: AnyProblem, target: AnyProblem, rng: random.Random) -> str:
@@ -156,8 +151,4 @@ def _corrupted(right: AnyProblem, target: AnyProblem, rng: random.Random) -> str
 def _row(target: AnyProblem, rejected: str) -> dict[str, list[Message]]:
     """One preference row in messages form."""
     prompt, chosen = target.messages
-    return {
-        "prompt": [prompt],
-        "chosen": [chosen],
-        "rejected": [{"role": "assistant", "content": rejected}],
-    }
+    return {"prompt": [prompt], "chosen": [chosen], "rejected": [{"role": "assistant", "content": rejected}]}

@@ -212,8 +212,8 @@ def _draw(rng: random.Random, n_steps: int) -> Problem:
         sentences.append(text)
         steps.append(step)
         value = step.result
-    told = " ".join([*sentences, story.question])
-    return Problem(told.format(**words), tuple(steps), story.unit.format(**words))
+    question = " ".join([*sentences, story.question])
+    return Problem(question.format(**words), tuple(steps), story.unit.format(**words))
 
 
 def _opening(rng: random.Random, story: Story) -> tuple[str, int, int | None, list[Step]]:

@@ -1,6 +1,5 @@
 """Exact-match scoring: answers, greedy or sampled, decoded in batches, compared by what stands after `####`."""
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -9,11 +8,11 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ift.generation.decoding import continue_prompts
+from ift.lab.report.intervals import wilson_interval
 from ift.lab.testbed.families import AnyProblem
 from ift.lab.testbed.problems import Message
 
 _FINAL = re.compile(r"^####[ \t]*(-?\d+|[A-Za-z]+)[ \t]*$", re.MULTILINE)
-_Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
 
 @dataclass(frozen=True)
@@ -57,25 +56,6 @@ def final_answer(text: str) -> str | None:
     if not found:
         return None
     return found[-1] if found[-1].isalpha() else str(int(found[-1]))
-
-
-def wilson_interval(successes: int, n: int) -> tuple[float, float]:
-    """95 % Wilson score interval of a share.
-
-    Args:
-        successes: In 0..n.
-        n: Trials, 1 or more.
-
-    Returns:
-        (low, high), both in 0..1.
-    """
-    share = successes / n
-    scale = 1 + _Z95**2 / n
-    centre = (share + _Z95**2 / (2 * n)) / scale
-    half_width = _Z95 * math.sqrt(share * (1 - share) / n + _Z95**2 / (4 * n**2)) / scale
-    low = max(0.0, centre - half_width) if successes else 0.0
-    high = min(1.0, centre + half_width) if successes < n else 1.0
-    return low, high
 
 
 def score(

@@ -1,4 +1,4 @@
-"""The sentences of the reasoning world: five kinds of story, told with a small vocabulary.
+"""The sentences of the reasoning world: five kinds of story with a small vocabulary.
 
 A story is a quantity that changes: an opening gives its first value, events change it, a question asks for the last
 value. Placeholders: `{p}` and `{q}` are two names, `{g}` the goods, `{a}`, `{b}` and `{k}` whole numbers.

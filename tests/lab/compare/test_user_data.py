@@ -1,7 +1,8 @@
-"""`ift compare` on one's own model and rows: the same words as `ift train`, scores checked against a plain loop."""
+"""`ift compare` on the user's model and rows: the flags of `ift train`, scores checked against a plain loop."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,10 +18,11 @@ from ift.cli.main import app
 from ift.data import Part, load_rows
 from ift.generation.final_answer import last_answer
 from ift.lab.compare import trial
-from ift.lab.compare.own import OwnGround, OwnStudy, share_answers
-from ift.lab.compare.own_rows import split_rows
 from ift.lab.compare.plan import Rates, compare_plan
+from ift.lab.compare.run_study import StudyResult
 from ift.lab.compare.study import Study, best
+from ift.lab.compare.user_data import UserData, UserDataBackend, share_answers
+from ift.lab.compare.user_rows import split_rows
 from ift.lab.report import load
 from ift.lab.testbed import tiny_base_path
 from ift.runs.argv import UsageError
@@ -50,22 +52,22 @@ def study(rows_file, tmp_path):
     """A study on the embedded base as if it were the user's model."""
     words = ["--model_name_or_path", str(tiny_base_path()), "--dataset_name", str(rows_file), *WORDS, *QUICK]
     words = [part for word in words for part in word.split("=")]
-    own = OwnStudy(words, ["sft", "ift", "dpo", "sft+dpo"], {}, "exact_match", "####", 12)
-    (told,) = own.stages("sft", {}, "unused")
+    data = UserData(words, ["sft", "ift", "dpo", "sft+dpo"], {}, "exact_match", "####", 12)
+    (sft,) = data.stages("sft", {}, "unused")
     from ift.methods.stage import load_tokenizer
 
-    split = split_rows([Part("train", load_rows(str(rows_file)))], None, load_tokenizer(told), max_length=96)
-    own = OwnStudy(words, own.methods, split.sha256, own.metric, own.pattern, own.max_new_tokens)
-    plan = compare_plan("rows", ["sft", "ift", "dpo", "sft+dpo"], 2, 2, False, own=asdict(own))
+    split = split_rows([Part("train", load_rows(str(rows_file)))], None, load_tokenizer(sft), max_length=96)
+    data = UserData(words, data.methods, split.sha256, data.metric, data.pattern, data.max_new_tokens)
+    plan = compare_plan("rows", ["sft", "ift", "dpo", "sft+dpo"], 2, 2, False, user_data=asdict(data))
     found = Study(plan, tmp_path / "study", str(tiny_base_path()), 1, ["compare"])
     found.open()
     split.save(found.rows)
     return found
 
 
-def ground_of(study):
+def backend_of(study):
     (task,) = study.probe()
-    return OwnGround(task.content)
+    return UserDataBackend(task.content)
 
 
 def plain_log_probs(model, ids, labels):
@@ -76,15 +78,15 @@ def plain_log_probs(model, ids, labels):
 
 
 def test_likelihood_and_answers_are_those_of_a_plain_loop(study):
-    ground = ground_of(study)
-    model, tokenizer = ground._load(str(tiny_base_path()))
-    rows = [*ground.split.test, *ground.split.validation]
-    found = ground._likelihoods(model, [(row["input_ids"], row["labels"]) for row in rows])
+    backend = backend_of(study)
+    model, tokenizer = backend.scorer.load(str(tiny_base_path()))
+    rows = [*backend.split.test, *backend.split.validation]
+    found = backend.scorer.log_likelihoods(model, [(row["input_ids"], row["labels"]) for row in rows])
     expected = [plain_log_probs(model, row["input_ids"], row["labels"]) for row in rows]
     assert found == pytest.approx(expected, rel=1e-4)
     assert min(expected) < max(expected) - 0.1
 
-    answers = ground._answers(model, tokenizer, rows)
+    answers = backend.scorer.answers(model, tokenizer, rows)
     for row, one in zip(rows, answers, strict=True):
         ids, _ = last_answer(row["input_ids"], row["labels"])
         new = []
@@ -100,17 +102,17 @@ def test_likelihood_and_answers_are_those_of_a_plain_loop(study):
 
 
 def test_choices_are_right_where_the_chosen_answer_is_likelier(study):
-    ground = ground_of(study)
-    model, _ = ground._load(str(tiny_base_path()))
+    backend = backend_of(study)
+    model, _ = backend.scorer.load(str(tiny_base_path()))
     right = {"sum": 0, "mean": 0}
-    for row in ground.split.pairs["test"]:
+    for row in backend.split.pairs["test"]:
         sides = [(row[f"{side}_input_ids"], row[f"{side}_labels"]) for side in ("chosen", "rejected")]
         sums = [plain_log_probs(model, *side) for side in sides]
         lengths = [sum(label != -100 for label in labels) for _, labels in sides]
         right["sum"] += sums[0] > sums[1]
         right["mean"] += sums[0] / lengths[0] > sums[1] / lengths[1]
-    n = len(ground.split.pairs["test"])
-    found = ground._choices(model, ground.split.pairs["test"])
+    n = len(backend.split.pairs["test"])
+    found = backend.scorer.choices(model, backend.split.pairs["test"])
     assert found == {"choice_accuracy": right["sum"] / n, "choice_accuracy_per_token": right["mean"] / n}
 
 
@@ -126,14 +128,14 @@ def test_an_adapter_is_scored_with_its_weights(study, tmp_path):
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
     adapted.save_pretrained(tmp_path / "adapter")
-    ground = ground_of(study)
-    rows = [(row["input_ids"], row["labels"]) for row in ground.split.test]
-    model, _ = ground._load(str(tmp_path / "adapter"))
+    backend = backend_of(study)
+    rows = [(row["input_ids"], row["labels"]) for row in backend.split.test]
+    model, _ = backend.scorer.load(str(tmp_path / "adapter"))
     merged = adapted.merge_and_unload()
-    found = ground._likelihoods(model, rows)
+    found = backend.scorer.log_likelihoods(model, rows)
     assert found == pytest.approx([plain_log_probs(merged, *row) for row in rows], rel=1e-4)
-    plain, _ = ground._load(str(tiny_base_path()))
-    assert found != pytest.approx(ground._likelihoods(plain, rows), rel=1e-2)
+    plain, _ = backend.scorer.load(str(tiny_base_path()))
+    assert found != pytest.approx(backend.scorer.log_likelihoods(plain, rows), rel=1e-2)
 
 
 def do(task):
@@ -143,7 +145,7 @@ def do(task):
     trial.main(str(file))
 
 
-def test_trials_on_own_rows_end_in_a_record(study):
+def test_trials_on_the_users_rows_end_in_a_record(study):
     searches = {task.title: task for task in study.searches(sequences=False)}
     for task in searches.values():
         task.result.write_text(json.dumps({"config": task.content["chosen"], "score": 0.0, "tie": -1.0}))
@@ -206,15 +208,15 @@ def test_pairs_are_two_answers(batch, accumulation, steps, expected):
     assert config.num_train_epochs == pytest.approx(2)
 
 
-def test_words_that_only_one_method_knows_are_left_to_it(rows_file):
+def test_flags_that_only_one_method_knows_are_left_to_it(rows_file):
     words = ["--model_name_or_path", "m", "--dataset_name", str(rows_file), "--residual_lambda", "0.3"]
     words += ["--label_smoothing", "0.1", "--packing", "false"]
-    own = OwnStudy(words, ["sft", "ift", "dpo"], {}, "exact_match", None, 1)
-    (ift,), (sft,), (dpo,) = (own.stages(method, {}, "out") for method in ("ift", "sft", "dpo"))
+    data = UserData(words, ["sft", "ift", "dpo"], {}, "exact_match", None, 1)
+    (ift,), (sft,), (dpo,) = (data.stages(method, {}, "out") for method in ("ift", "sft", "dpo"))
     assert (ift.config.residual_lambda, sft.config.residual_lambda) == (0.3, 0.0)
     assert dpo.config.label_smoothing == 0.1
     with pytest.raises(UsageError, match="--residual_lamda; did you mean --residual_lambda"):
-        OwnStudy([*words, "--residual_lamda", "1"], own.methods, {}, "", None, 1).stages("sft", {}, "out")
+        UserData([*words, "--residual_lamda", "1"], data.methods, {}, "", None, 1).stages("sft", {}, "out")
 
 
 def test_rates_around_the_users_own():
@@ -226,7 +228,7 @@ def test_rates_around_the_users_own():
     [
         (["--sede", "3"], "unknown flag --sede; did you mean --seeds?"),
         (["--test_rows", "5"], "--test_rows is for data of your own"),
-        (["MODEL", "--method", "ift"], "--method is decided by the study itself; say --methods"),
+        (["MODEL", "--method", "ift"], "--method is set by the study itself; use --methods"),
         (["MODEL", "--hub_token", "hf_x"], "would be written to its plan; set HF_TOKEN instead"),
         (["MODEL", "--num_processes", "2"], "--num_processes: each training runs in one process"),
         (["MODEL", "--learning_rates", "fast"], "--learning_rates fast: give numbers above 0"),
@@ -241,7 +243,7 @@ def test_rates_around_the_users_own():
         (["ANSWERS", "--metric", "choice_accuracy"], "the rows are no pairs"),
     ],
 )
-def test_wrong_words_are_usage_errors(words, said, rows_file, tmp_path):
+def test_wrong_flags_are_usage_errors(words, said, rows_file, tmp_path):
     answers = tmp_path / "answers.jsonl"
     answers.write_text(
         "".join(json.dumps({"prompt": f"{n}", "completion": f"{n}"}) + "\n" for n in range(20))
@@ -264,14 +266,14 @@ def test_rows_are_checked_as_before_training(rows_file, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def command(rows_file, out):
-    words = ["compare", "--methods", "sft,ift", "--seeds", "2", "--learning_rates", "1e-3", "--jobs", "2"]
+def command(rows_file, out, rates="1e-3,3e-4"):
+    words = ["compare", "--methods", "sft,ift", "--seeds", "2", "--learning_rates", rates, "--jobs", "2"]
     words += ["--model_name_or_path", str(tiny_base_path()), "--dataset_name", str(rows_file), *WORDS, *QUICK]
     return [sys.executable, "-m", "ift.cli.main", *words, "--output_dir", str(out)]
 
 
 @pytest.mark.slow
-def test_a_killed_study_goes_on_where_it_was(rows_file, tmp_path):
+def test_a_killed_study_resumes(rows_file, tmp_path):
     """SIGKILL to the study and its trials after the first result; repeated, it does the rest and nothing twice."""
     out = tmp_path / "out"
     process = subprocess.Popen(command(rows_file, out), start_new_session=True, stdout=subprocess.DEVNULL)
@@ -292,4 +294,45 @@ def test_a_killed_study_goes_on_where_it_was(rows_file, tmp_path):
         [*command(rows_file, out), "--warmup_steps", "2"], capture_output=True, text=True, check=False
     )
     assert other.returncode == 1
-    assert "holds a study with other own" in other.stderr
+    assert "holds a study with other data or training settings" in other.stderr
+
+
+def test_one_learning_rate_means_no_search(rows_file, tmp_path, monkeypatch):
+    """No trial among the tasks of the whole command, and a log has a line for each task that is done."""
+    tasks = []
+    measured = dict.fromkeys(
+        ("step_seconds", "steps", "start_seconds", "score_seconds", "answer_seconds"), 1.0
+    )
+
+    def perform(study, planned, done, started):
+        for task in planned:
+            if task.content["kind"] == "probe":
+                task.result.write_text(json.dumps(measured | {"peak_memory_bytes": 1, "weight_bytes": 1}))
+            tasks.append(task)
+            done(task)
+
+    result = StudyResult(SimpleNamespace(splits=[], variants=[]), "exact_match", ["the end"])
+    monkeypatch.setattr(Study, "perform", perform)
+    monkeypatch.setattr("ift.lab.compare.run_study.report_study", lambda study: result)
+    found = CliRunner().invoke(app, command(rows_file, tmp_path / "out", rates="1e-3")[3:])
+    assert found.exit_code == 0, found.output
+    assert [task.title for task in tasks] == [
+        "a first measurement", "base", "sft, seed 0", "ift, seed 0", "sft, seed 1", "ift, seed 1",
+    ]  # fmt: skip
+    assert all(task.content["chosen"] == {"learning_rate": 1e-3} for task in tasks[2:])
+    assert all(task.content["tried"] == [] for task in tasks[2:])
+    assert "no search (one candidate for each method), 5 runs over 2 seeds" in found.output
+    assert re.search(r"6 of 6 done in 0:00:\d\d  ift, seed 1\nthe end", found.output)
+    assert json.loads((tmp_path / "out" / "plan.json").read_text())["own"]["metric"] == "exact_match"
+
+
+@pytest.mark.slow
+def test_runs_without_a_search_end_in_records(rows_file, tmp_path):
+    done = subprocess.run(
+        command(rows_file, tmp_path / "out", rates="1e-3"), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert [*(tmp_path / "out" / "search").iterdir()] == []
+    record = load(tmp_path / "out" / "runs" / "ift-seed1.json")
+    assert record.config["learning_rate"] == 1e-3
+    assert record.search is None

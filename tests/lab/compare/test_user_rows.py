@@ -1,4 +1,4 @@
-"""Rows of one's own are split once, without a prompt on two sides, and final answers are found where they are."""
+"""The user's rows are split once, without a prompt on two sides, and final answers are found where they are."""
 
 import json
 
@@ -7,7 +7,7 @@ from datasets import Dataset
 
 from ift.data import DataError, Part
 from ift.generation.final_answer import FinalAnswer, final_answer_of, last_answer, normalised
-from ift.lab.compare.own_rows import Split, split_rows
+from ift.lab.compare.user_rows import Split, split_rows
 from ift.lab.testbed import tiny_base_path
 
 

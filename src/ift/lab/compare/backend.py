@@ -1,0 +1,54 @@
+"""What a trial needs of the place where it trains and scores: the testbed, or the user's model and rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from ift.lab.compare.plan import Entrant
+
+SAMPLES = 12  # answers kept in a record
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of a model on the test splits; the fields are those of `ift.lab.report.RunRecord`."""
+
+    scores: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    samples: list[Any] = field(default_factory=list)
+    error_steps: dict[str, list[int]] = field(default_factory=dict)
+
+
+class TrialBackend(Protocol):
+    """Trains and scores the entrant of one task.
+
+    Attributes:
+        entrant: What is trained.
+    """
+
+    entrant: Entrant
+
+    def train(self, folder: Path, attach: Any) -> Any:
+        """Train with the task's seed and settings; returns a `TrainResult`. `attach` is given each trainer."""
+
+    def config(self) -> dict[str, Any]:
+        """Hyper-parameters as trained."""
+
+    def train_data(self) -> Any:
+        """`DataSplit` of the training rows."""
+
+    def answers_seen(self, trained: Any) -> int:
+        """Answers trained on, repeats included."""
+
+    def choose(self, folder: str) -> tuple[float, float]:
+        """The validation score that settings are chosen by, and a second one for ties; greater is better."""
+
+    def score(self, folder: str) -> Scored:
+        """All scores on the test splits."""
+
+
+def task_entrant(task: dict[str, Any]) -> Entrant:
+    """The entrant of a task; SFT for one that names none (the first measurement)."""
+    return Entrant(**task.get("entrant", {"method": "sft"}))

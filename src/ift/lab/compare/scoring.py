@@ -1,0 +1,126 @@
+"""Scores of a model on the user's held-out rows: likelihood, greedy answers, choices between answers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from ift.data.counts import count_trained
+from ift.generation.final_answer import FinalAnswer, last_answer
+from ift.lab.testbed.likelihood import summed_log_probs
+
+PER_TOKEN = "target_log_likelihood_per_token"
+
+
+class HeldOutScorer:
+    """Scores rows of token ids and labels, on the device and in the precision of the training.
+
+    Attributes:
+        train_args: The `TrainArguments` of SFT with the study's flags: model, dtype, batch sizes.
+        final: How a final answer is found; None: there is none.
+        max_new_tokens: Longest generated answer.
+    """
+
+    def __init__(self, train_args: Any, final: FinalAnswer | None, max_new_tokens: int) -> None:
+        self.train_args, self.final, self.max_new_tokens = train_args, final, max_new_tokens
+        self.batch_size = train_args.config.per_device_eval_batch_size
+
+    def load(self, folder: str) -> tuple[Any, Any]:
+        """The model of a folder, or the base as it is trained (dtype, quantisation), and the tokenizer of the base."""
+        from ift.data import ensure_chat_template
+        from ift.methods.stage import load_tokenizer
+        from ift.methods.start import start_options
+        from ift.models.loading import load_network
+
+        options = start_options(self.train_args)
+        if folder != self.train_args.model.model_name_or_path:
+            options = replace(options, revision=None)
+        model = load_network(folder, options)
+        tokenizer = load_tokenizer(self.train_args)
+        with contextlib.suppress(ValueError):  # rows that need no template do without
+            ensure_chat_template(tokenizer)
+        return (
+            model if hasattr(model, "hf_device_map") else model.to(self.train_args.config.device)
+        ), tokenizer
+
+    @contextlib.contextmanager
+    def _precision(self) -> Iterator[None]:
+        """No gradient, and the autocast of the training."""
+        config = self.train_args.config
+        dtype = torch.float16 if config.fp16 else torch.bfloat16
+        with (
+            torch.no_grad(),
+            torch.autocast(config.device.type, dtype, enabled=config.fp16 or bool(config.bf16)),
+        ):
+            yield
+
+    def answers(self, model: Any, tokenizer: Any, rows: Any) -> list[dict[str, Any]]:
+        """The greedy answer to the last prompt of every row; an empty list where a row has no prompt.
+
+        Returns:
+            For each row `row`, `prompt`, `target`, `answer`, `right` (None without a final answer), `stopped` (with an
+            end token) and `tokens`.
+        """
+        from ift.data import end_of_turn_ids
+        from ift.generation.decoding import continue_prompts
+
+        asked = [last_answer(row["input_ids"], row["labels"]) for row in rows]
+        if not all(prompt for prompt, _ in asked):
+            return []
+        stops = end_of_turn_ids(tokenizer)
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(stops)
+        limits = {"batch_size": self.batch_size, "max_new_tokens": self.max_new_tokens}
+        with self._precision():
+            found = continue_prompts(model, [prompt for prompt, _ in asked], stops, pad, **limits)
+        answers = []
+        for row, (prompt, target), one in zip(rows, asked, found, strict=True):
+            texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in (prompt, target, one.ids)]
+            right = None if self.final is None else self.final.find(texts[2]) == self.final.find(texts[1])
+            answers.append(
+                {
+                    "row": row["row"],
+                    **dict(zip(("prompt", "target", "answer"), texts, strict=True)),
+                    "right": right,
+                    "stopped": one.stopped,
+                    "tokens": len(one.ids),
+                }
+            )
+        return answers
+
+    def target_likelihood(self, model: Any, rows: Any) -> dict[str, float]:
+        """Mean log-likelihood of the target answers, and that of their tokens."""
+        pairs = [(row["input_ids"], row["labels"]) for row in rows]
+        total, tokens = (
+            sum(self.log_likelihoods(model, pairs)), sum(count_trained(labels) for _, labels in pairs)
+        )  # fmt: skip
+        return {"target_log_likelihood": total / len(pairs), PER_TOKEN: total / tokens}
+
+    def choices(self, model: Any, pairs: Any) -> dict[str, float]:
+        """Share of held-out pairs whose chosen answer is the more likely one, in all and per token; a tie is wrong."""
+        sides = [
+            [(row[f"{side}_input_ids"], row[f"{side}_labels"]) for row in pairs]
+            for side in ("chosen", "rejected")
+        ]
+        sums = [self.log_likelihoods(model, side) for side in sides]
+        means = [
+            [one / count_trained(labels) for one, (_, labels) in zip(found, side, strict=True)]
+            for found, side in zip(sums, sides, strict=True)
+        ]
+        return {
+            name: sum(a > b for a, b in zip(*found, strict=True)) / len(pairs)
+            for name, found in {"choice_accuracy": sums, "choice_accuracy_per_token": means}.items()
+        }
+
+    def log_likelihoods(self, model: Any, rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
+        """Summed log-probability of the trained tokens of each row of (ids, labels)."""
+        with self._precision():
+            return summed_log_probs(model, rows, self.batch_size)
+
+
+def exact_match(answers: Sequence[Mapping[str, Any]]) -> float:
+    """Share of the answers of `HeldOutScorer.answers` whose final answer is right."""
+    return sum(bool(one["right"]) for one in answers) / len(answers)

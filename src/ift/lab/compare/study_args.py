@@ -1,0 +1,145 @@
+"""The arguments of `ift compare` and `ift ablate`, checked, and the plan that follows from them."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ift.lab.compare.plan import BUDGETS, VARIANTS, Plan, ablate_plan, compare_plan
+from ift.runs.argv import UsageError, named
+
+FIRST_SETTING = "arithmetic-small-clean"  # of the testbed, unless another is named
+
+
+def _flag(help_text: str, default: Any = None, **metadata: Any) -> Any:
+    """A field with what its flag shows; None: the default applies."""
+    return field(default=default, metadata={"help": help_text, **metadata})
+
+
+def _user_flag(help_text: str, default: Any = None) -> Any:
+    """The same for a flag that needs the user's model and data."""
+    return _flag(help_text, default, user_data=True)
+
+
+@dataclass(frozen=True)
+class StudyArgs:
+    """The arguments of a study; a field with a help text is a flag of the same name.
+
+    Attributes:
+        verb: `compare` or `ablate`.
+        command: The command line after `ift`, for the records.
+        output_dir: Folder of the study.
+    """
+
+    verb: str
+    command: list[str]
+    output_dir: Path
+    methods: str | None = _flag("Such as sft,ift,dpo,sft+ift [as the budget says].", verb="compare")
+    variants: str | None = _flag(
+        "Such as 'ift lambda 0.4,ift as released' [as the budget says].", verb="ablate"
+    )
+    budget: str = _flag(
+        "Methods, seeds and trials: quick (minutes on the testbed) or full (hours) [quick].", "quick"
+    )
+    seeds: int | None = _flag("Runs of each method [as the budget says].")
+    jobs: int | None = _flag("Processes at the same time [as many as cores and memory allow].")
+    setting: str | None = _flag(
+        f"Setting of the testbed: family, size and noise of its rows [{FIRST_SETTING}]."
+    )
+    train_rows: int | None = _user_flag("Train on at most so many rows [all that are not held out].")
+    validation_rows: int | None = _user_flag("Rows to choose settings on [a tenth, at most 200].")
+    test_rows: int | None = _user_flag("Rows to score on [a fifth or the test split, at most 500].")
+    learning_rates: tuple[float, ...] = _user_flag(
+        "Learning rates to choose from, such as 1e-5,3e-5; a single one is used without a search "
+        "[around --learning_rate].",
+        (),
+    )
+    pair_learning_rates: tuple[float, ...] = _user_flag(
+        "The same for methods that learn from pairs [around a tenth of it].", ()
+    )
+    metric: str | None = _user_flag(
+        "Score that settings are chosen by: exact_match, target_log_likelihood_per_token or choice_accuracy "
+        "[exact_match where there are final answers]."
+    )
+    answer_pattern: str | None = _user_flag(
+        "How a final answer is found: ####, boxed, a regular expression, or none [#### or boxed]."
+    )
+    max_new_tokens: int | None = _user_flag(
+        "Longest generated answer [a quarter more than the longest target]."
+    )
+
+    @classmethod
+    def flags(cls, verb: str, *, user_data: bool) -> list[tuple[str, dict[str, Any]]]:
+        """Names and argparse options of the flags of a verb, either those for the user's data or the others."""
+        found = []
+        for one in fields(cls):
+            about = one.metadata
+            if about and about.get("verb", verb) == verb and about.get("user_data", False) == user_data:
+                kind = int if str(one.type).startswith("int") else str
+                default = one.default or None  # rates are parsed from a text
+                found.append((one.name, {"type": kind, "default": default, "help": about["help"]}))
+        return found
+
+    @classmethod
+    def from_namespace(cls, verb: str, command: Sequence[str], parsed: argparse.Namespace) -> StudyArgs:
+        """Check the values that argparse does not check.
+
+        Raises:
+            UsageError: an unknown budget, a number out of range, or learning rates that are no numbers.
+        """
+        if parsed.budget not in BUDGETS:
+            raise UsageError(f"--budget {parsed.budget}: choose from {', '.join(BUDGETS)}")
+        if parsed.seeds is not None and parsed.seeds < 2:
+            raise UsageError(f"--seeds {parsed.seeds}: an interval needs at least 2")
+        for name in ("jobs", "train_rows", "validation_rows", "test_rows", "max_new_tokens"):
+            if (value := getattr(parsed, name)) is not None and value < 1:
+                raise UsageError(f"--{name} {value}: give 1 or more")
+        values: dict[str, Any] = {one.name: getattr(parsed, one.name, None) for one in fields(cls)}
+        for name in ("learning_rates", "pair_learning_rates"):
+            values[name] = _rates(name, values[name])
+        values |= {"verb": verb, "command": [*command], "output_dir": Path(parsed.output_dir)}
+        return cls(**values)
+
+    @property
+    def method_names(self) -> list[str]:
+        """The methods that the user named, or those of the budget."""
+        names = self.methods or BUDGETS[self.budget]["methods"]
+        return [name.strip() for name in names.split(",") if name.strip()]
+
+    def plan(self, setting: str, methods: Sequence[str] | None = None, **more: Any) -> Plan:
+        """The plan of the study.
+
+        Args:
+            setting: See `Plan`.
+            methods: In place of `method_names`.
+            more: Further fields of `Plan`.
+
+        Raises:
+            UsageError: an unknown method or variant.
+        """
+        budget: Mapping[str, Any] = BUDGETS[self.budget]
+        seeds = self.seeds or budget["seeds"]
+        trials = len(self.learning_rates) or budget["trials"]
+        try:
+            if self.verb == "ablate":
+                variants = named(self.variants or "", VARIANTS)
+                return ablate_plan(setting, seeds, trials, self.budget == "quick", variants, **more)
+            full = self.budget == "full"
+            return compare_plan(setting, methods or self.method_names, seeds, trials, full, **more)
+        except ValueError as problem:
+            raise UsageError(str(problem)) from problem
+
+
+def _rates(name: str, text: str | None) -> tuple[float, ...]:
+    """Learning rates separated by commas, each once; none where the flag is not given."""
+    try:
+        rates = tuple(float(rate) for rate in (text or "").split(",") if rate.strip())
+    except ValueError:
+        rates = ()
+    if text is not None and not (rates and all(0 < rate < math.inf for rate in rates)):
+        raise UsageError(f"--{name} {text}: give numbers above 0, such as 1e-5,3e-5")
+    return tuple(dict.fromkeys(rates))

@@ -1,0 +1,275 @@
+"""The user's rows, split once for a whole study: training rows, and held-out ones that no method trains on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ift.data import DataError, Part, prepare_dataset
+from ift.data.masks import UNTRAINED
+from ift.data.pairs import SIDES, prepare_pairs
+from ift.lab.report.json_files import write_json
+
+SPLIT_SEED = 0  # decides which rows are held out, the same for every method, seed and repeated command
+VALIDATION_SHARE, VALIDATION_AT_MOST = 0.1, 200
+TEST_SHARE, TEST_AT_MOST = 0.2, 500
+
+
+@dataclass(frozen=True)
+class Split:
+    """What a study trains and scores on.
+
+    Attributes:
+        train: Rows as loaded, in their order.
+        validation: Held-out rows: `input_ids`, `labels`, and `row`, the number of the row in its part.
+        test: The same, never used to choose anything.
+        pairs: By split the held-out pairs of `prepare_pairs`; empty without pairs.
+        sha256: By split, of the token ids and labels.
+        notes: What was decided, one line each.
+    """
+
+    train: list[Part]
+    validation: Any
+    test: Any
+    pairs: dict[str, Any]
+    sha256: dict[str, str]
+    notes: list[str]
+
+    @property
+    def train_rows(self) -> int:
+        """Rows of all parts."""
+        return sum(len(part.rows) for part in self.train)
+
+    def save(self, folder: Path) -> None:
+        """Write everything below `folder`; `split.json` comes last, so that where it is, the split is complete."""
+        done = folder / "split.json"
+        if done.exists() and json.loads(done.read_text())["sha256"] == self.sha256:
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        folders = {f"train-{number}": part.rows for number, part in enumerate(self.train)}
+        folders |= {"validation": self.validation, "test": self.test}
+        folders |= {f"{name}-pairs": rows for name, rows in self.pairs.items()}
+        for name, rows in folders.items():
+            rows.save_to_disk(str(folder / name))
+        names = [part.name for part in self.train]
+        write_json(done, {"sha256": self.sha256, "train": names, "pairs": [*self.pairs]})
+
+    @classmethod
+    def load(cls, folder: Path) -> Split:
+        """Read what `save` wrote."""
+        from datasets import load_from_disk
+
+        about = json.loads((folder / "split.json").read_text())
+        train = [
+            Part(name, load_from_disk(str(folder / f"train-{number}")))
+            for number, name in enumerate(about["train"])
+        ]
+        validation, test = (load_from_disk(str(folder / name)) for name in ("validation", "test"))
+        pairs = {name: load_from_disk(str(folder / f"{name}-pairs")) for name in about["pairs"]}
+        return cls(train, validation, test, pairs, about["sha256"], [])
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row that can be trained.
+
+    Attributes:
+        part: Number of its part.
+        prepared_index: Its index among that part's prepared rows.
+        loaded_index: Its index among that part's rows as loaded.
+        prompt: As text, to be compared.
+        fits: Whether it fits `max_length` whole.
+    """
+
+    part: int
+    prepared_index: int
+    loaded_index: int
+    prompt: str
+    fits: bool
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Parts from which rows are taken.
+
+    Attributes:
+        parts: As loaded.
+        prepared: The same as token ids, with the numbers of their rows.
+        groups: Rows by prompt, without those taken so far; the prompts in a shuffled order.
+        notes: What was dropped.
+    """
+
+    parts: Sequence[Part]
+    prepared: list[Any]
+    groups: dict[str, list[_Row]]
+    notes: list[str]
+
+    @property
+    def rows(self) -> list[_Row]:
+        """All rows that were not taken, in the shuffled order of their prompts."""
+        return [row for group in self.groups.values() for row in group]
+
+    def take(self, wanted: int) -> list[_Row]:
+        """Take whole groups of rows that fit until `wanted` rows are there; an empty list where there are too few."""
+        taken: list[_Row] = []
+        for prompt in [*self.groups]:
+            if len(taken) >= wanted:
+                break
+            if all(row.fits for row in self.groups[prompt]):
+                taken += self.groups.pop(prompt)
+        return taken if len(taken) >= wanted else []
+
+    def select_prepared(self, rows: Sequence[_Row]) -> Any:
+        """The rows as token ids, in one data set."""
+        from datasets import concatenate_datasets
+
+        chosen = [[row.prepared_index for row in rows if row.part == part] for part in range(len(self.parts))]
+        return concatenate_datasets(
+            [part.select(indices) for part, indices in zip(self.prepared, chosen, strict=True)]
+        )
+
+    def select_loaded(self, rows: Sequence[_Row]) -> list[Part]:
+        """The rows as loaded; parts of which none is wanted are left out."""
+        chosen = [[row.loaded_index for row in rows if row.part == part] for part in range(len(self.parts))]
+        return [
+            Part(part.name, part.rows.select(indices))
+            for part, indices in zip(self.parts, chosen, strict=True)
+            if indices
+        ]
+
+
+def split_rows(
+    train: Sequence[Part],
+    test: Sequence[Part] | None,
+    tokenizer: Any,
+    *,
+    max_length: int | None,
+    train_on: Any = "completions",
+    train_rows: int | None = None,
+    validation_rows: int | None = None,
+    test_rows: int | None = None,
+) -> Split:
+    """Hold rows out for validation and test; rows with the same prompt always stay on one side.
+
+    Held out are rows that fit `max_length` whole: a cut target cannot be scored. The choice depends on the rows, the
+    tokenizer and the sizes alone.
+
+    Args:
+        train: Training rows as loaded, no streams.
+        test: Rows of a test split; None takes them from `train`.
+        tokenizer: Of the model; one without a chat template gets the default one where it is needed.
+        max_length: As in training.
+        train_on: As in training.
+        train_rows: At most so many training rows; None leaves all.
+        validation_rows: None holds out a tenth, at most 200.
+        test_rows: None holds out a fifth, at most 500; of a test split all, at most 500.
+
+    Raises:
+        DataError: Streams, malformed rows, or too few rows.
+    """
+    source = _source("train", train, tokenizer, max_length, train_on)
+    total, notes = len(source.rows), source.notes
+    wanted = {
+        "test": test_rows or min(TEST_AT_MOST, max(1, round(total * TEST_SHARE))),
+        "validation": validation_rows or min(VALIDATION_AT_MOST, max(1, round(total * VALIDATION_SHARE))),
+    }
+    test_source = source if test is None else _source("test", test, tokenizer, max_length, train_on)
+    if test is not None:
+        wanted["test"] = test_rows or min(TEST_AT_MOST, sum(row.fits for row in test_source.rows))
+    chosen = {"test": test_source.take(wanted["test"])}
+    if test is not None:
+        double = sum(len(source.groups.pop(row.prompt, [])) for row in chosen["test"])
+        left_out = f"{double:,} training rows left out: the test rows have the same prompts"
+        notes += [*test_source.notes, *([left_out] if double else [])]
+    chosen["validation"] = source.take(wanted["validation"])
+    if not (chosen["test"] and chosen["validation"] and source.rows):
+        raise DataError(
+            f"{total:,} rows that can be trained are too few to hold out {wanted['test']:,} for the test and "
+            f"{wanted['validation']:,} for validation (of rows that fit max_length {max_length}, no prompt on two "
+            "sides). Fix: give more rows, lower --test_rows and --validation_rows, or raise --max_length"
+        )
+    left = _training_rows(source.rows, train_rows)
+    held_out = {"validation": (source, chosen["validation"]), "test": (test_source, chosen["test"])}
+    notes.append(
+        f"{len(left):,} rows to train on, {len(chosen['validation']):,} to choose settings on, "
+        f"{len(chosen['test']):,} to test on" + ("" if test is None else " (of the test split)")
+    )
+    return _built(source, left, held_out, tokenizer, max_length, notes)
+
+
+def _training_rows(left: list[_Row], wanted: int | None) -> list[_Row]:
+    if wanted is not None and wanted > len(left):
+        raise DataError(
+            f"--train_rows {wanted:,}: {len(left):,} rows are left beside validation and test. Fix: lower it"
+        )
+    return sorted(left[:wanted], key=lambda row: (row.part, row.loaded_index))
+
+
+def _built(
+    source: _Source,
+    left: list[_Row],
+    held_out: dict[str, tuple[_Source, list[_Row]]],
+    tokenizer: Any,
+    max_length: int | None,
+    notes: list[str],
+) -> Split:
+    """The split of the chosen rows, with its hashes, and the held-out pairs where the rows are pairs."""
+    ids = {name: place.select_prepared(rows) for name, (place, rows) in held_out.items()}
+    pairs = {}
+    if has_pairs(source.parts):
+        for name, (place, rows) in held_out.items():
+            parts = place.select_loaded(rows)
+            pairs[name] = prepare_pairs(parts, tokenizer, max_length=max_length, name=name).dataset
+    hashes = {name: _sha256(rows) for name, rows in {"train": source.select_prepared(left), **ids}.items()}
+    return Split(source.select_loaded(left), ids["validation"], ids["test"], pairs, hashes, notes)
+
+
+def has_pairs(parts: Sequence[Part]) -> bool:
+    """Whether every part has a chosen and a rejected answer."""
+    return all(set(SIDES) <= set(part.rows.column_names or []) for part in parts)
+
+
+def _source(
+    name: str, parts: Sequence[Part], tokenizer: Any, max_length: int | None, train_on: Any
+) -> _Source:
+    """The parts as token ids, their rows grouped by prompt, and notes on rows that were dropped."""
+    from datasets import Dataset
+
+    prepared, groups, notes = [], dict[str, list[_Row]](), []
+    for number, part in enumerate(parts):
+        if not isinstance(part.rows, Dataset):
+            raise DataError(
+                f"{name} data: a stream cannot be split for a comparison. Fix: set dataset_streaming to false"
+            )
+        done = prepare_dataset(part.rows, tokenizer, name=name, train_on=train_on)
+        if done.report.default_template:
+            notes.append("the tokenizer has no chat template: the default one (User: / Assistant:) is used")
+        dropped = {row for numbers in done.report.dropped.values() for row in numbers}
+        notes += [
+            f"{name} {part.name}: {len(numbers):,} rows dropped: {reason} (row {numbers[0]} is the first)"
+            for reason, numbers in done.report.dropped.items()
+        ]
+        kept = [index for index in range(len(part.rows)) if index + 1 not in dropped]
+        prepared.append(done.dataset.add_column("row", [index + 1 for index in kept]))
+        for index, row in enumerate(done.dataset):
+            begin = next(place for place, label in enumerate(row["labels"]) if label != UNTRAINED)
+            prompt = tokenizer.decode(row["input_ids"][:begin] or row["input_ids"])
+            prompt = " ".join(prompt.split()).casefold()
+            fits = max_length is None or len(row["input_ids"]) <= max_length
+            groups.setdefault(prompt, []).append(_Row(number, index, kept[index], prompt, fits))
+    order = list(groups)
+    random.Random(SPLIT_SEED).shuffle(order)
+    return _Source(parts, prepared, {prompt: groups[prompt] for prompt in order}, notes)
+
+
+def _sha256(rows: Any) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps([row["input_ids"], row["labels"]]).encode())
+    return digest.hexdigest()

@@ -1,0 +1,219 @@
+"""A study on the user's model and rows: from the flags of `ift train` to the plan, the split and the open folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ift.lab.compare.plan import Entrant, Plan, Rates
+from ift.lab.compare.study import Study
+from ift.lab.compare.study_args import StudyArgs
+from ift.runs.argv import UsageError, value_of
+
+LORA_FACTOR = 10  # adapters learn at rates about ten times higher (trl's own advice)
+ANSWER_GROWTH = 1.25  # a generated answer may be so much longer than the longest target
+UNUSED = "unused"  # output folder of stages that are parsed and not trained
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class CheckedRows:
+    """The rows as loaded, and their split.
+
+    Attributes:
+        train: Training rows as loaded.
+        split: What is trained, and what is held out.
+        tokenizer: Of the model.
+    """
+
+    train: Sequence[Any]
+    split: Any
+    tokenizer: Any
+
+
+def user_study(args: StudyArgs, words: list[str], say: Say) -> Study:
+    """Parse the flags of `ift train`, check and split the rows, open the study's folder.
+
+    Args:
+        args: Of the study.
+        words: Flags of `ift train`.
+        say: Called with each note for the user.
+
+    Raises:
+        UsageError: flags that cannot be read or that the study sets itself; methods that the rows cannot train.
+        DataError: rows that cannot be read, trained or split.
+        StudyError: the folder holds another study.
+    """
+    from ift.lab.compare.user_data import UserData
+
+    refuse_decided_flags(words, say)
+    draft = args.plan("unnamed")
+    user_data = UserData(words, _methods(draft), {}, args.metric or "", None, 0)
+    sft = _parse_stages(user_data, draft)
+    rows = _load_rows(sft, args, draft, say)
+    user_data = _choose_scoring(user_data, args, rows, say)
+    plan = _plan(args, user_data, sft, rows, say)
+    study = Study(plan, args.output_dir, sft.model.model_name_or_path, 1, args.command)
+    study.open()
+    rows.split.save(study.rows)
+    return study
+
+
+def refuse_decided_flags(words: list[str], say: Say) -> None:
+    """Name keys of the YAML file that the study sets itself.
+
+    Raises:
+        UsageError: such a flag stands on the command line.
+    """
+    from ift.lab.compare.user_data import DECIDED
+    from ift.runs.arguments import top_level
+
+    hints = {
+        "hub_token": " and would be written to its plan; set HF_TOKEN instead",
+        "method": "; use --methods",
+        "seed": "; use --seeds",
+        "eval_strategy": "; rows are held out anyway",
+    }
+    for word in words:
+        name = word.removeprefix("--").rpartition(".")[2] if word.startswith("--") else ""
+        if name in DECIDED:
+            raise UsageError(f"{word} is set by the study itself{hints.get(name, '')}; leave it out")
+    file = value_of(words, "--config")
+    keys = [key for key in (top_level(Path(file)) if file else {}) if key in DECIDED]
+    if "resume_from_checkpoint" in keys:
+        raise UsageError(f"{file}: resume_from_checkpoint belongs to one training; take it out")
+    if keys:
+        say(f"{file}: {', '.join(keys)} ignored: the study sets it")
+
+
+def _methods(plan: Plan) -> list[str]:
+    return list(dict.fromkeys(entrant.method for entrant in plan.entrants))
+
+
+def _parse_stages(user_data: Any, plan: Plan) -> Any:
+    """Parse the flags for every entrant, so that a wrong one is refused before any training; returns SFT's stage."""
+    for entrant in plan.entrants:
+        for stage in user_data.stages(entrant.method, entrant.settings, UNUSED):
+            if stage.launch:
+                raise UsageError(
+                    f"{stage.launch[0]}: each training runs in one process; --jobs trains several side by side"
+                )
+    (sft,) = user_data.stages("sft", {}, UNUSED)
+    return sft
+
+
+def _load_rows(sft: Any, args: StudyArgs, draft: Plan, say: Say) -> CheckedRows:
+    """Load the rows, check them as `ift train` does, and split them."""
+    from ift.data.training_sets import load_splits
+    from ift.lab.compare.user_rows import split_rows
+    from ift.methods.stage import prepare_stage
+    from ift.runs.check_run import check_model, refuse_or_warn
+    from ift.training.trainer import preparation
+
+    check_model(sft)
+    loaded = load_splits(sft.script, sft.mixture, evaluation=True, columns=sft.columns)
+    _refuse_pair_methods(args, draft, loaded.train)
+    prepared = prepare_stage(sft, replace(loaded, evaluation=None))
+    refuse_or_warn(sft, prepared)
+    how = preparation(sft.config)
+    split = split_rows(
+        loaded.train,
+        loaded.evaluation,
+        prepared.tokenizer,
+        max_length=how["max_length"],
+        train_on=how["train_on"],
+        train_rows=args.train_rows,
+        validation_rows=args.validation_rows,
+        test_rows=args.test_rows,
+    )
+    for note in [*loaded.notes, *split.notes]:
+        say(note)
+    return CheckedRows(loaded.train, split, prepared.tokenizer)
+
+
+def _untrainable(plan: Plan, train: Sequence[Any]) -> list[str]:
+    """Methods of pairs, where the rows are none."""
+    from ift.lab.compare.user_rows import has_pairs
+
+    needing = [entrant.method for entrant in plan.entrants if entrant.needs_pairs]
+    return [] if has_pairs(train) else list(dict.fromkeys(needing))
+
+
+def _refuse_pair_methods(args: StudyArgs, draft: Plan, train: Sequence[Any]) -> None:
+    if args.methods and (needing := _untrainable(draft, train)):
+        columns = ", ".join(train[0].rows.column_names or [])
+        raise UsageError(
+            f"{', '.join(needing)}: learns from pairs, and the rows have none (columns: {columns}). "
+            "Leave it out, or give rows with chosen and rejected"
+        )
+
+
+def _choose_scoring(user_data: Any, args: StudyArgs, rows: CheckedRows, say: Say) -> Any:
+    """The metric, the pattern of final answers and the token limit, from the held-out target answers."""
+    from ift.generation.final_answer import final_answer_of, last_answer
+    from ift.lab.compare.scoring import PER_TOKEN
+
+    split = rows.split
+    held_out = [row for part in (split.validation, split.test) for row in part]
+    asked = [last_answer(row["input_ids"], row["labels"]) for row in held_out]
+    targets = [rows.tokenizer.decode(target, skip_special_tokens=True) for _, target in asked]
+    pattern = args.answer_pattern if all(prompt for prompt, _ in asked) else "none"
+    try:
+        final = final_answer_of(targets, pattern)
+    except ValueError as problem:
+        raise UsageError(str(problem)) from problem
+    metric = args.metric or ("exact_match" if final else PER_TOKEN)
+    _check_metric(metric, has_final=final is not None, has_pairs=bool(split.pairs))
+    names = {"exact_match": "exact match", PER_TOKEN: "log-likelihood per token of the target answers"}
+    say(f"settings are chosen by {names.get(metric, metric)} on the validation rows")
+    longest = max(len(target) for _, target in asked)
+    return replace(
+        user_data,
+        sha256=split.sha256,
+        metric=metric,
+        pattern=final.pattern if final else None,
+        max_new_tokens=args.max_new_tokens or math.ceil(longest * ANSWER_GROWTH),
+    )
+
+
+def _check_metric(metric: str, *, has_final: bool, has_pairs: bool) -> None:
+    from ift.lab.compare.user_data import METRICS
+
+    reason = None
+    if metric not in METRICS:
+        reason = f"choose from {', '.join(METRICS)}"
+    elif metric == "exact_match" and not has_final:
+        reason = "the target answers have no final answer in common; give --answer_pattern"
+    elif metric == "choice_accuracy" and not has_pairs:
+        reason = "the rows are no pairs"
+    if reason:
+        raise UsageError(f"--metric {metric}: {reason}")
+
+
+def _plan(args: StudyArgs, user_data: Any, sft: Any, rows: CheckedRows, say: Say) -> Plan:
+    """The plan, without the budget's methods of pairs where the rows have none."""
+    rates = Rates.around(_usual_rate(user_data.words, sft))
+    rates = Rates(args.learning_rates or rates.answers, args.pair_learning_rates or rates.pairs)
+    data = Path(sft.script.dataset_name).name if sft.script.dataset_name else "a mixture"
+    setting = f"{data} on {Path(sft.model.model_name_or_path).name}"
+    sizes = {"validation_rows": len(rows.split.validation), "test_rows": len(rows.split.test)}
+    needing = _untrainable(args.plan(setting), rows.train)
+    if needing:
+        say(f"the rows are no pairs: {', '.join(needing)} left out")
+    methods = [name for name in args.method_names if not (needing and Entrant(name).needs_pairs)]
+    plan = args.plan(setting, methods, rates=rates, **sizes)
+    return replace(plan, user_data=asdict(replace(user_data, methods=_methods(plan))))
+
+
+def _usual_rate(words: list[str], sft: Any) -> float:
+    """The user's learning rate, else trl's default, ten times that for adapters."""
+    from ift.runs.arguments import top_level
+
+    file = value_of(words, "--config")
+    given = "--learning_rate" in words or (file is not None and "learning_rate" in top_level(Path(file)))
+    factor = LORA_FACTOR if sft.model.use_peft and not given else 1
+    return float(sft.config.learning_rate * factor)

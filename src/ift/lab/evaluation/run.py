@@ -1,0 +1,151 @@
+"""Several models asked the same benchmarks: a record each, and how far each is ahead of the first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ift.generation.errors import EvaluationError
+from ift.lab.evaluation.harness import Harness, Setting, TaskResult, ask
+from ift.lab.evaluation.summary import Difference, Score, difference, paper_average, record, score
+from ift.lab.evaluation.tasks import Benchmark, benchmarks, task_manager
+from ift.lab.report import save
+from ift.lab.report.json_files import write_json
+from ift.models.loading import PLAIN_TEXT, LoadOptions, identity, load_model, short_name
+from ift.models.model_folder import check_model_path
+from ift.models.record import read_record
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is asked of which models.
+
+    Attributes:
+        models: Folders or Hub ids.
+        names: Of the models, as tables show them.
+        benchmarks: What is asked.
+        setting: How it is asked.
+        output_dir: Where results, samples and records go.
+        options: How the models are loaded.
+    """
+
+    models: list[str]
+    names: list[str]
+    benchmarks: tuple[Benchmark, ...]
+    setting: Setting
+    output_dir: Path
+    options: LoadOptions
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One model's scores, with its results by benchmark."""
+
+    name: str
+    scores: list[Score]
+    results: dict[str, list[TaskResult]]
+
+
+def plan_evaluation(
+    models: list[str], tasks: str, shots: int | None, setting: Setting, output_dir: Path, options: LoadOptions
+) -> Evaluation:
+    """Check what the user typed before anything is loaded.
+
+    Raises:
+        EvaluationError: no task, two models of one name, a missing folder, a number out of range.
+        OSError: a model's folder lacks a file.
+    """
+    asked, names = benchmarks(tasks, shots), [short_name(model) for model in models]
+    if double := {name for name in names if names.count(name) > 1}:
+        same = ", ".join(model for model, name in zip(models, names, strict=True) if name in double)
+        raise EvaluationError(f"{same}: two models of one name; give their folders different names")
+    if setting.data is not None and not setting.data.is_dir():
+        raise EvaluationError(f"--data {setting.data}: no such folder; name one that holds data sets")
+    if setting.limit is not None and setting.limit < 1:
+        raise EvaluationError(f"--limit: found {setting.limit}; give 1 or more questions per task")
+    size = setting.batch_size
+    if size != "auto" and not (size.isdigit() and int(size)):
+        raise EvaluationError(f"--batch_size: found {size!r}; give auto or a whole number from 1")
+    for model in models:
+        check_model_path(model, allow_pickle=options.allow_pickle_weights)
+    return Evaluation(models, names, asked, setting, output_dir, options)
+
+
+def evaluate(evaluation: Evaluation, say: Say) -> list[Evaluated]:
+    """Ask every model every benchmark and save a record of each model, `MODEL/record.json`.
+
+    Args:
+        evaluation: What is asked.
+        say: Called with a line for each step.
+
+    Returns:
+        Per model, in the given order.
+
+    Raises:
+        EvaluationError: a task or its rows are missing.
+        OSError: a model is missing.
+    """
+    manager = task_manager(evaluation.benchmarks)
+    return [
+        _evaluate_model(evaluation, manager, model, name, say)
+        for model, name in zip(evaluation.models, evaluation.names, strict=True)
+    ]
+
+
+def _evaluate_model(evaluation: Evaluation, manager: Any, model: str, name: str, say: Say) -> Evaluated:
+    setting, folder = evaluation.setting, evaluation.output_dir / name
+
+    def say_of_model(line: str) -> None:
+        say(f"{name}: {line}")
+
+    plain = read_record(model).prompts == PLAIN_TEXT
+    load = partial(_load, model, evaluation.options, say_of_model)
+    harness = Harness(load, setting.batch_size, template=not plain)
+    state = identity(model) + PLAIN_TEXT * plain
+    results = {
+        one.label: ask(harness, manager, one, setting, state, folder, say_of_model)
+        for one in evaluation.benchmarks
+    }
+    scores = [score(benchmark, results[benchmark.label]) for benchmark in evaluation.benchmarks]
+    rows = "local rows" if setting.data else "rows of the Hub"
+    limited = f", {setting.limit} questions a task" if setting.limit else ""
+    where = f"lm-eval {version('lm-eval')}, {PLAIN_TEXT if plain else 'chat template'}, {rows}{limited}"
+    config: dict[str, Any] = {"batch_size": setting.batch_size, "dtype": setting.dtype}
+    save(record(name, scores, results, where, folder, config), folder / "record.json")
+    return Evaluated(name, scores, results)
+
+
+def _load(model: str, options: LoadOptions, say: Say) -> tuple[Any, Any]:
+    network, tokenizer, _, note = load_model(model, options)
+    if note:
+        say(note)
+    return network, tokenizer
+
+
+def differences(found: Sequence[Evaluated]) -> dict[str, dict[str, Difference]]:
+    """How far each model is ahead of the first: by model and benchmark, with the paper's average where it can be had.
+
+    Raises:
+        EvaluationError: The models were asked different questions.
+    """
+    first, *others = found
+    gaps: dict[str, dict[str, Difference]] = {}
+    for model in others:
+        pairs = {base.label: ([one], [base]) for one, base in zip(model.scores, first.scores, strict=True)}
+        five, bases = paper_average(model.scores), paper_average(first.scores)
+        if five and bases:
+            pairs["average"] = (five, bases)
+        gaps[model.name] = {label: difference(*pair) for label, pair in pairs.items()}
+    return gaps
+
+
+def save_differences(gaps: dict[str, dict[str, Difference]], first: str, path: Path) -> None:
+    """Write the differences, shares of 1, as JSON."""
+    values = {model: {label: asdict(gap) for label, gap in row.items()} for model, row in gaps.items()}
+    write_json(path, {"ahead_of": first, "differences": values})
