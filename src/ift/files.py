@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 import os
 import secrets
 from collections.abc import Iterable, Iterator
@@ -63,6 +64,20 @@ def numbered_lines(file: Path) -> Iterator[tuple[int, bytes]]:
         for number, line in enumerate(lines, start=1):
             if line := line.removeprefix(codecs.BOM_UTF8).strip():
                 yield number, line
+
+
+def keep_lines(file: Path, step: float) -> None:
+    """Drops the lines of a file of JSON lines whose `step` is beyond a step, and those that are cut off."""
+    kept = [line for _, line in numbered_lines(file) if _step_of(line) <= step]
+    file.write_bytes(b"".join(line + b"\n" for line in kept))
+
+
+def _step_of(line: bytes) -> float:
+    """Step of a line; infinity for one that a stopped run left half written."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
 
 
 def check_target(path: Path, inputs: Iterable[Path] = ()) -> None:

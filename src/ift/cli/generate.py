@@ -62,19 +62,24 @@ def generate(
     from ift.generation.answer_files import check_format, format_of, write_answers
     from ift.generation.answers import AnswerStore, answer_all, fingerprint
     from ift.generation.prompts import read_prompts
+    from ift.files import check_target
     from ift.models.loading import identity, load_model, short_name
 
-    asked = read_prompts(Path(prompts), system)[:limit]
+    source = Path(prompts).expanduser()
+    asked = read_prompts(source, system)[:limit]
     form = form or format_of(asked)
     check_format(form, asked)
     name = short_name(model)
     suffix = "json" if form == "alpaca-eval" else "jsonl"
-    path = Path(output) if output else Path(f"{name}-{Path(prompts).stem}.{suffix}")
+    path = Path(output).expanduser() if output else Path(f"{name}-{source.stem}.{suffix}")
+    kept = path.with_name(f"{path.name}.answers")
+    for target in (path, kept):
+        check_target(target, [source, Path(model).expanduser()])
     network, tokenizer, default = load_model(model, dtype, device)
     if default:
         print("its tokenizer has no chat template; ift's default one is used")
     decided = fingerprint(identity(model), tokenizer.chat_template, settings)
-    store = AnswerStore(path.with_name(f"{path.name}.answers"), decided)
+    store = AnswerStore(kept, decided)
     turns = [(one, turn) for one in asked for turn in range(1 + len(one.further))]
     before = sum(store.get(one, turn) is not None for one, turn in turns)
     if before:

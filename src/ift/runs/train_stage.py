@@ -10,7 +10,7 @@ from typing import Any
 
 from ift.check.findings import longest_row
 from ift.check.memory import Remedy, available_memory, remedies
-from ift.data import LoadedData
+from ift.data import DataError, LoadedData
 from ift.methods.stage import PreparedRows, Stage, build_trainer, prepare_stage
 from ift.runs.out_of_room import disk_full, is_disk_full, is_out_of_memory, out_of_memory
 from ift.runs.read_back import read_back
@@ -49,6 +49,8 @@ def train_stage(
     with _faults_said(stage, prepared):
         try:
             trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
+        except DataError as error:  # a row of a stream
+            raise DataError(_plain_message(error) + _save_before_bad_row(trainer)) from error
         finally:
             if checkpoints is not None:
                 checkpoints.release()
@@ -60,6 +62,24 @@ def train_stage(
             raise Stopped(checkpoints.stopped, last)
         _save(stage, trainer)
     return trainer
+
+
+def _plain_message(error: DataError) -> str:
+    """The message; a worker process of the data loader puts its traceback before it."""
+    return str(error).rsplit("DataError: ", 1)[-1].strip()
+
+
+def _save_before_bad_row(trainer: Any) -> str:
+    """Saves a checkpoint of the steps before a row that cannot be read; returns the end of the message.
+
+    Several processes would have to stop at the same step for that: there nothing is saved.
+    """
+    step = trainer.state.global_step
+    if not step or trainer.args.world_size > 1:
+        return ""
+    trainer._save_checkpoint(trainer.model_wrapped, trial=None)
+    trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
+    return f" The {step} steps before it are saved in {trainer.args.output_dir}/checkpoint-{step}."
 
 
 def _save(stage: Stage, trainer: Any) -> None:
