@@ -42,7 +42,9 @@ class Folder:
             return []
         names = ", ".join(path.name for path in self.left_out[:_SHOWN])
         more = f" and {len(self.left_out) - _SHOWN} more" if len(self.left_out) > _SHOWN else ""
-        return [f"not read: {names}{more} ({', '.join(ENDINGS)} are read; splits found: {', '.join(self.splits)})"]
+        return [
+            f"not read: {names}{more} ({', '.join(ENDINGS)} are read; splits found: {', '.join(self.splits)})"
+        ]
 
 
 def look_into(folder: Path, config: str | None = None) -> Folder:
@@ -72,7 +74,9 @@ def look_into(folder: Path, config: str | None = None) -> Folder:
     else:
         found = Folder(_splits_of_names(folder, [path for path in files if path.suffix.lower() in ENDINGS]))
     if not found.splits:
-        raise DataError(f"{folder}: found nothing that ends in {', '.join(ENDINGS)}. Fix: name a folder with rows")
+        raise DataError(
+            f"{folder}: found nothing that ends in {', '.join(ENDINGS)}. Fix: name a folder with rows"
+        )
     used = {path for paths in found.splits.values() for path in paths}
     found.left_out = [path for path in files if path not in used and path.suffix.lower() != ".md"]
     return found

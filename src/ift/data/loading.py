@@ -161,7 +161,9 @@ def load_files(
     try:
         parts = ReadInstruction.from_spec(split).to_absolute({name: len(one) for name, one in rows.items()})
     except (ValueError, AssertionError, KeyError) as error:
-        raise DataError(f'split "{split}": {error}. Fix: write train[:100], train[50%:] or the like') from error
+        raise DataError(
+            f'split "{split}": {error}. Fix: write train[:100], train[50%:] or the like'
+        ) from error
     return concatenate_datasets([rows[one.splitname].select(range(one.from_, one.to)) for one in parts])
 
 

@@ -27,7 +27,9 @@ SETTINGS = "ift_settings.json"
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}  # and the exit codes that shells give them
 SAME_STOP = 2.0  # seconds in which another signal is the same wish to stop
 _NAME = re.compile(r"checkpoint-(\d+)$")
-NOTHING_TO_RESUME = "it holds no optimiser state (it was saved with save_only_model), so no run can resume from it"
+NOTHING_TO_RESUME = (
+    "it holds no optimiser state (it was saved with save_only_model), so no run can resume from it"
+)
 
 
 def seal(folder: Path, step: int, facts: Mapping[str, Any]) -> None:
