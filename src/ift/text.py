@@ -21,7 +21,7 @@ def visible(text: str) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str], shown: Callable[[str], str] = str) -> str:
-    """The end of a message about an unknown name: "; did you mean sft?", or "" where no known name differs by a slip alone.
+    """The end of a message about an unknown name: "; did you mean sft?", or "" where none differs by a slip.
 
     Args:
         name: What was typed.

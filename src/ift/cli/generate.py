@@ -59,10 +59,10 @@ def generate(
     """
     from rich.progress import track
 
+    from ift.files import check_target
     from ift.generation.answer_files import check_format, format_of, write_answers
     from ift.generation.answers import AnswerStore, answer_all, fingerprint
     from ift.generation.prompts import read_prompts
-    from ift.files import check_target
     from ift.models.loading import identity, load_model, short_name
 
     source = Path(prompts).expanduser()

@@ -22,7 +22,8 @@ ONE_OBJECT = "expected one JSON object. Fix: write each row as one object on a l
 def read_rows(file: Path) -> Iterator[dict[str, Any]]:
     """Reads the rows of a file of text, one at a time; a file that is one JSON value is read whole.
 
-    Nothing is converted: a field of a CSV file is text (an empty one is null), a string of a JSON file that looks like a date is a string.
+    Nothing is converted: a field of a CSV file is text (an empty one is null), a string that looks like a date in JSON
+    is a string.
 
     Args:
         file: Path of a file that ends in one of `TEXTS`. A list of strings has the column "text".

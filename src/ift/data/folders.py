@@ -69,7 +69,7 @@ def look_into(folder: Path, config: str | None = None) -> Folder:
         found = Folder(_splits_of_config(folder, described, config))
     elif config is not None:
         raise DataError(
-            f"{folder}: found no configuration {config!r}: no README.md there names any. Fix: leave --dataset_config out"
+            f"{folder}: found no configuration {config!r}: no README.md names any. Fix: leave --dataset_config out"
         )
     else:
         found = Folder(_splits_of_names(folder, [path for path in files if path.suffix.lower() in ENDINGS]))

@@ -28,7 +28,7 @@ class JsonColumn(Json):
                 ujson_loads(text)
             except ValueError as error:  # the library would store it as text of text
                 raise DataError(
-                    f"{text[:60]}...: found a number of more than 64 bits, which cannot be stored. Fix: write it as text"
+                    f"{text[:60]}...: found a number of more than 64 bits, which cannot be stored. Fix: make it text"
                 ) from error
         return text
 

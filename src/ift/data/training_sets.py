@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ift.data.errors import DataError
-from ift.data.formats import rename_columns
 from ift.data.folders import named_files
+from ift.data.formats import rename_columns
 from ift.data.loading import (
     choose_split,
     files_left_out,

@@ -87,7 +87,7 @@ EXPLAINED: Mapping[str, str] = {  # not needed, or said in another way
     "overwrite_cache": "is not needed: rows are read anew where a file has changed",
     "train_on_inputs": "is not needed: answers alone are trained; completion_only_loss: false trains every token",
     "train_on_prompt": "is not needed: answers alone are trained; completion_only_loss: false trains every token",
-    "mask_history": "has no counterpart: every assistant turn is trained; mark turns in the rows instead (docs/data.md)",
+    "mask_history": "has no counterpart: every assistant turn is trained; mark turns in the rows (docs/data.md)",
     "train_on_eos": "is not needed: the token that ends an answer is trained",
     "group_by_length": "is now train_sampling_strategy: group_by_length",
     "val_set_size": "is said by eval_strategy: steps, which cuts 5 % off the rows, or by a --dataset_test_split",

@@ -120,7 +120,8 @@ def _check_inputs(told: Any, folder: Path) -> None:
         path = Path(name or "").expanduser().resolve()
         if name and path.exists() and (path == folder.resolve() or lost & {path, *path.parents}):
             raise DataError(
-                f"{name}: lies in the output folder {folder}, where this run would replace it. Fix: give another --output_dir"
+                f"{name}: lies in the output folder {folder}, where this run would replace it. "
+                "Fix: give another --output_dir"
             )
 
 
@@ -215,8 +216,8 @@ def agree_on_folders(stages: Sequence[Any]) -> list[str]:
 def begin(told: Any) -> None:
     """Mark the folder as a run that has begun; everything has been checked by now.
 
-    A new run deletes what an earlier run of ours left to be resumed or read from: checkpoints with a manifest and, where
-    there is a run.json, the files in `OURS`. Everything else stays until it is written over; links stay.
+    A new run deletes what an earlier run of ours left to be resumed or read from: checkpoints with a manifest and,
+    where there is a run.json, the files in `OURS`. Everything else stays until it is written over; links stay.
     """
     folder = Path(told.config.output_dir)
     if not told.config.resume_from_checkpoint:
