@@ -16,6 +16,7 @@ from pathlib import Path
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from ift.files import numbered_lines
 from ift.lab.report.provenance import provenance
 from ift.lab.testbed import problems, tiny_base_path
 from ift.lab.testbed.scoring import score
@@ -44,7 +45,7 @@ def main() -> None:
         "--output", type=Path, required=True, help="JSON lines; what stands there is not done again."
     )
     args = parser.parse_args()
-    done = [json.loads(line) for line in args.output.read_text().splitlines()] if args.output.exists() else []
+    done = [json.loads(line) for _, line in numbered_lines(args.output)] if args.output.exists() else []
     known = {(one["name"], one["seed"]) for one in done}
     test = problems("test", 500)
     for seed in range(args.seeds):

@@ -22,6 +22,8 @@ from typing import Any
 
 import torch
 
+from ift.files import numbered_lines
+
 TRAIN_ROWS, HELD_OUT_ROWS = 480, 120
 LIMIT = 80  # tokens of an answer; the longest of the held-out first references has 48
 REQUEST = "Describe this restaurant in one or two sentences.\n"
@@ -69,7 +71,7 @@ def score(folder: Path, held_out: Path) -> dict[str, Any]:
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    rows = [json.loads(line) for line in held_out.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for _, line in numbered_lines(held_out)]
     prompts = [
         tokenizer.apply_chat_template(one["prompt"], add_generation_prompt=True, return_dict=False)
         for one in rows
@@ -113,7 +115,7 @@ def likelihood(
 
 def curve(folder: Path) -> dict[str, list[float]]:
     """`eos_nll` of every logged step, and `end_nll` with its steps where the run measured it."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for _, line in numbered_lines(folder / "metrics.jsonl")]
     logged = [line for line in lines if "eos_nll" in line]
     measured = [line for line in lines if "end_nll" in line]
     return {

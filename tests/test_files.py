@@ -5,10 +5,11 @@ import os
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from ift.files import sync_to_disk, write_atomically
+from ift.files import check_target, keep_lines, numbered_lines, sync_to_disk, write_atomically
 
 
 @pytest.mark.parametrize("sync", [False, True])
@@ -112,3 +113,47 @@ def test_the_disk_has_the_file_before_its_name_and_then_the_folder(tmp_path, mon
     done.clear()
     sync_to_disk(tmp_path / "file")
     assert done == ["file"]
+
+
+def test_a_line_feed_alone_ends_a_line(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    text = '\ufeff{"a": "x\u2028y\x85z\u2029\x0b"}\r\n\n  \n{"a": 2}'
+    path.write_bytes(text.encode())
+    lines = list(numbered_lines(path))
+    assert [number for number, _ in lines] == [1, 4]
+    assert (
+        lines[0][1].decode()
+        == text.splitlines(keepends=False)[0][1:] + text[text.index("\u2028") :].split("\r")[0]
+    )
+
+
+def test_lines_beyond_a_step_and_half_lines_are_dropped(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    first = '{"step": 1, "answer": "a\u2028b"}\n'
+    path.write_text(first + '{"step": 2}\n[3]\n{"step": 1, "ans', encoding="utf-8")
+    keep_lines(path, 1)
+    assert path.read_text(encoding="utf-8") == first
+    keep_lines(path, float("-inf"))
+    assert not path.read_bytes()
+
+
+def test_a_target_that_cannot_be_written_or_is_an_input_is_refused(tmp_path, monkeypatch):
+    source, model = tmp_path / "in.jsonl", tmp_path / "model"
+    source.write_text("{}")
+    model.mkdir()
+    (tmp_path / "link.jsonl").symlink_to(source)
+    check_target(tmp_path / "new" / "out.jsonl", [source, model])
+    for name, said in {
+        "in.jsonl": "replace an input",
+        "link.jsonl": "replace an input",
+        "model/out.jsonl": "replace an input",
+        "model": "replace an input",
+        "in.jsonl/out.jsonl": "is a file, expected a folder",
+    }.items():
+        with pytest.raises(ValueError, match=said):
+            check_target(tmp_path / name, [source, model])
+    with pytest.raises(ValueError, match="found a folder"):
+        check_target(model)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(ValueError, match="cannot be written"):
+        check_target(tmp_path / "new" / "out.jsonl")

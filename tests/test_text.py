@@ -28,3 +28,16 @@ def test_the_names_may_be_keys_and_the_near_one_is_shown_as_asked():
     assert did_you_mean("seeds", {"seed": 1}, repr) == "; did you mean 'seed'?"
     assert did_you_mean("seeds", {"seed": 1}, "--{}".format) == "; did you mean --seed?"
     assert did_you_mean("zzz", {"seed": 1}, repr) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("warmup_ratio", "residual_warmup_ratio"),
+        ("bf16", "fp16"),
+        ("adam_beta3", "adam_beta1"),
+        ("min_steps", "max_steps"),
+    ],
+)
+def test_a_name_that_means_something_else_is_not_offered(name, other):
+    assert did_you_mean(name, [other]) == ""

@@ -21,12 +21,23 @@ def visible(text: str) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str], shown: Callable[[str], str] = str) -> str:
-    """The end of a message about an unknown name: "; did you mean sft?", or "" where no known name is near.
+    """The end of a message about an unknown name: "; did you mean sft?", or "" where none differs by a slip.
 
     Args:
         name: What was typed.
         known: The names that there are.
         shown: How the near one is written.
     """
-    near = difflib.get_close_matches(name, known, n=1)
+    near = [one for one in difflib.get_close_matches(name, known, n=5) if _is_a_slip(name, one)]
     return f"; did you mean {shown(near[0])}?" if near else ""
+
+
+def _is_a_slip(name: str, near: str) -> bool:
+    """Whether two names differ as mistyped ones do: word by word, and in no digit, for those change what is meant."""
+    first, second = (re.split(r"[-_ ]+", one.casefold()) for one in (name, near))
+    if "".join(first) == "".join(second):
+        return True
+    if len(first) != len(second) or re.sub(r"\D", "", name) != re.sub(r"\D", "", near):
+        return False
+    pairs = zip(first, second, strict=True)
+    return all(len(a) == len(b) == 1 or difflib.SequenceMatcher(None, a, b).ratio() >= 0.6 for a, b in pairs)

@@ -2,10 +2,13 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
-from ift.runs.arguments import UsageError, parse
+from ift.methods.table import METHODS
+from ift.runs.arguments import UsageError, make_parser, parse, parse_stages
+from ift.runs.other_tools import EXPLAINED, RENAMED, table
 from ift.runs.removed import REMOVED
 
 TRL_CONFIG = """\
@@ -84,6 +87,22 @@ def test_values_of_yaml_are_read_as_flags_are(config):
             "\nresidual_lamda: 1\n",
             "run.yaml, line 5: unknown key 'residual_lamda'; did you mean residual_lambda?",
         ),
+        ("warmup_ratio: 0.1\n", "line 4: unknown key 'warmup_ratio'; here it is warmup_steps."),
+        ("base_model: x\n", "line 4: unknown key 'base_model'; here it is model_name_or_path."),
+        (
+            "train_on_inputs: false\n",
+            "unknown key 'train_on_inputs'; it is not needed: answers alone are trained",
+        ),
+        ("lora_r: 8\n", "lora_r: no effect without use_peft: true. Change that, or leave lora_r out."),
+        ("bnb_4bit_quant_type: fp4\n", "bnb_4bit_quant_type: no effect without load_in_4bit: true."),
+        ("streaming: true\n", "streaming: no effect without datasets:"),
+        ("datasets:\n  - path: x\n", "dataset_name: no effect beside datasets:"),
+        ("datasets:\n  - x.jsonl\n", "run.yaml, line 5: datasets: give a list of entries such as"),
+        (
+            "datasets:\n  - path: x\n    fraction: some\n",
+            "line 5: datasets: fraction is 'some'; give a number.",
+        ),
+        ("datasets:\n  - path: x\n    weight: 1\n", "line 5: datasets: unknown key 'weight'; an entry has"),
         ("qqqqqq: 1\n", "run.yaml, line 4: unknown key 'qqqqqq'; `ift train --help-all` lists them all."),
         ("seed: 1\nmax_steps: 1\nseed: 2\n", "run.yaml, line 6: seed was already set on line 4; keep one."),
         ("learning_rate: fast\n", "run.yaml, line 4: learning_rate is 'fast'; give a number."),
@@ -109,6 +128,9 @@ def test_a_wrong_yaml_file_is_a_usage_error_with_its_line(train, config, text, a
     [
         (["--learnig_rate", "1"], "unknown flag --learnig_rate; did you mean --learning_rate?"),
         (["--residual_lamda=0.3"], "unknown flag --residual_lamda; did you mean --residual_lambda?"),
+        (["--torch_dtype", "bfloat16"], "unknown flag --torch_dtype; here it is --dtype."),
+        (["--cutoff-len", "8"], "unknown flag --cutoff-len; here it is --max_length."),
+        (["--use_dora", "true"], "use_dora: no effect without use_peft: true."),
         (["--num_proceses", "2"], "unknown flag --num_proceses; did you mean --num_processes?"),
         (["--max_steps", "1.5"], "invalid int value: '1.5'"),
         (["--residual_lambda", "2"], "residual_lambda is 2.0; give a value in [0, 1]."),
@@ -204,3 +226,35 @@ def test_a_run_in_this_process_leaves_the_environment_alone(run_tiny):
 def test_the_parser_raises_and_never_exits():
     with pytest.raises(UsageError, match="unknown flag --nix"):
         parse(["--nix", "1"])
+
+
+@pytest.mark.parametrize("text", ["2024_10_05", "1.10", "010", "1e3", "no", "0x10", "2024-10-05"])
+def test_a_text_setting_is_what_is_written(config, text):
+    """YAML 1.1 reads each of these as a number, a date or false."""
+    (told,) = parse_stages(
+        ["--config", str(config(f"run_name: {text}\nlora_target_modules: [{text}]\nuse_peft: yes\n"))]
+    )
+    assert told.config.run_name == text
+    assert told.model.lora_target_modules == [text]
+
+
+def test_entries_of_a_mixture_are_what_is_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = tmp_path / "run.yaml"
+    entries = "  - path: 010\n    split: 1.10\n    fraction: 1e-1\n  - path: ~/b\n    fraction: 0.9\n"
+    file.write_text(f"model_name_or_path: ~/model\noutput_dir: x\ndatasets:\n{entries}")
+    (told,) = parse_stages(["--config", "~/run.yaml", "--chat_template_path=~/a"])
+    first, second = told.mixture.datasets
+    assert (first.path, first.split, first.fraction, second.path) == ("010", "1.10", 0.1, str(tmp_path / "b"))
+    assert told.model.model_name_or_path == str(tmp_path / "model")
+    assert told.config.chat_template_path == str(tmp_path / "a")
+
+
+def test_names_of_other_tools_lead_to_settings_that_exist():
+    for method in METHODS.values():
+        known = {action.dest for action in make_parser(method)._actions}
+        assert not known & {*RENAMED, *EXPLAINED}
+    assert set(RENAMED.values()) <= {action.dest for action in make_parser()._actions}
+    assert not set(RENAMED) & set(EXPLAINED)
+    page = Path("docs/cli.md").read_text(encoding="utf-8")
+    assert table() in page

@@ -9,7 +9,7 @@ from small_templates import CHATML
 from small_tokenizers import small_tokenizer
 
 from ift.data import DataError, detect_format, load_rows, prepare_dataset, split_names
-from ift.data.loading import is_local
+from ift.data.loading import files_left_out, is_local
 
 USER = {"role": "user", "content": "Hi"}
 ANSWER = {"role": "assistant", "content": "one"}
@@ -147,3 +147,191 @@ def test_tool_calls_of_different_shapes_survive_the_file(tmp_path):
     assert calls == [{"a": 1}, {"b": "x"}]
     template = CHATML.replace("m.content +", "m.content + (m.tool_calls | tojson if m.tool_calls else '') +")
     assert len(prepare_dataset(loaded, small_tokenizer(template)).dataset) == 2
+
+
+ODD = "rows [1] *? ~.jsonl"
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet"])
+def test_a_path_is_a_path_and_no_pattern(tmp_path, kind, streaming):
+    """`[1]` matches "1" as a pattern: the file beside it, which is not meant, would be read."""
+    folder = tmp_path / "a [x]*"
+    folder.mkdir()
+    write_as(folder / f"rows[1] ?.{kind}", numbered(2))
+    write_as(folder / f"rows1 a.{kind}", numbered(1, 7))
+    found = load_rows(str(folder / f"rows[1] ?.{kind}"), streaming=streaming)
+    assert [row["text"] for row in found] == ["row 0", "row 1"]
+    assert len(list(load_rows(str(folder), streaming=streaming))) == 3
+
+
+def test_a_path_may_begin_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / ODD, numbered(2))
+    assert len(load_rows(f"~/{ODD}")) == 2
+
+
+def write_as(path, rows):
+    data = Dataset.from_list(rows)
+    if path.suffix == ".json":
+        path.write_text(json.dumps(rows))
+    else:
+        {".jsonl": data.to_json, ".parquet": data.to_parquet, ".csv": data.to_csv}[path.suffix](str(path))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_csv_is_text(tmp_path, streaming):
+    cells = [
+        "42",
+        "007",
+        "NA",
+        "None",
+        "nan",
+        "True",
+        "2024-10-05",
+        "1.10",
+        "1e5",
+        " x ",
+        'a "b"',
+        "a,\nb",
+        "null",
+    ]
+    path = tmp_path / "rows.csv"
+    lines = [f'"{cell.replace(chr(34), chr(34) * 2)}"' for cell in cells]
+    path.write_text("\ufeffprompt,completion\r\n" + "".join(f"p,{line}\r\n" for line in lines), newline="")
+    rows = list(load_rows(str(path), streaming=streaming))
+    assert [row["completion"] for row in rows] == cells
+    assert {row["prompt"] for row in rows} == {"p"}
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a,b\n1,2,3\n", "line 2: found 3 fields, expected 2"),
+        ("a,b,c\n1,2,3\n\n1,2\n", "line 4: found 2 fields, expected 3"),
+        ('a,b\n"1\n2",3\n4\n', "line 4: found 1 fields"),
+        ("a,a\n1,2\n", "line 1: found the column 'a' twice"),
+        ('a,b\n1,2\n"x,3\n4,5\n', "line 3: cannot be read as CSV"),
+        ('a,b\n"x"y,3\n', "line 2: cannot be read as CSV"),
+    ],
+)
+def test_a_csv_row_that_does_not_fit_is_named_by_its_line(tmp_path, text, said, streaming):
+    (tmp_path / "rows.csv").write_text(text)
+    with pytest.raises(DataError, match=rf"rows.csv, {said}.*Fix:"):
+        list(load_rows(str(tmp_path / "rows.csv"), streaming=streaming))
+
+
+def test_the_index_that_pandas_writes_is_a_column(tmp_path):
+    (tmp_path / "rows.csv").write_text(",text\n0,a\n1,b\n")
+    assert list(load_rows(str(tmp_path / "rows.csv"))) == [
+        {"column 1": "0", "text": "a"},
+        {"column 1": "1", "text": "b"},
+    ]
+
+
+# What a library would convert: dates, numbers that are too long for a float, null and absent, mixed types
+EXACT = [
+    {
+        "messages": [{"role": "user", "content": "2024-10-05", "date": "2020-01-01T00:00:00Z"}],
+        "day": "1999-12-31",
+    },
+    {
+        "messages": [{"role": "user", "content": "\u2028a\x85b", "n": 1.2345678901234567, "none": None}],
+        "mixed": 1,
+    },
+    {"messages": "text", "mixed": "1", "day": "2000-01-01"},
+    {"messages": [{"arguments": {"a": [1, 1.5, "1"]}}], "mixed": None, "whole": 2**62},
+]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", ["jsonl", "json"])
+def test_json_values_are_what_is_written(tmp_path, kind, streaming):
+    path = tmp_path / f"rows.{kind}"
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in EXACT)
+    path.write_text(
+        "\ufeff" + (lines if kind == "jsonl" else json.dumps(EXACT, ensure_ascii=False)), encoding="utf-8"
+    )
+    empty = {"messages": None, "day": None, "mixed": None, "whole": None}
+    assert list(load_rows(str(path), streaming=streaming)) == [{**empty, **row} for row in EXACT]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_key_and_a_type_that_come_late_are_read(tmp_path, streaming):
+    """Behind the first 10 MB, from which the library would take the columns and their types."""
+    late = [{"text": "row", "late": "yes"}, {"text": ["a list"], "late": 3}]
+    path = write(tmp_path / "rows.jsonl", [{"text": "x" * 4000}] * 3000 + late)
+    rows = list(load_rows(path, streaming=streaming))
+    assert rows[3000:] == late
+    assert rows[0].get("late") is None
+
+
+def test_a_bad_row_of_a_stream_is_named_when_it_comes(tmp_path):
+    path = write(tmp_path / "rows.jsonl", numbered(2000))
+    with open(path, "a") as file:
+        file.write("{broken\n")
+    rows = iter(load_rows(path, streaming=True))
+    assert [next(rows)["text"] for _ in range(2000)][-1] == "row 1999"
+    with pytest.raises(DataError, match=r"rows.jsonl, line 2001: found text that is not JSON"):
+        next(rows)
+
+
+def test_every_file_of_a_folder_is_read_or_named(tmp_path):
+    mixed = tmp_path / "mixed"
+    write(mixed / "one.jsonl", numbered(2))
+    write_as(mixed / "two.csv", numbered(3, 2))
+    write_as(mixed / "deep.json", numbered(1, 5))
+    (mixed / "notes.txt").write_text("x")
+    (mixed / ".hidden.jsonl").write_text("{")
+    (mixed / "README.md").write_text("# Rows")
+    assert sorted(row["text"] for row in load_rows(str(mixed))) == [f"row {n}" for n in range(6)]
+    assert files_left_out(str(mixed))[0].startswith(f"{mixed}: not read: notes.txt (")
+    named = tmp_path / "named"
+    for file in ("train.jsonl", "val-1.jsonl", "test/a.jsonl", "extra.jsonl", "pretrained.jsonl"):
+        write(named / file, numbered(1))
+    assert split_names(str(named)) == ["train", "validation", "test"]
+    assert "not read: extra.jsonl, pretrained.jsonl (" in files_left_out(str(named))[0]
+    assert files_left_out(str(mixed / "one.jsonl")) == []
+    Dataset.from_list(numbered(1)).to_parquet(str(mixed / "three.parquet"))
+    with pytest.raises(DataError, match=r"\.parquet files beside"):
+        load_rows(str(mixed))
+
+
+def test_configurations_of_a_readme(tmp_path):
+    write(tmp_path / "a" / "x-1.jsonl", numbered(1))
+    write(tmp_path / "a" / "x-2.jsonl", numbered(2))
+    write(tmp_path / "b.jsonl", numbered(4))
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n- config_name: first\n  data_files:\n  - split: train\n    path: a/x-*.jsonl\n"
+        "- config_name: second\n  data_files: b.jsonl\n---\n"
+    )
+    assert len(load_rows(str(tmp_path), config="first")) == 3
+    assert len(load_rows(str(tmp_path), config="second")) == 4
+    with pytest.raises(DataError, match=r"the configurations first, second.*--dataset_config"):
+        load_rows(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("split", "count"), [("train[1:3]+train[4:]", 3), ("train[:50%]", 2), ("train[-1:]", 1)]
+)
+def test_parts_of_a_split(tmp_path, split, count):
+    assert len(load_rows(write(tmp_path / "rows.jsonl", numbered(5)), split=split)) == count
+    with pytest.raises(DataError, match="train\\[:100\\]"):
+        load_rows(str(tmp_path / "rows.jsonl"), split="train[x")
+
+
+def test_a_changed_file_is_read_anew_and_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    path = write(tmp_path / "rows.jsonl", numbered(2))
+    assert len(load_rows(path)) == 2
+    write(tmp_path / "rows.jsonl", numbered(3))
+    assert len(load_rows(path)) == 3
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", "/dev/null/x")
+    with pytest.raises(DataError, match=r"cache of datasets, /dev/null/x.*HF_DATASETS_CACHE"):
+        load_rows(path)
+
+
+def test_a_number_that_cannot_be_stored_is_refused(tmp_path):
+    path = write(tmp_path / "rows.jsonl", [{"text": "a", "n": [2**70]}])
+    with pytest.raises(DataError, match="more than 64 bits"):
+        load_rows(path)

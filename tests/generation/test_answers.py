@@ -147,11 +147,11 @@ def test_forms_of_prompts(tmp_path, row, messages):
     ("text", "message"),
     [
         ("", "no rows"),
-        ('{"prompt": "a"}\n{"prompt": ', "line 2: not JSON"),
+        ('{"prompt": "a"}\n{"prompt": ', "line 2: found text that is not JSON"),
         ('{"text": "a"}', "row 1: no prompt in the columns text; give one of turns, messages, prompt"),
         ('{"prompt": " "}', "row 1: prompt: found ' '; give a text"),
         ('{"id": 1, "prompt": "a"}\n{"id": 1, "prompt": "b"}', "two rows have the id 1"),
-        ("[3]", "row 1: found int; give an object"),
+        ("[3]", "row 1: found the number 3, expected one JSON object"),
     ],
 )
 def test_prompts_that_cannot_be_read_are_named(tmp_path, text, message):

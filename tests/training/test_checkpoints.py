@@ -27,6 +27,7 @@ def make(tmp_path):
         (folder / "deep").mkdir(parents=True)
         (folder / "weights").write_bytes(bytes([step % 256]) * 1000)
         (folder / "deep" / "state").write_text("state")
+        (folder / "optimizer.pt").write_text("moments")
         if sealed:
             seal(folder, step, {"seed": 1})
         return folder
@@ -51,6 +52,11 @@ def flip(folder):
     (folder / "weights").write_bytes(b"\3" * 999 + b"\4")
 
 
+def weights_alone(folder):
+    (folder / "optimizer.pt").unlink()
+    seal(folder, 3, {})
+
+
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
@@ -59,6 +65,7 @@ def flip(folder):
         (lambda folder: (folder / "deep" / "state").unlink(), "deep/state is missing"),
         (lambda folder: (folder / MANIFEST).unlink(), "it has no manifest: its writing was interrupted"),
         (lambda folder: (folder / MANIFEST).write_text('{"step'), "its manifest cannot be read"),
+        (weights_alone, "it holds no optimiser state (it was saved with save_only_model)"),
     ],
 )
 def test_every_damage_is_found(make, harm, said):
@@ -86,9 +93,12 @@ def test_old_checkpoints_go_only_after_the_new_one_is_sealed(make, tmp_path, mon
 
     make(1), make(2), make(3, sealed=False)
     order = []
-    monkeypatch.setattr(checkpoints, "seal", lambda folder, *rest: order.append(folder.name))
-    real = checkpoints.rotate_checkpoints
-    monkeypatch.setattr(checkpoints, "rotate_checkpoints", lambda **how: order.append("prune") or real(**how))
+    seal_it = checkpoints.seal
+    monkeypatch.setattr(
+        checkpoints, "seal", lambda folder, *rest: order.append(folder.name) or seal_it(folder, *rest)
+    )
+    real = checkpoints.delete_old
+    monkeypatch.setattr(checkpoints, "delete_old", lambda *how: order.append("prune") or real(*how))
     args = SimpleNamespace(output_dir=str(tmp_path), save_total_limit=2)
     state = SimpleNamespace(is_world_process_zero=True, global_step=3, best_model_checkpoint=None)
     keeper = SealedCheckpoints({})
@@ -119,3 +129,26 @@ def test_a_repeated_stop_is_one_and_a_later_one_ends_the_run(monkeypatch):
     finally:
         for number, handler in zip(checkpoints.SIGNALS, before, strict=True):
             signal.signal(number, handler)
+
+
+def test_only_checkpoints_of_a_run_of_ours_are_deleted(make, tmp_path):
+    """Neither what is named alike, nor a checkpoint of another tool, nor a link, whatever the limit."""
+    ours = [make(step) for step in (1, 2, 3, 4)]
+    make(5, sealed=False)
+    (tmp_path / "checkpoint-1-good").mkdir()
+    (tmp_path / "checkpoint-best").mkdir()
+    elsewhere = make(6).rename(tmp_path / "elsewhere")
+    (tmp_path / "checkpoint-7").symlink_to(elsewhere)
+    checkpoints.delete_old(tmp_path, None, None)
+    assert all(path.exists() for path in ours)
+    checkpoints.delete_old(tmp_path, 1, str(ours[1]))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checkpoint-1-good",
+        "checkpoint-2",
+        "checkpoint-4",
+        "checkpoint-5",
+        "checkpoint-7",
+        "checkpoint-best",
+        "elsewhere",
+    ]
+    assert (elsewhere / "weights").exists()

@@ -65,17 +65,22 @@ def generate(
     from rich.progress import track
 
     from ift.data import ensure_chat_template
+    from ift.files import check_target
     from ift.generation.answer_files import check_format, format_of, write_answers
     from ift.generation.answers import AnswerStore, answer_all, fingerprint
     from ift.generation.prompts import read_prompts
     from ift.models.loading import CHAT_TEMPLATE, PLAIN_TEXT, identity, load_model, short_name
 
-    asked = read_prompts(Path(prompts), system)[:limit]
+    source = Path(prompts).expanduser()
+    asked = read_prompts(source, system)[:limit]
     form = form or format_of(asked)
     check_format(form, asked)
     name = short_name(model)
     suffix = "json" if form == "alpaca-eval" else "jsonl"
-    path = Path(output) if output else Path(f"{name}-{Path(prompts).stem}.{suffix}")
+    path = Path(output).expanduser() if output else Path(f"{name}-{source.stem}.{suffix}")
+    kept = path.with_name(f"{path.name}.answers")
+    for target in (path, kept):
+        check_target(target, [source, Path(model).expanduser()])
     network, tokenizer, style, note = load_model(model, options)
     if style == PLAIN_TEXT and (several := sum(len(one.messages) > 1 or bool(one.further) for one in asked)):
         ensure_chat_template(tokenizer)
@@ -86,7 +91,7 @@ def generate(
         print(note)
     template = PLAIN_TEXT if style == PLAIN_TEXT else tokenizer.chat_template
     decided = fingerprint(identity(model), template, settings)
-    store = AnswerStore(path.with_name(f"{path.name}.answers"), decided)
+    store = AnswerStore(kept, decided)
     turns = [(one, turn) for one in asked for turn in range(1 + len(one.further))]
     before = sum(store.get(one, turn) is not None for one, turn in turns)
     if before:

@@ -1,40 +1,163 @@
-"""What is wrong with a file of rows, said by line: encoding, JSON, a key given twice, text that no file can hold."""
+"""The rows of a file of text (.jsonl, .json, .csv), each value as it is written; a fault is named by its line."""
 
 from __future__ import annotations
 
 import codecs
+import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ift.data.errors import DataError, describe
+from ift.files import numbered_lines
 
 TEXTS = (".jsonl", ".json", ".csv")
 PIECE = 1 << 20  # bytes read at a time
+LONGEST_FIELD = 2**31 - 1  # characters of a CSV field
 MARKS = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
 ONE_OBJECT = "expected one JSON object. Fix: write each row as one object on a line of its own"
 
 
-def check_encoding(file: Path) -> None:
-    """Refuses a file of text that is not UTF-8: readers would take it for other words, or stop in the middle.
+def read_rows(file: Path) -> Iterator[dict[str, Any]]:
+    """Reads the rows of a file of text, one at a time; a file that is one JSON value is read whole.
+
+    Nothing is converted: a field of a CSV file is text (an empty one is null), a string that looks like a date in JSON
+    is a string.
 
     Args:
-        file: Path of a file that ends in one of `TEXTS`; others are not looked at.
+        file: Path of a file that ends in one of `TEXTS`. A list of strings has the column "text".
+
+    Yields:
+        Column name to value.
 
     Raises:
-        DataError: The file and the line are named.
+        DataError: The file, the line where there is one, and what is wrong are named.
     """
-    if file.suffix.lower() not in TEXTS:
+    check_is_not_utf16(file)
+    if file.suffix.lower() == ".csv":
+        yield from _csv_rows(file)
         return
+    whole = _one_value(file)
+    if whole is None:
+        for _, row in json_lines(file):
+            yield row
+        return
+    for number, value in enumerate(whole, start=1):
+        row = {"text": value} if isinstance(value, str) else value
+        _check_row(row, True, f"{file}, row {number}")
+        yield row
+
+
+def json_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Reads a file with one JSON object in each line.
+
+    Args:
+        file: The file.
+
+    Yields:
+        Number of the line, counted from 1, and its object.
+
+    Raises:
+        DataError: A line is no JSON object; file, line and what is wrong with it are named.
+    """
+    for number, line in numbered_lines(file):
+        place = f"{file}, line {number}"
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise _not_utf8(file, number, error) from error
+        try:
+            value = json.loads(text, object_pairs_hook=_object)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{place}: {_why(error)}, {ONE_OBJECT}") from error
+        _check_row(value, _has_surrogates(text), place)
+        yield number, value
+
+
+def _one_value(file: Path) -> list[Any] | None:
+    """The items of a file that is one list, or the one object that stands on several lines; None for JSON lines.
+
+    A .jsonl file that begins as a list and is none is left to the reader of lines, which names the line at fault.
+    """
+    lines = file.suffix.lower() == ".jsonl"
+    start = next(numbered_lines(file), (0, b""))[1]
+    is_list = start.startswith(b"[")
+    if not is_list and (lines or _is_json(start)):
+        return None
+    try:
+        check_encoding(file)
+        found = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        if lines or not is_list or isinstance(error, DataError):
+            return None
+        raise DataError(f"{file}: {_why(error)}. Fix: give a list of objects, [{{...}}, {{...}}]") from error
+    return found if isinstance(found, list) else [found]
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _csv_rows(file: Path) -> Iterator[dict[str, Any]]:
+    csv.field_size_limit(LONGEST_FIELD)
+    with file.open(encoding="utf-8-sig", newline="") as text:
+        lines = csv.reader(text, strict=True)
+        start, header = 0, None
+        try:
+            while (fields := next(lines, None)) is not None:
+                place = f"{file}, line {start + 1}"
+                start = lines.line_num
+                if not fields:
+                    continue
+                if header is None:
+                    header = _header(fields, place)
+                elif len(fields) != len(header):
+                    raise DataError(
+                        f"{place}: found {len(fields)} fields, expected {len(header)} ({', '.join(header)}). "
+                        'Fix: put a field that holds a comma or a line break into quotes, "a, b"'
+                    )
+                else:
+                    yield {name: value or None for name, value in zip(header, fields, strict=True)}
+        except csv.Error as error:
+            raise DataError(
+                f"{file}, line {start + 1}: cannot be read as CSV ({error}). Fix: put a field that holds a quote "
+                'into quotes and write the quote twice, "say ""hi"""'
+            ) from error
+        except UnicodeDecodeError:
+            check_encoding(file)
+            raise
+
+
+def _header(fields: list[str], place: str) -> list[str]:
+    """Names of the columns; a column without one, such as the index that pandas writes, is called by its number."""
+    names = [name or f"column {number}" for number, name in enumerate(fields, start=1)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{place}: found the column {twice!r} twice. Fix: give each column a name of its own")
+    return names
+
+
+def check_is_not_utf16(file: Path) -> None:
+    """Raises DataError for a file that begins with the byte order mark of UTF-16."""
+    with file.open("rb") as opened:
+        kind = MARKS.get(opened.read(2))
+    if kind:
+        raise DataError(
+            f"{file}: found {kind}, expected UTF-8. Fix: iconv -f {kind} -t UTF-8 {file.name} > new{file.suffix}"
+        )
+
+
+def check_encoding(file: Path) -> None:
+    """Raises DataError where a file is not UTF-8; the line is named."""
+    check_is_not_utf16(file)
     decode = codecs.getincrementaldecoder("utf-8")().decode
     line = 1
     with file.open("rb") as opened:
-        kind = MARKS.get(opened.read(2))
-        opened.seek(0)
-        if kind:
-            raise DataError(
-                f"{file}: found {kind}, expected UTF-8. Fix: iconv -f {kind} -t UTF-8 {file.name} > new{file.suffix}"
-            )
         while piece := opened.read(PIECE):
             try:
                 decode(piece)
@@ -55,53 +178,19 @@ def _not_utf8(file: Path, line: int, error: UnicodeDecodeError) -> DataError:
     )
 
 
-def explain(file: Path) -> None:
-    """Says why a file of JSON cannot be read, if that can be found; only for files that a reader has failed on.
-
-    Raises:
-        DataError: The file, and the line where there is one, are named.
-    """
-    kind = file.suffix.lower()
-    if kind == ".jsonl" or (kind == ".json" and _is_lines(file)):
-        check_json_lines(file)
-    elif kind == ".json":
-        try:
-            json.loads(file.read_bytes(), object_pairs_hook=_object)
-        except (ValueError, RecursionError) as error:
-            raise DataError(
-                f"{file}: {_why(error)}. Fix: give a list of objects, [{{...}}, {{...}}]"
-            ) from error
+def _has_surrogates(text: str) -> bool:
+    return "\\ud" in text or "\\uD" in text
 
 
-def _is_lines(file: Path) -> bool:
-    with file.open("rb") as lines:
-        return lines.read(256).lstrip()[:1] == b"{"
-
-
-def check_json_lines(file: Path) -> None:
-    """Finds the first line of a file that is not a JSON object.
-
-    Args:
-        file: Path of a .jsonl file.
-
-    Raises:
-        DataError: If there is one; file, line and what is wrong with it are named.
-    """
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line.removeprefix(codecs.BOM_UTF8), object_pairs_hook=_object)
-            except (ValueError, RecursionError) as error:
-                raise DataError(f"{file}, line {number}: {_why(error)}, {ONE_OBJECT}") from error
-            if not isinstance(value, dict):
-                raise DataError(f"{file}, line {number}: found {describe(value)}, {ONE_OBJECT}")
-            if not _can_be_written(value):
-                raise DataError(
-                    f"{file}, line {number}: found half of a surrogate pair (\\ud800 to \\udfff alone), which is no "
-                    "character. Fix: take it out, or drop the row"
-                )
+def _check_row(value: Any, may_have_surrogates: bool, place: str) -> None:
+    """Raises DataError where a value is no object, or holds half of a surrogate pair, which no file can hold."""
+    if not isinstance(value, dict):
+        raise DataError(f"{place}: found {describe(value)}, {ONE_OBJECT}")
+    if may_have_surrogates and not _can_be_written(value):
+        raise DataError(
+            f"{place}: found half of a surrogate pair (\\ud800 to \\udfff alone), which is no "
+            "character. Fix: take it out, or drop the row"
+        )
 
 
 class _Twice(ValueError):
@@ -109,11 +198,11 @@ class _Twice(ValueError):
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise _Twice(f"found the key {key!r} twice in one object")
-        found[key] = value
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _Twice(f"found the key {twice!r} twice in one object")
     return found
 
 

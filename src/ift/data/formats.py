@@ -242,6 +242,8 @@ def first_rows(dataset: Dataset | IterableDataset, count: int) -> list[Any]:
     """
     try:
         return list(islice(dataset, count))
+    except DataError:
+        raise
     except Exception as error:  # whatever the reader of a stream raises
         raise DataError(
             f"the first rows cannot be read: {error}. Fix: check the file; without streaming the line is named"

@@ -1,23 +1,21 @@
-"""Loads rows from the Hub, a local folder or a local file; what looks local is never looked for on the Hub."""
+"""Loads rows from the Hub, a local folder or local files; what looks local is never looked for on the Hub."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ift.data.errors import DataError
-from ift.data.files import check_encoding, explain
+from ift.data.folders import ENDINGS, Folder, look_into
 from ift.data.hub import ask_once, remedy
+from ift.data.text_rows import load_texts, stream_texts
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
-
-# File endings that are read, and the reader
-READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 
 # Splits taken when the usual name does not exist, in this order: UltraChat-200k, UltraFeedback-binarized, others
 OTHER_NAMES = {
@@ -38,7 +36,7 @@ def is_local(name: str) -> bool:
     if Path(name).expanduser().exists():
         return True
     looks = name.startswith((".", "/", "~")) or "\\" in name or name.endswith("/") or name.count("/") > 1
-    return looks or Path(name).suffix.lower() in READERS
+    return looks or Path(name).suffix.lower() in ENDINGS
 
 
 def split_names(name: str, config: str | None = None) -> list[str]:
@@ -59,15 +57,25 @@ def split_names(name: str, config: str | None = None) -> list[str]:
 
         return list(_from_hub(name, lambda: get_dataset_split_names(name, config)))
     path = _existing(name)
-    if path.is_file():
-        return ["train"]
     if (path / "dataset_dict.json").exists():
         return list(json.loads((path / "dataset_dict.json").read_text())["splits"])
-    if (path / "state.json").exists():
-        return ["train"]
-    from datasets import get_dataset_split_names
+    return ["train"] if path.is_file() or _is_saved(path) else list(look_into(path, config).splits)
 
-    return list(_reading(path, lambda: get_dataset_split_names(str(path), config)))
+
+def files_left_out(name: str, config: str | None = None) -> list[str]:
+    """Names the files of a local folder that are not read.
+
+    Args:
+        name: Hub id, local folder or local file.
+        config: Configuration of a data set that has several.
+
+    Returns:
+        At most one line, to be shown.
+    """
+    path = Path(name).expanduser()
+    if not path.is_dir() or _is_saved(path):
+        return []
+    return [f"{name}: {line}" for line in look_into(path, config).note()]
 
 
 def choose_split(wanted: str, available: Sequence[str]) -> str | None:
@@ -107,7 +115,7 @@ def load_rows(
     """
     from datasets import load_dataset
 
-    if "[" not in split and "+" not in split:
+    if not _is_part(split):
         available = split_names(name, config)
         chosen = choose_split(split, available)
         if chosen is None:
@@ -119,14 +127,48 @@ def load_rows(
     if not is_local(name):
         return _from_hub(name, lambda: load_dataset(name, config, split=split, streaming=streaming))
     path = _existing(name)
-    if path.is_file():
-        options = {"data_files": {"train": str(path)}, "split": split, "streaming": streaming}
-        return _reading(path, lambda: load_dataset(_reader(path), **options), streaming)
-    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+    if _is_saved(path):
         return _saved(path, split, streaming)
-    return _reading(
-        path, lambda: load_dataset(str(path), config, split=split, streaming=streaming), streaming
-    )
+    folder = Folder({"train": [path]}) if path.is_file() else look_into(path, config)
+    return load_files(folder.splits, split, streaming=streaming)
+
+
+def load_files(
+    files: Mapping[str, Sequence[Path]], split: str = "train", *, streaming: bool = False
+) -> Dataset | IterableDataset:
+    """Loads one split of local files.
+
+    Args:
+        files: The files of each split: all .parquet, or none.
+        split: Name of a split, or parts such as `train[:100]`.
+        streaming: Read rows as they are needed.
+
+    Returns:
+        The rows as they are stored.
+
+    Raises:
+        DataError: There is no such split, or a file cannot be read; file and line are named where they are known.
+    """
+    if not _is_part(split):
+        if split not in files:
+            raise DataError(f'found no split "{split}", only {", ".join(files)}. Fix: name one of these')
+        return _read(files[split], streaming)
+    from datasets import ReadInstruction, concatenate_datasets
+
+    if streaming:
+        raise DataError(f'found split "{split}" with streaming, which has no parts. Fix: name a whole split')
+    rows: dict[str, Any] = {name: _read(files[name], False) for name in files if name in split}
+    try:
+        parts = ReadInstruction.from_spec(split).to_absolute({name: len(one) for name, one in rows.items()})
+    except (ValueError, AssertionError, KeyError) as error:
+        raise DataError(
+            f'split "{split}": {error}. Fix: write train[:100], train[50%:] or the like'
+        ) from error
+    return concatenate_datasets([rows[one.splitname].select(range(one.from_, one.to)) for one in parts])
+
+
+def _is_part(split: str) -> bool:
+    return "[" in split or "+" in split
 
 
 def _existing(name: str) -> Path:
@@ -137,26 +179,29 @@ def _existing(name: str) -> Path:
             "Fix: correct the path; a Hub id is written owner/name, without a file ending"
         )
     if path.is_file():
-        _reader(path)
+        _check_file(path)
     return path
 
 
-def _reader(path: Path) -> str:
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
+def _check_file(path: Path) -> None:
+    if path.suffix.lower() not in ENDINGS:
         raise DataError(
-            f"{path}: found a file that ends in {path.suffix or 'nothing'}, expected {', '.join(READERS)}. "
+            f"{path}: found a file that ends in {path.suffix or 'nothing'}, expected {', '.join(ENDINGS)}. "
             "Fix: write it as one of these"
         )
     if path.stat().st_size == 0:
         raise DataError(f"{path}: found an empty file, expected rows. Fix: check how it was written")
-    return reader
+
+
+def _is_saved(path: Path) -> bool:
+    """Whether `save_to_disk` wrote a folder."""
+    return (path / "dataset_dict.json").exists() or (path / "state.json").exists()
 
 
 def _saved(path: Path, split: str, streaming: bool) -> Dataset | IterableDataset:
     from datasets import DatasetDict, load_from_disk
 
-    if "[" in split or "+" in split:
+    if _is_part(split):
         raise DataError(
             f'{path}: found split "{split}", expected a plain name: this folder was written by save_to_disk, which '
             "has no parts of splits. Fix: name a whole split"
@@ -166,26 +211,41 @@ def _saved(path: Path, split: str, streaming: bool) -> Dataset | IterableDataset
     return rows.to_iterable_dataset() if streaming else rows
 
 
-def _reading(path: Path, load: Callable[[], Any], streaming: bool = False) -> Any:
-    """Calls a reader of `datasets` and, if it fails, finds out which line of which file is at fault."""
-    files = [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file())
-    for file in [] if streaming else files:  # which may be too large to be read twice
-        check_encoding(file)
+def _read(files: Sequence[Path], streaming: bool) -> Any:
+    """The rows of files in their order."""
+    for file in files:
+        _check_file(file)
+    kinds = {file.suffix.lower() == ".parquet" for file in files}
+    if len(kinds) > 1:
+        raise DataError(
+            f"{files[0].parent}: found .parquet files beside {', '.join(ENDINGS)}. Fix: give each kind a folder, "
+            "and name the folders under datasets: in the YAML file"
+        )
+    if kinds == {True}:
+        return _parquet(files, streaming)
+    with quiet():
+        return stream_texts(files) if streaming else load_texts(files)
+
+
+def _parquet(files: Sequence[Path], streaming: bool) -> Any:
+    from datasets.data_files import DataFilesDict, DataFilesList
+    from datasets.packaged_modules.parquet.parquet import Parquet
+
+    # given as resolved files: as strings, their names would be taken for patterns
+    versions = [(str(file.stat().st_mtime_ns),) for file in files]
+    paths = DataFilesList([str(file.absolute()) for file in files], versions)
     try:
         with quiet():
-            return load()
-    except DataError:
-        raise
+            builder = Parquet(data_files=DataFilesDict({"train": paths}))
+            if streaming:
+                return builder.as_streaming_dataset("train")
+            builder.download_and_prepare()
+            return builder.as_dataset("train")
     except Exception as error:
-        for file in files:
-            explain(file)
         said = " ".join(str(error.__cause__ or error).split()).rstrip(".") or type(error).__name__
-        if "corresponds to no data" in said:
-            raise DataError(
-                f"{path}: found no rows, expected at least one. Fix: check how it was written"
-            ) from error
+        shown = ", ".join(map(str, files[:3]))
         raise DataError(
-            f"{path}: cannot be read: {said}. Fix: check the file; rows must have the same columns"
+            f"{shown}: cannot be read: {said}. Fix: check the file; all files must have the same columns"
         ) from error
 
 

@@ -8,8 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ift.data.errors import DataError
+from ift.data.folders import named_files
 from ift.data.formats import rename_columns
-from ift.data.loading import choose_split, is_local, load_rows, quiet, split_names
+from ift.data.loading import (
+    choose_split,
+    files_left_out,
+    is_local,
+    load_files,
+    load_rows,
+    quiet,
+    split_names,
+)
 from ift.data.prepare import Part
 
 if TYPE_CHECKING:
@@ -19,6 +28,7 @@ if TYPE_CHECKING:
 
 CUT_SHARE = 0.05
 CUT_AT_MOST = 1000
+_READERS = ("json", "csv", "parquet")  # of `datasets`, named as a data set whose files are given beside it
 
 
 @dataclass(frozen=True)
@@ -93,7 +103,7 @@ def evaluates(training_args: TrainingArguments) -> bool:
 def _single(script_args: ScriptArguments, evaluates: bool, columns: Mapping[str, str]) -> LoadedData:
     name, config = str(script_args.dataset_name), script_args.dataset_config
     streaming = script_args.dataset_streaming
-    notes: list[str] = []
+    notes = files_left_out(name, config)
 
     def load(split: str) -> list[Part]:
         rows = load_rows(name, config=config, split=split, streaming=streaming)
@@ -136,8 +146,9 @@ def _mixture(mixture_args: DatasetMixtureConfig, columns: Mapping[str, str]) -> 
         Part(_short(entry.path), _entry_rows(entry, mixture_args.streaming, columns)) for entry in entries
     ]
     fractions = [entry.fraction for entry in entries]
+    left_out = [line for entry in entries for line in files_left_out(entry.path, entry.name)]
     if all(fraction is None for fraction in fractions):
-        return LoadedData(parts)
+        return LoadedData(parts, None, left_out)
     if any(fraction is None for fraction in fractions):
         raise DataError(
             "datasets: found a fraction for some only. Fix: set it for every data set or for none"
@@ -158,24 +169,25 @@ def _mixture(mixture_args: DatasetMixtureConfig, columns: Mapping[str, str]) -> 
     chosen = [
         replace(part, rows=part.rows.select(range(size))) for part, size in zip(parts, sizes, strict=True)
     ]
-    return LoadedData([part for part in chosen if len(part.rows)], None, notes)
+    return LoadedData([part for part in chosen if len(part.rows)], None, [*left_out, *notes])
 
 
 def _entry_rows(entry: Any, streaming: bool, columns: Mapping[str, str]) -> Any:
     if entry.data_dir is None and entry.data_files is None:
         rows = load_rows(entry.path, config=entry.name, split=entry.split, streaming=streaming)
+    elif entry.path in _READERS or is_local(entry.path):
+        base = Path() if entry.path in _READERS else Path(entry.path).expanduser()
+        base = base / Path(entry.data_dir or "").expanduser()
+        if entry.data_files is None:
+            rows = load_rows(str(base), config=entry.name, split=entry.split, streaming=streaming)
+        else:
+            rows = load_files(named_files(entry.data_files, base), entry.split, streaming=streaming)
     else:
         from datasets import load_dataset
 
+        where = {"data_dir": entry.data_dir, "data_files": entry.data_files}
         with quiet():
-            rows = load_dataset(
-                entry.path,
-                entry.name,
-                data_dir=entry.data_dir,
-                data_files=entry.data_files,
-                split=entry.split,
-                streaming=streaming,
-            )
+            rows = load_dataset(entry.path, entry.name, **where, split=entry.split, streaming=streaming)
     if entry.columns is not None:
         rows = rows.select_columns(entry.columns)
     present = rows.column_names or []

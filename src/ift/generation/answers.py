@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ift.data import end_of_turn_ids
+from ift.files import numbered_lines
 from ift.generation.decoding import Sampling, continue_prompts, padding_id
 from ift.generation.errors import EvaluationError
 from ift.generation.prompts import Prompt, prompt_ids
@@ -55,7 +56,7 @@ class AnswerStore:
         self.path, self.fingerprint = path, fingerprint
         self._found: dict[tuple[str, int], Turn] = {}
         if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for _, line in numbered_lines(path):
                 try:
                     one = json.loads(line)
                     if one["fingerprint"] == fingerprint:

@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 
 from ift.data import DataError, end_of_turn_ids
 from ift.data.samples import sample_rows
+from ift.files import keep_lines
 from ift.generation.decoding import Sampling, continue_prompts, room_for_answers
 from ift.generation.final_answer import FinalAnswer, final_answer_of, last_answer
 from ift.step.model import has_weights
@@ -119,9 +120,7 @@ class AnswersAtEvaluation(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begin a new file, or, on a resumed run, keep the answers of the steps before it."""
         if state.is_world_process_zero and self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines() if state.global_step else []
-            kept = [line for line in lines if _step_of(line) <= state.global_step]
-            self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            keep_lines(self.path, state.global_step or float("-inf"))
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
@@ -204,11 +203,3 @@ def _questions(rows: Any, count: int, seed: int, tokenizer: Any) -> list[Questio
             )
         found.append(Question(number, prompt, tokenizer.decode(target, skip_special_tokens=True)))
     return found
-
-
-def _step_of(line: str) -> float:
-    """Step of a line; infinity for one that was left half written."""
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError):
-        return float("inf")

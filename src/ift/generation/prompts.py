@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ift.data import DataError
+from ift.data.files import read_rows as rows_of_file
 from ift.data.masks import plain_prompt_ids
 from ift.data.templates import renderer
 from ift.generation.errors import EvaluationError
@@ -55,7 +57,7 @@ def prompt_ids(tokenizer: Any, messages: Sequence[dict[str, Any]], prompts: str)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a .json file (a list) or of a .jsonl file (an object a line).
+    """Rows of a .json file (a list), a .jsonl file (an object a line) or a .csv file.
 
     Args:
         path: The file.
@@ -67,27 +69,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         EvaluationError: It is absent, empty or neither; the message says where.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        rows = list(rows_of_file(path.expanduser()))
+    except OSError as error:
         raise EvaluationError(f"{path}: cannot be read ({error}); give a .json or .jsonl file") from error
-    rows: Any = []
-    if text.lstrip().startswith("["):
-        try:
-            rows = json.loads(text)
-        except ValueError as error:
-            raise EvaluationError(f"{path}: not JSON ({error})") from error
-    else:
-        for number, line in enumerate(text.splitlines(), start=1):
-            try:
-                rows += [json.loads(line)] if line.strip() else []
-            except ValueError as error:
-                raise EvaluationError(f"{path}, line {number}: not JSON ({error})") from error
-    wrong = next((number for number, row in enumerate(rows, start=1) if not isinstance(row, dict)), None)
-    if wrong is not None:
-        raise EvaluationError(f"{path}, row {wrong}: found {type(rows[wrong - 1]).__name__}; give an object")
+    except DataError as error:
+        raise EvaluationError(str(error)) from error
     if not rows:
         raise EvaluationError(f"{path}: no rows; give at least one")
-    return list(rows)
+    return rows
 
 
 def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:

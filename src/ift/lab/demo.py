@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from ift.files import numbered_lines
 from ift.runs.extras import missing_extra
 from ift.text import visible
 from ift.training.checkpoints import Stopped
@@ -88,7 +89,7 @@ def curves(out: Path, folders: dict[str, str]) -> None:
     panels = ("nll", "lookahead_accuracy", "eos_nll", "propagation_negative_share")
     figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3.4), layout="constrained")
     for method, folder in folders.items():
-        lines = [json.loads(line) for line in (out / folder / "metrics.jsonl").read_text().splitlines()]
+        lines = [json.loads(line) for _, line in numbered_lines(out / folder / "metrics.jsonl")]
         for axis, name in zip(axes, panels, strict=True):
             points = [(line["step"], line[name]) for line in lines if name in line]
             axis.plot(*zip(*points, strict=True), label=method.upper())

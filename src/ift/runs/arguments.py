@@ -16,11 +16,20 @@ from ift.data.formats import parse_columns
 from ift.generation.during_training import AnswerArguments
 from ift.methods.stage import Stage
 from ift.methods.table import METHODS, Method, left_to_others, parse_methods
-from ift.runs.argv import UsageError, split_equals, value_of, without, without_flags, words_of_stage
+from ift.runs.argv import (
+    UsageError,
+    expand_home,
+    split_equals,
+    value_of,
+    without,
+    without_flags,
+    words_of_stage,
+)
+from ift.runs.other_tools import right_name
 from ift.runs.output_folder import stage_folder
-from ift.runs.ranges import check_ranges
+from ift.runs.ranges import check_ranges, check_used
 from ift.runs.removed import REMOVED
-from ift.runs.yaml_file import top_level
+from ift.runs.yaml_file import entries_of_mixture, text_of, top_level
 from ift.text import did_you_mean
 
 
@@ -117,6 +126,8 @@ class Parser(TrlParser):
         """Check the values of the YAML file before they become defaults."""
         actions = {action.dest: action for action in self._actions}
         kwargs = {key: value for key, value in kwargs.items() if key not in self.others}
+        if "datasets" in kwargs and "datasets" in self.nodes:
+            kwargs["datasets"] = entries_of_mixture(self.nodes["datasets"], str(self.file))
         checked = {key: self._checked(actions[key], kwargs[key]) for key in kwargs if key in actions}
         return super().set_defaults_with_config(**{**kwargs, **checked})
 
@@ -124,10 +135,12 @@ class Parser(TrlParser):
         """`value` as the flag would read it; argparse does not check defaults that are not strings."""
         kind: Any = action.type or str
         many, choices = action.nargs in ("+", "*"), list(action.choices or [])
-        if value is None or isinstance(value, dict) or (isinstance(value, list) and (many or kind is str)):
+        if value is None or isinstance(value, dict) or (isinstance(value, list) and many and kind is not str):
             return value
-        if isinstance(value, bool) and (choices or kind is str):  # YAML reads `no` as false
-            value = self.nodes[action.dest].value
+        if choices or kind is str:  # as written: YAML takes `no` for false, and 1.10 for 1.1
+            value = expand_home(text_of(self.nodes[action.dest], value))
+            if isinstance(value, list):
+                return value
         if not _reads(kind, str(value)) or (choices and kind(str(value)) not in choices):
             wanted = ("true or false", "true"), ("a number", "0.5"), ("a whole number", "1")
             fits = [words for words, example in wanted if _reads(kind, example)]
@@ -181,7 +194,7 @@ def parse_stages(arguments: list[str], beside: Sequence[Method] = ()) -> list[Tr
         UsageError: unknown method, flag or key (with a suggestion, and the file and line), wrong type, value out of
             range, options in conflict.
     """
-    arguments = split_equals(arguments)
+    arguments = [expand_home(word) for word in split_equals(arguments)]
     config_file = value_of(arguments, "--config")
     nodes = top_level(Path(config_file)) if config_file else {}
     methods = wanted_methods(arguments, nodes)
@@ -246,14 +259,15 @@ def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: se
         )
     if model.model_name_or_path is None:
         raise UsageError("no model: give --model_name_or_path, a Hub id or a local folder.")
+    flags = {word.lstrip("-").replace("-", "_") for word in arguments if word.startswith("--")}
+    named = frozenset(flags | set(parser.nodes))
+    check_used(named, script, model, mixture)
     if script.dataset_name is None and not mixture.datasets:
         raise UsageError(
             "no data: give --dataset_name (a Hub id, a folder or a file), or `datasets:` in the YAML file."
         )
     if run.allow_pickle_weights:
         config.model_init_kwargs = {"use_safetensors": None, **(config.model_init_kwargs or {})}
-    flags = {word.lstrip("-").replace("-", "_") for word in arguments if word.startswith("--")}
-    named = frozenset(flags | set(parser.nodes))
     return TrainArguments(
         script, config, model, mixture, renamed, method, run, launch, from_flags, answers, named
     )
@@ -295,5 +309,7 @@ def _unknown(word: str, options: list[str], lines: dict[str, int] | None, file: 
         return f"{word!r} does not belong to any flag."
     else:
         where, dashes = f"unknown flag {word}", "--"
-    hint = did_you_mean(key, [option.lstrip("-") for option in options], lambda near: dashes + near)
+    hint = right_name(key, dashes) or did_you_mean(
+        key, [option.lstrip("-") for option in options], lambda near: dashes + near
+    )
     return where + (hint or "; `ift train --help-all` lists them all.")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Collection, Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class UsageError(Exception):
@@ -79,6 +80,13 @@ def value_of(arguments: list[str], flag: str) -> str | None:
     if position == len(arguments):
         raise UsageError(f"{flag} needs a value.")
     return arguments[position]
+
+
+def expand_home(value: Any) -> Any:
+    """A path that begins with ~/ as the full path; of a list, its items; anything else as it is."""
+    if isinstance(value, list):
+        return [expand_home(one) for one in value]
+    return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value
 
 
 def named(text: str, known: Collection[str]) -> list[str]:

@@ -12,7 +12,10 @@ from typing import Any
 from ift.data import LoadedData, Part, load_train_and_eval
 from ift.methods.stage import Stage, check_data
 from ift.methods.table import Method, left_to_others, parse_methods
+from ift.runs.argv import UsageError
+from ift.runs.other_tools import right_name
 from ift.runs.output_folder import stage_folder
+from ift.runs.ranges import check_used
 from ift.runs.results import TrainResult
 from ift.runs.train_run import train_sequence
 from ift.text import did_you_mean
@@ -89,7 +92,7 @@ def train_stages(
 
 
 def _stage(method: Method, folder: Path, settings: dict[str, Any], rows: Rows, *, last: bool) -> Stage:
-    from trl import ModelConfig, ScriptArguments
+    from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments
 
     _, config_class = method.load()
     kinds = {"config": config_class, "model": ModelConfig, "script": ScriptArguments}
@@ -103,14 +106,15 @@ def _stage(method: Method, folder: Path, settings: dict[str, Any], rows: Rows, *
     method.check(config)
     config.push_to_hub = config.push_to_hub and last
     name = str(rows) if isinstance(rows, str | os.PathLike) else None
-    return Stage(
+    script, model = (
         ScriptArguments(**{**taken["script"], "dataset_name": name}),
-        config,
         ModelConfig(**taken["model"]),
-        None,
-        {},
-        method,
     )
+    try:
+        check_used(settings, script, model, DatasetMixtureConfig())
+    except UsageError as error:
+        raise ValueError(str(error)) from error
+    return Stage(script, config, model, None, {}, method)
 
 
 def _loaded(stage: Stage, rows: Rows, eval_rows: Rows | None) -> LoadedData:
@@ -159,4 +163,6 @@ def _check_names(methods: Sequence[Method], given: Mapping[str, Any]) -> None:
         if name in decided:
             raise ValueError(f"setting {key!r} is an argument of train_method itself.")
         if name not in names:
-            raise ValueError(f"unknown setting {key!r}" + (did_you_mean(name, names) or "."))
+            raise ValueError(
+                f"unknown setting {key!r}" + (right_name(name) or did_you_mean(name, names) or ".")
+            )

@@ -17,10 +17,17 @@ from ift.data import DataError
 from ift.files import write_atomically
 from ift.methods.table import Method
 from ift.runs.removed import OLD_DEFAULTS
-from ift.training.checkpoints import damage, differing, facts_of, newest_whole
+from ift.training.checkpoints import (
+    NOTHING_TO_RESUME,
+    damage,
+    differing,
+    facts_of,
+    made_by_us,
+    newest_whole,
+)
 
 RUN = "run.json"  # written before the first step; marks the folder as a run of `ift train`
-OURS = (RUN, "metrics.jsonl", "answers.jsonl", "final_answers.jsonl", "checkpoint-*")
+OURS = (RUN, "metrics.jsonl", "answers.jsonl", "final_answers.jsonl")  # beside the checkpoints
 FIELDS_NOT_AFFECTING_WEIGHTS = {
     "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "run_name", "project", "trackio_space_id",
     "report_to", "disable_tqdm", "logging_dir", "logging_first_step", "logging_nan_inf_filter", "logging_steps",
@@ -66,9 +73,11 @@ def open_folder(run_args: Any) -> list[str]:
                 f"{folder}: the output folder is not empty ({', '.join(held[:3])}{', ...' if len(held) > 3 else ''}). "
                 "Fix: give another --output_dir, --resume auto to resume the run in it, or --overwrite_output_dir"
             )
-        if run.resume is None:
+        if run.resume is None and source is None:
+            _check_inputs(run_args, folder)
+        if run.resume is None and not (source and damage(Path(source)) == NOTHING_TO_RESUME):
             return keep_earlier_defaults(run_args)
-        path = Path(run.resume)
+        path = Path(str(source))
         reason = damage(path) if path.is_dir() else "there is no such folder"
         if reason:
             raise DataError(
@@ -85,10 +94,35 @@ def open_folder(run_args: Any) -> list[str]:
         raise AlreadyFinished(f"this run is finished: the model is in {folder}")
     found, skipped = newest_whole(folder)
     lines = [f"skipped {path}: {reason}" for path, reason in skipped]
+    useless = [path for path, reason in skipped if reason == NOTHING_TO_RESUME]
+    if found is None and useless:
+        raise DataError(
+            f"--resume auto: {useless[0]}: {NOTHING_TO_RESUME}. Fix: start a new run from its weights "
+            f"(--model_name_or_path {useless[0]} and another --output_dir), or from scratch with --overwrite_output_dir"
+        )
     if found is None:
         return [*lines, f"no complete checkpoint in {folder}: starts from scratch"]
     run_args.config.resume_from_checkpoint = str(found)
     return [*lines, f"resumes from {found}", *keep_earlier_defaults(run_args)]
+
+
+def _left_by_a_run(folder: Path) -> list[Path]:
+    """What an earlier run of ours left to be resumed or read from: a new run in the folder deletes it, and no more."""
+    files = [folder / name for name in OURS] if (folder / RUN).is_file() else []
+    return [*made_by_us(folder), *(path for path in files if path.is_file() and not path.is_symlink())]
+
+
+def _check_inputs(run_args: Any, folder: Path) -> None:
+    """Raise DataError where the run would replace or delete the model that it starts from, or its rows."""
+    lost = {path.resolve() for path in _left_by_a_run(folder)}
+    data = [run_args.script.dataset_name, *(one.path for one in run_args.mixture.datasets)]
+    for name in (run_args.model.model_name_or_path, *data):
+        path = Path(name or "").expanduser().resolve()
+        if name and path.exists() and (path == folder.resolve() or lost & {path, *path.parents}):
+            raise DataError(
+                f"{name}: lies in the output folder {folder}, where this run would replace it. "
+                "Fix: give another --output_dir"
+            )
 
 
 def keep_earlier_defaults(run_args: Any) -> list[str]:
@@ -182,11 +216,12 @@ def agree_on_folders(stages: Sequence[Any]) -> list[str]:
 def mark_run_started(run_args: Any) -> None:
     """Mark the output folder as a run that has started, once everything has been checked.
 
-    A new run deletes the checkpoints and logs of an earlier one; other files stay until they are overwritten.
+    A new run deletes what an earlier run of ours left to be resumed or read from: checkpoints with a manifest and,
+    where there is a run.json, the files in `OURS`. Everything else stays until it is written over; links stay.
     """
     folder = Path(run_args.config.output_dir)
     if not run_args.config.resume_from_checkpoint:
-        for path in [path for pattern in OURS for path in folder.glob(pattern)]:
+        for path in _left_by_a_run(folder):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     write_run(folder, finished=False)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
+from dataclasses import fields
 from typing import Any
 
 from ift.runs.argv import UsageError
@@ -53,3 +55,35 @@ def check_ranges(*parts: Any) -> None:
             raise UsageError(f"max_steps is {steps}; give 1 or more, or -1 for num_train_epochs.")
         if not str(getattr(part, "output_dir", "somewhere")).strip():
             raise UsageError("output_dir is empty; name a folder.")
+
+
+def check_used(named: Collection[str], script: Any, model: Any, mixture: Any) -> None:
+    """Refuses settings of trl's arguments that have no effect beside the others.
+
+    Args:
+        named: Settings that were given.
+        script: trl's ScriptArguments.
+        model: trl's ModelConfig.
+        mixture: trl's DatasetMixtureConfig.
+
+    Raises:
+        UsageError: One was given, and is not off; it is named with what gives it an effect.
+    """
+    lora = [one.name for one in fields(model) if one.name.startswith("lora_")] + ["use_rslora", "use_dora"]
+    bits = ["bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_storage"]
+    groups = (
+        (model, lora, model.use_peft, "without use_peft: true"),
+        (model, bits, model.load_in_4bit, "without load_in_4bit: true"),
+        (mixture, ["streaming", "test_split_size"], mixture.datasets, "without datasets:"),
+        (
+            script,
+            [one.name for one in fields(script) if one.name.startswith("dataset_")],
+            not mixture.datasets,
+            "beside datasets:, whose entries name the data",
+        ),
+        (script, ["ignore_bias_buffers"], False, "here"),
+    )
+    for part, names, used, why in groups:
+        found = [name for name in names if name in named and getattr(part, name) not in (None, False)]
+        if found and not used:
+            raise UsageError(f"{', '.join(found)}: no effect {why}. Change that, or leave {found[0]} out.")

@@ -32,6 +32,8 @@ def train(trainer: Any, checkpoints: SealedCheckpoints | None) -> None:
     """
     try:
         trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
+    except DataError as error:  # a row of a stream
+        raise DataError(_plain_message(error) + _save_before_bad_row(trainer)) from error
     finally:
         if checkpoints is not None:
             checkpoints.release()
@@ -39,6 +41,24 @@ def train(trainer: Any, checkpoints: SealedCheckpoints | None) -> None:
     if checkpoints is not None and checkpoints.stopped is not None and unfinished:
         last = Path(trainer.args.output_dir) / f"checkpoint-{trainer.state.global_step}"
         raise Stopped(checkpoints.stopped, last)
+
+
+def _plain_message(error: DataError) -> str:
+    """The message; a worker process of the data loader puts its traceback before it."""
+    return str(error).rsplit("DataError: ", 1)[-1].strip()
+
+
+def _save_before_bad_row(trainer: Any) -> str:
+    """Saves a checkpoint of the steps before a row that cannot be read; returns the end of the message.
+
+    Several processes would have to stop at the same step for that: there nothing is saved.
+    """
+    step = trainer.state.global_step
+    if not step or trainer.args.world_size > 1:
+        return ""
+    trainer._save_checkpoint(trainer.model_wrapped, trial=None)
+    trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
+    return f" The {step} steps before it are saved in {trainer.args.output_dir}/checkpoint-{step}."
 
 
 def save(trainer: Any, folder: Path) -> None:

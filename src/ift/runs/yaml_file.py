@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import yaml
+from trl.scripts.utils import DatasetConfig
 
-from ift.runs.argv import UsageError
+from ift.runs.argv import UsageError, expand_home
 
 
 def top_level(path: Path) -> dict[str, yaml.Node]:
@@ -29,6 +32,51 @@ def top_level(path: Path) -> dict[str, yaml.Node]:
         raise UsageError(f"--config {path} must hold `key: value` lines.")
     _refuse_repeated_keys(path, node)
     return {key.value: value for key, value in node.value}
+
+
+def text_of(node: yaml.Node, value: Any) -> Any:
+    """The text of a value as it is written, where its setting is a text; of a list, of its items; null stays null.
+
+    YAML 1.1 reads 2024_10_05 as a number, 1.10 as 1.1 and 010 as 8.
+    """
+    if isinstance(value, str) or value is None:
+        return value
+    if isinstance(node, yaml.ScalarNode):
+        return node.value
+    if isinstance(node, yaml.SequenceNode) and isinstance(value, list):
+        return [text_of(child, one) for child, one in zip(node.value, value, strict=True)]
+    return value
+
+
+def entries_of_mixture(node: yaml.Node, file: str) -> list[dict[str, Any]]:
+    """The data sets listed under `datasets:`, texts as they are written and fractions as numbers.
+
+    Raises:
+        UsageError: An entry is no mapping, or has a key or value that none can have; the line is named.
+    """
+    known = {one.name for one in fields(DatasetConfig)}
+    entries = []
+    for child in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+        place = f"{file}, line {child.start_mark.line + 1}: datasets"
+        if not isinstance(child, yaml.MappingNode):
+            raise UsageError(f"{place}: give a list of entries such as `- path: rows.jsonl`.")
+        entry = dict(yaml.SafeLoader("").construct_document(child))
+        nodes = {key.value: one for key, one in child.value}
+        unknown = [key for key in nodes if key not in known]
+        if unknown:
+            raise UsageError(f"{place}: unknown key {unknown[0]!r}; an entry has {', '.join(sorted(known))}.")
+        if "path" not in nodes:
+            raise UsageError(f"{place}: an entry has no path; give `- path: rows.jsonl`.")
+        for key in ("path", "name", "data_dir", "data_files", "split", "columns"):
+            if key in entry:
+                entry[key] = expand_home(text_of(nodes[key], entry[key]))
+        if entry.get("fraction") is not None:
+            try:
+                entry["fraction"] = float(entry["fraction"])
+            except (ValueError, TypeError) as error:
+                raise UsageError(f"{place}: fraction is {entry['fraction']!r}; give a number.") from error
+        entries.append(entry)
+    return entries
 
 
 def _refuse_repeated_keys(path: Path, node: yaml.Node) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import signal
 import time
 from collections.abc import Mapping
@@ -18,7 +19,6 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback
-from transformers.trainer_utils import rotate_checkpoints
 
 from ift.files import sync_to_disk, write_atomically
 
@@ -27,6 +27,9 @@ SETTINGS = "ift_settings.json"
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}  # with the exit codes that shells use
 SAME_STOP = 2.0  # a further signal within so many seconds repeats the first
 _NAME = re.compile(r"checkpoint-(\d+)$")
+NOTHING_TO_RESUME = (
+    "it holds no optimiser state (it was saved with save_only_model), so no run can resume from it"
+)
 
 
 def seal(folder: Path, step: int, facts: Mapping[str, Any]) -> None:
@@ -47,7 +50,7 @@ def seal(folder: Path, step: int, facts: Mapping[str, Any]) -> None:
 
 
 def damage(folder: Path) -> str | None:
-    """Why a checkpoint is not complete; None where it is."""
+    """Why no run can resume from a checkpoint: it is incomplete, or `NOTHING_TO_RESUME`; None where one can."""
     try:
         files = json.loads((folder / MANIFEST).read_text())["files"]
     except FileNotFoundError:
@@ -62,6 +65,8 @@ def damage(folder: Path) -> str | None:
             return f"{name} has {file.stat().st_size:,} bytes, not {wanted['bytes']:,}"
         if _sha256(file) != wanted["sha256"]:
             return f"{name} differs from what was written"
+    if not any(Path(name).parts[0].startswith(("optimizer", "global_step")) for name in files):
+        return NOTHING_TO_RESUME
     return None
 
 
@@ -73,15 +78,42 @@ def _sha256(file: Path) -> str:
     return digest.hexdigest()
 
 
-def newest_whole(output_dir: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
-    """The newest complete checkpoint, and the newer incomplete ones, each with the reason."""
+def checkpoints_of(output_dir: Path) -> list[Path]:
+    """The folders named `checkpoint-N` in an output folder, by their N; links are none."""
     found = sorted(
         (int(match[1]), path)
         for path in output_dir.glob("checkpoint-*")
-        if (match := _NAME.match(path.name)) and path.is_dir()
+        if (match := _NAME.match(path.name)) and path.is_dir() and not path.is_symlink()
     )
+    return [path for _, path in found]
+
+
+def made_by_us(output_dir: Path) -> list[Path]:
+    """The checkpoints of an output folder that have a manifest: nothing else is ever deleted."""
+    return [path for path in checkpoints_of(output_dir) if (path / MANIFEST).is_file()]
+
+
+def delete_old(output_dir: Path, limit: int | None, best: str | None) -> None:
+    """Deletes the oldest checkpoints that have a manifest, until `limit` are left.
+
+    Args:
+        output_dir: Of the run.
+        limit: How many stay, at least the newest and the best one; None deletes nothing.
+        best: Path of the best checkpoint, if there is one.
+    """
+    found = sorted(made_by_us(output_dir), key=lambda path: (path / MANIFEST).stat().st_mtime_ns)
+    if not limit or not found:
+        return
+    kept = {found[-1].resolve(), *([Path(best).resolve()] if best else [])}
+    free = [path for path in found if path.resolve() not in kept]
+    for path in free[: max(0, len(found) - max(limit, len(kept)))]:
+        shutil.rmtree(path)
+
+
+def newest_whole(output_dir: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
+    """The newest checkpoint that is whole, and the newer ones that are not, with the reason of each."""
     skipped: list[tuple[Path, str]] = []
-    for _, path in reversed(found):
+    for path in reversed(checkpoints_of(output_dir)):
         reason = damage(path)
         if reason is None:
             return path, skipped
@@ -172,6 +204,7 @@ class SealedCheckpoints(TrainerCallback):
             torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX)
             self.stopped = int(number) or None
         if self.stopped is not None:
+            args.save_only_model = False  # what stops here is to be resumed
             control.should_save = control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -180,12 +213,7 @@ class SealedCheckpoints(TrainerCallback):
             torch.distributed.barrier()
         if state.is_world_process_zero:
             seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step, self.facts)
-            rotate_checkpoints(
-                output_dir=args.output_dir,
-                save_total_limit=self._limit,
-                best_model_checkpoint=state.best_model_checkpoint,
-                use_mtime=True,
-            )
+            delete_old(Path(args.output_dir), self._limit, state.best_model_checkpoint)
         if torch.distributed.is_initialized():  # a launcher stops all processes when the first one exits
             torch.distributed.barrier()
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
+from ift.files import keep_lines
 from ift.step.result import IFTLoss
 
 COLUMNS = (
@@ -133,9 +134,8 @@ class MetricsFile(TrainerCallback):
         if not state.is_world_process_zero:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = path.read_text().splitlines() if path.exists() and state.global_step else []
-        kept = [line for line in lines if _step_of(line) <= state.global_step]
-        path.write_text("".join(line + "\n" for line in kept))
+        path.touch()
+        keep_lines(path, state.global_step or float("-inf"))
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
@@ -146,11 +146,3 @@ class MetricsFile(TrainerCallback):
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a") as file:
                 file.write(json.dumps({"step": state.global_step, "time": time.time(), **logs}) + "\n")
-
-
-def _step_of(line: str) -> float:
-    """Step of a line of the file; infinity for a line that was only partly written."""
-    try:
-        return float(json.loads(line)["step"])
-    except ValueError:
-        return float("inf")

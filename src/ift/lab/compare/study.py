@@ -71,7 +71,13 @@ class Study:
             StudyError: the folder holds another study; nothing is overwritten.
         """
         file, planned = self.folder / "plan.json", json.loads(json.dumps(self.plan.to_json()))
-        for name in ("pairs", "search", "runs", "logs", "work"):
+        names = ("pairs", "search", "runs", "logs", "work")
+        held = [name for name in (*names, "rows") if any((self.folder / name).glob("*"))]
+        if held and not file.exists():  # "work" and "rows" are deleted
+            raise StudyError(
+                f"{self.folder} holds {', '.join(held)} and no study (no plan.json); give another --output_dir"
+            )
+        for name in names:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         if file.exists():
             earlier = json.loads(file.read_text())

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ift.files import numbered_lines
 from ift.generation.errors import EvaluationError
 from ift.lab.evaluation.harness import TaskResult
 from ift.lab.evaluation.paper import AVERAGED
@@ -192,14 +193,13 @@ def record(
 def _samples(label: str, file: Path) -> list[Sample]:
     """Some generated answers; multiple choice has none."""
     shown: list[Sample] = []
-    with file.open(encoding="utf-8") as lines:
-        for line in lines:
-            one = json.loads(line)
-            if "exact_match" not in one or any(sample.id == str(one["doc_id"]) for sample in shown):
-                continue
-            prompt, answer = str(one["arguments"][0][0]), str(one["resps"][0][0])
-            right = bool(one["exact_match"])
-            shown.append(Sample(label, str(one["doc_id"]), prompt[-600:], str(one["target"]), answer, right))
-            if len(shown) == _SHOWN:
-                break
+    for _, line in numbered_lines(file):
+        one = json.loads(line)
+        if "exact_match" not in one or any(sample.id == str(one["doc_id"]) for sample in shown):
+            continue
+        prompt, answer = str(one["arguments"][0][0]), str(one["resps"][0][0])
+        right = bool(one["exact_match"])
+        shown.append(Sample(label, str(one["doc_id"]), prompt[-600:], str(one["target"]), answer, right))
+        if len(shown) == _SHOWN:
+            break
     return shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,8 +163,9 @@ def local_rows(config: dict[str, Any], data: Path) -> dict[str, Any] | None:
             f"{folder}: found no rows of the split {asked!r}, which {config['task']} asks. "
             f"Fix: write them to {asked}.jsonl there, in the schema of {config['dataset_path']}"
         )
-    found = {split: [str(file) for file in names] for split, names in files.items() if names}
-    kinds = {_SUFFIXES[Path(file).suffix] for names in found.values() for file in names}
+    # escaped: `datasets` takes names of files for patterns
+    found = {split: [glob.escape(str(file)) for file in names] for split, names in files.items() if names}
+    kinds = {_SUFFIXES[file.suffix] for names in files.values() for file in names}
     if len(kinds) > 1:
         raise EvaluationError(f"{folder}: found files of several formats; keep those of one")
     return {

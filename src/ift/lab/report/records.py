@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ift.files import numbered_lines
 from ift.lab.report.decode import decode, encode
 from ift.lab.report.errors import ReportError
 from ift.lab.report.json_files import write_json
@@ -254,8 +255,10 @@ def find(places: Iterable[str | Path]) -> dict[Path, RunRecord]:
 
 def _load_lines(file: Path) -> dict[Path, RunRecord]:
     """The records of a file that has one in each line; empty lines are passed over."""
-    lines = enumerate(_read(file).split(b"\n"), start=1)
-    named = {file.with_name(f"{file.name}:{number}"): line for number, line in lines if line.strip()}
+    try:
+        named = {file.with_name(f"{file.name}:{number}"): line for number, line in numbered_lines(file)}
+    except OSError as error:
+        raise ReportError(f"{file}: cannot be read ({error.strerror}); name a record's file") from None
     if not named:
         raise ReportError(f"{file}: no run records in it; make the file again")
     return {name: _parse(line, name, "line") for name, line in named.items()}

@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ift.files import numbered_lines
 from ift.lab.report.json_files import write_json, write_json_lines
 from ift.lab.testbed.families import AnyProblem
 from ift.lab.testbed.noise import one_wrong_step
@@ -128,7 +129,7 @@ def cached_pairs(folder: Path, base: Path, setting: Setting, seed: int = 0, trie
     source = {"setting": asdict(setting), "seed": seed, "tries": tries, "base_sha256": weights}
     known: dict[str, Any] = json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {}
     if path.is_file() and known.get("source") == source:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for _, line in numbered_lines(path)]
         if rows_hash(rows) != known["sha256"]:
             raise ValueError(f"{path} is not what was written there; delete it to have it made again")
         return Pairs(rows, known["sampled"], known["corrupted"], tries)

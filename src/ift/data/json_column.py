@@ -1,0 +1,41 @@
+"""A column of JSON values, kept exactly: the library's own `Json` rounds long numbers when it reads them."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from datasets import Json
+from datasets.table import array_cast
+from datasets.utils.json import ujson_loads
+
+from ift.data.errors import DataError
+
+_LONG_NUMBER = re.compile(r"\d{19}")
+
+
+class JsonColumn(Json):
+    """Values of any kind, stored as JSON text, written and read by Python's own `json`."""
+
+    def encode_example(self, example_data: Any) -> str | None:
+        """The text of a value; None for null. Raises DataError for a whole number of more than 64 bits."""
+        if example_data is None:
+            return None
+        text = json.dumps(example_data, ensure_ascii=False)
+        if _LONG_NUMBER.search(text):
+            try:
+                ujson_loads(text)
+            except ValueError as error:  # the library would store it as text of text
+                raise DataError(
+                    f"{text[:60]}...: found a number of more than 64 bits, which cannot be stored. Fix: make it text"
+                ) from error
+        return text
+
+    def decode_example(self, example_data: str | None, token_per_repo_id: Any = None) -> Any:
+        """The value of a text."""
+        return None if example_data is None else json.loads(example_data)
+
+    def cast_storage(self, storage: Any) -> Any:
+        """The texts of an array as they are."""
+        return storage if storage.type == self.pa_type else array_cast(storage, self.pa_type)

@@ -1,0 +1,116 @@
+"""Files of text as data sets of the `datasets` library, with every value as it is written in the file."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ift.data.errors import DataError
+from ift.data.files import read_rows
+
+if TYPE_CHECKING:
+    from datasets import Dataset, Features, IterableDataset
+
+VERSION = 1  # of what is stored; another one is stored anew
+STREAM_ROWS = 1000  # of a stream whose keys are its columns
+_PLAIN = {str: "string", int: "int64", float: "float64", bool: "bool"}
+
+
+def load_texts(files: Sequence[Path]) -> Dataset:
+    """Reads files twice: for their columns, and into the cache of `datasets`, from where rows are taken.
+
+    Args:
+        files: Paths of .jsonl, .json and .csv files.
+
+    Returns:
+        All rows. A column that holds texts alone, or numbers of one kind, is of that type; every other column is
+        kept as JSON, so that an object has the keys that it has in its own row.
+
+    Raises:
+        DataError: A file cannot be read; file and line are named. There is no row. The cache cannot be written.
+    """
+    from datasets import Dataset, config
+    from datasets.exceptions import DatasetGenerationError
+
+    features = _features(files)
+    stamps = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    fingerprint = hashlib.sha256(json.dumps([VERSION, stamps]).encode()).hexdigest()[:32]
+    try:
+        rows = Dataset.from_generator(
+            _rows,
+            features=features,
+            gen_kwargs={"files": [str(file) for file in files], "columns": tuple(features)},
+            fingerprint=fingerprint,
+        )
+    except (OSError, DatasetGenerationError) as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, DataError):
+            raise cause from None
+        raise DataError(
+            f"{_shown(files)}: the rows cannot be kept in the cache of datasets, {config.HF_DATASETS_CACHE}: {cause}. "
+            "Fix: set HF_DATASETS_CACHE to a folder with room that can be written to"
+        ) from error
+    rows.info.features = features  # as stored, they say the library's own Json, which rounds long numbers
+    return rows
+
+
+def stream_texts(files: Sequence[Path]) -> IterableDataset:
+    """Reads files as their rows are asked for; a row that cannot be read raises DataError with its line then.
+
+    Args:
+        files: Paths of .jsonl, .json and .csv files.
+
+    Returns:
+        The rows. Columns are the keys of the first rows; a key that comes later is in its row all the same.
+    """
+    from datasets import IterableDataset
+
+    first = itertools.islice(_all_rows(files), STREAM_ROWS)
+    columns = tuple(dict.fromkeys(key for row in first for key in row))
+    return IterableDataset.from_generator(
+        _rows, gen_kwargs={"files": [str(file) for file in files], "columns": columns}
+    )
+
+
+def _rows(files: Sequence[str], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The generator of both: each row has all `columns`, and those of its keys that are none of them."""
+    empty = dict.fromkeys(columns)
+    for row in _all_rows([Path(file) for file in files]):
+        yield {**empty, **row}
+
+
+def _all_rows(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    for file in files:
+        yield from read_rows(file)
+
+
+def _features(files: Sequence[Path]) -> Features:
+    """The type of each column, from all rows of all files."""
+    from datasets import Features, Value
+
+    from ift.data.json_column import JsonColumn
+
+    kinds: dict[str, set[type]] = {}
+    for row in _all_rows(files):
+        for name, value in row.items():
+            found = kinds.setdefault(name, set())
+            if value is not None:
+                large = isinstance(value, int) and value.bit_length() > 63
+                found.add(object if large else type(value))
+    if not kinds:
+        raise DataError(
+            f"{_shown(files)}: found no rows, expected at least one. Fix: check how it was written"
+        )
+    features = {}
+    for name, found in kinds.items():
+        only = next(iter(found or {str})) if len(found) < 2 else object
+        features[name] = Value(_PLAIN[only]) if only in _PLAIN else JsonColumn()
+    return Features(features)
+
+
+def _shown(files: Sequence[Path]) -> str:
+    return ", ".join(map(str, files[:3]))

@@ -1,0 +1,83 @@
+"""What a new run deletes in its output folder: what a run of ours left there, and nothing else."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from ift.data import DataError
+from ift.runs.output_folder import begin, open_folder, write_run
+from ift.training.checkpoints import NOTHING_TO_RESUME, seal
+
+
+def told(folder, *, model="model", data="rows.jsonl", **run):
+    run = {"resume": None, "overwrite_output_dir": True, **run}
+    return SimpleNamespace(
+        config=SimpleNamespace(output_dir=str(folder), resume_from_checkpoint=None),
+        run=SimpleNamespace(**run),
+        model=SimpleNamespace(model_name_or_path=str(model)),
+        script=SimpleNamespace(dataset_name=str(data)),
+        mixture=SimpleNamespace(datasets=[]),
+        named=frozenset(),
+    )
+
+
+def checkpoint(folder, optimizer=True):
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_text("weights")
+    if optimizer:
+        (folder / "optimizer.pt").write_text("moments")
+    seal(folder, int(folder.name.rpartition("-")[2]), {})
+    return folder
+
+
+def test_a_new_run_deletes_what_a_run_left_and_nothing_else(tmp_path):
+    out = tmp_path / "out"
+    write_run(out, finished=True)
+    checkpoint(out / "checkpoint-3")
+    for name in ("checkpoint-best", "checkpoint-4"):  # not ours: another name, no manifest
+        (out / name).mkdir()
+        (out / name / "notes.txt").write_text("mine")
+    (out / "checkpoint-5").symlink_to(checkpoint(tmp_path / "elsewhere-5"))
+    (out / "answers.jsonl").symlink_to(tmp_path / "elsewhere-5" / "optimizer.pt")
+    (out / "metrics.jsonl").write_text("{}\n")
+    begin(told(out))
+    kept = {"run.json", "checkpoint-best", "checkpoint-4", "checkpoint-5", "answers.jsonl"}
+    assert {path.name for path in out.iterdir()} == kept
+    assert (tmp_path / "elsewhere-5" / "optimizer.pt").exists()
+
+
+def test_files_named_like_ours_stay_where_no_run_was(tmp_path):
+    (tmp_path / "answers.jsonl").write_text("mine\n")
+    begin(told(tmp_path))
+    assert (tmp_path / "answers.jsonl").read_text() == "mine\n"
+
+
+def test_a_run_does_not_replace_what_it_starts_from(tmp_path):
+    write_run(tmp_path, finished=True)
+    start = checkpoint(tmp_path / "checkpoint-3")
+    rows = tmp_path / "answers.jsonl"
+    rows.write_text("{}\n")
+    for given in ({"model": tmp_path}, {"model": start}, {"data": rows}, {"data": start / "optimizer.pt"}):
+        with pytest.raises(DataError, match=r"lies in the output folder.*another --output_dir"):
+            open_folder(told(tmp_path, **given))
+    own = tmp_path / "rows.jsonl"
+    own.write_text("{}\n")
+    assert open_folder(told(tmp_path, data=own)) == []
+
+
+def test_a_checkpoint_without_optimiser_state_is_none_to_resume_from(tmp_path):
+    write_run(tmp_path, finished=False)
+    path = checkpoint(tmp_path / "checkpoint-3", optimizer=False)
+    for resume in ("auto", str(path)):
+        with pytest.raises(DataError) as refused:
+            open_folder(told(tmp_path, resume=resume))
+        assert NOTHING_TO_RESUME in str(refused.value)
+    asked = told(tmp_path)
+    asked.config.resume_from_checkpoint = str(path)
+    with pytest.raises(DataError, match="no optimiser state"):
+        open_folder(asked)
+    whole = checkpoint(tmp_path / "checkpoint-2")
+    asked = told(tmp_path, resume="auto")
+    lines = open_folder(asked)
+    assert lines[0].startswith(f"passed over {path}: it holds no optimiser state")
+    assert asked.config.resume_from_checkpoint == str(whole)
