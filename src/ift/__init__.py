@@ -49,6 +49,7 @@ _MOVED: dict[str, tuple[str, ...]] = {
     "ift.compare": ("ift.lab.compare",),
     "ift.config": ("ift.training.config",),
     "ift.evaluation": ("ift.lab.evaluation",),
+    "ift.evaluation.models": ("ift.models.loading",),
     "ift.frozen_lake": ("ift.lab.frozen_lake",),
     "ift.functional": ("ift.step.equations", "ift.step.rows", "ift.training.lambda_schedule"),
     "ift.judge": ("ift.lab.judge",),

@@ -1,6 +1,7 @@
 """One step of Intuitive Fine-Tuning (Algorithm 1, arXiv:2405.11870v3).
 
-`ift_loss` calls the model once, with the settings of the step as one more argument of its forward. That forward runs
+`enable_residual` patches the model's forward once; `ift_loss` then calls the model with the settings of the step as one
+more argument. The patched forward runs
 the look-ahead pass (no gradient, dropout off) and the mixed pass through the backbone of the module that was called, so
 that DDP, FSDP2, PEFT and checkpointing see one ordinary forward. `FullRows` runs both passes over whole rows;
 `shared_prefix` computes what they have in common once, where that is exact.
@@ -110,7 +111,8 @@ def enable_residual(model: nn.Module) -> None:
     inner._ift_enabled = True
 
 
-@torch.compiler.disable  # its hooks and counts break a graph twenty times; blocks compiled in place stay compiled
+# its hooks and data-dependent shapes break a graph some twenty times; blocks that are compiled in place stay so
+@torch.compiler.disable
 def _two_passes(
     model: Any,
     step: _Step,
@@ -190,7 +192,7 @@ def _guess(
 def _passes(
     model: Any, settings: StepSettings, inputs: dict[str, Any], layout: RowLayout, router_logits: bool
 ) -> FullRows | SharedPrefix:
-    """The way to run this batch. With lambda 0 there is one pass, and nothing to share."""
+    """`SharedPrefix` or `FullRows`, by `lookahead_prefix`: "auto" shares on a CPU. Lambda 0 needs one pass only."""
     on_cpu = inputs["input_ids"].device.type == "cpu"
     share = settings.lookahead_prefix == "shared" or (settings.lookahead_prefix == "auto" and on_cpu)
     if settings.residual_lambda > 0 and share:

@@ -61,9 +61,9 @@ def propagation_weights(
         kind: "bellman" (Algorithm 1: w_t = sum_{i>=t} gamma^(i-t) l_i; gradient flows through the sums), "cumsum"
             (Eq. 21 read literally: fixed weights that grow with position) or "none" (w = 1).
         gamma: decay in (0, 1].
-        detach: of bellman's weights: "scale" (no gradient through their scale: Algorithm 1 as printed, up to a constant
-            per row), "none" (the released code: gradient through the scale too, negative for confident late tokens) or
-            "weights" (no gradient through w at all).
+        detach: which part of bellman's weights carries no gradient: their "scale" (Algorithm 1 as printed, up to a
+            constant per row), "none" of them (the released code, whose gradient is negative for confident late tokens)
+            or the "weights" as a whole.
     """
     ones = layout.trained.to(losses.dtype)
     if kind == "none":
@@ -118,8 +118,7 @@ def propagated_loss(
     Returns:
         The loss, a scalar with gradient to `losses`; the weights (B, T); and d loss / d l_t, (B, T): where it is
         negative, the step pushes that token's loss *up*, as `propagation_detach` "none" does (docs/method.md). The last
-        two carry no gradient. sum_t l_t dL/dl_t is twice the loss with bellman weights whose scale alone is detached,
-        the loss otherwise.
+        two carry no gradient. sum_t l_t dL/dl_t is the loss, or twice the loss where `propagation_detach` is "scale".
     """
     with torch.enable_grad():
         leaf = losses.detach().requires_grad_()

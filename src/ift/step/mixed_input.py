@@ -1,9 +1,11 @@
 """The temporal residual connection (Eq. 17, arXiv:2405.11870v3) at the output of a model's own input-embedding module.
 
-Whatever that module does (scaling, LoRA) is part of E, and the input ids stay the ordinary ids. A step makes one
-gradient of the embedding matrix, as a step of SFT does: the ids of the guesses are appended to those of the batch, so
-that the module runs once with gradient. In a step that shares its prefix, the prefix is embedded before the guesses are
-known; `RowEmbeddings` reserves room for them in that first call.
+A hook before the module appends the ids of the guesses to those of the batch; a hook after it replaces the embeddings
+of the trained positions by the mix. So whatever the module does (scaling, LoRA) is part of E, the backbone still gets
+the ordinary ids, and the module runs once: its weight gets one gradient, as in a step of SFT.
+
+`RowEmbeddings` saves memory in a step that shares its prefix, and changes no result: there the prefix is embedded
+before the guesses are known, and the first call reserves room for them.
 
 Shape legend: B rows, T positions, P of the prefix, H width, V vocabulary, N trained positions, K candidates of one
 guess, U different guesses.
@@ -47,10 +49,12 @@ def mixed_embeddings(
     if guess is None:
         yield
         return
-    several = guess.ids.shape[1] > 1
+    many_candidates = guess.ids.shape[1] > 1
     # (U,) and, for several candidates a position, the index (N, K) of each among them
-    guess_ids, inverse_index = guess.ids.unique(return_inverse=True) if several else (guess.ids[:, 0], None)
-    known = None if embedded is None else embedded.after_prefix  # (B, T, H)
+    guess_ids, inverse_index = (
+        guess.ids.unique(return_inverse=True) if many_candidates else (guess.ids[:, 0], None)
+    )
+    embedded_rows = None if embedded is None else embedded.after_prefix  # (B, T, H)
     calls: list[bool] = []
 
     def append_guesses(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -60,20 +64,20 @@ def mixed_embeddings(
                 f"{type(model).__name__} embeds its input ids more than once or in another shape: IFT cannot mix them."
             )
         calls.append(True)
-        if known is not None:
+        if embedded_rows is not None:
             return (guess_ids.to(ids.device)[None], *args[1:])  # (1, N)
         return (torch.cat([ids.flatten(), guess_ids.to(ids.device)])[None], *args[1:])  # (1, B T + U)
 
     def mix(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        if embedded is not None and known is not None:
-            own, guessed = known.flatten(0, 1), embedded.fill_guesses(guess_ids, output[0])
+        if embedded is not None and embedded_rows is not None:
+            target, guessed = embedded_rows.flatten(0, 1), embedded.fill_guesses(guess_ids, output[0])
         else:
-            own, guessed = output[0, : trained.numel()], output[0, trained.numel() :]  # (B T, H), (U, H)
+            target, guessed = output[0, : trained.numel()], output[0, trained.numel() :]  # (B T, H), (U, H)
         if inverse_index is not None:
             guessed = _expected(guessed, inverse_index, guess.probabilities)
-        positions = trained.flatten().nonzero()[:, 0].to(own.device)  # (N,)
-        mixed = temporal_residual(own.index_select(0, positions), guessed, residual_lambda)
-        return own.index_put((positions,), mixed.to(own.dtype)).view(*trained.shape, -1)
+        positions = trained.flatten().nonzero()[:, 0].to(target.device)  # (N,)
+        mixed = temporal_residual(target.index_select(0, positions), guessed, residual_lambda)
+        return target.index_put((positions,), mixed.to(target.dtype)).view(*trained.shape, -1)
 
     with _hooks(model.get_input_embeddings(), append_guesses, mix):
         yield
@@ -173,8 +177,7 @@ def _hooks(module: nn.Module, before: Any, after: Any) -> Iterator[None]:
 class _LookUpWithLateIds(TorchFunctionMode):
     """While open, `nn.functional.embedding` takes its last N ids for placeholders of `guess_ids`.
 
-    A mode, and not a lookup in place of the module's forward, since that may scale what it looks up, as every Gemma's
-    does.
+    A TorchFunctionMode rather than a replacement of the module's forward, which may scale its output (Gemma's does).
     """
 
     def __init__(self, guess_ids: Tensor) -> None:
