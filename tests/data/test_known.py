@@ -12,6 +12,7 @@ from small_tokenizers import small_tokenizer, trained_text
 from ift.data import DataError, Part, detect_format, load_rows, prepare_dataset
 from ift.data.hints import renaming
 from ift.data.known import COLUMNS, OTHER_ROLES, TURN_KEYS, names, read_flag
+from ift.data.masks import END_ALONE
 from ift.data.pairs import prepare_pairs
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "data.md"
@@ -226,7 +227,9 @@ def test_silence_in_text_and_in_ids():
         {"input_ids": [5, 6, 1], "labels": [-100, -100, 1]},
         {"input_ids": [5, 6, 1], "labels": [-100, 6, 1]},
     ]
-    assert prepare_dataset(Dataset.from_list(rows), tokenizer).report.dropped == {"the answer is empty": (1,)}
+    done = prepare_dataset(Dataset.from_list(rows), tokenizer)
+    assert done.dataset["labels"][0] == rows[0]["labels"]  # as trl: the user has said what is trained
+    assert done.report.notes == {END_ALONE: (1,)}
 
 
 def test_what_a_template_leaves_out_is_found_by_rendering():

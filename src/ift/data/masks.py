@@ -23,6 +23,7 @@ TrainOn = Literal["completions", "all"]
 Offsets = list[tuple[int, int]]
 UNTRAINED = -100
 EMPTY_THOUGHT = re.compile(r"<think>\s*</think>")
+END_ALONE = "labels of token ids that train nothing but an end token: trained as they are"
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,10 @@ class RowTokenizer:
             if self._ending_ids is None:
                 self._ending_ids = end_of_turn_ids(self.tokenizer)
             trained = [label for label in labels[1:] if label != UNTRAINED]
-            silent = bool(trained) and self._ending_ids.issuperset(trained)
             ends = bool(trained) and trained[-1] in self._ending_ids
-            return TokenisedRow(ids, [UNTRAINED] * len(ids) if silent else labels, ends, silent=int(silent))
+            # labels that the user made are trained as they are, as trl does
+            empty = bool(trained) and self._ending_ids.issuperset(trained)
+            return TokenisedRow(ids, labels, ends, notes=(END_ALONE,) if empty else ())
         return self._text(row)
 
     def _text(self, row: Row) -> TokenisedRow:
