@@ -33,11 +33,14 @@ def did_you_mean(name: str, known: Iterable[str], shown: Callable[[str], str] = 
 
 
 def _is_a_slip(name: str, near: str) -> bool:
-    """Whether two names differ as mistyped ones do: word by word, and in no digit, for those change what is meant."""
+    """Whether two names differ as mistyped ones do: word by word, and in no word with a digit (bf16, fp16)."""
     first, second = (re.split(r"[-_ ]+", one.casefold()) for one in (name, near))
     if "".join(first) == "".join(second):
         return True
-    if len(first) != len(second) or re.sub(r"\D", "", name) != re.sub(r"\D", "", near):
-        return False
-    pairs = zip(first, second, strict=True)
-    return all(len(a) == len(b) == 1 or difflib.SequenceMatcher(None, a, b).ratio() >= 0.6 for a, b in pairs)
+    return len(first) == len(second) and all(map(_is_near, first, second))
+
+
+def _is_near(word: str, near: str) -> bool:
+    if re.search(r"\d", word + near):
+        return word == near
+    return len(word) == len(near) == 1 or difflib.SequenceMatcher(None, word, near).ratio() >= 0.6

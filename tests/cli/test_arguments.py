@@ -70,7 +70,14 @@ def test_a_trl_sft_config_works_and_flags_win(train, tmp_path, chat_model, write
 
 def test_values_of_yaml_are_read_as_flags_are(config):
     told = parse(
-        ["--config", str(config("learning_rate: 1e-4\nsave_strategy: no\nlora_target_modules: all-linear\n"))]
+        [
+            "--config",
+            str(
+                config(
+                    "learning_rate: 1e-4\nsave_strategy: no\nuse_peft: yes\nlora_target_modules: all-linear\n"
+                )
+            ),
+        ]
     )
     assert told.config.learning_rate == 1e-4  # a string in YAML
     assert str(told.config.save_strategy.value) == "no"  # false in YAML
@@ -232,10 +239,10 @@ def test_the_parser_raises_and_never_exits():
 def test_a_text_setting_is_what_is_written(config, text):
     """YAML 1.1 reads each of these as a number, a date or false."""
     (told,) = parse_stages(
-        ["--config", str(config(f"run_name: {text}\nlora_target_modules: [{text}]\nuse_peft: yes\n"))]
+        ["--config", str(config(f"run_name: {text}\nlora_target_modules: [{text}, x]\nuse_peft: yes\n"))]
     )
     assert told.config.run_name == text
-    assert told.model.lora_target_modules == [text]
+    assert told.model.lora_target_modules == [text, "x"]
 
 
 def test_entries_of_a_mixture_are_what_is_written(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from killed_runs import STEPS, command, killed_run, same, started, weights
@@ -341,3 +342,49 @@ def test_twenty_kills_change_nothing(chat_model, write_rows, tmp_path):
     assert run.equal
     assert run.steps == [*range(1, STEPS + 1), STEPS]
     assert sum(kill.went_on_from > 0 for kill in run.kills) >= 10
+
+
+def test_a_line_separator_in_an_answer_does_not_break_a_resumed_run(run_tiny, tmp_path):
+    """U+2028 is content: the file of answers has as many lines as it has answers, before and after."""
+    rows = tmp_path / "separated.jsonl"
+    line = {
+        "messages": [
+            {"role": "user", "content": "one\u2028two"},
+            {"role": "assistant", "content": "three\x85four"},
+        ]
+    }
+    rows.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for _ in range(8)), encoding="utf-8")
+    answering = {
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "eval_generate": 1,
+        "eval_generate_max_new_tokens": 4,
+    }
+    how = {**SAVING, **answering, "dataset_name": rows}
+    folder = run_tiny(**how).folder
+    before = (folder / "answers.jsonl").read_bytes().split(b"\n")
+    shutil.rmtree(folder / "checkpoint-4")
+    (folder / "run.json").write_text('{"finished": false}')
+    resumed = run_tiny("--resume", "auto", **how)
+    assert resumed.code == 0, resumed.err
+    lines = (folder / "answers.jsonl").read_bytes().split(b"\n")
+    assert len(lines) == len(before) == 3
+    assert all(json.loads(one)["prompt"].count("\u2028") for one in lines[:-1])
+
+
+def test_a_bad_row_of_a_stream_is_named_and_what_was_trained_is_saved(run_tiny, tmp_path, write_rows):
+    lines = Path(write_rows("messages")).read_text(encoding="utf-8")
+    rows = tmp_path / "stream.jsonl"
+    rows.write_text(lines * 150 + "{broken\n" + lines)  # behind the rows that are looked at before the run
+    whole = len(lines.splitlines()) * 150
+    stopped = run_tiny(
+        dataset_name=rows,
+        dataset_streaming=True,
+        max_steps=50,
+        per_device_train_batch_size=100,
+    )
+    assert stopped.code == 1
+    assert f"line {whole + 1}: found text that is not JSON" in stopped.err
+    found, skipped = newest_whole(stopped.folder)
+    assert skipped == []
+    assert f"saved in {found}" in stopped.err
