@@ -248,6 +248,7 @@ def test_a_text_setting_is_what_is_written(config, text):
 def test_entries_of_a_mixture_are_what_is_written(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     file = tmp_path / "run.yaml"
+    (tmp_path / "a").write_text("{{ messages }}")
     entries = "  - path: 010\n    split: 1.10\n    fraction: 1e-1\n  - path: ~/b\n    fraction: 0.9\n"
     file.write_text(f"model_name_or_path: ~/model\noutput_dir: x\ndatasets:\n{entries}")
     (told,) = parse_stages(["--config", "~/run.yaml", "--chat_template_path=~/a"])

@@ -19,7 +19,7 @@ MARKS = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
 ONE_OBJECT = "expected one JSON object. Fix: write each row as one object on a line of its own"
 
 
-def read_rows(file: Path) -> Iterator[dict[str, Any]]:
+def read_rows(file: Path, *, lone_surrogates: bool = False) -> Iterator[dict[str, Any]]:
     """Reads the rows of a file of text, one at a time; a file that is one JSON value is read whole.
 
     Nothing is converted: a field of a CSV file is text (an empty one is null), a string that looks like a date in JSON
@@ -27,6 +27,7 @@ def read_rows(file: Path) -> Iterator[dict[str, Any]]:
 
     Args:
         file: Path of a file that ends in one of `TEXTS`. A list of strings has the column "text".
+        lone_surrogates: Whether JSON text may hold half of a surrogate pair; otherwise it is refused.
 
     Yields:
         Column name to value.
@@ -40,20 +41,21 @@ def read_rows(file: Path) -> Iterator[dict[str, Any]]:
         return
     whole = _one_value(file)
     if whole is None:
-        for _, row in json_lines(file):
+        for _, row in json_lines(file, lone_surrogates=lone_surrogates):
             yield row
         return
     for number, value in enumerate(whole, start=1):
         row = {"text": value} if isinstance(value, str) else value
-        _check_row(row, True, f"{file}, row {number}")
+        _check_row(row, not lone_surrogates, f"{file}, row {number}")
         yield row
 
 
-def json_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def json_lines(file: Path, *, lone_surrogates: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
     """Reads a file with one JSON object in each line.
 
     Args:
         file: The file.
+        lone_surrogates: See `read_rows`.
 
     Yields:
         Number of the line, counted from 1, and its object.
@@ -71,7 +73,7 @@ def json_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             value = json.loads(text, object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{place}: {_why(error)}, {ONE_OBJECT}") from error
-        _check_row(value, _has_surrogates(text), place)
+        _check_row(value, not lone_surrogates and _has_surrogates(text), place)
         yield number, value
 
 

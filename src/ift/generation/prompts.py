@@ -56,11 +56,12 @@ def prompt_ids(tokenizer: Any, messages: Sequence[dict[str, Any]], prompts: str)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path, *, lone_surrogates: bool = False) -> list[dict[str, Any]]:
     """Rows of a .json file (a list), a .jsonl file (an object a line) or a .csv file.
 
     Args:
         path: The file.
+        lone_surrogates: See `ift.data.files.read_rows`.
 
     Returns:
         The rows, at least one.
@@ -69,7 +70,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         EvaluationError: It is absent, empty or neither; the message says where.
     """
     try:
-        rows = list(rows_of_file(path.expanduser()))
+        rows = list(rows_of_file(path.expanduser(), lone_surrogates=lone_surrogates))
     except OSError as error:
         raise EvaluationError(f"{path}: cannot be read ({error}); give a .json or .jsonl file") from error
     except DataError as error:

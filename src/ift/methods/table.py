@@ -187,7 +187,7 @@ def parse_methods(text: str) -> tuple[Method, ...]:
         name = word.strip().lower()
         name = ALIASES.get(name, name)
         if name not in known:
-            hint = did_you_mean(name, known) or "."
+            hint = did_you_mean(name, [*known, *ALIASES]) or "."
             raise ValueError(
                 f"unknown method {word!r}{hint} There are {', '.join(METHODS)}, and sequences such as sft+dpo."
             )

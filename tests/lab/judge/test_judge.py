@@ -2,10 +2,7 @@
 
 import io
 import json
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 from scripted_server import Script, serving
@@ -273,24 +270,6 @@ def test_the_bar_is_for_a_terminal(monkeypatch):
         advance()
     assert "2/2" in terminal.getvalue()
     assert "2 of 2" not in terminal.getvalue()
-
-
-def test_a_judgement_does_not_load_torch(tmp_path):
-    """No model runs on this machine, and torch takes seconds to load."""
-    files = [str(alpaca(tmp_path / f"{name}.json", outputs)) for name, outputs in (("a", "3"), ("b", "1"))]
-    words = ["judge", *files, "--judge", "j", "--yes", "--output_dir", str(tmp_path / "out")]
-    script = (
-        f"import sys; from ift.cli.main import app; app({words}, standalone_mode=False); print(*sys.modules)"
-    )
-    with serving(by_points) as server:
-        done = subprocess.run(
-            [sys.executable, "-c", script],
-            env={**os.environ, "IFT_JUDGE_BASE_URL": server.url},
-            capture_output=True,
-            text=True,
-        )
-    assert "win rate" in done.stdout, done.stderr
-    assert not {"torch", "transformers", "datasets"} & set(done.stdout.splitlines()[-1].split())
 
 
 def test_ctrl_c_says_how_to_resume(judge, tmp_path, monkeypatch):

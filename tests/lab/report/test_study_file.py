@@ -194,7 +194,7 @@ def test_the_verb_refuses_in_one_line(tmp_path):
         (
             ["--pack", out, "--metric", "stopped"],
             2,
-            "--metric is for a report, and --pack makes none: leave it out",
+            "--metric is for a report, and --pack writes none: leave it out",
         ),
         (["--pack_points", 3], 2, "--pack_points is for a file of --pack: give that too, or leave it out"),
     ):

@@ -72,7 +72,7 @@ def read_answers(path: Path, questions: Mapping[str, Row] | None = None) -> Answ
         EvaluationError: The file cannot be read.
     """
     found, remarks, of_mt_bench = [], Counter[str](), 0
-    for number, row in enumerate(read_rows(path), start=1):
+    for number, row in enumerate(read_rows(path, lone_surrogates=True), start=1):
         where = f"{path}, row {number}"
         if "choices" in row:
             answered = _from_mt_bench(row, questions or {}, where)
@@ -103,7 +103,7 @@ def read_by_question(path: Path) -> dict[str, Row]:
         EvaluationError: The file cannot be read.
     """
     rows: dict[str, Row] = {}
-    for number, row in enumerate(read_rows(path), start=1):
+    for number, row in enumerate(read_rows(path, lone_surrogates=True), start=1):
         if row.get("question_id") is None:
             raise JudgeError(f"{path}, row {number}: no question_id; give one of MT-Bench's files")
         name = str(row["question_id"])
