@@ -47,7 +47,8 @@ def answers(folder):
 def test_every_format_trains_a_model_that_plain_transformers_loads(run_tiny, form, chat_model):
     done = run_tiny(form=form)
     assert done.code == 0, done.err
-    assert f"train: {form}:" in done.out
+    name = "chat messages" if form == "messages" else form
+    assert f"train: format: {name};" in done.out
     assert "kept 8 of 8 rows" in done.out
     assert "done in" in done.out
     assert f"ift chat {done.folder}" in done.out
@@ -164,7 +165,7 @@ def test_a_mixture_of_two_formats(train, chat_model, write_rows, tmp_path):
     )
     done = train("--config", config)
     assert done.code == 0, done.err
-    assert "mixture of 2: messages + Alpaca" in done.out
+    assert "mixture of 2: chat messages + Alpaca" in done.out
     assert "kept 16 of 16 rows" in done.out
     assert not list((tmp_path / "out").glob("checkpoint-*"))
 
@@ -181,4 +182,4 @@ def test_columns_with_other_names(run_tiny, write_rows):
         "--dataset_columns", "question=instruction", "answer=output", dataset_name=rows, max_steps=1
     )
     assert done.code == 0, done.err
-    assert "train: Alpaca:" in done.out
+    assert "train: format: Alpaca;" in done.out

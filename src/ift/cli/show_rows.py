@@ -18,9 +18,7 @@ def show_rows(run_args: TrainArguments, prepared: PreparedRows, count: int, cons
     tokenizer, one = prepared.tokenizer, prepared.sets["train"]
     guess = load_guesser(run_args)
     special = set(tokenizer.all_special_ids)
-    console.print(
-        "\nprompt dim, [green]trained[/green], [magenta]special token[/magenta], [red]‹the model's guess›[/red]"
-    )
+    console.print()
     for number, row in enumerate(itertools.islice(one.dataset, count), start=1):
         ids = row.get("input_ids", row.get("chosen_input_ids"))
         labels = row.get("labels", row.get("chosen_labels"))
@@ -35,3 +33,6 @@ def show_rows(run_args: TrainArguments, prepared: PreparedRows, count: int, cons
                 text.append(f"‹{guessed}›".replace("\n", "\\n"), "red")
         console.print(f"[bold]row {number}[/bold] of those kept, {len(ids)} tokens")
         console.print(text)
+    console.print(
+        "(prompt dim, [green]trained[/green], [magenta]special token[/magenta], [red]‹the model's guess›[/red])"
+    )
