@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from ift.check.memory import MemoryEstimate, Remedy, available_memory, estimate_memory, remedies
 from ift.check.rows import RowScan, scan
+from ift.check.trainer_build import build_error
 from ift.data import DataError, DataReport, Prepared, end_of_turn_ids
 from ift.data.templates import adds_bos
 from ift.methods.stage import longest_row
@@ -231,6 +232,8 @@ def preflight(
             for said in (outside, too_long(longest, memory.positions))
             if said
         ]
+    if wrong := build_error(stage, prepared):
+        findings.append(Finding("refused", "settings", wrong))
     available = available_memory()
     if memory is not None and memory.total > available:
         ways = remedies(stage, longest, available)

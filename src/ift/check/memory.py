@@ -78,7 +78,7 @@ def estimate_memory(stage: Any, longest_row: int, device: torch.device | None = 
         OSError, ValueError: a configuration that cannot be read, or is no causal language model's.
     """
     config, model_args = stage.config, stage.model
-    model = _empty_model(stage)
+    model = empty_model(stage)
     vocabulary = model.get_input_embeddings().weight.shape[0]
     width = model.config.get_text_config().hidden_size
     element = _element_size(stage, model)
@@ -179,7 +179,7 @@ def available_memory() -> int:
     return int(psutil.virtual_memory().available)
 
 
-def _empty_model(stage: Any) -> Any:
+def empty_model(stage: Any) -> Any:
     """The model on the meta device: shapes, no data."""
     from transformers import AutoModelForCausalLM
 
@@ -189,7 +189,11 @@ def _empty_model(stage: Any) -> Any:
         raise DataError(f"{name}: {said}")
     with torch.device("meta"), not_partitioned(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return AutoModelForCausalLM.from_config(read, trust_remote_code=options.trust_remote_code)
+        return AutoModelForCausalLM.from_config(
+            read,
+            trust_remote_code=options.trust_remote_code,
+            attn_implementation=options.further.get("attn_implementation"),
+        )
 
 
 def _element_size(stage: Any, model: Any) -> int:

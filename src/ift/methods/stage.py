@@ -106,8 +106,13 @@ def prepare_stage(stage: Stage, data: LoadedData) -> PreparedRows:
     return PreparedRows(tokenizer, found, tuple(data.notes))
 
 
-def build_trainer(stage: Stage, prepared: PreparedRows) -> Any:
+def build_trainer(stage: Stage, prepared: PreparedRows, network: Any = None) -> Any:
     """Load the model and build the trainer of a stage, from what `prepare_stage` returned.
+
+    Args:
+        stage: The settings.
+        prepared: The rows.
+        network: A model to take instead, to try whether the trainer can be built.
 
     Raises:
         DataError: a model that cannot be loaded whole, that has no row for a special token, or no positions for a row.
@@ -129,19 +134,19 @@ def build_trainer(stage: Stage, prepared: PreparedRows) -> Any:
     tokenizer = prepared.tokenizer
     reports = {name: one.report for name, one in prepared.sets.items()}
     sets = {name: one.dataset for name, one in prepared.sets.items()}
-    network = start_network(stage)
-    check_limits(stage, tokenizer, longest_row(reports["train"], config), network)
+    loaded = start_network(stage) if network is None else network
+    check_limits(stage, tokenizer, longest_row(reports["train"], config), loaded)
     given: dict[str, Any] = {"data_reports": reports} if ours else {}
     if stage.method.needs_reference and not stage.model.use_peft and not config.precompute_ref_log_probs:
-        given["ref_model"] = start_network(stage)
+        given["ref_model"] = start_network(stage) if network is None else network
     init_kwargs, config.model_init_kwargs = config.model_init_kwargs, None  # trl warns of them beside a model
     trainer = trainer_class(
-        model=network,
+        model=loaded,
         args=config,
         train_dataset=sets["train"],
         eval_dataset=sets.get("eval"),
         processing_class=tokenizer,
-        peft_config=None if hasattr(network, "peft_config") else start_adapter(stage),
+        peft_config=None if hasattr(loaded, "peft_config") else start_adapter(stage),
         **given,
     )
     config.model_init_kwargs = init_kwargs

@@ -68,6 +68,13 @@ def row_statistics(result: IFTLoss, labels: Tensor, eos_ids: Tensor, config: Any
     return torch.cat([sums, result.weights.double().amax(1, keepdim=True)], 1)
 
 
+# what an evaluation can report, without its prefix: `RunningMeans.summary` and the trainer's extra values
+EVALUATION_METRICS = (
+    "entropy", "mean_token_accuracy", "lookahead_accuracy", "propagation_weight_max", "propagation_negative_share",
+    "nll", "residual_nll", "residual_gap", "eos_nll", "lambda", "aux_loss", "shared_prefix", "num_tokens",
+)  # fmt: skip
+
+
 class RunningMeans:
     """Accumulates row statistics until they are logged."""
 

@@ -1,0 +1,131 @@
+"""Whether a run's trainer, optimiser and schedule can be built, tried on a model without weights ("meta")."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import inspect
+import logging
+import tempfile
+import warnings
+from dataclasses import replace
+
+import torch
+from transformers import PreTrainedModel
+
+from ift.check.memory import empty_model
+from ift.methods.stage import PreparedRows, Stage, build_trainer
+from ift.methods.start import start_options
+from ift.models.loading import load_config
+
+# arguments of `from_pretrained` that its signature hides behind **kwargs
+LOADING = {
+    "attn_implementation", "device_map", "dtype", "experts_implementation", "gguf_file", "max_memory", "offload_buffers",
+    "offload_folder", "quantization_config", "revision", "subfolder", "tp_plan", "tp_size", "torch_dtype",
+    "trust_remote_code", "use_kernels", "variant",
+}  # fmt: skip
+# what trl's trainers report in an evaluation, beside the loss and the times
+METRICS_OF_TRL = (
+    "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected",
+    "logits/chosen", "logits/rejected", "nll_loss", "log_odds_ratio", "log_odds_chosen", "kl/chosen", "kl/rejected",
+    "entropy", "mean_token_accuracy", "num_tokens",
+)  # fmt: skip
+TIMES = ("runtime", "samples_per_second", "steps_per_second")
+
+
+def build_error(stage: Stage, prepared: PreparedRows) -> str | None:
+    """Why `ift train` would stop before or right after its first step; None where nothing was found.
+
+    The trainer is built as in the run, from two rows and a model on the "meta" device; then its optimiser and its
+    schedule. Nothing is downloaded, trained or kept. With several processes nothing is tried, since trl's trainers wait
+    for each other while they are built.
+
+    Args:
+        stage: The settings.
+        prepared: What `prepare_stage` returned.
+    """
+    config = stage.config
+    if config.world_size > 1:
+        return None
+    if getattr(config, "activation_offloading", False) and not torch.accelerator.is_available():
+        return (
+            "activation_offloading moves activations off an accelerator, and there is none. Fix: leave it out"
+        )
+    if wrong := _unknown_metric(stage, prepared):
+        return wrong
+    try:
+        if wrong := _unknown_init_kwargs(stage):
+            return wrong
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _build(stage, prepared, folder)
+    except (ValueError, ImportError, TypeError, KeyError, OSError, RuntimeError) as error:
+        return _explained(stage, error)
+    return None
+
+
+def _build(stage: Stage, prepared: PreparedRows, folder: str) -> None:
+    tried = copy.copy(stage)
+    tried.config = config = copy.copy(stage.config)
+    config.output_dir, config.push_to_hub = folder, False
+    sets = {name: replace(one, dataset=one.dataset.take(2)) for name, one in prepared.sets.items()}
+    rows = replace(prepared, tokenizer=copy.deepcopy(prepared.tokenizer), sets=sets)
+    model = empty_model(stage)
+    model.hf_device_map = {"": "meta"}  # the trainer leaves the model where it is
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(
+            gradient_checkpointing_kwargs=config.gradient_checkpointing_kwargs
+        )
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # the run reports them
+    try:
+        trainer = build_trainer(tried, rows, network=model)
+        trainer.create_optimizer_and_scheduler(num_training_steps=10)
+    finally:
+        logging.disable(level)
+
+
+def _explained(stage: Stage, error: Exception) -> str:
+    """The error of a library, with the setting that it is about where that is known."""
+    config, text = stage.config, " ".join(str(error).split())
+    if "_schedule" in text or "min_lr" in text:
+        name = getattr(config.lr_scheduler_type, "value", config.lr_scheduler_type)
+        return f"lr_scheduler_type {name}: {text}. Fix: give lr_scheduler_kwargs, or take another schedule"
+    return text.rstrip(".")
+
+
+def _unknown_init_kwargs(stage: Stage) -> str | None:
+    options = start_options(stage)
+    given = (
+        set(options.further) - LOADING - set(inspect.signature(PreTrainedModel.from_pretrained).parameters)
+    )
+    if not given:
+        return None
+    config = load_config(stage.model.model_name_or_path, options)
+    unknown = sorted(name for name in given if not hasattr(config, name))
+    if not unknown:
+        return None
+    return (
+        f"model_init_kwargs: {', '.join(unknown)} is neither an argument of from_pretrained nor a setting in the "
+        "model's config.json. Fix: leave it out"
+    )
+
+
+def _unknown_metric(stage: Stage, prepared: PreparedRows) -> str | None:
+    """What is wrong with `metric_for_best_model`, which transformers reads only after the first evaluation."""
+    from ift.training.metrics import EVALUATION_METRICS
+    from ift.training.trainer import IFTTrainer
+
+    wanted = stage.config.metric_for_best_model
+    if wanted is None or "eval" not in prepared.sets:
+        return None
+    ours = issubclass(stage.method.load()[0], IFTTrainer)
+    known = [f"eval_{name}" for name in ("loss", *TIMES, *(EVALUATION_METRICS if ours else METRICS_OF_TRL))]
+    name = wanted if wanted.startswith("eval_") else f"eval_{wanted}"
+    if name in known:
+        return None
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return (
+        f"metric_for_best_model is {wanted!r}, which no evaluation reports{hint} There are {', '.join(known)}"
+    )
