@@ -11,7 +11,9 @@ import warnings
 from dataclasses import replace
 
 import torch
+import torch.utils.checkpoint
 from transformers import PreTrainedModel
+from transformers.utils import is_liger_kernel_available
 
 from ift.check.memory import empty_model
 from ift.methods.stage import PreparedRows, Stage, build_trainer
@@ -20,9 +22,9 @@ from ift.models.loading import load_config
 
 # arguments of `from_pretrained` that its signature hides behind **kwargs
 LOADING = {
-    "attn_implementation", "device_map", "dtype", "experts_implementation", "gguf_file", "max_memory", "offload_buffers",
-    "offload_folder", "quantization_config", "revision", "subfolder", "tp_plan", "tp_size", "torch_dtype",
-    "trust_remote_code", "use_kernels", "variant",
+    "attn_implementation", "device_map", "dtype", "experts_implementation", "gguf_file", "max_memory",
+    "offload_buffers", "offload_folder", "quantization_config", "revision", "subfolder", "tp_plan", "tp_size",
+    "torch_dtype", "trust_remote_code", "use_kernels", "variant",
 }  # fmt: skip
 # what trl's trainers report in an evaluation, beside the loss and the times
 METRICS_OF_TRL = (
@@ -51,6 +53,14 @@ def build_error(stage: Stage, prepared: PreparedRows) -> str | None:
         return (
             "activation_offloading moves activations off an accelerator, and there is none. Fix: leave it out"
         )
+    if config.use_liger_kernel and not is_liger_kernel_available():
+        return (
+            "use_liger_kernel needs the package liger-kernel. Fix: pip install liger-kernel, or leave it out"
+        )
+    given = config.gradient_checkpointing_kwargs or {}
+    known = {*inspect.signature(torch.utils.checkpoint.checkpoint).parameters} | {"preserve_rng_state"}
+    if config.gradient_checkpointing and (unknown := sorted(set(given) - known)):
+        return f"gradient_checkpointing_kwargs: {', '.join(unknown)} is no argument of torch.utils.checkpoint"
     if wrong := _unknown_metric(stage, prepared):
         return wrong
     try:
@@ -59,8 +69,10 @@ def build_error(stage: Stage, prepared: PreparedRows) -> str | None:
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             _build(stage, prepared, folder)
-    except (ValueError, ImportError, TypeError, KeyError, OSError, RuntimeError) as error:
+    except (ValueError, ImportError, TypeError, KeyError, OSError) as error:
         return _explained(stage, error)
+    except RuntimeError:  # a model's own code may need weights that are not there
+        return None
     return None
 
 
@@ -71,11 +83,8 @@ def _build(stage: Stage, prepared: PreparedRows, folder: str) -> None:
     sets = {name: replace(one, dataset=one.dataset.take(2)) for name, one in prepared.sets.items()}
     rows = replace(prepared, tokenizer=copy.deepcopy(prepared.tokenizer), sets=sets)
     model = empty_model(stage)
-    model.hf_device_map = {"": "meta"}  # the trainer leaves the model where it is
-    if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable(
-            gradient_checkpointing_kwargs=config.gradient_checkpointing_kwargs
-        )
+    # the trainer, and accelerate where there are two entries, leave such a model where it is
+    model.hf_device_map = {"model": "meta", "lm_head": "meta"}
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)  # the run reports them
     try:
@@ -91,6 +100,8 @@ def _explained(stage: Stage, error: Exception) -> str:
     if "_schedule" in text or "min_lr" in text:
         name = getattr(config.lr_scheduler_type, "value", config.lr_scheduler_type)
         return f"lr_scheduler_type {name}: {text}. Fix: give lr_scheduler_kwargs, or take another schedule"
+    if "Target modules" in text and "," in str(stage.model.lora_target_modules):
+        return f"{text} Fix: separate the names of --lora_target_modules by spaces, not by commas"
     return text.rstrip(".")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +139,7 @@ def build_trainer(stage: Stage, prepared: PreparedRows, network: Any = None) -> 
     check_limits(stage, tokenizer, longest_row(reports["train"], config), loaded)
     given: dict[str, Any] = {"data_reports": reports} if ours else {}
     if stage.method.needs_reference and not stage.model.use_peft and not config.precompute_ref_log_probs:
-        given["ref_model"] = start_network(stage) if network is None else network
+        given["ref_model"] = start_network(stage) if network is None else copy.deepcopy(network)
     init_kwargs, config.model_init_kwargs = config.model_init_kwargs, None  # trl warns of them beside a model
     trainer = trainer_class(
         model=loaded,

@@ -1,0 +1,70 @@
+"""Settings that trl, transformers, peft or a missing package refuse are refused before anything is loaded."""
+
+import pytest
+
+REFUSED = {  # what is typed: what the check says
+    "a scheduler without its settings": (
+        {"lr_scheduler_type": "cosine_warmup_with_min_lr"},
+        "lr_scheduler_type cosine_warmup_with_min_lr: ",
+    ),
+    "a package of the reports": ({"report_to": "comet_ml"}, "comet"),
+    "a package of the optimiser": ({"optim": "adamw_8bit"}, "bitsandbytes"),
+    "a package of the attention": ({"attn_implementation": "flash_attention_2"}, "FlashAttention2"),
+    "a package of kernels": ({"use_liger_kernel": "true"}, "liger-kernel"),
+    "names separated by commas": (
+        {"use_peft": "true", "lora_target_modules": "q_proj,v_proj"},
+        "by spaces, not by commas",
+    ),
+    "no accelerator": ({"activation_offloading": "true"}, "there is none"),
+    "a metric": (
+        {"eval_strategy": "steps", "eval_steps": 1, "metric_for_best_model": "eval_nlll"},
+        "did you mean eval_nll?",
+    ),
+    "an argument of the model": ({"model_init_kwargs": '{"rope_tetha": 1}'}, "rope_tetha"),
+    "an argument of checkpointing": (
+        {"gradient_checkpointing": "true", "gradient_checkpointing_kwargs": '{"use_reentrent": false}'},
+        "use_reentrent",
+    ),
+    "a token": ({"pad_token": "<pda>"}, "<pda>"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_check_and_train_refuse_alike(ift, chat_model, write_rows, tmp_path, name):
+    flags, wanted = REFUSED[name]
+    flags = {
+        "report_to": "none",
+        "final_answers": 0,
+        "max_steps": 1,
+        "gradient_checkpointing": "false",
+        **flags,
+        "model_name_or_path": chat_model,
+        "dataset_name": write_rows(),
+        "output_dir": tmp_path / "out",
+    }
+    checked = ift("check", **flags)
+    assert checked.code == 1
+    assert wanted in " ".join(checked.out.split())
+    trained = ift("train", **flags)
+    assert trained.code == 1
+    assert wanted in " ".join((trained.out + trained.err).split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_runs_is_not_refused(ift, chat_model, write_rows, tmp_path):
+    """An adapter, an evaluation, a scheduler with its settings, a pair method with its reference."""
+    common = {"model_name_or_path": chat_model, "report_to": "none", "output_dir": tmp_path / "out"}
+    adapter = {
+        "use_peft": "true",
+        "lora_target_modules": "all-linear",
+        "lr_scheduler_type": "cosine_with_min_lr",
+        "lr_scheduler_kwargs": '{"min_lr_rate": 0.1}',
+        "eval_strategy": "epoch",
+        "metric_for_best_model": "residual_nll",
+    }
+    done = ift("check", dataset_name=write_rows(), **common, **adapter)
+    assert "fine: " in done.out, done.out
+    pairs = write_rows("preference, conversational", "pairs.jsonl")
+    done = ift("check", dataset_name=pairs, method="dpo", **common)
+    assert "fine: " in done.out, done.out
+    assert not (tmp_path / "out").exists()
