@@ -99,7 +99,7 @@ FILES = [
          ("--dataset_name", "TMP/holds")),
     Case("no such split", 'found no split "validation", only train', "another split is trained", ROWS,
          ("--dataset_train_split", "validation")),
-    Case("a stream of broken JSON", ("line 2: found text that is not JSON", "Fix:"),
+    Case("a stream of broken JSON", ("rows.jsonl, line 2: found text that is not JSON", "Fix:"),
          "a stream's reader ends in a traceback", b'{"text": "a b"}\n{"text": \n', ("--dataset_streaming", "true")),
 ]  # fmt: skip
 
