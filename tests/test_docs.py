@@ -68,12 +68,13 @@ def test_the_command_line_example_runs(tmp_path, monkeypatch):
     (script,) = blocks(section("Use"), "bash")
     assert "Qwen/Qwen2.5-0.5B" in script
     script = script.replace("Qwen/Qwen2.5-0.5B", shlex.quote(str(tiny_base_path()))).replace("\\\n", " ")
-    train, chat = (shlex.split(line) for line in script.strip().splitlines())
-    assert train[0] == chat[0] == "ift"
+    check, train, chat = (shlex.split(line, comments=True) for line in script.strip().splitlines())
+    assert check[0] == train[0] == chat[0] == "ift"
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(app, train[1:])
-    assert done.exit_code == 0, done.output
-    assert "kept 16 of 16 rows" in done.output
+    for words in (check, train):
+        done = CliRunner().invoke(app, words[1:])
+        assert done.exit_code == 0, done.output
+        assert "kept 16 of 16 rows" in done.output
     done = CliRunner().invoke(app, [*chat[1:], "--prompt", "Hi", "--max-new-tokens", "4"])
     assert done.exit_code == 0, done.output
 
@@ -274,7 +275,7 @@ def test_a_package_page_has_no_link_to_a_file():
     shown = README
     for change in hatch["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
         shown = re.sub(change["pattern"], change["replacement"], shown)
-    assert "known data formats (docs/data.md)" in shown
+    assert "known format (docs/data.md)" in shown
     assert all(target.startswith("https://") for target in re.findall(r"\]\(([^)]+)\)", shown))
     included = hatch["build"]["targets"]["sdist"]["include"]
     for target in re.findall(r"\]\((?!\w+:)([^)#]+)", README):
