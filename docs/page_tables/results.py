@@ -29,7 +29,7 @@ def study(name: str) -> dict[Path, RunRecord]:
     return find([next((place for place in places if place.exists()), places[0])])
 
 
-def grouped(name: str, baseline: str) -> Comparison:
+def grouped(name: str, baseline: str | None) -> Comparison:
     """The comparison of a study's runs."""
     (found,) = compare(study(name), baseline, [])
     return found
@@ -72,7 +72,7 @@ def ends(name: str) -> str:
     """By method: mean over seeds of the end token's negative log-likelihood at some steps, and how many answers end."""
     steps = (1, 3, 6, 10, 15, 20)
     rows = []
-    for variant in grouped(name, "sft").variants:
+    for variant in grouped(name, None).variants:
         curves = [{point["step"]: point for point in run.curves} for run in variant.runs.values()]
         if not all(curves):
             continue  # the base is not trained
@@ -88,7 +88,7 @@ def ends(name: str) -> str:
 def search(name: str) -> str:
     """Every method's trials on the validation problems."""
     rows = []
-    for variant in grouped(name, "sft").variants:
+    for variant in grouped(name, None).variants:
         tried = next(iter(variant.runs.values())).search
         if tried:
             scores = [f"{_setting(trial.config)}: {trial.score:.1%}" for trial in tried]
@@ -106,7 +106,7 @@ def first_errors(name: str) -> str:
     """Guesses that are right, losses pushed up, likelihood, and at which step answers first go wrong."""
     steps = range(4)
     rows = []
-    for variant in grouped(name, "sft").variants:
+    for variant in grouped(name, None).variants:
         if variant.label not in EXPLAINED:
             continue
         runs = [*variant.runs.values()]
