@@ -15,6 +15,9 @@ REFUSED = {  # what is typed: what the check says
         {"use_peft": "true", "lora_target_modules": "q_proj,v_proj"},
         "by spaces, not by commas",
     ),
+    "a package of quantisation": ({"load_in_4bit": "true"}, "pip install bitsandbytes"),
+    "the Hub": ({"push_to_hub": "true"}, "HF_HUB_OFFLINE"),
+    "a package that is only looked for at the start": ({"report_to": "tensorboard"}, "tensorboard"),
     "no accelerator": ({"activation_offloading": "true"}, "there is none"),
     "a metric": (
         {"eval_strategy": "steps", "eval_steps": 1, "metric_for_best_model": "eval_nlll"},

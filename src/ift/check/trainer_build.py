@@ -12,8 +12,10 @@ from dataclasses import replace
 
 import torch
 import torch.utils.checkpoint
+from huggingface_hub import get_token
+from huggingface_hub.constants import HF_HUB_OFFLINE
 from transformers import PreTrainedModel
-from transformers.utils import is_liger_kernel_available
+from transformers.utils import is_bitsandbytes_available, is_liger_kernel_available
 
 from ift.check.memory import empty_model
 from ift.methods.stage import PreparedRows, Stage, build_trainer
@@ -46,22 +48,9 @@ def build_error(stage: Stage, prepared: PreparedRows) -> str | None:
         stage: The settings.
         prepared: What `prepare_stage` returned.
     """
-    config = stage.config
-    if config.world_size > 1:
+    if stage.config.world_size > 1:
         return None
-    if getattr(config, "activation_offloading", False) and not torch.accelerator.is_available():
-        return (
-            "activation_offloading moves activations off an accelerator, and there is none. Fix: leave it out"
-        )
-    if config.use_liger_kernel and not is_liger_kernel_available():
-        return (
-            "use_liger_kernel needs the package liger-kernel. Fix: pip install liger-kernel, or leave it out"
-        )
-    given = config.gradient_checkpointing_kwargs or {}
-    known = {*inspect.signature(torch.utils.checkpoint.checkpoint).parameters} | {"preserve_rng_state"}
-    if config.gradient_checkpointing and (unknown := sorted(set(given) - known)):
-        return f"gradient_checkpointing_kwargs: {', '.join(unknown)} is no argument of torch.utils.checkpoint"
-    if wrong := _unknown_metric(stage, prepared):
+    if wrong := _unavailable(stage) or _unknown_metric(stage, prepared):
         return wrong
     try:
         if wrong := _unknown_init_kwargs(stage):
@@ -71,8 +60,30 @@ def build_error(stage: Stage, prepared: PreparedRows) -> str | None:
             _build(stage, prepared, folder)
     except (ValueError, ImportError, TypeError, KeyError, OSError) as error:
         return _explained(stage, error)
-    except RuntimeError:  # a model's own code may need weights that are not there
-        return None
+    except RuntimeError as error:  # a model's own code may need weights that are not there
+        return None if "meta" in str(error) else _explained(stage, error)
+    return None
+
+
+def _unavailable(stage: Stage) -> str | None:
+    """What the settings need beyond the trainer: a package, a device, the Hub, an argument of torch."""
+    config, model_args = stage.config, stage.model
+    if getattr(config, "activation_offloading", False) and not torch.accelerator.is_available():
+        return "activation_offloading moves activations off an accelerator; there is none. Fix: leave it out"
+    if config.use_liger_kernel and not is_liger_kernel_available():
+        return "use_liger_kernel needs a package. Fix: pip install liger-kernel, or leave it out"
+    if (model_args.load_in_4bit or model_args.load_in_8bit) and not is_bitsandbytes_available():
+        return "load_in_4bit and load_in_8bit need a package. Fix: pip install bitsandbytes"
+    if config.push_to_hub and HF_HUB_OFFLINE:
+        return (
+            "push_to_hub is set, and so is HF_HUB_OFFLINE. Fix: unset the variable, or leave push_to_hub out"
+        )
+    if config.push_to_hub and not (config.hub_token or get_token()):
+        return "push_to_hub needs a login. Fix: hf auth login, or leave it out"
+    given = config.gradient_checkpointing_kwargs or {}
+    known = {*inspect.signature(torch.utils.checkpoint.checkpoint).parameters, "preserve_rng_state"}
+    if config.gradient_checkpointing and (unknown := sorted(set(given) - known)):
+        return f"gradient_checkpointing_kwargs: {', '.join(unknown)} is no argument of torch.utils.checkpoint"
     return None
 
 
