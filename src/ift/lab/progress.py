@@ -1,7 +1,5 @@
 """Progress of long work: a bar on a terminal, a line now and then in a log."""
 
-from __future__ import annotations
-
 import time
 from datetime import timedelta
 from typing import Any
@@ -39,7 +37,7 @@ class WorkProgress:
         self._bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden)
         self._task = self._bar.add_task("", total=None)
 
-    def __enter__(self) -> WorkProgress:
+    def __enter__(self) -> "WorkProgress":
         self._bar.start()
         return self
 
