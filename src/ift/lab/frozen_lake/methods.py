@@ -1,11 +1,9 @@
-"""The methods as losses of a two-layer policy: how SFT, IFT, ORPO, DPO, TDPO and SimPO see one and the same lake.
+"""The methods as losses of a two-layer policy: SFT, IFT, ORPO, DPO, TDPO and SimPO on the same lake.
 
-A trajectory is what an answer is to a language model: its cells are the states (prompt and tokens so far), its actions
-the tokens. Every loss here is a scalar: the sum over the agents, none of which touches another. Gradient flows to the
-policies, never to the reference. Sources of the formulas: docs/frozen_lake.md.
+A trajectory is to a policy what an answer is to a language model: its cells are the states (prompt and tokens so far),
+its actions the tokens. Every loss here is a scalar: the sum over the agents, which do not affect each other. Gradient
+flows to the policies, never to the reference. Sources of the formulas: docs/frozen_lake.md.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal, get_args, get_type_hints
@@ -25,38 +23,26 @@ Method = Literal["sft", "ift", "ift_scale", "orpo", "dpo", "simpo", "tdpo1", "td
 
 @dataclass(frozen=True)
 class Settings:
-    """What a training on the lake depends on; the defaults are those of the published table.
+    """What a training on the lake depends on; the defaults are those of the published table."""
 
-    Attributes:
-        residual_lambda: Share of the look-ahead cell in a mixed state, in [0, 1].
-        gamma: Decay of the propagation, in (0, 1].
-        propagation: "bellman", "cumsum", "none", or the control "position": bellman's weights for equal losses.
-        detach: As `propagation_detach` of IFTConfig, for the method "ift": "none" is the released code, which made the
-            paper's results; "ift_scale" is IFT with "scale", the default of `ift train`.
-        lookahead: "greedy", "sample", "expected", or the control "random": any of the four actions.
-        beta: Of DPO and TDPO.
-        orpo_beta: Weight of ORPO's odds-ratio term.
-        tdpo_alpha: Weight of TDPO2's divergence term.
-        simpo_beta: Of SimPO.
-        simpo_gamma: SimPO's margin.
-        optimizer: "sgd", "momentum" (0.9), "adam" or "rmsprop".
-        learning_rate: Constant.
-        steps: Full-batch steps.
-    """
-
-    residual_lambda: float = 0.2
-    gamma: float = 0.95
+    residual_lambda: float = 0.2  # share of the look-ahead cell in a mixed state, in [0, 1]
+    gamma: float = 0.95  # decay of the propagation, in (0, 1]
+    # "bellman", "cumsum", "none", or the control "position": bellman's weights for equal losses
     propagation: Literal["bellman", "cumsum", "none", "position"] = "bellman"
+    # as `propagation_detach` of IFTConfig, for the method "ift": "none" is the released code, which made the paper's
+    # results; "ift_scale" is IFT with "scale", the default of `ift train`
     detach: Literal["none", "scale", "weights"] = "none"
+    # "greedy", "sample", "expected", or the control "random": any of the four actions
     lookahead: Literal["greedy", "sample", "expected", "random"] = "greedy"
-    beta: float = 0.1
-    orpo_beta: float = 0.1
-    tdpo_alpha: float = 0.5
-    simpo_beta: float = 2.0
-    simpo_gamma: float = 1.6
+    beta: float = 0.1  # of DPO and TDPO
+    orpo_beta: float = 0.1  # weight of ORPO's odds-ratio term
+    tdpo_alpha: float = 0.5  # weight of TDPO2's divergence term
+    simpo_beta: float = 2.0  # of SimPO
+    simpo_gamma: float = 1.6  # SimPO's margin
+    # "sgd", "momentum" (0.9), "adam" or "rmsprop"
     optimizer: Literal["sgd", "momentum", "adam", "rmsprop"] = "sgd"
-    learning_rate: float = 0.1
-    steps: int = 20
+    learning_rate: float = 0.1  # constant
+    steps: int = 20  # full-batch steps
 
     def __post_init__(self) -> None:
         """Raise ValueError for a value out of range."""
@@ -76,20 +62,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Moves:
-    """Trajectories as tensors, one per agent or one for all.
+    """Trajectories as tensors, one per agent or one for all."""
 
-    Attributes:
-        cells: (R, M) or (1, M) int64.
-        actions: The same shape.
-        made: The same shape, float64: 1 for a move, 0 for the padding of a shorter trajectory.
-    """
-
-    cells: Tensor
-    actions: Tensor
-    made: Tensor
+    cells: Tensor  # (R, M) or (1, M) int64
+    actions: Tensor  # the same shape
+    made: Tensor  # the same shape, float64: 1 for a move, 0 for the padding of a shorter trajectory
 
     @classmethod
-    def of(cls, trajectory: Trajectory) -> Moves:
+    def of(cls, trajectory: Trajectory) -> "Moves":
         """One trajectory for all agents."""
         cells, actions = torch.tensor([trajectory.cells]), torch.tensor([trajectory.actions])
         return cls(cells, actions, torch.ones(cells.shape, dtype=torch.float64))
@@ -120,9 +100,9 @@ def sft_loss(policies: Policies, target: Moves) -> Tensor:
 def ift_loss(
     policies: Policies, target: Moves, lake: Lake, settings: Settings, noise: torch.Generator
 ) -> Tensor:
-    """Algorithm 1 (arXiv:2405.11870v3), in the words of the lake.
+    """Algorithm 1 (arXiv:2405.11870v3) on the lake.
 
-    1. Look ahead: where would the agent itself have gone from the target's previous cell?
+    1. Look ahead: which cell would the agent itself have reached from the target's previous cell?
     2. Temporal residual connection (Eq. 17): mix that cell into the target's.
     3. Score the target's actions in the mixed states.
     4. Dynamic relation propagation: a move's loss weighs on the moves that led to it.
