@@ -1,6 +1,4 @@
-"""How names, numbers and foreign text are shown; what a text may not do to the page it stands in."""
-
-from __future__ import annotations
+"""How names, numbers and foreign text are shown, so that no text can break the page that it is in."""
 
 import json
 import re

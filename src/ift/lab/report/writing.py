@@ -1,7 +1,5 @@
 """A report, written: Markdown, pictures and the HTML page of what a folder of records holds."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from ift.runs.argv import named
