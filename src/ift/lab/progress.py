@@ -12,7 +12,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
-)
+)  # fmt: skip
 
 
 class WorkProgress:
@@ -27,14 +27,10 @@ class WorkProgress:
     def __init__(self, console: Console, total: int = 0, seconds: float = 30.0) -> None:
         self.console, self.total, self.seconds, self.done = console, total, seconds, 0
         self._began = self._shown = time.monotonic()
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-        )
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+        times = (TimeElapsedColumn(), TimeRemainingColumn())
         hidden = not console.is_terminal
-        self._bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden)
+        self._bar = Progress(*columns, *times, console=console, transient=True, disable=hidden)
         self._task = self._bar.add_task("", total=None)
 
     def __enter__(self) -> "WorkProgress":

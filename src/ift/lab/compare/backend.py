@@ -1,7 +1,5 @@
 """What a trial needs of the place where it trains and scores: the testbed, or the user's model and rows."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,11 +20,7 @@ class Scored:
 
 
 class TrialBackend(Protocol):
-    """Trains and scores the entrant of one task.
-
-    Attributes:
-        entrant: What is trained.
-    """
+    """Trains and scores the entrant of one task."""
 
     entrant: Entrant
 

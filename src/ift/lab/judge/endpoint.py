@@ -55,12 +55,8 @@ class RequestForm:
 class Endpoint:
     """Sends chats, one reply each. Safe to use from several threads.
 
-    Args:
-        model: The judge's name at the endpoint.
-        requests_per_minute: The most requests in a minute; None: no limit.
-        tries: The most attempts at one chat.
-        timeout_seconds: Of one attempt.
-        wait_seconds: Before the second attempt, doubled before each further one.
+    At most `tries` attempts are made at one chat, each of at most `timeout_seconds`; `wait_seconds` pass before the
+    second and twice as many before each further one.
 
     Raises:
         JudgeError: The environment names no endpoint, or an address or a key that cannot be used.

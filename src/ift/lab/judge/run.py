@@ -27,10 +27,8 @@ def run_judge(
 ) -> Table:
     """Judges answers, writes `verdicts.jsonl` and `record.json`, and returns the table of the result.
 
-    Args:
-        settings: What to judge and how.
-        show: Called with lines to show: first the plan, then the result.
-        agree: Called before the first request, if one is needed; raises an error to refuse.
+    `show` is called with lines to show, first the plan, then the result; `agree` before the first request, if one is
+    needed: it raises an error to refuse.
 
     Raises:
         JudgeError: The answers cannot be judged, the endpoint does not answer, or there is no verdict.
