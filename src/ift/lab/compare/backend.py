@@ -1,4 +1,4 @@
-"""What a trial needs of the place where it trains and scores: the testbed, or the user's model and rows."""
+"""The interface through which a trial trains and scores: on the testbed, or on the user's model and rows."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -35,7 +35,7 @@ class Task:
 
     @property
     def result(self) -> Path:
-        """Where its result is when it is done."""
+        """The file of its result."""
         return Path(self.content["result"])
 
 

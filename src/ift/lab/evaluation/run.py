@@ -1,4 +1,4 @@
-"""Several models asked the same benchmarks: a record each, and how far each is ahead of the first."""
+"""Several models asked the same benchmarks: a record of each, and its differences to the first."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -112,7 +112,7 @@ def _evaluate_model(evaluation: Evaluation, manager: Any, model: str, name: str,
 
 
 def differences(found: Sequence[Evaluated]) -> dict[str, dict[str, Interval]]:
-    """How far each model is ahead of the first: by model and benchmark, with the paper's average where it can be had.
+    """Differences of each model to the first, by model and benchmark, with the paper's average where it is available.
 
     Raises:
         EvaluationError: The models were asked different questions.

@@ -42,7 +42,7 @@ def differences_table(gaps: dict[str, dict[str, Interval]], first: str) -> Table
 
 
 def paper_table(found: Sequence[Evaluated]) -> Table | None:
-    """The paper's numbers on the same benchmarks; None where there is none in common."""
+    """The paper's numbers on the same benchmarks; None without a common benchmark."""
     labels = {one.label for one in found[0].scores}
     shown = [number for number, label in enumerate(COLUMNS) if label in labels]
     if not shown:

@@ -18,7 +18,7 @@ from ift.lab.frozen_lake.trajectories import luckiest_optimal, shortest_detour
 from ift.lab.frozen_lake.world import Lake, optimal_policy, success, visits
 
 SHOWN: tuple[Method, ...] = ("sft", "ift", "ift_scale", "orpo", "dpo")  # in the pictures of the lake
-WALK_SEED = 0  # of the episode that the animation shows, taken as it comes
+WALK_SEED = 0  # of the episode in the animation; it was not selected
 Curves = dict[Method, dict[str, dict[str, list[float]]]]
 
 

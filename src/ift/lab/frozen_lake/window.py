@@ -22,9 +22,9 @@ from ift.lab.frozen_lake.training import (
 )  # fmt: skip
 from ift.lab.frozen_lake.world import Lake, make_lake
 
-IFT_DEFAULT: Method = "ift_scale"  # that of `ift train`, beside the paper's
+IFT_DEFAULT: Method = "ift_scale"  # the variant that `ift train` uses
 LONG = 100  # steps of the curves and maps
-WINDOW_AGENTS = 20  # at most, where every world needs agents of its own
+WINDOW_AGENTS = 20  # at most, where each world needs new agents
 LAMBDAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 GAMMAS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
 BETAS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.5, 1.0)

@@ -1,4 +1,4 @@
-"""The lake: gymnasium's FrozenLake-v1 as tensors, its optimal policy, and how often a policy reaches the gift.
+"""The lake: FrozenLake-v1 of gymnasium as tensors, its optimal policy, and the probability to reach the gift.
 
 Shape legend of this room: R agents (one a seed), S cells, A = 4 actions (left, down, right, up), M moves of a
 trajectory, N units of the hidden layer. A policy matrix is (..., S, A), each row a distribution over actions.

@@ -31,7 +31,7 @@ class ReplyCache:
                     "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, text TEXT NOT NULL, "
                     "prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL)"
                 )
-                # a table of its own: files of earlier versions, whose replies were paid for, have none
+                # a second table, because files of earlier versions, whose replies were paid for, do not have it
                 self._base.execute(
                     "CREATE TABLE IF NOT EXISTS problems (key TEXT PRIMARY KEY, problem TEXT NOT NULL)"
                 )

@@ -162,5 +162,5 @@ def _retry_after(headers: Mapping[str, str]) -> float:
 
 
 def _count(value: Any) -> int:
-    """A number of tokens; 0 for anything that is none."""
+    """A number of tokens; 0 for any other value."""
     return int(value) if isinstance(value, int | float) and 0 <= value < 2**53 else 0

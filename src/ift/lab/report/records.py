@@ -163,7 +163,7 @@ def _parse(found: bytes, path: Path, what: str) -> RunRecord:
 
 
 def find(places: Iterable[str | Path]) -> dict[Path, RunRecord]:
-    """Reads records from files, and from folders searched to the bottom; a file named twice stands once.
+    """Reads records from files, and from folders searched to the bottom; a file named twice is read once.
 
     Args:
         places: Files, which must be records or, where their names end in `.jsonl`, hold one in each line; and folders,
@@ -214,7 +214,7 @@ def _looks_like_a_record(file: Path) -> bool:
 
 
 def _check(record: RunRecord) -> RunRecord:
-    """What types do not say."""
+    """The rules for a record that its types do not express."""
     if record.format != FORMAT or record.schema != SCHEMA:
         raise ReportError(f"schema: found {record.format} {record.schema}; give {FORMAT} {SCHEMA}")
     for name in ("experiment", "setting", "method"):

@@ -102,7 +102,7 @@ def _draw(rng: random.Random, n_steps: int, to_person: bool = False) -> LookupPr
 
 
 def _beside(rng: random.Random, chain: tuple[Fact, ...], people: list[str], colours: list[str]) -> list[Fact]:
-    """The chain's facts and others beside them: about as many of relations as of things, mostly the thing asked for."""
+    """The chain's facts and others: about as many of relations as of things, mostly the thing asked for."""
     n_facts = max(FEWEST_FACTS, len(chain) + FACTS_BESIDE)
     things = {(fact.who, fact.key): fact for fact in chain if fact.key in THINGS}
     hops = {(fact.who, fact.key): fact for fact in chain if fact.key in RELATIONS}

@@ -41,7 +41,7 @@ def noisy_problems(n: int, seed: int = 0) -> list[Problem]:
 def noisy_lookups(n: int, seed: int = 0, hasty: bool = False) -> list[LookupProblem]:
     """Makes `n` lookup problems whose solutions err in about half of the cases; otherwise as `noisy_problems`.
 
-    Hasty: most writers also take the first colour that is stated for such a thing, whoever has it.
+    If `hasty`, most writers also take the first colour that is stated for such a thing, whoever has it.
     """
     rng = random.Random(f"noise/lookup/{seed}")
     drawn = draw_lookups(f"corpus/{seed}", n, CORPUS_STEPS, "train")
