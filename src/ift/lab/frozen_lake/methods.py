@@ -23,26 +23,38 @@ Method = Literal["sft", "ift", "ift_scale", "orpo", "dpo", "simpo", "tdpo1", "td
 
 @dataclass(frozen=True)
 class Settings:
-    """What a training on the lake depends on; the defaults are those of the published table."""
+    """What a training on the lake depends on; the defaults are those of the published table.
 
-    residual_lambda: float = 0.2  # share of the look-ahead cell in a mixed state, in [0, 1]
-    gamma: float = 0.95  # decay of the propagation, in (0, 1]
-    # "bellman", "cumsum", "none", or the control "position": bellman's weights for equal losses
+    Attributes:
+        residual_lambda: Share of the look-ahead cell in a mixed state, in [0, 1].
+        gamma: Decay of the propagation, in (0, 1].
+        propagation: "bellman", "cumsum", "none", or the control "position": bellman's weights for equal losses.
+        detach: As `propagation_detach` of IFTConfig, for the method "ift": "none" is the released code, which made the
+            paper's results; "ift_scale" is IFT with "scale", the default of `ift train`.
+        lookahead: "greedy", "sample", "expected", or the control "random": any of the four actions.
+        beta: Of DPO and TDPO.
+        orpo_beta: Weight of ORPO's odds-ratio term.
+        tdpo_alpha: Weight of TDPO2's divergence term.
+        simpo_beta: Of SimPO.
+        simpo_gamma: SimPO's margin.
+        optimizer: "sgd", "momentum" (0.9), "adam" or "rmsprop".
+        learning_rate: Constant.
+        steps: Full-batch steps.
+    """
+
+    residual_lambda: float = 0.2
+    gamma: float = 0.95
     propagation: Literal["bellman", "cumsum", "none", "position"] = "bellman"
-    # as `propagation_detach` of IFTConfig, for the method "ift": "none" is the released code, which made the paper's
-    # results; "ift_scale" is IFT with "scale", the default of `ift train`
     detach: Literal["none", "scale", "weights"] = "none"
-    # "greedy", "sample", "expected", or the control "random": any of the four actions
     lookahead: Literal["greedy", "sample", "expected", "random"] = "greedy"
-    beta: float = 0.1  # of DPO and TDPO
-    orpo_beta: float = 0.1  # weight of ORPO's odds-ratio term
-    tdpo_alpha: float = 0.5  # weight of TDPO2's divergence term
-    simpo_beta: float = 2.0  # of SimPO
-    simpo_gamma: float = 1.6  # SimPO's margin
-    # "sgd", "momentum" (0.9), "adam" or "rmsprop"
+    beta: float = 0.1
+    orpo_beta: float = 0.1
+    tdpo_alpha: float = 0.5
+    simpo_beta: float = 2.0
+    simpo_gamma: float = 1.6
     optimizer: Literal["sgd", "momentum", "adam", "rmsprop"] = "sgd"
-    learning_rate: float = 0.1  # constant
-    steps: int = 20  # full-batch steps
+    learning_rate: float = 0.1
+    steps: int = 20
 
     def __post_init__(self) -> None:
         """Raise ValueError for a value out of range."""

@@ -28,12 +28,17 @@ Tick = Callable[[], object]
 
 @dataclass(frozen=True)
 class Start:
-    """The agents' abilities before training."""
+    """The agents' abilities before training.
 
-    skill: float = 0.6  # share of the optimum in every row; the rest is uniform
-    # share of the detour's action in the rows of the detour's cells: a pre-trained agent's bad habit
+    Attributes:
+        skill: Share of the optimum in every row; the rest is uniform.
+        habit: Share of the detour's action in the rows of the detour's cells: a pre-trained agent's bad habit.
+        random: True: no pre-training at all, torch's initial weights.
+    """
+
+    skill: float = 0.6
     habit: float = 0.5
-    random: bool = False  # True: no pre-training at all, torch's initial weights
+    random: bool = False
 
     def __post_init__(self) -> None:
         """Raise ValueError for a share outside [0, 1]."""
