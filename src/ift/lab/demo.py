@@ -1,7 +1,5 @@
 """`ift demo`: the included base model, SFT and IFT on the same rows, all scored on held-out problems."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -43,9 +41,8 @@ def main(output_dir: str, seed: int, train_rows: int | None, test_rows: int | No
     for method, flags in METHODS.items():
         console.rule(method.upper())
         try:
-            results[method] = _best(
-                base, rows, out, method, [*SETTINGS, *flags, f"--seed={seed}"], validation
-            )
+            settings = [*SETTINGS, *flags, f"--seed={seed}"]
+            results[method] = _best(base, rows, out, method, settings, validation)
         except Stopped as stop:
             console.print("stopped: the next demo starts from scratch", markup=False)
             return stop.code
@@ -81,13 +78,11 @@ def paired_difference(first: list[bool], second: list[bool]) -> tuple[float, flo
 
 def curves(out: Path, folders: dict[str, str]) -> None:
     """Write `curves.png` from the metrics.jsonl of each method's folder in `out`."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     panels = ("nll", "lookahead_accuracy", "eos_nll", "propagation_negative_share")
-    figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3.4), layout="constrained")
+    figure = Figure(figsize=(4 * len(panels), 3.4), layout="constrained")
+    axes = figure.subplots(1, len(panels))
     for method, folder in folders.items():
         lines = [json.loads(line) for _, line in numbered_lines(out / folder / "metrics.jsonl")]
         for axis, name in zip(axes, panels, strict=True):
@@ -97,7 +92,6 @@ def curves(out: Path, folders: dict[str, str]) -> None:
         axis.set(title=name, xlabel="step")
         axis.legend()
     figure.savefig(out / "curves.png", dpi=120)
-    plt.close(figure)
 
 
 def _best(
@@ -124,13 +118,9 @@ def _trained(base: str, rows: Path, out: Path, flags: list[str]) -> dict[str, An
     words = [f"--model_name_or_path={base}", f"--dataset_name={rows}", f"--output_dir={out}", *flags]
     run_args = parse(words)
     result = train_run(run_args, TerminalReporter(), supervised=True)
-    return {
-        "seconds": result.seconds,
-        "trained_tokens": round(result.report.trained_tokens * run_args.config.num_train_epochs),
-        "command": " ".join(["ift train", *words]).replace(
-            base, "TINY_BASE"
-        ),  # the record holds no local path
-    }
+    tokens = round(result.report.trained_tokens * run_args.config.num_train_epochs)
+    command = " ".join(["ift train", *words]).replace(base, "TINY_BASE")  # the record holds no local path
+    return {"seconds": result.seconds, "trained_tokens": tokens, "command": command}
 
 
 def _scored(folder: str, problems: list[Any], name: str) -> dict[str, Any]:
@@ -146,9 +136,8 @@ def _scored(folder: str, problems: list[Any], name: str) -> dict[str, Any]:
 
 
 def _table(console: Console, results: dict[str, dict[str, Any]]) -> None:
-    table = Table(
-        "", "exact match", "95 % interval", "stops with its end token", "answer tokens", "seconds", "tokens"
-    )
+    heads = ("exact match", "95 % interval", "stops with its end token", "answer tokens", "seconds", "tokens")
+    table = Table("", *heads)
     for name, found in results.items():
         low, high = found["interval"]
         table.add_row(
@@ -184,16 +173,11 @@ def _write_record(
     difference: tuple[float, float, float],
 ) -> None:
     from ift.lab.report import provenance
+    from ift.lab.report.json_files import write_json
 
-    record = {
-        **asdict(provenance()),
-        "seed": seed,
-        "train_rows": rows,
-        "validation_rows": VALIDATION_ROWS,
-        "ift_minus_sft": dict(zip(("mean", "low", "high"), difference, strict=True)),
-        "results": {
-            name: {key: value for key, value in found.items() if key not in ("answers", "right")}
-            for name, found in results.items()
-        },
-    }
-    (out / "record.json").write_text(json.dumps(record, indent=2) + "\n")
+    record = asdict(provenance()) | {"seed": seed, "train_rows": rows, "validation_rows": VALIDATION_ROWS}
+    record["ift_minus_sft"] = dict(zip(("mean", "low", "high"), difference, strict=True))
+    kept = {name: dict(found) for name, found in results.items()}
+    for found in kept.values():
+        del found["answers"], found["right"]
+    write_json(out / "record.json", record | {"results": kept}, indent=2)

@@ -1,7 +1,5 @@
 """Progress of long work: a bar on a terminal, a line now and then in a log."""
 
-from __future__ import annotations
-
 import time
 from datetime import timedelta
 from typing import Any
@@ -14,7 +12,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
-)
+)  # fmt: skip
 
 
 class WorkProgress:
@@ -29,17 +27,13 @@ class WorkProgress:
     def __init__(self, console: Console, total: int = 0, seconds: float = 30.0) -> None:
         self.console, self.total, self.seconds, self.done = console, total, seconds, 0
         self._began = self._shown = time.monotonic()
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-        )
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+        times = (TimeElapsedColumn(), TimeRemainingColumn())
         hidden = not console.is_terminal
-        self._bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden)
+        self._bar = Progress(*columns, *times, console=console, transient=True, disable=hidden)
         self._task = self._bar.add_task("", total=None)
 
-    def __enter__(self) -> WorkProgress:
+    def __enter__(self) -> "WorkProgress":
         self._bar.start()
         return self
 

@@ -52,7 +52,7 @@ def scripted(answer):
 
     Scripted.__abstractmethods__ = frozenset()
     harness = Harness(lambda: pytest.fail("a model was loaded"), "1")
-    harness._loaded = Scripted()
+    harness.model = Scripted()
     return harness
 
 

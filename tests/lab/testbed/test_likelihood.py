@@ -123,7 +123,7 @@ def test_a_trained_model_chooses_better_than_chance(model, tokenizer):
     choice = multiple_choice(model, tokenizer, problems("test", 60))
     assert choice.choices == 4
     assert choice.by_sum > 0.3
-    assert set(choice.summary()) == {
+    assert set(choice._fields) == {
         "n", "choices", "by_sum", "by_sum_interval", "by_mean", "by_mean_interval",
     }  # fmt: skip
 

@@ -8,7 +8,7 @@ from ift.lab.testbed import problems, relations
 from ift.lab.testbed.lookup import Fact, LookupProblem
 from ift.lab.testbed.noise import one_wrong_step
 from ift.lab.testbed.problems import Problem, Step
-from ift.lab.testbed.wrong_steps import first_wrong_step
+from ift.lab.testbed.scoring import first_wrong_step
 
 SUM = Problem("?", (Step(2, "*", 7, 14), Step(14, "-", 3, 11)), "pens")
 CHAIN = (Fact("Mia", "boss", "Tom"), Fact("Tom", "bag", "red"))

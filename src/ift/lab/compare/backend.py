@@ -1,6 +1,4 @@
-"""What a trial needs of the place where it trains and scores: the testbed, or the user's model and rows."""
-
-from __future__ import annotations
+"""The interface through which a trial trains and scores: on the testbed, or on the user's model and rows."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +20,7 @@ class Scored:
 
 
 class TrialBackend(Protocol):
-    """Trains and scores the entrant of one task.
-
-    Attributes:
-        entrant: What is trained.
-    """
+    """Trains and scores the entrant of one task."""
 
     entrant: Entrant
 

@@ -1,7 +1,5 @@
 """Time and memory that a study takes, and the processes that fit side by side."""
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -81,5 +79,4 @@ def _seconds_needed(study: Study) -> float:
 
 def _measured(study: Study) -> dict[str, float]:
     (task,) = study.probe()
-    found: dict[str, float] = json.loads(task.result.read_text())
-    return found
+    return dict(json.loads(task.result.read_text()))

@@ -1,7 +1,5 @@
 """Floating-point operations of training steps, counted on the first of each epoch."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

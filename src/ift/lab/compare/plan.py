@@ -1,7 +1,5 @@
 """What a study trains and with which settings: entrants, the search of each, and the budgets."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -20,14 +18,9 @@ BETAS: Mapping[str, tuple[float, ...]] = {
 }
 SIMPO_RATIO = 0.8  # gamma over beta, as in the IFT paper
 FIXED: Mapping[str, Any] = {  # of every training
-    "lr_scheduler_type": "cosine",
-    "warmup_steps": 0.1,
-    "max_length": 512,
-    "gradient_checkpointing": False,
-    "save_strategy": "no",
-    "logging_steps": 10,
-    "disable_tqdm": True,
-}
+    "lr_scheduler_type": "cosine", "warmup_steps": 0.1, "max_length": 512, "gradient_checkpointing": False,
+    "save_strategy": "no", "logging_steps": 10, "disable_tqdm": True,
+}  # fmt: skip
 IFT_DEFAULTS: Mapping[str, Any] = {  # always part of a record's configuration
     "residual_lambda": 0.2,
     "propagation_gamma": 0.95,
@@ -38,18 +31,13 @@ ROWS_PER_STEP, PASSES = 16, 4  # answers of a step and over a training; a pair c
 
 @dataclass(frozen=True)
 class Rates:
-    """Learning rates to choose from; a search takes the first ones.
-
-    Attributes:
-        answers: For methods of target answers.
-        pairs: For methods of pairs, each with every beta.
-    """
+    """Learning rates of methods of answers, and of methods of pairs (with every beta); a search takes the first."""
 
     answers: tuple[float, ...]
     pairs: tuple[float, ...]
 
     @classmethod
-    def around(cls, rate: float) -> Rates:
+    def around(cls, rate: float) -> "Rates":
         """Rates around the one that a user trains with; those of pairs start at a tenth of it."""
 
         def times(*factors: float) -> tuple[float, ...]:
@@ -63,21 +51,13 @@ TESTBED_RATES = Rates((1e-4, 3e-4, 3e-5, 5e-5, 1e-3, 1e-5), (3e-5, 1e-5, 1e-4))
 
 @dataclass(frozen=True)
 class Entrant:
-    """One way of training that is compared.
+    """One way of training that is compared."""
 
-    Attributes:
-        method: As `ift train --method` takes it.
-        variant: Tells entrants of one method apart; empty for the method as it is.
-        settings: Beyond the method's own.
-        like: Label of the entrant whose chosen settings it takes; empty: it is searched itself.
-        more_steps: Factor on the number of passes over the rows.
-    """
-
-    method: str
-    variant: str = ""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    like: str = ""
-    more_steps: float = 1.0
+    method: str  # as `ift train --method` takes it
+    variant: str = ""  # tells entrants of one method apart; empty for the method as it is
+    settings: Mapping[str, Any] = field(default_factory=dict)  # beyond the method's own
+    like: str = ""  # label of the entrant whose chosen settings it takes; empty: it is searched itself
+    more_steps: float = 1.0  # factor on the number of passes over the rows
 
     @property
     def label(self) -> str:
@@ -96,11 +76,8 @@ class Entrant:
         if not last.needs_pairs:
             found = [{"learning_rate": rate} for rate in rates.answers]
         else:
-            found = [
-                {"learning_rate": rate, **with_beta(last.name, beta)}
-                for beta in BETAS[last.name]
-                for rate in rates.pairs
-            ]
+            betas = [with_beta(last.name, beta) for beta in BETAS[last.name]]
+            found = [{"learning_rate": rate, **beta} for beta in betas for rate in rates.pairs]
         return [{f"{prefix}{name}": value for name, value in one.items()} for one in found[:trials]]
 
 
@@ -111,29 +88,17 @@ def with_beta(method: str, beta: float) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole study.
+    """A whole study."""
 
-    Attributes:
-        experiment: "compare" or "ablate".
-        setting: Name of the testbed's setting (family, size and noise), or of the user's model and data.
-        entrants: In the order of the tables.
-        seeds: Of the runs; a seed gives rows, order and noise.
-        trials: Settings tried for each entrant that is searched.
-        validation_rows: Rows that the settings are chosen on.
-        test_rows: Rows of each scored split, on the testbed `test` and `longer`.
-        rates: Learning rates of the search.
-        user_data: Of a study on the user's model and rows, the fields of `ift.lab.compare.user_data.UserData`. None:
-            the testbed.
-    """
-
-    experiment: str
-    setting: str
-    entrants: tuple[Entrant, ...]
-    seeds: int
-    trials: int
-    validation_rows: int = 200
-    test_rows: int = 500
-    rates: Rates = TESTBED_RATES
+    experiment: str  # "compare" or "ablate"
+    setting: str  # name of the testbed's setting (family, size and noise), or of the user's model and data
+    entrants: tuple[Entrant, ...]  # in the order of the tables
+    seeds: int  # of the runs; a seed gives rows, order and noise
+    trials: int  # settings tried for each entrant that is searched
+    validation_rows: int = 200  # rows that the settings are chosen on
+    test_rows: int = 500  # rows of each scored split, on the testbed `test` and `longer`
+    rates: Rates = TESTBED_RATES  # learning rates of the search
+    # of a study on the user's model and rows, the fields of `ift.lab.compare.user_data.UserData`. None: the testbed
     user_data: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -156,11 +121,9 @@ BUDGETS: Mapping[str, Mapping[str, Any]] = {
     "quick": {"methods": "sft,ift,dpo", "seeds": 3, "trials": 3},
     "full": {"methods": "sft,ift,dpo,orpo,simpo,tdpo,sft+dpo,sft+ift,sft+sft", "seeds": 5, "trials": 6},
 }
-FAIRER_SFT = (  # stronger baselines
+FAIRER_SFT = (  # stronger baselines; the second has about IFT's FLOPs: its look-ahead is a fourth forward
     Entrant("sft", "token mean", {"loss_reduction": "token"}, "sft"),
-    Entrant(
-        "sft", "4/3 of the steps", {}, "sft", 4 / 3
-    ),  # about IFT's FLOPs: its look-ahead is a fourth forward
+    Entrant("sft", "4/3 of the steps", {}, "sft", 4 / 3),
 )
 
 
@@ -169,13 +132,7 @@ def compare_plan(
 ) -> Plan:
     """The plan of `ift compare`; the first method of a sequence is added where it is not named.
 
-    Args:
-        setting: See `Plan`.
-        methods: As `ift train --method` takes them.
-        seeds: See `Plan`.
-        trials: See `Plan`.
-        fairer: Whether to add `FAIRER_SFT`.
-        more: Further fields of `Plan`.
+    `fairer` adds `FAIRER_SFT`; `more` are further fields of `Plan`.
 
     Raises:
         ValueError: an unknown method, or one named twice.
@@ -225,13 +182,7 @@ def ablate_plan(
 ) -> Plan:
     """The plan of `ift ablate`: IFT with one thing changed at a time, at the learning rate chosen for IFT.
 
-    Args:
-        setting: See `Plan`.
-        seeds: See `Plan`.
-        trials: See `Plan`.
-        quick: Whether to train `PARTS` only.
-        variants: Labels of `VARIANTS` to train besides SFT and IFT; empty for those of the budget.
-        more: Further fields of `Plan`.
+    `variants` are labels of `VARIANTS`; empty: all, or `PARTS` only if `quick`. `more` are further fields of `Plan`.
 
     Raises:
         ValueError: an unknown variant.
@@ -245,10 +196,8 @@ def ablate_plan(
 def stage_settings(entrant: Entrant, chosen: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, Any]:
     """All settings of one training, as `train_method` takes them.
 
-    Args:
-        entrant: Which method is trained.
-        chosen: Settings that its search chose; in a sequence with the last stage's number in front.
-        first: Chosen for the method of a sequence's first stage.
+    `chosen` are those of the entrant's search (in a sequence with the last stage's number in front), `first` those
+    chosen for the method of a sequence's first stage.
     """
     stages = parse_methods(entrant.method)
     settings: dict[str, Any] = {**FIXED, **entrant.settings, **chosen}
@@ -267,5 +216,4 @@ def stage_settings(entrant: Entrant, chosen: Mapping[str, Any], first: Mapping[s
 
 def key_of(*parts: Any) -> str:
     """A short name for a trial: a hash of its settings."""
-    text = json.dumps(parts, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]

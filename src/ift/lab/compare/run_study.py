@@ -1,9 +1,8 @@
 """A study from its first measurement to its report: search trials, final runs, records, tables."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from ift.lab.compare.estimate import estimate, fitting_jobs
@@ -16,13 +15,7 @@ Say = Callable[[str], object]
 
 @dataclass(frozen=True)
 class StudyResult:
-    """A finished study.
-
-    Attributes:
-        comparison: Of the records in `runs/`; see `ift.lab.report.comparisons`.
-        metric: The score that differences are taken of.
-        lines: Where report, answers and records are.
-    """
+    """A finished study: comparison of its records, the metric that differences are taken of, lines on its files."""
 
     comparison: Any
     metric: str
@@ -32,11 +25,8 @@ class StudyResult:
 def run_study(study: Study, jobs: int | None, progress: WorkProgress, say: Say) -> None:
     """Run everything that has no result yet.
 
-    Args:
-        study: Its folder is open.
-        jobs: Processes at the same time; None: as many as fit.
-        progress: Its total is set here, and it advances with each task.
-        say: Called with the lines that announce the study.
+    The study's folder is open; `jobs` are processes at the same time (None: as many as fit). The total of `progress` is
+    set here; `say` is called with the lines that announce the study.
 
     Raises:
         StudyError: a process failed.
@@ -59,10 +49,10 @@ def run_study(study: Study, jobs: int | None, progress: WorkProgress, say: Say) 
     search = f"{trials} trials to choose settings" if trials else "no search (one candidate for each method)"
     say(f"{search}, {runs} runs over {plan.seeds} seeds, {study.jobs} at a time: {estimate(study)}.")
     say("Ctrl-C loses no finished run: repeat the command to resume.")
-    study.perform(study.pairs(), done, started)
-    study.perform(study.searches(sequences=False), done, started)
-    study.perform(study.searches(sequences=True), done, started)
-    study.perform(study.runs(), done, started)
+    single, sequences = (partial(study.searches, sequences=one) for one in (False, True))
+    stages = (study.pairs, single, sequences, study.runs)
+    for tasks in stages:  # each stage reads the results of the one before
+        study.perform(tasks(), done, started)
 
 
 def report_study(study: Study) -> StudyResult:

@@ -1,7 +1,5 @@
 """A study in its folder: the tasks of each stage, run as processes; a task whose result is there is not run again."""
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -30,39 +28,26 @@ class StudyError(RuntimeError):
 
 @dataclass(frozen=True)
 class Task:
-    """One process to run.
-
-    Attributes:
-        title: For the progress.
-        content: What `ift.lab.compare.trial` reads.
-    """
+    """One process to run: its title in the progress, and what `ift.lab.compare.trial` reads."""
 
     title: str
     content: dict[str, Any]
 
     @property
     def result(self) -> Path:
-        """Where its result is when it is done."""
+        """The file of its result."""
         return Path(self.content["result"])
 
 
 @dataclass(frozen=True)
 class Study:
-    """A plan in a folder.
+    """A plan in a folder."""
 
-    Attributes:
-        plan: What to do.
-        folder: Holds `plan.json`, `pairs/`, `search/`, `runs/` and `logs/`.
-        base: Folder or Hub id of the model that every method starts from.
-        jobs: Processes side by side; each computes with its share of the cores.
-        command: The command line after `ift`, for the records.
-    """
-
-    plan: Plan
-    folder: Path
-    base: Path | str
-    jobs: int
-    command: list[str]
+    plan: Plan  # what to do
+    folder: Path  # holds `plan.json`, `pairs/`, `search/`, `runs/` and `logs/`
+    base: Path | str  # folder or Hub id of the model that every method starts from
+    jobs: int  # processes side by side; each computes with its share of the cores
+    command: list[str]  # the command line after `ift`, for the records
 
     def open(self) -> None:
         """Make the folder, or resume the same study in it.
@@ -116,7 +101,7 @@ class Study:
             first = self._first(entrant)
             for chosen in self.plan.candidates(entrant):
                 shown = " ".join(f"{key}={value:g}" for key, value in chosen.items())
-                name = f"search/{_slug(entrant.label)}-{key_of(chosen, first)}.json"
+                name = self._search_file(entrant, chosen, first)
                 more = {"entrant": asdict(entrant), "chosen": chosen, "first": first}
                 found.append(self._task(f"search {entrant.label} {shown}", "search", name, SEARCH_SEED, more))
         return found
@@ -156,10 +141,12 @@ class Study:
             return []
         first, found = self._first(entrant), []
         for chosen in candidates:
-            file = self.folder / "search" / f"{_slug(entrant.label)}-{key_of(chosen, first)}.json"
-            result = json.loads(file.read_text())
+            result = json.loads((self.folder / self._search_file(entrant, chosen, first)).read_text())
             found.append({name: result[name] for name in ("config", "score", "tie") if name in result})
         return found
+
+    def _search_file(self, entrant: Entrant, chosen: dict[str, Any], first: dict[str, Any]) -> str:
+        return f"search/{_slug(entrant.label)}-{key_of(chosen, first)}.json"
 
     def _task(
         self, title: str, kind: str, result: str, seed: int, more: Mapping[str, Any] | None = None
@@ -189,10 +176,8 @@ class Study:
     ) -> None:
         """Run the tasks that have no result yet, `jobs` at a time.
 
-        Args:
-            tasks: In the order to start them.
-            done: Called with each finished task, those finished by an earlier command too.
-            started: Called with the titles of all running tasks whenever one is started.
+        `done` is called with each finished task, those finished by an earlier command too, `started` with the titles of
+        all running tasks whenever one is started.
 
         Raises:
             StudyError: a process failed; the others are stopped, and finished results stay.
@@ -231,9 +216,8 @@ class Study:
         log = self._log(task)
         file = log.with_suffix(".task.json")
         write_json(file, task.content)
-        share = max(
-            1, (os.cpu_count() or 1) // self.jobs
-        )  # more threads than cores would slow each other down
+        # more threads than cores would slow each other down
+        share = max(1, (os.cpu_count() or 1) // self.jobs)
         threads = min(share, int(os.environ.get("OMP_NUM_THREADS") or share))
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **one_device(slot)}
         with log.open("wb") as output:
@@ -248,10 +232,8 @@ class Study:
         log = self._log(task)
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         last = lines[-1] if lines else "no output"
-        return (
-            f"{task.title} failed with exit code {code}: {last}\n"
-            f"Its output is in {log}; repeat the command to resume"
-        )
+        hint = f"Its output is in {log}; repeat the command to resume"
+        return f"{task.title} failed with exit code {code}: {last}\n{hint}"
 
 
 def one_device(slot: int) -> dict[str, str]:

@@ -111,12 +111,7 @@ class StudyArgs:
         return [name.strip() for name in names.split(",") if name.strip()]
 
     def plan(self, setting: str, methods: Sequence[str] | None = None, **more: Any) -> Plan:
-        """The plan of the study.
-
-        Args:
-            setting: See `Plan`.
-            methods: In place of `method_names`.
-            more: Further fields of `Plan`.
+        """The plan of the study, with `methods` in place of `method_names`; `more` are further fields of `Plan`.
 
         Raises:
             UsageError: an unknown method or variant.

@@ -1,7 +1,5 @@
 """One trial in a process of its own: `python -m ift.lab.compare.trial TASK.json` trains a method once and scores it."""
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -11,8 +9,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ift.lab.compare.backend import TrialBackend
+from ift.lab.compare.flops import StepFlops
+from ift.lab.compare.testbed import TestbedBackend
+from ift.lab.compare.user_data import UserDataBackend
+from ift.lab.report import Cost, RunRecord, Trial, provenance, save
 from ift.lab.report.json_files import write_json
+from ift.lab.testbed.pairs import cached_pairs
+from ift.lab.testbed.settings import settings
+from ift.methods.table import parse_methods
 
 
 def main(file: str) -> None:
@@ -30,20 +37,11 @@ def main(file: str) -> None:
 
 def backend_of(task: dict[str, Any]) -> TrialBackend:
     """The backend that trains and scores a task."""
-    if task["user_data"]:
-        from ift.lab.compare.user_data import UserDataBackend
-
-        return UserDataBackend(task)
-    from ift.lab.compare.testbed import TestbedBackend
-
-    return TestbedBackend(task)
+    return UserDataBackend(task) if task["user_data"] else TestbedBackend(task)
 
 
 def make_pairs(task: dict[str, Any], work: Path) -> None:
     """Sample the rejected answers of one seed, once for all methods."""
-    from ift.lab.testbed.pairs import cached_pairs
-    from ift.lab.testbed.settings import settings
-
     found = cached_pairs(Path(task["pairs"]), Path(task["base"]), settings()[task["setting"]], task["seed"])
     counts = {"sampled": found.sampled, "corrupted": found.corrupted, "sha256": found.sha256}
     write_json(Path(task["result"]), counts)
@@ -51,8 +49,6 @@ def make_pairs(task: dict[str, Any], work: Path) -> None:
 
 def probe(task: dict[str, Any], work: Path) -> None:
     """Time some steps and some scoring, for the estimate."""
-    from ift.lab.compare.user_data import UserDataBackend
-
     measured = UserDataBackend(task).probe(work / "model")
     write_json(Path(task["result"]), {**measured, "peak_memory_bytes": peak_memory()})
 
@@ -68,8 +64,6 @@ def search(task: dict[str, Any], work: Path) -> None:
 
 def run(task: dict[str, Any], work: Path) -> None:
     """Train once (the base is not trained), score on all test splits, write the record."""
-    from ift.lab.report import RunRecord, Trial, provenance, save
-
     backend = backend_of(task)
     folder, training = (task["base"], {}) if task["kind"] == "base" else _train(backend, work / "model")
     scored = backend.score(folder)
@@ -92,10 +86,6 @@ def run(task: dict[str, Any], work: Path) -> None:
 
 def _train(backend: TrialBackend, folder: Path) -> tuple[str, dict[str, Any]]:
     """The folder of the trained model, and the fields of its `RunRecord` that say how it was trained."""
-    from ift.lab.compare.flops import StepFlops
-    from ift.lab.report import Cost
-    from ift.methods.table import parse_methods
-
     counters: list[StepFlops] = []
 
     def attach(trainer: Any) -> None:
@@ -112,16 +102,12 @@ def _train(backend: TrialBackend, folder: Path) -> tuple[str, dict[str, Any]]:
         answers_seen=backend.answers_seen(trained),
         labels=trained.stages[-1].report.rows_read if backend.entrant.needs_pairs else 0,
     )
-    data = {"train": backend.train_data()}
-    return str(trained.folder), {
-        "config": backend.config(), "data": data, "cost": cost, "curves": _curves(trained)
-    }  # fmt: skip
+    fields = {"config": backend.config(), "data": {"train": backend.train_data()}}
+    return str(trained.folder), {**fields, "cost": cost, "curves": _curves(trained)}
 
 
 def peak_memory() -> int:
     """Bytes: of the accelerator's allocator where there is one, else of the process."""
-    import torch
-
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS

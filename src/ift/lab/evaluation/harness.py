@@ -1,7 +1,5 @@
 """One model asked one task after the other by lm-eval; results are kept, so that a stopped run resumes."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import io
@@ -11,6 +9,7 @@ import random
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,7 @@ from tqdm import tqdm
 
 from ift.generation.errors import EvaluationError
 from ift.lab.evaluation.tasks import Benchmark, data_folders, load_task, single_tasks
-from ift.lab.report.decode import decode
-from ift.lab.report.errors import ReportError
+from ift.lab.report.decode import ReportError, decode
 from ift.lab.report.json_files import write_json, write_json_lines
 
 FEWSHOT_SEED = 1234  # of lm-eval's command
@@ -31,41 +29,23 @@ LOG_SECONDS = 30.0  # between two lines of progress where there is no terminal
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What a model scored on one task with questions of its own.
+    """A model's score on one task with questions of its own."""
 
-    Attributes:
-        task: lm-eval's name.
-        version: Of the task.
-        shots: Examples before each question.
-        metrics: lm-eval's numbers by `metric,filter`, the standard errors (`metric_stderr,filter`) among them.
-        items: The score of each question, by `metric,filter`.
-        questions: A hash of each question, in the order of `items`.
-        cut: Prompts that did not fit the model's context and lost their beginning.
-        asked: Prompts in all.
-        fingerprint: Of all that decides the result.
-    """
-
-    task: str
-    version: str
-    shots: int
+    task: str  # lm-eval's name
+    version: str  # of the task
+    shots: int  # examples before each question
+    # lm-eval's numbers by `metric,filter`, the standard errors (`metric_stderr,filter`) among them
     metrics: dict[str, float]
-    items: dict[str, list[float]]
-    questions: list[str]
-    cut: int
-    asked: int
-    fingerprint: str
+    items: dict[str, list[float]]  # the score of each question, by `metric,filter`
+    questions: list[str]  # a hash of each question, in the order of `items`
+    cut: int  # prompts that did not fit the model's context and lost their beginning
+    asked: int  # prompts in all
+    fingerprint: str  # a hash of everything that decides the result
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How all models are asked.
-
-    Attributes:
-        data: Folder of local data sets; None: the Hub.
-        limit: Questions per task; None: all.
-        batch_size: A number or `auto`.
-        dtype: Of the weights.
-    """
+    """How all models are asked; `data` is a folder of data sets (None: the Hub), `limit` the questions per task."""
 
     data: Path | None = None
     limit: int | None = None
@@ -88,34 +68,26 @@ class LogLines(tqdm):
 
 
 class Harness:
-    """lm-eval's model and what it needs, loaded when the first task is really asked.
-
-    Attributes:
-        template: Whether questions are asked through the chat template; of a model trained on plain text they are not.
-    """
+    """lm-eval's model, loaded when the first task is really asked; `template`: questions use the chat template."""
 
     def __init__(
         self, load: Callable[[], tuple[Any, Any]], batch_size: str, *, template: bool = True
     ) -> None:
         self._load, self._batch_size, self.template = load, batch_size, template
-        self._loaded: Any = None
 
-    @property
+    @cached_property
     def model(self) -> Any:
         """lm-eval's wrapper around the model."""
-        if self._loaded is None:
-            from lm_eval.models import huggingface
+        from lm_eval.models import huggingface
 
-            # it warns of every cut prompt; `TaskResult.cut` counts them
-            logging.getLogger("lm_eval").setLevel(logging.ERROR)
-            if not sys.stderr.isatty():
-                huggingface.tqdm = LogLines
-            model, tokenizer = self._load()
-            size = self._batch_size
-            if size == "auto" and model.device.type == "cpu":
-                size = str(CPU_BATCH_SIZE)
-            self._loaded = huggingface.HFLM(pretrained=model, tokenizer=tokenizer, batch_size=size)
-        return self._loaded
+        # it warns of every cut prompt; `TaskResult.cut` counts them
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        if not sys.stderr.isatty():
+            huggingface.tqdm = LogLines
+        model, tokenizer = self._load()
+        on_cpu = self._batch_size == "auto" and model.device.type == "cpu"
+        size = str(CPU_BATCH_SIZE) if on_cpu else self._batch_size
+        return huggingface.HFLM(pretrained=model, tokenizer=tokenizer, batch_size=size)
 
 
 def ask(
@@ -127,16 +99,10 @@ def ask(
     folder: Path,
     say: Callable[[str], None],
 ) -> list[TaskResult]:
-    """Asks a benchmark's tasks, or reads what an earlier run with the same model, rows and settings left.
+    """Asks a benchmark's tasks, or reads the results of an earlier run with the same model, rows and settings.
 
-    Args:
-        harness: The model.
-        manager: lm-eval's `TaskManager`.
-        benchmark: What to ask.
-        setting: How.
-        identity: Tells the state of the model from others.
-        folder: Where results and samples are kept, `tasks/NAME.json` and `samples/NAME.jsonl`.
-        say: Called with a line for each step.
+    `manager` is lm-eval's `TaskManager`; `identity` tells the state of the model from others. Results and samples are
+    kept in `folder`, `tasks/NAME.json` and `samples/NAME.jsonl`. `say` is called with a line for each step.
 
     Returns:
         A result per task with questions of its own; of a group, with local data, for those that have rows.
@@ -180,11 +146,8 @@ def _no_rows(manager: Any, name: str, data: Path | None) -> str:
 
 def _rows_identity(config: dict[str, Any], data: Path | None) -> list[Any]:
     folders = [] if data is None else [place for place in data_folders(config, data) if place.is_dir()]
-    files = sorted(folders[0].iterdir()) if folders else []
-    return [
-        config.get("metadata"),
-        *[(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files],
-    ]
+    files = [(file, file.stat()) for file in sorted(folders[0].iterdir())] if folders else []
+    return [config.get("metadata"), *[(file.name, found.st_size, found.st_mtime_ns) for file, found in files]]
 
 
 def _asked(
@@ -201,7 +164,8 @@ def _asked(
 
     # What lm-eval's command does between loading a task and asking it, but for its inquiry into the machine (`pip
     # list` and more, seconds per task)
-    shots = _shots(task, shots)
+    own = task.config.num_fewshot
+    shots = own or 0 if shots is None or own == 0 else shots  # lm-eval's rule: a task that says 0 keeps it
     task.set_config(key="num_fewshot", value=shots)
     task.set_fewshot_seed(seed=FEWSHOT_SEED)
     random.seed(0)
@@ -240,22 +204,13 @@ def _asked(
     return result
 
 
-def _shots(task: Any, shots: int | None) -> int:
-    """Examples to show, by lm-eval's rule: a task that says 0 keeps it."""
-    own = task.config.num_fewshot
-    return own or 0 if shots is None or own == 0 else shots
-
-
 def _check_examples(task: Any, name: str, shots: int) -> None:
     if not shots:
         return
     config = task.config
     asked = config.test_split or config.validation_split
-    pool = (
-        config.fewshot_split
-        or config.training_split
-        or (config.validation_split if config.test_split else None)
-    )
+    validation = config.validation_split if config.test_split else None
+    pool = config.fewshot_split or config.training_split or validation
     own = getattr(config.fewshot_config, "samples", None)
     there = len(task.fewshot_docs()) if pool or own else 0
     if there < shots:
@@ -271,9 +226,7 @@ def _items(samples: Sequence[dict[str, Any]], metrics: dict[str, float]) -> dict
     for key in metrics:
         metric, _, filtered = key.partition(",")
         values: list[Any] = [one.get(metric) for one in samples if one["filter"] == filtered]
-        if values and all(
-            isinstance(value, int | float | bool) or hasattr(value, "item") for value in values
-        ):
+        if values and all(isinstance(one, int | float | bool) or hasattr(one, "item") for one in values):
             items[key] = [float(value) for value in values]
     return items
 

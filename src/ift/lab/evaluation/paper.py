@@ -1,7 +1,5 @@
 """What the paper reports with Mistral-7B-v0.1 (arXiv:2405.11870v3; "noisy" is Table 7's best lambda)."""
 
-from __future__ import annotations
-
 COLUMNS = ("ARC", "ARC-Gen", "MMLU", "TruthfulQA", "WinoGrande", "GSM8K")
 AVERAGED = ("ARC", "MMLU", "TruthfulQA", "WinoGrande", "GSM8K")  # the paper's average leaves ARC-Gen out
 

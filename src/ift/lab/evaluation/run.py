@@ -1,19 +1,17 @@
-"""Several models asked the same benchmarks: a record each, and how far each is ahead of the first."""
-
-from __future__ import annotations
+"""Several models asked the same benchmarks: a record of each, and its differences to the first."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ift.generation.errors import EvaluationError
 from ift.lab.evaluation.harness import Harness, Setting, TaskResult, ask
-from ift.lab.evaluation.summary import Difference, Score, difference, paper_average, record, score
+from ift.lab.evaluation.summary import Score, difference, paper_average, record, score
 from ift.lab.evaluation.tasks import Benchmark, benchmarks, task_manager
 from ift.lab.report import save
+from ift.lab.report.intervals import Interval
 from ift.lab.report.json_files import write_json
 from ift.models.loading import PLAIN_TEXT, LoadOptions, identity, load_model, short_name
 from ift.models.model_folder import check_model_path
@@ -24,23 +22,14 @@ Say = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is asked of which models.
+    """What is asked of which models."""
 
-    Attributes:
-        models: Folders or Hub ids.
-        names: Of the models, as tables show them.
-        benchmarks: What is asked.
-        setting: How it is asked.
-        output_dir: Where results, samples and records go.
-        options: How the models are loaded.
-    """
-
-    models: list[str]
-    names: list[str]
-    benchmarks: tuple[Benchmark, ...]
-    setting: Setting
-    output_dir: Path
-    options: LoadOptions
+    models: list[str]  # folders or Hub ids
+    names: list[str]  # of the models, as tables show them
+    benchmarks: tuple[Benchmark, ...]  # what is asked
+    setting: Setting  # how it is asked
+    output_dir: Path  # where results, samples and records go
+    options: LoadOptions  # how the models are loaded
 
 
 @dataclass(frozen=True)
@@ -80,12 +69,7 @@ def plan_evaluation(
 def evaluate(evaluation: Evaluation, say: Say) -> list[Evaluated]:
     """Ask every model every benchmark and save a record of each model, `MODEL/record.json`.
 
-    Args:
-        evaluation: What is asked.
-        say: Called with a line for each step.
-
-    Returns:
-        Per model, in the given order.
+    `say` is called with a line for each step.
 
     Raises:
         EvaluationError: a task or its rows are missing.
@@ -105,7 +89,13 @@ def _evaluate_model(evaluation: Evaluation, manager: Any, model: str, name: str,
         say(f"{name}: {line}")
 
     plain = read_record(model).prompts == PLAIN_TEXT
-    load = partial(_load, model, evaluation.options, say_of_model)
+
+    def load() -> tuple[Any, Any]:
+        network, tokenizer, _, note = load_model(model, evaluation.options)
+        if note:
+            say_of_model(note)
+        return network, tokenizer
+
     harness = Harness(load, setting.batch_size, template=not plain)
     state = identity(model) + PLAIN_TEXT * plain
     results = {
@@ -121,21 +111,14 @@ def _evaluate_model(evaluation: Evaluation, manager: Any, model: str, name: str,
     return Evaluated(name, scores, results)
 
 
-def _load(model: str, options: LoadOptions, say: Say) -> tuple[Any, Any]:
-    network, tokenizer, _, note = load_model(model, options)
-    if note:
-        say(note)
-    return network, tokenizer
-
-
-def differences(found: Sequence[Evaluated]) -> dict[str, dict[str, Difference]]:
-    """How far each model is ahead of the first: by model and benchmark, with the paper's average where it can be had.
+def differences(found: Sequence[Evaluated]) -> dict[str, dict[str, Interval]]:
+    """Differences of each model to the first, by model and benchmark, with the paper's average where it is available.
 
     Raises:
         EvaluationError: The models were asked different questions.
     """
     first, *others = found
-    gaps: dict[str, dict[str, Difference]] = {}
+    gaps: dict[str, dict[str, Interval]] = {}
     for model in others:
         pairs = {base.label: ([one], [base]) for one, base in zip(model.scores, first.scores, strict=True)}
         five, bases = paper_average(model.scores), paper_average(first.scores)
@@ -145,7 +128,7 @@ def differences(found: Sequence[Evaluated]) -> dict[str, dict[str, Difference]]:
     return gaps
 
 
-def save_differences(gaps: dict[str, dict[str, Difference]], first: str, path: Path) -> None:
+def save_differences(gaps: dict[str, dict[str, Interval]], first: str, path: Path) -> None:
     """Write the differences, shares of 1, as JSON."""
-    values = {model: {label: asdict(gap) for label, gap in row.items()} for model, row in gaps.items()}
+    values = {model: {label: gap._asdict() for label, gap in row.items()} for model, row in gaps.items()}
     write_json(path, {"ahead_of": first, "differences": values})

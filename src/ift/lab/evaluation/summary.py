@@ -1,7 +1,5 @@
 """Results of tasks to scores of benchmarks, to differences between models, and to the record of a run."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -18,6 +16,7 @@ from ift.lab.evaluation.harness import TaskResult
 from ift.lab.evaluation.paper import AVERAGED
 from ift.lab.evaluation.tasks import Benchmark
 from ift.lab.report import DataSplit, RunRecord, Sample, provenance
+from ift.lab.report.intervals import Interval, percentile_interval
 
 RESAMPLES = 10_000
 _SHOWN = 5  # samples per task in the record
@@ -25,36 +24,21 @@ _SHOWN = 5  # samples per task in the record
 
 @dataclass(frozen=True)
 class Score:
-    """A model's score on a benchmark, a share of 1.
+    """A model's score on a benchmark, a share of 1."""
 
-    Attributes:
-        label: Of the benchmark.
-        value: Mean over all questions, so that of a group the large tasks weigh more.
-        stderr: Standard error of the mean; of a group, pooled within its tasks. None: one question has none.
-        items: The score of each question.
-        questions: Task and hash of each, in the same order.
-        cut: Prompts that lost their beginning.
-        asked: Prompts.
-    """
-
-    label: str
-    value: float
+    label: str  # of the benchmark
+    value: float  # mean over all questions, so that of a group the large tasks weigh more
+    # standard error of the mean; of a group, pooled within its tasks. None: one question has none
     stderr: float | None
+    # the score of each question
     items: np.ndarray  # (n,) float64
-    questions: list[str]
-    cut: int
-    asked: int
+    questions: list[str]  # task and hash of each, in the same order
+    cut: int  # prompts that lost their beginning
+    asked: int  # prompts
 
 
 def score(benchmark: Benchmark, results: Sequence[TaskResult]) -> Score:
-    """The headline score of a benchmark.
-
-    Args:
-        benchmark: What was asked.
-        results: Of its tasks, at least one.
-
-    Returns:
-        The score.
+    """The headline score of a benchmark, from the results of its tasks, at least one.
 
     Raises:
         EvaluationError: A task has no such metric, or none with a score per question.
@@ -62,9 +46,8 @@ def score(benchmark: Benchmark, results: Sequence[TaskResult]) -> Score:
     metric = benchmark.metric or next(iter(results[0].items), None)
     without = [one.task for one in results if metric not in one.items]
     if metric is None or without:
-        raise EvaluationError(
-            f"{benchmark.label}: {', '.join(without)} has no score per question for {metric}"
-        )
+        names = ", ".join(without)
+        raise EvaluationError(f"{benchmark.label}: {names} has no score per question for {metric}")
     items = [np.array(one.items[metric]) for one in results]
     return Score(
         label=benchmark.label,
@@ -78,13 +61,9 @@ def score(benchmark: Benchmark, results: Sequence[TaskResult]) -> Score:
 
 
 def pooled_stderr(items: Sequence[np.ndarray]) -> float | None:
-    """Standard error of the mean over all questions, their variance taken within each task as lm-eval does.
+    """Standard error of the mean over the scores of each task's questions, (n_i,), with variances within tasks.
 
-    Args:
-        items: Scores of each task's questions, (n_i,).
-
-    Returns:
-        sqrt(sum (n_i - 1) s_i^2 / (N - k) / N) for k tasks with N questions; None where N = k.
+    As lm-eval's, sqrt(sum (n_i - 1) s_i^2 / (N - k) / N) for k tasks with N questions; None where N = k.
     """
     total, freedom = sum(map(len, items)), sum(len(one) - 1 for one in items)
     if not freedom:
@@ -93,24 +72,10 @@ def pooled_stderr(items: Sequence[np.ndarray]) -> float | None:
     return math.sqrt(squares / freedom / total)
 
 
-@dataclass(frozen=True)
-class Difference:
-    """How far a model is ahead of another on the same questions, with its 95 % bootstrap interval."""
+def difference(first: Sequence[Score], second: Sequence[Score]) -> Interval:
+    """Mean over benchmarks of `first` - `second`: the scores of two models on the same benchmarks and questions.
 
-    value: float
-    low: float
-    high: float
-
-
-def difference(first: Sequence[Score], second: Sequence[Score]) -> Difference:
-    """Mean over benchmarks of `first` - `second`, the questions of each drawn again in pairs.
-
-    Args:
-        first: Scores of one model; of one benchmark, or of several to average.
-        second: Those of the other, on the same benchmarks and questions.
-
-    Returns:
-        The difference and the 2.5 and 97.5 percentiles of 10,000 resamples (seed 0).
+    The interval has the 2.5 and 97.5 percentiles of 10,000 resamples (seed 0) of each benchmark's questions, in pairs.
 
     Raises:
         EvaluationError: The questions differ.
@@ -125,8 +90,7 @@ def difference(first: Sequence[Score], second: Sequence[Score]) -> Difference:
         gaps = one.items - other.items  # (n,)
         means.append(gaps.mean())
         drawn.append([gaps[random.integers(len(gaps), size=len(gaps))].mean() for _ in range(RESAMPLES)])
-    low, high = np.percentile(np.mean(drawn, axis=0), [2.5, 97.5])
-    return Difference(float(np.mean(means)), float(low), float(high))
+    return percentile_interval(np.mean(means), np.mean(drawn, axis=0))
 
 
 def paper_average(scores: Sequence[Score]) -> list[Score] | None:
@@ -143,30 +107,20 @@ def record(
     folder: Path,
     config: dict[str, Any],
 ) -> RunRecord:
-    """The record of one model's evaluation, which `ift report` reads.
+    """The record of one model's evaluation, which `ift report` reads; the model is its method.
 
-    Args:
-        name: Of the model.
-        scores: Of its benchmarks.
-        results: Of their tasks, by label.
-        setting: What all models that may be compared share.
-        folder: Where the samples lie.
-        config: How it was asked.
-
-    Returns:
-        The record; the model stands in it as the method.
+    Results are by label; `setting` is what all models that may be compared share; `folder` has the samples.
     """
     numbers: dict[str, dict[str, float | None]] = {}
+    data, samples = {}, list[Sample]()
     for one in scores:
-        single = results[one.label] if len(results[one.label]) == 1 else []
-        others = {key.replace(",", " "): value for task in single for key, value in task.metrics.items()}
-        numbers[one.label] = {
-            "n": len(one.items),
-            "score": one.value,
-            "stderr": one.stderr,
-            "cut": one.cut,
-            **others,
-        }
+        found = results[one.label]
+        metrics = found[0].metrics if len(found) == 1 else {}
+        numbers[one.label] = {"n": len(one.items), "score": one.value, "stderr": one.stderr, "cut": one.cut}
+        numbers[one.label] |= {key.replace(",", " "): value for key, value in metrics.items()}
+        digest = hashlib.sha256("\n".join(one.questions).encode()).hexdigest()
+        data[one.label] = DataSplit(len(one.items), digest)
+        samples += _samples(one.label, folder / "samples" / f"{found[0].task}.jsonl")
     return RunRecord(
         experiment="evaluate",
         setting=setting,
@@ -175,18 +129,8 @@ def record(
         scores=numbers,
         provenance=provenance(),
         config={**config, **{f"shots {label}": found[0].shots for label, found in results.items()}},
-        data={
-            one.label: DataSplit(
-                len(one.items), hashlib.sha256("\n".join(one.questions).encode()).hexdigest()
-            )
-            for one in scores
-        },
-        samples=[
-            sample
-            for label, found in results.items()
-            for task in found[:1]
-            for sample in _samples(label, folder / "samples" / f"{task.task}.jsonl")
-        ],
+        data=data,
+        samples=samples,
     )
 
 

@@ -1,14 +1,13 @@
 """The tables that `ift evaluate` prints."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rich.table import Table
 
 from ift.lab.evaluation.paper import AVERAGES, BENCHMARKS, COLUMNS
 from ift.lab.evaluation.run import Evaluated
-from ift.lab.evaluation.summary import Difference, paper_average
+from ift.lab.evaluation.summary import paper_average
+from ift.lab.report.intervals import Interval
 
 
 def scores_table(found: Sequence[Evaluated]) -> Table:
@@ -29,7 +28,7 @@ def scores_table(found: Sequence[Evaluated]) -> Table:
     return table
 
 
-def differences_table(gaps: dict[str, dict[str, Difference]], first: str) -> Table:
+def differences_table(gaps: dict[str, dict[str, Interval]], first: str) -> Table:
     """The differences in points, with their intervals."""
     table = Table("benchmark", title=f"Points ahead of {first} [95 % interval, questions paired]")
     for name in gaps:
@@ -43,7 +42,7 @@ def differences_table(gaps: dict[str, dict[str, Difference]], first: str) -> Tab
 
 
 def paper_table(found: Sequence[Evaluated]) -> Table | None:
-    """The paper's numbers on the same benchmarks; None where there is none in common."""
+    """The paper's numbers on the same benchmarks; None without a common benchmark."""
     labels = {one.label for one in found[0].scores}
     shown = [number for number, label in enumerate(COLUMNS) if label in labels]
     if not shown:

@@ -1,7 +1,5 @@
 """Which of lm-eval's tasks are asked, with how many examples, and where their rows come from."""
 
-from __future__ import annotations
-
 import glob
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,18 +17,12 @@ _SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A task or a group of tasks, asked in one way.
+    """A task or a group of tasks, asked in one way."""
 
-    Attributes:
-        task: lm-eval's name.
-        label: As tables call it.
-        shots: Examples before the question; None: what the task itself says.
-        metric: lm-eval's name of the headline score, with its filter; None: the first that the task has.
-    """
-
-    task: str
-    label: str
-    shots: int | None = None
+    task: str  # lm-eval's name
+    label: str  # as tables call it
+    shots: int | None = None  # examples before the question; None: the task's own number
+    # lm-eval's name of the headline score, with its filter; None: the first that the task has
     metric: str | None = None
 
 
@@ -45,14 +37,12 @@ PAPER = (
 
 
 def benchmarks(names: str, shots: int | None = None) -> tuple[Benchmark, ...]:
-    """The benchmarks of `--tasks`.
+    """The benchmarks of `--tasks`, each once in the order given.
 
     Args:
-        names: Names with commas between them: `paper` for all of the paper's, its labels or lm-eval's names.
-        shots: Examples for all of them; None: the paper's for its benchmarks, else what a task says.
-
-    Returns:
-        Each once, in the order given. One of the paper's keeps its label, shots and metric under any name.
+        names: Names with commas between them: `paper` for all of the paper's, its labels or lm-eval's names. One of the
+            paper's keeps its label, shots and metric under any name.
+        shots: Examples for all of them; None: the paper's for its benchmarks, else the task's own number.
 
     Raises:
         EvaluationError: No name was given.
@@ -81,14 +71,7 @@ def task_manager(asked: Sequence[Benchmark]) -> Any:
 
 
 def single_tasks(manager: Any, name: str) -> list[str]:
-    """The tasks with questions of their own that a name stands for: itself, or a group's or tag's members.
-
-    Args:
-        manager: lm-eval's `TaskManager`.
-        name: Of a task, group or tag.
-
-    Returns:
-        Names, each once.
+    """The tasks with questions of their own that a task, group or tag of lm-eval's `TaskManager` stands for, each once.
 
     Raises:
         EvaluationError: The name is unknown, or a group changes its members' settings, which is not followed here.
@@ -112,15 +95,9 @@ def single_tasks(manager: Any, name: str) -> list[str]:
 
 
 def load_task(manager: Any, name: str, data: Path | None) -> Any | None:
-    """lm-eval's task object, its rows read.
+    """lm-eval's task object with its rows, from the Hub or a folder of local data sets, `data`.
 
-    Args:
-        manager: lm-eval's `TaskManager`.
-        name: Of a task with questions of its own.
-        data: Folder of local data sets; None: the Hub.
-
-    Returns:
-        The task; None where `data` has no folder for it.
+    None where `data` has no folder for the task.
 
     Raises:
         EvaluationError: Its folder lacks the split that is asked.
@@ -140,14 +117,10 @@ def data_folders(config: dict[str, Any], data: Path) -> list[Path]:
 
 
 def local_rows(config: dict[str, Any], data: Path) -> dict[str, Any] | None:
-    """What to change in a task's configuration so that its rows come from files, and nothing else changes.
+    """The keys to change in a task's configuration so that its rows come from files, and nothing else changes.
 
-    Args:
-        config: The task's own configuration.
-        data: Folder of data sets, each split a file `SPLIT.jsonl` (.json, .parquet, .csv) or files `SPLIT-*`.
-
-    Returns:
-        The keys to change; None where there is no folder for the task.
+    Each split is a file `SPLIT.jsonl` (.json, .parquet, .csv) or files `SPLIT-*` in a folder below `data`; None where
+    there is no folder for the task.
 
     Raises:
         EvaluationError: There is a folder, but the split that is asked is not in it.

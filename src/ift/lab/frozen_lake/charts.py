@@ -1,7 +1,5 @@
 """Charts of a record: error against step, the sweeps, and the map of where the paper's order holds."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,10 +25,9 @@ def curves_chart(curves: dict[Method, dict[str, Any]], step: int) -> Figure:
         scale = 1000 if name.startswith("mse") else 1
         for method, measures in curves.items():
             mean, half = (scale * np.array(measures[name][part]) for part in ("mean", "ci95"))
-            axes.plot(mean, color=COLORS[method], label=LABELS[method], lw=2)
-            axes.fill_between(
-                range(len(mean)), mean - half, mean + half, color=COLORS[method], alpha=0.2, lw=0
-            )
+            color, steps = COLORS[method], range(len(mean))
+            axes.plot(mean, color=color, label=LABELS[method], lw=2)
+            axes.fill_between(steps, mean - half, mean + half, color=color, alpha=0.2, lw=0)
         axes.axvline(step, color="black", lw=0.8, ls=":")
         _finish(axes, title, "step")
     figure.axes[0].legend(ncols=2, fontsize=9)
@@ -46,20 +43,15 @@ def sweeps_chart(sweeps: dict[str, list[dict[str, Any]]], usual: dict[Method, fl
         swept: list[Method] = [method for method in COLORS if method in rows[0]]
         for method in swept:
             mean, half = (1000 * np.array([row[method][part] for row in rows]) for part in ("mean", "ci95"))
-            values = [row["value"] for row in rows]
-            axes.errorbar(
-                values, mean, half, color=COLORS[method], label=LABELS[method], marker="o", ms=4, lw=2
-            )
+            form: dict[str, Any] = {"color": COLORS[method], "label": LABELS[method], "marker": "o"}
+            axes.errorbar([row["value"] for row in rows], mean, half, ms=4, lw=2, **form)
         for method in ("sft", "ift", "orpo", "dpo"):
             if method not in swept:
                 axes.axhline(1000 * usual[method], color=COLORS[method], ls=":", label=LABELS[method])
         if "beta" in name:
             axes.set_xscale("log")
-        _finish(
-            axes,
-            {"beta": "beta of DPO and TDPO", "orpo_beta": "beta of ORPO"}.get(name, f"{name} of IFT"),
-            "",
-        )
+        title = {"beta": "beta of DPO and TDPO", "orpo_beta": "beta of ORPO"}.get(name, f"{name} of IFT")
+        _finish(axes, title, "")
         axes.set_ylabel("error (x 1000)")
         axes.legend(fontsize=8)
     _bars(panels[4], sweeps["variant"], usual)
@@ -82,9 +74,8 @@ def order_chart(maps: Sequence[dict[str, Any]]) -> Figure:
     figure = Figure(figsize=(12, 8), layout="constrained")
     for axes, found in zip(figure.subplots(2, 2).flatten(), maps, strict=True):
         shares, columns = np.array(found["shares"]), found["column_values"]
-        axes.imshow(
-            shares, aspect="auto", origin="lower", vmin=0, vmax=1, cmap="cividis", interpolation="nearest"
-        )
+        form: dict[str, Any] = {"aspect": "auto", "origin": "lower", "interpolation": "nearest"}
+        axes.imshow(shares, vmin=0, vmax=1, cmap="cividis", **form)
         axes.set_yticks(range(len(found["row_values"])), [f"{value:g}" for value in found["row_values"]])
         shown = [place for place in range(len(columns)) if len(columns) <= 10 or columns[place] % 20 == 0]
         axes.set_xticks(shown, [f"{columns[place]:g}" for place in shown])
@@ -105,20 +96,11 @@ def worlds_chart(worlds: Sequence[dict[str, Any]]) -> Figure:
     for place, world in enumerate(worlds):
         for method in COLORS:
             if method in world["mse_all"]:
-                found = world["mse_all"][method]
-                axes.errorbar(
-                    1000 * found["mean"],
-                    place,
-                    xerr=1000 * found["ci95"],
-                    color=COLORS[method],
-                    marker="o",
-                    ms=6,
-                    label=LABELS[method] if place == 0 else None,
-                )
-    axes.set_yticks(
-        range(len(worlds)),
-        [f"{world['kind']}: {world['name']}  ({world['order_share']:.0%})" for world in worlds],
-    )
+                found, name = world["mse_all"][method], LABELS[method] if place == 0 else None
+                mean, half = 1000 * found["mean"], 1000 * found["ci95"]
+                axes.errorbar(mean, place, xerr=half, color=COLORS[method], marker="o", ms=6, label=name)
+    names = [f"{world['kind']}: {world['name']}  ({world['order_share']:.0%})" for world in worlds]
+    axes.set_yticks(range(len(worlds)), names)
     axes.invert_yaxis()
     _finish(axes, "Other settings and worlds (in brackets: agents with the paper's order)", "error (x 1000)")
     axes.legend()

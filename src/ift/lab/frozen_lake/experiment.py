@@ -1,7 +1,5 @@
 """The whole experiment on one lake: train, measure, vary, and write the record and the pictures."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +10,7 @@ from torch import Tensor
 
 from ift.files import write_atomically
 from ift.lab.frozen_lake import charts, pictures, window
-from ift.lab.frozen_lake.measures import Estimate, estimate, in_order, measure, paired_differences, summary
+from ift.lab.frozen_lake.measures import estimate, in_order, measure, paired_differences, summary
 from ift.lab.frozen_lake.methods import Method, Settings
 from ift.lab.frozen_lake.policy import FIT_STEPS
 from ift.lab.frozen_lake.training import METHODS, Run, Start, Task, Tick, make_tasks, train
@@ -20,39 +18,19 @@ from ift.lab.frozen_lake.trajectories import luckiest_optimal, shortest_detour
 from ift.lab.frozen_lake.world import Lake, optimal_policy, success, visits
 
 SHOWN: tuple[Method, ...] = ("sft", "ift", "ift_scale", "orpo", "dpo")  # in the pictures of the lake
-WALK_SEED = 0  # of the episode that the animation shows, taken as it comes
+WALK_SEED = 0  # of the episode in the animation; it was not selected
 Curves = dict[Method, dict[str, dict[str, list[float]]]]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What training all methods on one lake gave.
+    """All methods trained on one lake."""
 
-    Attributes:
-        task: The lake and its agents.
-        settings: Of the trainings.
-        runs: Each method's policies, for `settings.steps` steps.
-        measured: Method -> measure -> (K + 1, R).
-        curves: Method -> measure -> mean and interval after every step, `window.LONG` steps or more.
-    """
-
-    task: Task
-    settings: Settings
-    runs: Mapping[Method, Run]
-    measured: Mapping[Method, Mapping[str, Tensor]]
-    curves: Curves
-
-    def before(self) -> dict[str, Estimate]:
-        """Every measure of the agents as they start."""
-        return summary(self.measured, 0)["sft"]
-
-    def optimum(self) -> dict[str, float]:
-        """Success of the optimal policy, on both kinds of ice."""
-        best = optimal_policy(self.task.lake)
-        return {
-            f"success_{ice}": success(self.task.lake, best, ice == "slippery").item()
-            for ice in ("slippery", "firm")
-        }
+    task: Task  # the lake and its agents
+    settings: Settings  # of the trainings
+    runs: Mapping[Method, Run]  # each method's policies, for `settings.steps` steps
+    measured: Mapping[Method, Mapping[str, Tensor]]  # method -> measure -> (K + 1, R)
+    curves: Curves  # method -> measure -> mean and interval after every step, `window.LONG` steps or more
 
 
 def experiment_ticks(settings: Settings) -> int:
@@ -82,9 +60,11 @@ def _curve(values: Tensor) -> dict[str, list[float]]:
 def outcome_record(outcome: Outcome, start: Start) -> dict[str, Any]:
     """The outcome as JSON holds it. `summary`: method -> measure -> {mean, ci95} after the last step, plain MSE."""
     lake, errors = outcome.task.lake, {method: found["mse_all"] for method, found in outcome.measured.items()}
-    ordered = {
-        ift: in_order(errors, ift).double().mean(-1).tolist() for ift in ("ift", "ift_scale")
-    }  # by step
+    by_step = {ift: in_order(errors, ift).double().mean(-1).tolist() for ift in ("ift", "ift_scale")}
+    best = optimal_policy(lake)
+    arrives = {
+        f"success_{ice}": success(lake, best, ice == "slippery").item() for ice in ("slippery", "firm")
+    }
     return {
         "agents": len(outcome.task.start.into),
         "step": outcome.settings.steps,
@@ -93,11 +73,11 @@ def outcome_record(outcome: Outcome, start: Start) -> dict[str, Any]:
         "start": asdict(start),
         "target": asdict(luckiest_optimal(lake)),
         "detour": asdict(shortest_detour(lake)),
-        "optimum": outcome.optimum(),
-        "before": outcome.before(),
+        "optimum": arrives,
+        "before": summary(outcome.measured, 0)["sft"],
         "summary": summary(outcome.measured),
-        "order_share": ordered["ift"][-1],
-        "order_shares": ordered,
+        "order_share": by_step["ift"][-1],
+        "order_shares": by_step,
         "paired_differences_mse_all": paired_differences(outcome.measured),
         "mse_by_cell": {method: _by_cell(outcome.task, run).tolist() for method, run in outcome.runs.items()},
         "curves": outcome.curves,
@@ -123,23 +103,14 @@ def draw(outcome: Outcome, windowed: Mapping[str, Any] | None, folder: Path) -> 
     named = {"optimum": best, "before": runs["sft"].policies[0].mean(0), **shown}
     ground = {pictures.LABELS[method]: pictures.gradient_share(runs[method].gradients) for method in SHOWN}
     own, ways = visits(lake, task.start.matrix()), (luckiest_optimal(lake), shortest_detour(lake))
+    errors = {"before": _by_cell(task, runs["sft"], 0)}
+    errors |= {pictures.LABELS[method]: _by_cell(task, runs[method]) for method in SHOWN}
+    ground["where the agent goes"] = (own / own.sum(-1, keepdim=True)).mean(0)
+    share, error = "Share of the gradient that falls on each cell.", "Error of each cell (x 1000)."
     figures = {
         "policies": pictures.policy_picture(lake, named, best),
-        "ground": pictures.cells_picture(
-            lake,
-            ground | {"where the agent goes": (own / own.sum(-1, keepdim=True)).mean(0)},
-            "{:.0%}".format,
-            ways,
-            "Share of the gradient that falls on each cell.",
-        ),
-        "errors": pictures.cells_picture(
-            lake,
-            {"before": _by_cell(task, runs["sft"], 0)}
-            | {pictures.LABELS[method]: _by_cell(task, runs[method]) for method in SHOWN},
-            lambda error: f"{1000 * error:.0f}",
-            ways,
-            "Error of each cell (x 1000).",
-        ),
+        "ground": pictures.cells_picture(lake, ground, "{:.0%}".format, ways, share),
+        "errors": pictures.cells_picture(lake, errors, lambda one: f"{1000 * one:.0f}", ways, error),
         "curves": charts.curves_chart(outcome.curves, outcome.settings.steps),
     }
     cells = pictures.walk(lake, runs["ift"].policies[-1][0], WALK_SEED)
@@ -164,9 +135,7 @@ def _by_cell(task: Task, run: Run, step: int = -1) -> Tensor:
 def save_record(record: Mapping[str, Any], folder: Path) -> Path:
     """Write `record.json`, a line for each key; a killed run leaves no half of it."""
     file = folder / "record.json"
-    lines = (
-        f"{json.dumps(key)}: {json.dumps(_plain(value), allow_nan=False)}" for key, value in record.items()
-    )
+    lines = [f"{json.dumps(key)}: {json.dumps(_plain(one), allow_nan=False)}" for key, one in record.items()]
     write_atomically(file, "{\n" + ",\n".join(lines) + "\n}\n")
     return file
 

@@ -1,10 +1,7 @@
-"""How near a policy is to the optimum, how often it arrives, and which cells a training reached."""
-
-from __future__ import annotations
+"""The distance of a policy to the optimum, how often it arrives, and which cells a training reached."""
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -21,11 +18,7 @@ PAIRS: tuple[tuple[Method, Method], ...] = (
 )  # fmt: skip
 
 
-class Estimate(TypedDict):
-    """A mean over agents and half the width of its 95 % interval."""
-
-    mean: float
-    ci95: float
+Estimate = dict[str, float]  # "mean" over agents, and "ci95": half the width of its 95 % interval
 
 
 def estimate(values: Tensor) -> Estimate:

@@ -1,11 +1,9 @@
-"""The methods as losses of a two-layer policy: how SFT, IFT, ORPO, DPO, TDPO and SimPO see one and the same lake.
+"""The methods as losses of a two-layer policy: SFT, IFT, ORPO, DPO, TDPO and SimPO on the same lake.
 
-A trajectory is what an answer is to a language model: its cells are the states (prompt and tokens so far), its actions
-the tokens. Every loss here is a scalar: the sum over the agents, none of which touches another. Gradient flows to the
-policies, never to the reference. Sources of the formulas: docs/frozen_lake.md.
+A trajectory is to a policy what an answer is to a language model: its cells are the states (prompt and tokens so far),
+its actions the tokens. Every loss here is a scalar: the sum over the agents, which do not affect each other. Gradient
+flows to the policies, never to the reference. Sources of the formulas: docs/frozen_lake.md.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal, get_args, get_type_hints
@@ -76,20 +74,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Moves:
-    """Trajectories as tensors, one per agent or one for all.
+    """Trajectories as tensors, one per agent or one for all."""
 
-    Attributes:
-        cells: (R, M) or (1, M) int64.
-        actions: The same shape.
-        made: The same shape, float64: 1 for a move, 0 for the padding of a shorter trajectory.
-    """
-
-    cells: Tensor
-    actions: Tensor
-    made: Tensor
+    cells: Tensor  # (R, M) or (1, M) int64
+    actions: Tensor  # the same shape
+    made: Tensor  # the same shape, float64: 1 for a move, 0 for the padding of a shorter trajectory
 
     @classmethod
-    def of(cls, trajectory: Trajectory) -> Moves:
+    def of(cls, trajectory: Trajectory) -> "Moves":
         """One trajectory for all agents."""
         cells, actions = torch.tensor([trajectory.cells]), torch.tensor([trajectory.actions])
         return cls(cells, actions, torch.ones(cells.shape, dtype=torch.float64))
@@ -120,9 +112,9 @@ def sft_loss(policies: Policies, target: Moves) -> Tensor:
 def ift_loss(
     policies: Policies, target: Moves, lake: Lake, settings: Settings, noise: torch.Generator
 ) -> Tensor:
-    """Algorithm 1 (arXiv:2405.11870v3), in the words of the lake.
+    """Algorithm 1 (arXiv:2405.11870v3) on the lake.
 
-    1. Look ahead: where would the agent itself have gone from the target's previous cell?
+    1. Look ahead: which cell would the agent itself have reached from the target's previous cell?
     2. Temporal residual connection (Eq. 17): mix that cell into the target's.
     3. Score the target's actions in the mixed states.
     4. Dynamic relation propagation: a move's loss weighs on the moves that led to it.

@@ -1,7 +1,5 @@
 """Pictures of the lake: policies as arrows on shade, where the gradient falls, one agent walking."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,27 +19,15 @@ from ift.lab.frozen_lake.world import ACTIONS, Lake
 ICE, WATER, LINE = "#f4f8fb", "#26445e", "#b8c7d3"
 GOOD, BAD, TARGET, DETOUR = "#0b6e4f", "#c0392b", "#0b6e4f", "#b9770e"
 COLORS: dict[Method, str] = {
-    "sft": "#7f7f7f",
-    "ift": "#d55e00",
-    "ift_scale": "#e69f00",
-    "orpo": "#009e73",
-    "dpo": "#0072b2",
-    "simpo": "#cc79a7",
-    "tdpo1": "#56b4e9",
-    "tdpo2": "#332288",
-}
+    "sft": "#7f7f7f", "ift": "#d55e00", "ift_scale": "#e69f00", "orpo": "#009e73",
+    "dpo": "#0072b2", "simpo": "#cc79a7", "tdpo1": "#56b4e9", "tdpo2": "#332288",
+}  # fmt: skip
 LABELS: dict[Method, str] = {method: method.upper() for method in COLORS} | {
     "ift": "IFT, as released",
     "ift_scale": "IFT, scale detached",
 }
 STEPS = ((-1, 0), (0, 1), (1, 0), (0, -1))  # of the actions, in columns and rows; rows grow downwards
-CORNERS = (
-    (-0.5, -0.5),
-    (-0.5, 0.5),
-    (0.5, 0.5),
-    (0.5, -0.5),
-    (-0.5, -0.5),
-)  # wedge a lies between a and a + 1
+CORNERS = ((-0.5, -0.5), (-0.5, 0.5), (0.5, 0.5), (0.5, -0.5), (-0.5, -0.5))  # wedge a is between a and a + 1
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
@@ -144,11 +130,8 @@ def _panels(count: int, width: float = 2.9) -> tuple[Figure, list[Axes]]:
 def _draw_lake(axes: Axes, lake: Lake, title: str, fontsize: int = 11) -> None:
     for cell, letter in enumerate("".join(lake.rows)):
         column, row = cell % lake.size, cell // lake.size
-        axes.add_patch(
-            Rectangle(
-                (column - 0.5, row - 0.5), 1, 1, facecolor=WATER if letter == "H" else ICE, edgecolor=LINE
-            )
-        )
+        color = WATER if letter == "H" else ICE
+        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=color, edgecolor=LINE))
         if letter == "G":
             axes.text(column, row, "★", ha="center", va="center", fontsize=16, color="#d4a017")
     axes.set(xlim=(-0.52, lake.size - 0.48), ylim=(lake.size - 0.48, -0.52), aspect="equal")
@@ -162,12 +145,9 @@ def _draw_policy(axes: Axes, column: int, row: int, odds: Tensor, best: int) -> 
         axes.add_patch(Polygon(corners, color="#3b7dd8", alpha=float(odds[action]) ** 0.8 * 0.85, lw=0))
     likeliest = int(odds.argmax())
     x, y = STEPS[likeliest]
-    axes.annotate(
-        "",
-        (column + 0.34 * x, row + 0.34 * y),
-        (column - 0.22 * x, row - 0.22 * y),
-        arrowprops={"arrowstyle": "-|>", "lw": 2.2, "color": GOOD if likeliest == best else BAD},
-    )
+    tip, tail = (column + 0.34 * x, row + 0.34 * y), (column - 0.22 * x, row - 0.22 * y)
+    color = GOOD if likeliest == best else BAD
+    axes.annotate("", tip, tail, arrowprops={"arrowstyle": "-|>", "lw": 2.2, "color": color})
 
 
 def _draw_agent(axes: Axes, lake: Lake, cells: Sequence[int]) -> None:

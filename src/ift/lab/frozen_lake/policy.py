@@ -1,7 +1,5 @@
 """The agents: two-layer policies, one per seed, all of them computed at once."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,19 +14,12 @@ FIT_STEPS, FIT_RATE = 1500, 1e-2  # full-batch Adam
 
 @dataclass
 class Policies:
-    """R policies, one-hot cell -> 64 ReLU -> 4 actions. Leaves of the graph, float64.
+    """R policies, one-hot cell -> 64 ReLU -> 4 actions. Leaves of the graph, float64."""
 
-    Attributes:
-        into: (R, S, N) weights; row s is what a one-hot input of cell s adds.
-        into_bias: (R, 1, N).
-        out: (R, N, A).
-        out_bias: (R, 1, A).
-    """
-
-    into: Tensor
-    into_bias: Tensor
-    out: Tensor
-    out_bias: Tensor
+    into: Tensor  # (R, S, N) weights; row s is what a one-hot input of cell s adds
+    into_bias: Tensor  # (R, 1, N)
+    out: Tensor  # (R, N, A)
+    out_bias: Tensor  # (R, 1, A)
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter((self.into, self.into_bias, self.out, self.out_bias))
@@ -43,7 +34,7 @@ class Policies:
         with torch.no_grad():
             return self.log_probs(torch.eye(self.into.shape[1], dtype=self.into.dtype)).exp()
 
-    def copy(self) -> Policies:
+    def copy(self) -> "Policies":
         """The same weights as new leaves."""
         return Policies(*(weight.detach().clone().requires_grad_() for weight in self))
 
@@ -65,13 +56,13 @@ def new_policies(cells: int, seeds: Sequence[int]) -> Policies:
 def fit(policies: Policies, targets: Tensor, steps: int = FIT_STEPS) -> Iterator[int]:
     """Fit `policies` in place to the matrices `targets`, (S, A) or (R, S, A): cross-entropy over all rows, Adam.
 
-    A generator, so that the caller can show progress: it yields the number of each step done.
+    A generator that yields the number of each step done, for progress.
     """
     optimizer = torch.optim.Adam(list(policies), lr=FIT_RATE, fused=True)
     cells = torch.eye(policies.into.shape[1], dtype=policies.into.dtype)
     for step in range(steps):
         optimizer.zero_grad()
         entropies = -(targets * policies.log_probs(cells)).sum(-1)  # (R, S)
-        entropies.mean(-1).sum().backward()  # agents do not touch each other
+        entropies.mean(-1).sum().backward()  # agents do not affect each other
         optimizer.step()
         yield step + 1

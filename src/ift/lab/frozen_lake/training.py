@@ -1,6 +1,4 @@
-"""Bring up the agents, train them with each method, and keep their policies after every step."""
-
-from __future__ import annotations
+"""Set up the agents, train them with each method, and keep their policies after every step."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -8,17 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ift.lab.frozen_lake.methods import (
-    Method,
-    Moves,
-    Settings,
-    dpo_loss,
-    ift_loss,
-    orpo_loss,
-    sft_loss,
-    simpo_loss,
-    tdpo_loss,
-)
+from ift.lab.frozen_lake import methods
+from ift.lab.frozen_lake.methods import Method, Moves, Settings
 from ift.lab.frozen_lake.policy import Policies, fit, new_policies
 from ift.lab.frozen_lake.trajectories import Trajectory, luckiest_optimal, shortest_detour
 from ift.lab.frozen_lake.world import ACTIONS, Lake, optimal_policy
@@ -39,7 +28,7 @@ Tick = Callable[[], object]
 
 @dataclass(frozen=True)
 class Start:
-    """What the agents can do before training.
+    """The agents' abilities before training.
 
     Attributes:
         skill: Share of the optimum in every row; the rest is uniform.
@@ -59,33 +48,23 @@ class Start:
 
 @dataclass(frozen=True)
 class Task:
-    """One lake with its agents before training: what every method starts from.
+    """One lake with its agents before training: what every method starts from."""
 
-    Attributes:
-        lake: The world.
-        optimum: (R, S, A) float64, the optimal *parameterised* policies: nets fitted to the optimal matrix.
-        start: The agents; also the reference of DPO and TDPO.
-        target: The trajectory to learn from, chosen by the preference methods.
-        rejected: The trajectory they reject.
-    """
-
-    lake: Lake
+    lake: Lake  # the world
+    # (R, S, A) float64, the optimal *parameterised* policies: nets fitted to the optimal matrix
     optimum: Tensor
-    start: Policies
-    target: Moves
-    rejected: Moves
+    start: Policies  # the agents; also the reference of DPO and TDPO
+    target: Moves  # the trajectory to learn from, chosen by the preference methods
+    rejected: Moves  # the trajectory they reject
 
 
 @dataclass(frozen=True)
 class Run:
-    """One method's training, K steps.
+    """One method's training, K steps."""
 
-    Attributes:
-        policies: (K + 1, R, S, A) float64: the state-action matrices from before the first step to after the last.
-        gradients: (K, R, S) float64: norm of the gradient in the weights that cell s feeds, at each step.
-    """
-
+    # (K + 1, R, S, A) float64: the state-action matrices from before the first step to after the last
     policies: Tensor
+    # (K, R, S) float64: norm of the gradient in the weights that cell s feeds, at each step
     gradients: Tensor
 
 
@@ -101,19 +80,14 @@ def start_matrix(lake: Lake, start: Start, detour: Trajectory) -> Tensor:
 def make_tasks(lake: Lake, starts: Sequence[Start], seeds: Sequence[int], tick: Tick = int) -> list[Task]:
     """Fit the optimal and the starting policies of every seed: one task for each start, all fitted at once.
 
-    Args:
-        lake: The world.
-        starts: The kinds of start.
-        seeds: Of the agents' initial weights.
-        tick: Called after each of `FIT_STEPS` steps.
+    `tick` is called after each of `FIT_STEPS` steps.
     """
     detour = shortest_detour(lake)
     matrices = [optimal_policy(lake)] + [start_matrix(lake, start, detour) for start in starts]
     initial = [new_policies(lake.cells, seeds)]
     initial += [new_policies(lake.cells, [seed + START_SEEDS for seed in seeds])] * len(starts)
-    together = Policies(
-        *(torch.cat(weights).detach().requires_grad_() for weights in zip(*initial, strict=True))
-    )
+    stacked = (torch.cat(weights).detach().requires_grad_() for weights in zip(*initial, strict=True))
+    together = Policies(*stacked)
     for _ in fit(together, torch.stack(matrices).repeat_interleave(len(seeds), 0)):
         tick()
     parts = zip(*(weights.split(len(seeds)) for weights in together), strict=True)
@@ -156,24 +130,19 @@ def own_roll_outs(lake: Lake, policies: Policies) -> Moves:
 
 def train(task: Task, method: Method, settings: Settings, tick: Tick = int) -> Run:
     """Train a copy of the task's agents with one method; `tick` is called after each step."""
-    agents = task.start.copy()
+    agents, reference, target, pair = task.start.copy(), task.start, task.target, (task.target, task.rejected)
     noise = torch.Generator().manual_seed(NOISE_SEED)
-
-    def loss() -> Tensor:
-        pair = (task.target, task.rejected)
-        if method == "sft":
-            return sft_loss(agents, task.target)
-        if method in ("ift", "ift_scale"):
-            how = settings if method == "ift" else replace(settings, detach="scale")
-            return ift_loss(agents, task.target, task.lake, how, noise)
-        if method == "orpo":
-            return orpo_loss(agents, *pair, settings.orpo_beta)
-        if method == "simpo":
-            return simpo_loss(agents, *pair, settings.simpo_beta, settings.simpo_gamma)
-        if method == "dpo":
-            return dpo_loss(agents, task.start, *pair, settings.beta)
-        alpha = None if method == "tdpo1" else settings.tdpo_alpha
-        return tdpo_loss(agents, task.start, *pair, settings.beta, alpha)
+    ift = settings if method == "ift" else replace(settings, detach="scale")
+    alpha = None if method == "tdpo1" else settings.tdpo_alpha
+    losses: dict[str, Callable[[], Tensor]] = {
+        "sft": lambda: methods.sft_loss(agents, target),
+        "ift": lambda: methods.ift_loss(agents, target, task.lake, ift, noise),
+        "orpo": lambda: methods.orpo_loss(agents, *pair, settings.orpo_beta),
+        "simpo": lambda: methods.simpo_loss(agents, *pair, settings.simpo_beta, settings.simpo_gamma),
+        "dpo": lambda: methods.dpo_loss(agents, reference, *pair, settings.beta),
+        "tdpo": lambda: methods.tdpo_loss(agents, reference, *pair, settings.beta, alpha),
+    }
+    loss = losses[method.removesuffix("_scale").rstrip("12")]
 
     optimizer = OPTIMIZERS[settings.optimizer](list(agents), lr=settings.learning_rate)
     policies, gradients = [agents.matrix()], []

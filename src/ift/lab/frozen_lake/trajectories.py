@@ -1,7 +1,5 @@
 """The two trajectories that everything is trained on, found by rule: a lucky optimal one, and a detour."""
 
-from __future__ import annotations
-
 import heapq
 import math
 from dataclasses import dataclass
@@ -11,15 +9,10 @@ from ift.lab.frozen_lake.world import ARROWS, Lake, optimal_policy
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A way from the start to the gift.
+    """A way from the start to the gift."""
 
-    Attributes:
-        cells: The cell before each move; the last move leads to the gift.
-        actions: The action taken in each.
-    """
-
-    cells: tuple[int, ...]
-    actions: tuple[int, ...]
+    cells: tuple[int, ...]  # the cell before each move; the last move leads to the gift
+    actions: tuple[int, ...]  # the action taken in each
 
     def __str__(self) -> str:
         return " ".join(

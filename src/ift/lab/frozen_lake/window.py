@@ -1,15 +1,13 @@
 """Where the paper's order holds and where it fails: sweeps of one setting, maps of two, and other worlds."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ift.lab.frozen_lake.measures import Estimate, estimate, in_order, measure
+from ift.lab.frozen_lake.measures import estimate, in_order, measure
 from ift.lab.frozen_lake.methods import Method, Moves, Settings
 from ift.lab.frozen_lake.policy import FIT_STEPS
 from ift.lab.frozen_lake.training import (
@@ -21,12 +19,12 @@ from ift.lab.frozen_lake.training import (
     make_tasks,
     own_roll_outs,
     train,
-)
+)  # fmt: skip
 from ift.lab.frozen_lake.world import Lake, make_lake
 
-IFT_DEFAULT: Method = "ift_scale"  # that of `ift train`, beside the paper's
+IFT_DEFAULT: Method = "ift_scale"  # the variant that `ift train` uses
 LONG = 100  # steps of the curves and maps
-WINDOW_AGENTS = 20  # at most, where every world needs agents of its own
+WINDOW_AGENTS = 20  # at most, where each world needs new agents
 LAMBDAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 GAMMAS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
 BETAS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.5, 1.0)
@@ -56,29 +54,11 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 RANDOM_MAPS = ((5, 0), (5, 1), (5, 2), (6, 0), (6, 1), (6, 2))  # (size, seed)
 
 
-class World(TypedDict):
-    """One variation of the experiment: each method's error after the last step, and how often the order holds.
-
-    `order_share` has IFT as released, `order_share_scale` IFT with the scale of its weights detached.
-    """
-
-    kind: str
-    name: str
-    mse_all: dict[str, Estimate]
-    order_share: float
-    order_share_scale: float
-    agents: int
-
-
-class Map(TypedDict):
-    """Share of agents with the paper's full order over two settings: `shares[row][column]`."""
-
-    rows: str
-    columns: str
-    row_values: list[float]
-    column_values: list[float]
-    shares: list[list[float]]
-    agents: int
+# One variation of the experiment: its `kind` and `name`, each method's error after the last step (`mse_all`), and the
+# share of `agents` with the paper's order, with IFT as released (`order_share`) or detached (`order_share_scale`).
+World = dict[str, Any]
+# Share of `agents` with the paper's full order over two settings: `shares[row][column]`; names and values of both.
+Map = dict[str, Any]
 
 
 def errors(task: Task, method: Method, settings: Settings) -> Tensor:
@@ -99,15 +79,14 @@ def sweeps(task: Task, settings: Settings, tick: Tick = int) -> dict[str, list[d
         found[name] = []
         for value in values:
             changed = replace(settings, **{field: value})  # type: ignore[arg-type]
-            found[name].append(
-                {"value": value} | {method: estimate(errors(task, method, changed)[-1]) for method in methods}
-            )
+            of_methods = {method: estimate(errors(task, method, changed)[-1]) for method in methods}
+            found[name].append({"value": value} | of_methods)
             tick()
     found["variant"] = []
     for name, fields in VARIANTS.items():
         measured = measure(task, train(task, "ift", replace(settings, **fields)))
-        row: dict[str, Any] = {"value": name, "ift": estimate(measured["mse_all"][-1])}
-        found["variant"].append(row | {one: estimate(measured[one][-1]) for one in OF_VARIANTS})
+        last = {one: estimate(measured[one][-1]) for one in ("mse_all", *OF_VARIANTS)}
+        found["variant"].append({"value": name, "ift": last.pop("mse_all")} | last)
         tick()
     return found
 
@@ -144,30 +123,22 @@ def start_map(lake: Lake, settings: Settings, agents: int, tick: Tick = int) -> 
 
 def worlds(task: Task, settings: Settings, agents: int, tick: Tick = int) -> list[World]:
     """Other optimisers, other rejected trajectories, other starts and other lakes."""
-    found = [
-        _world("optimizer", name, task, replace(settings, **fields)) for name, fields in OPTIMIZERS.items()
-    ]
-    for name, rejected in (
-        ("falls into a hole", Moves.of(into_a_hole(task.lake))),
-        ("the agent's own", own_roll_outs(task.lake, task.start)),
-    ):
+    found = [_world("optimizer", name, task, replace(settings, **one)) for name, one in OPTIMIZERS.items()]
+    hole, own = Moves.of(into_a_hole(task.lake)), own_roll_outs(task.lake, task.start)
+    for name, rejected in (("falls into a hole", hole), ("the agent's own", own)):
         found.append(_world("rejected", name, replace(task, rejected=rejected), settings))
-    lake, seeds = task.lake, range(agents)
-    (unfitted,) = make_tasks(lake, [Start(random=True)], seeds, tick)
+    (unfitted,) = make_tasks(task.lake, [Start(random=True)], range(agents), tick)
     found.append(_world("start", "not pre-trained", unfitted, settings))
-    for name, other in other_lakes(lake).items():
-        (elsewhere,) = make_tasks(other, [Start()], seeds, tick)
+    for name, other in other_lakes(task.lake).items():
+        (elsewhere,) = make_tasks(other, [Start()], range(agents), tick)
         found.append(_world("lake", name, elsewhere, settings))
     return found
 
 
 def other_lakes(lake: Lake) -> dict[str, Lake]:
     """Lakes to try the same on, by name: the same on the other ice, gymnasium's 8x8 map, random maps."""
-    found = {
-        f"{lake.size}x{lake.size}, {'firm' if lake.slippery else 'slippery'}": replace(
-            lake, slippery=not lake.slippery
-        )
-    }
+    name = f"{lake.size}x{lake.size}, {'firm' if lake.slippery else 'slippery'}"
+    found = {name: replace(lake, slippery=not lake.slippery)}
     found |= {f"8x8, {ice}": make_lake(8, ice == "slippery") for ice in ("slippery", "firm")}
     return found | {f"{size}x{size}, random {seed}": make_lake(size, seed=seed) for size, seed in RANDOM_MAPS}
 

@@ -1,10 +1,8 @@
-"""The lake: gymnasium's FrozenLake-v1 as tensors, its optimal policy, and how often a policy reaches the gift.
+"""The lake: FrozenLake-v1 of gymnasium as tensors, its optimal policy, and the probability to reach the gift.
 
 Shape legend of this room: R agents (one a seed), S cells, A = 4 actions (left, down, right, up), M moves of a
 trajectory, N units of the hidden layer. A policy matrix is (..., S, A), each row a distribution over actions.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
@@ -23,19 +21,13 @@ NAMED_SIZES = (4, 8)  # gymnasium has a map of its own for these
 
 @dataclass(frozen=True)
 class Lake:
-    """One map with its dynamics. The start is cell 0, the gift the last cell.
+    """One map with its dynamics. The start is cell 0, the gift the last cell."""
 
-    Attributes:
-        rows: The map, one string of S, F, H and G per row.
-        slippery: Whether the ice slips: then each move goes one of three ways.
-        slides: (S, A, S) float64, probability of the next cell on slippery ice; a terminal cell keeps the agent.
-        steps: (S, A) int64, the cell that an action means to reach: where it leads on firm ice.
-    """
-
-    rows: tuple[str, ...]
-    slippery: bool
+    rows: tuple[str, ...]  # the map, one string of S, F, H and G per row
+    slippery: bool  # whether the ice slips: then each move goes one of three ways
+    # (S, A, S) float64, probability of the next cell on slippery ice; a terminal cell keeps the agent
     slides: Tensor
-    steps: Tensor
+    steps: Tensor  # (S, A) int64, the cell that an action means to reach: where it leads on firm ice
 
     @property
     def size(self) -> int:
@@ -72,13 +64,9 @@ class Lake:
 def make_lake(
     size: int = 4, slippery: bool = True, seed: int | None = None, hole_density: float = 0.2
 ) -> Lake:
-    """A lake of `size` x `size` cells.
+    """A lake of `size` x `size` cells: a map of gymnasium (sizes 4 and 8) or, with a seed, a random one.
 
-    Args:
-        size: 4 and 8 have a map of their own in gymnasium, which is used where no seed is given.
-        slippery: Whether the lake's own ice slips.
-        seed: Of a random map; needed for the sizes without a map of their own.
-        hole_density: Probability that a cell of a random map is a hole, in [0, 1). A random map has a way to the gift.
+    Each cell of a random map is a hole with probability `hole_density`, in [0, 1); there is a way to the gift.
 
     Raises:
         ValueError: For a size below 3, a density outside [0, 1), or a random map without a seed.
@@ -93,14 +81,13 @@ def make_lake(
         raise ValueError(
             f"gymnasium has no map of {size}x{size} cells: give a seed, and a random one is made"
         )
-    if seed is None:
-        options: dict = {"map_name": f"{size}x{size}"}
-    else:
+    options: dict = {"map_name": f"{size}x{size}"}
+    if seed is not None:
         options = {"desc": generate_random_map(size, 1 - hole_density, seed)}
-    tables = [transition_table(slips, **options) for slips in (True, False)]
+    slides, steps = (transition_table(slips, **options) for slips in (True, False))
     with gymnasium.make("FrozenLake-v1", **options) as environment:
         rows = tuple("".join(letter.decode() for letter in row) for row in environment.unwrapped.desc)  # type: ignore[attr-defined]
-    return Lake(rows, slippery, tables[0], tables[1].argmax(-1))
+    return Lake(rows, slippery, slides, steps.argmax(-1))
 
 
 def transition_table(slippery: bool, **options: Any) -> Tensor:
@@ -143,13 +130,7 @@ def greedy(policy: Tensor) -> Tensor:
 
 
 def success(lake: Lake, policy: Tensor, slippery: bool) -> Tensor:
-    """(...): probability to reach the gift from the start within the time limit, exactly.
-
-    Args:
-        lake: Gives the map and the time limit.
-        policy: (..., S, A) float.
-        slippery: On which ice.
-    """
+    """(...): probability of policy (..., S, A) to reach the gift from the start within the time limit, exactly."""
     chain = torch.einsum("...sa,san->...sn", policy.double(), lake.dynamics(slippery))
     return torch.linalg.matrix_power(chain, lake.time_limit)[..., 0, lake.gift]
 

@@ -1,7 +1,5 @@
 """Files of answers brought to one form: those of `ift generate`, AlpacaEval and MT-Bench."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ift.generation.prompts import read_rows
-from ift.lab.judge.contents import LONE_SURROGATE, content_text
 from ift.lab.judge.errors import JudgeError
+from ift.lab.judge.replies import LONE_SURROGATE, content_text
 
 Row = dict[str, Any]
 SURROGATES = "with half a character (a lone surrogate): U+FFFD is shown to the judge in its place"
@@ -20,35 +18,20 @@ CHOICES = "with several choices: the first is judged"
 
 @dataclass(frozen=True)
 class Answered:
-    """A prompt with a model's answers.
+    """A prompt with a model's answers."""
 
-    Attributes:
-        id: The row's id, otherwise its number from 1.
-        turns: What the user said, one text per turn; a conversation before the first answer is one text.
-        answers: Of the model, one per turn.
-        category: Of the question; empty where it has none.
-        references: A right answer per turn, as far as they are known.
-        row: The prompt's row: of the question file, or as `ift generate` read it.
-    """
-
-    id: str
+    id: str  # the row's id, otherwise its number from 1
+    # what the user said, one text per turn; a conversation before the first answer is one text
     turns: tuple[str, ...]
-    answers: tuple[str, ...]
-    category: str
-    references: tuple[str, ...]
-    row: Row
+    answers: tuple[str, ...]  # of the model, one per turn
+    category: str  # of the question; empty where it has none
+    references: tuple[str, ...]  # a right answer per turn, as far as they are known
+    row: Row  # the prompt's row: of the question file, or as `ift generate` read it
 
 
 @dataclass(frozen=True)
 class AnswerFile:
-    """The answers of one file, in its order.
-
-    Attributes:
-        path: The file.
-        answers: One per row.
-        remarks: What to tell about rows -> how many rows it is true of.
-        of_mt_bench: Rows in MT-Bench's form, which need its questions.
-    """
+    """The answers of one file in its order; remarks on its rows with their counts; how many rows are MT-Bench's."""
 
     path: Path
     answers: list[Answered]
@@ -57,15 +40,7 @@ class AnswerFile:
 
 
 def read_answers(path: Path, questions: Mapping[str, Row] | None = None) -> AnswerFile:
-    """Reads a file of answers.
-
-    Args:
-        path: AlpacaEval's (`instruction`, `output`), MT-Bench's (`question_id`, `choices`) or `ift generate`'s jsonl
-            (`messages`, `output`).
-        questions: From `read_by_question`; MT-Bench's answers need them.
-
-    Returns:
-        One `Answered` per row.
+    """The answers of a file of `ift generate`, AlpacaEval, or MT-Bench, which needs `read_by_question`'s questions.
 
     Raises:
         JudgeError: A row has another form, a content that is not text, or an unknown question; the message says where.
@@ -198,13 +173,9 @@ def _text(value: Any, where: str) -> str:
 def with_references(
     answered: Sequence[Answered], known: Mapping[str, tuple[str, ...]] | None, path: Path
 ) -> list[Answered]:
-    """The answers with the references that a grade needs.
+    """The answers with the references for grades: those of `known` by question, else the rows' own `reference`.
 
-    Args:
-        answered: From `read_answers`.
-        known: From `read_references`; they replace what the rows hold. None: the rows' own `reference` alone, a text or
-            a list with a text per turn.
-        path: Of the answers, for messages.
+    `path` is for messages.
 
     Raises:
         JudgeError: A reference is not text, or `known` has references to none of the prompts.

@@ -1,6 +1,4 @@
-"""Replies of judges on disk, under all that decides them: no reply is paid for twice, and a stopped run resumes."""
-
-from __future__ import annotations
+"""The judge's replies on disk, by everything that decides them: no reply is paid for twice, a stopped run resumes."""
 
 import hashlib
 import json
@@ -15,13 +13,9 @@ from ift.lab.judge.replies import Reply
 
 
 class ReplyCache:
-    """A table of replies in one SQLite file; a reply is on the disk when `put` returns. Safe with several threads.
+    """A table of replies in one SQLite file, safe with several threads; a reply is on disk when `put` returns.
 
-    Args:
-        path: The file; its folder is made.
-
-    Raises:
-        JudgeError: It cannot be read or written; every method may raise this.
+    Every method raises JudgeError where the file cannot be read or written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,7 +31,7 @@ class ReplyCache:
                     "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, text TEXT NOT NULL, "
                     "prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL)"
                 )
-                # a table of its own: files of earlier versions, whose replies were paid for, have none
+                # a second table, because files of earlier versions, whose replies were paid for, do not have it
                 self._base.execute(
                     "CREATE TABLE IF NOT EXISTS problems (key TEXT PRIMARY KEY, problem TEXT NOT NULL)"
                 )
@@ -82,12 +76,5 @@ class ReplyCache:
 
 
 def reply_key(model: str, messages: list[dict[str, str]], max_tokens: int, attempt: int) -> str:
-    """A hash of what decides a reply: the judge, every word it is asked, the limit, and which reading this is.
-
-    Args:
-        model: The judge's name.
-        messages: What it is asked; the version of our prompts is part of their words.
-        max_tokens: Longest reply.
-        attempt: 0, or the number of unreadable replies to the same question before it.
-    """
+    """A hash of judge, messages (which hold our prompts' version), limit, and the number of the attempt, from 0."""
     return hashlib.sha256(json.dumps([model, messages, max_tokens, attempt]).encode()).hexdigest()

@@ -1,33 +1,62 @@
-"""An OpenAI-compatible chat endpoint: failures that may pass are retried, at a limited rate; the key is never shown."""
-
-from __future__ import annotations
+"""An OpenAI-compatible chat endpoint: transient failures are retried, at a limited rate; the key is never shown."""
 
 import os
 import random
+import re
 import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import httpx2
 
 from ift.lab.judge.errors import JudgeError, QuestionRefused, Stopped
 from ift.lab.judge.replies import Failure, FailureKind, Reply, read_response
-from ift.lab.judge.request_form import RequestForm
 
 URL_NAMES, KEY_NAMES = ("IFT_JUDGE_BASE_URL", "OPENAI_BASE_URL"), ("IFT_JUDGE_API_KEY", "OPENAI_API_KEY")
 _LONGEST_WAIT_SECONDS = 120.0
 _KEPT = "What was judged is kept: the same command resumes"
+_NOT_TAKEN = re.compile(
+    r"unsupported|not support|not permitted|not allowed|unrecognized|unknown|unexpected|deprecated|instead",
+    re.I,
+)
+_SYSTEM = re.compile(r"system.{0,20}(role|message|prompt|instruction)|role.{0,40}system", re.I)
+
+
+@dataclass(frozen=True)
+class RequestForm:
+    """What a request holds: the form of OpenAI's first chat models, until the endpoint refuses a part of it."""
+
+    # the field with the longest reply; reasoning models want `max_completion_tokens`
+    limit_name: str = "max_tokens"
+    temperature: bool = True  # whether temperature 0 is requested; some models accept their default only
+    # whether the system message stands alone; otherwise it is put before the user's first text
+    system: bool = True
+
+    def body(self, model: str, messages: list[dict[str, str]], max_tokens: int) -> dict[str, Any]:
+        """The JSON body of a request."""
+        if not self.system and len(messages) > 1 and messages[0]["role"] == "system":
+            system, user, *further = messages
+            messages = [{**user, "content": f"{system['content']}\n\n{user['content']}"}, *further]
+        temperature = {"temperature": 0} if self.temperature else {}
+        return {"model": model, "messages": messages, **temperature, self.limit_name: max_tokens}
+
+    def without_what_is_refused(self, words: str) -> "RequestForm | None":
+        """The form to try next after a refusal in these words; None where they name nothing that can change."""
+        if self.limit_name == "max_tokens" and "max_tokens" in words and _NOT_TAKEN.search(words):
+            return replace(self, limit_name="max_completion_tokens")
+        if self.temperature and "temperature" in words:
+            return replace(self, temperature=False)
+        if self.system and _SYSTEM.search(words) and _NOT_TAKEN.search(words):
+            return replace(self, system=False)
+        return None
 
 
 class Endpoint:
     """Sends chats, one reply each. Safe to use from several threads.
 
-    Args:
-        model: The judge's name at the endpoint.
-        requests_per_minute: Requests begin no faster; None: as fast as they come.
-        tries: Most attempts at one chat.
-        timeout_seconds: Of one attempt.
-        wait_seconds: Before the second attempt, doubled before each further one.
+    At most `tries` attempts are made at one chat, each of at most `timeout_seconds`; `wait_seconds` pass before the
+    second and twice as many before each further one.
 
     Raises:
         JudgeError: The environment names no endpoint, or an address or a key that cannot be used.
@@ -61,17 +90,10 @@ class Endpoint:
         self._stopped.set()
 
     def ask(self, messages: list[dict[str, str]], max_tokens: int) -> Reply:
-        """One reply to a chat, at temperature 0 where the model takes that.
-
-        Args:
-            messages: `role` and `content` each.
-            max_tokens: Longest reply.
-
-        Returns:
-            The reply of the first attempt that brought one.
+        """One reply to a chat (`role` and `content` each), at temperature 0 where the model accepts that.
 
         Raises:
-            QuestionRefused: The endpoint takes other chats, but not this one.
+            QuestionRefused: The endpoint accepts other chats, but not this one.
             JudgeError: Every attempt failed, or the endpoint would refuse every request.
             Stopped: `stop` was called.
         """
@@ -81,7 +103,7 @@ class Endpoint:
             found = self._send(form, messages, max_tokens)
             if isinstance(found, Reply):
                 return found
-            if self._learn(form, found):
+            if self._adapt(form, found):
                 continue  # this request cost nothing and is no attempt
             if found.kind is FailureKind.QUESTION:
                 raise QuestionRefused(found.problem)
@@ -108,12 +130,12 @@ class Endpoint:
             return replace(found, problem=found.problem.replace(self._key, "***"))
         return found
 
-    def _learn(self, sent: RequestForm, failure: Failure) -> bool:
-        """Whether another form of the request is to be tried: the endpoint named something that it does not take."""
+    def _adapt(self, sent: RequestForm, failure: Failure) -> bool:
+        """Whether to try another form of the request: the endpoint named a part that it does not accept."""
         with self._lock:
             if failure.kind is FailureKind.QUESTION:
                 return False
-            if self.form != sent:  # another thread has learnt it
+            if self.form != sent:  # another thread has adapted it
                 return failure.kind is FailureKind.PERMANENT
             form = sent.without_what_is_refused(failure.words)
             self.form = form or sent
@@ -130,11 +152,7 @@ class Endpoint:
         self._stopped.wait(min(backoff, _LONGEST_WAIT_SECONDS))
 
     def _take_turn(self) -> None:
-        """Wait until the rate allows another request.
-
-        Raises:
-            Stopped: `stop` was called before.
-        """
+        """Wait until the rate allows another request; raises Stopped if `stop` was called."""
         with self._lock:
             now = time.monotonic()
             begin = max(now, self._next)

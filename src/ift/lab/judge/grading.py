@@ -1,7 +1,5 @@
 """Answers graded from 1 to 10, each turn after the conversation before it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,6 +1,4 @@
-"""Questions put to the judge, many at a time: replies are kept, unreadable ones asked for again, none counts twice."""
-
-from __future__ import annotations
+"""Questions put to the judge in parallel: replies are cached, unreadable ones asked for again, none counts twice."""
 
 import sys
 import threading
@@ -32,14 +30,7 @@ class Question(Generic[T]):
 
 @dataclass(frozen=True)
 class Judged(Generic[T]):
-    """The outcome of a question.
-
-    Attributes:
-        name: Of the question.
-        value: None where there is no verdict.
-        reply: The last reply's text.
-        problem: Why there is no verdict; empty where there is one.
-    """
+    """The outcome of a question: a value, or None with the problem that left it without one; the last reply's text."""
 
     name: str
     value: T | None
@@ -49,7 +40,7 @@ class Judged(Generic[T]):
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is still to be asked: requests, and tokens in and, at most, out. Rough: four characters are a token."""
+    """What is still to be asked: requests, and roughly (four characters a token) tokens in and, at most, out."""
 
     requests: int
     prompt_tokens: int
@@ -57,15 +48,7 @@ class Estimate:
 
 
 class Judge:
-    """A judge with its cache.
-
-    Args:
-        endpoint: Where it is asked.
-        cache: Where its replies are kept.
-        max_tokens: Longest reply.
-        readings: Most replies to one question that are asked for.
-        threads: Questions asked at the same time.
-    """
+    """A judge with its cache of replies: `readings` replies are requested to one question at the most."""
 
     def __init__(
         self,
@@ -91,14 +74,9 @@ class Judge:
     def judge(
         self, questions: Sequence[Question[T]], progress: Callable[[], object] = lambda: None
     ) -> list[Judged[T]]:
-        """Asks every question that has no final reply yet.
+        """The outcome of every question, in order; those without a final reply are asked, the same one once.
 
-        Args:
-            questions: What to ask; the same question twice is asked once.
-            progress: Called after each of those that `estimate` counts.
-
-        Returns:
-            Per question, in order.
+        `progress` is called after each of those that `estimate` counts.
 
         Raises:
             JudgeError: The endpoint did not answer, or gave no verdict on any of the first questions. Every reply that
@@ -136,7 +114,7 @@ class Judge:
         return [one for one in distinct if self._kept(one)[1] is not None]
 
     def _kept(self, question: Question[T]) -> tuple[Judged[T], int | None]:
-        """The outcome as far as replies are kept, and the next attempt to make; None where none is left or needed."""
+        """The outcome from the kept replies, and the number of the next attempt; None where none is left or needed."""
         refused = self._refused.get(self._key(question, 0))
         text = problem = ""
         for attempt in range(self.readings):

@@ -1,7 +1,5 @@
 """What a judge is asked, in our own words, and how its reply is read. Raise `VERSION` when a word changes."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any
@@ -50,17 +48,7 @@ Messages = list[dict[str, str]]
 
 
 def pair_question(asked: str, first: str, second: str, summaries: bool = False) -> Messages:
-    """Asks which of two answers is better.
-
-    Args:
-        asked: The request, or the whole conversation before the answers.
-        first: Shown first.
-        second: Shown second.
-        summaries: Whether they are summaries of a post.
-
-    Returns:
-        The chat for the judge.
-    """
+    """The chat that asks which of two answers (or summaries) is better; `asked` is all that precedes them."""
     kind = "summary" if summaries else "answer"
     blocks = [("post" if summaries else "request", asked), (f"{kind} 1", first), (f"{kind} 2", second)]
     template = _SUMMARY_PAIR if summaries else _PAIR
@@ -68,16 +56,7 @@ def pair_question(asked: str, first: str, second: str, summaries: bool = False) 
 
 
 def score_question(turns: list[str], answers: list[str], reference: str | None = None) -> Messages:
-    """Asks for a grade of the last answer.
-
-    Args:
-        turns: What the user said, one text per turn.
-        answers: What the assistant answered, as many; the last is graded.
-        reference: A right answer to the last turn, where one is known.
-
-    Returns:
-        The chat for the judge.
-    """
+    """The chat that asks for a grade of the last answer; `turns` and `answers` alternate, one text each."""
     blocks = []
     for number, (said, answer) in enumerate(zip(turns, answers, strict=True), start=1):
         last = " (to be graded)" if number == len(turns) else ""
@@ -93,14 +72,7 @@ def _chat(template: str, blocks: list[tuple[str, str]]) -> Messages:
 
 
 def read_verdict(reply: str) -> str | None:
-    """The verdict of a comparison.
-
-    Args:
-        reply: What the judge wrote.
-
-    Returns:
-        "1", "2" or "tie"; None where the reply has no such verdict, as a refusal has none.
-    """
+    """The verdict "1", "2" or "tie"; None where the reply has no such verdict, as a refusal."""
     verdict = _last_value(reply, "verdict")
     if isinstance(verdict, float) and verdict.is_integer():
         verdict = int(verdict)

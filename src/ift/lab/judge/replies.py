@@ -1,6 +1,4 @@
-"""An endpoint's response, read: a reply of the judge, or the failure that it tells of."""
-
-from __future__ import annotations
+"""An endpoint's response, read: a reply of the judge, or the failure that it reports."""
 
 import json
 import math
@@ -11,8 +9,6 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any
-
-from ift.lab.judge.contents import LONE_SURROGATE, content_text
 
 CUT = "cut at --max_tokens (finish_reason length)"
 FILTERED = "stopped by a content filter"
@@ -27,23 +23,31 @@ _FILTER = re.compile(r"content.?(filter|polic|management)|moderation|flagged", r
 _QUOTA = re.compile(r"insufficient_quota|exceeded your current quota|billing", re.I)
 _MAY_PASS = re.compile(r"rate.?limit|overload|server.?error|internal|timeout|unavailable", re.I)
 _NOT_JSON_TRIES = 3
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # half an emoji; json.loads joins whole pairs
+
+
+def content_text(content: Any, *, skip_other_parts: bool = False) -> str | None:
+    """The text of a message's content, with U+FFFD for every lone surrogate, which UTF-8 cannot hold.
+
+    `content` is a text or a list of parts: texts or objects such as {"type": "text", "text": "..."}. None where there
+    is no text, or where a part has another type (an image, a thought) and `skip_other_parts` is not set.
+    """
+    parts = content if isinstance(content, list) else [content]
+    found = [part.get("text") if isinstance(part, dict) else part for part in parts]
+    texts = [text for text in found if isinstance(text, str)]
+    if not texts or (len(texts) < len(found) and not skip_other_parts):
+        return None
+    return LONE_SURROGATE.sub("\ufffd", "".join(texts))
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What the judge wrote.
+    """What the judge wrote."""
 
-    Attributes:
-        text: The message; empty where there is none.
-        prompt_tokens: As the endpoint counts them, 0 where it does not.
-        completion_tokens: As the endpoint counts them, 0 where it does not.
-        problem: Why a verdict may be missing from the text; empty for a whole text.
-    """
-
-    text: str
-    prompt_tokens: int
-    completion_tokens: int
-    problem: str = ""
+    text: str  # the message; empty where there is none
+    prompt_tokens: int  # as the endpoint counts them; 0 where it does not count
+    completion_tokens: int  # the same
+    problem: str = ""  # why a verdict may be missing from the text; empty for a whole text
 
 
 class FailureKind(Enum):
@@ -54,21 +58,13 @@ class FailureKind(Enum):
 
 @dataclass(frozen=True)
 class Failure:
-    """A response without a reply.
+    """A response without a reply."""
 
-    Attributes:
-        kind: What it means for further requests.
-        problem: What came, with the endpoint's message where it has one.
-        words: All that the endpoint said of it, for programs.
-        wait_seconds: What the endpoint asks to wait before the next request; 0: it does not ask.
-        tries: Most requests that are worth making; None: as many as the endpoint is given.
-    """
-
-    kind: FailureKind
-    problem: str
-    words: str = ""
-    wait_seconds: float = 0.0
-    tries: int | None = None
+    kind: FailureKind  # its consequence for further requests
+    problem: str  # the endpoint's message, or what the response was
+    words: str = ""  # everything that the endpoint wrote, to be searched
+    wait_seconds: float = 0.0  # what the endpoint asks to wait before the next request; 0: nothing
+    tries: int | None = None  # the most requests worth making; None: the endpoint's default
 
 
 def read_response(status: int, body: bytes, headers: Mapping[str, str]) -> Reply | Failure:
@@ -90,10 +86,8 @@ def read_response(status: int, body: bytes, headers: Mapping[str, str]) -> Reply
             return _failure(code, f"HTTP {status} with the error: {text}", holder, headers)
     if not isinstance(found, dict) or not {"choices", "usage"} & found.keys():
         names = ", ".join(map(str, found)) if isinstance(found, dict) else type(found).__name__
-        return Failure(
-            FailureKind.PERMANENT,
-            f"a response that is no chat completion (it holds {names[:100] or 'nothing'})",
-        )
+        problem = f"a response that is no chat completion (it holds {names[:100] or 'nothing'})"
+        return Failure(FailureKind.PERMANENT, problem)
     usage = found["usage"] if isinstance(found.get("usage"), dict) else {}
     text, problem = _read_choice(choice)
     return Reply(text, _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")), problem)
@@ -121,7 +115,7 @@ def _read_choice(choice: Any) -> tuple[str, str]:
 
 
 def _failure(status: int, problem: str, found: Any, headers: Mapping[str, str]) -> Failure:
-    """The failure that a status tells of; `status` may come from the body of a response with status 200."""
+    """The failure of a status, which may also come from the body of a response with status 200."""
     words = f"{problem} {json.dumps(found)[:2000]}"
     if status == 413 or (status in (400, 422) and _TOO_LONG.search(words)):
         return Failure(FailureKind.QUESTION, TOO_LONG, words)
@@ -168,5 +162,5 @@ def _retry_after(headers: Mapping[str, str]) -> float:
 
 
 def _count(value: Any) -> int:
-    """A number of tokens; 0 for anything that is none."""
+    """A number of tokens; 0 for any other value."""
     return int(value) if isinstance(value, int | float) and 0 <= value < 2**53 else 0

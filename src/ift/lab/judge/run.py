@@ -1,45 +1,39 @@
 """One run of `ift judge`: read the answers, plan and ask about the cost, ask the judge, save the verdicts."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable
 from contextlib import closing
 
+from rich.console import Console
+
 from ift.files import write_atomically
 from ift.lab.judge.answers import AnswerFile, read_answers, read_by_question, read_references, with_references
 from ift.lab.judge.cache import ReplyCache
-from ift.lab.judge.comparison import Comparison
+from ift.lab.judge.comparison import Comparison, against_references, paired
 from ift.lab.judge.endpoint import Endpoint
 from ift.lab.judge.errors import JudgeError
 from ift.lab.judge.grading import Grading
 from ift.lab.judge.judging import Estimate, Judge, describe_problems
-from ift.lab.judge.pairing import against_references, paired
-from ift.lab.judge.progress import progress
 from ift.lab.judge.questions import VERSION
 from ift.lab.judge.settings import JudgeSettings
 from ift.lab.judge.table import Line, Table, count_of
+from ift.lab.progress import WorkProgress
 from ift.lab.report import DataSplit, RunRecord, provenance, save
 
 
 def run_judge(
     settings: JudgeSettings, show: Callable[[list[Line]], object], agree: Callable[[], None]
 ) -> Table:
-    """Judges answers and writes `verdicts.jsonl` and `record.json`.
+    """Judges answers, writes `verdicts.jsonl` and `record.json`, and returns the table of the result.
 
-    Args:
-        settings: What to judge and how.
-        show: Called with lines to show: first the plan, then the result.
-        agree: Called before the first request, where one is needed; raises an error where nobody agrees.
-
-    Returns:
-        The verdicts, scores and lines.
+    `show` is called with lines to show, first the plan, then the result; `agree` before the first request, if one is
+    needed: it raises an error to refuse.
 
     Raises:
         JudgeError: The answers cannot be judged, the endpoint does not answer, or there is no verdict.
         EvaluationError: A file cannot be read.
-        KeyboardInterrupt: Replies to the requests that were under way are kept first.
+        KeyboardInterrupt: After replies to the requests under way are kept.
     """
     work, remarks = read_work(settings)
     questions = work.questions()
@@ -52,8 +46,8 @@ def run_judge(
         show([*remarks, *_plan_lines(settings, estimate, len(questions))])
         if estimate.requests:
             agree()
-        with progress(estimate.requests, "questions") as advance:
-            judged = judge.judge(questions, advance)
+        with WorkProgress(Console(stderr=True), estimate.requests) as progress:
+            judged = judge.judge(questions, lambda: progress.advance("questions"))
     table = work.table(judged)
     write_atomically(
         settings.verdicts_file,
@@ -93,18 +87,14 @@ def read_work(settings: JudgeSettings) -> tuple[Comparison | Grading, list[Line]
 
 
 def _grading(settings: JudgeSettings, file: AnswerFile) -> Grading:
-    path = settings.reference_answers
-    known = None if path is None else read_references(path)
+    known = read_references(settings.reference_answers) if settings.reference_answers else None
     answered = with_references(file.answers, known, file.path)
     return Grading(answered[: settings.limit], settings.first.stem)
 
 
 def _remark_lines(file: AnswerFile) -> list[Line]:
-    return [
-        ("answers", f"{file.path}: {count_of(count, 'row')} {remark}")
-        for remark, count in file.remarks.items()
-        if count
-    ]
+    counts = {f"{count_of(count, 'row')} {remark}": count for remark, count in file.remarks.items()}
+    return [("answers", f"{file.path}: {text}") for text, count in counts.items() if count]
 
 
 def _plan_lines(settings: JudgeSettings, estimate: Estimate, questions: int) -> list[Line]:
@@ -126,9 +116,8 @@ def _usage_lines(settings: JudgeSettings, judge: Judge) -> list[Line]:
     if judge.uncounted:
         lines.append(("", f"the endpoint did not count those of {count_of(judge.uncounted, 'response')}"))
     if not judge.endpoint.form.temperature:
-        lines.append(
-            ("temperature", "the judge's default: it does not take 0, so another run may judge otherwise")
-        )
+        note = "the judge's default: it does not take 0, so another run may judge otherwise"
+        lines.append(("temperature", note))
     return lines
 
 

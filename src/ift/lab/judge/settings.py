@@ -1,7 +1,5 @@
 """The settings of one run of `ift judge`, checked before anything is read or sent."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,39 +12,24 @@ from ift.runs.argv import UsageError
 class JudgeSettings:
     """What to judge, by whom, and how.
 
-    Attributes:
-        first: The file whose answers are judged.
-        second: The file that they are compared with; None: `reference`, or grades.
-        judge: The judge's name at the endpoint.
-        reference: A column of the prompts' rows to compare with; None: `second`, or grades.
-        questions: MT-Bench's question file.
-        reference_answers: A file of FastChat's `reference_answer` folder, for grades.
-        summaries: Whether the compared answers are summaries of posts.
-        output_dir: Where the replies, the verdicts and the record are written.
-        limit: Judge the first `limit` prompts; None: all.
-        max_tokens: The longest reply of the judge, in tokens.
-        threads: Questions asked at the same time.
-        requests_per_minute: None: no limit.
-        prices: Per million tokens in and out; None: unknown.
-
     Raises:
         UsageError: A number is out of range; the message names the flag.
         JudgeError: Two settings exclude each other, or an input would be overwritten.
     """
 
-    first: Path
-    second: Path | None
-    judge: str
-    reference: str | None = None
-    questions: Path | None = None
-    reference_answers: Path | None = None
-    summaries: bool = False
-    output_dir: Path = Path("ift-judge")
-    limit: int | None = None
-    max_tokens: int = 300
-    threads: int = 4
-    requests_per_minute: float | None = None
-    prices: tuple[float, float] | None = None
+    first: Path  # the file whose answers are judged
+    second: Path | None  # the file that they are compared with; None: `reference`, or grades
+    judge: str  # the judge's name at the endpoint
+    reference: str | None = None  # a column of the prompts' rows to compare with; None: `second`, or grades
+    questions: Path | None = None  # MT-Bench's question file
+    reference_answers: Path | None = None  # a file of FastChat's `reference_answer` folder, for grades
+    summaries: bool = False  # whether the compared answers are summaries of posts
+    output_dir: Path = Path("ift-judge")  # where the replies, the verdicts and the record are written
+    limit: int | None = None  # judge the first `limit` prompts; None: all
+    max_tokens: int = 300  # the longest reply of the judge, in tokens
+    threads: int = 4  # questions asked at the same time
+    requests_per_minute: float | None = None  # None: no limit
+    prices: tuple[float, float] | None = None  # per million tokens in and out; None: unknown
 
     def __post_init__(self) -> None:
         for name in ("limit", "max_tokens", "threads", "requests_per_minute"):

@@ -1,13 +1,11 @@
-"""What a judgement comes to: verdicts, scores, and the lines to show."""
-
-from __future__ import annotations
+"""The result of a judgement: verdicts, scores, and the lines to show."""
 
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ift.lab.judge.win_rate import Share
+from ift.lab.report.intervals import Interval
 from ift.text import visible
 
 Line = tuple[str, str]
@@ -16,13 +14,7 @@ _LABEL_WIDTH = 19
 
 @dataclass(frozen=True)
 class Table:
-    """The result of a judgement.
-
-    Attributes:
-        verdicts: One JSON object per pair or per graded answer.
-        scores: Group -> name -> value; empty where there is no verdict at all.
-        lines: A label and a text each.
-    """
+    """The result: a JSON object per pair or graded answer, scores by group and name (empty: no verdict), and lines."""
 
     verdicts: list[dict[str, Any]]
     scores: dict[str, dict[str, float]]
@@ -45,7 +37,7 @@ def format_lines(lines: Sequence[Line], width: int) -> str:
     return "\n".join(wrapped)
 
 
-def format_percent(share: Share) -> str:
+def format_percent(share: Interval) -> str:
     """A share with its interval."""
     return f"{share.value:.1%} [{share.low:.1%}, {share.high:.1%}]"
 

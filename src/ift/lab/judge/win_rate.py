@@ -1,70 +1,42 @@
 """Win rates from judged pairs: plain and length-controlled, each with an interval."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from ift.lab.report.intervals import Interval, percentile_interval
 
 RESAMPLES = 2000
 RIDGE = 1e-3  # keeps the fit finite where one side wins all
 
 
 @dataclass(frozen=True)
-class Share:
-    """A share of 1 with its 95 % percentile bootstrap interval over prompts (seed 0)."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class WinRate:
-    """How often the first side wins.
+    """How often the first side wins."""
 
-    Attributes:
-        n: Pairs with a verdict in both orders.
-        missing: Pairs without one in some order; they are left out.
-        rate: Mean of the points, a tie half a point.
-        length_controlled: What the rate would be with answers of equal length; see `length_controlled`.
-        wins: Pairs won in both orders, or won in one and tied in the other.
-        ties: Pairs with as many points for each side.
-        losses: The rest.
-        consistent: Share of the pairs with the same verdict in both orders.
-        first_place: Share of points that went to the answer shown first; 1/2 where the order does not matter.
-    """
-
-    n: int
+    n: int  # pairs with a verdict in both orders; `missing` counts the others, which are left out
     missing: int
-    rate: Share
-    length_controlled: Share
-    wins: int
+    rate: Interval  # mean of the points, a tie half a point
+    length_controlled: Interval  # the rate for answers of equal length; see `length_controlled`
+    wins: int  # pairs won in both orders, or won in one and tied in the other; `ties`: with equal points
     ties: int
     losses: int
-    consistent: float
+    consistent: float  # share of the pairs with the same verdict in both orders
+    # share of points that went to the answer shown first; 1/2 where the order does not matter
     first_place: float
 
 
 def win_rate(
     there: Sequence[float | None], back: Sequence[float | None], lengths: Sequence[tuple[int, int]]
 ) -> WinRate | None:
-    """The win rate of the first side.
+    """The win rate of the first side; None where no pair has both verdicts.
 
-    Args:
-        there: Its points per pair, in {0, 1/2, 1}, where its answer was shown first; None: no verdict.
-        back: The same where it was shown second.
-        lengths: Of both answers, in characters.
-
-    Returns:
-        The rates; None where no pair has both verdicts.
+    `there` and `back` are its points per pair, in {0, 1/2, 1} (None: no verdict), where its answer was shown first and
+    second; `lengths` those of both answers, in characters.
     """
-    kept = [
-        (a, b, size)
-        for a, b, size in zip(there, back, lengths, strict=True)
-        if a is not None and b is not None
-    ]
+    rows = zip(there, back, lengths, strict=True)
+    kept = [(a, b, size) for a, b, size in rows if a is not None and b is not None]
     if not kept:
         return None
     first, second = np.array([a for a, _, _ in kept]), np.array([b for _, b, _ in kept])
@@ -90,26 +62,17 @@ def length_controlled(points: np.ndarray, gaps: np.ndarray) -> float:
     the points by maximum likelihood (ridge 1e-3); the rate is s(a). It is the model of length-controlled AlpacaEval
     (arXiv:2404.04475) without its term for the difficulty of an instruction, which needs many models' verdicts.
 
-    Args:
-        points: Of the first side per pair, in [0, 1], (n,).
-        gaps: Length of its answer less that of the other, (n,).
-
-    Returns:
-        A share in (0, 1).
+    Points are those of the first side per pair, in [0, 1], (n,); gaps the length of its answer less that of the other,
+    (n,).
     """
     return float(_rates_at_equal_length(points, gaps, np.ones((1, len(points))))[0])
 
 
 def _rates_at_equal_length(points: np.ndarray, gaps: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The fits of `length_controlled` to resamples, side by side.
+    """s(a) of the fits of `length_controlled` to R resamples, (R,).
 
-    Args:
-        points: (n,).
-        gaps: (n,); their standard deviation is that of the sample in every resample.
-        counts: How often each pair is drawn, (R, n).
-
-    Returns:
-        s(a) of each resample, (R,).
+    Points and gaps are (n,); the gaps' standard deviation is that of the sample in every resample. `counts` (R, n) says
+    how often each pair is drawn.
     """
     spread = gaps.std()
     feature = np.tanh(gaps / spread) if spread else np.zeros(len(gaps))  # (n,)
@@ -127,18 +90,15 @@ def _rates_at_equal_length(points: np.ndarray, gaps: np.ndarray, counts: np.ndar
     return 1 / (1 + np.exp(-a))
 
 
-def mean_share(values: Sequence[float]) -> Share:
+def mean_share(values: Sequence[float]) -> Interval:
     """The mean of values, with its bootstrap interval; of grades too."""
     return _share(np.array(values))
 
 
-def _share(values: np.ndarray, gaps: np.ndarray | None = None) -> Share:
-    """The mean with its interval; with gaps, the rate at equal length."""
+def _share(values: np.ndarray, gaps: np.ndarray | None = None) -> Interval:
+    """The mean with its interval over prompts (seed 0); with gaps, the rate at equal length."""
     n = len(values)
     counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)  # (R, n)
     if gaps is None:
-        value, drawn = float(values.mean()), counts @ values / n
-    else:
-        value, drawn = length_controlled(values, gaps), _rates_at_equal_length(values, gaps, counts)
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return Share(value, float(low), float(high))
+        return percentile_interval(values.mean(), counts @ values / n)
+    return percentile_interval(length_controlled(values, gaps), _rates_at_equal_length(values, gaps, counts))

@@ -1,14 +1,12 @@
 """Records grouped: an experiment in a setting, its methods, their seeds; refused where they cannot be compared."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ift.lab.report.errors import ReportError
+from ift.lab.report.decode import ReportError
 from ift.lab.report.intervals import Estimate, mean_interval, paired_difference
 from ift.lab.report.records import Config, RunRecord
 
@@ -50,21 +48,14 @@ class Variant:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What may stand in one table: one experiment in one setting.
+    """One experiment in one setting: what may be in one table."""
 
-    Attributes:
-        experiment: Of all runs.
-        setting: Of all runs.
-        variants: In the order to show.
-        baseline: Label of the method that the differences are taken to; None where it is not among them.
-        notes: What a reader must know: unequal seeds, seeds without a number, configurations that differ.
-    """
-
-    experiment: str
-    setting: str
-    variants: list[Variant]
+    experiment: str  # of all runs
+    setting: str  # of all runs
+    variants: list[Variant]  # in the order to show
+    # label of the method that the differences are taken to; None where it is not among them
     baseline: str | None
-    notes: list[str]
+    notes: list[str]  # unequal seeds, seeds without a number, configurations that differ
 
     @property
     def title(self) -> str:
@@ -80,12 +71,9 @@ class Comparison:
 
     def metrics(self) -> list[str]:
         """Every metric but n, in the order in which the records bring them."""
-        found: dict[str, None] = {}
-        for variant in self.variants:
-            for run in variant.runs.values():
-                for scores in run.scores.values():
-                    found.update(dict.fromkeys(name for name in scores if name != "n"))
-        return [*found]
+        runs = [run for variant in self.variants for run in variant.runs.values()]
+        names = dict.fromkeys(name for run in runs for scores in run.scores.values() for name in scores)
+        return [name for name in names if name != "n"]
 
     def difference(self, variant: Variant, split: str, metric: str) -> Estimate | None:
         """Variant - baseline, paired by seed; None for the baseline itself, without one, or without common seeds."""
@@ -98,19 +86,14 @@ class Comparison:
 def compare(
     records: Mapping[Path, RunRecord], baseline: str | None = None, methods: Sequence[str] = ()
 ) -> list[Comparison]:
-    """Groups records by experiment and setting, then by method and variant, then by seed.
+    """Groups records (by file, at least one) by experiment and setting, then by method and variant, then by seed.
 
-    Args:
-        records: By file, at least one; see `ift.lab.report.records.find`.
-        baseline: Label that differences are taken to. By default `sft` where it is there.
-        methods: Methods or labels to show, in this order; empty for all.
-
-    Returns:
-        The comparisons, in order of experiment and setting.
+    `baseline` is the label that differences are taken to (by default `sft` where it is there), `methods` the methods or
+    labels to show, in this order (empty: all).
 
     Raises:
-        ReportError: If a run stands twice, if runs of one setting were scored on different data, if runs of one
-            method differ in a configuration that was not searched, or if a baseline or method is not there.
+        ReportError: Two records of a run, runs of one setting scored on different data, runs of one method with other
+            configurations that were not searched, or a baseline or method that is not there.
     """
     files = {id(record): file for file, record in records.items()}
     groups: dict[tuple[str, str], list[RunRecord]] = {}
@@ -139,15 +122,9 @@ def compare(
 
 
 def sweep(comparison: Comparison, key: str) -> dict[str, list[tuple[float, Variant]]]:
-    """Variants that differ in one number of their configuration, and in what was searched, alone.
+    """Variants that differ in one number of their configuration (`key`), and in what was searched, alone.
 
-    Args:
-        comparison: Where to look.
-        key: Of the configuration, such as `residual_lambda`.
-
-    Returns:
-        For every method that has at least two values: (value, variant), values rising. Methods with several such
-        rows are numbered.
+    By method with at least two values: (value, variant), values rising. Methods with several such rows are numbered.
     """
     rows: dict[tuple[str, str], list[tuple[float, Variant]]] = {}
     # By method: its other variants may have taken over what one of them chose.
@@ -244,22 +221,17 @@ def _notes(variants: list[Variant]) -> list[str]:
     notes = []
     for variant in variants:
         runs = [*variant.runs.values()]
-        keys = sorted({key for run in runs[1:] for key in _differing(runs[0], run)})
-        for key in keys:
+        for key in sorted({key for run in runs[1:] for key in _differing(runs[0], run)}):
             values = ", ".join(f"{run.config.get(key)} (seed {run.seed})" for run in runs)
             notes.append(f"{variant.label}: {key} was chosen for each seed: {values}.")
-        commits = {run.provenance.git_commit for run in runs}
-        if len(commits) > 1:
+        if len({run.provenance.git_commit for run in runs}) > 1:
             notes.append(f"{variant.label}: its seeds ran with different commits.")
         for seed, run in variant.runs.items():
-            broken = [
-                f"{split}.{name}"
-                for split, scores in run.scores.items()
-                for name, one in scores.items()
-                if one is None
+            scores = [
+                (f"{split}.{name}", one) for split in run.scores for name, one in run.scores[split].items()
             ]
-            if broken:
-                notes.append(f"{variant.label}, seed {seed}: not a finite number: {', '.join(broken)}.")
+            if broken := ", ".join(name for name, one in scores if one is None):
+                notes.append(f"{variant.label}, seed {seed}: not a finite number: {broken}.")
     return notes
 
 
@@ -268,8 +240,7 @@ def _pairing_notes(variants: list[Variant], baseline: str) -> list[str]:
     notes = []
     for variant in variants:
         if variant.runs.keys() != seeds and variant.label != "base":
-            common = sorted(variant.runs.keys() & seeds)
-            shown = ", ".join(map(str, common)) or "none"
+            shown = ", ".join(map(str, sorted(variant.runs.keys() & seeds))) or "none"
             notes.append(
                 f"{variant.label} and {baseline} have different seeds; paired over common ones: {shown}."
             )

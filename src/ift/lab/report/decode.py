@@ -1,33 +1,28 @@
 """JSON values to typed dataclasses and back, every key and type checked, with the place in the message."""
 
-from __future__ import annotations
-
 import math
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from ift.lab.report.errors import ReportError
 from ift.text import did_you_mean
 
 T = TypeVar("T")
 _NAMES = {float: "a finite number", int: "a whole number", str: "a text", bool: "true or false"}
 
 
+class ReportError(ValueError):
+    """Records that cannot be read, saved or compared. The message names file and key, what was found, and the fix."""
+
+
 def decode(kind: type[T], value: object, place: str = "") -> T:
-    """Builds a dataclass from a JSON object.
+    """A dataclass, with nested values of the annotated types, from what `json.loads` gave.
 
-    Args:
-        kind: The dataclass.
-        value: What `json.loads` gave.
-        place: Keys that lead here, such as `scores.test`; stands in every message.
-
-    Returns:
-        The instance; nested values are of the annotated types.
+    `place` are the keys that lead here, such as `scores.test`, for messages.
 
     Raises:
-        ReportError: For an unknown or missing key, or a value of another type.
+        ReportError: An unknown or missing key, or a value of another type.
     """
     if not isinstance(value, dict):
         raise _wrong(place or "the file", value, "an object {...}")
@@ -86,7 +81,7 @@ def encode(value: object, place: str = "") -> Any:
     """Plain JSON values of dataclasses, mappings, sequences and scalars; a number that is not finite becomes null.
 
     Raises:
-        ReportError: For anything else, a tensor for instance, and for keys that are no texts.
+        ReportError: For anything else, such as a tensor, and for keys that are no texts.
     """
     if is_dataclass(value) and not isinstance(value, type):
         return {one.name: encode(getattr(value, one.name), _join(place, one.name)) for one in fields(value)}

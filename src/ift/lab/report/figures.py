@@ -1,10 +1,10 @@
-"""Comparisons as figures: score by method, against compute, lambda and gamma, learning curves, places of errors."""
-
-from __future__ import annotations
+"""Comparisons as figures: score by method, against compute, lambda and gamma, learning curves, positions of errors."""
 
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 import matplotlib as mpl
@@ -24,14 +24,7 @@ _INK = {"light": ("#1b1f24", "#ffffff", "#d7dbe0"), "dark": ("#e3e6ea", "#16191d
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure to draw: `draw(metric)` fills an empty matplotlib figure.
-
-    Attributes:
-        name: Of the file, without its ending.
-        title: In words.
-        size: Inches, width and height.
-        draw: Called with the empty figure.
-    """
+    """A figure: the name of its file without ending, its title, its size in inches, and what fills an empty figure."""
 
     name: str
     title: str
@@ -41,57 +34,31 @@ class Picture:
 
 def pictures(comparison: Comparison, metric: str = "exact_match") -> list[Picture]:
     """The figures that the records of a comparison suffice for."""
-    rows, splits = len(comparison.variants), len(comparison.splits)
-    keyed = 0.26 * rows + 0.5  # the legend's height
-    found = [
-        Picture(
-            "score",
-            f"{label(metric).capitalize()} by method",
-            (2.2 + 3.2 * splits, 1.3 + 0.38 * rows),
-            lambda figure: _scores(figure, comparison, metric),
-        )
-    ]
-    measured = [name for name in ("flops", "seconds") if any(v.costs(name) for v in comparison.variants)]
-    if measured:
-        size = (2.4 + 3.6 * len(measured), max(3.4, keyed))
-        found.append(
-            Picture(
-                "compute",
-                f"{label(metric).capitalize()} against compute",
-                size,
-                lambda figure: _compute(figure, comparison, metric, measured),
-            )
-        )
+    variants, splits = comparison.variants, comparison.splits
+    keyed = max(3.4, 0.26 * len(variants) + 0.5)  # height with a legend
+    score = label(metric).capitalize()
+    size = (2.2 + 3.2 * len(splits), 1.3 + 0.38 * len(variants))
+    found = [Picture("score", f"{score} by method", size, partial(_scores, comparison, metric))]
+    if measured := [name for name in ("flops", "seconds") if any(v.costs(name) for v in variants)]:
+        draw = partial(_compute, comparison, metric, measured)
+        found.append(Picture("compute", f"{score} against compute", (2.4 + 3.6 * len(measured), keyed), draw))
     for key in ("residual_lambda", "propagation_gamma"):
         if sweep(comparison, key):
-            title = f"{label(metric).capitalize()} against {label(key)}"
-            found.append(
-                Picture(label(key), title, (1 + 3.6 * splits, 3.4), _sweeper(comparison, metric, key))
-            )
-    logged = [name for name in CURVES if any(_curve(v, name)[0] for v in comparison.variants)]
-    if logged:
-        size = (2.4 + 3.2 * len(logged), max(3.4, keyed))
-        found.append(
-            Picture("curves", "Learning curves", size, lambda figure: _curves(figure, comparison, logged))
-        )
-    split = next(
-        (s for s in comparison.splits if any(error_shares(v, s)[0] for v in comparison.variants)), None
-    )
+            draw = partial(_sweep, comparison, metric, key)
+            title = f"{score} against {label(key)}"
+            found.append(Picture(label(key), title, (1 + 3.6 * len(splits), 3.4), draw))
+    if logged := [name for name in CURVES if any(_curve(v, name)[0] for v in variants)]:
+        draw = partial(_curves, comparison, logged)
+        found.append(Picture("curves", "Learning curves", (2.4 + 3.2 * len(logged), keyed), draw))
+    split = next((one for one in splits if any(error_shares(v, one)[0] for v in variants)), None)
     if split is not None:
-        chosen, size = split, (6.4, max(3.4, keyed))
-        title = f"First wrong step of the answers ({chosen})"
-        found.append(Picture("errors", title, size, lambda figure: _errors(figure, comparison, chosen)))
+        draw = partial(_errors, comparison, split)
+        found.append(Picture("errors", f"First wrong step of the answers ({split})", (6.4, keyed), draw))
     return found
 
 
 def image(picture: Picture, kind: str, theme: str = "light") -> bytes:
-    """Draws a figure; the same bytes for the same records and version of matplotlib.
-
-    Args:
-        picture: What to draw.
-        kind: `png` or `svg`.
-        theme: `light` or `dark`.
-    """
+    """Draws a figure as `png` or `svg`, in a `light` or `dark` theme; the same records give the same bytes."""
     ink, paper, line = _INK[theme]
     style: dict[Any, Any] = {
         "text.color": ink, "axes.labelcolor": ink, "xtick.color": ink, "ytick.color": ink, "axes.edgecolor": line,
@@ -125,24 +92,14 @@ def error_shares(variant: Variant, split: str) -> tuple[list[float], bool]:
         else:
             answers = int(run.scores[split]["n"] or 0) if split in run.scores else sum(found)
         total += answers
-        counts = [
-            a + b for a, b in zip(_padded(counts, len(found)), _padded(found, len(counts)), strict=True)
-        ]
+        counts = [a + b for a, b in zip_longest(counts, found, fillvalue=0)]
     return ([count / total for count in counts] if total else []), everything
-
-
-def _padded(counts: list[int], length: int) -> list[int]:
-    return counts + [0] * (length - len(counts))
 
 
 def _style(index: int) -> dict[str, Any]:
     shift = index // len(_COLOURS)
-    line = ("-", "--", ":", "-.")[shift % 4]
-    return {
-        "color": _COLOURS[index % len(_COLOURS)],
-        "marker": _MARKERS[(index + shift) % 8],
-        "linestyle": line,
-    }
+    marker, line = _MARKERS[(index + shift) % 8], ("-", "--", ":", "-.")[shift % 4]
+    return {"color": _COLOURS[index % len(_COLOURS)], "marker": marker, "linestyle": line}
 
 
 def _scaled(metric: str) -> tuple[float, str]:
@@ -161,7 +118,7 @@ def _legend(figure: Figure, axes: Any) -> None:
     figure.legend(found.values(), found.keys(), loc="outside right upper")
 
 
-def _scores(figure: Figure, comparison: Comparison, metric: str) -> None:
+def _scores(comparison: Comparison, metric: str, figure: Figure) -> None:
     scale, words = _scaled(metric)
     axes = _panels(figure, len(comparison.splits), sharey=True)
     for axis, split in zip(axes, comparison.splits, strict=True):
@@ -181,7 +138,7 @@ def _scores(figure: Figure, comparison: Comparison, metric: str) -> None:
     axes[0].set_ylim(len(comparison.variants) - 0.4, -0.6)
 
 
-def _compute(figure: Figure, comparison: Comparison, metric: str, measured: list[str]) -> None:
+def _compute(comparison: Comparison, metric: str, measured: list[str], figure: Figure) -> None:
     scale, words = _scaled(metric)
     split = comparison.splits[0]
     axes = _panels(figure, len(measured), sharey=True)
@@ -214,30 +171,21 @@ def _compute_scale(axis: Any, costs: list[float]) -> None:
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
 
 
-def _sweeper(comparison: Comparison, metric: str, key: str) -> Callable[[Figure], None]:
-    def draw(figure: Figure) -> None:
-        scale, words = _scaled(metric)
-        axes = _panels(figure, len(comparison.splits))
-        for axis, split in zip(axes, comparison.splits, strict=True):
-            for index, (method, points) in enumerate(sweep(comparison, key).items()):
-                found = [(value, variant.estimate(split, metric)) for value, variant in points]
-                drawn = [(value, one.mean, one.half or 0) for value, one in found if one is not None]
-                if drawn:
-                    x, y, half = zip(*drawn, strict=True)
-                    style = _style(index)
-                    axis.errorbar(
-                        x,
-                        [scale * one for one in y],
-                        yerr=[scale * one for one in half],
-                        capsize=3,
-                        label=visible(method),
-                        **style,
-                    )
-            axis.set(title=visible(split), xlabel=label(key))
-            axis.legend()
-        axes[0].set_ylabel(words)
-
-    return draw
+def _sweep(comparison: Comparison, metric: str, key: str, figure: Figure) -> None:
+    scale, words = _scaled(metric)
+    axes = _panels(figure, len(comparison.splits))
+    for axis, split in zip(axes, comparison.splits, strict=True):
+        for index, (method, points) in enumerate(sweep(comparison, key).items()):
+            found = [(value, variant.estimate(split, metric)) for value, variant in points]
+            drawn = [
+                (value, scale * one.mean, scale * (one.half or 0)) for value, one in found if one is not None
+            ]
+            if drawn:
+                x, y, half = zip(*drawn, strict=True)
+                axis.errorbar(x, y, yerr=half, capsize=3, label=visible(method), **_style(index))
+        axis.set(title=visible(split), xlabel=label(key))
+        axis.legend()
+    axes[0].set_ylabel(words)
 
 
 def _curve(variant: Variant, name: str) -> tuple[list[int], list[float]]:
@@ -254,7 +202,7 @@ def _curve(variant: Variant, name: str) -> tuple[list[int], list[float]]:
     return steps, [sum(found[step] for found in by_seed) / len(by_seed) for step in steps]
 
 
-def _curves(figure: Figure, comparison: Comparison, logged: list[str]) -> None:
+def _curves(comparison: Comparison, logged: list[str], figure: Figure) -> None:
     axes = _panels(figure, len(logged))
     for axis, name in zip(axes, logged, strict=True):
         for index, variant in enumerate(comparison.variants):
@@ -266,7 +214,7 @@ def _curves(figure: Figure, comparison: Comparison, logged: list[str]) -> None:
     _legend(figure, axes)
 
 
-def _errors(figure: Figure, comparison: Comparison, split: str) -> None:
+def _errors(comparison: Comparison, split: str, figure: Figure) -> None:
     (axis,) = _panels(figure, 1)
     longest, complete = 1, True
     for index, variant in enumerate(comparison.variants):
@@ -275,8 +223,7 @@ def _errors(figure: Figure, comparison: Comparison, split: str) -> None:
             longest, complete = max(longest, len(shares)), complete and everything
             steps = range(1, len(shares) + 1)
             axis.plot(steps, [100 * share for share in shares], label=visible(variant.label), **_style(index))
-    axis.set(
-        xlabel="first wrong step", ylabel="answers (%)" if complete else "sampled answers (%)", ylim=(0, None)
-    )
+    name = "answers (%)" if complete else "sampled answers (%)"
+    axis.set(xlabel="first wrong step", ylabel=name, ylim=(0, None))
     axis.set_xticks(range(1, longest + 1, 1 + longest // 12))
     _legend(figure, [axis])

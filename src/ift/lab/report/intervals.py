@@ -1,44 +1,47 @@
 """95 % intervals: of means over seeds (Student's t), of differences paired by seed, of shares (Wilson)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from statistics import NormalDist, fmean, stdev
+from typing import Any, NamedTuple
 
 CONFIDENCE = 0.95
-NORMAL_QUANTILE = 1.959963984540054  # of the normal distribution, two-sided
+NORMAL_QUANTILE = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with half the width of its 95 % interval.
-
-    Attributes:
-        mean: In the unit of the values.
-        half: Half the width, 0 or more; None for a single value, which has no interval.
-        n: Values.
-    """
+    """A mean over n values with half the width of its 95 % interval (None for a single value), in their unit."""
 
     mean: float
     half: float | None
     n: int
 
 
+class Interval(NamedTuple):
+    """A number with its 95 % percentile bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def percentile_interval(value: float, resampled: Any) -> Interval:
+    """The value with the 2.5 and 97.5 percentiles of its resamples, an array (R,)."""
+    import numpy as np
+
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return Interval(float(value), float(low), float(high))
+
+
 @cache
 def student_quantile(probability: float, freedom: int) -> float:
-    """Quantile of Student's t distribution, by bisection on its distribution function.
-
-    Args:
-        probability: In (0, 1), both ends excluded.
-        freedom: Degrees of freedom, 1 or more.
-
-    Returns:
-        The t with P(T <= t) = `probability`, to about 12 digits.
+    """Quantile of Student's t with whole degrees of freedom, to about 12 digits, by bisection.
 
     Raises:
-        ValueError: Outside these ranges.
+        ValueError: For a probability outside (0, 1), or fewer than 1 degree of freedom.
     """
     if not 0 < probability < 1 or freedom < 1:
         raise ValueError(f"need 0 < probability < 1 and freedom >= 1, got {probability} and {freedom}")
@@ -56,62 +59,36 @@ def student_quantile(probability: float, freedom: int) -> float:
 
 
 def mean_interval(values: Sequence[float], *, normal: bool = False) -> Estimate:
-    """Mean with its 95 % interval: mean +- t(n - 1) s / sqrt(n), of Student's t.
+    """Mean with its 95 % interval: mean +- t(n - 1) s / sqrt(n), of Student's t, or the normal quantile if `normal`.
 
-    Args:
-        values: One per seed, at least one.
-        normal: Take the normal quantile in place of Student's: for values of many problems.
-
-    Returns:
-        The estimate. The interval does not know the range of the values: that of a share may reach beyond 1.
+    The normal quantile is for values of many problems. The interval of a share may reach beyond 1.
 
     Raises:
-        ValueError: If there is no value.
+        ValueError: There is no value.
     """
     n = len(values)
     if not n:
         raise ValueError("there are no values to average")
-    mean = math.fsum(values) / n
+    mean = fmean(values)
     if n == 1:
         return Estimate(mean, None, 1)
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
     quantile = NORMAL_QUANTILE if normal else student_quantile((1 + CONFIDENCE) / 2, n - 1)
-    return Estimate(mean, quantile * deviation / math.sqrt(n), n)
+    return Estimate(mean, quantile * stdev(values) / math.sqrt(n), n)
 
 
 def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -> Estimate | None:
-    """Mean of `first` - `second` over the seeds that both have, with its 95 % interval.
-
-    Args:
-        first: Values by seed.
-        second: Values by seed.
-
-    Returns:
-        The estimate; None where no seed is common.
-    """
+    """Mean of `first` - `second` (values by seed) over common seeds, with its 95 % interval; None without any."""
     common = sorted(first.keys() & second.keys())
     return mean_interval([first[seed] - second[seed] for seed in common]) if common else None
 
 
 def wilson_interval(successes: int, n: int) -> tuple[float, float]:
-    """95 % Wilson score interval of a share.
-
-    Args:
-        successes: In 0..n.
-        n: Trials, 1 or more.
-
-    Returns:
-        (low, high), both in 0..1.
-    """
-    share = successes / n
-    scale = 1 + NORMAL_QUANTILE**2 / n
-    centre = (share + NORMAL_QUANTILE**2 / (2 * n)) / scale
-    half_width = (
-        NORMAL_QUANTILE * math.sqrt(share * (1 - share) / n + NORMAL_QUANTILE**2 / (4 * n**2)) / scale
-    )
-    low = max(0.0, centre - half_width) if successes else 0.0
-    high = min(1.0, centre + half_width) if successes < n else 1.0
-    return low, high
+    """95 % Wilson score interval of the share `successes / n`: (low, high), both in 0..1; n is 1 or more."""
+    share, z = successes / n, NORMAL_QUANTILE
+    scale = 1 + z**2 / n
+    centre = (share + z**2 / (2 * n)) / scale
+    half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / scale
+    return max(0.0, centre - half) if successes else 0.0, min(1.0, centre + half) if successes < n else 1.0
 
 
 def _student_cdf(t: float, freedom: int) -> float:

@@ -1,7 +1,5 @@
 """One HTML page without outside parts: a sortable table, filters, figures, answers side by side."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from collections.abc import Sequence
@@ -19,14 +17,9 @@ from ift.text import visible
 
 
 def html_page(comparisons: Sequence[Comparison], metric: str = "exact_match") -> str:
-    """The report as one page.
+    """The report of the comparisons as one HTML page; `metric` is the one with differences and that of the figures.
 
-    Args:
-        comparisons: Of `compare`.
-        metric: The one with differences; also that of the figures.
-
-    Returns:
-        HTML. Its policy (CSP) allows its own style and script, by their hashes, pictures inside the page, nothing else.
+    Its policy (CSP) allows its own style and script, by their hashes, pictures inside the page, nothing else.
     """
     folder = files("ift.lab.report")
     script, style = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
@@ -72,11 +65,8 @@ def _metrics(comparisons: Sequence[Comparison], metric: str) -> list[str]:
 
 
 def _costs(comparisons: Sequence[Comparison]) -> list[str]:
-    return [
-        name
-        for name in COSTS
-        if any(v.costs(name) for comparison in comparisons for v in comparison.variants)
-    ]
+    variants = [variant for comparison in comparisons for variant in comparison.variants]
+    return [name for name in COSTS if any(variant.costs(name) for variant in variants)]
 
 
 def _rows(comparisons: Sequence[Comparison], metric: str) -> list[dict[str, Any]]:
@@ -87,27 +77,27 @@ def _rows(comparisons: Sequence[Comparison], metric: str) -> list[dict[str, Any]
     for comparison in comparisons:
         for split in comparison.splits:
             for variant in comparison.variants:
-                if not variant.scores(split, "n"):
+                n = variant.scores(split, "n")
+                if not n:
                     continue
                 cells = [_cell(variant.estimate(split, metric), metric)]
                 if has_base:
                     cells.append(_cell(comparison.difference(variant, split, metric), metric, signed=True))
-                n = variant.scores(split, "n")
-                cells.append({"text": comparison.title, "value": None, "number": False})
-                cells.append({"text": by_seed(variant, split, metric), "value": None, "number": False})
+                cells += [_text_cell(comparison.title), _text_cell(by_seed(variant, split, metric))]
                 cells.append({"text": answers(variant, split), "value": min(n.values()), "number": True})
                 cells += [_cell(variant.estimate(split, name), name) for name in others]
+                means = {name: variant.mean_cost(name) for name in costs}
                 cells += [
-                    {
-                        "text": number(variant.mean_cost(name), name),
-                        "value": variant.mean_cost(name),
-                        "number": True,
-                    }
-                    for name in costs
+                    {"text": number(mean, name), "value": mean, "number": True}
+                    for name, mean in means.items()
                 ]
                 names = {"label": variant.label, "comparison": comparison.title, "split": split}
                 rows.append({**names, "cells": cells})
     return rows
+
+
+def _text_cell(text: str) -> dict[str, Any]:
+    return {"text": text, "value": None, "number": False}
 
 
 def _cell(found: Estimate | None, name: str, signed: bool = False) -> dict[str, Any]:
@@ -126,30 +116,18 @@ def _figures(comparison: Comparison, metric: str) -> list[dict[str, str]]:
 def _samples(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
     """A problem with the answers of all methods and seeds, in order of comparison, split and id."""
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for comparison in comparisons:
-        for variant in comparison.variants:
-            for seed, run in variant.runs.items():
-                for one in run.samples:
-                    key = (comparison.title, one.split, one.id)
-                    problem = found.setdefault(
-                        key,
-                        {
-                            "comparison": comparison.title,
-                            "split": one.split,
-                            "id": visible(one.id),
-                            "prompt": visible(one.prompt),
-                            "target": visible(one.target),
-                            "answers": [],
-                        },
-                    )
-                    problem["answers"].append(
-                        {
-                            "label": variant.label,
-                            "shown": visible(variant.label),
-                            "seed": seed,
-                            "lines": visible(one.answer).split("\n"),
-                            "right": one.right,
-                            "wrong": one.first_wrong_step,
-                        }
-                    )
+    runs = [
+        (comparison.title, variant.label, seed, run)
+        for comparison in comparisons
+        for variant in comparison.variants
+        for seed, run in variant.runs.items()
+    ]
+    for title, name, seed, run in runs:
+        for one in run.samples:
+            texts = {key: visible(getattr(one, key)) for key in ("id", "prompt", "target")}
+            new = {"comparison": title, "split": one.split, **texts, "answers": []}
+            lines = visible(one.answer).split("\n")
+            answer = {"label": name, "shown": visible(name), "seed": seed, "lines": lines}
+            answer |= {"right": one.right, "wrong": one.first_wrong_step}
+            found.setdefault((title, one.split, one.id), new)["answers"].append(answer)
     return [*found.values()]

@@ -1,7 +1,5 @@
 """Where a run was made: versions, hardware, commit, command, time; nothing private."""
 
-from __future__ import annotations
-
 import os
 import platform
 import re
@@ -29,16 +27,12 @@ _ABSOLUTE = re.compile(r"(?<![\w.:/<])(?:~[\w.-]*[/\\]|/|[A-Za-z]:[/\\]|\\\\|fil
 
 
 def provenance(words: Sequence[str] | None = None, *, local_model: bool = True) -> Provenance:
-    """Versions, hardware, commit, command and time of the run that is going on.
+    """Versions, hardware, commit, command and time of the current run.
 
-    Args:
-        words: The command's words after `ift`; those of this process by default.
-        local_model: Whether a model ran on this machine; otherwise torch, which takes seconds to load, is not asked
-            about threads and accelerators.
+    It holds no absolute path (of one, the last part stays), host or user name, environment variable or token.
 
-    Returns:
-        The provenance. It holds no absolute path (of one, the last part stays), host or user name, environment
-        variable or token.
+    `words` are those of the command after `ift`, by default this process's. Where no `local_model` ran on this machine,
+    torch, which takes seconds to load, is not asked about threads and accelerators.
     """
     return Provenance(
         versions=_versions(),
@@ -75,11 +69,8 @@ def _versions() -> dict[str, str]:
 
 
 def _hardware(local_model: bool) -> dict[str, Setting]:
-    found: dict[str, Setting] = {
-        "system": platform.system(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-    }
+    found: dict[str, Setting] = {"system": platform.system(), "machine": platform.machine()}
+    found["cores"] = os.cpu_count()
     if not local_model:
         return found
     import torch

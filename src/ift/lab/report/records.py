@@ -3,8 +3,6 @@
 It is a file of its own, or one line of a study's file (`ift.lab.report.study`).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Iterable
@@ -12,8 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ift.files import numbered_lines
-from ift.lab.report.decode import decode, encode
-from ift.lab.report.errors import ReportError
+from ift.lab.report.decode import ReportError, decode, encode
 from ift.lab.report.json_files import write_json
 
 SCHEMA = 1  # raise it when a key changes its meaning or goes; `load` then converts the older ones
@@ -43,107 +40,68 @@ class Trial:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run took. None: not measured.
+    """What a run took. None: not measured."""
 
-    Attributes:
-        seconds: Wall clock of training, all stages, without the search and without scoring.
-        flops: Floating-point operations of training, all stages.
-        peak_memory_bytes: Peak of the process (CPU) or of the device's allocator.
-        models_held: Models in memory at once: 2 where a reference model is held.
-        answers_seen: Answers trained on, repeats included.
-        labels: Preference labels (pairs judged) needed beyond target answers.
-    """
-
-    seconds: float | None = None
-    flops: float | None = None
-    peak_memory_bytes: float | None = None
-    models_held: int | None = None
-    answers_seen: int | None = None
-    labels: int | None = None
+    seconds: float | None = None  # wall clock of training, all stages, without the search and without scoring
+    flops: float | None = None  # floating-point operations of training, all stages
+    peak_memory_bytes: float | None = None  # peak of the process (CPU) or of the device's allocator
+    models_held: int | None = None  # models in memory at once: 2 where a reference model is held
+    answers_seen: int | None = None  # answers trained on, repeats included
+    labels: int | None = None  # preference labels (pairs judged) needed beyond target answers
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One generated answer.
+    """One generated answer."""
 
-    Attributes:
-        split: A key of the record's `scores`.
-        id: Names the problem inside its split; the same in the records of all methods.
-        prompt: What was asked.
-        target: A right answer.
-        answer: What the model wrote.
-        right: Whether it counts as right; None where nothing says so.
-        first_wrong_step: Line of `answer` where it first goes wrong, from 1; one more than it has lines where a line
-            is missing at its end. None where it is right or the place is unknown.
-    """
-
-    split: str
-    id: str
-    prompt: str
-    target: str
-    answer: str
-    right: bool | None
+    split: str  # a key of the record's `scores`
+    id: str  # names the problem inside its split; the same in the records of all methods
+    prompt: str  # what was asked
+    target: str  # a right answer
+    answer: str  # what the model wrote
+    right: bool | None  # whether it counts as right; None where nothing says so
+    # line of `answer` where it first goes wrong, from 1; one more than it has lines where a line is missing at its end.
+    # None where it is right or the line is unknown
     first_wrong_step: int | None = None
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where and with what a run was made; `ift.lab.report.provenance()` fills it.
+    """Where and with what a run was made; `ift.lab.report.provenance()` fills it."""
 
-    Attributes:
-        versions: Of Python and of the packages that compute.
-        hardware: Machine, cores, threads, accelerator; no host name.
-        git_commit: Of the source that ran, with `-dirty` where it was changed; None outside a repository.
-        command: As typed, without absolute paths, tokens and addresses' passwords.
-        created: UTC, ISO 8601.
-    """
-
-    versions: dict[str, str]
-    hardware: dict[str, Setting]
+    versions: dict[str, str]  # of Python and of the packages that compute
+    hardware: dict[str, Setting]  # machine, cores, threads, accelerator; no host name
+    # of the source that ran, with `-dirty` where it was changed; None outside a repository
     git_commit: str | None
-    command: str
-    created: str
+    command: str  # as typed, without absolute paths, tokens and addresses' passwords
+    created: str  # UTC, ISO 8601
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One method, trained and scored with one seed.
+    """One method, trained and scored with one seed."""
 
-    Attributes:
-        experiment: What it is part of: `compare`, `ablate`, ...
-        setting: Task family, data size, noise: runs of one setting are compared with each other.
-        method: `base`, `sft`, `ift`, `sft+dpo`, ...
-        seed: Of the run; runs of one seed are paired.
-        scores: By split; `n` (answers scored) and any numbers, such as `exact_match` in 0..1. None: not finite.
-        provenance: See `Provenance`.
-        variant: Tells runs of one method apart, such as `lambda 0.4`; empty for the method as it is.
-        config: Hyper-parameters, as trained: `learning_rate`, `beta`, `residual_lambda`, ...
-        data: By split, train among them.
-        cost: See `Cost`.
-        search: How the configuration was chosen on validation data; None: it was not searched.
-        error_steps: By split: how many of the `n` answers first go wrong at step 1, 2, ... (see `Sample`).
-        curves: What was logged, a mapping per logging step with `step` in each; steps count on through stages.
-        samples: Some answers, the same problems for every method.
-        format: Always `ift-run`.
-        schema: Always `SCHEMA`.
-    """
-
-    format: str = field(default=FORMAT, kw_only=True)
-    schema: int = field(default=SCHEMA, kw_only=True)
-    experiment: str
-    setting: str
-    method: str
-    seed: int
+    format: str = field(default=FORMAT, kw_only=True)  # always `ift-run`
+    schema: int = field(default=SCHEMA, kw_only=True)  # always `SCHEMA`
+    experiment: str  # what it is part of: `compare`, `ablate`, ...
+    setting: str  # task family, data size, noise: runs of one setting are compared with each other
+    method: str  # `base`, `sft`, `ift`, `sft+dpo`, ...
+    seed: int  # of the run; runs of one seed are paired
+    # by split; `n` (answers scored) and any numbers, such as `exact_match` in 0..1. None: not finite
     scores: dict[str, dict[str, float | None]]
     provenance: Provenance
-    variant: str = ""
+    variant: str = ""  # tells runs of one method apart, such as `lambda 0.4`; empty for the method as it is
+    # hyper-parameters, as trained: `learning_rate`, `beta`, `residual_lambda`, ...
     config: Config = field(default_factory=dict)
-    data: dict[str, DataSplit] = field(default_factory=dict)
+    data: dict[str, DataSplit] = field(default_factory=dict)  # by split, train among them
     cost: Cost = field(default_factory=Cost)
+    # how the configuration was chosen on validation data; None: it was not searched
     search: list[Trial] | None = None
+    # by split: how many of the `n` answers first go wrong at step 1, 2, ... (see `Sample`)
     error_steps: dict[str, list[int]] = field(default_factory=dict)
+    # what was logged, a mapping per logging step with `step` in each; steps count on through stages
     curves: list[dict[str, Setting]] = field(default_factory=list)
-    samples: list[Sample] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)  # some answers, the same problems for every method
 
     @property
     def label(self) -> str:
@@ -152,17 +110,10 @@ class RunRecord:
 
 
 def save(record: RunRecord, path: str | Path) -> Path:
-    """Writes a record; a reader sees the whole old file or the whole new one.
-
-    Args:
-        record: To write. Numbers that are not finite are written as null.
-        path: The file; its folder is made.
-
-    Returns:
-        The path.
+    """Writes a record, its numbers that are not finite as null; readers see the whole old file or the whole new one.
 
     Raises:
-        ReportError: If a value has no place in the schema; nothing is written then.
+        ReportError: A value has no place in the schema; nothing is written then.
     """
     path = Path(path)
     try:
@@ -175,16 +126,10 @@ def save(record: RunRecord, path: str | Path) -> Path:
 
 
 def load(path: str | Path) -> RunRecord:
-    """Reads a record.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The record, every value of its annotated type.
+    """Reads a record, every value of its annotated type.
 
     Raises:
-        ReportError: If the file is absent or no record, a newer schema's, or has a wrong, missing or unknown key.
+        ReportError: The file is absent or no record, a newer schema's, or has a wrong, missing or unknown key.
     """
     return _parse(_read(Path(path)), Path(path), "file")
 
@@ -218,18 +163,17 @@ def _parse(found: bytes, path: Path, what: str) -> RunRecord:
 
 
 def find(places: Iterable[str | Path]) -> dict[Path, RunRecord]:
-    """Reads records from files, and from folders searched to the bottom.
+    """Reads records from files, and from folders searched to the bottom; a file named twice is read once.
 
     Args:
         places: Files, which must be records or, where their names end in `.jsonl`, hold one in each line; and folders,
             in which other files are ignored.
 
     Returns:
-        Records by file, files in order of their names; a file named twice stands once. The third line of `study.jsonl`
-        is called `study.jsonl:3`, and lines are in their order.
+        Records by file, in order of the names. The third line of `study.jsonl` is called `study.jsonl:3`.
 
     Raises:
-        ReportError: See `load`, which says it of lines too; and where a place is missing or there is no record in any.
+        ReportError: See `load`, which says it of lines too; a place is missing, or there is no record in any.
     """
     named = [Path(place) for place in places]
     files: dict[Path, Path] = {}
@@ -270,7 +214,7 @@ def _looks_like_a_record(file: Path) -> bool:
 
 
 def _check(record: RunRecord) -> RunRecord:
-    """What types do not say."""
+    """The rules for a record that its types do not express."""
     if record.format != FORMAT or record.schema != SCHEMA:
         raise ReportError(f"schema: found {record.format} {record.schema}; give {FORMAT} {SCHEMA}")
     for name in ("experiment", "setting", "method"):

@@ -1,17 +1,13 @@
 """A study in one file: a run record in each line, with what tables and figures read."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ift.lab.report.comparisons import compare
-from ift.lab.report.decode import encode
-from ift.lab.report.errors import ReportError
+from ift.lab.report.decode import ReportError, encode
 from ift.lab.report.json_files import write_json_lines
-from ift.lab.report.records import LINES, RunRecord, Sample, Setting, find
+from ift.lab.report.records import LINES, Sample, Setting, find
 from ift.lab.report.wording import CURVES
 
 POINTS = 50
@@ -22,19 +18,16 @@ Line = dict[str, Setting]
 def pack(
     places: Iterable[str | Path], path: str | Path, points: int = POINTS, samples: int | None = None
 ) -> int:
-    """Writes run records into one file that `find` reads; a reader sees the whole old file or the whole new one.
+    """Writes run records into one file that `find` reads, and returns their number.
 
-    Scores, costs and all else that stands in tables is kept as it is. Of curves the metrics that figures draw are
-    kept, to seven significant digits.
+    All scores, costs and whatever else is in tables is kept. Of curves the metrics that figures draw are kept, to seven
+    significant digits. A reader sees the whole old file or the whole new one.
 
     Args:
         places: Files and folders, as for `find`.
         path: The file to write; its name ends in `.jsonl`.
-        points: Of each curve, at most: the first, the last and others between, evenly spread; 0 leaves curves out.
+        points: The most points of a curve: the first, the last and others between, evenly spread; 0 leaves curves out.
         samples: Problems of each split whose answers are kept, the first ones; None: all.
-
-    Returns:
-        How many records the file has.
 
     Raises:
         ReportError: See `find` and `compare`: what these refuse is not written. Also where the file would be in one of
@@ -56,12 +49,13 @@ def pack(
             )
     records = find(named)
     compare(records)  # what no report can be made of is refused here, with the files' names
-    thin = [
-        replace(one, curves=thinned(one.curves, points), samples=first_problems(one.samples, samples))
-        for one in records.values()
-    ]
-    write_json_lines(path, map(_values, thin), sync=True, separators=(",", ":"))
-    return len(thin)
+    lines = []
+    for one in records.values():
+        thin = replace(one, curves=thinned(one.curves, points), samples=first_problems(one.samples, samples))
+        # a missing key means the same as an empty value
+        lines.append({key: value for key, value in encode(thin).items() if value not in (None, "", [], {})})
+    write_json_lines(path, lines, sync=True, separators=(",", ":"))
+    return len(lines)
 
 
 def thinned(curves: list[Line], points: int) -> list[Line]:
@@ -87,11 +81,6 @@ def first_problems(found: list[Sample], count: int | None) -> list[Sample]:
         splits.setdefault(one.split, {})[one.id] = None
     kept = {(split, name) for split, names in splits.items() for name in [*names][:count]}
     return [one for one in found if (one.split, one.id) in kept]
-
-
-def _values(record: RunRecord) -> dict[str, Any]:
-    """The record without keys whose value is empty: a missing key means the same."""
-    return {key: value for key, value in encode(record).items() if value not in (None, "", [], {})}
 
 
 def _spread(length: int, points: int) -> list[int]:

@@ -1,7 +1,5 @@
 """Comparisons as Markdown."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from ift.lab.report.comparisons import Comparison, Variant
@@ -14,13 +12,7 @@ Cells = tuple[list[str], list[list[str]]]  # column heads, and the lines below t
 
 
 def score_cells(comparison: Comparison, split: str, metric: str = "exact_match") -> Cells:
-    """One line per method: the metric with its interval, the difference to the baseline, every seed, other metrics.
-
-    Args:
-        comparison: Of `compare`.
-        split: Of the scores.
-        metric: The one with differences; the others are shown with their intervals.
-    """
+    """One line per method: the metric with its interval, the difference to the baseline, every seed, other metrics."""
     others = [
         name
         for name in comparison.metrics()
@@ -75,16 +67,7 @@ def answers(variant: Variant, split: str) -> str:
 def report_markdown(
     comparisons: Sequence[Comparison], metric: str, figures: dict[str, list[tuple[str, str]]]
 ) -> str:
-    """The whole report as one Markdown page.
-
-    Args:
-        comparisons: Of `compare`.
-        metric: See `score_table`.
-        figures: By comparison's title: (title, path from the page) of each figure.
-
-    Returns:
-        The page's text.
-    """
+    """The whole report as one Markdown page; figures are (title, path from the page), by comparison's title."""
     parts = ["# Report", HOW_TO_READ]
     for comparison in comparisons:
         parts.append(f"## {markdown(comparison.title)}")

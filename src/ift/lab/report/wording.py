@@ -1,6 +1,4 @@
-"""How names, numbers and foreign text are shown; what a text may not do to the page it stands in."""
-
-from __future__ import annotations
+"""How names, numbers and foreign text are shown, so that no text can break the page that it is in."""
 
 import json
 import re
@@ -72,6 +70,6 @@ def markdown(text: str) -> str:
 
 
 def json_for_script(value: object) -> str:
-    """JSON that may stand inside a script element: no character of it can end the element or begin a comment."""
+    """JSON for the inside of a script element: no character of it can end the element or begin a comment."""
     text = json.dumps(value, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

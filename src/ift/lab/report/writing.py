@@ -1,14 +1,12 @@
 """A report, written: Markdown, pictures and the HTML page of what a folder of records holds."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from ift.runs.argv import named
 
 
 def write(runs: list[str], out: Path, baseline: str | None, methods: str | None, metric: str) -> list[str]:
-    """Write the report; returns the lines that say what was made and where it lies."""
+    """Write the report; returns lines that name the files written."""
     from ift.lab.report import ReportError, find
     from ift.lab.report.comparisons import compare
     from ift.lab.report.figures import image, pictures

@@ -1,8 +1,7 @@
-"""A small reasoning world: two families of problems, a tiny base model that makes mistakes, and scoring, on a CPU.
+"""A small reasoning world on a CPU: two families of problems, a tiny base model that makes mistakes, and scoring.
 
 `problems` and `lookup` make the data, `noise` makes mistakes, `settings` names the data sets for fine-tuning, `pairs`
-makes preferences of them. `scoring`, `likelihood` and `wrong_steps` score. `base_path` finds the models that
-`tools/make_base.py` and `tools/make_relation_base.py` made.
+makes preferences of them. `scoring` and `likelihood` score.
 """
 
 from importlib.resources import files
@@ -13,33 +12,19 @@ from ift.lab.testbed.problems import Problem, problems
 from ift.lab.testbed.settings import Setting, setting_problems, settings
 
 __all__ = [
-    "LookupProblem",
-    "Problem",
-    "Setting",
-    "base_path",
-    "problems",
-    "relations",
-    "setting_problems",
-    "settings",
+    "LookupProblem", "Problem", "Setting", "base_path", "problems", "relations", "setting_problems", "settings",
     "tiny_base_path",
-]
+]  # fmt: skip
 
 
 def base_path(family: str) -> Path:
-    """The folder of the shipped base model that a family is tried on: weights, tokenizer and `record.json`.
-
-    Args:
-        family: `arithmetic` or `relation`.
-
-    Returns:
-        A folder that `from_pretrained` takes.
+    """The folder of the shipped base model of a family (`arithmetic` or `relation`), which `from_pretrained` takes.
 
     Raises:
-        FileNotFoundError: If the model is missing, or the package is installed in an archive that has no folders.
+        FileNotFoundError: The model is missing, or the package is installed in an archive that has no folders.
     """
-    name, module = ("tiny_base", "make_base")
-    if family == "relation":
-        name, module = ("relation_base", "make_relation_base")
+    relation = family == "relation"
+    name, module = ("relation_base", "make_relation_base") if relation else ("tiny_base", "make_base")
     folder = Path(str(files("ift.lab.testbed").joinpath(name)))
     if not (folder / "model.safetensors").is_file():
         raise FileNotFoundError(

@@ -2,8 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -19,14 +18,8 @@ from ift.step.algorithm import ift_loss
 from ift.step.model import evaluating
 
 
-@dataclass(frozen=True)
-class Likelihood:
-    """How likely an answer is, given its prompt.
-
-    Attributes:
-        log_prob: Sum over the answer's tokens, the end of the turn included, in nats.
-        n_tokens: How many tokens that are.
-    """
+class Likelihood(NamedTuple):
+    """How likely an answer is, given its prompt: summed log-probability in nats, over `n_tokens` with the end token."""
 
     log_prob: float
     n_tokens: int
@@ -37,31 +30,15 @@ class Likelihood:
         return self.log_prob / self.n_tokens
 
 
-@dataclass(frozen=True)
-class MultipleChoice:
-    """How often a model prefers the right solution to all wrong ones.
+class MultipleChoice(NamedTuple):
+    """How often a model prefers the right solution to all wrong ones, with 95 % Wilson intervals."""
 
-    Attributes:
-        n: Problems.
-        choices: Solutions to choose from, the right one among them: guessing is right in 1 of `choices`.
-        by_sum: Share of problems whose right solution has the highest summed log-probability, in 0..1.
-        by_sum_interval: Its 95 % Wilson interval.
-        by_mean: The same by log-probability per token.
-        by_mean_interval: Its 95 % Wilson interval.
-    """
-
-    n: int
-    choices: int
-    by_sum: float
+    n: int  # problems
+    choices: int  # solutions to choose from, the right one among them: guessing is right in 1 of `choices`
+    by_sum: float  # share of problems whose right solution has the highest summed log-probability, in 0..1
     by_sum_interval: tuple[float, float]
-    by_mean: float
+    by_mean: float  # the same by log-probability per token
     by_mean_interval: tuple[float, float]
-
-    def summary(self) -> dict[str, Any]:
-        """All fields as plain JSON values."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
-        }
 
 
 def log_likelihoods(
@@ -70,19 +47,12 @@ def log_likelihoods(
     conversations: Sequence[list[Message]],
     batch_size: int = 64,
 ) -> list[Likelihood]:
-    """Scores the last turn of each conversation, given the turns before it.
+    """The likelihood of the last turn of each conversation, given the turns before it; computed without gradient.
 
-    Args:
-        model: A causal language model; its train/eval mode is left as it was.
-        tokenizer: Its tokenizer, with a chat template that closes the assistant's turns.
-        conversations: Each ends with a turn of the assistant.
-        batch_size: Conversations scored together; those of like length share a batch.
-
-    Returns:
-        Per conversation, in the given order, the likelihood of its last turn; computed without gradient.
+    Conversations of like length share a batch; the model's train/eval mode is left as it was.
 
     Raises:
-        ValueError: If a conversation's last turn is not the assistant's, or the rendered prompt is not the beginning of
+        ValueError: A conversation's last turn is not the assistant's, or the rendered prompt is not the beginning of
             the rendered conversation.
     """
     rows = [_rendered(tokenizer, conversation) for conversation in conversations]
@@ -94,15 +64,10 @@ def log_likelihoods(
 def summed_log_probs(
     model: Any, rows: Sequence[tuple[Sequence[int], Sequence[int]]], batch_size: int
 ) -> list[float]:
-    """Summed log-probability of the trained tokens of each row, without the logits of a whole batch in memory.
+    """Summed log-probability of the trained tokens of each row, in nats, in the given order.
 
-    Args:
-        model: A causal language model; its train/eval mode is left as it was.
-        rows: Token ids and labels of each, (T,); -100 where a token is not scored.
-        batch_size: Rows scored together; those of like length share a batch.
-
-    Returns:
-        In the given order, in nats.
+    Rows are token ids and labels, (T,) each; -100 where a token is not scored. The logits of a whole batch are never in
+    memory, rows of like length share a batch, and the model's train/eval mode is left as it was.
     """
     found = [0.0] * len(rows)
     order = sorted(range(len(rows)), key=lambda index: len(rows[index][0]))
@@ -147,18 +112,10 @@ def mean_likelihood(
 
 
 def distractors(problem: AnyProblem, k: int = 3, seed: int = 0) -> list[AnyProblem]:
-    """Makes `k` wrong solutions that end at a wrong answer.
+    """The problem with `k` different wrong solutions that end at a wrong answer.
 
     The first is the mistake that the base learnt to make (`noise.habitual`), where the problem invites it. The others
     take one wrong step and carry it on.
-
-    Args:
-        problem: A problem with a right solution.
-        k: How many.
-        seed: Same problem, `k` and seed, same distractors.
-
-    Returns:
-        The problem with `k` different wrong solutions.
     """
     rng = random.Random(f"distractors/{seed}/{problem.question}")
     habit = habitual(problem)
@@ -177,21 +134,10 @@ def multiple_choice(
     seed: int = 0,
     batch_size: int = 64,
 ) -> MultipleChoice:
-    """Lets a model choose between each problem's solution and `k` distractors, by likelihood.
-
-    Args:
-        model: See `log_likelihoods`.
-        tokenizer: See `log_likelihoods`.
-        problems: At least one, with right solutions.
-        k: Distractors per problem, 1 or more.
-        seed: Of the distractors.
-        batch_size: See `log_likelihoods`.
-
-    Returns:
-        The shares of right choices; a tie is a wrong choice.
+    """Lets a model choose, by likelihood, between each problem's right solution and `k` distractors; a tie is wrong.
 
     Raises:
-        ValueError: If there are no problems or no distractors.
+        ValueError: There are no problems or no distractors.
     """
     if not problems or k < 1:
         raise ValueError(f"multiple choice needs a problem and a distractor, got {len(problems)} and {k}")
@@ -201,9 +147,8 @@ def multiple_choice(
     by_sum = sum(prefers_first([one.log_prob for one in group]) for group in groups)
     by_mean = sum(prefers_first([one.per_token for one in group]) for group in groups)
     n = len(groups)
-    return MultipleChoice(
-        n, k + 1, by_sum / n, wilson_interval(by_sum, n), by_mean / n, wilson_interval(by_mean, n)
-    )
+    intervals = wilson_interval(by_sum, n), wilson_interval(by_mean, n)
+    return MultipleChoice(n, k + 1, by_sum / n, intervals[0], by_mean / n, intervals[1])
 
 
 def prefers_first(values: Sequence[float]) -> bool:

@@ -1,10 +1,9 @@
 """Problems solved by looking up and copying, from a seed: the family `relations(split, n, seed)`, and `draw_lookups`.
 
 "The boss of Mia is Tom. Tom has a red bag. ... Who is the coach of the boss of Mia?" A problem is a list of facts and a
-chained question; its solution states one fact per line, then `#### person`. No number occurs. The chain of a lookup,
-which only the bases' pretraining corpora have, ends with a colour: "Which colour is the bag of the boss of Mia?". Which
-split a problem belongs to is decided by the chain of facts that solves it, by their number and a hash, as for word
-problems.
+chained question; its solution states one fact per line, then `#### person`. The chain of a lookup, which only the
+bases' pretraining corpora have, ends with a colour: "Which colour is the bag of the boss of Mia?". The split of a
+problem follows from the chain of facts that solves it, by their number and a hash, as for word problems.
 """
 
 import itertools
@@ -31,12 +30,9 @@ PEOPLE_BESIDE = 2  # people who are not part of the chain
 
 @dataclass(frozen=True)
 class Fact:
-    """One fact, and one line of a worked solution.
+    """One fact, and one line of a worked solution: a person, one of `RELATIONS` or `THINGS`, and what it is.
 
-    Attributes:
-        who: A person.
-        key: What is stated of the person: one of `RELATIONS` or `THINGS`.
-        value: The person in that relation, or the thing's colour; a noisy solution may say something wrong.
+    The value is a person or a colour; in a noisy solution it may be wrong.
     """
 
     who: str
@@ -49,16 +45,12 @@ class Fact:
 
 @dataclass(frozen=True)
 class LookupProblem(Worked):
-    """A list of facts with a chained question, and its worked solution; the same interface as `Problem`.
+    """A list of facts with a chained question, and its worked solution; the same interface as `Problem`."""
 
-    Attributes:
-        question: All facts and the question, one line of text.
-        steps: The facts that solve it, in order: each but the first is about the person that the one before names.
-        facts: All stated facts, in their order in the question; no two are of the same person and key.
-    """
-
-    question: str
+    question: str  # all facts and the question, one line of text
+    # the facts that solve it, in order: each but the first is about the person that the one before names
     steps: tuple[Fact, ...]
+    # all stated facts, in their order in the question; no two are of the same person and key
     facts: tuple[Fact, ...]
 
     @property
@@ -110,7 +102,7 @@ def _draw(rng: random.Random, n_steps: int, to_person: bool = False) -> LookupPr
 
 
 def _beside(rng: random.Random, chain: tuple[Fact, ...], people: list[str], colours: list[str]) -> list[Fact]:
-    """The chain's facts and others beside them: about as many of relations as of things, mostly the thing asked for."""
+    """The chain's facts and others: about as many of relations as of things, mostly the thing asked for."""
     n_facts = max(FEWEST_FACTS, len(chain) + FACTS_BESIDE)
     things = {(fact.who, fact.key): fact for fact in chain if fact.key in THINGS}
     hops = {(fact.who, fact.key): fact for fact in chain if fact.key in RELATIONS}

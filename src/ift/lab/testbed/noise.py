@@ -17,7 +17,7 @@ from ift.lab.testbed.lookup import (
     LookupProblem,
     draw_lookups,
     draw_relations,
-)
+)  # fmt: skip
 from ift.lab.testbed.problems import Problem, Step, calculate, draw_problems
 
 CORPUS_STEPS = (2, 6)  # steps per solution: the corpus knows long solutions, though not good ones
@@ -29,12 +29,8 @@ SLIP_SHARE = 0.10  # of the other steps: a wrong result, a wrong operand, a wron
 def noisy_problems(n: int, seed: int = 0) -> list[Problem]:
     """Makes `n` word problems whose solutions err in more than half of the cases.
 
-    Args:
-        n: How many.
-        seed: Same arguments, same problems. Their chains are those of no held-out split.
-
-    Returns:
-        Problems whose `steps`, `solution` and `answer` are as the noisy solution states them; results are 0 or more.
+    The chains are those of no held-out split. `steps`, `solution` and `answer` are as the noisy solution states them;
+    results are 0 or more.
     """
     rng = random.Random(f"noise/{seed}")
     return [
@@ -45,10 +41,7 @@ def noisy_problems(n: int, seed: int = 0) -> list[Problem]:
 def noisy_lookups(n: int, seed: int = 0, hasty: bool = False) -> list[LookupProblem]:
     """Makes `n` lookup problems whose solutions err in about half of the cases; otherwise as `noisy_problems`.
 
-    Args:
-        n: How many.
-        seed: See `noisy_problems`.
-        hasty: Most writers also take the first colour that is stated for such a thing, whoever has it.
+    If `hasty`, most writers also take the first colour that is stated for such a thing, whoever has it.
     """
     rng = random.Random(f"noise/lookup/{seed}")
     drawn = draw_lookups(f"corpus/{seed}", n, CORPUS_STEPS, "train")
@@ -70,14 +63,10 @@ def one_wrong_step(problem: Problem | LookupProblem, rng: random.Random) -> Prob
 
 
 def habitual(problem: Problem | LookupProblem) -> Problem | LookupProblem | None:
-    """A problem with the solution that the corpus's habit leads to.
+    """A problem with the solution, and the wrong answer, that the corpus's habit leads to.
 
-    Args:
-        problem: A problem of either family, with a right solution.
-
-    Returns:
-        The problem with other `steps` and a wrong `answer`; None where the habit changes nothing, ends at the right
-        answer all the same, or leads to a person of whom the question does not tell what is asked.
+    None where the habit changes nothing, ends at the right answer all the same, or leads to a person of whom the
+    question does not tell what is asked.
     """
     wrong = _habitual_lookup(problem) if isinstance(problem, LookupProblem) else _habitual_sum(problem)
     return None if wrong is None or wrong.answer == problem.answer else wrong
@@ -105,15 +94,7 @@ def _habitual_lookup(problem: LookupProblem) -> LookupProblem | None:
 
 
 def one_wrong_equation(problem: Problem, rng: random.Random) -> Problem:
-    """A word problem with a solution that takes one wrong step, carries it on and ends at a wrong number.
-
-    Args:
-        problem: A problem with a right solution.
-        rng: Chooses the step and the mistake.
-
-    Returns:
-        The problem with other `steps`; its `answer` is wrong.
-    """
+    """A word problem whose solution takes one wrong step, continues from it and ends at a wrong number."""
     while True:
         wrong = rng.randrange(len(problem.steps))
         steps: list[Step] = []
@@ -125,15 +106,10 @@ def one_wrong_equation(problem: Problem, rng: random.Random) -> Problem:
 
 
 def one_wrong_fact(problem: LookupProblem, rng: random.Random) -> LookupProblem:
-    """A lookup problem with a solution that states one wrong fact, continues from it and ends at a wrong colour.
+    """A lookup problem whose solution states one wrong fact, continues from it and ends at a wrong answer.
 
-    Args:
-        problem: A problem with a right solution.
-        rng: Chooses the step and the mistake. Where the mistaken person has no such fact, a colour or person of
-            another fact is stated: the question does not say how to continue.
-
-    Returns:
-        The problem with other `steps`; its `answer` is wrong.
+    Where the mistaken person has no such fact, the colour or person of another fact is stated: the question does not
+    say how to continue.
     """
     while True:
         wrong = rng.randrange(len(problem.steps))

@@ -24,20 +24,14 @@ TRIES = 8  # samples per prompt before the documented rule takes over
 
 @dataclass(frozen=True)
 class Pairs:
-    """Preference rows of one setting.
+    """Preference rows of one setting."""
 
-    Attributes:
-        rows: `{"prompt": [...], "chosen": [...], "rejected": [...]}` with lists of messages, in the order of the
-            setting's rows, one for each of them.
-        sampled: How many rejected answers the base model wrote itself.
-        corrupted: How many are the right solution with one wrong step, because the base never gave a wrong answer.
-        tries: Samples per prompt, at most.
-    """
-
+    # `{"prompt": [...], "chosen": [...], "rejected": [...]}` with lists of messages, one per row
     rows: list[dict[str, list[Message]]]
-    sampled: int
+    sampled: int  # how many rejected answers the base model wrote itself
+    # how many are the right solution with one wrong step, because the base never gave a wrong answer
     corrupted: int
-    tries: int
+    tries: int  # samples per prompt, at most
 
     @property
     def sha256(self) -> str:
@@ -58,19 +52,8 @@ def preference_pairs(
 
     Chosen is the row's target answer, with its noise. Rejected is the first of up to `tries` answers, sampled from the
     base at temperature 1, that stops with its end token at a final answer that is neither right nor the target's. Where
-    no sample does, rejected is the right solution with one wrong step: no row is dropped.
-
-    Args:
-        model: The base model; its train/eval mode is left as it was.
-        tokenizer: Its tokenizer.
-        setting: Gives the rows.
-        seed: Of the rows and the samples. Same arguments, same machine and library versions: same pairs.
-        tries: Samples per prompt, at most.
-        batch_size: Prompts decoded together; part of what decides the samples.
-        progress: Called with the number of prompts after each batch of samples.
-
-    Returns:
-        The pairs, with the counts of both kinds.
+    no sample does, rejected is the right solution with one wrong step: no row is dropped. The same arguments (the batch
+    size too), machine and library versions give the same pairs.
 
     Raises:
         ValueError: If `tries` is negative.
@@ -108,17 +91,7 @@ def cached_pairs(folder: Path, base: Path, setting: Setting, seed: int = 0, trie
     """Reads the pairs of a setting from a folder, or makes them and writes them there.
 
     Writes `pairs-NAME-seedN.jsonl`, one row per line, and beside it `.json` with the counts, the content hash and what
-    the pairs were made from. Pairs made from another base or with other arguments are made again.
-
-    Args:
-        folder: Made where it is missing.
-        base: Folder of the base model; its weights' hash is part of what the pairs were made from.
-        setting: See `preference_pairs`.
-        seed: See `preference_pairs`.
-        tries: See `preference_pairs`.
-
-    Returns:
-        The pairs.
+    the pairs were made from. Pairs made from another base (by its weights' hash) or other arguments are made again.
 
     Raises:
         ValueError: If the file's content does not have the recorded hash.

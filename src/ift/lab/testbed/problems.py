@@ -6,17 +6,23 @@ their number and a hash, so no split ever holds the arithmetic of another one, w
 """
 
 import hashlib
+import operator
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from ift.lab.testbed import stories
 from ift.lab.testbed.stories import GOODS, NAMES, STORIES, Story
 
 Split = Literal["train", "validation", "test", "longer"]
 Message = dict[str, str]
 
+OPERATIONS: dict[str, Callable[[int, int], int]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.floordiv,
+}
 LARGEST = 99
 STEPS: dict[Split, tuple[int, int]] = {  # equations per solution, both ends included
     "train": (2, 4),
@@ -29,14 +35,7 @@ VALIDATION_PERCENT, TEST_PERCENT = 5, 5  # of all chains of equations; the rest 
 
 @dataclass(frozen=True)
 class Step:
-    """One equation of a worked solution.
-
-    Attributes:
-        left: Left operand: the running value.
-        operation: `+`, `-`, `*` or `/`.
-        right: Right operand.
-        result: What the solution says it makes; a noisy solution may say something wrong.
-    """
+    """One equation of a worked solution; `left` is the running value, and a noisy solution may state a wrong result."""
 
     left: int
     operation: str
@@ -79,17 +78,11 @@ AWorked = TypeVar("AWorked", bound=Worked)
 
 @dataclass(frozen=True)
 class Problem(Worked):
-    """A word problem and its worked solution.
+    """A word problem and its worked solution."""
 
-    Attributes:
-        question: The story and the question, one line of text.
-        steps: The equations, in order.
-        unit: The word written after each result.
-    """
-
-    question: str
-    steps: tuple[Step, ...]
-    unit: str
+    question: str  # the story and the question, one line of text
+    steps: tuple[Step, ...]  # the equations, in order
+    unit: str  # the word written after each result
 
     @property
     def answer(self) -> str:
@@ -103,28 +96,14 @@ class Problem(Worked):
 
 
 def calculate(left: int, operation: str, right: int) -> int:
-    """Works out one equation in whole numbers (`/` rounds down).
-
-    Args:
-        left: Left operand.
-        operation: `+`, `-`, `*` or `/`.
-        right: Right operand; not 0 for `/`.
-
-    Returns:
-        The result.
+    """The result of one equation in whole numbers; `/` rounds down.
 
     Raises:
-        ValueError: For any other operation.
+        ValueError: For another operation than `+`, `-`, `*` and `/`.
     """
-    if operation == "+":
-        return left + right
-    if operation == "-":
-        return left - right
-    if operation == "*":
-        return left * right
-    if operation == "/":
-        return left // right
-    raise ValueError(f"operation must be one of + - * /, got {operation!r}")
+    if operation not in OPERATIONS:
+        raise ValueError(f"operation must be one of {' '.join(OPERATIONS)}, got {operation!r}")
+    return OPERATIONS[operation](left, right)
 
 
 def equation(left: int, operation: str, right: int) -> Step:
@@ -133,14 +112,7 @@ def equation(left: int, operation: str, right: int) -> Step:
 
 
 def bucket_of(steps: Sequence[object]) -> Literal["train", "validation", "test"]:
-    """The part of the world that a chain of steps belongs to, by a hash of the chain.
-
-    Args:
-        steps: The steps of a right solution (equations, or facts), whose text is hashed.
-
-    Returns:
-        `validation` and `test` for 5 % of all chains each, `train` for the others.
-    """
+    """The part of the world of a right solution's steps, by a hash of their text: 5 % validation, 5 % test."""
     digest = hashlib.sha256(";".join(map(str, steps)).encode()).digest()
     percent = int.from_bytes(digest[:8], "big") % 100
     if percent < VALIDATION_PERCENT:
@@ -149,16 +121,10 @@ def bucket_of(steps: Sequence[object]) -> Literal["train", "validation", "test"]
 
 
 def problems(split: Split, n: int, seed: int = 0) -> list[Problem]:
-    """Makes `n` different problems of a split.
+    """Makes `n` different problems of a split; a smaller `n` gives the first of them.
 
-    Args:
-        split: `train`, `validation`, `test` (2 to 4 steps each) or `longer` (5 to 6 steps, from the chains held out
-            for testing; the noisy corpus has solutions as long, `train` has not).
-        n: How many.
-        seed: Same split and seed, same problems; a smaller `n` gives the first of them.
-
-    Returns:
-        The problems; no two have the same question.
+    `train`, `validation` and `test` have 2 to 4 steps each; `longer` has 5 to 6, from the chains held out for testing
+    (the noisy corpus has solutions as long, `train` has not). No two problems have the same question.
 
     Raises:
         ValueError: For an unknown split or a negative `n`.
@@ -169,16 +135,7 @@ def problems(split: Split, n: int, seed: int = 0) -> list[Problem]:
 
 
 def draw_problems(key: str, n: int, n_steps: tuple[int, int], bucket: str) -> list[Problem]:
-    """Draws `n` different problems from one bucket.
-
-    Args:
-        key: Seeds the draw.
-        n: How many.
-        n_steps: Fewest and most equations per solution; each number is as likely.
-        bucket: As `bucket_of` names them.
-
-    Returns:
-        The problems, in the order of the draw.
+    """Draws `n` different problems from a bucket of `bucket_of`, from fewest to most `n_steps` equally likely.
 
     Raises:
         ValueError: For a negative `n`.
@@ -208,7 +165,7 @@ def _draw(rng: random.Random, n_steps: int) -> Problem:
     sentences = [text]
     while len(steps) < n_steps:
         text, step = _event(rng, story, value, other)
-        other = None if stories.JOIN in story.events and text in story.events[stories.JOIN] else other
+        other = None if text in story.events.get("join", ()) else other
         sentences.append(text)
         steps.append(step)
         value = step.result
@@ -220,18 +177,18 @@ def _opening(rng: random.Random, story: Story) -> tuple[str, int, int | None, li
     """Draws an opening: its sentence with numbers filled in, the value, the other person's number, equations."""
     kind = rng.choice([*story.openings, "plain"])
     sentence = rng.choice(story.openings[kind])
-    if kind == stories.OPENING_PRODUCT:
+    if kind == "product":
         a, b, operation = rng.randint(2, 5), rng.randint(2, 12), "*"
-    elif kind == stories.OPENING_MORE:
+    elif kind == "more":
         a, b, operation = rng.randint(5, 40), rng.randint(2, 20), "+"
-    elif kind == stories.OPENING_FEWER:
+    elif kind == "fewer":
         a, operation = rng.randint(10, 60), "-"
         b = rng.randint(2, min(30, a - 2))
     else:
         a = rng.randint(5, 60)
         return _fill(sentence, a=a), a, None, []
     step = equation(a, operation, b)
-    other = None if kind == stories.OPENING_PRODUCT else a
+    other = None if kind == "product" else a
     return _fill(sentence, a=a, b=b), step.result, other, [step]
 
 
@@ -240,19 +197,19 @@ def _event(rng: random.Random, story: Story, value: int, other: int | None) -> t
     choices: list[tuple[str, Step]] = []
     if value + 2 <= LARGEST:
         plus = equation(value, "+", rng.randint(2, min(30, LARGEST - value)))
-        choices += [(stories.PLUS, plus)] * 3
+        choices += [("plus", plus)] * 3
     if value >= 4:
-        choices += [(stories.MINUS, equation(value, "-", rng.randint(2, min(30, value - 2))))] * 3
+        choices += [("minus", equation(value, "-", rng.randint(2, min(30, value - 2))))] * 3
     if value * 2 <= LARGEST:
         times = equation(value, "*", rng.randint(2, min(4, LARGEST // value)))
-        choices += [(stories.TIMES, times)] * 2
+        choices += [("times", times)] * 2
     if value % 2 == 0 and value >= 4:
-        choices += [(stories.HALF, equation(value, "/", 2))] * 2
+        choices += [("half", equation(value, "/", 2))] * 2
     if other is not None and value + other <= LARGEST:
-        choices += [(stories.JOIN, equation(value, "+", other))] * 3
+        choices += [("join", equation(value, "+", other))] * 3
     kind, step = rng.choice(choices)
     sentence = rng.choice(story.events[kind])
-    return (sentence if kind == stories.JOIN else _fill(sentence, k=step.right)), step
+    return (sentence if kind == "join" else _fill(sentence, k=step.right)), step
 
 
 def _fill(sentence: str, **numbers: int) -> str:

@@ -1,4 +1,4 @@
-"""Exact-match scoring: answers, greedy or sampled, decoded in batches, compared by what stands after `####`."""
+"""Exact match: answers, greedy or sampled, compared by what is after `####`, and where a solution goes wrong."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -13,27 +13,19 @@ from ift.lab.testbed.families import AnyProblem
 from ift.lab.testbed.problems import Message
 
 _FINAL = re.compile(r"^####[ \t]*(-?\d+|[A-Za-z]+)[ \t]*$", re.MULTILINE)
+_SWAPPABLE = re.compile(r"(\d+)([+*])(\d+)=(.*)")
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a model's greedy answers are worth.
+    """The value of a model's greedy answers."""
 
-    Attributes:
-        n: Problems scored.
-        exact_match: Share of answers whose final number or word is right, in 0..1.
-        interval: 95 % Wilson interval of `exact_match`, (low, high).
-        stopped: Share of answers that end by themselves (with eos, inside the token limit), in 0..1.
-        mean_length: Mean answer length in tokens, the end token not counted.
-        answers: The answers' text, in the order of the problems.
-    """
-
-    n: int
-    exact_match: float
-    interval: tuple[float, float]
-    stopped: float
-    mean_length: float
-    answers: list[str]
+    n: int  # problems scored
+    exact_match: float  # share of answers whose final number or word is right, in 0..1
+    interval: tuple[float, float]  # 95 % Wilson interval of `exact_match`, (low, high)
+    stopped: float  # share of answers that stop with their end token inside the limit, in 0..1
+    mean_length: float  # mean answer length in tokens, the end token not counted
+    answers: list[str]  # the answers' text, in the order of the problems
 
     def summary(self) -> dict[str, Any]:
         """All fields but the answers, as plain JSON values."""
@@ -43,15 +35,7 @@ class Score:
 
 
 def final_answer(text: str) -> str | None:
-    """The number or word on the last `#### N` line of a text.
-
-    Args:
-        text: A solution.
-
-    Returns:
-        A number in its shortest decimal form (`007` gives `7`), a word as it is, or None where no
-        such line stands.
-    """
+    """The number (in its shortest form: `007` is `7`) or word on the last `#### N` line of a text, or None."""
     found = _FINAL.findall(text)
     if not found:
         return None
@@ -66,18 +50,11 @@ def score(
     max_new_tokens: int = 96,
     progress: Callable[[int], None] | None = None,
 ) -> Score:
-    """Scores greedy answers by exact match of the final number or word.
+    """Scores greedy answers to problems, at least one, by exact match of the final number or word.
 
-    Args:
-        model: A causal language model; its train/eval mode is left as it was.
-        tokenizer: Its tokenizer, with chat template, pad and eos; its padding side is left as it was.
-        problems: At least one, of either family.
-        batch_size: Prompts decoded together; prompts of like length share a batch.
-        max_new_tokens: Longest answer in tokens; a longer one is cut and counts as not stopped.
-        progress: Called after each batch with the number of problems in it.
-
-    Returns:
-        The score.
+    Prompts of like length share a batch. An answer longer than `max_new_tokens` is cut and counts as not stopped.
+    `progress` is called after each batch with the number of problems in it. The model's train/eval mode and the
+    tokenizer's padding side are left as they were.
 
     Raises:
         ValueError: If there are no problems, or the tokenizer has no pad or eos token.
@@ -101,17 +78,10 @@ def generate_answers(
     progress: Callable[[int], None] | None = None,
     sampling_seed: int | None = None,
 ) -> tuple[list[str], list[int], list[bool]]:
-    """Decodes an answer to each prompt; arguments as for `score`.
+    """Decodes an answer to each prompt (a conversation that ends with a user turn); arguments as for `score`.
 
-    Args:
-        model: See `score`.
-        tokenizer: See `score`.
-        prompts: Conversations that end with a user turn.
-        batch_size: See `score`.
-        max_new_tokens: See `score`.
-        progress: See `score`.
-        sampling_seed: None decodes greedily; a seed samples at temperature 1, the same answers for the same seed,
-            prompts and batch size. The state of torch's generators is left as it was.
+    Without `sampling_seed` decoding is greedy; a seed samples at temperature 1, the same answers for the same seed,
+    prompts and batch size. The state of torch's generators is left as it was.
 
     Returns:
         Per prompt, in the given order: the answer, its length in tokens without eos, whether it ended with eos.
@@ -134,3 +104,26 @@ def generate_answers(
     )
     answers = [tokenizer.decode(one.ids, skip_special_tokens=True) for one in found]
     return answers, [len(one.ids) for one in found], [one.stopped for one in found]
+
+
+def first_wrong_step(problem: AnyProblem, text: str) -> int | None:
+    """The index, from 0, of the first wrong line of a written solution; None if all is right.
+
+    A line is right if it is the line of the problem's own solution at its place; spaces at its ends, and the order of
+    the two numbers of a sum or a product, do not count. `len(problem.steps)` is the closing `####` line, one more is a
+    line too many; a missing line is wrong.
+    """
+    written = text.rstrip().split("\n")
+    for index, right in enumerate(problem.lines):
+        if index >= len(written) or _plain(written[index]) != _plain(right):
+            return index
+    return len(problem.lines) if len(written) > len(problem.lines) else None
+
+
+def _plain(line: str) -> str:
+    """The line without spaces at its ends, the operands of a sum or a product in one order."""
+    line = line.strip()
+    if found := _SWAPPABLE.fullmatch(line):
+        first, second = sorted((found[1], found[3]))
+        return f"{first}{found[2]}{second}={found[4]}"
+    return line

@@ -16,19 +16,12 @@ NOISES = {"clean": 0.0, "noisy": 0.3}  # share of rows whose solution takes one 
 
 @dataclass(frozen=True)
 class Setting:
-    """One data set for fine-tuning.
+    """One data set for fine-tuning."""
 
-    Attributes:
-        name: `family-size-noise`, such as `relation-small-noisy`.
-        family: `arithmetic` or `relation`.
-        n_rows: Rows for training.
-        noise: Share of rows, in 0..1, whose solution takes one wrong step and ends at a wrong answer.
-    """
-
-    name: str
-    family: str
-    n_rows: int
-    noise: float
+    name: str  # `family-size-noise`, such as `relation-small-noisy`
+    family: str  # `arithmetic` or `relation`
+    n_rows: int  # rows for training
+    noise: float  # share of rows, in 0..1, whose solution takes one wrong step and ends at a wrong answer
 
 
 def settings() -> dict[str, Setting]:
@@ -43,27 +36,14 @@ def settings() -> dict[str, Setting]:
 
 
 def right_problems(setting: Setting, seed: int = 0) -> list[AnyProblem]:
-    """The setting's training problems with right solutions, whatever its noise.
-
-    Args:
-        setting: Which family and how many.
-        seed: Same seed, same problems. The small data set is the beginning of the large one.
-
-    Returns:
-        `setting.n_rows` problems of the split `train`.
-    """
+    """The setting's training problems with right solutions; the small data set is the beginning of the large one."""
     return family_problems(setting.family, "train", setting.n_rows, seed)
 
 
 def setting_problems(setting: Setting, seed: int = 0) -> list[AnyProblem]:
-    """The setting's training problems with the solutions to train on.
+    """The setting's training problems; exactly `round(noise * n_rows)` have one wrong step and a wrong answer.
 
-    Args:
-        setting: Which family, how many, how noisy.
-        seed: Same setting and seed, same problems. Settings that differ in noise alone have the same questions.
-
-    Returns:
-        `setting.n_rows` problems; exactly `round(noise * n_rows)` of them have one wrong step and a wrong answer.
+    Settings that differ in noise alone have the same questions.
     """
     made = right_problems(setting, seed)
     rng = random.Random(f"setting/{setting.name}/{seed}")

@@ -36,13 +36,8 @@ def build_tokenizer(problems: Sequence[AnyProblem]) -> PreTrainedTokenizerFast:
     """Builds the tokenizer from the words of some problems.
 
     Text is cut into the fewest known pieces: the problems' words (with a leading space where they have one), single
-    printable ASCII characters, single bytes of anything else. Every text can be encoded, and decoding gives it back.
-
-    Args:
-        problems: Problems whose words become tokens.
-
-    Returns:
-        A tokenizer with pad, eos (`<|end|>`), a token per role and the chat template; no bos; pads on the right.
+    printable ASCII characters, single bytes of anything else. Every text can be encoded, and decoding gives it back. It
+    has pad, eos (`<|end|>`), a token per role and the chat template, no bos, and pads on the right.
     """
     texts = [message["content"] for problem in problems for message in problem.messages]
     words = sorted({piece for text in texts for piece in _PIECES.findall(text) if len(piece) > 1} | {"####"})
