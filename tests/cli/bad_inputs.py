@@ -337,7 +337,8 @@ MODELS = [
     option("a model that is not at hand, offline",
            ("owner/model: no tokenizer from the Hub", "hf download owner/model"),
            "the message names neither the model nor what to do", "--model_name_or_path", "owner/model", code=1),
-    option("rows that are not at hand, offline", ("owner/rows: no data set from the Hub", "--repo-type dataset"),
+    option("rows that were not downloaded, offline", (
+           "owner/rows: cannot load this data set from the Hub", "--repo-type dataset"),
            "the message names neither the data set nor what to do", "--dataset_name", "owner/rows", code=1),
     model("no config.json", "no config.json in this folder", "transformers' paragraph", without("config.json")),
     model("a broken config.json", "config.json: found text that is not JSON", "transformers' paragraph",

@@ -172,7 +172,7 @@ def test_a_mixture_of_two_formats(train, chat_model, write_rows, tmp_path):
 def test_a_stream(run_tiny):
     done = run_tiny(dataset_streaming="true", max_steps=1)
     assert done.code == 0, done.err
-    assert "a stream: rows are checked as they come" in done.out
+    assert "streaming: rows are checked when they are read" in done.out
 
 
 def test_columns_with_other_names(run_tiny, write_rows):

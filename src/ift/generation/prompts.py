@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ift.data import DataError
-from ift.data.files import read_rows as rows_of_file
 from ift.data.masks import plain_prompt_ids
 from ift.data.templates import renderer
+from ift.data.text_files import read_rows as rows_of_file
 from ift.generation.errors import EvaluationError
 from ift.models.loading import PLAIN_TEXT
 

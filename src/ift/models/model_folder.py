@@ -11,7 +11,7 @@ from pickle import UnpicklingError  # nosec B403 # the error alone; nothing is u
 from typing import Any
 
 from ift.data.errors import DataError, describe
-from ift.data.hub import ask_once, remedy
+from ift.data.hub import download_hint, go_offline_if_unreachable
 from ift.models.adapters import find_base
 
 WEIGHTS = {"adapter_config.json": "adapter_model.safetensors", "config.json": "model.safetensors"}
@@ -34,7 +34,7 @@ def check_model_path(name: str, *, allow_pickle: bool = False) -> None:
         DataError: No such folder; a configuration, weights or a shard missing; a file cut short; pickles only.
     """
     if not looks_local(name):
-        ask_once()
+        go_offline_if_unreachable()
         return
     folder = Path(name).expanduser()
     if not folder.is_dir():
@@ -145,4 +145,4 @@ def from_hub_or_folder(name: str, part: str) -> Iterator[None]:
                 f"{name}: its {part} cannot be loaded: {said}. Fix: put the {part}'s files into the folder, as "
                 f"{part}.save_pretrained writes them"
             ) from error
-        raise DataError(f"{name}: no {part} from the Hub: {said}. {remedy(name, 'model')}") from error
+        raise DataError(f"{name}: no {part} from the Hub: {said}. {download_hint(name, 'model')}") from error

@@ -1,7 +1,7 @@
-"""THE TABLE of the turn keys, roles and columns that are known, with what is done with each. docs/data.md shows it.
+"""THE TABLE of known turn keys, roles and columns, and how each is handled. docs/data.md shows it.
 
-What stands in no table is handled by two rules: a turn key goes to the chat template, and is counted where the
-template does not write it; a column that nothing reads is listed as not used.
+Names outside the tables follow two rules: an unknown turn key is passed to the chat template, and counted if the
+template does not write it; an unknown column is reported as not used.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ Handling = Literal["used", "mark", "named", "refused"]
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownName:
     """One line of the table.
 
     Attributes:
         names: Keys or columns that are handled alike.
-        handling: "used"; "mark" (decides whether something is trained); "named" (not used, and reported with a
-            count); "refused".
-        text: What is done, for the documentation.
-        fix: What the user can do where it is refused.
+        handling: "used"; "mark" (decides whether something is trained); "named" (not used, reported with a count);
+            "refused".
+        text: The handling, for the documentation.
+        fix: What the user can do about a refused name.
     """
 
     names: tuple[str, ...]
@@ -51,133 +51,128 @@ OTHER_ROLES = {
 }
 
 MEDIA = ("image", "images", "audio", "audios", "video", "videos")
-_NO_MEDIA = "models of text are trained here: leave these rows out"
+_NO_MEDIA = "only text models are supported: remove these rows"
 
 TURN_KEYS = (
-    Known(("role", "from"), "used", "who speaks"),
-    Known(("content", "value"), "used", "text, or a list of text parts, which are joined"),
-    Known(
+    KnownName(("role", "from"), "used", "who speaks"),
+    KnownName(("content", "value"), "used", "text, or a list of text parts, which are joined"),
+    KnownName(
         ("train", "training", "weight", "loss", "loss_weight", "loss_scale", "trainable"),
         "mark",
         'false (or 0, "false", "no", "off") leaves an assistant turn untrained, true (or 1) trains it; another '
         "number is refused. Only assistant turns are trained: a true mark on another turn is reported",
     ),
-    Known(
+    KnownName(
         ("train_detail", "training_detail"),
         "refused",
         "marks parts of a turn",
         "split the turn's text into rows of input_ids and labels, or mark the whole turn with train",
     ),
-    Known(
+    KnownName(
         ("mask", "masked"),
         "refused",
         "tools disagree whether true means trained",
         'write "train": true or "train": false instead',
     ),
-    Known(
+    KnownName(
         ("tool_calls", "function_call"),
         "used",
-        "calls of tools. Arguments given as JSON text become objects where the template would quote them a second time",
+        "tool calls. Arguments given as JSON text become objects if the template would quote them a second time",
     ),
-    Known(("refusal",), "used", "the answer, where content is empty; otherwise reported as not used"),
-    Known(
+    KnownName(("refusal",), "used", "the answer if content is empty; otherwise reported as not used"),
+    KnownName(
         ("reasoning_content", "reasoning", "thinking"),
         "used",
-        "thoughts, written by templates that know the key; reported where the template leaves them out",
+        "thoughts; reported if the chat template does not write them",
     ),
-    Known(MEDIA, "refused", "images, sound, video", _NO_MEDIA),
+    KnownName(MEDIA, "refused", "images, sound, video", _NO_MEDIA),
 )
 
 COLUMNS = (
-    Known(
+    KnownName(
         ("system", "system_prompt", "system_message"),
         "used",
-        "the first turn of a conversation; refused beside prompts of plain text; reported where the conversation has "
-        "a system turn of its own",
+        "the first turn of a conversation; refused with plain-text prompts; reported if the conversation already has a "
+        "system turn",
     ),
-    Known(
+    KnownName(
         ("history",),
         "used",
-        "earlier turns, as pairs of question and answer or as turns, before the others of the conversation; refused "
-        "beside prompts of plain text",
+        "earlier turns, as pairs of question and answer or as turns; refused with plain-text prompts",
     ),
-    Known(
+    KnownName(
         ("tools", "functions"),
         "used",
-        "JSON schemas (a list, or one as JSON text) for the chat template; refused beside prompts of plain text",
+        "JSON schemas (a list, or one as JSON text) for the chat template; refused with plain-text prompts",
     ),
-    Known(
+    KnownName(
         ("chat_template_kwargs",),
         "used",
-        "options of the chat template; reported where it has no such option",
+        "options of the chat template; reported if it has no such option",
     ),
-    Known(
+    KnownName(
         ("label", "kto_tag"),
         "mark",
         "KTO's mark of an answer: rows with false are dropped and counted. Other text is reported as not used, other "
         "numbers are refused",
     ),
-    Known(
+    KnownName(
         ("train", "training", "trainable", "weight", "loss_weight", "sample_weight"),
         "mark",
         "as on a turn: rows with false are dropped and counted",
     ),
-    Known(MEDIA, "refused", "images, sound, video", _NO_MEDIA),
-    Known(
+    KnownName(MEDIA, "refused", "images, sound, video", _NO_MEDIA),
+    KnownName(
         ("attention_mask",),
         "used",
         "of tokenised rows: padding (0 at either end) is cut off and counted; 0 between tokens is refused",
     ),
-    Known(
+    KnownName(
         ("completion_mask", "assistant_masks", "assistant_mask", "loss_mask"),
         "used",
         "of tokenised rows without labels: tokens with 0 are not trained",
     ),
-    Known(
+    KnownName(
         ("position_ids", "seq_lengths"),
         "refused",
-        "of tokenised rows, where they tell of several documents in one row",
-        "give each document a row of its own, and set packing to true",
+        "of tokenised rows, if they mark several documents in one row",
+        "write each document as a separate row, and set packing to true",
     ),
-    Known(
+    KnownName(
         ("rejected", "rejected_response", "rejected_messages", "margin"),
         "named",
         "the other side of a preference, used by methods of pairs only",
     ),
-    Known(("score", "rating", "reward"), "named", "rows are neither chosen nor weighted by scores"),
-    Known(
+    KnownName(("score", "rating", "reward"), "named", "rows are neither chosen nor weighted by scores"),
+    KnownName(
         ("role", "parent_id"),
         "refused",
-        "beside text or content: each row is one turn of a conversation, or of a tree of them",
-        'join the turns of each conversation into a list in a column "messages"; of a tree, one row for each path '
+        "with text or content: each row is one turn of a conversation, or of a tree of conversations",
+        'join the turns of each conversation into a list in a column "messages"; for a tree, one row for each path '
         "from the root to a leaf",
     ),
 )
 
 
-def names(table: tuple[Known, ...], handling: Handling) -> tuple[str, ...]:
-    """All names of a table that are handled in one way."""
+def names(table: tuple[KnownName, ...], handling: Handling) -> tuple[str, ...]:
+    """All names of a table with this handling."""
     return tuple(name for line in table for name in line.names if line.handling == handling)
 
 
-def find(table: tuple[Known, ...], name: str) -> Known:
-    """The first line of a table with a name, which must be there."""
+def find(table: tuple[KnownName, ...], name: str) -> KnownName:
+    """The first line of a table that contains a known name."""
     return next(line for line in table if name in line.names)
 
 
 def has_value(value: Any) -> bool:
-    """Whether something was filled in: not null, no empty text, list or object, and not NaN (a missing cell)."""
+    """Whether a value is set: not null, NaN (a missing cell), or an empty string, list or object."""
     if isinstance(value, float) and value != value:
         return False
     return value is not None and not (isinstance(value, str | list | tuple | dict) and not value)
 
 
 def read_flag(value: Any) -> bool | None:
-    """Reads true or false in any spelling: booleans, 1 and 0, and text such as "False", "no", "0.0".
-
-    Returns:
-        The flag; None for anything else, such as 0.5 or "maybe".
-    """
+    """Parses true or false in any spelling (booleans, 1 and 0, "False", "no", "0.0"); None for anything else."""
     if isinstance(value, str):
         text = value.strip().lower()
         if text in ("true", "yes", "y", "t", "on", "false", "no", "n", "f", "off"):
