@@ -265,7 +265,7 @@ def model(
     return Case(name, said, defect, ROWS, words, model=change, **more)
 
 
-def without(*names: str) -> Callable[[Path], None]:
+def drop_words(*names: str) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         for name in names:
             (folder / name).unlink()
@@ -340,7 +340,7 @@ MODELS = [
     option("rows that were not downloaded, offline", (
            "owner/rows: cannot load this data set from the Hub", "--repo-type dataset"),
            "the message names neither the data set nor what to do", "--dataset_name", "owner/rows", code=1),
-    model("no config.json", "no config.json in this folder", "transformers' paragraph", without("config.json")),
+    model("no config.json", "no config.json in this folder", "transformers' paragraph", drop_words("config.json")),
     model("a broken config.json", "config.json: found text that is not JSON", "transformers' paragraph",
           holding("config.json", "{")),
     model("a list for config.json", "config.json: found an empty list", "a TypeError of transformers",
@@ -348,9 +348,9 @@ MODELS = [
     model("an unknown architecture", "model type `martian`", "KeyError: 'martian'",
           holding("config.json", '{"model_type": "martian"}')),
     model("no weights", "no weights in this folder: no model.safetensors", "found after all rows are prepared",
-          without("model.safetensors")),
+          drop_words("model.safetensors")),
     model("no tokenizer", "its tokenizer cannot be loaded", "the message names no folder",
-          without("tokenizer.json", "tokenizer_config.json")),
+          drop_words("tokenizer.json", "tokenizer_config.json")),
     model("a broken tokenizer", ("its tokenizer cannot be loaded", "tokenizer.save_pretrained"),
           "a bare JSON error", holding("tokenizer.json", "{")),
     model("truncated safetensors", ("model.safetensors: cannot be read as safetensors", "cut short"),

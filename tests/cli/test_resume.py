@@ -11,7 +11,7 @@ import pytest
 from killed_runs import STEPS, command, killed_run, same, started, weights
 
 from ift.runs.removed import OLD_DEFAULTS
-from ift.training.checkpoints import newest_whole
+from ift.training.checkpoints import newest_complete
 
 SAVING = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
 
@@ -56,7 +56,7 @@ def test_a_run_goes_on_from_the_newest_whole_checkpoint(run_tiny, stopped):
     assert f"skipped {folder / 'checkpoint-4'}: it has no manifest" in done.out
     assert f"resumes from {folder / 'checkpoint-2'}" in done.out
     assert same(weights(folder), straight)
-    assert newest_whole(folder)[0] == folder / "checkpoint-4"
+    assert newest_complete(folder)[0] == folder / "checkpoint-4"
 
 
 def test_the_count_of_tokens_goes_on(run_tiny, stopped):
@@ -299,7 +299,7 @@ def test_a_signal_saves_and_the_run_ends_the_same(chat_model, write_rows, tmp_pa
     _, said = running.communicate(timeout=120)
     assert running.returncode == code, said
     assert f"stopped by {number.name}; saved to {out}" in said
-    found, skipped = newest_whole(out)
+    found, skipped = newest_complete(out)
     assert found is not None
     assert not skipped
     done = subprocess.run(command(chat_model, rows, out, "--resume", "auto"), capture_output=True, text=True)
@@ -324,7 +324,7 @@ def test_a_signal_to_two_processes_saves_and_the_run_ends_the_same(
     assert running.returncode == code, said
     assert said.count(f"stopped by {number.name}; saved to {out}") == 1
     assert "Traceback" not in said
-    found, skipped = newest_whole(out)
+    found, skipped = newest_complete(out)
     assert found is not None
     assert not skipped
     words = command(chat_model, rows, out, "--resume", "auto", *two)

@@ -116,11 +116,11 @@ def test_an_end_that_is_not_learnt_is_told(run_tiny):
     short = run_tiny()
     assert short.metrics[1]["eos_nll"] > 1
     said = " ".join(short.out.split())
-    assert "answers may not end by themselves: after step 2 the end token has a probability of" in said
+    assert "answers may not stop: after step 2 the end token has a probability of" in said
     assert "Train longer, or at a higher learning rate" in said
     assert [line["step"] for line in short.ends] == [0, 1, 2]
     released = run_tiny(out="released", propagation_detach="none")
-    assert "--propagation_detach none, the released code, pushes the end away" in " ".join(
+    assert "--propagation_detach none, the released code, makes the end token less likely" in " ".join(
         released.out.split()
     )
     long = run_tiny(out="long", max_steps=80, learning_rate=1e-2, method="sft")

@@ -1,4 +1,4 @@
-"""The checks before a run: rows, token ids and ends as the model will see them, each finding with its fix."""
+"""The checks before a run: rows, token ids and answer ends as the model will see them, each problem with its fix."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ift.check.memory import MemoryEstimate, Remedy, available_memory, estimate_memory, remedies
-from ift.check.rows import RowScan, scan
+from ift.check.rows import RowScan, scan_rows
 from ift.data import DataError, DataReport, Prepared, end_of_turn_ids
 from ift.data.templates import adds_bos
 from ift.methods.stage import longest_row
-from ift.methods.start import too_long
-from ift.models.limits import ids_outside, special_ids
+from ift.methods.start import explain_too_long
+from ift.models.limits import explain_ids_outside, special_ids
 
 WARN_CUT, REFUSE_CUT = 0.01, 0.20  # shares of the rows, or of the trained tokens, that cutting takes
 
@@ -46,15 +46,15 @@ def data_findings(
     rows_per_step: int,
     allow_truncation: bool = False,
 ) -> list[Finding]:
-    """Check the rows.
+    """Checks the rows.
 
     Args:
         sets: "train" and perhaps "eval".
-        scans: Of each of them.
-        tokenizer: The tokenizer that prepared them.
+        scans: The scan of each set.
+        tokenizer: The tokenizer that prepared the rows.
         vocabulary: Number of rows of the model's embedding; None if unknown.
         rows_per_step: Rows of an optimiser step.
-        allow_truncation: Warn instead of refusing where much is cut.
+        allow_truncation: Warn instead of refusing if much is cut.
     """
     found = []
     for name, one in sets.items():
@@ -159,7 +159,7 @@ class Preflight:
     Attributes:
         findings: In the order of the checks.
         scans: By data set.
-        memory: None where the model's configuration allows no estimate.
+        memory: None if no estimate is possible.
         available: Free bytes on the device.
         steps: Optimiser steps of the run; None for a stream without max_steps.
     """
@@ -191,17 +191,17 @@ def preflight(
     allow_truncation: bool = False,
     progress: Callable[[int], object] = lambda rows: None,
 ) -> Preflight:
-    """Check everything that one stage will train, without loading its weights.
+    """Checks everything that a stage will train, without loading the model's weights.
 
     Args:
         stage: An `ift.methods.stage.Stage`.
-        prepared: What `ift.methods.stage.prepare_stage` gave.
+        prepared: From `ift.methods.stage.prepare_stage`.
         allow_truncation: See `data_findings`.
-        progress: See `scan`.
+        progress: See `scan_rows`.
     """
     config, sets = stage.config, prepared.sets
     ends = end_of_turn_ids(prepared.tokenizer)
-    scans = {name: scan(one, prepared.tokenizer, ends, progress) for name, one in sets.items()}
+    scans = {name: scan_rows(one, prepared.tokenizer, ends, progress) for name, one in sets.items()}
     world = int(os.environ.get("WORLD_SIZE", 1))
     rows_per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * world
     report = sets["train"].report
@@ -225,10 +225,10 @@ def preflight(
         *findings,
     ]
     if memory is not None:
-        outside = ids_outside(special_ids(prepared.tokenizer), memory.vocabulary)
+        outside = explain_ids_outside(special_ids(prepared.tokenizer), memory.vocabulary)
         findings += [
             Finding("refused", "model", said)
-            for said in (outside, too_long(longest, memory.positions))
+            for said in (outside, explain_too_long(longest, memory.positions))
             if said
         ]
     available = available_memory()
@@ -242,7 +242,7 @@ def preflight(
 
 
 def _too_large(found: MemoryEstimate, available: int, ways: list[Remedy]) -> str:
-    """The missing memory, and the settings that save memory in this configuration."""
+    """The missing memory, and settings that need less."""
     fix = ", or ".join(map(str, ways[:3])) or "a larger device, or more of them"
     return (
         f"a step needs about {found.total / 2**30:.1f} GiB, {available / 2**30:.1f} GiB are free. Fix: {fix}"

@@ -1,4 +1,4 @@
-"""The memory of a training step, estimated before any weight is loaded, on a model without data ("meta")."""
+"""Estimates the memory of a training step on a model without data (device "meta"), before weights are loaded."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 
 from ift.data import DataError
 from ift.methods.start import start_adapter, start_options
-from ift.models.deepspeed import not_partitioned
-from ift.models.limits import config_ids, ids_outside, learned_positions
+from ift.models.deepspeed import without_zero3_partitioning
+from ift.models.limits import config_ids, explain_ids_outside, learned_positions
 from ift.models.loading import load_config
 from ift.step.scored_log_probs import tile_shape
 
@@ -27,19 +27,19 @@ PARTS = ("weights", "reference", "gradients", "optimizer", "activations", "head"
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes on one device in one step, without any sharding of weights, gradients and optimiser states.
+    """Bytes on one device in one step, without sharding.
 
     Attributes:
         parameters: Number of all parameters.
         trained: Number of trained parameters.
         vocabulary: Number of rows of the input embedding.
-        positions: The longest row that the model has learned positions for; None: its positions are computed.
+        positions: The longest row with learned positions; None if positions are computed.
         weights: The model, with autocast's copies.
         reference: The frozen reference model of some methods.
         gradients: Gradients of the trained weights.
         optimizer: Optimiser states.
-        activations: Kept for backward by the longest batch there may be, and what backward needs beside them.
-        head: Tiles of logits, or full logits where the method builds them.
+        activations: Tensors kept for the backward pass by the longest possible batch.
+        head: Tiles of logits, or full logits if the method builds them.
     """
 
     parameters: int
@@ -67,15 +67,15 @@ class MemoryEstimate:
 
 
 def estimate_memory(stage: Any, longest_row: int, device: torch.device | None = None) -> MemoryEstimate:
-    """Estimate the memory of a step.
+    """Estimates the memory of a step.
 
     Args:
-        stage: An `ift.methods.stage.Stage`: its model's configuration is read, no weights.
+        stage: An `ift.methods.stage.Stage`; only its model's configuration is read.
         longest_row: Tokens of the longest row after cutting.
-        device: Device of the run; None for this machine's.
+        device: Device of the run; None is that of this machine.
 
     Raises:
-        OSError, ValueError: a configuration that cannot be read, or is no causal language model's.
+        OSError, ValueError: The configuration cannot be read, or is not that of a causal language model.
     """
     config, model_args = stage.config, stage.model
     model = _empty_model(stage)
@@ -133,7 +133,7 @@ class Remedy:
 
 
 def remedies(stage: Any, longest_row: int, available: int) -> list[Remedy]:
-    """Settings that would save memory here, the cheapest first: batch, checkpointing, precision, LoRA.
+    """Settings that would need less memory, the cheapest first: batch size, checkpointing, precision, LoRA.
 
     Args:
         stage: See `estimate_memory`.
@@ -180,27 +180,27 @@ def available_memory() -> int:
 
 
 def _empty_model(stage: Any) -> Any:
-    """The model on the meta device: shapes, no data."""
+    """The model on the meta device."""
     from transformers import AutoModelForCausalLM
 
     name, options = stage.model.model_name_or_path, start_options(stage)
     read = load_config(name, options)
-    if said := ids_outside(config_ids(read), read.get_text_config().vocab_size):
+    if said := explain_ids_outside(config_ids(read), read.get_text_config().vocab_size):
         raise DataError(f"{name}: {said}")
-    with torch.device("meta"), not_partitioned(), warnings.catch_warnings():
+    with torch.device("meta"), without_zero3_partitioning(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return AutoModelForCausalLM.from_config(read, trust_remote_code=options.trust_remote_code)
 
 
 def _element_size(stage: Any, model: Any) -> int:
-    """Bytes of one weight as it is loaded."""
+    """Bytes of one weight as loaded."""
     name = stage.model.dtype
     dtype = getattr(torch, name, None) if name not in (None, "auto") else model.config.dtype
     return (dtype or torch.float32).itemsize
 
 
 def _weight_bytes(model: Any, model_args: Any, element: int) -> int:
-    """Bytes of all weights; quantised linear layers take half a byte or one byte per weight."""
+    """Bytes of all weights; quantised linear layers need half a byte or one byte per weight."""
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     share = 0.5 if model_args.load_in_4bit else 1.0 if model_args.load_in_8bit else None
     total = 0.0
@@ -227,7 +227,7 @@ def _state_bytes(optimizer: str, each: int) -> float:
 
 @contextlib.contextmanager
 def _adapted(model: Any, peft_config: Any) -> Iterator[Any]:
-    """The model with its adapter, if there is one, on the meta device."""
+    """The model, with its adapter if there is one, on the meta device."""
     if peft_config is None:
         yield model
         return
@@ -238,11 +238,11 @@ def _adapted(model: Any, peft_config: Any) -> Iterator[Any]:
 
 
 def _kept_for_backward(model: Any, rows: int, tokens: int, checkpointing: bool, element: int) -> int:
-    """Bytes that the backbone's forward keeps, by hooks on what autograd saves; nothing is computed.
+    """Bytes that the backbone keeps for its backward pass, counted by autograd's hooks on the meta device.
 
-    With checkpointing the inputs of the blocks, and twice a block, for what is computed again in its backward,
-    and its gradients (measured on CPU: tests/check/test_findings.py).
-    Attention matrices count only for eager attention: other kernels do not keep them.
+    With checkpointing: the inputs of the blocks, and twice one block, for its recomputed activations and its gradients
+    (measured on CPU: tests/check/test_findings.py). Attention matrices count only for eager attention; other kernels do
+    not keep them.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     inner.to(torch.bfloat16)  # experts need it; what a model computes in float32 all the same stays so

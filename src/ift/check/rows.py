@@ -1,4 +1,4 @@
-"""One pass over the prepared rows: duplicates, prompts, token ids and ends, by row number."""
+"""Scans the prepared rows once for duplicates, prompts, token ids and answer ends."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ BATCH = 1000
 
 @dataclass
 class RowScan:
-    """The result of one pass over the prepared rows.
+    """The result of a scan.
 
-    Row numbers count from 1 in the data as loaded; in a mixture or a stream, in the rows kept of all parts together.
+    Row numbers count from 1 in the data as loaded; in a mixture or a stream, in the kept rows of all parts together.
 
     Attributes:
-        rows: Number of rows checked.
+        rows: Number of rows scanned.
         keys: Hash of every row's ids and labels, in order.
-        first: Hash of a row's ids -> the first row with them.
+        first: Hash of a row's ids -> the first such row.
         duplicates: (row, the earlier row with the same ids).
-        prompts: Hash of the ids before the first trained token -> the first row with them; rows without are left out.
+        prompts: Hash of the ids before the first trained token -> the first such row; rows without a prompt are left
+            out.
         largest_id: Largest of all token ids and labels; -1 without any.
         double_bos: Rows that begin with the beginning-of-sequence token twice.
         without_bos: Rows that do not begin with it.
-        untrained_end: Rows not cut that have no end-of-turn id among their labels.
+        untrained_end: Rows that were not cut and have no end-of-turn id among their labels.
     """
 
     rows: int = 0
@@ -45,14 +46,14 @@ class RowScan:
     untrained_end: list[int] = field(default_factory=list)
 
 
-def scan(
+def scan_rows(
     prepared: Prepared, tokenizer: Any, ends: set[int], progress: Callable[[int], object] = lambda rows: None
 ) -> RowScan:
-    """Check every prepared row once: of a stream the first `STREAM_ROWS`, of pairs the chosen side.
+    """Scans every prepared row: of a stream the first `STREAM_ROWS`, of pairs the chosen side.
 
     Args:
-        prepared: Rows of `prepare_dataset` or `prepare_pairs`.
-        tokenizer: The tokenizer that prepared them.
+        prepared: From `prepare_dataset` or `prepare_pairs`.
+        tokenizer: The tokenizer that prepared the rows.
         ends: Ids that end a turn, see `ift.data.end_of_turn_ids`.
         progress: Called with the number of rows of each batch.
     """

@@ -120,10 +120,10 @@ def _output_folder(run_args: TrainArguments) -> list[Finding]:
     """What `ift train` would report about the output folder."""
     from ift.check.findings import Finding
     from ift.data import DataError
-    from ift.runs.output_folder import AlreadyFinished, open_folder
+    from ift.runs.output_folder import AlreadyFinished, prepare_output_folder
 
     try:
-        return [Finding("note", "output", line) for line in open_folder(run_args)]
+        return [Finding("note", "output", line) for line in prepare_output_folder(run_args)]
     except DataError as error:
         return [Finding("refused", "output", str(error))]
     except AlreadyFinished as done:

@@ -85,9 +85,7 @@ def command(
     ),
     limit: int = typer.Option(None, help="Number of questions per task, to try it out (default: all)."),
     num_fewshot: int = typer.Option(
-        None,
-        "--num_fewshot",
-        help="Number of examples before a question (default: the paper's).",
+        None, "--num_fewshot", help="Number of examples before a question (default: the paper's)."
     ),
     batch_size: str = typer.Option("auto", "--batch_size", help="auto, or a number."),
     output_dir: str = typer.Option(

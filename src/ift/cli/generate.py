@@ -66,14 +66,14 @@ def generate(
 
     from ift.data import ensure_chat_template
     from ift.files import check_target
-    from ift.generation.answer_files import check_format, format_of, write_answers
+    from ift.generation.answer_files import check_format, choose_format, write_answers
     from ift.generation.answers import AnswerStore, answer_all, fingerprint
     from ift.generation.prompts import read_prompts
     from ift.models.loading import CHAT_TEMPLATE, PLAIN_TEXT, identity, load_model, short_name
 
     source = Path(prompts).expanduser()
     asked = read_prompts(source, system)[:limit]
-    form = form or format_of(asked)
+    form = form or choose_format(asked)
     check_format(form, asked)
     name = short_name(model)
     suffix = "json" if form == "alpaca-eval" else "jsonl"

@@ -35,9 +35,7 @@ def main_pack(runs: list[str], path: str, points: int | None, samples: int | Non
 def command(
     runs: Annotated[list[str], typer.Argument(help="Run records, packed files, or folders to search.")],
     output_dir: str = typer.Option(
-        None,
-        "--output_dir",
-        help="Folder for the page, tables and figures (default: ift-report).",
+        None, "--output_dir", help="Folder for the page, tables and figures (default: ift-report)."
     ),
     baseline: str = typer.Option(
         None, help="Method that the others are compared with (default: sft, if present)."
@@ -48,14 +46,10 @@ def command(
         None, help="Pack the records into this .jsonl file instead of writing a report."
     ),
     pack_points: int = typer.Option(
-        None,
-        "--pack_points",
-        help="Maximum points of each curve in the packed file (default: 50).",
+        None, "--pack_points", help="Maximum points of each curve in the packed file (default: 50)."
     ),
     pack_samples: int = typer.Option(
-        None,
-        "--pack_samples",
-        help="Problems per split whose answers are packed (default: all).",
+        None, "--pack_samples", help="Problems per split whose answers are packed (default: all)."
     ),
 ) -> int:
     """Turn run records into tables, figures and one HTML page, or pack them into one file."""

@@ -57,13 +57,13 @@ def _train(stages: list[TrainArguments]) -> None:
     from accelerate import PartialState
 
     from ift.runs.launch import check_world_size, is_first_process
-    from ift.runs.output_folder import agree_on_folders
+    from ift.runs.output_folder import prepare_folders_on_first_process
     from ift.runs.progress import SILENT, TerminalReporter
     from ift.runs.train_run import train_sequence
 
     check_world_size()
     reporter = TerminalReporter() if is_first_process() else SILENT
-    for line in agree_on_folders(stages):
+    for line in prepare_folders_on_first_process(stages):
         reporter.message(line)
     results = train_sequence(stages, reporter, supervised=True)
     reporter.summary(results[-1])
@@ -75,10 +75,12 @@ def _train(stages: list[TrainArguments]) -> None:
 def _launch(stages: list[TrainArguments]) -> int:
     """Start the processes that the flags ask for; each of them runs this command without these flags."""
     from ift.runs.launch import launch
-    from ift.runs.output_folder import open_folders
+    from ift.runs.output_folder import prepare_output_folders
 
     first = stages[0]
-    open_folders(stages)  # refuses before any process starts; the first process decides again, for all
+    prepare_output_folders(
+        stages
+    )  # refuses before any process starts; the first process decides again, for all
     return launch(first.launch, f"{__package__}.main", ["train", *first.words], use_cpu=first.config.use_cpu)
 
 

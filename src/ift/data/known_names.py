@@ -106,9 +106,7 @@ COLUMNS = (
         "JSON schemas (a list, or one as JSON text) for the chat template; refused with plain-text prompts",
     ),
     KnownName(
-        ("chat_template_kwargs",),
-        "used",
-        "options of the chat template; reported if it has no such option",
+        ("chat_template_kwargs",), "used", "options of the chat template; reported if it has no such option"
     ),
     KnownName(
         ("label", "kto_tag"),

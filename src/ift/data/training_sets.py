@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ift.data.errors import DataError
 from ift.data.folders import resolve_data_files
 from ift.data.formats import rename_columns
-from ift.data.loading import (
-    choose_split,
-    files_left_out,
-    is_local,
-    load_files,
-    load_rows,
-    quiet,
-    split_names,
-)
+from ift.data.loading import choose_split, files_left_out, is_local, load_files, load_rows, quiet, split_names
 from ift.data.prepare import Part
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
-"""THE TABLE: every method that can be trained, with its trainer, its settings and what it needs. Imports nothing heavy.
+"""THE TABLE of methods, with their trainers, settings and requirements. Imports nothing heavy.
 
-`defaults` are the papers' settings, which a user may change; `fixed` is what makes the method this method. A sequence
-is written `sft+dpo`: the second starts from the first's weights. docs/baselines.md has the formulas.
+`defaults` are the settings of the papers, which users may change; `fixed` are those that define the method. In a
+sequence, written `sft+dpo`, the second method starts from the weights of the first. docs/baselines.md has the formulas.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from ift.text import did_you_mean
 
 @dataclass(frozen=True)
 class Method:
-    """One way of training.
+    """One method.
 
     Attributes:
-        name: What a user types.
+        name: Name on the command line.
         description: One line.
-        load: Imports and gives (trainer class, class of its settings).
-        defaults: Settings of the papers.
+        load: Imports and returns (trainer class, class of its settings).
+        defaults: Settings of the paper.
         fixed: Settings that cannot be changed.
-        needs_pairs: Whether rows must have a chosen and a rejected answer; else target answers do.
-        needs_reference: Whether a frozen copy of the start is compared with.
-        own: Names of the settings that `--help` shows as the method's own; empty: all that trl's configuration has
-            beyond transformers'.
+        needs_pairs: Whether rows must have a chosen and a rejected answer; otherwise target answers suffice.
+        needs_reference: Whether the model is compared with a frozen copy of its start.
+        help_fields: Settings that `--help` shows as the method's; empty for all that trl's configuration adds to
+            transformers'.
     """
 
     name: str
@@ -37,20 +37,20 @@ class Method:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     needs_pairs: bool = False
     needs_reference: bool = False
-    own: tuple[str, ...] = ()
+    help_fields: tuple[str, ...] = ()
 
     @property
     def models_held(self) -> int:
-        """Models in memory without adapters; with LoRA the reference is the base with adapters off, so it is 1."""
+        """Models in memory without adapters; with LoRA the reference is the base with disabled adapters."""
         return 2 if self.needs_reference else 1
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Defaults and fixed settings together."""
+        """Default and fixed settings."""
         return {**self.defaults, **self.fixed}
 
     def check(self, config: Any) -> None:
-        """Raise ValueError where `config` has another value for what is fixed."""
+        """Raises ValueError if a fixed setting has another value in `config`."""
         for name, value in self.fixed.items():
             if (found := getattr(config, name)) != value:
                 raise ValueError(
@@ -130,11 +130,11 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         method.name: method
         for method in (
             Method("ift", "Intuitive Fine-Tuning, from target answers", _ift),
-            Method("sft", "supervised fine-tuning, from target answers", _sft, fixed=_PLAIN, own=("loss_reduction",)),
+            Method("sft", "supervised fine-tuning, from target answers", _sft, fixed=_PLAIN, help_fields=("loss_reduction",)),
             Method("neftune", "SFT with noise on the embeddings, from target answers", _neftune,
-                   {"neftune_noise_alpha": 5.0}, _PLAIN, own=("neftune_noise_alpha", "loss_reduction")),
+                   {"neftune_noise_alpha": 5.0}, _PLAIN, help_fields=("neftune_noise_alpha", "loss_reduction")),
             Method("dft", "SFT with each token's loss times its probability, from target answers", _dft,
-                   fixed={"loss_type": "dft"}, own=("loss_type",)),
+                   fixed={"loss_type": "dft"}, help_fields=("loss_type",)),
             Method("dpo", "direct preference optimisation, from pairs, with a reference model", _dpo,
                    {"beta": 0.1}, {"loss_type": ["sigmoid"]}, True, True),
             Method("orpo", "odds-ratio preference optimisation, from pairs", _orpo, {"beta": 0.25}, needs_pairs=True),
@@ -161,10 +161,15 @@ CONTROLS: Mapping[str, Method] = MappingProxyType(
 )  # fmt: skip
 
 
-def left_to_others(methods: Sequence[Method], number: int) -> set[str]:
-    """Settings that stage `number` (from 1) fixes and another stage has free: said for all, they are for the others."""
-    own = methods[number - 1]
-    free = {name for other in methods for name in own.fixed if _has(other, name) and name not in other.fixed}
+def fields_left_to_other_stages(methods: Sequence[Method], number: int) -> set[str]:
+    """Settings that stage `number` (from 1) fixes but another stage can change; a common value is for the others."""
+    help_fields = methods[number - 1]
+    free = {
+        name
+        for other in methods
+        for name in help_fields.fixed
+        if _has(other, name) and name not in other.fixed
+    }
     return free if len(methods) > 1 else set()
 
 
@@ -176,10 +181,10 @@ ALIASES: Mapping[str, str] = MappingProxyType({"tdpo": "tdpo2"})
 
 
 def parse_methods(text: str) -> tuple[Method, ...]:
-    """The methods of `sft`, `sft+dpo` and so on, in order; "tdpo" is tdpo2.
+    """The methods in a name or sequence such as `sft+dpo`; "tdpo" is tdpo2.
 
     Raises:
-        ValueError: an unknown name, with a suggestion.
+        ValueError: An unknown name; the message has a suggestion.
     """
     known = {**METHODS, **CONTROLS}
     found = []

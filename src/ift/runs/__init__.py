@@ -1,6 +1,6 @@
-"""One run: its arguments, processes, output folder and progress; training, saving and reading back.
+"""One training run: arguments, processes, output folder, progress; training, saving and verifying.
 
-`train_run` is the main job; `train_method` is the run from Python.
+`train_run` is the main function; `train_method` starts a run from Python.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Names of settings in other tools, and earlier ones of trl and transformers: what says the same here.
+"""Names of settings in other tools and in earlier versions of trl and transformers, and their equivalents here.
 
-Asked before a near name is suggested: `warmup_ratio` is near `residual_warmup_ratio`, and that is another thing.
+They come before similar names: `warmup_ratio` is similar to `residual_warmup_ratio`, which is something else.
 """
 
 from __future__ import annotations
@@ -133,15 +133,12 @@ EXPLAINED: Mapping[str, str] = {  # not needed, or said in another way
 }
 
 
-def right_name(name: str, dashes: str = "") -> str | None:
-    """What to write here for a name of another tool.
+def suggest_equivalent(name: str, dashes: str = "") -> str | None:
+    """The end of a message for another tool's setting, "; here it is max_length."; None for an unknown name.
 
     Args:
-        name: What was written, with - or _ between its words.
-        dashes: What stands before the name of a flag.
-
-    Returns:
-        The end of a message, "; here it is max_length."; None for a name that is not in the table.
+        name: The name, with - or _ between its words.
+        dashes: Prefix of a flag.
     """
     key = name.replace("-", "_").lower()
     if key in RENAMED:
