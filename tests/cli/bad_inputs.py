@@ -363,7 +363,7 @@ MODELS = [
           "an IndexError of the embedding", smaller),
     model("pickle weights", ("its weights are a pickle (pytorch_model.bin)", "--allow_pickle_weights"),
           "pickles are loaded unasked", pickled),
-    model("pickle weights, asked for", "fine: ift train would start", "--allow_pickle_weights does nothing", pickled,
+    model("pickle weights, asked for", "ok: ift train would start", "--allow_pickle_weights does nothing", pickled,
           "--allow_pickle_weights", "--show", "1", code=0, verb="check"),
     model("a pickle with code in it, asked for", "its weights cannot be loaded", "a pickle's code is run", poisoned,
           "--allow_pickle_weights"),

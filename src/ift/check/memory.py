@@ -19,9 +19,7 @@ from ift.models.loading import load_config
 from ift.step.scored_log_probs import tile_shape
 
 TILES = 4  # tiles of logits alive at once in the tiled head: logits, exponentials, their gradient, one spare
-LOGITS = (
-    3  # copies of full logits alive at once where a method builds them: as given, in float32, the gradient
-)
+LOGITS = 3  # copies of full logits alive at once if a method builds them: as given, in float32, the gradient
 PARTS = ("weights", "reference", "gradients", "optimizer", "activations", "head")
 
 
@@ -60,7 +58,7 @@ class MemoryEstimate:
 
     def summary(self) -> str:
         """The sum and its parts, in GiB or MiB."""
-        unit, name = (2**30, "GiB") if self.total >= 2**30 else (2**20, "MiB")
+        unit, name = _unit(self.total)
         sizes = {part: getattr(self, part) for part in PARTS}
         shown = ", ".join(f"{part} {size / unit:.2f}" for part, size in sizes.items() if size)
         return f"about {self.total / unit:.1f} {name} ({shown})"
@@ -128,17 +126,18 @@ class Remedy:
     total: int
 
     def __str__(self) -> str:
-        unit, name = (2**30, "GiB") if self.total >= 2**30 else (2**20, "MiB")
+        unit, name = _unit(self.total)
         return f"{self.flags} (about {self.total / unit:.1f} {name} a step)"
+
+
+def _unit(size: int) -> tuple[int, str]:
+    return (2**30, "GiB") if size >= 2**30 else (2**20, "MiB")
 
 
 def remedies(stage: Any, longest_row: int, available: int) -> list[Remedy]:
     """Settings that would need less memory, the cheapest first: batch size, checkpointing, precision, LoRA.
 
-    Args:
-        stage: See `estimate_memory`.
-        longest_row: See `estimate_memory`.
-        available: Free bytes. The batch is halved until a step fits, and at least once.
+    The batch is halved until a step fits into `available` bytes, and at least once.
     """
     now = estimate_memory(stage, longest_row).total
 
@@ -185,8 +184,8 @@ def _empty_model(stage: Any) -> Any:
 
     name, options = stage.model.model_name_or_path, start_options(stage)
     read = load_config(name, options)
-    if said := explain_ids_outside(config_ids(read), read.get_text_config().vocab_size):
-        raise DataError(f"{name}: {said}")
+    if problem := explain_ids_outside(config_ids(read), read.get_text_config().vocab_size):
+        raise DataError(f"{name}: {problem}")
     with torch.device("meta"), without_zero3_partitioning(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return AutoModelForCausalLM.from_config(read, trust_remote_code=options.trust_remote_code)
@@ -245,7 +244,7 @@ def _kept_for_backward(model: Any, rows: int, tokens: int, checkpointing: bool, 
     not keep them.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    inner.to(torch.bfloat16)  # experts need it; what a model computes in float32 all the same stays so
+    inner.to(torch.bfloat16)  # required by experts; computations that a model forces to float32 stay so
     backbone, eager = inner.base_model, inner.config._attn_implementation == "eager"
     text = inner.config.get_text_config()
     head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -260,16 +259,16 @@ def _kept_for_backward(model: Any, rows: int, tokens: int, checkpointing: bool, 
             size = storage.nbytes()
             if tensor.dtype == torch.bfloat16:
                 size = size * element // 2
-            kept[storage._cdata] = (storage, size)  # held, or its address would be used again
+            kept[storage._cdata] = (storage, size)  # keeps the storage alive, or its address would be reused
         return tensor
 
     ids = torch.zeros(rows, tokens, dtype=torch.int64, device="meta")
     mask = torch.zeros(rows, 1, tokens, tokens, device="meta")
-    places = torch.arange(tokens, device="meta")[None].expand(rows, -1)
+    positions = torch.arange(tokens, device="meta")[None].expand(rows, -1)
     model.train()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        # A mask of four dimensions is taken as it is; one of two would be looked at, and there is nothing to see.
-        output = backbone(input_ids=ids, attention_mask=mask, position_ids=places, use_cache=False)
+        # transformers uses a 4D mask unchanged; it would inspect the values of a 2D mask, and "meta" has none
+        output = backbone(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
     total = sum(size for _, size in kept.values())
     layers = text.num_hidden_layers
     width = output[0].shape[-1]

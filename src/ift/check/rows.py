@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ift.data import Prepared
+from ift.data.samples import ids_and_labels
 
 STREAM_ROWS = 1000  # rows of a stream that are checked
 BATCH = 1000
@@ -51,11 +52,7 @@ def scan_rows(
 ) -> RowScan:
     """Scans every prepared row: of a stream the first `STREAM_ROWS`, of pairs the chosen side.
 
-    Args:
-        prepared: From `prepare_dataset` or `prepare_pairs`.
-        tokenizer: The tokenizer that prepared the rows.
-        ends: Ids that end a turn, see `ift.data.end_of_turn_ids`.
-        progress: Called with the number of rows of each batch.
+    `ends` are the ids that end a turn; `progress` is called with the number of rows of each batch.
     """
     found, bos = RowScan(), tokenizer.bos_token_id
     dropped = (
@@ -64,9 +61,8 @@ def scan_rows(
     numbers = (number for number in itertools.count(1) if number not in dropped)
     rows = prepared.dataset.take(STREAM_ROWS) if prepared.report.streaming else prepared.dataset
     for batch in rows.iter(batch_size=BATCH):
-        pairs = "chosen_input_ids" in batch
-        ids_of, labels_of = ("chosen_input_ids", "chosen_labels") if pairs else ("input_ids", "labels")
-        for ids, labels in zip(batch[ids_of], batch[labels_of], strict=True):
+        all_ids, all_labels = ids_and_labels(batch)
+        for ids, labels in zip(all_ids, all_labels, strict=True):
             found.rows += 1
             number, whole = next(numbers), np.asarray(ids, dtype=np.int64)
             trained = np.asarray(labels, dtype=np.int64)
@@ -85,7 +81,7 @@ def scan_rows(
                 found.double_bos.append(number)
             if len(ids) != prepared.report.max_length and not ends & set(trained.tolist()):
                 found.untrained_end.append(number)
-        progress(len(batch[ids_of]))
+        progress(len(all_ids))
     return found
 
 

@@ -1,4 +1,4 @@
-"""`ift chat MODEL`: talk to a trained model, or ask it one thing."""
+"""`ift chat MODEL`: talk to a model, or ask it one thing."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def main(model: str, prompt: str | None, max_new_tokens: int, options: LoadOptions) -> int:
-    """Chat until end of input, or answer `prompt` once; returns the exit code.
+    """Chats until end of input, or answers `prompt` once; returns the exit code.
 
-    `model` is a folder or a Hub id of a full model or of an adapter. Prompts are written as in the model's training,
-    where that is recorded; of a model trained on plain text each one stands by itself.
+    `model` is a folder or Hub id of a full model or an adapter. Prompts are written as in the model's training, if that
+    is recorded; a model trained on plain text gets each prompt separately.
 
     Raises:
-        DataError: a model or tokenizer that cannot be loaded.
-        EvaluationError: a conversation that leaves no room for an answer.
+        DataError: The model or tokenizer cannot be loaded.
+        EvaluationError: The conversation leaves no room for an answer.
     """
     import torch
     from transformers import TextStreamer
@@ -79,7 +79,7 @@ def command(
 
 
 def _stop_ids(network: Any, tokenizer: Any) -> dict[str, Any]:
-    """Where an answer ends: at the model's own end tokens and at the template's, which an adapter does not save."""
+    """End tokens of the model's generation config and of the template, which an adapter does not save."""
     from ift.data import end_of_turn_ids
     from ift.generation.decoding import padding_id
 

@@ -122,20 +122,19 @@ def _pair(source: SourceRow, prompt_column: str, answer_column: str) -> Row:
         if not isinstance(value, str | list | tuple | dict) or value == {}:
             expected, fix = "a string or a list of turns", "fill it in or drop the row"
             raise source.error(column, describe(value), expected, fix)
-    before = (
-        [turn("user", prompt)]
-        if isinstance(prompt, str)
-        else TurnReader(source, prompt_column, train=False).read(prompt)
-    )
-    after = (
-        [turn("assistant", answer)]
-        if isinstance(answer, str)
-        else TurnReader(source, answer_column).read(answer)
-    )
+    before = _read_side(source, prompt_column, "user", train=False)
+    after = _read_side(source, answer_column, "assistant", train=True)
     if not any(message["role"] == "assistant" for message in after):
         expected = "at least one assistant turn"
         raise source.error(answer_column, "no assistant turn", expected, "drop the row")
     return build_conversation(before + after, source, answer_column)
+
+
+def _read_side(source: SourceRow, column: str, role: str, *, train: bool) -> list[Message]:
+    value = source.get(column)
+    return (
+        [turn(role, value)] if isinstance(value, str) else TurnReader(source, column, train=train).read(value)
+    )
 
 
 def _refuse_chat_columns(source: SourceRow, prompt: str, answer: str) -> None:

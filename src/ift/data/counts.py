@@ -43,18 +43,9 @@ def features(columns: Sequence[str]) -> Any:
 
 
 def drop_untrained(mapped: Dataset, base: DataReport, what: str) -> tuple[Dataset, DataReport]:
-    """Drops the rows that have a reason to be dropped and computes the report.
+    """Drops the rows with a reason to be dropped and completes the report; raises DataError if no row is left.
 
-    Args:
-        mapped: Prepared rows with their counts.
-        base: The report so far.
-        what: "rows" or "pairs", for the error message.
-
-    Returns:
-        The remaining rows, without the counts, and the complete report.
-
-    Raises:
-        DataError: No row is left.
+    `mapped` has prepared rows with their counts; `what` is "rows" or "pairs".
     """
     found = {column: list(mapped[column]) for column in COUNTS}
     kept = [index for index, reason in enumerate(found["ift_reason"]) if not reason]

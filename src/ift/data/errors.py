@@ -13,14 +13,10 @@ class DataError(ValueError):
 
     @classmethod
     def at(cls, row: int, place: str, found: str, expected: str, fix: str) -> DataError:
-        """Builds the error for one row.
+        """Builds the error for row `row` (from 1).
 
-        Args:
-            row: Row number, from 1.
-            place: Column, turn and key, as in `column "messages", turn 2, key "content"`.
-            found: The value found, as `describe` writes it.
-            expected: The expected value.
-            fix: One line on what the user can do.
+        `place` names column, turn and key, as in `column "messages", turn 2, key "content"`; `found` is from
+        `describe`.
         """
         return cls(f"row {row}, {place}: found {found}, expected {expected}. Fix: {fix}")
 

@@ -53,12 +53,8 @@ def list_data_files(folder: Path, config: str | None = None) -> DataFiles:
     If README.md has `configs`, they decide, as on the Hub. Otherwise the names of folders and files do (train, test,
     `train_sft-00000-of-00002`). If no name indicates a split, all files belong to "train".
 
-    Args:
-        folder: The folder.
-        config: One of the configurations in README.md.
-
     Raises:
-        DataError: The folder has no data files, or the configuration is unknown.
+        DataError: The folder has no data files, or `config` is not one of the configurations in README.md.
     """
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not _hidden(path, folder)]
     described = _configs(folder)

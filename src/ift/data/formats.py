@@ -71,18 +71,11 @@ class Format:
 
 
 def detect_format(columns: Iterable[str], first_rows: Sequence[Mapping[str, Any]] = ()) -> Format:
-    """Detects the format of a data set.
+    """Detects the format of a data set; raises DataError, with the accepted formats, if none matches.
 
     Tokenised rows take precedence, then preference, messages, ShareGPT, prompt-completion, Alpaca, text. So
     UltraFeedback-binarized (`chosen` and `messages`) is a preference set, and UltraChat (`prompt` and `messages`) is
-    conversational.
-
-    Args:
-        columns: Names of the columns.
-        first_rows: Some rows, to distinguish strings from turns in `prompt`, `completion` and `chosen`.
-
-    Raises:
-        DataError: No format matches; the message lists the columns and the accepted formats.
+    conversational. `first_rows` distinguish strings from turns in `prompt`, `completion` and `chosen`.
     """
     found = set(columns)
     if "input_ids" in found:

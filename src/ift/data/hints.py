@@ -10,16 +10,8 @@ from ift.data.known_names import COLUMNS, find
 # Other names of the columns of a question and an answer, best first
 QUESTIONS = ("instruction", "question", "query", "problem", "prompt", "input", "human", "user")
 ANSWERS = (
-    "output",
-    "answer",
-    "response",
-    "completion",
-    "solution",
-    "reply",
-    "generation",
-    "target",
-    "assistant",
-)
+    "output", "answer", "response", "completion", "solution", "reply", "generation", "target", "assistant",
+)  # fmt: skip
 CONTEXTS = ("context", "passage", "document")
 CHAT_ONLY = tuple(name for column in ("system", "history", "tools") for name in find(COLUMNS, column).names)
 BAD_SIDE = ("reject", "non_", "bad", "negative", "worse", "lose")
@@ -30,11 +22,7 @@ def suggest_renaming(found: set[str], rows: Sequence[Mapping[str, Any]] = ()) ->
     """Suggests `--dataset_columns` flags, or another fix, for columns with known meanings.
 
     A question and an answer become one chat turn each if the row has more than that (a context, a system prompt, a
-    history, tools); otherwise plain text is suggested as well.
-
-    Args:
-        found: Names of the columns.
-        rows: Some rows, to distinguish lists of turns from text.
+    history, tools); otherwise plain text is suggested as well. `rows` distinguish lists of turns from text.
     """
     turns = [column for column in sorted(found) if any(_is_turns(row.get(column)) for row in rows)]
     if not rows and "conversation" in found:

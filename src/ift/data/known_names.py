@@ -34,21 +34,10 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 
 # Other names of the speakers, in lower case. A turn of `function_call` holds the call as JSON text
 OTHER_ROLES = {
-    "human": "user",
-    "prompter": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bing": "assistant",
-    "bard": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
-    "chatbot": "assistant",
-    "function_call": "assistant",
-    "function": "tool",
-    "observation": "tool",
-    "tool_response": "tool",
-    "ipython": "tool",
-}
+    "human": "user", "prompter": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant",
+    "bard": "assistant", "model": "assistant", "bot": "assistant", "chatbot": "assistant", "function_call":
+    "assistant", "function": "tool", "observation": "tool", "tool_response": "tool", "ipython": "tool",
+}  # fmt: skip
 
 MEDIA = ("image", "images", "audio", "audios", "video", "videos")
 _NO_MEDIA = "only text models are supported: remove these rows"
@@ -56,100 +45,53 @@ _NO_MEDIA = "only text models are supported: remove these rows"
 TURN_KEYS = (
     KnownName(("role", "from"), "used", "who speaks"),
     KnownName(("content", "value"), "used", "text, or a list of text parts, which are joined"),
-    KnownName(
-        ("train", "training", "weight", "loss", "loss_weight", "loss_scale", "trainable"),
-        "mark",
-        'false (or 0, "false", "no", "off") leaves an assistant turn untrained, true (or 1) trains it; another '
-        "number is refused. Only assistant turns are trained: a true mark on another turn is reported",
-    ),
-    KnownName(
-        ("train_detail", "training_detail"),
-        "refused",
-        "marks parts of a turn",
-        "split the turn's text into rows of input_ids and labels, or mark the whole turn with train",
-    ),
-    KnownName(
-        ("mask", "masked"),
-        "refused",
-        "tools disagree whether true means trained",
-        'write "train": true or "train": false instead',
-    ),
-    KnownName(
-        ("tool_calls", "function_call"),
-        "used",
-        "tool calls. Arguments given as JSON text become objects if the template would quote them a second time",
-    ),
+    KnownName(("train", "training", "weight", "loss", "loss_weight", "loss_scale", "trainable"), "mark",
+              'false (or 0, "false", "no", "off") leaves an assistant turn untrained, true (or 1) trains it; another '
+              "number is refused. Only assistant turns are trained: a true mark on another turn is reported"),
+    KnownName(("train_detail", "training_detail"), "refused",
+              "marks parts of a turn",
+              "split the turn's text into rows of input_ids and labels, or mark the whole turn with train"),
+    KnownName(("mask", "masked"), "refused",
+              "tools disagree whether true means trained",
+              'write "train": true or "train": false instead'),
+    KnownName(("tool_calls", "function_call"), "used",
+              "tool calls. Arguments given as JSON text become objects if the template would quote them a second time"),
     KnownName(("refusal",), "used", "the answer if content is empty; otherwise reported as not used"),
-    KnownName(
-        ("reasoning_content", "reasoning", "thinking"),
-        "used",
-        "thoughts; reported if the chat template does not write them",
-    ),
+    KnownName(("reasoning_content", "reasoning", "thinking"), "used",
+              "thoughts; reported if the chat template does not write them"),
     KnownName(MEDIA, "refused", "images, sound, video", _NO_MEDIA),
-)
+)  # fmt: skip
 
 COLUMNS = (
-    KnownName(
-        ("system", "system_prompt", "system_message"),
-        "used",
-        "the first turn of a conversation; refused with plain-text prompts; reported if the conversation already has a "
-        "system turn",
-    ),
-    KnownName(
-        ("history",),
-        "used",
-        "earlier turns, as pairs of question and answer or as turns; refused with plain-text prompts",
-    ),
-    KnownName(
-        ("tools", "functions"),
-        "used",
-        "JSON schemas (a list, or one as JSON text) for the chat template; refused with plain-text prompts",
-    ),
-    KnownName(
-        ("chat_template_kwargs",), "used", "options of the chat template; reported if it has no such option"
-    ),
-    KnownName(
-        ("label", "kto_tag"),
-        "mark",
-        "KTO's mark of an answer: rows with false are dropped and counted. Other text is reported as not used, other "
-        "numbers are refused",
-    ),
-    KnownName(
-        ("train", "training", "trainable", "weight", "loss_weight", "sample_weight"),
-        "mark",
-        "as on a turn: rows with false are dropped and counted",
-    ),
+    KnownName(("system", "system_prompt", "system_message"), "used",
+              "the first turn of a conversation; refused with plain-text prompts; reported if the conversation already "
+              "has a system turn"),
+    KnownName(("history",), "used",
+              "earlier turns, as pairs of question and answer or as turns; refused with plain-text prompts"),
+    KnownName(("tools", "functions"), "used",
+              "JSON schemas (a list, or one as JSON text) for the chat template; refused with plain-text prompts"),
+    KnownName(("chat_template_kwargs",), "used", "options of the chat template; reported if it has no such option"),
+    KnownName(("label", "kto_tag"), "mark",
+              "KTO's mark of an answer: rows with false are dropped and counted. Other text is reported as not used, "
+              "other numbers are refused"),
+    KnownName(("train", "training", "trainable", "weight", "loss_weight", "sample_weight"), "mark",
+              "as on a turn: rows with false are dropped and counted"),
     KnownName(MEDIA, "refused", "images, sound, video", _NO_MEDIA),
-    KnownName(
-        ("attention_mask",),
-        "used",
-        "of tokenised rows: padding (0 at either end) is cut off and counted; 0 between tokens is refused",
-    ),
-    KnownName(
-        ("completion_mask", "assistant_masks", "assistant_mask", "loss_mask"),
-        "used",
-        "of tokenised rows without labels: tokens with 0 are not trained",
-    ),
-    KnownName(
-        ("position_ids", "seq_lengths"),
-        "refused",
-        "of tokenised rows, if they mark several documents in one row",
-        "write each document as a separate row, and set packing to true",
-    ),
-    KnownName(
-        ("rejected", "rejected_response", "rejected_messages", "margin"),
-        "named",
-        "the other side of a preference, used by methods of pairs only",
-    ),
+    KnownName(("attention_mask",), "used",
+              "of tokenised rows: padding (0 at either end) is cut off and counted; 0 between tokens is refused"),
+    KnownName(("completion_mask", "assistant_masks", "assistant_mask", "loss_mask"), "used",
+              "of tokenised rows without labels: tokens with 0 are not trained"),
+    KnownName(("position_ids", "seq_lengths"), "refused",
+              "of tokenised rows, if they mark several documents in one row",
+              "write each document as a separate row, and set packing to true"),
+    KnownName(("rejected", "rejected_response", "rejected_messages", "margin"), "named",
+              "the other side of a preference, used by methods of pairs only"),
     KnownName(("score", "rating", "reward"), "named", "rows are neither chosen nor weighted by scores"),
-    KnownName(
-        ("role", "parent_id"),
-        "refused",
-        "with text or content: each row is one turn of a conversation, or of a tree of conversations",
-        'join the turns of each conversation into a list in a column "messages"; for a tree, one row for each path '
-        "from the root to a leaf",
-    ),
-)
+    KnownName(("role", "parent_id"), "refused",
+              "with text or content: each row is one turn of a conversation, or of a tree of conversations",
+              'join the turns of each conversation into a list in a column "messages"; for a tree, one row for each '
+              "path from the root to a leaf"),
+)  # fmt: skip
 
 
 def names(table: tuple[KnownName, ...], handling: Handling) -> tuple[str, ...]:

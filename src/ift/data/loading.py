@@ -33,11 +33,7 @@ def is_local(name: str) -> bool:
 
 
 def split_names(name: str, config: str | None = None) -> list[str]:
-    """Lists the splits of a data set without loading its rows; a single file has one, "train".
-
-    Args:
-        name: Hub id, local folder or local file.
-        config: Configuration of a data set that has several.
+    """Lists the splits of a local or Hub data set without loading its rows; a single file has one, "train".
 
     Raises:
         DataError: The path does not exist.
@@ -107,12 +103,7 @@ def load_rows(
 def load_files(
     files: Mapping[str, Sequence[Path]], split: str = "train", *, streaming: bool = False
 ) -> Dataset | IterableDataset:
-    """Loads one split of local files.
-
-    Args:
-        files: The files of each split: all .parquet, or none.
-        split: Name of a split, or slices such as `train[:100]`.
-        streaming: Whether rows are read lazily.
+    """Loads one split (or slices such as `train[:100]`) of local files, which are all .parquet or none.
 
     Raises:
         DataError: The split does not exist, or a file cannot be read.

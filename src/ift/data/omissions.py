@@ -18,13 +18,8 @@ THOUGHT = re.compile(
 def find_omissions(render: Render, row: Row, full: str, template: str) -> list[str]:
     """One sentence for each kind of content that the chat template does not write.
 
-    A conversation of user and assistant turns whose contents all occur in the rendering needs no further rendering.
-
-    Args:
-        render: Renders turns of this row, see `ift.data.templates.renderer`.
-        row: The row in canonical form.
-        full: Its rendering.
-        template: The source of the chat template.
+    `full` is the rendering of the row and `template` the source of the template. A conversation of user and assistant
+    turns whose contents all occur in `full` needs no further rendering.
     """
     messages = row["messages"]
     found = [
@@ -117,13 +112,8 @@ def arguments_as_objects(messages: list[Message], full: str | None) -> list[Mess
     """Parses tool-call arguments given as JSON text if the template would quote the text a second time.
 
     OpenAI's format has arguments as JSON text; most templates serialise them, so that text would become a JSON string.
-
-    Args:
-        messages: The conversation.
-        full: Its rendering; None if the template refuses it unchanged.
-
-    Returns:
-        `messages` itself if nothing has to change, else copies.
+    `full` is the rendering, or None if the template refuses the conversation. Returns `messages` itself if nothing
+    changes.
     """
     texts = [text for message in messages for text in _argument_texts(message)]
     if not texts or (full is not None and not any(_is_quoted(text, full) for text in texts)):

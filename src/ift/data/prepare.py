@@ -179,16 +179,9 @@ def prepare_dataset(
 def prepare_mixture(
     parts: Sequence[Part], tokenizer: PreTrainedTokenizerBase, *, name: str = "train", **options: Any
 ) -> Prepared:
-    """Prepares data sets of possibly different formats separately and joins them.
+    """Prepares data sets of possibly different formats separately and joins them in order.
 
-    Args:
-        parts: The data sets, in the order in which they are joined.
-        tokenizer: As for `prepare_dataset`.
-        name: Name of the whole.
-        **options: Further options of `prepare_dataset`.
-
-    Raises:
-        DataError: As for `prepare_dataset`, or if there are no parts.
+    `options` and errors are those of `prepare_dataset`.
     """
     return join_parts(
         parts, name, lambda rows, called: prepare_dataset(rows, tokenizer, name=called, **options)

@@ -16,7 +16,7 @@ def sample_rows(rows: Any, count: int, seed: int) -> Iterator[tuple[int, dict[st
         yield index + 1, rows[index]
 
 
-def ids_and_labels(row: Mapping[str, Any]) -> tuple[list[int], list[int]]:
-    """Token ids and labels of a prepared row; of a pair those of the chosen side."""
+def ids_and_labels(row: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
+    """Token ids and labels of a prepared row or batch; of pairs those of the chosen side."""
     side = "chosen_" if "chosen_input_ids" in row else ""
     return list(row[f"{side}input_ids"]), list(row[f"{side}labels"])

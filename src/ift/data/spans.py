@@ -41,17 +41,10 @@ def find_spans(
     number: int,
     turns: Sequence[int],
 ) -> list[Span]:
-    """Finds the characters of assistant turns.
+    """Finds the characters of the assistant turns with the given indices.
 
-    A span starts where `render(earlier messages, prompt=True)` ends, and ends after the token that ends the turn.
-
-    Args:
-        render: Renders messages, with or without the generation prompt.
-        messages: The conversation.
-        full: The rendered conversation.
-        endings: Texts that may end a turn, see `turn_endings`.
-        number: Row number, from 1, for error messages.
-        turns: Indices of the turns to find, in order.
+    A span starts where `render(earlier messages, prompt=True)` ends, and ends after the token that ends the turn, one
+    of `endings`.
 
     Raises:
         DataError: The template writes an earlier turn differently when later ones follow, so that the turn would be

@@ -73,14 +73,8 @@ def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
 def renderer(tokenizer: PreTrainedTokenizerBase, row: Row | None = None, number: int | None = None) -> Render:
     """Returns a function that renders turns of one conversation with the tokenizer's chat template.
 
-    Args:
-        tokenizer: Tokenizer with a chat template.
-        row: Canonical row whose `tools` and `chat_template_kwargs` are passed to the template.
-        number: Row number, from 1, for error messages.
-
-    Returns:
-        A function of messages, `prompt` (whether to end with the generation prompt) and options that override those of
-            the row. It raises `TemplateRefusal` with the error of the template.
+    Its arguments are messages, `prompt` (whether to end with the generation prompt) and options that override the
+    `tools` and `chat_template_kwargs` of `row`. It raises `TemplateRefusal` with the error of the template.
     """
     row = row or {}
     options = {"tools": row.get("tools"), **row.get("chat_template_kwargs", {})}

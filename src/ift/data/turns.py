@@ -191,11 +191,6 @@ class TurnReader:
 def build_conversation(messages: list[Message], source: SourceRow, column: str) -> Row:
     """Completes and checks a conversation: adds the system turn, earlier turns and the template's arguments.
 
-    Args:
-        messages: The turns from `TurnReader`.
-        source: The row, for its columns `system`, `history`, `tools` and `chat_template_kwargs`.
-        column: Name of the turns' column, for error messages.
-
     Returns:
         `{"messages": [...]}` and, if the row has them, `tools` and `chat_template_kwargs`.
 

@@ -38,15 +38,7 @@ def check_format(form: str, prompts: Sequence[Prompt]) -> None:
 def write_answers(
     path: Path, form: str, name: str, prompts: Sequence[Prompt], answers: Sequence[Sequence[Turn]]
 ) -> None:
-    """Writes all answers atomically, in the order of the prompts.
-
-    Args:
-        path: The file.
-        form: One of `FORMATS`.
-        name: Name of the model in the file.
-        prompts: The prompts.
-        answers: The turns of each prompt's answer.
-    """
+    """Writes all answers atomically in one of `FORMATS`, in the order of the prompts; `name` is that of the model."""
     if form == "alpaca-eval":
         rows = [_alpaca_eval(name, one, turns[0]) for one, turns in zip(prompts, answers, strict=True)]
         text = json.dumps(rows, ensure_ascii=False, indent=2) + "\n"

@@ -79,12 +79,7 @@ class EvaluationAnswers(TrainerCallback):
     """
 
     def __init__(self, trainer: Any, rows: Any, settings: AnswerArguments) -> None:
-        """Selects the rows.
-
-        Args:
-            trainer: The trainer that this callback is added to.
-            rows: Evaluation rows with token ids and labels; for pairs, the chosen side is the target.
-            settings: Number, length and temperature of the answers.
+        """Selects the rows; of pairs, the chosen side is the target.
 
         Raises:
             DataError: A row has no prompt, or a target has no final answer that matches the pattern.

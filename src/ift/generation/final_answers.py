@@ -52,14 +52,8 @@ class FinalAnswers:
 def write_final_answers(trainer: Any, rows: Any, rows_name: str, count: int) -> FinalAnswers:
     """Answers `count` short prompts of `rows` greedily and writes them to `final_answers.jsonl` in the output folder.
 
-    Args:
-        trainer: A trainer of any method, after training.
-        rows: Rows with token ids and labels; for pairs, the chosen side is the target.
-        rows_name: "eval" or "train", recorded in the file.
-        count: Number of answers.
-
-    Returns:
-        The result; its note says why nothing was written (no prompts, sharded weights, or a model that is too slow).
+    Of pairs, the chosen side is the target. If nothing is written (no prompts, sharded weights, or a model that is too
+    slow), the note of the result says why.
     """
     if trainer.is_fsdp_enabled or not has_weights(trainer.accelerator.unwrap_model(trainer.model)):
         return FinalAnswers(

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from ift.step.lookahead import LookAhead
 from ift.step.lookahead_variants import look_ahead_uniforms
 from ift.step.rows import RowLayout
 from ift.step.settings import StepSettings
-from ift.training.config import IFTConfig
+from ift.training.config import IFTConfig, field_with_help
 from ift.training.trainer import IFTTrainer
 
 
@@ -30,13 +30,11 @@ from ift.training.trainer import IFTTrainer
 class ControlSettings(IFTConfig):
     """`IFTConfig` with the further choices lookahead "random" and propagation "position"."""
 
-    lookahead: str = field(
-        default="greedy",
-        metadata={"help": "See IFTConfig.", "choices": ["greedy", "sample", "expected", "random"]},
+    lookahead: str = field_with_help(
+        "greedy", "See IFTConfig.", choices=["greedy", "sample", "expected", "random"]
     )
-    propagation: str = field(
-        default="bellman",
-        metadata={"help": "See IFTConfig.", "choices": ["bellman", "cumsum", "none", "position"]},
+    propagation: str = field_with_help(
+        "bellman", "See IFTConfig.", choices=["bellman", "cumsum", "none", "position"]
     )
 
     def step_settings(self, **changes: Any) -> StepSettings:
@@ -82,10 +80,8 @@ def random_tokens(
         settings: Give the seed and the step of the noise.
         vocabulary: V.
     """
-    device, seeds = (
-        guess.top1.device,
-        (settings.seed, settings.seed + 7_919),
-    )  # of the positions and of the tokens
+    device = guess.top1.device
+    seeds = (settings.seed, settings.seed + 7_919)  # of the positions and of the tokens
     noise = [layout.at_trained(look_ahead_uniforms(input_ids, layout, seed, settings.step)) for seed in seeds]
     targets, documents = (layout.at_trained(values).to(device) for values in (input_ids, layout.documents))
     return random_guess(guess, targets, documents, torch.stack(noise).to(device), vocabulary)

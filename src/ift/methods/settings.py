@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from trl import DPOConfig, SFTConfig
 from trl.experimental.cpo import CPOConfig
 from trl.experimental.orpo import ORPOConfig
 
-from ift.training.config import raise_first, train_without_accelerator
+from ift.training.config import field_with_help, raise_first, train_without_accelerator
 
 
 class _OnAnyDevice:
@@ -51,14 +51,10 @@ class TDPOSettings(_OnAnyDevice, DPOConfig):
         ValueError: A version or an option that TDPO does not have.
     """
 
-    tdpo_version: int = field(
-        default=2,
-        metadata={"help": "1 keeps the gradient of both answers' KL, 2 detaches that of the chosen answer."},
+    tdpo_version: int = field_with_help(
+        2, "1 keeps the gradient of both answers' KL, 2 detaches that of the chosen answer."
     )
-    tdpo_alpha: float = field(
-        default=0.5,
-        metadata={"help": "Weight alpha >= 0 of TDPO2's difference of sequential KL divergences."},
-    )
+    tdpo_alpha: float = field_with_help(0.5, "Weight alpha >= 0 of TDPO2's difference of KL divergences.")
 
     def __post_init__(self) -> None:
         """Refuses options that the formula does not have."""
@@ -90,13 +86,11 @@ class ORPOSettings(_OnAnyDevice, ORPOConfig):
         ValueError: An unknown choice.
     """
 
-    orpo_likelihood: str = field(
-        default="response",
-        metadata={
-            "help": "Likelihood term: mean over rows of the response's mean (the paper, Eq. 2), or the token mean over "
-            "prompt and response (trl).",
-            "choices": ["response", "all"],
-        },
+    orpo_likelihood: str = field_with_help(
+        "response",
+        "Likelihood term: mean over rows of the response's mean (the paper, Eq. 2), or the token mean over prompt and "
+        "response (trl).",
+        choices=["response", "all"],
     )
 
     def __post_init__(self) -> None:

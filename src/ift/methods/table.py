@@ -6,8 +6,9 @@ sequence, written `sft+dpo`, the second method starts from the weights of the fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
@@ -21,7 +22,8 @@ class Method:
     Attributes:
         name: Name on the command line.
         description: One line.
-        load: Imports and returns (trainer class, class of its settings).
+        trainer: Module and name of the trainer class, below `ift`.
+        config: The same of the class of its settings.
         defaults: Settings of the paper.
         fixed: Settings that cannot be changed.
         needs_pairs: Whether rows must have a chosen and a rejected answer; otherwise target answers suffice.
@@ -32,12 +34,19 @@ class Method:
 
     name: str
     description: str
-    load: Callable[[], tuple[Any, Any]]
+    trainer: str
+    config: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     needs_pairs: bool = False
     needs_reference: bool = False
     help_fields: tuple[str, ...] = ()
+
+    def load(self) -> tuple[Any, Any]:
+        """Imports and returns (trainer class, class of its settings)."""
+        paths = (path.rpartition(".") for path in (self.trainer, self.config))
+        trainer, config = (getattr(import_module(f"ift.{module}"), name) for module, _, name in paths)
+        return trainer, config
 
     @property
     def models_held(self) -> int:
@@ -59,125 +68,63 @@ class Method:
                 )
 
 
-def _ift() -> tuple[Any, Any]:
-    from ift.training.config import IFTConfig
-    from ift.training.trainer import IFTTrainer
-
-    return IFTTrainer, IFTConfig
-
-
-def _sft() -> tuple[Any, Any]:
-    from ift.methods.sft import PlainSFTTrainer
-    from ift.training.config import IFTConfig
-
-    return PlainSFTTrainer, IFTConfig
-
-
-def _neftune() -> tuple[Any, Any]:
-    from ift.methods.sft import NEFTuneTrainer
-    from ift.training.config import IFTConfig
-
-    return NEFTuneTrainer, IFTConfig
-
-
-def _dft() -> tuple[Any, Any]:
-    from ift.methods.settings import DFTSettings
-    from ift.methods.sft import DFTTrainer
-
-    return DFTTrainer, DFTSettings
-
-
-def _dpo() -> tuple[Any, Any]:
-    from ift.methods.preference import PreparedDPOTrainer
-    from ift.methods.settings import DPOSettings
-
-    return PreparedDPOTrainer, DPOSettings
-
-
-def _orpo() -> tuple[Any, Any]:
-    from ift.methods.preference import PreparedORPOTrainer
-    from ift.methods.settings import ORPOSettings
-
-    return PreparedORPOTrainer, ORPOSettings
-
-
-def _simpo() -> tuple[Any, Any]:
-    from ift.methods.preference import PreparedSimPOTrainer
-    from ift.methods.settings import SimPOSettings
-
-    return PreparedSimPOTrainer, SimPOSettings
-
-
-def _tdpo() -> tuple[Any, Any]:
-    from ift.methods.settings import TDPOSettings
-    from ift.methods.tdpo import TDPOTrainer
-
-    return TDPOTrainer, TDPOSettings
-
-
-def _control() -> tuple[Any, Any]:
-    from ift.methods.controls import ControlSettings, ControlTrainer
-
-    return ControlTrainer, ControlSettings
-
-
 _PLAIN = {"residual_lambda": 0.0, "residual_noise_std": 0.0, "propagation": "none"}
 _TDPO = {"loss_type": ["sigmoid"], "precompute_ref_log_probs": False}
 _SIMPO = {"loss_type": "simpo", "cpo_alpha": 0.0, "alpha": 0.0}
 
-METHODS: Mapping[str, Method] = MappingProxyType(
-    {
-        method.name: method
-        for method in (
-            Method("ift", "Intuitive Fine-Tuning, from target answers", _ift),
-            Method("sft", "supervised fine-tuning, from target answers", _sft, fixed=_PLAIN, help_fields=("loss_reduction",)),
-            Method("neftune", "SFT with noise on the embeddings, from target answers", _neftune,
-                   {"neftune_noise_alpha": 5.0}, _PLAIN, help_fields=("neftune_noise_alpha", "loss_reduction")),
-            Method("dft", "SFT with each token's loss times its probability, from target answers", _dft,
-                   fixed={"loss_type": "dft"}, help_fields=("loss_type",)),
-            Method("dpo", "direct preference optimisation, from pairs, with a reference model", _dpo,
-                   {"beta": 0.1}, {"loss_type": ["sigmoid"]}, True, True),
-            Method("orpo", "odds-ratio preference optimisation, from pairs", _orpo, {"beta": 0.25}, needs_pairs=True),
-            Method("simpo", "simple preference optimisation, from pairs", _simpo,
-                   {"beta": 2.0, "simpo_gamma": 1.6}, _SIMPO, True),
-            Method("tdpo1", "token-level DPO, version 1, from pairs, with a reference model", _tdpo,
-                   {"beta": 0.1}, {**_TDPO, "tdpo_version": 1}, True, True),
-            Method("tdpo2", "token-level DPO, version 2, from pairs, with a reference model", _tdpo,
-                   {"beta": 0.1, "tdpo_alpha": 0.5}, {**_TDPO, "tdpo_version": 2}, True, True),
-        )
-    }
+_IFT = "training.config.IFTConfig"
+_SETTINGS = "methods.settings"
+_PREFERENCE = "methods.preference"
+_CONTROL = ("methods.controls.ControlTrainer", "methods.controls.ControlSettings")
+
+
+def _by_name(*methods: Method) -> Mapping[str, Method]:
+    return MappingProxyType({method.name: method for method in methods})
+
+
+METHODS = _by_name(
+    Method("ift", "Intuitive Fine-Tuning, from target answers", "training.trainer.IFTTrainer", _IFT),
+    Method("sft", "supervised fine-tuning, from target answers", "methods.sft.PlainSFTTrainer", _IFT,
+           fixed=_PLAIN, help_fields=("loss_reduction",)),
+    Method("neftune", "SFT with noise on the embeddings, from target answers", "methods.sft.NEFTuneTrainer", _IFT,
+           {"neftune_noise_alpha": 5.0}, _PLAIN, help_fields=("neftune_noise_alpha", "loss_reduction")),
+    Method("dft", "SFT with each token's loss times its probability, from target answers", "methods.sft.DFTTrainer",
+           f"{_SETTINGS}.DFTSettings", fixed={"loss_type": "dft"}, help_fields=("loss_type",)),
+    Method("dpo", "direct preference optimisation, from pairs, with a reference model",
+           f"{_PREFERENCE}.PreparedDPOTrainer", f"{_SETTINGS}.DPOSettings", {"beta": 0.1}, {"loss_type": ["sigmoid"]},
+           needs_pairs=True, needs_reference=True),
+    Method("orpo", "odds-ratio preference optimisation, from pairs", f"{_PREFERENCE}.PreparedORPOTrainer",
+           f"{_SETTINGS}.ORPOSettings", {"beta": 0.25}, needs_pairs=True),
+    Method("simpo", "simple preference optimisation, from pairs", f"{_PREFERENCE}.PreparedSimPOTrainer",
+           f"{_SETTINGS}.SimPOSettings", {"beta": 2.0, "simpo_gamma": 1.6}, _SIMPO, needs_pairs=True),
+    Method("tdpo1", "token-level DPO, version 1, from pairs, with a reference model", "methods.tdpo.TDPOTrainer",
+           f"{_SETTINGS}.TDPOSettings", {"beta": 0.1}, {**_TDPO, "tdpo_version": 1},
+           needs_pairs=True, needs_reference=True),
+    Method("tdpo2", "token-level DPO, version 2, from pairs, with a reference model", "methods.tdpo.TDPOTrainer",
+           f"{_SETTINGS}.TDPOSettings", {"beta": 0.1, "tdpo_alpha": 0.5}, {**_TDPO, "tdpo_version": 2},
+           needs_pairs=True, needs_reference=True),
 )  # fmt: skip
 
-CONTROLS: Mapping[str, Method] = MappingProxyType(
-    {
-        method.name: method
-        for method in (
-            Method("random-residual", "control: IFT with random tokens in place of the look-ahead's", _control,
-                   fixed={"lookahead": "random"}),
-            Method("position-weights", "control: IFT with weights from position alone", _control,
-                   fixed={"propagation": "position"}),
-        )
-    }
+CONTROLS = _by_name(
+    Method("random-residual", "control: IFT with random tokens instead of the look-ahead's", *_CONTROL,
+           fixed={"lookahead": "random"}),
+    Method("position-weights", "control: IFT with weights that depend on the position only", *_CONTROL,
+           fixed={"propagation": "position"}),
 )  # fmt: skip
+
+ALIASES: Mapping[str, str] = MappingProxyType({"tdpo": "tdpo2"})
 
 
 def fields_left_to_other_stages(methods: Sequence[Method], number: int) -> set[str]:
     """Settings that stage `number` (from 1) fixes but another stage can change; a common value is for the others."""
-    help_fields = methods[number - 1]
+    fixed = methods[number - 1].fixed
     free = {
         name
         for other in methods
-        for name in help_fields.fixed
-        if _has(other, name) and name not in other.fixed
+        for name in fixed.keys() & other.load()[1].__dataclass_fields__.keys()
+        if name not in other.fixed
     }
     return free if len(methods) > 1 else set()
-
-
-def _has(method: Method, name: str) -> bool:
-    return name in method.load()[1].__dataclass_fields__
-
-
-ALIASES: Mapping[str, str] = MappingProxyType({"tdpo": "tdpo2"})
 
 
 def parse_methods(text: str) -> tuple[Method, ...]:

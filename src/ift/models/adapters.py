@@ -40,13 +40,9 @@ def adapter_config(name: str, revision: str | None = None) -> Any | None:
 
 
 def find_base(name: str, base: str | None) -> str:
-    """The folder or Hub id of an adapter's base.
+    """The folder or Hub id of an adapter's base, from `base_model_name_or_path` of its configuration.
 
     A base that was a local folder when ift trained the adapter is never looked up on the Hub.
-
-    Args:
-        name: Folder or Hub id of the adapter.
-        base: `base_model_name_or_path` of its configuration.
 
     Raises:
         DataError: No base is named, the base is missing, or another model is in its folder.
@@ -79,13 +75,7 @@ def find_base(name: str, base: str | None) -> str:
 
 
 def attach_adapter(network: Any, name: str, config: Any, *, trainable: bool = False) -> Any:
-    """Loads an adapter onto its base and returns the `PeftModel`.
-
-    Args:
-        network: The base.
-        name: Folder or Hub id of the adapter.
-        config: Its `adapter_config`.
-        trainable: Whether the adapter will be trained.
+    """Loads an adapter onto its base and returns the `PeftModel`; `config` is its `adapter_config`.
 
     Raises:
         DataError: Tensors of the adapter are missing, unknown, or have other shapes.

@@ -49,13 +49,9 @@ def config_ids(config: Any) -> dict[str, int]:
 
 
 def check_special_ids(name: str, tokenizer: Any, model: Any, *, padding: bool = True) -> None:
-    """Raises DataError for a special id without an embedding.
+    """Raises DataError for a special id without an embedding; the model may be on the meta device.
 
-    Args:
-        name: Name of the model, for the message.
-        tokenizer: Its tokenizer.
-        model: The model, possibly on the meta device.
-        padding: Whether the padding token is checked; generation can pad with another token.
+    The padding token is not checked if `padding` is false, because generation can pad with another token.
     """
     ids = {key: one for key, one in special_ids(tokenizer).items() if padding or not key.startswith("pad_")}
     if problem := explain_ids_outside(ids, embedded_ids(model)):

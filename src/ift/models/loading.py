@@ -93,15 +93,9 @@ def warn_of_remote_code(name: str) -> None:
 
 
 def load_network(name: str, options: LoadOptions, *, trainable: bool = False) -> Any:
-    """Loads a model without its tokenizer; `from_pretrained` decides the device.
+    """Loads a model without its tokenizer, on the device that `from_pretrained` chooses.
 
-    Args:
-        name: See `load_model`.
-        options: How to load; `device` is not used.
-        trainable: Whether an adapter will be trained.
-
-    Raises:
-        DataError: See `load_model`.
+    `trainable` is whether an adapter will be trained. Errors are those of `load_model`.
     """
     name = local_path(name)
     check_model_path(name, allow_pickle=options.allow_pickle_weights)
@@ -193,12 +187,7 @@ def _check_hub_adapter(name: str, options: LoadOptions) -> None:
 
 
 def prompt_style(name: str, tokenizer: Any) -> tuple[str, str]:
-    """How to write prompts for a model (as in its training, if recorded), and a remark for the user.
-
-    Args:
-        name: Folder or Hub id.
-        tokenizer: As loaded, before a default template is set.
-    """
+    """How to write prompts for a model (as in its training, if recorded), and a remark for the user."""
     trained = read_record(name).prompts
     if trained == PLAIN_TEXT:
         return PLAIN_TEXT, "trained on plain text: prompts are passed without a chat template"

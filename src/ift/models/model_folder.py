@@ -26,12 +26,9 @@ def looks_local(name: str) -> bool:
 def check_model_path(name: str, *, allow_pickle: bool = False) -> None:
     """Checks that a model can be loaded from a local folder; for a Hub id only that the Hub is reachable.
 
-    Args:
-        name: Folder or Hub id of a model or an adapter.
-        allow_pickle: Accept weights in PyTorch's pickle format if there are no others.
-
     Raises:
-        DataError: The folder, a configuration, weights or a shard is missing; a file is truncated; only pickles.
+        DataError: The folder, a configuration, weights or a shard is missing; a file is truncated; there are only
+            pickles and they are not allowed.
     """
     if not looks_local(name):
         go_offline_if_unreachable()

@@ -56,10 +56,7 @@ def compute_logits(
 ) -> list[Tensor]:
     """Logits of each row separately, (T, V) float32 on the CPU; the model's mode is restored.
 
-    Args:
-        model: A causal language model or `PeftModel`.
-        rows: Token ids.
-        precision: Returns a context manager such as autocast.
+    `precision` returns a context manager such as autocast.
     """
     with evaluating(model), torch.compiler.set_stance("force_eager"), precision():
         return [

@@ -31,6 +31,7 @@ from ift.runs.ranges import check_ranges, check_used
 from ift.runs.removed import REMOVED
 from ift.runs.yaml_file import parse_mixture, parse_yaml_file, text_as_written
 from ift.text import did_you_mean
+from ift.training.config import field_with_help
 
 
 @dataclass
@@ -39,9 +40,7 @@ class ColumnArguments:
 
     dataset_columns: list[str] = field(
         default_factory=list,
-        metadata={
-            "help": "Columns to rename before the format is detected: question=prompt answer=completion."
-        },
+        metadata={"help": "Columns to rename before the format is detected, such as question=prompt."},
     )
 
 
@@ -49,12 +48,10 @@ class ColumnArguments:
 class MethodArguments:
     """The method to train."""
 
-    method: str = field(
-        default="ift",
-        metadata={
-            "help": f"Training method: {', '.join(METHODS)}, or a sequence such as sft+dpo. There each stage takes the "
-            "flags it knows, and --2.learning_rate is for the second stage alone."
-        },
+    method: str = field_with_help(
+        "ift",
+        f"Training method: {', '.join(METHODS)}, or a sequence such as sft+dpo. There each stage takes the flags it "
+        "knows, and --2.learning_rate is for the second stage only.",
     )
 
 
@@ -62,34 +59,23 @@ class MethodArguments:
 class RunArguments:
     """What the check before a run allows, and how an existing output folder is treated."""
 
-    allow_truncation: bool = field(
-        default=False,
-        metadata={
-            "help": "Start although max_length cuts more than 20%% of the rows or of the trained tokens."
-        },
+    allow_truncation: bool = field_with_help(
+        False, "Start although max_length cuts more than 20%% of the rows or of the trained tokens."
     )
-    force: bool = field(
-        default=False,
-        metadata={"help": "Start although the check before the run fails; its findings are printed."},
+    force: bool = field_with_help(
+        False, "Start although the check before the run fails; its findings are printed."
     )
-    allow_pickle_weights: bool = field(
-        default=False,
-        metadata={"help": "Load PyTorch pickle files (.bin) of a model or adapter that has no safetensors."},
+    allow_pickle_weights: bool = field_with_help(
+        False, "Load PyTorch pickle files (.bin) of a model or adapter that has no safetensors."
     )
-    resume: str | None = field(
-        default=None,
-        metadata={
-            "help": "Resume from this checkpoint; auto: from the newest complete one in the output folder."
-        },
+    resume: str | None = field_with_help(
+        None, "Resume from this checkpoint; auto: from the newest complete one in the output folder."
     )
     allow_changed: list[str] = field(
         default_factory=list, metadata={"help": "Settings that may differ from those of the resumed run."}
     )
-    overwrite_output_dir: bool = field(
-        default=False,
-        metadata={
-            "help": "Train into a folder that is not empty; checkpoints of an earlier run in it are deleted."
-        },
+    overwrite_output_dir: bool = field_with_help(
+        False, "Train into a folder that is not empty; checkpoints of an earlier run in it are deleted."
     )
 
 
@@ -140,12 +126,12 @@ class Parser(TrlParser):
             value = expand_home(text_as_written(self.nodes[action.dest], value))
             if isinstance(value, list):
                 return value
-        if not _reads(kind, str(value)) or (choices and kind(str(value)) not in choices):
-            wanted = ("true or false", "true"), ("a number", "0.5"), ("a whole number", "1")
-            fits = [words for words, example in wanted if _reads(kind, example)]
-            wish = f"one of {', '.join(map(str, choices))}" if choices else fits[0]
+        if not _is_valid(kind, str(value)) or (choices and kind(str(value)) not in choices):
+            kinds = ("true or false", "true"), ("a number", "0.5"), ("a whole number", "1")
+            fitting = [words for words, example in kinds if _is_valid(kind, example)]
+            expected = f"one of {', '.join(map(str, choices))}" if choices else fitting[0]
             line = self.nodes[action.dest].start_mark.line + 1
-            raise UsageError(f"{self.file}, line {line}: {action.dest} is {value!r}; give {wish}.")
+            raise UsageError(f"{self.file}, line {line}: {action.dest} is {value!r}; give {expected}.")
         return [kind(str(value))] if many else kind(str(value))
 
     def error(self, message: str) -> NoReturn:
@@ -153,7 +139,7 @@ class Parser(TrlParser):
         raise UsageError(message)
 
 
-def _reads(kind: Any, text: str) -> bool:
+def _is_valid(kind: Any, text: str) -> bool:
     try:
         kind(text)
     except (ValueError, TypeError, argparse.ArgumentTypeError):
@@ -163,7 +149,7 @@ def _reads(kind: Any, text: str) -> bool:
 
 def make_parser(method: Method = METHODS["ift"]) -> Parser:
     """The parser of `ift train --method`, for flags and YAML keys, with the method's settings as defaults."""
-    # Every verb that trains calls this function: trl warns of its own default and of the features that ift pins.
+    # trl warns about its own default and about the experimental features that ift pins
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*trl.experimental")
     _, config = method.load()
@@ -202,20 +188,20 @@ def parse_stages(arguments: list[str], beside: Sequence[Method] = ()) -> list[Tr
     stages: list[TrainArguments] = []
     for number, (method, parser) in enumerate(zip(methods, parsers, strict=True), start=1):
         parser.file, parser.nodes = config_file, nodes
-        common, own = split_by_stage(arguments, number, len(methods))
-        for word in own:
+        common, specific = split_by_stage(arguments, number, len(methods))
+        for word in specific:
             if word.startswith("--") and word not in parser._option_string_actions:
                 raise UsageError(_unknown(word, [*parser._option_string_actions], None, None))
         others = parser.others = frozenset(fields_left_to_other_stages((*methods, *beside), number))
         common = drop_flags(common, {f"--{name}" for name in others})
-        stages.append(_parse_stage(method, parser, common + own, known))
+        stages.append(_parse_stage(method, parser, common + specific, known))
         stages[-1].words = drop_words(arguments, stages[-1].words)
         if len(methods) > 1:
             config = stages[-1].config
             if config.resume_from_checkpoint or stages[-1].run.resume not in (None, "auto"):
                 raise UsageError(
-                    "resume: a sequence cannot resume from a named checkpoint, because it does not say which stage it "
-                    "belongs to. Use --resume auto: each stage resumes from its own folder."
+                    "resume: a sequence cannot resume from a named checkpoint, because its stage is unknown. Use "
+                    "--resume auto: each stage resumes from its own folder."
                 )
             config.output_dir = str(stage_folder(config.output_dir, methods, number))
             config.push_to_hub = config.push_to_hub and number == len(methods)

@@ -77,14 +77,7 @@ def train_stages(
     model: str,
     attach: Callable[[Any], None] | None = None,
 ) -> TrainResult:
-    """Trains stages in order, the first from `model`, each further one from the weights of the previous one.
-
-    Args:
-        method: The requested method or sequence, for the result.
-        planned: Stages, each with its rows; `model_name_or_path` is set here.
-        model: See `train_method`.
-        attach: See `train_method`.
-    """
+    """Trains stages with their rows: the first from `model`, the others from the previous one's weights."""
     planned[0][0].model.model_name_or_path = model
     stages, data = zip(*planned, strict=True)
     results = train_sequence(stages, data=data, attach=attach)

@@ -51,13 +51,8 @@ def launch(launch_flags: list[str], module: str, arguments: list[str], *, use_cp
     """Starts the training processes and waits for them; returns the exit code of the first that failed, or 0.
 
     On a CPU accelerate silently starts a single process, so torchrun is used there (gloo). Signals are forwarded to the
-    processes, which save and stop; torchrun would kill them after 30 seconds.
-
-    Args:
-        launch_flags: Flags of `accelerate launch`.
-        module: Python module that each process runs.
-        arguments: Command-line arguments of the module.
-        use_cpu: Whether to use the CPU although there is an accelerator.
+    processes, which save and stop; torchrun would kill them after 30 seconds. `use_cpu` selects the CPU although there
+    is an accelerator.
     """
     from accelerate.commands.launch import launch_command, launch_command_parser
     from accelerate.utils import patch_environment

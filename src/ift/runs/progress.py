@@ -28,22 +28,11 @@ from ift.training.config import IFTConfig
 
 STYLES = {"refused": "bold red", "warning": "yellow", "note": "dim"}
 METRICS: tuple[str, ...] = (
-    "loss",
-    "nll",
-    "residual_nll",
-    "lookahead_accuracy",
-    "lambda",
-    "eos_nll",
-    "tokens_per_second",
-)
+    "loss", "nll", "residual_nll", "lookahead_accuracy", "lambda", "eos_nll", "tokens_per_second",
+)  # fmt: skip
 TRL_METRICS = (
-    "loss",
-    "mean_token_accuracy",
-    "rewards/accuracies",
-    "rewards/margins",
-    "logps/chosen",
-    "logps/rejected",
-)
+    "loss", "mean_token_accuracy", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected",
+)  # fmt: skip
 NO_BREAK = "\xa0"  # a space at which `wrap` does not break a line; printed as an ordinary space
 DETACH_WARNING = (
     "propagation_detach none is the released code: it makes confident tokens late in a row less likely, the end token "
@@ -253,11 +242,9 @@ def without_transformers_bars() -> Iterator[None]:
 
 
 def wrap(text: str, indent: int = 0) -> str:
-    """Wraps `text` to the width of the terminal; unchanged if the output is not a terminal.
+    """Wraps one line to the width of the terminal; unchanged if the output is not a terminal.
 
-    Args:
-        text: One line; its leading spaces are repeated before further lines.
-        indent: Columns before the text, which stay free before further lines.
+    `indent` columns stay free before further lines, which also repeat the leading spaces of `text`.
     """
     if not sys.stdout.isatty():
         return text.replace(NO_BREAK, " ")

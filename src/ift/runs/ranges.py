@@ -55,13 +55,7 @@ def check_ranges(*parts: Any) -> None:
 
 
 def check_used(named: Collection[str], script: Any, model: Any, mixture: Any) -> None:
-    """Refuses trl's settings that have no effect in combination with the others.
-
-    Args:
-        named: Settings that were given.
-        script: trl's ScriptArguments.
-        model: trl's ModelConfig.
-        mixture: trl's DatasetMixtureConfig.
+    """Refuses trl's settings that have no effect in combination with the others; `named` are those that were given.
 
     Raises:
         UsageError: Such a setting was given and is not off; the message says what it needs.

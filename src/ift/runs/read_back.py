@@ -54,7 +54,10 @@ def read_back(
     if adapter:
         size += sum(p.numel() * p.element_size() for p in trained.parameters())
     try:
-        tensors = f"{_compare_shapes(folder, *_adapter_shapes(trained, files[0])) if adapter else len(_shapes(trained)):,} tensors"
+        count = (
+            _compare_shapes(folder, *_adapter_shapes(trained, files[0])) if adapter else len(_shapes(trained))
+        )
+        tensors = f"{count:,} tensors"
         if size * SPARE > _free_memory():
             return f"read back {tensors}; outputs not compared: too little memory is free to load it a second time"
         if getattr(trained, "is_quantized", False):
@@ -123,9 +126,9 @@ def _shapes(model: Any) -> Shapes:
 def _compare_shapes(folder: Path, wanted: Shapes, found: Shapes) -> int:
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
+            saved, expected = (_describe_shape(shapes.get(name)) for shapes in (found, wanted))
             raise SaveError(
-                f"{folder}: saved, and {name} is {_describe_shape(found.get(name))} in the file, {_describe_shape(wanted.get(name))} in "
-                "the trained model"
+                f"{folder}: saved, but {name} is {saved} in the file, {expected} in the trained model"
             )
     return len(wanted)
 

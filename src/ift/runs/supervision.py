@@ -76,15 +76,7 @@ def check_run(run_args: Any, rows: PreparedRows, reporter: Reporter) -> dict[str
 def supervise(
     trainer: Any, run_args: Any, rows: PreparedRows, facts: dict[str, Any], reporter: Reporter
 ) -> Supervision:
-    """Marks the output folder as a started run and creates the callbacks.
-
-    Args:
-        trainer: The trainer, before its first step.
-        run_args: Its `TrainArguments`.
-        rows: Its rows.
-        facts: From `check_run`, for the manifests of the checkpoints.
-        reporter: Receives the warnings of the watch.
-    """
+    """Marks the output folder as a started run and creates the callbacks; `facts` are from `check_run`."""
     if is_first_process():
         mark_run_started(run_args)
     checkpoints = SealedCheckpoints(facts)

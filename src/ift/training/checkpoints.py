@@ -35,10 +35,7 @@ NOTHING_TO_RESUME = (
 def write_manifest(folder: Path, step: int, facts: Mapping[str, Any]) -> None:
     """Writes the manifest of a checkpoint after synchronising all its other files to the disk.
 
-    Args:
-        folder: Folder of the checkpoint.
-        step: Optimiser steps taken.
-        facts: JSON values that a resumed run is compared with, see `changed_keys`.
+    `facts` are JSON values that a resumed run is compared with, see `changed_keys`.
     """
     files = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST):
@@ -94,13 +91,7 @@ def checkpoints_with_manifest(output_dir: Path) -> list[Path]:
 
 
 def delete_old(output_dir: Path, limit: int | None, best: str | None) -> None:
-    """Deletes the oldest checkpoints with a manifest until `limit` are left.
-
-    Args:
-        output_dir: Output folder of the run.
-        limit: Number of checkpoints to keep, always including the newest and the best; None deletes nothing.
-        best: Path of the best checkpoint, if there is one.
-    """
+    """Deletes the oldest checkpoints with a manifest until `limit` are left, but never the newest or the best."""
     found = sorted(
         checkpoints_with_manifest(output_dir), key=lambda path: (path / MANIFEST).stat().st_mtime_ns
     )

@@ -11,12 +11,7 @@ from ift.step.model import unwrapped
 
 
 def compile_blocks(model: nn.Module, **options: Any) -> None:
-    """Compiles every decoder layer in place with one shared graph; hooks, names and weights are unchanged.
-
-    Args:
-        model: A language model, wrapped or not.
-        **options: Options of `torch.compile`.
-    """
+    """Compiles every decoder layer in place with one shared graph; hooks, names and weights are unchanged."""
 
     def compile_in(module: nn.Module) -> None:
         for child in module.children():

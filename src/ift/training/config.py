@@ -15,14 +15,15 @@ METHOD_FIELDS = tuple(field.name for field in fields(StepSettings) if field.name
 LAMBDA_FIELDS = ("residual_lambda_start", "residual_warmup_ratio", "residual_noise_std")
 
 
-def _field(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
+def field_with_help(default: Any, text: str, **metadata: Any) -> Any:
+    """A dataclass field whose help text the command line shows."""
+    return field(default=default, metadata={"help": text, **metadata})
 
 
 def _step_field(name: str, text: str) -> Any:
     """A field of `StepSettings`, which defines its default and choices."""
     choices = {"choices": list(CHOICES[name])} if name in CHOICES else {}
-    return field(default=getattr(StepSettings, name), metadata={"help": text, **choices})
+    return field_with_help(getattr(StepSettings, name), text, **choices)
 
 
 def train_without_accelerator(config: Any) -> None:
@@ -53,14 +54,14 @@ class IFTConfig(SFTConfig):
         "residual_lambda",
         "Share lambda of the model's guess in the input embeddings, in [0, 1]. 0 disables the look-ahead.",
     )
-    residual_lambda_start: float | None = _field(
+    residual_lambda_start: float | None = field_with_help(
         None, "Lambda at step 0 of a linear warm-up, in [0, 1]; needs residual_warmup_ratio. None means 0."
     )
-    residual_warmup_ratio: float = _field(
+    residual_warmup_ratio: float = field_with_help(
         0.0,
         "Share of all steps, in [0, 1], over which lambda goes linearly from its start value to residual_lambda.",
     )
-    residual_noise_std: float = _field(
+    residual_noise_std: float = field_with_help(
         0.0,
         "Sigma >= 0 of noisy lambda: lambda * (1 + sigma n) per optimiser step, clamped to [0, 1]. The paper: 0.5.",
     )

@@ -148,11 +148,7 @@ def rows_that_end(
 ) -> list[tuple[list[int], list[int]]]:
     """Up to `count` rows in which an end token is trained, as (ids, labels) up to the last such token.
 
-    Args:
-        rows: Prepared rows, or pairs, of which the chosen side is read; of a stream the first ones.
-        end_ids: Ids that end an answer.
-        count: Number of rows; `CANDIDATES` times as many are read.
-        seed: Seed of the selection.
+    `CANDIDATES` times as many rows are read; of pairs the chosen side, of a stream the first ones.
     """
     found: list[tuple[list[int], list[int]]] = []
     for _, row in sample_rows(rows, CANDIDATES * count, seed):

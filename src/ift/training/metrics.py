@@ -15,20 +15,9 @@ from ift.files import keep_lines
 from ift.step.result import IFTLoss
 
 COLUMNS = (
-    "tokens",
-    "trained",
-    "nll",
-    "residual_nll",
-    "entropy",
-    "top1",
-    "lookahead_hits",
-    "negative",
-    "eos_nll",
-    "eos",
-    "loss",
-    "items",
-    "weight_max",
-)
+    "tokens", "trained", "nll", "residual_nll", "entropy", "top1", "lookahead_hits", "negative", "eos_nll",
+    "eos", "loss", "items", "weight_max",
+)  # fmt: skip
 
 
 def row_statistics(result: IFTLoss, labels: Tensor, eos_ids: Tensor, config: Any) -> Tensor:
