@@ -58,7 +58,7 @@ def test_a_run_does_not_replace_what_it_starts_from(tmp_path):
     rows = tmp_path / "answers.jsonl"
     rows.write_text("{}\n")
     for given in ({"model": tmp_path}, {"model": start}, {"data": rows}, {"data": start / "optimizer.pt"}):
-        with pytest.raises(DataError, match=r"lies in the output folder.*another --output_dir"):
+        with pytest.raises(DataError, match=r"is in the output folder.*another --output_dir"):
             prepare_output_folder(told(tmp_path, **given))
     own = tmp_path / "rows.jsonl"
     own.write_text("{}\n")

@@ -61,7 +61,7 @@ def weights_alone(folder):
     ("harm", "said"),
     [
         (cut, "weights has 999 bytes, not 1,000"),
-        (flip, "weights differs from what was written"),
+        (flip, "weights differs from the manifest"),
         (lambda folder: (folder / "deep" / "state").unlink(), "deep/state is missing"),
         (lambda folder: (folder / MANIFEST).unlink(), "it has no manifest: its writing was interrupted"),
         (lambda folder: (folder / MANIFEST).write_text('{"step'), "its manifest cannot be read"),

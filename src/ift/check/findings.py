@@ -179,7 +179,7 @@ def preflight(
         memory = estimate_memory(stage, longest)
     except DataError as error:
         findings.append(Finding("refused", "model", str(error)))
-    except Exception as error:  # a model's own code runs here: whatever it raises, the run may still work
+    except Exception as error:  # the model's code may raise anything, and the run may still work
         findings.append(Finding("note", "memory", f"no estimate: {type(error).__name__}: {error}"))
     findings = [
         *data_findings(
@@ -195,9 +195,9 @@ def preflight(
     if memory is not None:
         outside = explain_ids_outside(special_ids(prepared.tokenizer), memory.vocabulary)
         findings += [
-            Finding("refused", "model", said)
-            for said in (outside, explain_too_long(longest, memory.positions))
-            if said
+            Finding("refused", "model", problem)
+            for problem in (outside, explain_too_long(longest, memory.positions))
+            if problem
         ]
     available = available_memory()
     if memory is not None and memory.total > available:

@@ -32,7 +32,7 @@ def main(model: str, prompt: str | None, max_new_tokens: int, options: LoadOptio
     from ift.models.loading import load_model
 
     class Visible(TextStreamer):
-        """Prints the answer as it is generated, with control characters written out."""
+        """Prints the answer during generation, with visible control characters."""
 
         def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
             super().on_finalized_text(visible(text), stream_end)
@@ -45,11 +45,11 @@ def main(model: str, prompt: str | None, max_new_tokens: int, options: LoadOptio
     messages: list[dict[str, Any]] = []
     while True:
         try:
-            said = prompt if prompt is not None else input("> ")
+            text = prompt if prompt is not None else input("> ")
         except (EOFError, KeyboardInterrupt):
             print()
             return 0
-        messages.append({"role": "user", "content": said})
+        messages.append({"role": "user", "content": text})
         ids = prompt_ids(tokenizer, messages, style)
         room = room_for_answers(network, [ids], max_new_tokens)
         inputs = torch.tensor([ids], device=network.device)
@@ -83,8 +83,10 @@ def _stop_ids(network: Any, tokenizer: Any) -> dict[str, Any]:
     from ift.data import end_of_turn_ids
     from ift.generation.decoding import padding_id
 
-    own = getattr(network.generation_config, "eos_token_id", None)
-    stops = end_of_turn_ids(tokenizer) | set([] if own is None else [own] if isinstance(own, int) else own)
+    configured = getattr(network.generation_config, "eos_token_id", None)
+    stops = end_of_turn_ids(tokenizer) | set(
+        [] if configured is None else [configured] if isinstance(configured, int) else configured
+    )
     if not stops:
         return {}
     return {"eos_token_id": sorted(stops), "pad_token_id": padding_id(tokenizer, stops, network)}

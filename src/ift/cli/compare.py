@@ -37,7 +37,7 @@ def make_parser(verb: str) -> UsageParser:
     folder = f"ift-{verb}"
     parser.add_argument("--output_dir", "--output-dir", default=folder, help=f"Folder of the study; a repeated "
                         f"command resumes in it [{folder}].")  # fmt: skip
-    group = parser.add_argument_group("with a model and data of your own")
+    group = parser.add_argument_group("with your own model and data")
     for place, user_data in ((parser, False), (group, True)):
         for name, options in StudyArgs.flags(verb, user_data=user_data):
             place.add_argument(f"--{name}", **options)
@@ -78,7 +78,7 @@ def parse(verb: str, arguments: Sequence[str]) -> tuple[StudyArgs, list[str]]:
         for name, _ in StudyArgs.flags(verb, user_data=True):
             if getattr(parsed, name) is not None:
                 raise UsageError(
-                    f"--{name} is for data of your own: give --model_name_or_path and --dataset_name too"
+                    f"--{name} is for your own data: give --model_name_or_path and --dataset_name too"
                 )
     elif not {"--model_name_or_path", "--dataset_name", "--config"} & {*train_words}:
         options = [name for name in parser._option_string_actions if name.startswith("--")]

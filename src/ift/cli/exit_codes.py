@@ -86,8 +86,8 @@ def run_verb(verb: str, run: Callable[[], int | None], debug: bool = False) -> i
         _print_error(f"ift {verb}: {error}")
         return USAGE
     except EXPECTED as error:
-        ours = type(error).__module__.startswith("ift.")  # our messages name the place already
-        hint = "" if ours or os.environ.get(DEBUG) else "\n(--debug shows where this was raised.)"
+        is_ift = type(error).__module__.startswith("ift.")  # ift's messages name the place
+        hint = "" if is_ift or os.environ.get(DEBUG) else "\n(--debug shows where this was raised.)"
         _print_error(f"ift {verb}: {_text(error)}{hint}")
         return REFUSED
     except Exception as error:

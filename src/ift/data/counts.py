@@ -13,8 +13,8 @@ from ift.data.report import DataReport, quantiles, rows_by_text
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# Column -> its type: tokens before cutting, tokens, trained tokens, trained tokens lost, whether the row was cut,
-# whether its end is trained, merged borders, why it is dropped, what is reported about it
+# Column -> type: tokens before cutting, tokens, trained tokens, trained tokens lost, whether the row was cut,
+# whether its end is trained, merged borders, why it is dropped, notes about it
 COUNTS = {
     "ift_length": "int64",
     "ift_total": "int64",

@@ -10,10 +10,10 @@ from typing import Any
 
 from ift.data.errors import DataError
 
-# File endings that are read
+# Supported file endings
 ENDINGS = (".jsonl", ".json", ".parquet", ".csv")
 
-# Words in the names of files and folders that say the split, as `datasets` has them
+# Words in file and folder names that indicate the split, as in `datasets`
 KEYWORDS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "dev", "val"),
@@ -21,7 +21,7 @@ KEYWORDS = {
 }
 _SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}.*")
 _DESCRIPTIONS = {"config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json"}
-_SHOWN = 5  # names of files left out
+_SHOWN = 5  # names of ignored files that are shown
 
 
 @dataclass

@@ -117,10 +117,10 @@ def _tokenised_explanation(found: set[str]) -> str:
 def _preference(found: set[str], first_rows: Sequence[Mapping[str, Any]]) -> Format:
     text = any(isinstance(row.get("chosen"), str) for row in first_rows)
     kind = "text" if text and not _has_turns(first_rows, "prompt") else "conversational"
-    beside = " (rejected is not used)" if "rejected" in found else ""
+    unused = " (rejected is not used)" if "rejected" in found else ""
     return Format(
         f"preference, {kind}",
-        f"training on the chosen answer{beside}",
+        f"training on the chosen answer{unused}",
         conversion.from_preference,
         ("rejected",),
     )
@@ -189,7 +189,7 @@ def first_rows(dataset: Dataset | IterableDataset, count: int) -> list[Any]:
         return list(islice(dataset, count))
     except DataError:
         raise
-    except Exception as error:  # whatever the reader of a stream raises
+    except Exception as error:  # the reader of a stream may raise anything
         raise DataError(
             f"the first rows cannot be read: {error}. Fix: check the file; without streaming the line is named"
         ) from error

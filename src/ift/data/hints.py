@@ -44,13 +44,13 @@ def suggest_renaming(found: set[str], rows: Sequence[Mapping[str, Any]] = ()) ->
 def explain_one_turn_per_row(found: Iterable[str]) -> str:
     """The problem and fix of a data set with one turn of a conversation per row; "" for other data sets."""
     columns, line = set(found), find(COLUMNS, "parent_id")
-    said = columns & {"text", "content", "value"}
-    if "role" not in columns or not said:
+    content = columns & {"text", "content", "value"}
+    if "role" not in columns or not content:
         return ""
     tree = " and parent_id" if "parent_id" in columns else ""
     return (
-        f"found columns role, {', '.join(sorted(said))}{tree}: each row is one turn of a conversation, expected one "
-        f"conversation a row. Fix: {line.fix}"
+        f"found columns role, {', '.join(sorted(content))}{tree}: each row is one turn of a conversation, expected one "
+        f"conversation per row. Fix: {line.fix}"
     )
 
 

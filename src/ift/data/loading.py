@@ -201,10 +201,10 @@ def _read_parquet(files: Sequence[Path], streaming: bool) -> Any:
             builder.download_and_prepare()
             return builder.as_dataset("train")
     except Exception as error:
-        said = " ".join(str(error.__cause__ or error).split()).rstrip(".") or type(error).__name__
+        message = " ".join(str(error.__cause__ or error).split()).rstrip(".") or type(error).__name__
         shown = ", ".join(map(str, files[:3]))
         raise DataError(
-            f"{shown}: cannot be read: {said}. Fix: check the file; all files must have the same columns"
+            f"{shown}: cannot be read: {message}. Fix: check the file; all files must have the same columns"
         ) from error
 
 
@@ -215,9 +215,9 @@ def _from_hub(name: str, load: Callable[[], Any]) -> Any:
         with quiet():
             return load()
     except Exception as error:
-        said = " ".join(str(error).split()) or type(error).__name__
+        message = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
-            f"{name}: cannot load this data set from the Hub: {said}. {download_hint(name, 'dataset')}"
+            f"{name}: cannot load this data set from the Hub: {message}. {download_hint(name, 'dataset')}"
         ) from error
 
 

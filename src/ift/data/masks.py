@@ -52,7 +52,7 @@ def plain_prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[in
     ids = plain_ids(tokenizer, prompt)
     eos = str(tokenizer.eos_token or "")
     if ids[-1:] == [tokenizer.eos_token_id] and not (eos and prompt.endswith(eos)):
-        return ids[:-1]  # a tokenizer that ends every text by itself
+        return ids[:-1]  # this tokenizer ends every text
     return ids
 
 
@@ -60,9 +60,9 @@ def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """The ids of a text with the tokenizer's special tokens, none of them twice."""
     ids = list(tokenizer(text)["input_ids"])
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    if bos is not None and ids[:2] == [bos, bos]:  # the text brought its own
+    if bos is not None and ids[:2] == [bos, bos]:  # the text begins with one
         ids = ids[1:]
-    if eos is not None and bos != eos and ids[-2:] == [eos, eos]:  # the tokenizer adds one by itself
+    if eos is not None and bos != eos and ids[-2:] == [eos, eos]:  # the tokenizer adds one
         ids = ids[:-1]
     return ids
 
@@ -149,7 +149,7 @@ class RowTokenizer:
             labels[first:last] = [UNTRAINED] * (last - first) if everything else ids[first:last]
             merged += not whole
         if everything and len(empty) == sum(message["role"] == "assistant" for message in messages):
-            labels = [UNTRAINED] * len(ids)  # there is no answer at all
+            labels = [UNTRAINED] * len(ids)  # no turn has an answer
         trained_text = full.rstrip() if everything else full[: spans[-1].end] if spans else ""
         ends = bool(self._endings) and trained_text.endswith(self._endings)
         template = str(self.tokenizer.chat_template)
@@ -207,7 +207,7 @@ class RowTokenizer:
         """
         if offsets is not None:
             first = bisect_left(offsets, start, key=lambda offset: offset[0])
-            # Text behind an added token is tokenised by itself, so the check need not go back further than one
+            # text after an added token is tokenised separately, so the check can start at the last one
             anchor = next((index for index in range(first - 1, 0, -1) if ids[index] in self._added), 0)
             begin = offsets[anchor][0] if anchor else 0
             if first == 0 or self._ids(full[begin:start]) == ids[anchor:first]:

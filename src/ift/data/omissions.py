@@ -48,7 +48,7 @@ def extra_keys(message: Message) -> list[str]:
 def _render(render: Render, messages: Sequence[Message], **options: Any) -> str | None:
     try:
         return render(messages, **options)
-    except TemplateRefusal:  # what is missing now was needed, so it is written
+    except TemplateRefusal:  # the template needs the omitted part, so it writes it
         return None
 
 

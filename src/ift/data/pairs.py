@@ -168,7 +168,7 @@ class PreparePair:
         if "messages" not in chosen or "messages" not in rejected:
             if chosen.keys() != rejected.keys():
                 raise DataError.at(
-                    number, 'column "rejected"', "an answer of another form than chosen",
+                    number, 'column "rejected"', "another type than chosen",
                     "two texts, or two lists of turns", "write both sides the same way",
                 )  # fmt: skip
             return
@@ -177,7 +177,7 @@ class PreparePair:
         if shared == len(first) == len(second):
             return  # the same pair: counted
         for side, turns in zip(SIDES, (first, second), strict=True):
-            role = turns[shared]["role"] if shared < len(turns) else "nothing more"
+            role = turns[shared]["role"] if shared < len(turns) else "no further turn"
             if role != "assistant":
                 raise DataError.at(
                     number,

@@ -243,8 +243,8 @@ def _other_format(form: Format, row: Mapping[str, Any]) -> str:
     if other.reads is form.reads:
         return ""
     return (
-        f" (This row looks like {other.name}, and a data set has one format. Give each format a file of its own, and "
-        "name the files under datasets: in the YAML file)"
+        f" (This row looks like {other.name}, and a data set has one format. Write each format to a separate file, and "
+        "list the files under datasets: in the YAML file)"
     )
 
 

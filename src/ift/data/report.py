@@ -162,8 +162,8 @@ def row_numbers(rows: Sequence[int]) -> str:
 def rows_by_text(texts: Iterable[Iterable[str]]) -> dict[str, tuple[int, ...]]:
     """Maps each sentence to the numbers (from 1) of the rows that it is about."""
     found: dict[str, list[int]] = {}
-    for number, said in enumerate(texts, start=1):
-        for text in said:
+    for number, sentences in enumerate(texts, start=1):
+        for text in sentences:
             if text:
                 found.setdefault(text, []).append(number)
     return {text: tuple(numbers) for text, numbers in found.items()}

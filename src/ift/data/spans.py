@@ -134,7 +134,7 @@ def _rewritten(number: int, index: int, prompt: str, full: str, shared: int) -> 
     alone, within = prompt[max(0, shared - 20) : shared + 40], full[max(0, shared - 20) : shared + 40]
     return DataError(
         f"row {number}, turn {index + 1}: the chat template writes the turns before it differently once later turns "
-        f"are there, so what is trained is not what is generated: {alone!r} as a prompt, {within!r} in the whole "
+        f"are there, so training and generation would differ: {alone!r} as a prompt, {within!r} in the whole "
         "conversation. Fix: split the conversation so that it ends at this turn, leave the system turn out, or use "
         "another chat template"
     )

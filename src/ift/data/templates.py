@@ -11,7 +11,7 @@ from ift.data.turns import Message, Row
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Stands in for what somebody says, to see what a template writes around it. Letters only: nothing trims or escapes it
+# Placeholder for a content, to find what a template writes around it; letters are neither trimmed nor escaped
 PROBE = "Qvxz"
 
 # Turns marked in plain text, for a base model whose tokenizer has no template. Nothing here is a new token: the
@@ -86,7 +86,7 @@ def renderer(tokenizer: PreTrainedTokenizerBase, row: Row | None = None, number:
             text: Any = tokenizer.apply_chat_template(
                 turns, **{**options, **changed, "tokenize": False, "add_generation_prompt": prompt}
             )
-        except Exception as error:  # a template is a program of its own: it may raise anything
+        except Exception as error:  # a template may raise anything
             roles = ", ".join(message["role"] for message in messages[:8]) or "no turns"
             raise TemplateRefusal(
                 f"{place} refuses this conversation (roles: {roles}): {error}. "

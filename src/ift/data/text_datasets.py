@@ -15,8 +15,8 @@ from ift.data.text_files import read_rows
 if TYPE_CHECKING:
     from datasets import Dataset, Features, IterableDataset
 
-VERSION = 1  # of what is stored; another one is stored anew
-STREAM_ROWS = 1000  # of a stream whose keys are its columns
+VERSION = 1  # of the cached rows; files are cached again when it changes
+STREAM_ROWS = 1000  # rows of a stream that are read for its columns
 _PLAIN = {str: "string", int: "int64", float: "float64", bool: "bool"}
 
 
@@ -50,7 +50,9 @@ def load_text_files(files: Sequence[Path]) -> Dataset:
             f"{_shown(files)}: the rows cannot be kept in the cache of datasets, {config.HF_DATASETS_CACHE}: {cause}. "
             "Fix: set HF_DATASETS_CACHE to a folder with room that can be written to"
         ) from error
-    rows.info.features = features  # as stored, they say the library's own Json, which rounds long numbers
+    rows.info.features = (
+        features  # the cache restores the Json feature of datasets, which rounds long numbers
+    )
     return rows
 
 

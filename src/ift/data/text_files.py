@@ -16,7 +16,7 @@ TEXTS = (".jsonl", ".json", ".csv")
 PIECE = 1 << 20  # bytes read at a time
 LONGEST_FIELD = 2**31 - 1  # characters of a CSV field
 MARKS = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
-ONE_OBJECT = "expected one JSON object. Fix: write each row as one object on a line of its own"
+ONE_OBJECT = "expected one JSON object. Fix: write one object per line"
 
 
 def read_rows(file: Path) -> Iterator[dict[str, Any]]:
@@ -127,7 +127,7 @@ def _header(fields: list[str], place: str) -> list[str]:
     names = [name or f"column {number}" for number, name in enumerate(fields, start=1)]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise DataError(f"{place}: found the column {twice!r} twice. Fix: give each column a name of its own")
+        raise DataError(f"{place}: found the column {twice!r} twice. Fix: give each column a unique name")
     return names
 
 
@@ -163,7 +163,7 @@ def _not_utf8(file: Path, line: int, error: UnicodeDecodeError) -> DataError:
     found = error.object[error.start : error.end].hex(" ")
     return DataError(
         f"{file}, line {line}: found bytes that are not UTF-8 ({found}), expected UTF-8. "
-        f"Fix: iconv -f LATIN1 -t UTF-8 {file.name} > new{file.suffix}, if that is what it is written in"
+        f"Fix: iconv -f LATIN1 -t UTF-8 {file.name} > new{file.suffix}, if that is its encoding"
     )
 
 
@@ -177,8 +177,8 @@ def _check_row(value: Any, may_have_surrogates: bool, place: str) -> None:
         raise DataError(f"{place}: found {describe(value)}, {ONE_OBJECT}")
     if may_have_surrogates and not _can_be_written(value):
         raise DataError(
-            f"{place}: found half of a surrogate pair (\\ud800 to \\udfff alone), which is no "
-            "character. Fix: take it out, or drop the row"
+            f"{place}: found half of a surrogate pair (\\ud800 to \\udfff alone), which is not "
+            "a character. Fix: remove it, or drop the row"
         )
 
 

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 CUT_SHARE = 0.05
 CUT_AT_MOST = 1000
-_READERS = ("json", "csv", "parquet")  # of `datasets`, named as a data set whose files are given beside it
+_READERS = (
+    "json",
+    "csv",
+    "parquet",
+)  # formats of `datasets` that an entry may give as its path, with data_files
 
 
 @dataclass(frozen=True)

@@ -64,14 +64,14 @@ class TurnReader:
         if turn.get(role_key) is None:
             expected = "an object with role and content, or from and value"
             raise self._error(number, "", describe(turn), expected, "say who speaks in every turn")
-        said = turn[role_key]
-        role = self._role(said, number, role_key)
+        role_value = turn[role_key]
+        role = self._role(role_value, number, role_key)
         content_key = self._one_of(
             turn, number, ("value", "content") if role_key == "from" else ("content", "value")
         )
         message: Message = {"role": role, "content": self._text(turn.get(content_key), number, content_key)}
         message |= {key: value for key, value in turn.items() if key not in OWN_KEYS and has_value(value)}
-        self._tool_calls(message, turn, said, number)
+        self._tool_calls(message, turn, role_value, number)
         self._refusal(message, turn)
         if message["content"] is None and "tool_calls" in message:
             message["content"] = ""
@@ -122,7 +122,7 @@ class TurnReader:
             texts.append(text)
         return "".join(texts) if texts else None
 
-    def _tool_calls(self, message: Message, turn: dict[str, Any], said: Any, number: int) -> None:
+    def _tool_calls(self, message: Message, turn: dict[str, Any], role_value: Any, number: int) -> None:
         """Normalises `tool_calls`, `function_call` and separate function-call turns to `tool_calls`."""
         calls, key = turn.get("tool_calls"), "tool_calls"
         if has_value(call := turn.get("function_call")):
@@ -132,7 +132,7 @@ class TurnReader:
                     number, "function_call", "both function_call and tool_calls", "one of the two", fix
                 )
             calls, key = call, "function_call"
-        elif isinstance(said, str) and said.strip().lower() == "function_call":
+        elif isinstance(role_value, str) and role_value.strip().lower() == "function_call":
             calls, key, message["content"] = message["content"], "value", ""
         if not has_value(calls):
             message.pop("tool_calls", None)

@@ -149,10 +149,10 @@ def _make_sampling(settings: Settings, keys: Sequence[str]) -> Sampling | None:
 def _conversation(prompt: Prompt, turn: int, store: AnswerStore) -> list[dict[str, str]]:
     """The messages before the answer to a turn, including the model's earlier answers."""
     messages = list(prompt.messages)
-    for number, said in enumerate(prompt.further[:turn]):
+    for number, text in enumerate(prompt.further[:turn]):
         given = store.get(prompt, number)
         assert given is not None  # nosec B101 # first turns are answered first
-        messages += [{"role": "assistant", "content": given.text}, {"role": "user", "content": said}]
+        messages += [{"role": "assistant", "content": given.text}, {"role": "user", "content": text}]
     return messages
 
 

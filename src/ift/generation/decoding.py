@@ -62,7 +62,7 @@ class _Noise(LogitsProcessor):
         if self.sampling.top_p < 1:
             ordered, places = scores.sort(dim=-1, descending=True)
             shares = ordered.softmax(-1)
-            beyond = shares.cumsum(-1) - shares >= self.sampling.top_p  # what stands before it suffices
+            beyond = shares.cumsum(-1) - shares >= self.sampling.top_p  # the more probable tokens reach top_p
             scores = scores.masked_fill(beyond.scatter(-1, places, beyond), -torch.inf)
         step = input_ids.shape[1] - self.prompt_length
         noise = torch.stack([self._gumbel(key, step, scores.shape[-1]) for key in self.keys])  # (B, V)
@@ -129,7 +129,7 @@ def continue_prompts(
     found = [Continuation([], False)] * len(prompts)
     stops = sorted(stop_ids)
     sampled = sampling_seed is not None
-    # layers that training compiled would be compiled again, one by one, for the cache
+    # compiled layers would be recompiled for the cache
     with evaluating(model), torch.compiler.set_stance("force_eager"):
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]

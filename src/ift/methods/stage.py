@@ -112,8 +112,8 @@ def build_trainer(stage: Stage, prepared: PreparedRows) -> Any:
 
     config = stage.config
     trainer_class, _ = stage.method.load()
-    ours = issubclass(trainer_class, IFTTrainer)
-    if not ours:
+    is_ift = issubclass(trainer_class, IFTTrainer)
+    if not is_ift:
         deepspeed = stage.config.deepspeed_plugin
         if deepspeed is not None and deepspeed.zero_stage == 3:
             raise ValueError(
@@ -126,7 +126,7 @@ def build_trainer(stage: Stage, prepared: PreparedRows) -> Any:
     sets = {name: one.dataset for name, one in prepared.sets.items()}
     network = start_network(stage)
     check_limits(stage, tokenizer, longest_row(reports["train"], config), network)
-    given: dict[str, Any] = {"data_reports": reports} if ours else {}
+    given: dict[str, Any] = {"data_reports": reports} if is_ift else {}
     if stage.method.needs_reference and not stage.model.use_peft and not config.precompute_ref_log_probs:
         given["ref_model"] = start_network(stage)
     init_kwargs, config.model_init_kwargs = config.model_init_kwargs, None  # trl would warn about them
@@ -142,7 +142,7 @@ def build_trainer(stage: Stage, prepared: PreparedRows) -> Any:
     config.model_init_kwargs = init_kwargs
     trainer.record = model_record(stage, reports)
     trainer.add_callback(RecordInCheckpoints(trainer.record))
-    if not ours:
+    if not is_ift:
         trainer.data_reports = reports
         stop_generation_at(trainer.model, sorted(end_of_turn_ids(tokenizer)))
         trainer.add_callback(MetricsFile())

@@ -135,10 +135,12 @@ def explain_loading_errors(name: str, part: str) -> Iterator[None]:
     except DataError:
         raise
     except Exception as error:
-        said = " ".join(str(error).split()) or type(error).__name__
+        message = " ".join(str(error).split()) or type(error).__name__
         if looks_local(name):
             raise DataError(
-                f"{name}: its {part} cannot be loaded: {said}. Fix: put the {part}'s files into the folder, as "
+                f"{name}: its {part} cannot be loaded: {message}. Fix: put the {part}'s files into the folder, as "
                 f"{part}.save_pretrained writes them"
             ) from error
-        raise DataError(f"{name}: no {part} from the Hub: {said}. {download_hint(name, 'model')}") from error
+        raise DataError(
+            f"{name}: no {part} from the Hub: {message}. {download_hint(name, 'model')}"
+        ) from error

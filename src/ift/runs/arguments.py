@@ -167,12 +167,12 @@ def parse(arguments: list[str]) -> TrainArguments:
     return run_args
 
 
-def parse_stages(arguments: list[str], beside: Sequence[Method] = ()) -> list[TrainArguments]:
+def parse_stages(arguments: list[str], other_methods: Sequence[Method] = ()) -> list[TrainArguments]:
     """Parses the command line, and the YAML file if it names one, into the settings of each stage of the method.
 
     Args:
         arguments: The command line after `ift train`.
-        beside: Further methods that are trained with the same arguments: flags that only they know, or can change, are
+        other_methods: Further methods trained with the same arguments: flags that only they know, or can change, are
             ignored, like those of other stages of a sequence.
 
     Raises:
@@ -184,7 +184,7 @@ def parse_stages(arguments: list[str], beside: Sequence[Method] = ()) -> list[Tr
     methods = wanted_methods(arguments, nodes)
     parsers = [make_parser(method) for method in methods]
     known = {option for parser in parsers for option in parser._option_string_actions}
-    known |= {option for method in beside for option in make_parser(method)._option_string_actions}
+    known |= {option for method in other_methods for option in make_parser(method)._option_string_actions}
     stages: list[TrainArguments] = []
     for number, (method, parser) in enumerate(zip(methods, parsers, strict=True), start=1):
         parser.file, parser.nodes = config_file, nodes
@@ -192,7 +192,7 @@ def parse_stages(arguments: list[str], beside: Sequence[Method] = ()) -> list[Tr
         for word in specific:
             if word.startswith("--") and word not in parser._option_string_actions:
                 raise UsageError(_unknown(word, [*parser._option_string_actions], None, None))
-        others = parser.others = frozenset(fields_left_to_other_stages((*methods, *beside), number))
+        others = parser.others = frozenset(fields_left_to_other_stages((*methods, *other_methods), number))
         common = drop_flags(common, {f"--{name}" for name in others})
         stages.append(_parse_stage(method, parser, common + specific, known))
         stages[-1].words = drop_words(arguments, stages[-1].words)

@@ -133,15 +133,15 @@ def resolve_config(launch_flags: list[str]) -> list[str]:
     from trl.cli.accelerate_config import resolve_accelerate_config_argument
 
     name = _flag(launch_flags, "--accelerate_config")
-    ours = files("ift.runs.accelerate_configs")
-    if name is not None and not Path(name).is_file() and ours.joinpath(f"{name}.yaml").is_file():
+    shipped = files("ift.runs.accelerate_configs")
+    if name is not None and not Path(name).is_file() and shipped.joinpath(f"{name}.yaml").is_file():
         place = launch_flags.index("--accelerate_config")
         rest = launch_flags[:place] + launch_flags[place + 2 :]
-        return ["--config_file", str(ours.joinpath(f"{name}.yaml")), *rest]
+        return ["--config_file", str(shipped.joinpath(f"{name}.yaml")), *rest]
     try:
         found: list[str] = resolve_accelerate_config_argument(launch_flags)
     except ValueError as error:
-        names = ", ".join(sorted(path.name[:-5] for path in ours.iterdir() if path.name.endswith(".yaml")))
+        names = ", ".join(sorted(path.name[:-5] for path in shipped.iterdir() if path.name.endswith(".yaml")))
         raise UsageError(f"{error} ift has: {names}.") from error
     return found
 

@@ -67,7 +67,7 @@ _EXPLAINED = {  # explanation -> names elsewhere that have no exact equivalent
     "is not needed: rows are prepared one by one": ("dataset_batch_size",),
     "is not needed: weights are always saved as safetensors": ("save_safetensors",),
     "is not needed: transformers loads weights that way": ("low_cpu_mem_usage",),
-    "is not needed: rows are read anew where a file has changed": ("overwrite_cache",),
+    "is not needed: rows are read again if a file has changed": ("overwrite_cache",),
     "is not needed: answers alone are trained; completion_only_loss: false trains every token":
         ("train_on_inputs", "train_on_prompt"),
     "has no counterpart: every assistant turn is trained; mark turns in the rows (docs/data.md)": ("mask_history",),

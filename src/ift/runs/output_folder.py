@@ -27,7 +27,7 @@ from ift.training.checkpoints import (
 )
 
 RUN = "run.json"  # written before the first step; marks the folder as a run of `ift train`
-RUN_FILES = (RUN, "metrics.jsonl", "answers.jsonl", "final_answers.jsonl")  # beside the checkpoints
+RUN_FILES = (RUN, "metrics.jsonl", "answers.jsonl", "final_answers.jsonl")  # in addition to the checkpoints
 FIELDS_NOT_AFFECTING_WEIGHTS = {
     "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "run_name", "project", "trackio_space_id",
     "report_to", "disable_tqdm", "logging_dir", "logging_first_step", "logging_nan_inf_filter", "logging_steps",
@@ -123,7 +123,7 @@ def _check_inputs(run_args: Any, folder: Path) -> None:
         path = Path(name or "").expanduser().resolve()
         if name and path.exists() and (path == folder.resolve() or lost & {path, *path.parents}):
             raise DataError(
-                f"{name}: lies in the output folder {folder}, where this run would replace it. "
+                f"{name}: is in the output folder {folder}, and this run would replace it. "
                 "Fix: give another --output_dir"
             )
 

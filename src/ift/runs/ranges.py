@@ -70,7 +70,7 @@ def check_used(named: Collection[str], script: Any, model: Any, mixture: Any) ->
             script,
             [one.name for one in fields(script) if one.name.startswith("dataset_")],
             not mixture.datasets,
-            "beside datasets:, whose entries name the data",
+            "with datasets:, whose entries name the data",
         ),
         (script, ["ignore_bias_buffers"], False, "here"),
     )

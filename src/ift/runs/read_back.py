@@ -13,7 +13,7 @@ from ift.models.loading import LoadOptions, load_network
 from ift.models.outputs import compare_logits, compute_logits
 from ift.step.model import has_weights
 
-SPARE = 1.2  # times the size of the weights must be free to load them beside the trained model
+SPARE = 1.2  # a second copy is loaded if this many times its size is free
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -65,7 +65,7 @@ def read_back(
         model = load_network(str(folder), LoadOptions(trust_remote_code=trust_remote_code))
     except SaveError:
         raise
-    except Exception as error:  # whatever transformers, peft or safetensors raise: the folder is no model
+    except Exception as error:  # anything from transformers, peft or safetensors
         raise SaveError(
             f"{folder}: saved, and cannot be loaded back ({type(error).__name__}: {error})"
         ) from error
@@ -81,7 +81,7 @@ def _compare_outputs(
     whole = has_weights(trained)
     dtype = next(p.dtype for p in trained.parameters() if p.is_floating_point())
     dtypes = {name: parameter.dtype for name, parameter in trained.named_parameters()}
-    for name, parameter in model.named_parameters():  # an adapter's base may lie on the disk in another dtype
+    for name, parameter in model.named_parameters():  # the files of an adapter's base may have another dtype
         parameter.data = parameter.data.to(dtypes.get(name, parameter.dtype))
     if whole and _fits(trained.device, model):
         model = model.to(trained.device)

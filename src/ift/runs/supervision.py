@@ -17,7 +17,7 @@ from ift.runs.resource_errors import is_out_of_memory
 from ift.training.checkpoints import SealedCheckpoints
 from ift.training.end_watch import EndWatch
 
-NO_END = "no training row ends with an end token: the model is not taught to stop (ift check says more)"
+NO_END = "no training row ends with an end token: the model is not taught to stop (see ift check)"
 
 
 @dataclass(frozen=True)

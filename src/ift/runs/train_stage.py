@@ -21,7 +21,7 @@ from ift.runs.read_back import read_back
 from ift.runs.resource_errors import disk_full, is_disk_full, is_out_of_memory, out_of_memory
 from ift.training.checkpoints import SealedCheckpoints, Stopped
 
-FIRST_ROWS = 16  # of which a few are taken to compare a merged model with its adapter
+FIRST_ROWS = 16  # prepared to compare a merged model with its adapter
 
 
 def train(trainer: Any, checkpoints: SealedCheckpoints | None) -> None:
@@ -87,7 +87,7 @@ def publish(trainer: Any, stage: Stage) -> None:
     """Writes the model card and, if requested, pushes the model to the Hub."""
     name = stage.script.dataset_name
     trainer.create_model_card(
-        # without a name of its own the card of a local base model would be called None
+        # otherwise the card of a local base model is called None
         model_name=os.path.basename(os.path.abspath(stage.config.output_dir)),
         dataset_name=None if name is None or os.path.exists(name) else name,
     )

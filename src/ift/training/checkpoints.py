@@ -61,7 +61,7 @@ def why_not_resumable(folder: Path) -> str | None:
         if file.stat().st_size != wanted["bytes"]:
             return f"{name} has {file.stat().st_size:,} bytes, not {wanted['bytes']:,}"
         if _sha256(file) != wanted["sha256"]:
-            return f"{name} differs from what was written"
+            return f"{name} differs from the manifest"
     if not any(Path(name).parts[0].startswith(("optimizer", "global_step")) for name in files):
         return NOTHING_TO_RESUME
     return None
