@@ -65,12 +65,7 @@ class MemoryEstimate:
 
 
 def estimate_memory(stage: Any, longest_row: int, device: torch.device | None = None) -> MemoryEstimate:
-    """Estimates the memory of a step.
-
-    Args:
-        stage: An `ift.methods.stage.Stage`; only its model's configuration is read.
-        longest_row: Tokens of the longest row after cutting.
-        device: Device of the run; None is that of this machine.
+    """Estimates the memory of a step on `device` (default: this machine's), from the model's configuration alone.
 
     Raises:
         OSError, ValueError: The configuration cannot be read, or is not that of a causal language model.

@@ -67,14 +67,10 @@ def choose_split(wanted: str, available: Sequence[str]) -> str | None:
 def load_rows(
     name: str, *, config: str | None = None, split: str = "train", streaming: bool = False
 ) -> Dataset | IterableDataset:
-    """Loads one split.
+    """Loads one split of a Hub id, a local folder (data files, or written by `save_to_disk`) or a local file.
 
-    Args:
-        name: Hub id, local folder (data files, or written by `save_to_disk`), or a .jsonl, .json, .parquet or .csv
-            file.
-        config: Configuration of a data set that has several.
-        split: Name of the split; slices such as `train[:100]` work if `datasets` supports them.
-        streaming: Whether rows are read lazily.
+    `config` names one of several configurations; slices such as `train[:100]` work if `datasets` supports them;
+    `streaming` reads rows lazily.
 
     Raises:
         DataError: The path or the split does not exist, or a file cannot be read; for .jsonl files with the line

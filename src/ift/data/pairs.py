@@ -103,15 +103,7 @@ def check_columns(rows: Any, name: str) -> None:
 
 @dataclass(frozen=True)
 class PreparePair:
-    """Prepares one row; a class, so that it can be pickled for worker processes.
-
-    Attributes:
-        form: Format of the data set.
-        tokenise: The row tokenizer of SFT and IFT.
-        max_length: Maximum tokens of a side; None cuts nothing.
-        name: Name of the data set in messages.
-        features: See `columns_with_filled_nulls`.
-    """
+    """Prepares one row; a class, so that it can be pickled for worker processes. Attributes as in `prepare_pairs`."""
 
     form: Format
     tokenise: RowTokenizer

@@ -100,15 +100,8 @@ def answer_all(
 ) -> None:
     """Answers every turn of every prompt that is not in the store; all first turns come before the second ones.
 
-    Args:
-        model: A causal language model.
-        tokenizer: Its tokenizer, with a chat template unless `style` is plain text.
-        prompts: The prompts.
-        settings: How to generate.
-        store: Receives the answers after each batch.
-        batch_size: Prompts per batch; prompts of similar length share a batch.
-        progress: Called with the number of answers added.
-        style: How prompts are written, see `prompt_ids`.
+    Prompts of similar length share a batch. The store receives the answers after each batch, and `progress` their
+    number. `style` is how prompts are written, see `prompt_ids`.
 
     Raises:
         EvaluationError: A prompt leaves no room for an answer, or the tokenizer has no end token.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ift.data import DataError, LoadedData, end_of_turn_ids, load_train_and_eval, prepare_mixture
 from ift.data.prepare import Prepared
 from ift.methods.start import (
-    RecordInCheckpoints,
     check_limits,
     model_record,
     start_adapter,
@@ -21,6 +21,8 @@ from ift.methods.start import (
 from ift.methods.table import Method
 from ift.models import loading
 from ift.models.model_folder import looks_local
+from ift.models.record import write_record
+from ift.training.checkpoints import WritesInCheckpoints
 from ift.training.non_finite import StopsAtNonFinite
 
 
@@ -141,7 +143,7 @@ def build_trainer(stage: Stage, prepared: PreparedRows) -> Any:
     )
     config.model_init_kwargs = init_kwargs
     trainer.record = model_record(stage, reports)
-    trainer.add_callback(RecordInCheckpoints(trainer.record))
+    trainer.add_callback(WritesInCheckpoints(partial(write_record, record=trainer.record)))
     if not is_ift:
         trainer.data_reports = reports
         stop_generation_at(trainer.model, sorted(end_of_turn_ids(tokenizer)))

@@ -6,13 +6,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback
-
 from ift.data import DataError
 from ift.models.adapters import CONFIG, adapter_config
 from ift.models.limits import check_special_ids, learned_positions
 from ift.models.loading import LoadOptions, load_network, local_path
-from ift.models.record import ModelRecord, model_sha256, write_record
+from ift.models.record import ModelRecord, model_sha256
 
 # Field of trl's ModelConfig -> field of peft's configuration
 ADAPTER_FIELDS = {
@@ -133,15 +131,3 @@ def model_record(stage: Any, reports: Any) -> ModelRecord:
     if not base.is_dir():
         return ModelRecord(prompts)
     return ModelRecord(prompts, str(base.absolute()), model_sha256(base))
-
-
-class RecordInCheckpoints(TrainerCallback):
-    """Writes the model's record into every checkpoint."""
-
-    def __init__(self, record: ModelRecord) -> None:
-        self.record = record
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Writes the file, before the checkpoint's manifest."""
-        if state.is_world_process_zero:
-            write_record(Path(args.output_dir) / f"checkpoint-{state.global_step}", self.record)

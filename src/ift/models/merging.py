@@ -25,11 +25,7 @@ def save_merged(
 ) -> None:
     """Merges an adapter into its base, saves the result with tokenizer and record, reloads it and compares outputs.
 
-    Args:
-        name: Folder or Hub id of the adapter.
-        folder: Folder for the merged model.
-        rows: Token ids of training rows to compare on; without any, a fixed sentence.
-        options: How the adapter is loaded.
+    The outputs are compared on `rows` (token ids of training rows), or on a fixed sentence.
 
     Raises:
         DataError: The adapter cannot be loaded, or the merged model gives other outputs.

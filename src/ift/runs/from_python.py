@@ -87,22 +87,18 @@ def train_stages(
 def _stage(method: Method, folder: Path, settings: dict[str, Any], rows: Rows, *, last: bool) -> Stage:
     from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments
 
+    def given(kind: Any) -> dict[str, Any]:
+        return {one.name: settings[one.name] for one in fields(kind) if one.name in settings}
+
     _, config_class = method.load()
-    kinds = {"config": config_class, "model": ModelConfig, "script": ScriptArguments}
-    taken: dict[str, dict[str, Any]] = {
-        kind: {f.name: settings[f.name] for f in fields(cls) if f.name in settings}
-        for kind, cls in kinds.items()
-    }
     config = config_class(
-        **{**method.settings, "report_to": "none", **taken["config"], "output_dir": str(folder)}
+        **{**method.settings, "report_to": "none", **given(config_class), "output_dir": str(folder)}
     )
     method.check(config)
     config.push_to_hub = config.push_to_hub and last
     name = str(rows) if isinstance(rows, str | os.PathLike) else None
-    script, model = (
-        ScriptArguments(**{**taken["script"], "dataset_name": name}),
-        ModelConfig(**taken["model"]),
-    )
+    script = ScriptArguments(**{**given(ScriptArguments), "dataset_name": name})
+    model = ModelConfig(**given(ModelConfig))
     try:
         check_used(settings, script, model, DatasetMixtureConfig())
     except UsageError as error:

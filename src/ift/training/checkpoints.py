@@ -12,7 +12,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -125,17 +125,21 @@ def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
 
 
-class SettingsInCheckpoints(TrainerCallback):
-    """Writes the method's settings into every checkpoint, for comparison when a run resumes."""
+class WritesInCheckpoints(TrainerCallback):
+    """Calls `write(folder)` for every checkpoint, on the main process and before its manifest is written."""
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        self.settings = settings
+    def __init__(self, write: Callable[[Path], None]) -> None:
+        self.write = write
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Writes the file."""
         if state.is_world_process_zero:
-            file = Path(args.output_dir) / f"checkpoint-{state.global_step}" / SETTINGS
-            file.write_text(json.dumps(self.settings, indent=1) + "\n")
+            self.write(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Writes the method's settings into a checkpoint, for comparison when a run resumes."""
+    (folder / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n")
 
 
 def changed_settings(folder: Path, now: Mapping[str, Any]) -> str | None:

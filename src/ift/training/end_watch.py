@@ -44,14 +44,10 @@ class EndWatch(TrainerCallback):
         report: Callable[[str], None] = print,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Selects the rows by the run's seed.
+        """Selects the rows of `trainer`'s training set by the run's seed; of pairs, the chosen side is measured.
 
-        Args:
-            trainer: The trainer, of any method, that this callback is added to.
-            rows: Its training rows, with token ids and labels; for pairs, the chosen side is measured.
-            end_ids: Ids that end an answer.
-            report: Shows a line; called by the main process only.
-            interrupted: Whether a signal has stopped the run, whose end is then not measured.
+        `report` shows a line and is called by the main process only. If `interrupted()`, the end of the run is not
+        measured.
         """
         self.trainer, self.report, self.interrupted = trainer, report, interrupted
         self._rows = rows_that_end(rows, end_ids, _row_count(trainer.args, rows), trainer.args.seed)

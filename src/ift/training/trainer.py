@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ift.step.equations import TokenWeights
 from ift.step.model import has_weights
 from ift.step.model_checks import check_packing
 from ift.step.rows import count_items, row_layout
-from ift.training.checkpoints import SettingsInCheckpoints, changed_settings
+from ift.training.checkpoints import WritesInCheckpoints, changed_settings, write_settings
 from ift.training.compile import compile_blocks
 from ift.training.config import LAMBDA_FIELDS, METHOD_FIELDS, IFTConfig
 from ift.training.lambda_schedule import noisy_lambda, scheduled_lambda
@@ -114,7 +115,7 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
         self._means = {"train": RunningMeans(), "eval": RunningMeans()}
         self._clock = (time.perf_counter(), 0.0)  # seconds and tokens at the last log
         self.add_callback(MetricsFile())
-        self.add_callback(SettingsInCheckpoints(self._method_settings()))
+        self.add_callback(WritesInCheckpoints(partial(write_settings, settings=self._method_settings())))
 
     def _method_settings(self) -> dict[str, Any]:
         return {name: getattr(self.args, name) for name in (*METHOD_FIELDS, *LAMBDA_FIELDS)}
