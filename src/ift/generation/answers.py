@@ -118,6 +118,10 @@ def answer_all(
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             asked = [missing[place] for place in chosen]
+            sampling = None
+            if settings.temperature:
+                keys = [f"{turn} {one.key}" for one in asked]
+                sampling = Sampling(settings.seed, keys, settings.temperature, settings.top_p)
             found = continue_prompts(
                 model,
                 [ids[place] for place in chosen],
@@ -125,18 +129,12 @@ def answer_all(
                 pad,
                 batch_size=batch_size,
                 max_new_tokens=settings.max_new_tokens,
-                sampling=_make_sampling(settings, [f"{turn} {one.key}" for one in asked]),
+                sampling=sampling,
             )
             texts = [tokenizer.decode(one.ids, skip_special_tokens=True).strip() for one in found]
             turns = [Turn(text, one.stopped, len(one.ids)) for text, one in zip(texts, found, strict=True)]
             store.add([(one, turn, answer) for one, answer in zip(asked, turns, strict=True)])
             progress(len(chosen))
-
-
-def _make_sampling(settings: Settings, keys: Sequence[str]) -> Sampling | None:
-    if settings.temperature == 0:
-        return None
-    return Sampling(settings.seed, keys, settings.temperature, settings.top_p)
 
 
 def _conversation(prompt: Prompt, turn: int, store: AnswerStore) -> list[dict[str, str]]:

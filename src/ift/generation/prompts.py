@@ -70,12 +70,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:
-    """Reads the prompts of a file, one per row.
+    """Reads the prompts of a file; `system` is the system prompt for rows without one.
 
-    Args:
-        path: Rows with one of: `turns` (texts of the user), `messages` (an answer at the end is ignored), `prompt`
-            (text or messages), `instruction` (with `input`), `question`.
-        system: System prompt for rows without one.
+    Each row has one of: `turns` (texts of the user), `messages` (an answer at the end is ignored), `prompt` (text or
+    messages), `instruction` (with `input`), `question`.
 
     Raises:
         EvaluationError: The file cannot be read, a row has no prompt, or an id occurs twice.
