@@ -608,7 +608,7 @@ FAULTS = [
     Fault(
         "baselines: the second stage starts from the base",
         "runs/train_run.py",
-        "_start_of_next(Path(stage.config.output_dir))",
+        "_model_of_next_stage(stage, rows)",
         "stage.model.model_name_or_path",
         METHODS,
     ),

@@ -32,13 +32,13 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name on first use (PEP 562): importing trl takes seconds, and `ift --help` must not."""
+    """Loads a public name on first use (PEP 562): importing trl takes seconds, and `ift --help` must be fast."""
     if name not in _HOMES:
         raise AttributeError(f"module 'ift' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
 
 
-# Import paths of earlier versions: of each name here, and of what lay below it, the modules that answer for it now.
+# Import path of an earlier version (with its submodules) -> the modules that replace it
 _MOVED: dict[str, tuple[str, ...]] = {
     "ift.baselines": ("ift.methods", "ift.runs"),
     "ift.baselines.answers": ("ift.methods.sft",),
@@ -62,13 +62,13 @@ _MOVED: dict[str, tuple[str, ...]] = {
 
 
 def _homes(name: str) -> tuple[str, ...]:
-    """The modules that answer for an old import path; none where it is not one."""
+    """The modules that replace an old import path; empty for other names."""
     parent, _, child = name.rpartition(".")
     return _MOVED.get(name) or (tuple(f"{home}.{child}" for home in _homes(parent)[:1]) if parent else ())
 
 
 class _Moved(ModuleType):
-    """A module of an earlier version: its names are looked up where they are now."""
+    """A module of an earlier version; its names are looked up in the modules that replace it."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -77,27 +77,27 @@ class _Moved(ModuleType):
         for home in map(import_module, homes):
             if hasattr(home, name):
                 return getattr(home, name)
-        raise AttributeError(f"{self.__name__} is {' and '.join(homes)} now, and there is no {name!r}")
+        raise AttributeError(f"{self.__name__} is now {' and '.join(homes)}, which has no {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not isinstance(value, _Moved):  # else the import system's, over a function of the same name
+        if not isinstance(value, _Moved):  # the import system would replace a function of the same name
             super().__setattr__(name, value)
 
 
 class _Finder(MetaPathFinder, Loader):
-    """Finds `_MOVED`: first of all finders, and only for names that are in it."""
+    """Finds the names in `_MOVED`; it precedes all other finders."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if not name.startswith("ift.") or not (homes := _homes(name)):
             return None
-        import_module(homes[0])  # raises, with the new name, where the old one led to what is no more
+        import_module(homes[0])  # raises, with the new name, if that module was removed
         return ModuleSpec(name, self, is_package=True)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         return _Moved(spec.name, f"Moved to {', '.join(_homes(spec.name))}.")
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing is left to do."""
+        """Does nothing: names are looked up on access."""
 
 
-sys.meta_path.insert(0, _Finder())  # before the one for files, or a submodule would be loaded twice
+sys.meta_path.insert(0, _Finder())  # first, or the file finder would load a submodule twice

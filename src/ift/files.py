@@ -1,4 +1,4 @@
-"""Files: written so that they are whole or not there, JSON lines read by their line feeds, targets checked first."""
+"""Atomic writing, reading of JSON Lines, and checks of target paths."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: str | bytes, *, sync: bool = False) -> None:
-    """Writes a file aside and moves it into its place: a reader, or a killed run, has the old file or the new one.
+    """Writes a file under a temporary name and renames it: readers see the old file or the new one.
 
     Args:
-        path: The file; its folder is there.
-        content: All of it; a text is written as UTF-8.
-        sync: Whether the file and its place in the folder are on the disk, safe from a loss of power, on return.
+        path: The file; its folder must exist.
+        content: All of it; a string is written as UTF-8.
+        sync: Whether to return only when the file and its name are on the disk, safe from a loss of power.
 
     Raises:
-        OSError: It cannot be written; the old file stands, and nothing beside it.
+        OSError: It cannot be written; the old file is unchanged, and no other file is left.
     """
     content = content.encode() if isinstance(content, str) else content
-    # a name of its own: another process may be at the same file
+    # unique: another process may write the same file
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         with partial.open("xb") as file:
@@ -33,7 +33,7 @@ def write_atomically(path: Path, content: str | bytes, *, sync: bool = False) ->
                 os.fsync(file.fileno())
         os.replace(partial, path)
     except BaseException:
-        with suppress(OSError):  # it was not made
+        with suppress(OSError):  # it was not created
             partial.unlink()
         raise
     if sync:
@@ -41,7 +41,7 @@ def write_atomically(path: Path, content: str | bytes, *, sync: bool = False) ->
 
 
 def sync_to_disk(path: Path) -> None:
-    """Returns when what a file or a folder holds is on the disk; of a folder, the names in it."""
+    """Returns when a file's content, or a folder's list of names, is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -50,15 +50,9 @@ def sync_to_disk(path: Path) -> None:
 
 
 def numbered_lines(file: Path) -> Iterator[tuple[int, bytes]]:
-    """Reads the lines of a file of JSON lines: the one reader of such files.
+    """Yields number (from 1) and bytes of the non-empty lines of a JSON Lines file.
 
-    A line feed alone ends a line: U+2028 or U+0085 inside a string are content. A byte order mark is taken away.
-
-    Args:
-        file: The file; it is read as its lines are asked for.
-
-    Yields:
-        The number of each line that holds something, counted from 1, and its bytes.
+    Only a line feed ends a line: U+2028 and U+0085 are content of strings. A byte order mark is removed.
     """
     with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
@@ -67,13 +61,13 @@ def numbered_lines(file: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def keep_lines(file: Path, step: float) -> None:
-    """Drops the lines of a file of JSON lines whose `step` is beyond a step, and those that are cut off."""
+    """Drops the lines of a JSON Lines file whose `step` is greater than `step`, and incomplete lines."""
     kept = [line for _, line in numbered_lines(file) if _step_of(line) <= step]
     file.write_bytes(b"".join(line + b"\n" for line in kept))
 
 
 def _step_of(line: bytes) -> float:
-    """Step of a line; infinity for one that a stopped run left half written."""
+    """Step of a line; infinity for a line that an interrupted run left incomplete."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
@@ -83,12 +77,8 @@ def _step_of(line: bytes) -> float:
 def check_target(path: Path, inputs: Iterable[Path] = ()) -> None:
     """Refuses a file that cannot be written, before there is something to write.
 
-    Args:
-        path: The file to write; it and its folder may be absent.
-        inputs: Files, or folders with all that is in them, that the file must not replace.
-
     Raises:
-        ValueError: It is a folder or one of the inputs, or its place cannot be written to.
+        ValueError: `path` is a folder, would replace one of the inputs (files or folders), or is not writable.
     """
     for one in inputs:
         inside = one.is_dir() and path.resolve().is_relative_to(one.resolve())
@@ -98,7 +88,7 @@ def check_target(path: Path, inputs: Iterable[Path] = ()) -> None:
         raise ValueError(f"{path}: found a folder, expected a file. Fix: name a file in it")
     nearest = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
     if nearest.is_file() and nearest != path.absolute():
-        raise ValueError(f"{path}: {nearest} is a file, expected a folder. Fix: write to another place")
+        raise ValueError(f"{path}: {nearest} is a file, expected a folder. Fix: choose another path")
     folder = nearest.parent if nearest.is_file() else nearest
     if not os.access(folder, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        raise ValueError(f"{path}: cannot be written to by this user. Fix: write to another place")
+        raise ValueError(f"{path}: not writable for this user. Fix: choose another path")

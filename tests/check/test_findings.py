@@ -12,7 +12,7 @@ from tokenizers import processors
 import models
 from ift.check.findings import data_findings
 from ift.check.memory import estimate_memory
-from ift.check.rows import scan
+from ift.check.rows import scan_rows
 from ift.data import end_of_turn_ids, prepare_dataset
 from ift.lab.testbed import tiny_base_path
 from ift.runs.arguments import parse
@@ -32,7 +32,7 @@ def found(tokenizer, train, evaluation=None, *, max_length=None, vocabulary=521,
         name: prepare_dataset(Dataset.from_list(rows), tokenizer, name=name, max_length=max_length)
         for name, rows in given.items()
     }
-    scans = {name: scan(one, tokenizer, end_of_turn_ids(tokenizer)) for name, one in sets.items()}
+    scans = {name: scan_rows(one, tokenizer, end_of_turn_ids(tokenizer)) for name, one in sets.items()}
     findings = data_findings(sets, scans, tokenizer, vocabulary=vocabulary, rows_per_step=step, **options)
     return [(one.level, one.about, one.text) for one in findings]
 

@@ -265,7 +265,7 @@ def model(
     return Case(name, said, defect, ROWS, words, model=change, **more)
 
 
-def without(*names: str) -> Callable[[Path], None]:
+def drop_words(*names: str) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         for name in names:
             (folder / name).unlink()
@@ -337,9 +337,10 @@ MODELS = [
     option("a model that is not at hand, offline",
            ("owner/model: no tokenizer from the Hub", "hf download owner/model"),
            "the message names neither the model nor what to do", "--model_name_or_path", "owner/model", code=1),
-    option("rows that are not at hand, offline", ("owner/rows: no data set from the Hub", "--repo-type dataset"),
+    option("rows that were not downloaded, offline", (
+           "owner/rows: cannot load this data set from the Hub", "--repo-type dataset"),
            "the message names neither the data set nor what to do", "--dataset_name", "owner/rows", code=1),
-    model("no config.json", "no config.json in this folder", "transformers' paragraph", without("config.json")),
+    model("no config.json", "no config.json in this folder", "transformers' paragraph", drop_words("config.json")),
     model("a broken config.json", "config.json: found text that is not JSON", "transformers' paragraph",
           holding("config.json", "{")),
     model("a list for config.json", "config.json: found an empty list", "a TypeError of transformers",
@@ -347,9 +348,9 @@ MODELS = [
     model("an unknown architecture", "model type `martian`", "KeyError: 'martian'",
           holding("config.json", '{"model_type": "martian"}')),
     model("no weights", "no weights in this folder: no model.safetensors", "found after all rows are prepared",
-          without("model.safetensors")),
+          drop_words("model.safetensors")),
     model("no tokenizer", "its tokenizer cannot be loaded", "the message names no folder",
-          without("tokenizer.json", "tokenizer_config.json")),
+          drop_words("tokenizer.json", "tokenizer_config.json")),
     model("a broken tokenizer", ("its tokenizer cannot be loaded", "tokenizer.save_pretrained"),
           "a bare JSON error", holding("tokenizer.json", "{")),
     model("truncated safetensors", ("model.safetensors: cannot be read as safetensors", "cut short"),
@@ -362,7 +363,7 @@ MODELS = [
           "an IndexError of the embedding", smaller),
     model("pickle weights", ("its weights are a pickle (pytorch_model.bin)", "--allow_pickle_weights"),
           "pickles are loaded unasked", pickled),
-    model("pickle weights, asked for", "fine: ift train would start", "--allow_pickle_weights does nothing", pickled,
+    model("pickle weights, asked for", "ok: ift train would start", "--allow_pickle_weights does nothing", pickled,
           "--allow_pickle_weights", "--show", "1", code=0, verb="check"),
     model("a pickle with code in it, asked for", "its weights cannot be loaded", "a pickle's code is run", poisoned,
           "--allow_pickle_weights"),

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from short_runs import SHORT
 
-from ift.training.checkpoints import newest_whole
+from ift.training.checkpoints import newest_complete
 
 STEPS, SAVE_EVERY = 40, 3
 
@@ -98,7 +98,7 @@ def killed_run(model, rows, folder: Path, kills: int) -> KilledRun:
         running.send_signal(signal.SIGKILL)
         said, _ = running.communicate()
         on = [line for line in said.splitlines() if line.startswith("resumes from")]
-        whole, broken = newest_whole(out)
+        whole, broken = newest_complete(out)
         log.append(
             Kill(
                 went_on_from=int(on[0].rpartition("-")[2]) if on else 0,
@@ -117,11 +117,11 @@ def _wait_for_steps(running, out, more):
     """Until `more` steps have been logged since the checkpoint it began from (its first, if none), or it has ended."""
     metrics = out / "metrics.jsonl"
     seen = metrics.stat().st_mtime_ns if metrics.exists() else 0
-    while (not out.exists() or newest_whole(out)[0] is None) and running.poll() is None:
+    while (not out.exists() or newest_complete(out)[0] is None) and running.poll() is None:
         time.sleep(0.005)
     if running.poll() is not None:
         return
-    goal = step_of(newest_whole(out)[0]) + more
+    goal = step_of(newest_complete(out)[0]) + more
     while running.poll() is None:
         if metrics.stat().st_mtime_ns > seen and max(logged_steps(out), default=0) >= goal:
             return

@@ -103,7 +103,7 @@ def test_values_of_yaml_are_read_as_flags_are(config):
         ("lora_r: 8\n", "lora_r: no effect without use_peft: true. Change that, or leave lora_r out."),
         ("bnb_4bit_quant_type: fp4\n", "bnb_4bit_quant_type: no effect without load_in_4bit: true."),
         ("streaming: true\n", "streaming: no effect without datasets:"),
-        ("datasets:\n  - path: x\n", "dataset_name: no effect beside datasets:"),
+        ("datasets:\n  - path: x\n", "dataset_name: no effect with datasets:"),
         ("datasets:\n  - x.jsonl\n", "run.yaml, line 5: datasets: give a list of entries such as"),
         (
             "datasets:\n  - path: x\n    fraction: some\n",

@@ -40,7 +40,7 @@ def test_a_fine_run(check, tmp_path):
     assert "memory: about " in done.output
     assert " MiB (weights 0.1" in done.output  # some 40,000 parameters of four bytes
     assert "steps: 2" in done.output
-    assert "fine: ift train would start with the same arguments" in done.output
+    assert "ok: ift train would start with the same arguments" in done.output
     assert not (tmp_path / "out").exists()
 
 
@@ -70,8 +70,8 @@ def test_a_timed_step_leaves_nothing_behind(check, tmp_path):
 
 def test_rows_are_shown_with_what_is_trained_and_what_the_model_would_say(check):
     done = check("--show", "2")
-    assert "row 1 of those kept" in done.output
-    assert "row 2 of those kept" in done.output
+    assert "row 1 of the kept rows" in done.output
+    assert "row 2 of the kept rows" in done.output
     assert "What is 1 plus 1?" in done.output.replace("\n", "")
     assert "<|im_end|>" in done.output
     assert "‹" in done.output.partition("row 1 of")[2]

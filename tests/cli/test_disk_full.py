@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ift.runs.resource_errors import is_disk_full
-from ift.training.checkpoints import newest_whole
+from ift.training.checkpoints import newest_complete
 
 SAVING = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
 
@@ -81,5 +81,5 @@ def test_a_disk_that_is_really_full(run_tiny, small_disk):
     assert done.code == 1
     assert "ift train: no space left while saving to" in done.err
     assert "Traceback" not in done.err
-    whole, _ = newest_whole(done.folder)
+    whole, _ = newest_complete(done.folder)
     assert whole is None or f"last good checkpoint: {whole}" in done.err

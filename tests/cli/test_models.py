@@ -137,7 +137,7 @@ def test_a_model_trained_on_plain_text_is_asked_in_plain_text(run_tiny, ift, tmp
     assert done.code == 0, done.err
     question = "What is 3 plus 3?"
     asked = ift("chat", "out", "--prompt", question, "--max_new_tokens", "8")
-    assert "trained on plain text: prompts are given as they are" in asked.err
+    assert "trained on plain text: prompts are passed without a chat template" in asked.err
     tokenizer, model = (
         AutoTokenizer.from_pretrained(done.folder),
         AutoModelForCausalLM.from_pretrained(done.folder),
@@ -155,10 +155,7 @@ def test_a_model_trained_on_plain_text_is_asked_in_plain_text(run_tiny, ift, tmp
     several = ift(
         "generate", "out", "turns.jsonl", "--max_new_tokens", "2", "--output", "turns-answers.jsonl"
     )
-    assert (
-        "1 prompts have several turns: asked through a chat template that it was not trained with"
-        in several.out
-    )
+    assert "1 prompts have several turns: using a chat template that it was not trained with" in several.out
 
 
 def test_a_plain_prompt_is_tokenised_as_in_the_training(chat_model):

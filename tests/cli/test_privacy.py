@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from short_runs import SHORT
 
+from ift.training.telemetry import NoTelemetry
 from ift.training.trainer import IFTTrainer
-from ift.training.trl_internals import SendsNothing
 
 SWITCHES = ("OFFLINE", "TELEMETRY", "DO_NOT_TRACK", "CI", "DISABLE_SAFETENSORS_CONVERSION")
 TOKEN = "hf_" + "sesame" * 6
@@ -92,7 +92,7 @@ def test_every_trainer_of_ours_sends_nothing(chat_model, run_tiny, monkeypatch):
     sent = []
     monkeypatch.setattr(base_trainer, "send_telemetry", lambda **said: sent.append(said))
     monkeypatch.delenv("CI", raising=False)
-    assert issubclass(IFTTrainer, SendsNothing)
+    assert issubclass(IFTTrainer, NoTelemetry)
     assert run_tiny(max_steps=1).code == 0
     assert run_tiny(max_steps=1, method="dpo", form="preference, conversational", out="dpo").code == 0
     assert sent == []

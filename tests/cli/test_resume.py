@@ -12,7 +12,7 @@ import pytest
 from killed_runs import STEPS, command, killed_run, same, started, weights
 
 from ift.runs.removed import OLD_DEFAULTS
-from ift.training.checkpoints import newest_whole
+from ift.training.checkpoints import newest_complete
 
 SAVING = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
 
@@ -50,14 +50,14 @@ def stopped(run_tiny):
     return folder, straight
 
 
-def test_a_run_goes_on_from_the_newest_whole_checkpoint(run_tiny, stopped):
+def test_a_run_goes_on_from_the_newest_complete_checkpoint(run_tiny, stopped):
     folder, straight = stopped
     done = run_tiny("--resume", "auto", **SAVING)
     assert done.code == 0, done.err
     assert f"skipped {folder / 'checkpoint-4'}: it has no manifest" in done.out
     assert f"resumes from {folder / 'checkpoint-2'}" in done.out
     assert same(weights(folder), straight)
-    assert newest_whole(folder)[0] == folder / "checkpoint-4"
+    assert newest_complete(folder)[0] == folder / "checkpoint-4"
 
 
 def test_the_count_of_tokens_goes_on(run_tiny, stopped):
@@ -300,7 +300,7 @@ def test_a_signal_saves_and_the_run_ends_the_same(chat_model, write_rows, tmp_pa
     _, said = running.communicate(timeout=120)
     assert running.returncode == code, said
     assert f"stopped by {number.name}; saved to {out}" in said
-    found, skipped = newest_whole(out)
+    found, skipped = newest_complete(out)
     assert found is not None
     assert not skipped
     done = subprocess.run(command(chat_model, rows, out, "--resume", "auto"), capture_output=True, text=True)
@@ -325,7 +325,7 @@ def test_a_signal_to_two_processes_saves_and_the_run_ends_the_same(
     assert running.returncode == code, said
     assert said.count(f"stopped by {number.name}; saved to {out}") == 1
     assert "Traceback" not in said
-    found, skipped = newest_whole(out)
+    found, skipped = newest_complete(out)
     assert found is not None
     assert not skipped
     words = command(chat_model, rows, out, "--resume", "auto", *two)
@@ -385,6 +385,6 @@ def test_a_bad_row_of_a_stream_is_named_and_what_was_trained_is_saved(run_tiny, 
     )
     assert stopped.code == 1
     assert f"line {whole + 1}: found text that is not JSON" in stopped.err
-    found, skipped = newest_whole(stopped.folder)
+    found, skipped = newest_complete(stopped.folder)
     assert skipped == []
     assert f"saved in {found}" in stopped.err

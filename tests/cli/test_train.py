@@ -117,11 +117,11 @@ def test_an_end_that_is_not_learnt_is_told(run_tiny):
     short = run_tiny()
     assert short.metrics[1]["eos_nll"] > 1
     said = " ".join(short.out.split())
-    assert "answers may not end by themselves: after step 2 the end token has a probability of" in said
+    assert "answers may not stop: after step 2 the end token has a probability of" in said
     assert "Train longer, or at a higher learning rate" in said
     assert [line["step"] for line in short.ends] == [0, 1, 2]
     released = run_tiny(out="released", propagation_detach="none")
-    assert "--propagation_detach none, the released code, pushes the end away" in " ".join(
+    assert "--propagation_detach none, the released code, makes the end token less likely" in " ".join(
         released.out.split()
     )
     long = run_tiny(out="long", max_steps=80, learning_rate=1e-2, method="sft")
@@ -173,7 +173,7 @@ def test_a_mixture_of_two_formats(train, chat_model, write_rows, tmp_path):
 def test_a_stream(run_tiny):
     done = run_tiny(dataset_streaming="true", max_steps=1)
     assert done.code == 0, done.err
-    assert "a stream: rows are checked as they come" in done.out
+    assert "streaming: rows are checked when they are read" in done.out
 
 
 def test_columns_with_other_names(run_tiny, write_rows):

@@ -83,7 +83,7 @@ def test_bars_of_libraries_do_not_reach_the_terminal(chat_model, write_rows, tmp
 
 
 def test_env_prints_versions_and_nothing_of_the_environment(monkeypatch, capsys):
-    from ift.cli.env import main
+    from ift.cli.env import command as main
 
     monkeypatch.setenv("HF_TOKEN", "sesame-open")
     monkeypatch.setenv("SOME_SETTING", "very-private-value")

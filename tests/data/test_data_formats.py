@@ -146,7 +146,7 @@ BAD = [
     ({"prompt": None, "completion": "x"}, r'column "prompt": found null'),
     ({"prompt": "x", "completion": 3.5}, r'column "completion": found the number 3.5'),
     ({"prompt": [USER], "completion": [USER]}, r'column "completion": found no assistant turn'),
-    ({"chosen": "x", "rejected": "y"}, r'column "prompt".*split the question off'),
+    ({"chosen": "x", "rejected": "y"}, r'column "prompt".*move the question to'),
     ({"chosen": None, "prompt": "y"}, r'column "chosen": found null'),
     ({"instruction": None, "output": "x"}, r'column "instruction": found null'),
     ({"instruction": "x", "output": None}, r'column "output": found null'),

@@ -28,7 +28,7 @@ def test_rows_and_counts(tokenizer):
     assert done.dataset.column_names == ["input_ids", "labels"]
     assert len(done.dataset) == 3
     report = done.report
-    assert (report.rows_read, report.rows_kept, report.rows_dropped, report.rows_cut) == (3, 3, 0, 0)
+    assert (report.rows_read, report.rows_kept, len(report.dropped), report.rows_cut) == (3, 3, 0, 0)
     assert report.format == "chat messages"
     assert report.total_tokens == sum(len(row["input_ids"]) for row in done.dataset)
     assert report.trained_tokens == sum(count_trained(row["labels"]) for row in done.dataset)

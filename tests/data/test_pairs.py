@@ -117,7 +117,7 @@ def test_nothing_is_dropped_or_cut_without_a_count(tokenizer):
         ),
         (
             [{"chosen": [user("a"), assistant("b")], "rejected": [user("a"), assistant("b"), user("c")]}],
-            'row 1, column "chosen", turn 3: found nothing more',
+            'row 1, column "chosen", turn 3: found no further turn',
         ),
         (
             [{"prompt": "a", "chosen": [assistant("b")], "rejected": [{"role": "narrator", "content": "b"}]}],

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from ift.cli.exit_codes import run_verb
 from ift.cli.train import main
-from ift.generation.during_training import AnswersAtEvaluation
+from ift.generation.during_training import EvaluationAnswers
 from ift.lab.testbed import problems, tiny_base_path
 
 
@@ -22,12 +22,12 @@ def rows(tmp_path_factory):
 
 
 def train(rows, out, *words):
-    told = [
+    settings = [
         "--model_name_or_path", str(tiny_base_path()), "--dataset_name", str(rows), "--output_dir", str(out),
         "--max_steps", "4", "--per_device_train_batch_size", "4", "--learning_rate", "1e-3", "--eval_strategy",
         "steps", "--eval_steps", "2", "--report_to", "none", "--save_strategy", "no", *words,
     ]  # fmt: skip
-    return run_verb("train", lambda: main(told))
+    return run_verb("train", lambda: main(settings))
 
 
 def lines(path):
@@ -121,7 +121,7 @@ def test_pairs_are_answered_too_and_a_pattern_finds_the_answer(rows, tmp_path):
 def test_a_run_that_goes_on_drops_the_answers_behind_its_checkpoint(tmp_path):
     path = tmp_path / "answers.jsonl"
     trainer = SimpleNamespace(args=SimpleNamespace(output_dir=tmp_path))
-    callback = AnswersAtEvaluation.__new__(AnswersAtEvaluation)
+    callback = EvaluationAnswers.__new__(EvaluationAnswers)
     callback.trainer = trainer
 
     def begins(step):
@@ -140,7 +140,7 @@ def test_every_process_learns_the_scores_and_the_first_alone_answers(monkeypatch
         lambda found: found.__setitem__(0, {"eval_exact_match": 0.5}),
     )
     logged, metrics = [], {"eval_loss": 1.0}
-    callback = AnswersAtEvaluation.__new__(AnswersAtEvaluation)
+    callback = EvaluationAnswers.__new__(EvaluationAnswers)
     callback.trainer = SimpleNamespace(log=logged.append)  # no model: it would fail if it answered
     second = SimpleNamespace(is_world_process_zero=False, global_step=2)
     callback.on_evaluate(SimpleNamespace(world_size=2), second, None, metrics)
@@ -154,7 +154,7 @@ def test_the_trackers_get_a_table(monkeypatch):
     for name in ("wandb", "trackio"):
         tracker = SimpleNamespace(Table=lambda dataframe: dataframe, log=logged.append)
         monkeypatch.setitem(sys.modules, name, tracker)
-    AnswersAtEvaluation._table(
+    EvaluationAnswers._table(
         [{"step": 1, "answer": "a"}, {"step": 1, "answer": "b"}], ["trackio", "tensorboard"]
     )
     (one,) = logged

@@ -5,7 +5,13 @@ from transformers import AutoTokenizer
 
 from ift.data import DataError
 from ift.lab.testbed import tiny_base_path
-from ift.models.limits import check_special_ids, config_ids, ids_outside, learned_positions, special_ids
+from ift.models.limits import (
+    check_special_ids,
+    config_ids,
+    explain_ids_outside,
+    learned_positions,
+    special_ids,
+)
 from models import config_of, tiny_model
 
 
@@ -21,9 +27,9 @@ def test_learned_positions(family, positions):
 def test_a_special_token_without_a_row_is_named(kind):
     tokenizer = AutoTokenizer.from_pretrained(tiny_base_path())
     size = len(tokenizer)
-    assert ids_outside(special_ids(tokenizer), size) == ""
+    assert explain_ids_outside(special_ids(tokenizer), size) == ""
     tokenizer.add_special_tokens({kind: "[NEW]"})
-    said = ids_outside(special_ids(tokenizer), size)
+    said = explain_ids_outside(special_ids(tokenizer), size)
     assert f"{kind} '[NEW]' has the id {size}, and the model embeds the ids 0 to {size - 1}" in said
 
 
@@ -32,7 +38,7 @@ def test_the_token_that_ends_a_turn_counts():
     size = len(tokenizer)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_end|>"]})
     tokenizer.chat_template = "{% for m in messages %}{{ m.content + '<|im_end|>' }}{% endfor %}"
-    assert "end of a turn '<|im_end|>'" in ids_outside(special_ids(tokenizer), size)
+    assert "end of a turn '<|im_end|>'" in explain_ids_outside(special_ids(tokenizer), size)
 
 
 def test_where_nothing_is_trained_the_padding_token_may_lack_a_row():
@@ -45,4 +51,4 @@ def test_where_nothing_is_trained_the_padding_token_may_lack_a_row():
 
 def test_ids_of_the_configuration_count():
     config = config_of("llama", eos_token_id=[2, 200])
-    assert "eos_token_id 200 of its config.json" in ids_outside(config_ids(config), config.vocab_size)
+    assert "eos_token_id 200 of its config.json" in explain_ids_outside(config_ids(config), config.vocab_size)

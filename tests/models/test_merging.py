@@ -9,7 +9,7 @@ from ift.lab.testbed import tiny_base_path
 from ift.models import merging
 from ift.models.loading import LoadOptions, load_network
 from ift.models.merging import save_merged
-from ift.models.outputs import difference, logits_of
+from ift.models.outputs import compare_logits, compute_logits
 from ift.models.record import read_record
 
 FLOAT32 = LoadOptions(dtype="float32", device="cpu")
@@ -44,17 +44,17 @@ def adapter(folder, **settings):
 )
 def test_a_merged_model_is_the_adapter_on_its_base(tmp_path, settings):
     model = adapter(tmp_path / "adapter", **settings)
-    wanted = logits_of(model, ROWS)
+    wanted = compute_logits(model, ROWS)
     save_merged(str(tmp_path / "adapter"), tmp_path / "merged", ROWS, FLOAT32)
     found = load_network(str(tmp_path / "merged"), FLOAT32)
     assert not hasattr(found, "peft_config")
-    assert difference(wanted, logits_of(found, ROWS), rounded=False).same
+    assert compare_logits(wanted, compute_logits(found, ROWS), rounded=False).same
     assert read_record(str(tmp_path / "merged")).base == ""
 
 
 def test_a_merge_that_changes_the_outputs_is_refused_with_the_way_out(tmp_path, monkeypatch):
     adapter(tmp_path / "adapter")
-    monkeypatch.setattr(merging, "merged", lambda model: model.unload())
-    said = r"merged into its base, this adapter gives other outputs \(largest difference .*train on from the adapter"
+    monkeypatch.setattr(merging, "merge_adapter", lambda model: model.unload())
+    said = r"merged into its base, this adapter gives other outputs \(largest .*continue training the adapter"
     with pytest.raises(DataError, match=said):
         save_merged(str(tmp_path / "adapter"), tmp_path / "merged", options=FLOAT32)

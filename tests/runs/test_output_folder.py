@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from ift.data import DataError
-from ift.runs.output_folder import mark_run_started, open_folder, write_run
-from ift.training.checkpoints import NOTHING_TO_RESUME, seal
+from ift.runs.output_folder import mark_run_started, prepare_output_folder, write_run
+from ift.training.checkpoints import NOTHING_TO_RESUME, write_manifest
 
 
 def told(folder, *, model="model", data="rows.jsonl", **run):
@@ -26,7 +26,7 @@ def checkpoint(folder, optimizer=True):
     (folder / "model.safetensors").write_text("weights")
     if optimizer:
         (folder / "optimizer.pt").write_text("moments")
-    seal(folder, int(folder.name.rpartition("-")[2]), {})
+    write_manifest(folder, int(folder.name.rpartition("-")[2]), {})
     return folder
 
 
@@ -58,11 +58,11 @@ def test_a_run_does_not_replace_what_it_starts_from(tmp_path):
     rows = tmp_path / "answers.jsonl"
     rows.write_text("{}\n")
     for given in ({"model": tmp_path}, {"model": start}, {"data": rows}, {"data": start / "optimizer.pt"}):
-        with pytest.raises(DataError, match=r"lies in the output folder.*another --output_dir"):
-            open_folder(told(tmp_path, **given))
+        with pytest.raises(DataError, match=r"is in the output folder.*another --output_dir"):
+            prepare_output_folder(told(tmp_path, **given))
     own = tmp_path / "rows.jsonl"
     own.write_text("{}\n")
-    assert open_folder(told(tmp_path, data=own)) == []
+    assert prepare_output_folder(told(tmp_path, data=own)) == []
 
 
 def test_a_checkpoint_without_optimiser_state_is_none_to_resume_from(tmp_path):
@@ -70,14 +70,14 @@ def test_a_checkpoint_without_optimiser_state_is_none_to_resume_from(tmp_path):
     path = checkpoint(tmp_path / "checkpoint-3", optimizer=False)
     for resume in ("auto", str(path)):
         with pytest.raises(DataError) as refused:
-            open_folder(told(tmp_path, resume=resume))
+            prepare_output_folder(told(tmp_path, resume=resume))
         assert NOTHING_TO_RESUME in str(refused.value)
     asked = told(tmp_path)
     asked.config.resume_from_checkpoint = str(path)
     with pytest.raises(DataError, match="no optimiser state"):
-        open_folder(asked)
+        prepare_output_folder(asked)
     whole = checkpoint(tmp_path / "checkpoint-2")
     asked = told(tmp_path, resume="auto")
-    lines = open_folder(asked)
-    assert lines[0].startswith(f"skipped {path}: it holds no optimiser state")
+    lines = prepare_output_folder(asked)
+    assert lines[0].startswith(f"skipped {path}: it has no optimiser state")
     assert asked.config.resume_from_checkpoint == str(whole)

@@ -10,11 +10,11 @@ from ift.training import checkpoints
 from ift.training.checkpoints import (
     MANIFEST,
     SealedCheckpoints,
-    damage,
-    differing,
-    facts_of,
-    newest_whole,
-    seal,
+    changed_keys,
+    newest_complete,
+    read_facts,
+    why_not_resumable,
+    write_manifest,
 )
 
 
@@ -29,7 +29,7 @@ def make(tmp_path):
         (folder / "deep" / "state").write_text("state")
         (folder / "optimizer.pt").write_text("moments")
         if sealed:
-            seal(folder, step, {"seed": 1})
+            write_manifest(folder, step, {"seed": 1})
         return folder
 
     return made
@@ -37,8 +37,8 @@ def make(tmp_path):
 
 def test_a_whole_checkpoint_is_whole_and_says_what_it_was_made_with(make):
     folder = make(3)
-    assert damage(folder) is None
-    assert facts_of(folder) == {"seed": 1}
+    assert why_not_resumable(folder) is None
+    assert read_facts(folder) == {"seed": 1}
     manifest = json.loads((folder / MANIFEST).read_text())
     assert manifest["step"] == 3
     assert manifest["files"]["deep/state"]["bytes"] == 5
@@ -54,38 +54,38 @@ def flip(folder):
 
 def weights_alone(folder):
     (folder / "optimizer.pt").unlink()
-    seal(folder, 3, {})
+    write_manifest(folder, 3, {})
 
 
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
         (cut, "weights has 999 bytes, not 1,000"),
-        (flip, "weights differs from what was written"),
+        (flip, "weights differs from the manifest"),
         (lambda folder: (folder / "deep" / "state").unlink(), "deep/state is missing"),
         (lambda folder: (folder / MANIFEST).unlink(), "it has no manifest: its writing was interrupted"),
         (lambda folder: (folder / MANIFEST).write_text('{"step'), "its manifest cannot be read"),
-        (weights_alone, "it holds no optimiser state (it was saved with save_only_model)"),
+        (weights_alone, "it has no optimiser state (it was saved with save_only_model)"),
     ],
 )
 def test_every_damage_is_found(make, harm, said):
     folder = make(3)
     harm(folder)
-    assert damage(folder).startswith(said)
+    assert why_not_resumable(folder).startswith(said)
 
 
 def test_the_newest_whole_one_is_taken_by_step_and_the_others_are_named(make, tmp_path):
     make(9), make(20, sealed=False), make(100)
     cut(tmp_path / "checkpoint-100")
     (tmp_path / "checkpoint-x").mkdir()
-    found, skipped = newest_whole(tmp_path)
+    found, skipped = newest_complete(tmp_path)
     assert found == tmp_path / "checkpoint-9"
     assert [path.name for path, _ in skipped] == ["checkpoint-100", "checkpoint-20"]
-    assert newest_whole(tmp_path / "deep") == (None, [])
+    assert newest_complete(tmp_path / "deep") == (None, [])
 
 
 def test_differing_facts_are_named():
-    assert differing({"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 3, "d": 4}) == ["b", "c", "d"]
+    assert changed_keys({"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 3, "d": 4}) == ["b", "c", "d"]
 
 
 def test_old_checkpoints_go_only_after_the_new_one_is_sealed(make, tmp_path, monkeypatch):
@@ -93,9 +93,11 @@ def test_old_checkpoints_go_only_after_the_new_one_is_sealed(make, tmp_path, mon
 
     make(1), make(2), make(3, sealed=False)
     order = []
-    seal_it = checkpoints.seal
+    write_it = checkpoints.write_manifest
     monkeypatch.setattr(
-        checkpoints, "seal", lambda folder, *rest: order.append(folder.name) or seal_it(folder, *rest)
+        checkpoints,
+        "write_manifest",
+        lambda folder, *rest: order.append(folder.name) or write_it(folder, *rest),
     )
     real = checkpoints.delete_old
     monkeypatch.setattr(checkpoints, "delete_old", lambda *how: order.append("prune") or real(*how))

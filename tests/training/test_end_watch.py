@@ -90,7 +90,7 @@ def test_a_less_likely_end_is_told_with_what_to_do(tmp_path):
     assert "on the same 3 training rows" in said
     assert "Train longer" in said
     released = watch(config(propagation_detach="none"), {0: 0.5, 4: 1.5}).less_likely()
-    assert "--propagation_detach none, the released code, pushes the end away" in released
+    assert "--propagation_detach none, the released code, makes the end token less likely" in released
     pairs = watch(
         SimpleNamespace(max_steps=4, train_batch_size=8, gradient_accumulation_steps=1, world_size=1, seed=0),
         {0: 0.5, 4: 1.5},

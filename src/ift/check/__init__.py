@@ -1,1 +1,1 @@
-"""What can be known before a run: of its rows, of its memory."""
+"""Checks of the rows and the memory before a run."""

@@ -1,4 +1,4 @@
-"""The checks before a run: rows, token ids and ends as the model will see them, each finding with its fix."""
+"""The checks before a run: rows, token ids and answer ends as the model will see them, each problem with its fix."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ift.check.memory import MemoryEstimate, Remedy, available_memory, estimate_memory, remedies
-from ift.check.rows import RowScan, scan
+from ift.check.rows import RowScan, scan_rows
 from ift.check.trainer_build import build_error
 from ift.data import DataError, DataReport, Prepared, end_of_turn_ids
 from ift.data.templates import adds_bos
 from ift.methods.stage import longest_row
-from ift.methods.start import too_long
-from ift.models.limits import ids_outside, special_ids
+from ift.methods.start import explain_too_long
+from ift.models.limits import explain_ids_outside, special_ids
 
 WARN_CUT, REFUSE_CUT = 0.01, 0.20  # shares of the rows, or of the trained tokens, that cutting takes
 
@@ -47,109 +47,84 @@ def data_findings(
     rows_per_step: int,
     allow_truncation: bool = False,
 ) -> list[Finding]:
-    """Check the rows.
+    """Checks the rows of each set, given its scan.
 
-    Args:
-        sets: "train" and perhaps "eval".
-        scans: Of each of them.
-        tokenizer: The tokenizer that prepared them.
-        vocabulary: Number of rows of the model's embedding; None if unknown.
-        rows_per_step: Rows of an optimiser step.
-        allow_truncation: Warn instead of refusing where much is cut.
+    `vocabulary` is the number of rows of the model's embedding, None if unknown. `allow_truncation` warns instead of
+    refusing if much is cut.
     """
     found = []
     for name, one in sets.items():
-        found += _of_report(name, one.report, allow_truncation)
-        found += _of_scan(name, scans[name], tokenizer, vocabulary)
+        found += _check_report(name, one.report, allow_truncation)
+        found += _check_scan(name, scans[name], tokenizer, vocabulary)
     if "eval" in sets:
-        both = scans["train"].first.keys() & scans["eval"].first.keys()
-        asked = (scans["train"].prompts.keys() & scans["eval"].prompts.keys()) if not both else set()
-        if both or asked:
-            what, shared = ("rows", both) if both else ("prompts", asked)
-            where = scans["eval"].first if both else scans["eval"].prompts
-            row = min(where[key] for key in shared)
-            found.append(
-                Finding(
-                    "warning", "eval",
-                    f"{len(shared):,} evaluation {what} are also training {what} (evaluation row {row} first): the "
-                    "evaluation loss will be too low. Fix: remove them from one of the two sets",
-                )
-            )  # fmt: skip
+        found += _check_overlap(scans["train"], scans["eval"])
     report = sets["train"].report
     if not report.streaming and report.rows_kept < rows_per_step:
-        found.append(
-            Finding(
-                "warning", "train",
-                f"{report.rows_kept:,} rows are fewer than the {rows_per_step:,} of one step. "
-                "Fix: lower per_device_train_batch_size or gradient_accumulation_steps",
-            )
-        )  # fmt: skip
+        text = (
+            f"{report.rows_kept:,} rows are fewer than the {rows_per_step:,} of one step. "
+            "Fix: lower per_device_train_batch_size or gradient_accumulation_steps"
+        )
+        found.append(Finding("warning", "train", text))
     return found
 
 
-def _of_report(name: str, report: DataReport, allow_truncation: bool) -> list[Finding]:
+def _check_overlap(train: RowScan, evaluation: RowScan) -> list[Finding]:
+    """A warning if evaluation rows, or else their prompts, are also training rows or prompts."""
+    for what, first, second in (
+        ("rows", train.first, evaluation.first),
+        ("prompts", train.prompts, evaluation.prompts),
+    ):
+        if shared := first.keys() & second.keys():
+            row = min(second[key] for key in shared)
+            text = (
+                f"{len(shared):,} evaluation {what} are also training {what} (evaluation row {row} first): the "
+                "evaluation loss will be too low. Fix: remove them from one of the two sets"
+            )
+            return [Finding("warning", "eval", text)]
+    return []
+
+
+def _check_report(name: str, report: DataReport, allow_truncation: bool) -> list[Finding]:
     found = []
     lost = max(report.share_cut, report.share_trained_lost)
     if lost > WARN_CUT:
         level: Level = "refused" if lost > REFUSE_CUT and not allow_truncation else "warning"
-        remedy = f"raise --max_length (the longest row has {report.lengths[2]:,} tokens), or shorten the rows"
-        found.append(
-            Finding(
-                level, name,
-                f"max_length {report.max_length:,} cuts {report.share_cut:.1%} of the rows and "
-                f"{report.share_trained_lost:.1%} of the trained tokens; {report.rows_without_end:,} rows train no end "
-                f"of the answer. Fix: {remedy}"
-                + (", or use --allow_truncation" if level == "refused" else ""),
-            )
-        )  # fmt: skip
+        text = (
+            f"max_length {report.max_length:,} cuts {report.share_cut:.1%} of the rows and "
+            f"{report.share_trained_lost:.1%} of the trained tokens; {report.rows_without_end:,} rows train no end "
+            f"of the answer. Fix: raise --max_length (the longest row has {report.lengths[2]:,} tokens), or shorten "
+            "the rows" + (", or use --allow_truncation" if level == "refused" else "")
+        )
+        found.append(Finding(level, name, text))
     for reason, rows in report.dropped.items():
         shown = ", ".join(map(str, rows[:8])) + (", ..." if len(rows) > 8 else "")
         found.append(Finding("warning", name, f"{len(rows):,} rows dropped: {reason} (row {shown})"))
     return found
 
 
-def _of_scan(name: str, one: RowScan, tokenizer: Any, vocabulary: int | None) -> list[Finding]:
+def _check_scan(name: str, one: RowScan, tokenizer: Any, vocabulary: int | None) -> list[Finding]:
     found = []
-
-    def add(level: Level, rows: list[int], text: str) -> None:
-        if rows:
-            found.append(
-                Finding(level, name, text.format(n=f"{len(rows):,}", row=rows[0], all=f"{one.rows:,}"))
-            )
-
     if vocabulary is not None and one.largest_id >= vocabulary:
-        found.append(
-            Finding(
-                "refused", name,
-                f"the rows hold the token id {one.largest_id:,}, but the model has only {vocabulary:,} embeddings. "
-                "Fix: use the model's own tokenizer, or resize the model's embeddings",
-            )
-        )  # fmt: skip
-    add(
-        "warning",
-        [row for row, _ in one.duplicates],
-        "{n} of {all} rows are copies of earlier ones (row {row} is the first). Fix: remove them, unless they "
-        "should count more",
-    )
-    add(
-        "warning",
-        one.double_bos,
-        "{n} rows begin with the beginning-of-sequence token twice (row {row} is the first). Fix: remove it from the "
-        "rows or the template",
-    )
-    if adds_bos(tokenizer):
-        add(
-            "warning",
-            one.without_bos,
-            "{n} rows do not begin with the beginning-of-sequence token, which the tokenizer puts before plain text "
-            "(row {row} is the first). Fix: let the chat template write it",
+        text = (
+            f"the rows hold the token id {one.largest_id:,}, but the model has only {vocabulary:,} embeddings. "
+            "Fix: use the model's own tokenizer, or resize the model's embeddings"
         )
-    add(
-        "warning",
-        one.untrained_end,
-        "{n} of {all} rows train no token that ends an answer (row {row} is the first): the model may not learn to "
-        "stop. Fix: a template that ends turns, or an --eos_token that the rows use",
-    )
+        found.append(Finding("refused", name, text))
+    of_all = f" of {one.rows:,}"
+    warnings = (  # rows, of how many, what is wrong with them, the fix
+        ([row for row, _ in one.duplicates], of_all, "are copies of earlier ones",
+         ". Fix: remove them, unless they should count more"),
+        (one.double_bos, "", "begin with the beginning-of-sequence token twice",
+         ". Fix: remove it from the rows or the template"),
+        (one.without_bos if adds_bos(tokenizer) else [], "", "do not begin with the beginning-of-sequence token, which "
+         "the tokenizer puts before plain text", ". Fix: let the chat template write it"),
+        (one.untrained_end, of_all, "train no token that ends an answer",
+         ": the model may not learn to stop. Fix: a template that ends turns, or an --eos_token that the rows use"),
+    )  # fmt: skip
+    for rows, whole, what, fix in warnings:
+        if rows:
+            text = f"{len(rows):,}{whole} rows {what} (row {rows[0]} is the first){fix}"
+            found.append(Finding("warning", name, text))
     return found
 
 
@@ -160,7 +135,7 @@ class Preflight:
     Attributes:
         findings: In the order of the checks.
         scans: By data set.
-        memory: None where the model's configuration allows no estimate.
+        memory: None if no estimate is possible.
         available: Free bytes on the device.
         steps: Optimiser steps of the run; None for a stream without max_steps.
     """
@@ -192,17 +167,10 @@ def preflight(
     allow_truncation: bool = False,
     progress: Callable[[int], object] = lambda rows: None,
 ) -> Preflight:
-    """Check everything that one stage will train, without loading its weights.
-
-    Args:
-        stage: An `ift.methods.stage.Stage`.
-        prepared: What `ift.methods.stage.prepare_stage` gave.
-        allow_truncation: See `data_findings`.
-        progress: See `scan`.
-    """
+    """Checks everything that a stage will train, without loading the model's weights."""
     config, sets = stage.config, prepared.sets
     ends = end_of_turn_ids(prepared.tokenizer)
-    scans = {name: scan(one, prepared.tokenizer, ends, progress) for name, one in sets.items()}
+    scans = {name: scan_rows(one, prepared.tokenizer, ends, progress) for name, one in sets.items()}
     world = int(os.environ.get("WORLD_SIZE", 1))
     rows_per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * world
     report = sets["train"].report
@@ -212,7 +180,7 @@ def preflight(
         memory = estimate_memory(stage, longest)
     except DataError as error:
         findings.append(Finding("refused", "model", str(error)))
-    except Exception as error:  # a model's own code runs here: whatever it raises, the run may still work
+    except Exception as error:  # the model's code may raise anything, and the run may still work
         findings.append(Finding("note", "memory", f"no estimate: {type(error).__name__}: {error}"))
     findings = [
         *data_findings(
@@ -226,11 +194,11 @@ def preflight(
         *findings,
     ]
     if memory is not None:
-        outside = ids_outside(special_ids(prepared.tokenizer), memory.vocabulary)
+        outside = explain_ids_outside(special_ids(prepared.tokenizer), memory.vocabulary)
         findings += [
-            Finding("refused", "model", said)
-            for said in (outside, too_long(longest, memory.positions))
-            if said
+            Finding("refused", "model", problem)
+            for problem in (outside, explain_too_long(longest, memory.positions))
+            if problem
         ]
     if wrong := build_error(stage, prepared):
         findings.append(Finding("refused", "settings", wrong))
@@ -245,7 +213,7 @@ def preflight(
 
 
 def _too_large(found: MemoryEstimate, available: int, ways: list[Remedy]) -> str:
-    """The missing memory, and the settings that save memory in this configuration."""
+    """The missing memory, and settings that need less."""
     fix = ", or ".join(map(str, ways[:3])) or "a larger device, or more of them"
     return (
         f"a step needs about {found.total / 2**30:.1f} GiB, {available / 2**30:.1f} GiB are free. Fix: {fix}"

@@ -1,4 +1,4 @@
-"""The memory of a training step, estimated before any weight is loaded, on a model without data ("meta")."""
+"""Estimates the memory of a training step on a model without data (device "meta"), before weights are loaded."""
 
 from __future__ import annotations
 
@@ -13,33 +13,31 @@ import torch
 
 from ift.data import DataError
 from ift.methods.start import start_adapter, start_options
-from ift.models.deepspeed import not_partitioned
-from ift.models.limits import config_ids, ids_outside, learned_positions
+from ift.models.deepspeed import without_zero3_partitioning
+from ift.models.limits import config_ids, explain_ids_outside, learned_positions
 from ift.models.loading import load_config
 from ift.step.scored_log_probs import tile_shape
 
 TILES = 4  # tiles of logits alive at once in the tiled head: logits, exponentials, their gradient, one spare
-LOGITS = (
-    3  # copies of full logits alive at once where a method builds them: as given, in float32, the gradient
-)
+LOGITS = 3  # copies of full logits alive at once if a method builds them: as given, in float32, the gradient
 PARTS = ("weights", "reference", "gradients", "optimizer", "activations", "head")
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes on one device in one step, without any sharding of weights, gradients and optimiser states.
+    """Bytes on one device in one step, without sharding.
 
     Attributes:
         parameters: Number of all parameters.
         trained: Number of trained parameters.
         vocabulary: Number of rows of the input embedding.
-        positions: The longest row that the model has learned positions for; None: its positions are computed.
+        positions: The longest row with learned positions; None if positions are computed.
         weights: The model, with autocast's copies.
         reference: The frozen reference model of some methods.
         gradients: Gradients of the trained weights.
         optimizer: Optimiser states.
-        activations: Kept for backward by the longest batch there may be, and what backward needs beside them.
-        head: Tiles of logits, or full logits where the method builds them.
+        activations: Tensors kept for the backward pass by the longest possible batch.
+        head: Tiles of logits, or full logits if the method builds them.
     """
 
     parameters: int
@@ -60,22 +58,17 @@ class MemoryEstimate:
 
     def summary(self) -> str:
         """The sum and its parts, in GiB or MiB."""
-        unit, name = (2**30, "GiB") if self.total >= 2**30 else (2**20, "MiB")
+        unit, name = _unit(self.total)
         sizes = {part: getattr(self, part) for part in PARTS}
         shown = ", ".join(f"{part} {size / unit:.2f}" for part, size in sizes.items() if size)
         return f"about {self.total / unit:.1f} {name} ({shown})"
 
 
 def estimate_memory(stage: Any, longest_row: int, device: torch.device | None = None) -> MemoryEstimate:
-    """Estimate the memory of a step.
-
-    Args:
-        stage: An `ift.methods.stage.Stage`: its model's configuration is read, no weights.
-        longest_row: Tokens of the longest row after cutting.
-        device: Device of the run; None for this machine's.
+    """Estimates the memory of a step on `device` (default: this machine's), from the model's configuration alone.
 
     Raises:
-        OSError, ValueError: a configuration that cannot be read, or is no causal language model's.
+        OSError, ValueError: The configuration cannot be read, or is not that of a causal language model.
     """
     config, model_args = stage.config, stage.model
     model = empty_model(stage)
@@ -128,17 +121,18 @@ class Remedy:
     total: int
 
     def __str__(self) -> str:
-        unit, name = (2**30, "GiB") if self.total >= 2**30 else (2**20, "MiB")
+        unit, name = _unit(self.total)
         return f"{self.flags} (about {self.total / unit:.1f} {name} a step)"
 
 
-def remedies(stage: Any, longest_row: int, available: int) -> list[Remedy]:
-    """Settings that would save memory here, the cheapest first: batch, checkpointing, precision, LoRA.
+def _unit(size: int) -> tuple[int, str]:
+    return (2**30, "GiB") if size >= 2**30 else (2**20, "MiB")
 
-    Args:
-        stage: See `estimate_memory`.
-        longest_row: See `estimate_memory`.
-        available: Free bytes. The batch is halved until a step fits, and at least once.
+
+def remedies(stage: Any, longest_row: int, available: int) -> list[Remedy]:
+    """Settings that would need less memory, the cheapest first: batch size, checkpointing, precision, LoRA.
+
+    The batch is halved until a step fits into `available` bytes, and at least once.
     """
     now = estimate_memory(stage, longest_row).total
 
@@ -180,14 +174,14 @@ def available_memory() -> int:
 
 
 def empty_model(stage: Any) -> Any:
-    """The model on the meta device: shapes, no data."""
+    """The model on the meta device."""
     from transformers import AutoModelForCausalLM
 
     name, options = stage.model.model_name_or_path, start_options(stage)
     read = load_config(name, options)
-    if said := ids_outside(config_ids(read), read.get_text_config().vocab_size):
-        raise DataError(f"{name}: {said}")
-    with torch.device("meta"), not_partitioned(), warnings.catch_warnings():
+    if problem := explain_ids_outside(config_ids(read), read.get_text_config().vocab_size):
+        raise DataError(f"{name}: {problem}")
+    with torch.device("meta"), without_zero3_partitioning(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return AutoModelForCausalLM.from_config(
             read,
@@ -197,14 +191,14 @@ def empty_model(stage: Any) -> Any:
 
 
 def _element_size(stage: Any, model: Any) -> int:
-    """Bytes of one weight as it is loaded."""
+    """Bytes of one weight as loaded."""
     name = stage.model.dtype
     dtype = getattr(torch, name, None) if name not in (None, "auto") else model.config.dtype
     return (dtype or torch.float32).itemsize
 
 
 def _weight_bytes(model: Any, model_args: Any, element: int) -> int:
-    """Bytes of all weights; quantised linear layers take half a byte or one byte per weight."""
+    """Bytes of all weights; quantised linear layers need half a byte or one byte per weight."""
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     share = 0.5 if model_args.load_in_4bit else 1.0 if model_args.load_in_8bit else None
     total = 0.0
@@ -231,7 +225,7 @@ def _state_bytes(optimizer: str, each: int) -> float:
 
 @contextlib.contextmanager
 def _adapted(model: Any, peft_config: Any) -> Iterator[Any]:
-    """The model with its adapter, if there is one, on the meta device."""
+    """The model, with its adapter if there is one, on the meta device."""
     if peft_config is None:
         yield model
         return
@@ -242,14 +236,14 @@ def _adapted(model: Any, peft_config: Any) -> Iterator[Any]:
 
 
 def _kept_for_backward(model: Any, rows: int, tokens: int, checkpointing: bool, element: int) -> int:
-    """Bytes that the backbone's forward keeps, by hooks on what autograd saves; nothing is computed.
+    """Bytes that the backbone keeps for its backward pass, counted by autograd's hooks on the meta device.
 
-    With checkpointing the inputs of the blocks, and twice a block, for what is computed again in its backward,
-    and its gradients (measured on CPU: tests/check/test_findings.py).
-    Attention matrices count only for eager attention: other kernels do not keep them.
+    With checkpointing: the inputs of the blocks, and twice one block, for its recomputed activations and its gradients
+    (measured on CPU: tests/check/test_findings.py). Attention matrices count only for eager attention; other kernels do
+    not keep them.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    inner.to(torch.bfloat16)  # experts need it; what a model computes in float32 all the same stays so
+    inner.to(torch.bfloat16)  # required by experts; computations that a model forces to float32 stay so
     backbone, eager = inner.base_model, inner.config._attn_implementation == "eager"
     text = inner.config.get_text_config()
     head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -264,16 +258,16 @@ def _kept_for_backward(model: Any, rows: int, tokens: int, checkpointing: bool, 
             size = storage.nbytes()
             if tensor.dtype == torch.bfloat16:
                 size = size * element // 2
-            kept[storage._cdata] = (storage, size)  # held, or its address would be used again
+            kept[storage._cdata] = (storage, size)  # keeps the storage alive, or its address would be reused
         return tensor
 
     ids = torch.zeros(rows, tokens, dtype=torch.int64, device="meta")
     mask = torch.zeros(rows, 1, tokens, tokens, device="meta")
-    places = torch.arange(tokens, device="meta")[None].expand(rows, -1)
+    positions = torch.arange(tokens, device="meta")[None].expand(rows, -1)
     model.train()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        # A mask of four dimensions is taken as it is; one of two would be looked at, and there is nothing to see.
-        output = backbone(input_ids=ids, attention_mask=mask, position_ids=places, use_cache=False)
+        # transformers uses a 4D mask unchanged; it would inspect the values of a 2D mask, and "meta" has none
+        output = backbone(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
     total = sum(size for _, size in kept.values())
     layers = text.num_hidden_layers
     width = output[0].shape[-1]

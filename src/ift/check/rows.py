@@ -1,4 +1,4 @@
-"""One pass over the prepared rows: duplicates, prompts, token ids and ends, by row number."""
+"""Scans the prepared rows once for duplicates, prompts, token ids and answer ends."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ift.data import Prepared
+from ift.data.samples import ids_and_labels
 
 STREAM_ROWS = 1000  # rows of a stream that are checked
 BATCH = 1000
@@ -18,20 +19,21 @@ BATCH = 1000
 
 @dataclass
 class RowScan:
-    """The result of one pass over the prepared rows.
+    """The result of a scan.
 
-    Row numbers count from 1 in the data as loaded; in a mixture or a stream, in the rows kept of all parts together.
+    Row numbers count from 1 in the data as loaded; in a mixture or a stream, in the kept rows of all parts together.
 
     Attributes:
-        rows: Number of rows checked.
+        rows: Number of rows scanned.
         keys: Hash of every row's ids and labels, in order.
-        first: Hash of a row's ids -> the first row with them.
+        first: Hash of a row's ids -> the first such row.
         duplicates: (row, the earlier row with the same ids).
-        prompts: Hash of the ids before the first trained token -> the first row with them; rows without are left out.
+        prompts: Hash of the ids before the first trained token -> the first such row; rows without a prompt are left
+            out.
         largest_id: Largest of all token ids and labels; -1 without any.
         double_bos: Rows that begin with the beginning-of-sequence token twice.
         without_bos: Rows that do not begin with it.
-        untrained_end: Rows not cut that have no end-of-turn id among their labels.
+        untrained_end: Rows that were not cut and have no end-of-turn id among their labels.
     """
 
     rows: int = 0
@@ -45,16 +47,12 @@ class RowScan:
     untrained_end: list[int] = field(default_factory=list)
 
 
-def scan(
+def scan_rows(
     prepared: Prepared, tokenizer: Any, ends: set[int], progress: Callable[[int], object] = lambda rows: None
 ) -> RowScan:
-    """Check every prepared row once: of a stream the first `STREAM_ROWS`, of pairs the chosen side.
+    """Scans every prepared row: of a stream the first `STREAM_ROWS`, of pairs the chosen side.
 
-    Args:
-        prepared: Rows of `prepare_dataset` or `prepare_pairs`.
-        tokenizer: The tokenizer that prepared them.
-        ends: Ids that end a turn, see `ift.data.end_of_turn_ids`.
-        progress: Called with the number of rows of each batch.
+    `ends` are the ids that end a turn; `progress` is called with the number of rows of each batch.
     """
     found, bos = RowScan(), tokenizer.bos_token_id
     dropped = (
@@ -63,9 +61,8 @@ def scan(
     numbers = (number for number in itertools.count(1) if number not in dropped)
     rows = prepared.dataset.take(STREAM_ROWS) if prepared.report.streaming else prepared.dataset
     for batch in rows.iter(batch_size=BATCH):
-        pairs = "chosen_input_ids" in batch
-        ids_of, labels_of = ("chosen_input_ids", "chosen_labels") if pairs else ("input_ids", "labels")
-        for ids, labels in zip(batch[ids_of], batch[labels_of], strict=True):
+        all_ids, all_labels = ids_and_labels(batch)
+        for ids, labels in zip(all_ids, all_labels, strict=True):
             found.rows += 1
             number, whole = next(numbers), np.asarray(ids, dtype=np.int64)
             trained = np.asarray(labels, dtype=np.int64)
@@ -84,7 +81,7 @@ def scan(
                 found.double_bos.append(number)
             if len(ids) != prepared.report.max_length and not ends & set(trained.tolist()):
                 found.untrained_end.append(number)
-        progress(len(batch[ids_of]))
+        progress(len(all_ids))
     return found
 
 

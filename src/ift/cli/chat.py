@@ -1,4 +1,4 @@
-"""`ift chat MODEL`: talk to a trained model, or ask it one thing."""
+"""`ift chat MODEL`: talk to a model, or ask it one thing."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def main(model: str, prompt: str | None, max_new_tokens: int, options: LoadOptions) -> int:
-    """Chat until end of input, or answer `prompt` once; returns the exit code.
+    """Chats until end of input, or answers `prompt` once; returns the exit code.
 
-    `model` is a folder or a Hub id of a full model or of an adapter. Prompts are written as in the model's training,
-    where that is recorded; of a model trained on plain text each one stands by itself.
+    `model` is a folder or Hub id of a full model or an adapter. Prompts are written as in the model's training, if that
+    is recorded; a model trained on plain text gets each prompt separately.
 
     Raises:
-        DataError: a model or tokenizer that cannot be loaded.
-        EvaluationError: a conversation that leaves no room for an answer.
+        DataError: The model or tokenizer cannot be loaded.
+        EvaluationError: The conversation leaves no room for an answer.
     """
     import torch
     from transformers import TextStreamer
@@ -32,7 +32,7 @@ def main(model: str, prompt: str | None, max_new_tokens: int, options: LoadOptio
     from ift.models.loading import load_model
 
     class Visible(TextStreamer):
-        """Prints the answer as it is generated, with control characters written out."""
+        """Prints the answer during generation, with visible control characters."""
 
         def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
             super().on_finalized_text(visible(text), stream_end)
@@ -45,11 +45,11 @@ def main(model: str, prompt: str | None, max_new_tokens: int, options: LoadOptio
     messages: list[dict[str, Any]] = []
     while True:
         try:
-            said = prompt if prompt is not None else input("> ")
+            text = prompt if prompt is not None else input("> ")
         except (EOFError, KeyboardInterrupt):
             print()
             return 0
-        messages.append({"role": "user", "content": said})
+        messages.append({"role": "user", "content": text})
         ids = prompt_ids(tokenizer, messages, style)
         room = room_for_answers(network, [ids], max_new_tokens)
         inputs = torch.tensor([ids], device=network.device)
@@ -79,12 +79,14 @@ def command(
 
 
 def _stop_ids(network: Any, tokenizer: Any) -> dict[str, Any]:
-    """Where an answer ends: at the model's own end tokens and at the template's, which an adapter does not save."""
+    """End tokens of the model's generation config and of the template, which an adapter does not save."""
     from ift.data import end_of_turn_ids
     from ift.generation.decoding import padding_id
 
-    own = getattr(network.generation_config, "eos_token_id", None)
-    stops = end_of_turn_ids(tokenizer) | set([] if own is None else [own] if isinstance(own, int) else own)
+    configured = getattr(network.generation_config, "eos_token_id", None)
+    stops = end_of_turn_ids(tokenizer) | set(
+        [] if configured is None else [configured] if isinstance(configured, int) else configured
+    )
     if not stops:
         return {}
     return {"eos_token_id": sorted(stops), "pad_token_id": padding_id(tokenizer, stops, network)}

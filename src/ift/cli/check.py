@@ -1,4 +1,4 @@
-"""`ift check`: what a run would train, what it would cost, and what is wrong with it, before it starts."""
+"""`ift check`: what a run would train, its cost, and its problems, before it starts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def command(context: typer.Context) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The check's own flags; those of `ift train` pass through."""
+    """The parser of the check's flags; those of `ift train` pass through."""
     parser = UsageParser(
         "ift check",
         usage="ift check [flags] [any flag of ift train, --config FILE.yaml too]",
@@ -35,44 +35,42 @@ def make_parser() -> argparse.ArgumentParser:
         "train would refuse the run, 2 wrong usage. --debug shows tracebacks.",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--show", type=int, metavar="N", help="Print N rows with their trained tokens; loads the model."
-    )
-    parser.add_argument(
-        "--time", action="store_true", help="Train three steps, discard them, and report the time of a step."
-    )
+    parser.add_argument("--show", type=int, metavar="N", help="Print N rows with their trained tokens.")
+    parser.add_argument("--time", action="store_true", help="Time three training steps, which are discarded.")
     parser.add_argument("--json", action="store_true", help="Print JSON instead of text.")
     return parser
 
 
 def main(arguments: list[str]) -> int:
-    """Run `ift check`; returns the exit code, 0 or 1. `ift.cli.exit_codes` handles what it raises."""
+    """Runs `ift check`; returns the exit code, 0 or 1."""
     from ift.runs.arguments import parse_stages
     from ift.runs.progress import TerminalReporter
 
     reporter = TerminalReporter()
-    own, words = make_parser().parse_known_args(split_equals(arguments))
-    if own.show is not None and own.show < 1:
-        raise UsageError(f"--show {own.show}: give 1 or more")
+    options, words = make_parser().parse_known_args(split_equals(arguments))
+    if options.show is not None and options.show < 1:
+        raise UsageError(f"--show {options.show}: give 1 or more")
     stages = parse_stages(words)
     try:
-        found = [_check(run_args, own, reporter) for run_args in stages]
+        found = [_check(run_args, options, reporter) for run_args in stages]
     except EXPECTED as error:
-        if own.json:
+        if options.json:
             print(json.dumps({"refused": True, "error": str(error)}))
         raise
     refused = any(one["refused"] for one in found)
-    if own.json:
+    if options.json:
         print(json.dumps(found[0] if len(found) == 1 else {"refused": refused, "stages": found}, indent=1))
     elif refused:
         reporter.message("refused: ift train would not start (--force starts anyway)", "bold red")
     else:
-        reporter.message("fine: ift train would start with the same arguments", "bold green")
+        reporter.message("ok: ift train would start with the same arguments", "bold green")
     return int(refused)
 
 
-def _check(run_args: TrainArguments, own: argparse.Namespace, reporter: TerminalReporter) -> dict[str, Any]:
-    """Check one stage; print everything that was found unless JSON is wanted."""
+def _check(
+    run_args: TrainArguments, options: argparse.Namespace, reporter: TerminalReporter
+) -> dict[str, Any]:
+    """Checks one stage; prints all findings unless JSON is wanted."""
     from ift.methods.stage import load_data, prepare_stage
     from ift.runs.check_run import check_model, time_steps
 
@@ -80,13 +78,13 @@ def _check(run_args: TrainArguments, own: argparse.Namespace, reporter: Terminal
     rows = prepare_stage(run_args, load_data(run_args))
     found = _preflight(run_args, rows)
     found = replace(found, findings=[*_output_folder(run_args), *found.findings])
-    seconds = time_steps(run_args, rows) if own.time else None
-    if not own.json:
+    seconds = time_steps(run_args, rows) if options.time else None
+    if not options.json:
         _print(found, rows, seconds, reporter)
-        if own.show:
+        if options.show:
             from ift.cli.show_rows import show_rows
 
-            show_rows(run_args, rows, own.show, reporter.console)
+            show_rows(run_args, rows, options.show, reporter.console)
     return {
         "method": run_args.method.name,
         "refused": found.refused,
@@ -100,7 +98,7 @@ def _check(run_args: TrainArguments, own: argparse.Namespace, reporter: Terminal
 
 
 def _preflight(run_args: TrainArguments, rows: PreparedRows) -> Preflight:
-    """The check of the rows and the memory, under a progress bar."""
+    """Checks the rows and the memory, with a progress bar."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -120,10 +118,10 @@ def _output_folder(run_args: TrainArguments) -> list[Finding]:
     """What `ift train` would report about the output folder."""
     from ift.check.findings import Finding
     from ift.data import DataError
-    from ift.runs.output_folder import AlreadyFinished, open_folder
+    from ift.runs.output_folder import AlreadyFinished, prepare_output_folder
 
     try:
-        return [Finding("note", "output", line) for line in open_folder(run_args)]
+        return [Finding("note", "output", line) for line in prepare_output_folder(run_args)]
     except DataError as error:
         return [Finding("refused", "output", str(error))]
     except AlreadyFinished as done:

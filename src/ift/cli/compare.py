@@ -1,4 +1,4 @@
-"""`ift compare` and `ift ablate`: several methods on the same rows, over seeds, with what they cost."""
+"""`ift compare` and `ift ablate`: several methods on the same rows, over seeds, with their costs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DESCRIPTIONS = {
 
 
 def make_parser(verb: str) -> UsageParser:
-    """The parser of the study's own flags; it leaves those of `ift train`."""
+    """The parser of the study's flags; those of `ift train` pass through."""
     parser = UsageParser(
         f"ift {verb}",
         usage=f"ift {verb} [flags]\n       ift {verb} [flags] --model_name_or_path MODEL --dataset_name DATA\n"
@@ -37,7 +37,7 @@ def make_parser(verb: str) -> UsageParser:
     folder = f"ift-{verb}"
     parser.add_argument("--output_dir", "--output-dir", default=folder, help=f"Folder of the study; a repeated "
                         f"command resumes in it [{folder}].")  # fmt: skip
-    group = parser.add_argument_group("with a model and data of your own")
+    group = parser.add_argument_group("with your own model and data")
     for place, user_data in ((parser, False), (group, True)):
         for name, options in StudyArgs.flags(verb, user_data=user_data):
             place.add_argument(f"--{name}", **options)
@@ -45,7 +45,7 @@ def make_parser(verb: str) -> UsageParser:
 
 
 def main(verb: str, arguments: Sequence[str]) -> int:
-    """Run `ift compare` or `ift ablate`; returns the exit code (0 done, 130 stopped)."""
+    """Runs `ift compare` or `ift ablate`; returns the exit code (0, or 130 if stopped)."""
     console = Console(highlight=False, soft_wrap=True)
 
     say = partial(console.print, markup=False)
@@ -70,7 +70,7 @@ def parse(verb: str, arguments: Sequence[str]) -> tuple[StudyArgs, list[str]]:
     """The study's arguments, and the flags of `ift train` (none for a study on the testbed).
 
     Raises:
-        UsageError: an unknown flag, a value out of range, or flags that do not belong together.
+        UsageError: An unknown flag, a value out of range, or conflicting flags.
     """
     parser = make_parser(verb)
     parsed, train_words = parser.parse_known_args(split_equals(list(arguments)))
@@ -78,7 +78,7 @@ def parse(verb: str, arguments: Sequence[str]) -> tuple[StudyArgs, list[str]]:
         for name, _ in StudyArgs.flags(verb, user_data=True):
             if getattr(parsed, name) is not None:
                 raise UsageError(
-                    f"--{name} is for data of your own: give --model_name_or_path and --dataset_name too"
+                    f"--{name} is for your own data: give --model_name_or_path and --dataset_name too"
                 )
     elif not {"--model_name_or_path", "--dataset_name", "--config"} & {*train_words}:
         options = [name for name in parser._option_string_actions if name.startswith("--")]
@@ -92,7 +92,7 @@ def parse(verb: str, arguments: Sequence[str]) -> tuple[StudyArgs, list[str]]:
 
 
 def _show(result: StudyResult, console: Console) -> None:
-    """Print the tables of scores and costs, and where the records and the report are."""
+    """Prints the tables of scores and costs, and where the records and the report are."""
     from ift.lab.report.tables import cost_cells, score_cells
 
     comparison = result.comparison

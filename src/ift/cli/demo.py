@@ -1,4 +1,4 @@
-"""`ift demo`: SFT against IFT on the included base model."""
+"""`ift demo`: SFT and IFT on the included base model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ift env`: what a bug report needs."""
+"""`ift env`: information for a bug report."""
 
 from __future__ import annotations
 
@@ -7,25 +7,13 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 PACKAGES = (
-    "intuitive-fine-tuning",
-    "torch",
-    "transformers",
-    "trl",
-    "accelerate",
-    "datasets",
-    "peft",
-    "tokenizers",
-)
+    "intuitive-fine-tuning", "torch", "transformers", "trl", "accelerate", "datasets", "peft", "tokenizers",
+)  # fmt: skip
 OPTIONAL = ("bitsandbytes", "deepspeed", "flash-attn", "triton", "kernels")
 
 
 def command() -> int:
     """Print what a bug report needs: versions and hardware, and nothing secret."""
-    return main()
-
-
-def main() -> int:
-    """Print versions and hardware; no environment variable, no path, no token."""
     import torch
 
     print(f"python: {platform.python_version()} on {platform.platform()}")

@@ -1,4 +1,4 @@
-"""`ift evaluate MODEL...`: the paper's benchmarks, or any of lm-eval's tasks, on one model or several."""
+"""`ift evaluate MODEL...`: the paper's benchmarks, or any of lm-eval's tasks, for one or several models."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def main(
     models: list[str], tasks: str, data: str | None, limit: int | None, shots: int | None, batch_size: str,
     output_dir: str, options: LoadOptions,
 ) -> int:  # fmt: skip
-    """Ask the models, save and show what they scored; returns the exit code."""
+    """Evaluates the models, saves and shows their scores; returns the exit code."""
     needs_extra("eval", "lm_eval")
     from ift.lab.evaluation.harness import Setting
     from ift.lab.evaluation.run import evaluate, plan_evaluation
 
-    console, began = Console(highlight=False), time.perf_counter()
+    console, started = Console(highlight=False), time.perf_counter()
     setting = Setting(None if data is None else Path(data), limit, batch_size, options.dtype)
     evaluation = plan_evaluation(models, tasks, shots, setting, Path(output_dir), options)
     try:
@@ -45,14 +45,14 @@ def main(
     for line in (
         f"answers   {out}/MODEL/samples",
         f"records   {out}/MODEL/record.json",
-        f"done in {time.perf_counter() - began:.0f} s",
+        f"done in {time.perf_counter() - started:.0f} s",
     ):
         console.print(line, markup=False, soft_wrap=True)
     return 0
 
 
 def _show(found: Sequence[Evaluated], evaluation: Evaluation, console: Console) -> None:
-    """Print scores with standard errors, differences to the first model, and the paper's numbers."""
+    """Prints scores with standard errors, differences from the first model, and the paper's numbers."""
     from ift.lab.evaluation.run import differences, save_differences
     from ift.lab.evaluation.tables import differences_table, paper_table, scores_table
 
@@ -78,21 +78,17 @@ def _show(found: Sequence[Evaluated], evaluation: Evaluation, console: Console) 
 def command(
     models: Annotated[list[str], typer.Argument(help="Run folders, checkpoints, adapters or Hub ids.")],
     tasks: str = typer.Option(
-        "paper", help="paper (all tasks of the paper), or a comma-separated list of lm-eval's tasks."
+        "paper", help="paper (all its tasks), or a comma-separated list of lm-eval's tasks."
     ),
     data: str = typer.Option(
         None, help="Folder of local data sets, laid out as on the Hub (default: the Hub)."
     ),
-    limit: int = typer.Option(None, help="Number of questions per task, to try it out (default: all)."),
+    limit: int = typer.Option(None, help="Number of questions per task, for a trial (default: all)."),
     num_fewshot: int = typer.Option(
-        None,
-        "--num_fewshot",
-        help="Number of examples before a question (default: the paper's).",
+        None, "--num_fewshot", help="Number of examples before a question (default: the paper's)."
     ),
     batch_size: str = typer.Option("auto", "--batch_size", help="auto, or a number."),
-    output_dir: str = typer.Option(
-        "ift-evaluate", "--output_dir", help="Folder for results, answers and records."
-    ),
+    output_dir: str = typer.Option("ift-evaluate", "--output_dir", help="Folder for results and records."),
     dtype: str = DTYPE,
     device: str = DEVICE,
     trust_remote_code: bool = TRUST_REMOTE_CODE,

@@ -1,6 +1,6 @@
-"""Exit codes of every verb, with one message for what a user can correct and another for a bug.
+"""Exit codes and error messages of all verbs: one message for what a user can correct, another for a bug.
 
-Nothing heavy is imported here, because `ift --help` imports this module.
+Imports nothing heavy, because `ift --help` imports this module.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ EXPECTED = (
 
 
 class Verbs(typer.Typer):
-    """A typer app whose every command runs through `run_verb` and takes --debug."""
+    """A typer app that runs every command through `run_verb` and adds --debug."""
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[Any], Any]:
-        """As typer's decorator, for a function that returns the exit code, or raises `typer.Exit` with it."""
+        """Typer's decorator, for a function that returns the exit code or raises `typer.Exit`."""
         register = super().command(name, **options)
 
         def add(function: Any) -> Any:
@@ -44,7 +44,7 @@ class Verbs(typer.Typer):
 
 
 def _with_debug(function: Callable[..., Any], verb: str) -> Callable[..., Any]:
-    """`function` called through `run_verb`, with the additional option --debug."""
+    """Wraps `function` in `run_verb`, with the additional option --debug."""
 
     @functools.wraps(function)
     def run(*args: Any, debug: bool = False, **kwargs: Any) -> None:
@@ -59,16 +59,16 @@ def _with_debug(function: Callable[..., Any], verb: str) -> Callable[..., Any]:
 
 
 def run_verb(verb: str, run: Callable[[], int | None], debug: bool = False) -> int:
-    """Call `run` and turn any exception into a message on standard error and an exit code.
+    """Calls `run` and turns any exception into a message on standard error and an exit code.
 
     Args:
         verb: Name of the command, for the message.
         run: Returns the exit code, or raises `typer.Exit` with it.
-        debug: Show tracebacks, as IFT_DEBUG=1 in the environment does.
+        debug: Show tracebacks, like IFT_DEBUG=1 in the environment.
 
     Returns:
-        The exit code: that of `run`; 1 for input that is refused or cannot be processed; 2 for a `UsageError`; 70 for
-        a bug; 130 for Ctrl-C.
+        The exit code of `run`; 1 for input that is refused or cannot be processed; 2 for a `UsageError`; 70 for a bug;
+            130 for Ctrl-C.
     """
     before = os.environ.get(DEBUG)
     if debug:
@@ -86,8 +86,8 @@ def run_verb(verb: str, run: Callable[[], int | None], debug: bool = False) -> i
         _print_error(f"ift {verb}: {error}")
         return USAGE
     except EXPECTED as error:
-        ours = type(error).__module__.startswith("ift.")  # our messages name the place already
-        hint = "" if ours or os.environ.get(DEBUG) else "\n(--debug shows where this was raised.)"
+        is_ift = type(error).__module__.startswith("ift.")  # ift's messages name the place
+        hint = "" if is_ift or os.environ.get(DEBUG) else "\n(--debug shows where this was raised.)"
         _print_error(f"ift {verb}: {_text(error)}{hint}")
         return REFUSED
     except Exception as error:
@@ -99,7 +99,7 @@ def run_verb(verb: str, run: Callable[[], int | None], debug: bool = False) -> i
 
 
 def _print_error(text: str, every_process: bool = False) -> None:
-    """Print a message once per machine (every process fails with the same error), after the traceback with --debug."""
+    """Prints a message once per machine (every process fails alike), after the traceback with --debug."""
     from ift.text import visible
 
     if every_process or int(os.environ.get("LOCAL_RANK", 0)) == 0:
@@ -109,7 +109,7 @@ def _print_error(text: str, every_process: bool = False) -> None:
 
 
 def _text(error: BaseException) -> str:
-    """The error's message, or its class name where it has none."""
+    """The error's message, or its class name if the message is empty."""
     return str(error).strip() or type(error).__name__
 
 
@@ -122,7 +122,7 @@ def _bug(error: Exception) -> str:
 
 
 def _address() -> str:
-    """Address of the issue tracker, if the package's metadata names one."""
+    """Address of the issue tracker, if the package's metadata has one."""
     try:
         urls = metadata("intuitive-fine-tuning").get_all("Project-URL") or []
     except PackageNotFoundError:

@@ -1,8 +1,7 @@
-"""`ift frozen-lake`: the one world whose optimum is known; which method comes nearest, where, and where not."""
+"""`ift frozen-lake`: which method comes nearest to the optimum of a small world in which it is known."""
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from ift.runs.argv import UsageError
 from ift.runs.extras import needs_extra
 
 COLUMNS = {  # measure -> (heading, scale, digits, with its interval)
@@ -27,14 +27,9 @@ COLUMNS = {  # measure -> (heading, scale, digits, with its interval)
 
 
 def main(
-    output_dir: str,
-    seeds: int,
-    lake: dict[str, Any],
-    start: dict[str, Any],
-    settings: dict[str, Any],
-    windowed: bool,
-) -> int:
-    """Run the experiment; returns the exit code. The record and the pictures go to `output_dir`."""
+    output_dir: str, seeds: int, lake: dict[str, Any], start: dict[str, Any], settings: dict[str, Any], windowed: bool
+) -> int:  # fmt: skip
+    """Runs the experiment; returns the exit code. The record and the figures are written to `output_dir`."""
     needs_extra("frozen-lake", "gymnasium", "matplotlib")
     from ift.lab.frozen_lake.experiment import save_record
     from ift.lab.frozen_lake.methods import Settings
@@ -42,15 +37,14 @@ def main(
     from ift.lab.frozen_lake.trajectories import luckiest_optimal, shortest_detour
     from ift.lab.frozen_lake.world import make_lake
 
-    console, began = Console(highlight=False), time.perf_counter()
+    console, started = Console(highlight=False), time.perf_counter()
     try:
         if seeds < 2:
             raise ValueError(f"--seeds is {seeds}: an interval needs at least 2")
         world, how, begin = make_lake(**lake), Settings(**settings), Start(**start)
         target, detour = luckiest_optimal(world), shortest_detour(world)
-    except ValueError as problem:
-        print(f"ift frozen-lake: {problem}", file=sys.stderr)
-        return 2
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     ice = "slippery" if world.slippery else "firm"
     console.print(f"{world.size}x{world.size} lake, {ice} ice, {seeds} agents")
     console.print(f"  target  {target}  (the luckiest optimal roll-out)")
@@ -58,7 +52,7 @@ def main(
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     record, names = _run(console, world, begin, how, seeds, windowed, folder)
-    record["seconds"] = round(time.perf_counter() - began, 1)
+    record["seconds"] = round(time.perf_counter() - started, 1)
     file = save_record(record, folder)
     _table(console, record)
     pictures = f"{', '.join(names)} (png, svg), walk.gif in {folder}"
@@ -73,7 +67,7 @@ def main(
 def _run(
     console: Console, world: Any, start: Any, settings: Any, seeds: int, windowed: bool, folder: Path
 ) -> tuple[dict[str, Any], list[str]]:
-    """Train, vary and draw, with progress; returns the record and the names of the pictures."""
+    """Trains, varies the settings and draws, with progress; returns the record and the names of the figures."""
     from ift.lab.frozen_lake import experiment
     from ift.lab.frozen_lake.window import window_ticks
     from ift.lab.progress import WorkProgress

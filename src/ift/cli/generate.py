@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from ift.cli.exit_codes import INTERRUPTED
 from ift.cli.model_options import ALLOW_PICKLE, DEVICE, DTYPE, TRUST_REMOTE_CODE
 
 if TYPE_CHECKING:
-    from ift.generation.answers import Settings
-    from ift.models.loading import LoadOptions
-
-
-def main(
-    model: str, prompts: str, output: str | None, form: str | None, settings: Settings, batch_size: int,
-    system: str | None, limit: int | None, options: LoadOptions,
-) -> int:  # fmt: skip
-    """Answer, save and say where; returns the exit code."""
-    from ift.models.model_folder import check_model_path
-
-    try:
-        _check(settings, batch_size, form, limit)
-        check_model_path(model, allow_pickle=options.allow_pickle_weights)
-        lines = generate(model, prompts, output, form, settings, batch_size, system, limit, options)
-    except (ValueError, OSError) as error:
-        print(f"ift generate: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nStopped. The same command goes on with what is missing.", file=sys.stderr)
-        return 130
-    print("\n".join(lines))
-    return 0
+    from ift.generation.answers import AnswerStore, Settings
+    from ift.generation.prompts import Prompt
+    from ift.models.loading import LoadedModel, LoadOptions
 
 
 def _check(settings: Settings, batch_size: int, form: str | None, limit: int | None) -> None:
@@ -56,63 +38,72 @@ def generate(
     model: str, prompts: str, output: str | None, form: str | None, settings: Settings, batch_size: int,
     system: str | None, limit: int | None, options: LoadOptions,
 ) -> list[str]:  # fmt: skip
-    """Answers all prompts and writes the file; returns the lines that say what was made.
+    """Answers all prompts and writes the file; returns a summary in lines.
 
     Raises:
         EvaluationError: The prompts cannot be read or answered.
         OSError: The model is missing.
     """
-    from rich.progress import track
-
     from ift.data import ensure_chat_template
     from ift.files import check_target
-    from ift.generation.answer_files import check_format, format_of, write_answers
-    from ift.generation.answers import AnswerStore, answer_all, fingerprint
+    from ift.generation.answer_files import check_format, choose_format, write_answers
+    from ift.generation.answers import AnswerStore, fingerprint
     from ift.generation.prompts import read_prompts
     from ift.models.loading import CHAT_TEMPLATE, PLAIN_TEXT, identity, load_model, short_name
 
     source = Path(prompts).expanduser()
     asked = read_prompts(source, system)[:limit]
-    form = form or format_of(asked)
+    form = form or choose_format(asked)
     check_format(form, asked)
     name = short_name(model)
     suffix = "json" if form == "alpaca-eval" else "jsonl"
     path = Path(output).expanduser() if output else Path(f"{name}-{source.stem}.{suffix}")
-    kept = path.with_name(f"{path.name}.answers")
-    for target in (path, kept):
+    stored = path.with_name(f"{path.name}.answers")
+    for target in (path, stored):
         check_target(target, [source, Path(model).expanduser()])
-    network, tokenizer, style, note = load_model(model, options)
+    loaded = load_model(model, options)
+    style, note = loaded.prompts, loaded.note
     if style == PLAIN_TEXT and (several := sum(len(one.messages) > 1 or bool(one.further) for one in asked)):
-        ensure_chat_template(tokenizer)
+        ensure_chat_template(loaded.tokenizer)
         style = CHAT_TEMPLATE
-        note = f"trained on plain text, and {several} prompts have several turns: asked through a chat template that "
-        note += "it was not trained with"
+        note = f"trained on plain text, but {several} prompts have several turns: "
+        note += "using a chat template that it was not trained with"
     if note:
         print(note)
-    template = PLAIN_TEXT if style == PLAIN_TEXT else tokenizer.chat_template
-    decided = fingerprint(identity(model), template, settings)
-    store = AnswerStore(kept, decided)
-    turns = [(one, turn) for one in asked for turn in range(1 + len(one.further))]
+    template = PLAIN_TEXT if style == PLAIN_TEXT else loaded.tokenizer.chat_template
+    store = AnswerStore(stored, fingerprint(identity(model), template, settings))
+    _answer(loaded, asked, settings, store, batch_size, style)
+    found = [[store.get(one, turn) for turn in range(1 + len(one.further))] for one in asked]
+    answers = [[turn for turn in turns if turn is not None] for turns in found]
+    write_answers(path, form, name, asked, answers)
+    stopped = sum(turn.stopped for turns in answers for turn in turns)
+    store.path.unlink()
+    return [
+        f"{sum(map(len, answers))} answers to {len(asked)} prompts, {stopped} of them stopped with an end token",
+        f"{form:<12} {path}",
+    ]
+
+
+def _answer(
+    loaded: LoadedModel, prompts: Sequence[Prompt], settings: Settings, store: AnswerStore, batch_size: int, style: str
+) -> None:  # fmt: skip
+    """Generates the missing answers, with a progress bar."""
+    from rich.progress import track
+
+    from ift.generation.answers import answer_all
+
+    turns = [(one, turn) for one in prompts for turn in range(1 + len(one.further))]
     before = sum(store.get(one, turn) is not None for one, turn in turns)
     if before:
-        print(f"{before} of {len(turns)} answers are there from before")
+        print(f"{before} of {len(turns)} answers were generated before")
     bar = iter(track(range(len(turns) - before), description="answers"))
 
     def progress(count: int) -> None:
         for _ in range(count):
             next(bar, None)
 
-    answer_all(network, tokenizer, asked, settings, store, batch_size, progress, style)
+    answer_all(loaded.model, loaded.tokenizer, prompts, settings, store, batch_size, progress, style)
     next(bar, None)
-    found = [[store.get(one, turn) for turn in range(1 + len(one.further))] for one in asked]
-    answers = [[turn for turn in turns if turn is not None] for turns in found]
-    write_answers(path, form, name, asked, answers)
-    ended = sum(turn.stopped for turns in answers for turn in turns)
-    store.path.unlink()
-    return [
-        f"{sum(map(len, answers))} answers to {len(asked)} prompts, {ended} of them ended by themselves",
-        f"{form:<12} {path}",
-    ]
 
 
 def command(
@@ -137,7 +128,16 @@ def command(
     """Write a model's answers to a file of prompts: AlpacaEval's, MT-Bench's, or your own."""
     from ift.generation.answers import Settings
     from ift.models.loading import LoadOptions
+    from ift.models.model_folder import check_model_path
 
     settings = Settings(max_new_tokens, temperature, top_p, seed)
     options = LoadOptions(dtype, device, trust_remote_code, allow_pickle)
-    return main(model, prompts, output, form, settings, batch_size, system, limit, options)
+    _check(settings, batch_size, form, limit)
+    check_model_path(model, allow_pickle=allow_pickle)
+    try:
+        lines = generate(model, prompts, output, form, settings, batch_size, system, limit, options)
+    except KeyboardInterrupt:
+        print("\nift generate: stopped. Repeat the command to resume.", file=sys.stderr)
+        return INTERRUPTED
+    print("\n".join(lines))
+    return 0

@@ -1,4 +1,4 @@
-"""`ift train --help`: the flags that most runs need; `--help-all`: every flag."""
+"""`ift train --help` (the flags that most runs need) and `--help-all` (every flag)."""
 
 from __future__ import annotations
 
@@ -16,34 +16,16 @@ from ift.runs.arguments import ColumnArguments, RunArguments, make_parser
 from ift.training.config import LAMBDA_FIELDS, METHOD_FIELDS
 
 COMMON = (
-    "model_name_or_path",
-    "dataset_name",
-    "dataset_train_split",
-    "dataset_columns",
-    "output_dir",
-    "learning_rate",
-    "num_train_epochs",
-    "max_steps",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "max_length",
-    "packing",
-    "eval_strategy",
-    "eval_generate",
-    "dtype",
-    "use_peft",
-    "lora_r",
-    "load_in_4bit",
-    "seed",
-    "resume",
-    "overwrite_output_dir",
-    "force",
-)
+    "model_name_or_path", "dataset_name", "dataset_train_split", "dataset_columns", "output_dir",
+    "learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size",
+    "gradient_accumulation_steps", "max_length", "packing", "eval_strategy", "eval_generate", "dtype",
+    "use_peft", "lora_r", "load_in_4bit", "seed", "resume", "overwrite_output_dir", "force",
+)  # fmt: skip
 METHOD = (*METHOD_FIELDS, *LAMBDA_FIELDS)
 
 
 def print_help(everything: bool, methods: Sequence[Method] = (METHODS["ift"],)) -> None:
-    """Print the short help of each method, or argparse's own help with every flag."""
+    """Prints the short help of each method, or argparse's help with every flag."""
     console = Console(highlight=False)
     for method in methods:
         if everything:
@@ -62,7 +44,7 @@ def print_help(everything: bool, methods: Sequence[Method] = (METHODS["ift"],)) 
 
 
 def _introduction(method: Method) -> list[str]:
-    """The usage, and what a user of trl must know."""
+    """The usage, and what users of trl must know."""
     command = "ift train" if method.name == "ift" else f"ift train --method {method.name}"
     paragraphs = [
         f"Usage: {command} --model_name_or_path MODEL --dataset_name DATA ...\n"
@@ -93,18 +75,18 @@ def _print_tables(console: Console, method: Method) -> None:
 
 
 def own_fields(method: Method) -> tuple[str, ...]:
-    """The method's own settings: neither those that it fixes, nor those of every trainer."""
+    """The method's settings, without those that it fixes and those of every trainer."""
     if method.name == "ift":
         return METHOD
     _, config = method.load()
     of_all = {f.name for f in fields(TrainingArguments)} | set(COMMON)
-    names = method.own or tuple(f.name for f in fields(config) if f.name not in of_all)
+    names = method.help_fields or tuple(f.name for f in fields(config) if f.name not in of_all)
     if method.name in CONTROLS:
         names = METHOD
     return tuple(name for name in names if name not in method.fixed)
 
 
 def _same_flags(method: Method) -> str:
-    """The command or configuration of trl whose flags the method takes."""
+    """The trl command or configuration whose flags the method accepts."""
     _, config = method.load()
     return "`trl sft`" if issubclass(config, SFTConfig) else f"trl's {config.__mro__[2].__name__}"

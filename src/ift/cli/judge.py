@@ -1,4 +1,4 @@
-"""`ift judge A [B]`: answers compared in pairs, or graded, by a model behind an OpenAI-compatible endpoint."""
+"""`ift judge A [B]`: a language model behind an OpenAI-compatible endpoint compares or grades answers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+
+from ift.cli.exit_codes import INTERRUPTED
 
 if TYPE_CHECKING:
     from ift.lab.judge.settings import JudgeSettings
@@ -25,13 +27,13 @@ def command(
     ),
     summaries: bool = typer.Option(False, "--summaries", help="The answers are summaries of posts (TL;DR)."),
     output_dir: str = typer.Option(
-        "ift-judge", "--output_dir", help="Where the replies, the verdicts and the record are written."
+        "ift-judge", "--output_dir", help="Folder for replies, verdicts and the record."
     ),
     limit: int = typer.Option(None, help="Judge the first N prompts.", show_default="all"),
-    max_tokens: int = typer.Option(300, "--max_tokens", help="The longest reply of the judge, in tokens."),
-    threads: int = typer.Option(4, help="Questions asked at the same time."),
+    max_tokens: int = typer.Option(300, "--max_tokens", help="Maximum length of a reply, in tokens."),
+    threads: int = typer.Option(4, help="Number of parallel requests."),
     requests_per_minute: float = typer.Option(
-        None, "--requests_per_minute", help="Begin no more requests in a minute.", show_default="no limit"
+        None, "--requests_per_minute", help="Maximum number of requests per minute.", show_default="no limit"
     ),
     prices: str = typer.Option(None, help="Per million tokens in and out, such as 2.5,10: shows the cost."),
     yes: bool = typer.Option(False, "--yes", help="Start without asking about the cost."),
@@ -55,7 +57,7 @@ def command(
 
 
 def run(settings: JudgeSettings, yes: bool) -> int:
-    """Judge, show the plan and the result, and return the exit code."""
+    """Judges, shows the plan and the result, and returns the exit code."""
     from ift.runs.extras import needs_extra
 
     needs_extra("judge", "httpx2")
@@ -64,8 +66,8 @@ def run(settings: JudgeSettings, yes: bool) -> int:
     try:
         run_judge(settings, _show, lambda: None if yes else _agree())
     except KeyboardInterrupt:
-        print("\nStopped. What was judged is kept: the same command resumes.", file=sys.stderr)
-        return 130
+        print("\nift judge: stopped. Repeat the command to resume.", file=sys.stderr)
+        return INTERRUPTED
     return 0
 
 
@@ -76,14 +78,14 @@ def _show(lines: list[Line]) -> None:
 
 
 def _agree() -> None:
-    """Ask whether to start.
+    """Asks whether to start.
 
     Raises:
-        JudgeError: Nobody can be asked, or the answer is no.
+        JudgeError: There is no terminal, or the answer is no.
     """
     from ift.lab.judge.errors import JudgeError
 
     if not sys.stdin.isatty():
-        raise JudgeError("there is no terminal to ask about the cost; add --yes to agree to it")
+        raise JudgeError("there is no terminal to confirm the cost; add --yes to agree")
     if not typer.confirm("Start?"):
         raise JudgeError("not started; nothing was sent")

@@ -1,4 +1,4 @@
-"""The command `ift`. Nothing heavy is imported before a verb runs, so that `ift --help` answers at once."""
+"""The command `ift`. Nothing heavy is imported before a verb runs, so that `ift --help` is fast."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _options(
 
 
 def main() -> None:
-    """Entry point of the `ift` command. The environment variables keep what the user has set."""
+    """Entry point of the `ift` command; environment variables set by the user are kept."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # transformers would open a pull request on the Hub for a model without safetensors
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")

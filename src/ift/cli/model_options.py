@@ -1,4 +1,4 @@
-"""The options of every verb that loads a model."""
+"""Options of every verb that loads a model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,5 @@ TRUST_REMOTE_CODE = typer.Option(
     False, "--trust_remote_code", help="Run Python code that comes with the model."
 )
 ALLOW_PICKLE = typer.Option(
-    False,
-    "--allow_pickle_weights",
-    help="Load PyTorch pickle files (.bin) where there are no safetensors.",
+    False, "--allow_pickle_weights", help="Load PyTorch pickle files (.bin) if there are no safetensors."
 )

@@ -1,4 +1,4 @@
-"""`ift report`: run records to tables, figures and one HTML page, or into one file."""
+"""`ift report`: turns run records into tables, figures and one HTML page, or packs them into one file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ift.runs.extras import needs_extra
 
 
 def main(runs: list[str], output_dir: str, baseline: str | None, methods: str | None, metric: str) -> int:
-    """Write the report into `output_dir`; returns the exit code."""
+    """Writes the report to `output_dir`; returns the exit code."""
     from ift.lab.report.writing import write
 
     needs_extra("report", "matplotlib")
@@ -22,7 +22,7 @@ def main(runs: list[str], output_dir: str, baseline: str | None, methods: str | 
 
 
 def main_pack(runs: list[str], path: str, points: int | None, samples: int | None) -> int:
-    """Write the records into one file; returns the exit code."""
+    """Packs the records into one file; returns the exit code."""
     from ift.lab.report import pack
     from ift.lab.report.study import POINTS
 
@@ -34,28 +34,16 @@ def main_pack(runs: list[str], path: str, points: int | None, samples: int | Non
 
 def command(
     runs: Annotated[list[str], typer.Argument(help="Run records, packed files, or folders to search.")],
-    output_dir: str = typer.Option(
-        None,
-        "--output_dir",
-        help="Folder for the page, tables and figures (default: ift-report).",
-    ),
-    baseline: str = typer.Option(
-        None, help="Method that the others are compared with (default: sft, if present)."
-    ),
+    output_dir: str = typer.Option(None, "--output_dir", help="Folder for the report (default: ift-report)."),
+    baseline: str = typer.Option(None, help="Method to compare the others with (default: sft, if present)."),
     methods: str = typer.Option(None, help="Methods to show, in this order, such as sft,ift (default: all)."),
     metric: str = typer.Option(None, help="Score to plot and to compare (default: exact_match)."),
     pack: str = typer.Option(
         None, help="Pack the records into this .jsonl file instead of writing a report."
     ),
-    pack_points: int = typer.Option(
-        None,
-        "--pack_points",
-        help="Maximum points of each curve in the packed file (default: 50).",
-    ),
+    pack_points: int = typer.Option(None, "--pack_points", help="Points of each packed curve (default: 50)."),
     pack_samples: int = typer.Option(
-        None,
-        "--pack_samples",
-        help="Problems per split whose answers are packed (default: all).",
+        None, "--pack_samples", help="Problems per split whose answers are packed (default: all)."
     ),
 ) -> int:
     """Turn run records into tables, figures and one HTML page, or pack them into one file."""

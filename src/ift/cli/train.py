@@ -1,4 +1,4 @@
-"""`ift train`: fine-tune a model on a file of good answers, or on preference pairs."""
+"""`ift train`: fine-tunes a model on target answers or preference pairs."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def command(context: typer.Context) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Run `ift train`; returns the exit code: 0, or 130 and 143 where a signal stopped the run.
+    """Runs `ift train`; returns the exit code: 0, or 130 or 143 if a signal stopped the run.
 
     Raises:
-        UsageError: A command line or YAML file that cannot be read.
+        UsageError: The command line or YAML file cannot be parsed.
         DataError, ValueError, OSError, ImportError, RuntimeError: See `ift.runs.train_run.train_run`.
     """
     from ift.runs.arguments import parse_stages
@@ -53,17 +53,17 @@ def main(arguments: list[str]) -> int:
 
 
 def _train(stages: list[TrainArguments]) -> None:
-    """Train the stages in this process and report the result."""
+    """Trains the stages in this process and reports the result."""
     from accelerate import PartialState
 
     from ift.runs.launch import check_world_size, is_first_process
-    from ift.runs.output_folder import agree_on_folders
+    from ift.runs.output_folder import prepare_folders_on_first_process
     from ift.runs.progress import SILENT, TerminalReporter
     from ift.runs.train_run import train_sequence
 
     check_world_size()
     reporter = TerminalReporter() if is_first_process() else SILENT
-    for line in agree_on_folders(stages):
+    for line in prepare_folders_on_first_process(stages):
         reporter.message(line)
     results = train_sequence(stages, reporter, supervised=True)
     reporter.summary(results[-1])
@@ -73,17 +73,19 @@ def _train(stages: list[TrainArguments]) -> None:
 
 
 def _launch(stages: list[TrainArguments]) -> int:
-    """Start the processes that the flags ask for; each of them runs this command without these flags."""
+    """Starts the processes that the flags request; each runs this command without those flags."""
     from ift.runs.launch import launch
-    from ift.runs.output_folder import open_folders
+    from ift.runs.output_folder import prepare_output_folders
 
     first = stages[0]
-    open_folders(stages)  # refuses before any process starts; the first process decides again, for all
+    prepare_output_folders(
+        stages
+    )  # refuses before any process starts; the first process decides again, for all
     return launch(first.launch, f"{__package__}.main", ["train", *first.words], use_cpu=first.config.use_cpu)
 
 
 def _check_names(stages: list[TrainArguments]) -> None:
-    """Refuse a model or data set that does not exist, before any process starts and repeats the message."""
+    """Refuses a missing model or data set before several processes start and repeat the message."""
     from ift.data import split_names
     from ift.data.loading import is_local
     from ift.runs.check_run import check_model
@@ -104,6 +106,6 @@ def _help(arguments: list[str]) -> int:
 
 
 def _print_once(text: str, stream: TextIO) -> None:
-    """Print once on each machine; every process of a run stops for the same reason."""
+    """Prints once on each machine; all processes of a run stop for the same reason."""
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         print(f"ift train: {text}", file=stream)

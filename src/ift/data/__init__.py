@@ -1,6 +1,6 @@
-"""Rows in any of seven formats, under any chat template, to token ids and training labels; nothing lost in silence.
+"""Converts rows in any of seven formats, under any chat template, to token ids and training labels.
 
-Importing this room imports neither torch, transformers, trl nor datasets.
+Importing this package imports neither torch, transformers, trl nor datasets.
 """
 
 from ift.data.errors import DataError

@@ -1,4 +1,4 @@
-"""Turns one row of each accepted format into the canonical form.
+"""Converts one row of each accepted format to the canonical form.
 
 The canonical form is one of
 
@@ -7,7 +7,7 @@ The canonical form is one of
 * `{"text": str}`: plain text, every token trained
 * `{"input_ids": [int], "labels": [int]}`: tokenised by the user
 
-Every function takes a `SourceRow`, whose notes it fills, and raises `DataError` on anything malformed.
+Every function takes a `SourceRow`, adds notes to it, and raises `DataError` for a malformed row.
 """
 
 from __future__ import annotations
@@ -16,86 +16,81 @@ from itertools import pairwise
 from typing import Any
 
 from ift.data.errors import describe
-from ift.data.known import COLUMNS, find
+from ift.data.hints import CHAT_ONLY
+from ift.data.known_names import COLUMNS, find
 from ift.data.source import SourceRow
-from ift.data.turns import Message, Row, TurnReader, conversation, turn
-
-CHAT_ONLY = tuple(name for column in ("system", "history", "tools") for name in find(COLUMNS, column).names)
+from ift.data.turns import Message, Row, TurnReader, build_conversation, turn
 
 
 def from_messages(source: SourceRow) -> Row:
-    """Reads a conversation from `messages`; every assistant turn is trained."""
+    """Converts `messages`; every assistant turn is trained."""
     return _turns(source, "messages")
 
 
 def from_sharegpt(source: SourceRow) -> Row:
-    """Reads a conversation from `conversations`; every assistant turn is trained."""
+    """Converts `conversations`; every assistant turn is trained."""
     return _turns(source, "conversations")
 
 
 def from_alpaca(source: SourceRow) -> Row:
-    """Reads an Alpaca row: one user turn (instruction, a blank line, the input if there is one), one answer."""
+    """Converts an Alpaca row to one user turn (instruction, blank line, input if any) and one assistant turn."""
     question = _text(source, "instruction")
     extra = source.get("input")
     if extra is not None and not isinstance(extra, str):
         raise source.error("input", describe(extra), "a string or null", "write the input as text")
     if extra and extra.strip():
         question = f"{question}\n\n{extra}"
-    return conversation(
+    return build_conversation(
         [turn("user", question), turn("assistant", _text(source, "output"))], source, "instruction"
     )
 
 
 def from_prompt_completion(source: SourceRow) -> Row:
-    """Reads a prompt and its completion: text and text stay plain text, a list on either side makes a conversation."""
+    """Converts a prompt and a completion: two strings stay plain text, a list on either side makes a conversation."""
     row = _pair(source, "prompt", "completion")
-    if "messages" not in row and _repeats(row["prompt"], row["completion"]):
+    if "messages" not in row and _repeats_prompt(row["prompt"], row["completion"]):
         source.note("completions begin with their prompt, which is trained a second time")
     return row
 
 
 def from_preference(source: SourceRow, answer: str = "chosen") -> Row:
-    """Reads one side of a preference row, by default the chosen one.
+    """Converts one side of a preference row, `answer` being "chosen" or "rejected".
 
-    `chosen` may be the whole conversation (UltraFeedback-binarized: its `prompt` repeats the first turn and is not
-    used), the answer to a `prompt` of text or turns, or a text that begins with the prompt.
-
-    Args:
-        source: Row with `chosen` and, if `chosen` is only the answer, `prompt`.
-        answer: Column of the side to read, "chosen" or "rejected".
-
-    Returns:
-        Plain text or a conversation.
+    `chosen` may hold the whole conversation (in UltraFeedback-binarized `prompt` repeats its first turn and is not
+    used), only the answer to a `prompt` of text or turns, or a text that begins with the prompt.
     """
     side, prompt = source.get(answer), source.get("prompt")
     if isinstance(side, str) and prompt is None:
         raise source.error(
             "prompt", f"null or no such column, with a text in {answer}",
-            f"the text that the {answer} answer answers", _prompt_fix(source, answer),
+            f"the text that the {answer} answer replies to", _prompt_fix(source, answer),
         )  # fmt: skip
     if isinstance(side, list | tuple | dict):
         turns = TurnReader(source, answer).read(side)
         answer_only = bool(turns) and turns[0]["role"] in ("assistant", "tool")
         if not (answer_only and prompt):
-            if answer_only and (column := _turns_beside(source)):
+            if answer_only and (column := _turns_column(source)):
                 fix = f"--dataset_columns {column}=prompt"
                 raise source.error("prompt", "no such column", "the turns before the answer", fix)
             if isinstance(prompt, list | tuple):
                 before = TurnReader(source, "prompt", train=False).read(prompt)
                 if not _starts_with(turns, before):
                     turns = before + turns
-            return conversation(turns, source, answer)
+            return build_conversation(turns, source, answer)
     row = _pair(source, "prompt", answer)
     return row if "messages" in row else _without_repeated_prompt(row, source, answer)
 
 
 def from_text(source: SourceRow) -> Row:
-    """Reads plain text, of which every token is trained."""
+    """Converts plain text; every token is trained."""
     return {"text": _text(source, "text")}
 
 
 def from_tokenised(source: SourceRow) -> Row:
-    """Reads token ids; labels come from `labels`, else from masks, else every token is trained; padding is cut off."""
+    """Converts token ids; padding is removed.
+
+    Labels come from `labels`, otherwise from masks, otherwise every token is trained.
+    """
     ids = _integers(source, "input_ids")
     if source.get("labels") is not None:
         labels = _integers(source, "labels")
@@ -115,7 +110,7 @@ def from_tokenised(source: SourceRow) -> Row:
 
 
 def _turns(source: SourceRow, column: str) -> Row:
-    return conversation(TurnReader(source, column).read(source.get(column)), source, column)
+    return build_conversation(TurnReader(source, column).read(source.get(column)), source, column)
 
 
 def _pair(source: SourceRow, prompt_column: str, answer_column: str) -> Row:
@@ -127,24 +122,23 @@ def _pair(source: SourceRow, prompt_column: str, answer_column: str) -> Row:
         if not isinstance(value, str | list | tuple | dict) or value == {}:
             expected, fix = "a string or a list of turns", "fill it in or drop the row"
             raise source.error(column, describe(value), expected, fix)
-    before = (
-        [turn("user", prompt)]
-        if isinstance(prompt, str)
-        else TurnReader(source, prompt_column, train=False).read(prompt)
-    )
-    after = (
-        [turn("assistant", answer)]
-        if isinstance(answer, str)
-        else TurnReader(source, answer_column).read(answer)
-    )
+    before = _read_side(source, prompt_column, "user", train=False)
+    after = _read_side(source, answer_column, "assistant", train=True)
     if not any(message["role"] == "assistant" for message in after):
         expected = "at least one assistant turn"
         raise source.error(answer_column, "no assistant turn", expected, "drop the row")
-    return conversation(before + after, source, answer_column)
+    return build_conversation(before + after, source, answer_column)
+
+
+def _read_side(source: SourceRow, column: str, role: str, *, train: bool) -> list[Message]:
+    value = source.get(column)
+    return (
+        [turn(role, value)] if isinstance(value, str) else TurnReader(source, column, train=train).read(value)
+    )
 
 
 def _refuse_chat_columns(source: SourceRow, prompt: str, answer: str) -> None:
-    """Plain text has no place for a system prompt, earlier turns or tools."""
+    """Raises DataError for a system prompt, earlier turns or tools, which a plain-text row cannot hold."""
     for column in CHAT_ONLY:
         if source.has(column):
             fix = (
@@ -152,26 +146,26 @@ def _refuse_chat_columns(source: SourceRow, prompt: str, answer: str) -> None:
                 if answer == "completion"
                 else f"write prompt and {answer} as lists of turns"
             )
-            expected = f"none beside plain text in {prompt} and {answer}, which has no place for it"
+            expected = f"no such column, because {prompt} and {answer} are plain text"
             raise source.error(column, describe(source.get(column)), expected, fix)
 
 
 def _prompt_fix(source: SourceRow, answer: str) -> str:
-    """What to do where a preference of text has no prompt."""
+    """Suggests a fix for a preference row of plain text without a prompt."""
     question = next((one for one in ("question", "query", "problem", "instruction") if source.has(one)), "")
     if question and not any(source.has(column) for column in (*CHAT_ONLY, "input", "context")):
         return f"--dataset_columns {question}=prompt"
     if question:
         return f"write prompt, with everything before the answer, and {answer} as lists of turns"
-    return f'split the question off into a column "prompt", or give {answer} as a list of turns'
+    return f'move the question to a column "prompt", or give {answer} as a list of turns'
 
 
-def _turns_beside(source: SourceRow) -> str:
+def _turns_column(source: SourceRow) -> str:
     return next((one for one in ("messages", "conversations") if source.has(one)), "")
 
 
-def _repeats(prompt: str, answer: str) -> bool:
-    """Whether an answer begins with its whole prompt: of two words or more, as "Yes" may well begin with "Yes"."""
+def _repeats_prompt(prompt: str, answer: str) -> bool:
+    """Whether an answer begins with the whole prompt; a prompt of one word ("Yes") never counts."""
     head, text = prompt.strip(), answer.lstrip()
     rest = text[len(head) :]
     closed = rest[:1].isspace() or head.endswith(":")
@@ -179,10 +173,12 @@ def _repeats(prompt: str, answer: str) -> bool:
 
 
 def _without_repeated_prompt(row: Row, source: SourceRow, answer: str) -> Row:
-    """Takes the prompt off an answer that repeats it, so that it is not trained and does not stand there twice."""
+    """Removes the prompt from an answer that repeats it, so that it is neither trained nor written twice."""
     other = source.get("rejected" if answer == "chosen" else "chosen")
     prompt, completion = row["prompt"], row["completion"]
-    if not _repeats(prompt, completion) or (isinstance(other, str) and not _repeats(prompt, other)):
+    if not _repeats_prompt(prompt, completion) or (
+        isinstance(other, str) and not _repeats_prompt(prompt, other)
+    ):
         return row
     end = completion.index(prompt.strip()) + len(prompt.strip())
     source.note(f"column prompt: repeated at the beginning of {answer}; it is used once and not trained")
@@ -215,7 +211,7 @@ def _integers(source: SourceRow, column: str, flags: bool = False) -> list[int]:
 
 def _same_length(source: SourceRow, ids: list[int], other: list[int], column: str) -> None:
     if len(ids) != len(other):
-        expected = f"{len(ids)}, one for each of input_ids"
+        expected = f"{len(ids)}, the length of input_ids"
         raise source.error(column, f"{len(other)} entries", expected, "rebuild the row")
 
 
@@ -234,7 +230,7 @@ def _unpadded(source: SourceRow, ids: list[int]) -> tuple[int, int]:
     kept = [place for place, bit in enumerate(mask) if bit]
     begin, end = (kept[0], kept[-1] + 1) if kept else (0, 0)
     if len(kept) != end - begin:
-        found, fix = "0 between tokens that are attended to", "give each document a row of its own"
+        found, fix = "0 between tokens that are attended to", "write each document as a separate row"
         raise source.error("attention_mask", found, "0 at the ends only, where padding is", fix)
     if len(kept) < len(ids):
         source.note("column attention_mask: padding is cut off")
@@ -242,7 +238,7 @@ def _unpadded(source: SourceRow, ids: list[int]) -> tuple[int, int]:
 
 
 def _one_document(source: SourceRow, ids: list[int], begin: int) -> None:
-    """Refuses a row that says it holds several documents: each would see the ones before it."""
+    """Raises DataError for a row that packs several documents: each would attend to the ones before it."""
     line = find(COLUMNS, "position_ids")
     for column in line.names:
         if source.get(column) is None:
@@ -253,4 +249,4 @@ def _one_document(source: SourceRow, ids: list[int], begin: int) -> None:
             second != first + 1 for first, second in pairwise(inside)
         )  # fmt: skip
         if several:
-            raise source.error(column, "several documents in one row", "one document a row", line.fix)
+            raise source.error(column, "several documents in one row", "one document per row", line.fix)

@@ -1,4 +1,4 @@
-"""What is counted about each prepared row, in columns beside its ids, and the report made of them."""
+"""Per-row counts, stored in columns next to the token ids, and the report that is computed from them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from ift.data.errors import DataError
 from ift.data.masks import UNTRAINED
-from ift.data.report import DataReport, by_text, quantiles
+from ift.data.report import DataReport, quantiles, rows_by_text
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# Column -> its type: tokens before cutting, tokens, trained tokens, trained tokens lost, whether the row was cut,
-# whether its end is trained, merged borders, why it is dropped, what is reported about it
+# Column -> type: tokens before cutting, tokens, trained tokens, trained tokens lost, whether the row was cut,
+# whether its end is trained, merged borders, why it is dropped, notes about it
 COUNTS = {
     "ift_length": "int64",
     "ift_total": "int64",
@@ -30,38 +30,22 @@ NOTE_SEPARATOR = "\n"
 
 
 def count_trained(labels: Sequence[int]) -> int:
-    """Counts the tokens that a causal model learns from: those with a label, without the first of the row.
-
-    Args:
-        labels: Labels of one row, -100 where untrained.
-
-    Returns:
-        Their number.
-    """
+    """Counts the labels other than -100; the first token of a row never counts, as nothing predicts it."""
     return sum(label != UNTRAINED for label in labels[1:])
 
 
 def features(columns: Sequence[str]) -> Any:
-    """The features of a prepared data set: lists of integers in `columns`, and the counts."""
+    """Features of a prepared data set: integer lists in `columns`, and the columns of counts."""
     from datasets import Features, List, Value
 
     lists = {column: List(Value("int64")) for column in columns}
     return Features({**lists, **{column: Value(kind) for column, kind in COUNTS.items()}})
 
 
-def keep_trained(mapped: Dataset, base: DataReport, what: str) -> tuple[Dataset, DataReport]:
-    """Drops the rows that have a reason to be dropped, and counts everything.
+def drop_untrained(mapped: Dataset, base: DataReport, what: str) -> tuple[Dataset, DataReport]:
+    """Drops the rows with a reason to be dropped and completes the report; raises DataError if no row is left.
 
-    Args:
-        mapped: The prepared rows with their counts.
-        base: The report so far.
-        what: "rows" or "pairs", for the message of an error.
-
-    Returns:
-        The rows kept, without the counts, and the whole report.
-
-    Raises:
-        DataError: No row is left.
+    `mapped` has prepared rows with their counts; `what` is "rows" or "pairs".
     """
     found = {column: list(mapped[column]) for column in COUNTS}
     kept = [index for index, reason in enumerate(found["ift_reason"]) if not reason]
@@ -73,8 +57,8 @@ def keep_trained(mapped: Dataset, base: DataReport, what: str) -> tuple[Dataset,
         base,
         rows_read=len(mapped),
         rows_kept=len(kept),
-        dropped=by_text([reason] for reason in found["ift_reason"]),
-        notes=by_text(notes.split(NOTE_SEPARATOR) for notes in found["ift_notes"]),
+        dropped=rows_by_text([reason] for reason in found["ift_reason"]),
+        notes=rows_by_text(notes.split(NOTE_SEPARATOR) for notes in found["ift_notes"]),
         rows_cut=total("ift_cut"),
         total_tokens=total("ift_total"),
         trained_tokens=total("ift_trained"),
@@ -84,7 +68,7 @@ def keep_trained(mapped: Dataset, base: DataReport, what: str) -> tuple[Dataset,
         lengths=quantiles(found["ift_length"]),
     )
     if not kept:
-        raise _nothing_left(report, what)
+        raise _all_dropped(report, what)
     if what == "rows":  # of a pair only the longer side's length is counted
         answers = [one + lost for one, lost in zip(found["ift_trained"], found["ift_lost"], strict=True)]
         prompts = [whole - answer for whole, answer in zip(found["ift_length"], answers, strict=True)]
@@ -92,8 +76,8 @@ def keep_trained(mapped: Dataset, base: DataReport, what: str) -> tuple[Dataset,
     return mapped.select(kept).remove_columns(list(COUNTS)), report
 
 
-def _nothing_left(report: DataReport, what: str) -> DataError:
-    """The error of a data set of which no row is left, with everything that is known about its rows."""
+def _all_dropped(report: DataReport, what: str) -> DataError:
+    """The error for a data set without any remaining row, with the reasons."""
     found = [*report.dropped.items(), *report.notes.items()]
     reasons = "; ".join(f"{reason}: {len(rows)} rows" for reason, rows in found) or "the data set is empty"
     cut = any("max_length" in reason for reason in report.dropped)

@@ -1,4 +1,4 @@
-"""The one error of this room: something is wrong with the user's rows, said so that it can be put right."""
+"""The error that this package raises for rows that cannot be used."""
 
 from __future__ import annotations
 
@@ -6,38 +6,23 @@ from typing import Any
 
 
 class DataError(ValueError):
-    """A data set that cannot be used as it is.
+    """Rows that cannot be used.
 
-    The message always names the place (file, line, row, column, key), what was found, what was expected, and one
-    line on how to put it right.
+    The message names the place (file, line, row, column, key), what was found, what was expected, and one fix.
     """
 
     @classmethod
     def at(cls, row: int, place: str, found: str, expected: str, fix: str) -> DataError:
-        """Builds the message of an error in one row.
+        """Builds the error for row `row` (from 1).
 
-        Args:
-            row: Number of the row in its data set, counting from 1.
-            place: Column, turn and key, as in `column "messages", turn 2, key "content"`.
-            found: What stands there, as `describe` says it.
-            expected: What should stand there.
-            fix: One line on what the user can do.
-
-        Returns:
-            The error, to be raised by the caller.
+        `place` names column, turn and key, as in `column "messages", turn 2, key "content"`; `found` is from
+        `describe`.
         """
         return cls(f"row {row}, {place}: found {found}, expected {expected}. Fix: {fix}")
 
 
 def describe(value: Any) -> str:
-    """Says what a value is, in a user's words and in at most some sixty characters.
-
-    Args:
-        value: Anything that came out of a data set.
-
-    Returns:
-        A phrase such as `null`, `the number 3`, `an empty list`, `the string 'abc'`.
-    """
+    """Describes a value in about sixty characters: `null`, `the number 3`, `an empty list`, `the string 'abc'`."""
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Which files of a folder hold rows, and of which split: nothing is left out without being named."""
+"""Which files of a local folder hold rows, and of which split; files that are not read are reported."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 from ift.data.errors import DataError
 
-# File endings that are read
+# Supported file endings
 ENDINGS = (".jsonl", ".json", ".parquet", ".csv")
 
-# Words in the names of files and folders that say the split, as `datasets` has them
+# Words in file and folder names that indicate the split, as in `datasets`
 KEYWORDS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "dev", "val"),
@@ -21,64 +21,59 @@ KEYWORDS = {
 }
 _SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}.*")
 _DESCRIPTIONS = {"config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json"}
-_SHOWN = 5  # names of files left out
+_SHOWN = 5  # names of ignored files that are shown
 
 
 @dataclass
-class Folder:
-    """The files of a folder of rows.
+class DataFiles:
+    """The data files of a folder.
 
     Attributes:
-        splits: Name of each split, and its files in the order of their names.
-        left_out: Files beside them that are not read: of another kind, or of no split where others have one.
+        splits: Name of each split -> its files, sorted by name.
+        ignored: Files that are not read: of another type, or of no split although others have one.
     """
 
     splits: dict[str, list[Path]] = field(default_factory=dict)
-    left_out: list[Path] = field(default_factory=list)
+    ignored: list[Path] = field(default_factory=list)
 
     def note(self) -> list[str]:
-        """Names the files that are not read, in at most one line."""
-        if not self.left_out:
+        """One line that names the ignored files; an empty list without any."""
+        if not self.ignored:
             return []
-        names = ", ".join(path.name for path in self.left_out[:_SHOWN])
-        more = f" and {len(self.left_out) - _SHOWN} more" if len(self.left_out) > _SHOWN else ""
+        names = ", ".join(path.name for path in self.ignored[:_SHOWN])
+        more = f" and {len(self.ignored) - _SHOWN} more" if len(self.ignored) > _SHOWN else ""
         return [
             f"not read: {names}{more} ({', '.join(ENDINGS)} are read; splits found: {', '.join(self.splits)})"
         ]
 
 
-def look_into(folder: Path, config: str | None = None) -> Folder:
-    """Sorts the files of a folder into splits.
+def list_data_files(folder: Path, config: str | None = None) -> DataFiles:
+    """Groups the data files of a folder, searched recursively without hidden files, into splits.
 
-    The `configs` of a README.md decide, where it has them, as on the Hub. Otherwise the names of folders and files do
-    (train, test, `train_sft-00000-of-00002`); where none names a split, all files are of the split "train".
-
-    Args:
-        folder: The folder; its files are searched to the bottom, hidden ones are not.
-        config: One of the configurations that README.md names.
-
-    Returns:
-        Splits with their files, and what is left out.
+    If README.md has `configs`, they decide, as on the Hub. Otherwise the names of folders and files do (train, test,
+    `train_sft-00000-of-00002`). If no name indicates a split, all files belong to "train".
 
     Raises:
-        DataError: No file of rows is there, or the configuration is unknown.
+        DataError: The folder has no data files, or `config` is not one of the configurations in README.md.
     """
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not _hidden(path, folder)]
     described = _configs(folder)
     if described:
-        found = Folder(_splits_of_config(folder, described, config))
+        found = DataFiles(_splits_of_config(folder, described, config))
     elif config is not None:
         raise DataError(
             f"{folder}: found no configuration {config!r}: no README.md names any. Fix: leave --dataset_config out"
         )
     else:
-        found = Folder(_splits_of_names(folder, [path for path in files if path.suffix.lower() in ENDINGS]))
+        found = DataFiles(
+            _splits_of_names(folder, [path for path in files if path.suffix.lower() in ENDINGS])
+        )
     if not found.splits:
         raise DataError(
             f"{folder}: found nothing that ends in {', '.join(ENDINGS)}. Fix: name a folder with rows"
         )
     used = {path for paths in found.splits.values() for path in paths}
-    found.left_out = [path for path in files if path not in used and path.suffix.lower() != ".md"]
+    found.ignored = [path for path in files if path not in used and path.suffix.lower() != ".md"]
     return found
 
 
@@ -100,7 +95,7 @@ def _splits_of_names(folder: Path, files: Sequence[Path]) -> dict[str, list[Path
 
 
 def _split_of(path: Path) -> str | None:
-    """The split that the names of a file and its folders say, None where they say none."""
+    """The split that the names of a file and its folders indicate; None if they indicate none."""
     if shard := _SHARD.fullmatch(path.stem):
         return shard[1]
     for name in (*path.parts[:-1], path.stem):
@@ -112,7 +107,7 @@ def _split_of(path: Path) -> str | None:
 
 
 def _configs(folder: Path) -> list[dict[str, Any]]:
-    """The configurations that README.md names in its metadata, those with files."""
+    """The configurations in the metadata of README.md that list files."""
     from huggingface_hub.repocard import metadata_load
 
     card = folder / "README.md"
@@ -129,22 +124,19 @@ def _splits_of_config(
         names = ", ".join(str(one.get("config_name")) for one in configs)
         raise DataError(f"{folder}: found the configurations {names}. Fix: name one with --dataset_config")
     base = folder / str(chosen[0].get("data_dir", ""))
-    return named_files(chosen[0]["data_files"], base)
+    return resolve_data_files(chosen[0]["data_files"], base)
 
 
-def named_files(wanted: Any, base: Path) -> dict[str, list[Path]]:
-    """The files that a `data_files` entry names, by split.
+def resolve_data_files(wanted: Any, base: Path) -> dict[str, list[Path]]:
+    """Resolves a `data_files` entry to files per split; the split is "train" if the entry names none.
 
     Args:
-        wanted: A path, a list of paths, a mapping of splits to them, or a list of `{split, path}`. A path that is there
-            is taken as it is; otherwise `*`, `?` and `[ ]` in it are patterns.
-        base: Folder that relative paths begin at.
-
-    Returns:
-        Names of the splits, "train" where none is named, and their files.
+        wanted: A path, a list of paths, a mapping of splits to paths, or a list of `{split, path}`. A path that does
+            not exist is a pattern with `*`, `?` and `[ ]`.
+        base: Folder that relative paths start from.
 
     Raises:
-        DataError: A path leads to no file.
+        DataError: A path matches no file.
     """
     if isinstance(wanted, dict):
         pairs = list(wanted.items())

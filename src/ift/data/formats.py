@@ -1,4 +1,4 @@
-"""Which format a data set has: found from its columns and first rows, named, and explained to the user."""
+"""Detects the format of a data set from its columns and first rows."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ift.data import conversion
 from ift.data.errors import DataError
-from ift.data.hints import one_turn_a_row, renaming
-from ift.data.known import COLUMNS, find
+from ift.data.hints import explain_one_turn_per_row, suggest_renaming
+from ift.data.known_names import COLUMNS, find
 from ift.data.source import SourceRow
 from ift.data.turns import Row
 
@@ -36,9 +36,9 @@ class Format:
 
     Attributes:
         name: Short name, as shown before training.
-        explanation: One line: what is trained.
-        reads: Converts a row to the canonical form; see `read`.
-        silently_unused: Columns that the explanation says are not used.
+        explanation: What is trained, in one line.
+        reads: Converts a row to the canonical form; call `read` instead, which also handles marks and media.
+        silently_unused: Columns that `explanation` already describes as unused.
     """
 
     name: str
@@ -48,20 +48,14 @@ class Format:
 
     @property
     def conversational(self) -> bool:
-        """Whether rows become turns under a chat template."""
+        """Whether rows are rendered with a chat template."""
         return not self.name.endswith(("text", "tokenised"))
 
     def read(self, source: SourceRow) -> Row:
-        """Reads a row as a whole: marks and media first, then its text; what nothing read is noted.
-
-        Args:
-            source: The row, whose notes are filled.
-
-        Returns:
-            The row in canonical form, see `ift.data.conversion`.
+        """Converts a row to the canonical form (see `ift.data.conversion`); unused columns are noted in `source`.
 
         Raises:
-            DataError: A malformed row; row, column, what was found and the remedy are named.
+            DataError: A malformed row.
         """
         source.refuse_media()
         row = self.reads(source)
@@ -72,26 +66,16 @@ class Format:
         return row
 
     def convert(self, row: Row, number: int) -> Row:
-        """The canonical form of a row with a number (from 1), see `read`."""
+        """Converts a row with a number (from 1), see `read`."""
         return self.read(SourceRow(row, number))
 
 
 def detect_format(columns: Iterable[str], first_rows: Sequence[Mapping[str, Any]] = ()) -> Format:
-    """Finds the format of a data set.
+    """Detects the format of a data set; raises DataError, with the accepted formats, if none matches.
 
-    Tokenised rows are taken as they are. Otherwise the order is preference, messages, ShareGPT, prompt-completion,
-    Alpaca, text: UltraFeedback-binarized, which has `chosen` and `messages`, is a preference set, and
-    UltraChat, which has `prompt` and `messages`, is conversational.
-
-    Args:
-        columns: Names of the columns.
-        first_rows: Some rows, to tell text from turns in `prompt`, `completion` and `chosen`.
-
-    Returns:
-        The format, with the function that converts a row.
-
-    Raises:
-        DataError: If no format fits; the message lists the columns found and the formats accepted.
+    Tokenised rows take precedence, then preference, messages, ShareGPT, prompt-completion, Alpaca, text. So
+    UltraFeedback-binarized (`chosen` and `messages`) is a preference set, and UltraChat (`prompt` and `messages`) is
+    conversational. `first_rows` distinguish strings from turns in `prompt`, `completion` and `chosen`.
     """
     found = set(columns)
     if "input_ids" in found:
@@ -110,14 +94,14 @@ def detect_format(columns: Iterable[str], first_rows: Sequence[Mapping[str, Any]
             "one user turn (instruction, blank line, input); training on the answer (output)",
             conversion.from_alpaca,
         )
-    if wrong := one_turn_a_row(found):
+    if wrong := explain_one_turn_per_row(found):
         raise DataError(f"no known data format: {wrong}")
     if "text" in found:
         return Format("text", "training on EVERY token, there is no prompt", conversion.from_text)
     columns_found = ", ".join(sorted(found)) or "none"
     raise DataError(
         f"no known data format: found columns {columns_found}. Accepted: {'; '.join(ACCEPTED)}. "
-        f"Fix: {renaming(found, first_rows)}"
+        f"Fix: {suggest_renaming(found, first_rows)}"
     )
 
 
@@ -133,10 +117,10 @@ def _tokenised_explanation(found: set[str]) -> str:
 def _preference(found: set[str], first_rows: Sequence[Mapping[str, Any]]) -> Format:
     text = any(isinstance(row.get("chosen"), str) for row in first_rows)
     kind = "text" if text and not _has_turns(first_rows, "prompt") else "conversational"
-    beside = " (rejected is not used)" if "rejected" in found else ""
+    unused = " (rejected is not used)" if "rejected" in found else ""
     return Format(
         f"preference, {kind}",
-        f"training on the chosen answer{beside}",
+        f"training on the chosen answer{unused}",
         conversion.from_preference,
         ("rejected",),
     )
@@ -161,17 +145,7 @@ def _has_turns(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
 
 
 def parse_columns(pairs: Iterable[str]) -> dict[str, str]:
-    """Reads `--dataset_columns` pairs.
-
-    Args:
-        pairs: Strings `old=new`.
-
-    Returns:
-        Old name to new name.
-
-    Raises:
-        DataError: If a pair is not of that form, or a name stands twice.
-    """
+    """Parses the `old=new` pairs of `--dataset_columns`; raises DataError for an invalid or repeated pair."""
     mapping: dict[str, str] = {}
     for pair in pairs:
         old, equals, new = pair.partition("=")
@@ -186,18 +160,7 @@ def parse_columns(pairs: Iterable[str]) -> dict[str, str]:
 
 
 def rename_columns(dataset: AnyDataset, mapping: Mapping[str, str]) -> AnyDataset:
-    """Renames columns, so that a data set with names of its own takes a known format.
-
-    Args:
-        dataset: A `datasets.Dataset` or `IterableDataset`.
-        mapping: Old name to new name.
-
-    Returns:
-        The data set with the new names.
-
-    Raises:
-        DataError: If an old name does not exist, or a new name is taken.
-    """
+    """Renames columns, old name to new; raises DataError for an unknown old name or a new name that is taken."""
     if not mapping:
         return dataset
     columns = column_names(dataset)
@@ -214,37 +177,19 @@ def rename_columns(dataset: AnyDataset, mapping: Mapping[str, str]) -> AnyDatase
 
 
 def column_names(dataset: Dataset | IterableDataset) -> list[str]:
-    """Names the columns of a data set, of a stream by looking at its first row.
-
-    Args:
-        dataset: A `datasets.Dataset` or `IterableDataset`.
-
-    Returns:
-        The names; empty for an empty stream.
-    """
+    """Column names of a data set; of a stream without known features those of its first row."""
     if dataset.column_names is not None:
         return list(dataset.column_names)
     return list(next(iter(first_rows(dataset, 1)), {}))
 
 
 def first_rows(dataset: Dataset | IterableDataset, count: int) -> list[Any]:
-    """Reads the first rows of a data set.
-
-    Args:
-        dataset: A `datasets.Dataset` or `IterableDataset`.
-        count: How many, at most.
-
-    Returns:
-        The rows.
-
-    Raises:
-        DataError: A stream whose file cannot be read.
-    """
+    """The first `count` rows; raises DataError if the file of a stream cannot be read."""
     try:
         return list(islice(dataset, count))
     except DataError:
         raise
-    except Exception as error:  # whatever the reader of a stream raises
+    except Exception as error:  # the reader of a stream may raise anything
         raise DataError(
             f"the first rows cannot be read: {error}. Fix: check the file; without streaming the line is named"
         ) from error

@@ -1,43 +1,28 @@
-"""What to do about columns that make no known format: a renaming that makes them one and loses none of them."""
+"""Suggests how to rename columns that match no format, without losing any of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ift.data.known import COLUMNS, find
+from ift.data.known_names import COLUMNS, find
 
 # Other names of the columns of a question and an answer, best first
 QUESTIONS = ("instruction", "question", "query", "problem", "prompt", "input", "human", "user")
 ANSWERS = (
-    "output",
-    "answer",
-    "response",
-    "completion",
-    "solution",
-    "reply",
-    "generation",
-    "target",
-    "assistant",
-)
+    "output", "answer", "response", "completion", "solution", "reply", "generation", "target", "assistant",
+)  # fmt: skip
 CONTEXTS = ("context", "passage", "document")
 CHAT_ONLY = tuple(name for column in ("system", "history", "tools") for name in find(COLUMNS, column).names)
 BAD_SIDE = ("reject", "non_", "bad", "negative", "worse", "lose")
 NO_RENAMING = "write the rows in one of these formats, or rename columns with --dataset_columns OLD=NEW"
 
 
-def renaming(found: set[str], rows: Sequence[Mapping[str, Any]] = ()) -> str:
-    """Says how columns of a known meaning become those of a format, so that none of them is lost.
+def suggest_renaming(found: set[str], rows: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Suggests `--dataset_columns` flags, or another fix, for columns with known meanings.
 
-    A question and an answer become one chat turn each where there is more than both (a context, a system prompt, a
-    history, tools); otherwise plain text is offered as well.
-
-    Args:
-        found: Names of the columns.
-        rows: Some rows, which tell lists of turns from text.
-
-    Returns:
-        Flags of `ift train`, or what to do instead.
+    A question and an answer become one chat turn each if the row has more than that (a context, a system prompt, a
+    history, tools); otherwise plain text is suggested as well. `rows` distinguish lists of turns from text.
     """
     turns = [column for column in sorted(found) if any(_is_turns(row.get(column)) for row in rows)]
     if not rows and "conversation" in found:
@@ -56,16 +41,16 @@ def renaming(found: set[str], rows: Sequence[Mapping[str, Any]] = ()) -> str:
     return "--dataset_columns content=text" if found == {"content"} else NO_RENAMING
 
 
-def one_turn_a_row(found: Iterable[str]) -> str:
-    """Says what is wrong where each row is one turn of a conversation, or of a tree; empty where it is not."""
+def explain_one_turn_per_row(found: Iterable[str]) -> str:
+    """The problem and fix of a data set with one turn of a conversation per row; "" for other data sets."""
     columns, line = set(found), find(COLUMNS, "parent_id")
-    said = columns & {"text", "content", "value"}
-    if "role" not in columns or not said:
+    content = columns & {"text", "content", "value"}
+    if "role" not in columns or not content:
         return ""
     tree = " and parent_id" if "parent_id" in columns else ""
     return (
-        f"found columns role, {', '.join(sorted(said))}{tree}: each row is one turn of a conversation, expected one "
-        f"conversation a row. Fix: {line.fix}"
+        f"found columns role, {', '.join(sorted(content))}{tree}: each row is one turn of a conversation, expected one "
+        f"conversation per row. Fix: {line.fix}"
     )
 
 
@@ -75,7 +60,7 @@ def _flags(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def _is_turns(value: Any) -> bool:
-    """Whether a value is a list of turns as `ift.data.turns` reads them."""
+    """Whether a value is a list of turns that `ift.data.turns` can read."""
     return (
         isinstance(value, list | tuple)
         and bool(value)

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub where it cannot be reached: found out in seconds, and said with what to do."""
+"""Detects within seconds that the Hugging Face Hub cannot be reached."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import sys
 SECONDS = 5  # for the Hub to answer
 
 
-def ask_once() -> None:
-    """Switches to what was downloaded before where the Hub does not answer a first request.
+def go_offline_if_unreachable() -> None:
+    """Switches huggingface_hub to offline mode if the Hub does not answer one short request.
 
-    Its library would try again for half a minute, for every file. Nothing is asked where it is offline already.
+    Without this, huggingface_hub retries for half a minute per file. Does nothing in offline mode.
     """
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
@@ -22,24 +22,16 @@ def ask_once() -> None:
         get_session().head(constants.ENDPOINT, timeout=SECONDS)
     except Exception as error:
         print(
-            f"{constants.ENDPOINT} cannot be reached ({error}): only what was downloaded before is used",
+            f"{constants.ENDPOINT} cannot be reached ({error}): using only files that were downloaded before",
             file=sys.stderr,
         )
         constants.HF_HUB_OFFLINE = True
         os.environ["HF_HUB_OFFLINE"] = "1"  # for the processes that are started from here
 
 
-def remedy(name: str, kind: str) -> str:
-    """Says what to do where something does not come from the Hub.
-
-    Args:
-        name: Of the repository.
-        kind: "model" or "dataset".
-
-    Returns:
-        The remedy, to end a message with.
-    """
+def download_hint(name: str, kind: str) -> str:
+    """The fix for a failed download of a repository; `kind` is "model" or "dataset"."""
     return (
-        "Fix: check the name, your rights (hf auth login) and the connection; without a network, fetch it elsewhere "
+        "Fix: check the name, your access (hf auth login) and the connection; without a network, download it elsewhere "
         f"(hf download {name} --repo-type {kind} --local-dir FOLDER) and give the folder"
     )

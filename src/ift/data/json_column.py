@@ -1,4 +1,4 @@
-"""A column of JSON values, kept exactly: the library's own `Json` rounds long numbers when it reads them."""
+"""A column of JSON values that keeps long numbers exact; the `Json` feature of `datasets` rounds them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _LONG_NUMBER = re.compile(r"\d{19}")
 
 
 class JsonColumn(Json):
-    """Values of any kind, stored as JSON text, written and read by Python's own `json`."""
+    """Values of any type, stored as JSON text and decoded by Python's `json`."""
 
     def encode_example(self, example_data: Any) -> str | None:
-        """The text of a value; None for null. Raises DataError for a whole number of more than 64 bits."""
+        """JSON text of a value; None for null. Raises DataError for an integer of more than 64 bits."""
         if example_data is None:
             return None
         text = json.dumps(example_data, ensure_ascii=False)
@@ -33,9 +33,9 @@ class JsonColumn(Json):
         return text
 
     def decode_example(self, example_data: str | None, token_per_repo_id: Any = None) -> Any:
-        """The value of a text."""
+        """The value of a JSON text."""
         return None if example_data is None else json.loads(example_data)
 
     def cast_storage(self, storage: Any) -> Any:
-        """The texts of an array as they are."""
+        """Keeps an array of JSON texts unchanged."""
         return storage if storage.type == self.pa_type else array_cast(storage, self.pa_type)

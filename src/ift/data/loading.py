@@ -1,4 +1,4 @@
-"""Loads rows from the Hub, a local folder or local files; what looks local is never looked for on the Hub."""
+"""Loads rows from the Hub, a local folder or local files; a name that looks local is never looked up on the Hub."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ift.data.errors import DataError
-from ift.data.folders import ENDINGS, Folder, look_into
-from ift.data.hub import ask_once, remedy
-from ift.data.text_rows import load_texts, stream_texts
+from ift.data.folders import ENDINGS, DataFiles, list_data_files
+from ift.data.hub import download_hint, go_offline_if_unreachable
+from ift.data.text_datasets import load_text_files, stream_text_files
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -25,14 +25,7 @@ OTHER_NAMES = {
 
 
 def is_local(name: str) -> bool:
-    """Tells a local path from a Hub id.
-
-    Args:
-        name: What the user gave.
-
-    Returns:
-        True if it exists, or if it is written as only a path can be.
-    """
+    """Whether a name is a local path: it exists, or only a path can be written that way."""
     if Path(name).expanduser().exists():
         return True
     looks = name.startswith((".", "/", "~")) or "\\" in name or name.endswith("/") or name.count("/") > 1
@@ -40,54 +33,31 @@ def is_local(name: str) -> bool:
 
 
 def split_names(name: str, config: str | None = None) -> list[str]:
-    """Lists the splits of a data set without loading its rows.
-
-    Args:
-        name: Hub id, local folder or local file.
-        config: Configuration of a data set that has several.
-
-    Returns:
-        Names of the splits; a file has one, called train.
+    """Lists the splits of a local or Hub data set without loading its rows; a single file has one, "train".
 
     Raises:
-        DataError: If there is no such path.
+        DataError: The path does not exist.
     """
     if not is_local(name):
         from datasets import get_dataset_split_names
 
         return list(_from_hub(name, lambda: get_dataset_split_names(name, config)))
-    path = _existing(name)
+    path = _existing_path(name)
     if (path / "dataset_dict.json").exists():
         return list(json.loads((path / "dataset_dict.json").read_text())["splits"])
-    return ["train"] if path.is_file() or _is_saved(path) else list(look_into(path, config).splits)
+    return ["train"] if path.is_file() or _is_saved(path) else list(list_data_files(path, config).splits)
 
 
 def files_left_out(name: str, config: str | None = None) -> list[str]:
-    """Names the files of a local folder that are not read.
-
-    Args:
-        name: Hub id, local folder or local file.
-        config: Configuration of a data set that has several.
-
-    Returns:
-        At most one line, to be shown.
-    """
+    """At most one line, naming the files of a local folder that are not read."""
     path = Path(name).expanduser()
     if not path.is_dir() or _is_saved(path):
         return []
-    return [f"{name}: {line}" for line in look_into(path, config).note()]
+    return [f"{name}: {line}" for line in list_data_files(path, config).note()]
 
 
 def choose_split(wanted: str, available: Sequence[str]) -> str | None:
-    """Finds the split to load for a wanted name.
-
-    Args:
-        wanted: Name of a split; for "train" and "test" the names that UltraChat and UltraFeedback use will do.
-        available: Splits that exist.
-
-    Returns:
-        One of `available`, or None.
-    """
+    """The available split for a wanted name, or None; "train" and "test" also match the names of other data sets."""
     for candidate in (wanted, *OTHER_NAMES.get(wanted, ())):
         if candidate in available:
             return candidate
@@ -97,25 +67,18 @@ def choose_split(wanted: str, available: Sequence[str]) -> str | None:
 def load_rows(
     name: str, *, config: str | None = None, split: str = "train", streaming: bool = False
 ) -> Dataset | IterableDataset:
-    """Loads one split.
+    """Loads one split of a Hub id, a local folder (data files, or written by `save_to_disk`) or a local file.
 
-    Args:
-        name: Hub id, local folder (data files, or written by `save_to_disk`), or a .jsonl, .json, .parquet or .csv
-            file.
-        config: Configuration of a data set that has several.
-        split: Name of the split; parts such as `train[:100]` work where `datasets` supports them.
-        streaming: Read rows as they are needed.
-
-    Returns:
-        The rows as they are stored.
+    `config` names one of several configurations; slices such as `train[:100]` work if `datasets` supports them;
+    `streaming` reads rows lazily.
 
     Raises:
-        DataError: If the path or the split does not exist, or a file cannot be read; a broken line of a .jsonl file
-            is named by its number.
+        DataError: The path or the split does not exist, or a file cannot be read; for .jsonl files with the line
+            number.
     """
     from datasets import load_dataset
 
-    if not _is_part(split):
+    if not _is_slice(split):
         available = split_names(name, config)
         chosen = choose_split(split, available)
         if chosen is None:
@@ -126,38 +89,30 @@ def load_rows(
         split = chosen
     if not is_local(name):
         return _from_hub(name, lambda: load_dataset(name, config, split=split, streaming=streaming))
-    path = _existing(name)
+    path = _existing_path(name)
     if _is_saved(path):
-        return _saved(path, split, streaming)
-    folder = Folder({"train": [path]}) if path.is_file() else look_into(path, config)
+        return _load_saved(path, split, streaming)
+    folder = DataFiles({"train": [path]}) if path.is_file() else list_data_files(path, config)
     return load_files(folder.splits, split, streaming=streaming)
 
 
 def load_files(
     files: Mapping[str, Sequence[Path]], split: str = "train", *, streaming: bool = False
 ) -> Dataset | IterableDataset:
-    """Loads one split of local files.
-
-    Args:
-        files: The files of each split: all .parquet, or none.
-        split: Name of a split, or parts such as `train[:100]`.
-        streaming: Read rows as they are needed.
-
-    Returns:
-        The rows as they are stored.
+    """Loads one split (or slices such as `train[:100]`) of local files, which are all .parquet or none.
 
     Raises:
-        DataError: There is no such split, or a file cannot be read; file and line are named where they are known.
+        DataError: The split does not exist, or a file cannot be read.
     """
-    if not _is_part(split):
+    if not _is_slice(split):
         if split not in files:
             raise DataError(f'found no split "{split}", only {", ".join(files)}. Fix: name one of these')
-        return _read(files[split], streaming)
+        return _read_files(files[split], streaming)
     from datasets import ReadInstruction, concatenate_datasets
 
     if streaming:
         raise DataError(f'found split "{split}" with streaming, which has no parts. Fix: name a whole split')
-    rows: dict[str, Any] = {name: _read(files[name], False) for name in files if name in split}
+    rows: dict[str, Any] = {name: _read_files(files[name], False) for name in files if name in split}
     try:
         parts = ReadInstruction.from_spec(split).to_absolute({name: len(one) for name, one in rows.items()})
     except (ValueError, AssertionError, KeyError) as error:
@@ -167,11 +122,11 @@ def load_files(
     return concatenate_datasets([rows[one.splitname].select(range(one.from_, one.to)) for one in parts])
 
 
-def _is_part(split: str) -> bool:
+def _is_slice(split: str) -> bool:
     return "[" in split or "+" in split
 
 
-def _existing(name: str) -> Path:
+def _existing_path(name: str) -> Path:
     path = Path(name).expanduser()
     if not path.exists():
         raise DataError(
@@ -194,14 +149,14 @@ def _check_file(path: Path) -> None:
 
 
 def _is_saved(path: Path) -> bool:
-    """Whether `save_to_disk` wrote a folder."""
+    """Whether `save_to_disk` wrote the folder."""
     return (path / "dataset_dict.json").exists() or (path / "state.json").exists()
 
 
-def _saved(path: Path, split: str, streaming: bool) -> Dataset | IterableDataset:
+def _load_saved(path: Path, split: str, streaming: bool) -> Dataset | IterableDataset:
     from datasets import DatasetDict, load_from_disk
 
-    if _is_part(split):
+    if _is_slice(split):
         raise DataError(
             f'{path}: found split "{split}", expected a plain name: this folder was written by save_to_disk, which '
             "has no parts of splits. Fix: name a whole split"
@@ -211,23 +166,23 @@ def _saved(path: Path, split: str, streaming: bool) -> Dataset | IterableDataset
     return rows.to_iterable_dataset() if streaming else rows
 
 
-def _read(files: Sequence[Path], streaming: bool) -> Any:
-    """The rows of files in their order."""
+def _read_files(files: Sequence[Path], streaming: bool) -> Any:
+    """The rows of files, in order."""
     for file in files:
         _check_file(file)
     kinds = {file.suffix.lower() == ".parquet" for file in files}
     if len(kinds) > 1:
         raise DataError(
-            f"{files[0].parent}: found .parquet files beside {', '.join(ENDINGS)}. Fix: give each kind a folder, "
-            "and name the folders under datasets: in the YAML file"
+            f"{files[0].parent}: found .parquet files together with {', '.join(ENDINGS)}. Fix: move each file type "
+            "to a separate folder, and name the folders under datasets: in the YAML file"
         )
     if kinds == {True}:
-        return _parquet(files, streaming)
+        return _read_parquet(files, streaming)
     with quiet():
-        return stream_texts(files) if streaming else load_texts(files)
+        return stream_text_files(files) if streaming else load_text_files(files)
 
 
-def _parquet(files: Sequence[Path], streaming: bool) -> Any:
+def _read_parquet(files: Sequence[Path], streaming: bool) -> Any:
     from datasets.data_files import DataFilesDict, DataFilesList
     from datasets.packaged_modules.parquet.parquet import Parquet
 
@@ -242,27 +197,29 @@ def _parquet(files: Sequence[Path], streaming: bool) -> Any:
             builder.download_and_prepare()
             return builder.as_dataset("train")
     except Exception as error:
-        said = " ".join(str(error.__cause__ or error).split()).rstrip(".") or type(error).__name__
+        message = " ".join(str(error.__cause__ or error).split()).rstrip(".") or type(error).__name__
         shown = ", ".join(map(str, files[:3]))
         raise DataError(
-            f"{shown}: cannot be read: {said}. Fix: check the file; all files must have the same columns"
+            f"{shown}: cannot be read: {message}. Fix: check the file; all files must have the same columns"
         ) from error
 
 
 def _from_hub(name: str, load: Callable[[], Any]) -> Any:
-    """Calls what asks the Hub; what fails there names the data set, and what to do without a network."""
-    ask_once()
+    """Calls a function that accesses the Hub; errors name the data set and a fix."""
+    go_offline_if_unreachable()
     try:
         with quiet():
             return load()
     except Exception as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{name}: no data set from the Hub: {said}. {remedy(name, 'dataset')}") from error
+        message = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(
+            f"{name}: cannot load this data set from the Hub: {message}. {download_hint(name, 'dataset')}"
+        ) from error
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """`datasets` logs what it raises as well, and tells a server of every load, of local files too: neither, here."""
+    """Stops `datasets` from logging the errors that it raises, and from reporting every load to the Hub."""
     from datasets import config
 
     logger = logging.getLogger("datasets")

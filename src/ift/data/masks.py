@@ -1,6 +1,6 @@
 """Token ids and training labels of one row, for any chat template.
 
-A conversation is rendered once and tokenised once; `spans` says which of its characters are trained.
+A conversation is rendered once and tokenised once; `spans` finds the characters that are trained.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ift.data.errors import DataError
-from ift.data.left_out import arguments_as_objects, extra_keys, left_out, without
+from ift.data.omissions import arguments_as_objects, drop_keys, extra_keys, find_omissions
 from ift.data.spans import Span, common_prefix_length, find_spans
 from ift.data.templates import Render, TemplateRefusal, end_of_turn_ids, renderer, turn_endings
 from ift.data.turns import Message, Row
@@ -28,15 +28,15 @@ END_ALONE = "labels of token ids that train nothing but an end token: trained as
 
 @dataclass(frozen=True)
 class TokenisedRow:
-    """One row as the trainer takes it, and what is worth counting about it.
+    """One tokenised row and its counts.
 
     Attributes:
         input_ids: Token ids of the whole row.
-        labels: The same ids where a token is trained, -100 elsewhere.
-        ends: Whether the last token trained is one that ends a turn or a text.
-        merged: Number of trained spans before which the ids are not those of the prompt alone: a token lies across
-            the border, or the tokenizer cuts the end of the prompt differently once something follows.
-        silent: Answers that hold nothing but what ends them; they are not trained.
+        labels: The same ids at trained tokens, -100 elsewhere.
+        ends: Whether the last trained token ends a turn or a text.
+        merged: Number of trained spans whose preceding ids differ from those of the prompt alone: a token crosses the
+            border, or the tokenizer splits the end of the prompt differently when text follows.
+        empty: Number of answers that contain nothing but an end token; they are not trained.
         notes: What the chat template does not write of the row.
     """
 
@@ -44,39 +44,37 @@ class TokenisedRow:
     labels: list[int]
     ends: bool
     merged: int = 0
-    silent: int = 0
+    empty: int = 0
     notes: tuple[str, ...] = ()
 
 
 def plain_prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
-    """The ids of a plain-text prompt as they stand before its completion in training."""
+    """The ids of a plain-text prompt as they precede its completion in training."""
     ids = plain_ids(tokenizer, prompt)
     eos = str(tokenizer.eos_token or "")
     if ids[-1:] == [tokenizer.eos_token_id] and not (eos and prompt.endswith(eos)):
-        return ids[:-1]  # a tokenizer that ends every text by itself
+        return ids[:-1]  # this tokenizer ends every text
     return ids
 
 
 def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The ids of a text with the tokenizer's own special tokens, none of them twice."""
+    """The ids of a text with the tokenizer's special tokens, none of them twice."""
     ids = list(tokenizer(text)["input_ids"])
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    if bos is not None and ids[:2] == [bos, bos]:  # the text brought its own
+    if bos is not None and ids[:2] == [bos, bos]:  # the text begins with one
         ids = ids[1:]
-    if eos is not None and bos != eos and ids[-2:] == [eos, eos]:  # the tokenizer adds one by itself
+    if eos is not None and bos != eos and ids[-2:] == [eos, eos]:  # the tokenizer adds one
         ids = ids[:-1]
     return ids
 
 
 class RowTokenizer:
-    """Tokenises canonical rows and labels what is trained."""
+    """Tokenises canonical rows and labels the trained tokens."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, train_on: TrainOn = "completions"):
-        """Looks at the tokenizer once, for all rows.
+        """Stores the tokenizer, which needs a chat template only for conversations.
 
-        Args:
-            tokenizer: Tokenizer; it needs a chat template only if conversations come.
-            train_on: "completions" trains completions and assistant turns, "all" every token.
+        `train_on` "completions" trains completions and assistant turns, "all" every token.
         """
         if train_on not in ("completions", "all"):
             raise ValueError(f'train_on is {train_on!r}, expected "completions" or "all"')
@@ -87,17 +85,10 @@ class RowTokenizer:
         self._ending_ids: set[int] | None = None
 
     def __call__(self, row: Row, number: int) -> TokenisedRow:
-        """Tokenises one row.
-
-        Args:
-            row: Row in canonical form.
-            number: Its number, counting from 1, for the message of an error.
-
-        Returns:
-            Ids and labels.
+        """Tokenises a canonical row; `number` (from 1) is for error messages.
 
         Raises:
-            DataError: If the template refuses the row, or where training begins or ends cannot be verified.
+            DataError: The template refuses the row, or it cannot be verified where training begins or ends.
         """
         if "messages" in row:
             return self._conversation(row, number)
@@ -118,7 +109,7 @@ class RowTokenizer:
         ids = plain_ids(self.tokenizer, prompt + answer + ("" if eos and answer.endswith(eos) else eos))
         ends = ids[-1:] == [self.tokenizer.eos_token_id]
         if not (answer.replace(eos, "") if eos else answer).strip():
-            return TokenisedRow(ids, [UNTRAINED] * len(ids), ends, silent=1)
+            return TokenisedRow(ids, [UNTRAINED] * len(ids), ends, empty=1)
         if "text" in row or self.train_on == "all":
             return TokenisedRow(ids, list(ids), ends)
         before = plain_prompt_ids(self.tokenizer, prompt)
@@ -147,28 +138,29 @@ class RowTokenizer:
         turns = [
             index
             for index, message in enumerate(messages)
-            if message["role"] == "assistant" and (self._blank(message) if everything else message["train"])
+            if message["role"] == "assistant"
+            and (self._is_blank(message) if everything else message["train"])
         ]
         spans = find_spans(render, messages, full, self._endings, number, turns)
-        silent = [span for span in spans if self._is_silent(span, messages, render, full)]
-        spans = [span for span in spans if span not in silent]
+        empty = [span for span in spans if self._is_empty(span, messages, render, full)]
+        spans = [span for span in spans if span not in empty]
         labels, merged = list(ids) if everything else [UNTRAINED] * len(ids), 0
-        for span in silent if everything else spans:
+        for span in empty if everything else spans:
             first, whole = self._start_token(span.start, full, ids, offsets)
             last = self._end_token(span.end, full, ids, offsets)
             labels[first:last] = [UNTRAINED] * (last - first) if everything else ids[first:last]
             merged += not whole
-        if everything and len(silent) == sum(message["role"] == "assistant" for message in messages):
-            labels = [UNTRAINED] * len(ids)  # there is no answer at all
+        if everything and len(empty) == sum(message["role"] == "assistant" for message in messages):
+            labels = [UNTRAINED] * len(ids)  # no turn has an answer
         trained_text = full.rstrip() if everything else full[: spans[-1].end] if spans else ""
         ends = bool(self._endings) and trained_text.endswith(self._endings)
         template = str(self.tokenizer.chat_template)
-        notes = tuple(left_out(render, {**row, "messages": messages}, full, template))
-        return TokenisedRow(ids, labels, ends, 0 if everything else merged, len(silent), notes)
+        notes = tuple(find_omissions(render, {**row, "messages": messages}, full, template))
+        return TokenisedRow(ids, labels, ends, 0 if everything else merged, len(empty), notes)
 
     @staticmethod
     def _rendered(render: Render, messages: list[Message]) -> tuple[list[Message], str]:
-        """The conversation as the template takes it, and its rendering."""
+        """The conversation in the form that the template accepts, and its rendering."""
         try:
             full = render(messages)
         except TemplateRefusal:
@@ -178,24 +170,24 @@ class RowTokenizer:
             return messages, full
         return changed, render(changed)
 
-    def _blank(self, message: Message) -> bool:
-        """Whether a turn says nothing in its content, not even a thought."""
+    def _is_blank(self, message: Message) -> bool:
+        """Whether the content of a turn is empty, thoughts included."""
         text = EMPTY_THOUGHT.sub("", message["content"])
         for ending in (*(self._endings or ()), str(self.tokenizer.eos_token or "")):
             text = text.replace(ending, "") if ending else text
         return not text.strip()
 
-    def _is_silent(self, span: Span, messages: list[Message], render: Render, full: str) -> bool:
-        """Whether the template writes nothing of a turn but what every turn has."""
+    def _is_empty(self, span: Span, messages: list[Message], render: Render, full: str) -> bool:
+        """Whether the template writes nothing for this turn beyond what it writes for every turn."""
         if not full[span.start : span.written].strip():
             return True
         message = messages[span.turn]
-        if not self._blank(message):
+        if not self._is_blank(message):
             return False
         keys = extra_keys(message)
         if not keys:
             return True
-        bare = [without(one, *keys) if index == span.turn else one for index, one in enumerate(messages)]
+        bare = [drop_keys(one, *keys) if index == span.turn else one for index, one in enumerate(messages)]
         try:
             return render(bare) == full
         except TemplateRefusal:
@@ -210,14 +202,14 @@ class RowTokenizer:
     def _start_token(
         self, start: int, full: str, ids: list[int], offsets: Offsets | None
     ) -> tuple[int, bool]:
-        """Index of a span's first token, and whether the ids before it are those of the prompt.
+        """Index of the first token of a span, and whether the ids before it equal those of the prompt.
 
-        They are not where a token lies across the border, or where the tokenizer cuts the end of the prompt
-        differently once something follows. Then the span begins where the ids part, as in trl.
+        They differ if a token crosses the border, or if the tokenizer splits the end of the prompt differently when
+        text follows. The span then starts at the first differing id, as in trl.
         """
         if offsets is not None:
             first = bisect_left(offsets, start, key=lambda offset: offset[0])
-            # Text behind an added token is tokenised by itself, so the check need not go back further than one
+            # text after an added token is tokenised separately, so the check can start at the last one
             anchor = next((index for index in range(first - 1, 0, -1) if ids[index] in self._added), 0)
             begin = offsets[anchor][0] if anchor else 0
             if first == 0 or self._ids(full[begin:start]) == ids[anchor:first]:
@@ -227,7 +219,7 @@ class RowTokenizer:
         return first, first == len(prompt)
 
     def _end_token(self, end: int, full: str, ids: list[int], offsets: Offsets | None) -> int:
-        """Index behind a span's last token, which is kept whole if it goes on behind the span."""
+        """Index after the last token of a span; a token that extends beyond the span is included."""
         if offsets is not None:
             return bisect_left(offsets, end, key=lambda offset: offset[0])
         upto = self._ids(full[:end])

@@ -1,8 +1,8 @@
-"""Preference pairs, tokenised and masked as the SFT and IFT rows of the same answers are, so that methods see one text.
+"""Tokenises preference pairs with the masks of the SFT and IFT rows, so that all methods train on the same text.
 
-A prepared pair has, for `chosen` and for `rejected`, `*_input_ids` (prompt and answer), `*_attention_mask` (ones) and
-`*_labels` (the ids where the answer stands, its end-of-turn token included; -100 elsewhere): the columns that trl's
-ORPO and CPO trainers call theirs, and that `PairCollator` takes for DPO.
+A prepared pair has, for `chosen` and `rejected`, `*_input_ids` (prompt and answer), `*_attention_mask` (ones) and
+`*_labels` (ids of the answer with its end-of-turn token, -100 elsewhere): the columns of trl's ORPO and CPO trainers,
+and the input of `PairCollator` for DPO.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ift.data import DataError, DataReport, Part, Prepared, RowTokenizer, detect_format, ensure_chat_template
 from ift.data.conversion import from_preference
-from ift.data.counts import NOTE_SEPARATOR, count_trained, features, keep_trained
+from ift.data.counts import NOTE_SEPARATOR, count_trained, drop_untrained, features
 from ift.data.errors import describe
 from ift.data.formats import Format, column_names
-from ift.data.report import mixture_report
+from ift.data.prepare import join_parts
 from ift.data.source import SourceRow, columns_with_filled_nulls
 from ift.data.turns import Message, Row
 
@@ -42,36 +43,24 @@ def prepare_pairs(
     num_proc: int | None = None,
     name: str = "train",
 ) -> Prepared:
-    """Tokenises preference rows; every row read is kept, or dropped and counted with its reason.
+    """Tokenises preference rows; dropped rows are counted with their reason.
 
     Args:
         parts: The data sets, in the order in which they are joined.
-        tokenizer: Gets the default chat template, in place, if it has none and conversations come.
-        max_length: Each side is cut to this many tokens, at its end; what that takes away is counted.
-        num_proc: Processes of the preparation.
-        name: What to call the data in messages.
+        tokenizer: Gets the default chat template, in place, if it has none and the rows are conversations.
+        max_length: Each side is cut at its end to this many tokens; what is lost is counted.
+        num_proc: Worker processes.
+        name: Name of the data in messages.
 
     Returns:
-        The pairs and a report whose tokens are those of both sides together, and whose lengths are the longer side's.
+        The pairs, and a report with the tokens of both sides together and the lengths of the longer side.
 
     Raises:
-        DataError: No preference data, or a malformed pair: data set, row, column and the remedy are named.
+        DataError: No preference data, or a malformed pair.
     """
-    if not parts:
-        raise DataError(
-            f"{name} data: found no data sets, expected at least one. Fix: set dataset_name or datasets"
-        )
-    names = [name] if len(parts) == 1 else [f"{name} {part.name}" for part in parts]
-    done = [
-        _prepare(part.rows, tokenizer, max_length, num_proc, called)
-        for part, called in zip(parts, names, strict=True)
-    ]
-    if len(done) == 1:
-        return done[0]
-    from datasets import concatenate_datasets
-
-    joined = concatenate_datasets([part.dataset for part in done])
-    return Prepared(joined, mixture_report(name, [part.report for part in done]))
+    return join_parts(
+        parts, name, lambda rows, called: _prepare(rows, tokenizer, max_length, num_proc, called)
+    )
 
 
 def _prepare(rows: Any, tokenizer: Any, max_length: int | None, num_proc: int | None, name: str) -> Prepared:
@@ -93,11 +82,11 @@ def _prepare(rows: Any, tokenizer: Any, max_length: int | None, num_proc: int | 
         num_proc=num_proc,
         desc=f"Preparing {name} pairs",
     )
-    return Prepared(*keep_trained(mapped, base, "pairs"))
+    return Prepared(*drop_untrained(mapped, base, "pairs"))
 
 
 def check_columns(rows: Any, name: str) -> None:
-    """Raise DataError for a stream, and for a data set without the columns of pairs."""
+    """Raises DataError for a stream, and for a data set without the columns of pairs."""
     from datasets import Dataset
 
     if not isinstance(rows, Dataset):
@@ -114,15 +103,7 @@ def check_columns(rows: Any, name: str) -> None:
 
 @dataclass(frozen=True)
 class PreparePair:
-    """Prepares one row; a class, so that worker processes can be handed it.
-
-    Attributes:
-        form: Format of the data set.
-        tokenise: As for the rows of SFT and IFT.
-        max_length: Tokens that a side may have; None cuts nothing.
-        name: Of the data set, for messages.
-        features: See `columns_with_filled_nulls`.
-    """
+    """Prepares one row; a class, so that it can be pickled for worker processes. Attributes as in `prepare_pairs`."""
 
     form: Format
     tokenise: RowTokenizer
@@ -131,7 +112,7 @@ class PreparePair:
     features: Mapping[str, Any]
 
     def __call__(self, row: Any, index: int) -> dict[str, Any]:
-        """The columns of a pair and what is counted about it; raises DataError for a malformed one."""
+        """The columns of a pair and its counts; raises DataError for a malformed pair."""
         number = index + 1
         source = SourceRow(row, number, self.features)
         try:
@@ -146,7 +127,7 @@ class PreparePair:
         except DataError as error:
             raise DataError(f"{self.name} data, {error}") from error
         notes = dict.fromkeys([*source.notes, *(note for tokens in done for note in tokens.notes)])
-        result: dict[str, Any] = {"ift_reason": source.untrained, "ift_notes": NOTE_SEPARATOR.join(notes)}
+        result: dict[str, Any] = {"ift_reason": source.drop_reason, "ift_notes": NOTE_SEPARATOR.join(notes)}
         for side, tokens in zip(SIDES, done, strict=True):
             ids, labels = tokens.input_ids[: self.max_length], tokens.labels[: self.max_length]
             result |= {
@@ -175,11 +156,11 @@ class PreparePair:
 
     @staticmethod
     def _check_prompt(chosen: Row, rejected: Row, number: int) -> None:
-        """Both sides must answer one prompt; turns that they share are the prompt and are not compared."""
+        """Checks that both sides answer the same prompt; the turns that they share are not trained."""
         if "messages" not in chosen or "messages" not in rejected:
             if chosen.keys() != rejected.keys():
                 raise DataError.at(
-                    number, 'column "rejected"', "an answer of another form than chosen",
+                    number, 'column "rejected"', "another type than chosen",
                     "two texts, or two lists of turns", "write both sides the same way",
                 )  # fmt: skip
             return
@@ -188,7 +169,7 @@ class PreparePair:
         if shared == len(first) == len(second):
             return  # the same pair: counted
         for side, turns in zip(SIDES, (first, second), strict=True):
-            role = turns[shared]["role"] if shared < len(turns) else "nothing more"
+            role = turns[shared]["role"] if shared < len(turns) else "no further turn"
             if role != "assistant":
                 raise DataError.at(
                     number,
@@ -202,7 +183,7 @@ class PreparePair:
 
 
 def _shared_turns(first: list[Message], second: list[Message]) -> int:
-    """How many leading turns are the same on both sides."""
+    """Number of leading turns that are the same on both sides."""
     count = 0
     for one, other in zip(first, second, strict=False):
         if one != other:
@@ -213,30 +194,21 @@ def _shared_turns(first: list[Message], second: list[Message]) -> int:
 
 @dataclass(frozen=True)
 class PairCollator:
-    """Stacks P prepared pairs as trl's DPO takes them, [chosen; rejected], padded to the longest at the right.
+    """Collates P prepared pairs for trl's DPO: 2 P rows, [chosen; rejected], padded at the right to the longest.
 
     Attributes:
-        pad_token_id: What padding is filled with; only the masks tell it from tokens.
+        pad_token_id: Id of the padding; masks exclude it.
     """
 
     pad_token_id: int
 
     def __call__(self, pairs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """`input_ids`, `attention_mask` and `completion_mask` (1 on the answers), each (2 P, T) int64."""
-        rows = [(pair[f"{s}_input_ids"], pair[f"{s}_labels"]) for s in SIDES for pair in pairs]
-        length = max(len(ids) for ids, _ in rows)
-        pads = [length - len(ids) for ids, _ in rows]
+        rows = [(pair[f"{side}_input_ids"], pair[f"{side}_labels"]) for side in SIDES for pair in pairs]
+        ids = [torch.tensor(ids) for ids, _ in rows]
+        answers = [(torch.tensor(labels) != -100).long() for _, labels in rows]
         return {
-            "input_ids": torch.tensor(
-                [[*ids, *[self.pad_token_id] * pad] for (ids, _), pad in zip(rows, pads, strict=True)]
-            ),
-            "attention_mask": torch.tensor(
-                [[1] * len(ids) + [0] * pad for (ids, _), pad in zip(rows, pads, strict=True)]
-            ),
-            "completion_mask": torch.tensor(
-                [
-                    [int(label != -100) for label in labels] + [0] * pad
-                    for (_, labels), pad in zip(rows, pads, strict=True)
-                ]
-            ),
+            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id),
+            "attention_mask": pad_sequence([torch.ones_like(one) for one in ids], batch_first=True),
+            "completion_mask": pad_sequence(answers, batch_first=True),
         }

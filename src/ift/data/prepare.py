@@ -1,13 +1,13 @@
-"""From rows in any accepted format to token ids and labels; everything dropped, cut or not used is counted."""
+"""Prepares rows in any accepted format as token ids and labels; everything dropped, cut or unused is counted."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from ift.data.counts import COUNTS, NOTE_SEPARATOR, count_trained, features, keep_trained
+from ift.data.counts import COUNTS, NOTE_SEPARATOR, count_trained, drop_untrained, features
 from ift.data.errors import DataError
 from ift.data.formats import Format, column_names, detect_format, first_rows, rename_columns
 from ift.data.masks import UNTRAINED, RowTokenizer, TokenisedRow, TrainOn
@@ -31,8 +31,8 @@ class Prepared:
     """Rows ready for the trainer.
 
     Attributes:
-        dataset: `input_ids` and `labels` (-100 where nothing is trained), cut to `max_length`.
-        report: What became of the rows.
+        dataset: `input_ids` and `labels` (-100 at untrained tokens), cut to `max_length`.
+        report: Counts of the rows.
     """
 
     dataset: Dataset | IterableDataset
@@ -44,7 +44,7 @@ class Part:
     """One data set of a mixture.
 
     Attributes:
-        name: How it is called in reports.
+        name: Name in reports.
         rows: The rows as loaded.
     """
 
@@ -54,16 +54,7 @@ class Part:
 
 @dataclass(frozen=True)
 class _PrepareRow:
-    """Prepares one row; a class, so that worker processes can be handed it.
-
-    Attributes:
-        form: Format of the data set.
-        tokenise: Ids and labels of a canonical row.
-        max_length: Rows are cut to this many tokens; None if they are not cut.
-        truncation_mode: Which end stays.
-        name: Of the data set, for messages.
-        features: See `columns_with_filled_nulls`.
-    """
+    """Prepares one row; a class, so that it can be pickled for worker processes. Attributes as in `prepare_dataset`."""
 
     form: Format
     tokenise: RowTokenizer
@@ -76,9 +67,9 @@ class _PrepareRow:
         source = SourceRow(row, index + 1, self.features)
         try:
             canonical = self.form.read(source)
-            if source.marked and self.tokenise.train_on == "all":
+            if source.untrained_mark and self.tokenise.train_on == "all":
                 raise DataError(
-                    f"row {index + 1}: found turns that {source.marked} marks as not to be trained, and "
+                    f"row {index + 1}: found turns that {source.untrained_mark} marks as not to be trained, and "
                     "completion_only_loss is false, which trains every token. Fix: leave one of the two out"
                 )
             done = self.tokenise(canonical, index + 1)
@@ -91,9 +82,9 @@ class _PrepareRow:
         ids, labels = done.input_ids[cut], done.labels[cut]
         trained, before = count_trained(labels), count_trained(done.labels)
         tail = done.labels[len(ids) :] if self.truncation_mode == "keep_start" else []
-        reason = source.untrained or _nothing_to_learn(canonical, done, trained)
+        reason = source.drop_reason or _nothing_to_learn(canonical, done, trained)
         notes = [*source.notes, *done.notes]
-        if done.silent and before:
+        if done.empty and before:
             notes.append("empty assistant turns: not trained")
         return {
             "input_ids": ids,
@@ -111,11 +102,11 @@ class _PrepareRow:
 
 
 def _nothing_to_learn(row: Row, done: TokenisedRow, trained: int) -> str:
-    """Why a row has nothing to learn, empty if it has."""
+    """Why a row has no trained token; "" if it has one."""
     if not done.input_ids:
         return "empty"
     if not count_trained(done.labels):
-        return f"the {'text' if 'text' in row else 'answer'} is empty" if done.silent else "nothing to learn"
+        return f"the {'text' if 'text' in row else 'answer'} is empty" if done.empty else "nothing to learn"
     return "" if trained else "nothing to learn after cutting at max_length"
 
 
@@ -130,24 +121,24 @@ def prepare_dataset(
     text_field: str = "text",
     name: str = "train",
 ) -> Prepared:
-    """Tokenises a data set and labels what is trained, as trl's `SFTTrainer` takes a tokenised data set.
+    """Tokenises a data set and labels the trained tokens, as a tokenised data set for trl's `SFTTrainer`.
 
     Args:
-        dataset: Rows in an accepted format. A stream is prepared as it is read.
-        tokenizer: The model's tokenizer. One without a chat template gets the default one if the rows are
-            conversations; the report says so.
-        max_length: Cut rows to this many tokens; None leaves them whole.
+        dataset: Rows in an accepted format. A stream is prepared lazily.
+        tokenizer: The model's tokenizer. If it has no chat template and the rows are conversations, it gets the default
+            one, in place; the report says so.
+        max_length: Rows are cut to this many tokens; None cuts nothing.
         train_on: "completions" trains completions and assistant turns, "all" every token.
-        truncation_mode: Which end of a row stays when it is cut, "keep_start" or "keep_end".
+        truncation_mode: Which end of a row is kept, "keep_start" or "keep_end".
         num_proc: Worker processes; not used for a stream.
         text_field: trl's `dataset_text_field`, the column of plain text.
-        name: What to call the data in reports and errors.
+        name: Name of the data in reports and errors.
 
     Returns:
-        The rows and the report about them. Rows that have nothing to learn are dropped, counted and named.
+        The rows that have trained tokens, and the report, which counts the dropped ones.
 
     Raises:
-        DataError: If the format is unknown, a row is malformed, or no row is left.
+        DataError: The format is unknown, a row is malformed, or no row is left.
     """
     from datasets import IterableDataset
 
@@ -182,41 +173,38 @@ def prepare_dataset(
         rows = dataset.map(prepare, **options).filter(_HasSomethingToLearn(name), with_indices=True)
         return Prepared(rows.remove_columns(list(COUNTS)), replace(base, streaming=True))
     mapped = dataset.map(prepare, **options, num_proc=num_proc, desc=f"Preparing {name} data")
-    return Prepared(*keep_trained(mapped, base, "rows"))
+    return Prepared(*drop_untrained(mapped, base, "rows"))
 
 
 def prepare_mixture(
     parts: Sequence[Part], tokenizer: PreTrainedTokenizerBase, *, name: str = "train", **options: Any
 ) -> Prepared:
-    """Prepares data sets of possibly different formats, each by itself, and joins them.
+    """Prepares data sets of possibly different formats separately and joins them in order.
 
-    Args:
-        parts: The data sets, in the order in which they are joined.
-        tokenizer: As for `prepare_dataset`.
-        name: What to call the whole.
-        **options: Further options of `prepare_dataset`.
-
-    Returns:
-        The joined rows and a report that holds the parts' reports.
-
-    Raises:
-        DataError: As `prepare_dataset`, for the part at fault, or if there are no parts.
+    `options` and errors are those of `prepare_dataset`.
     """
+    return join_parts(
+        parts, name, lambda rows, called: prepare_dataset(rows, tokenizer, name=called, **options)
+    )
+
+
+def join_parts(parts: Sequence[Part], name: str, prepare: Callable[[Any, str], Prepared]) -> Prepared:
+    """Prepares each part by `prepare(rows, name)` and concatenates them; raises DataError if there are none."""
     if not parts:
         raise DataError(
             f"{name} data: found no data sets, expected at least one. Fix: set dataset_name or datasets"
         )
     if len(parts) == 1:
-        return prepare_dataset(parts[0].rows, tokenizer, name=name, **options)
+        return prepare(parts[0].rows, name)
     from datasets import concatenate_datasets
 
-    done = [prepare_dataset(part.rows, tokenizer, name=f"{name} {part.name}", **options) for part in parts]
+    done = [prepare(part.rows, f"{name} {part.name}") for part in parts]
     joined = concatenate_datasets([part.dataset for part in done])
     return Prepared(joined, mixture_report(name, [part.report for part in done]))
 
 
 class _HasSomethingToLearn:
-    """Lets through the rows of a stream that have something to learn; logs the others, and each note once."""
+    """Filters the rows of a stream: logs and drops rows without trained tokens, and logs each note once."""
 
     def __init__(self, name: str):
         self.name = name
@@ -232,7 +220,7 @@ class _HasSomethingToLearn:
 
 
 def _with_text_field(dataset: Any, text_field: str, name: str) -> Any:
-    """The data set with trl's `dataset_text_field` as its column of text."""
+    """Renames the column of trl's `dataset_text_field` to "text"."""
     columns = column_names(dataset)
     if text_field == "text":
         return dataset
@@ -247,7 +235,7 @@ def _with_text_field(dataset: Any, text_field: str, name: str) -> Any:
 
 
 def _other_format(form: Format, row: Mapping[str, Any]) -> str:
-    """A hint where a malformed row would be one of another format."""
+    """A hint for a malformed row that would be valid in another format."""
     try:
         other = detect_format([column for column, value in row.items() if value is not None], [row])
     except DataError:
@@ -255,8 +243,8 @@ def _other_format(form: Format, row: Mapping[str, Any]) -> str:
     if other.reads is form.reads:
         return ""
     return (
-        f" (This row looks like {other.name}, and a data set has one format. Give each format a file of its own, and "
-        "name the files under datasets: in the YAML file)"
+        f" (This row looks like {other.name}, and a data set has one format. Write each format to a separate file, and "
+        "list the files under datasets: in the YAML file)"
     )
 
 

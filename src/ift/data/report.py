@@ -1,4 +1,4 @@
-"""What became of the rows: counted while they are prepared, reported before training."""
+"""Counts of the prepared rows, reported before training."""
 
 from __future__ import annotations
 
@@ -8,34 +8,32 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class DataReport:
-    """Counts of one prepared data set, or of a mixture of several.
+    """Counts of one prepared data set, or of a mixture.
 
-    A token counts as trained if it has a label and something before it to predict it from (the first token of a row
-    never counts). Tokens and lengths are those after cutting, unless said otherwise. For a stream only `name`,
-    `format`, `explanation` and `max_length` are known.
+    A token is trained if it has a label and is not the first of its row. Tokens are counted after cutting, unless
+    stated otherwise. For a stream only `name`, `format`, `explanation` and `max_length` are known.
 
     Attributes:
         name: "train", "eval" or the like.
         format: Name of the detected format.
-        explanation: What is read and trained, in one line.
-        streaming: Whether the rows are prepared as they come, uncounted.
-        max_length: Rows are cut to this many tokens; None if they are not cut.
-        rows_read: Rows that came.
-        rows_kept: Rows that are trained.
-        dropped: Reason to the numbers of the rows dropped, counting from 1.
+        explanation: What is trained, in one line.
+        streaming: Whether the rows are prepared lazily and not counted.
+        max_length: Rows are cut to this many tokens; None cuts nothing.
+        rows_read: Number of rows read.
+        rows_kept: Number of rows that are trained.
+        dropped: Reason -> numbers (from 1) of the dropped rows.
         rows_cut: Kept rows that lost tokens to `max_length`.
         total_tokens: Tokens of the kept rows.
-        trained_tokens: Trained tokens among them.
-        trained_tokens_lost: Trained tokens that cutting took away, in dropped rows too.
+        trained_tokens: Trained tokens of the kept rows.
+        trained_tokens_lost: Trained tokens lost to cutting, including those of dropped rows.
         rows_without_end: Kept rows whose last trained token does not end a turn or a text.
-        merged_boundaries: Trained spans before which the ids are not those of the prompt alone.
-        lengths: Tokens per row before cutting: median, 95th percentile, largest.
-        prompt_lengths: Tokens of a row that are not trained, before cutting: the same three; of pairs not counted.
-        answer_lengths: Trained tokens of a row before cutting: the same three; of pairs not counted.
+        merged_boundaries: Trained spans whose preceding ids differ from those of the prompt alone.
+        lengths: Tokens per row before cutting: median, 95th percentile, maximum.
+        prompt_lengths: Untrained tokens per row before cutting: the same three; zeros for pairs.
+        answer_lengths: Trained tokens per row before cutting: the same three; zeros for pairs.
         parts: Reports of the parts of a mixture.
         default_template: Whether the tokenizer had no chat template and got the default one.
-        notes: What of the rows is not used, or used in a way worth knowing -> the numbers of these rows, dropped
-            ones included.
+        notes: Remark (content not used, or used in an unusual way) -> numbers of the rows, dropped ones included.
     """
 
     name: str
@@ -70,11 +68,6 @@ class DataReport:
         return " and ".join(sorted(kinds))
 
     @property
-    def rows_dropped(self) -> int:
-        """Number of rows dropped, for any reason."""
-        return sum(len(rows) for rows in self.dropped.values())
-
-    @property
     def share_cut(self) -> float:
         """Share of the rows read that `max_length` cut or emptied, from 0 to 1."""
         emptied = sum(len(rows) for reason, rows in self.dropped.items() if "cutting" in reason)
@@ -82,16 +75,12 @@ class DataReport:
 
     @property
     def share_trained_lost(self) -> float:
-        """Share of the trained tokens that cutting took away, from 0 to 1."""
+        """Share of the trained tokens lost to cutting, from 0 to 1."""
         before = self.trained_tokens + self.trained_tokens_lost
         return self.trained_tokens_lost / before if before else 0.0
 
     def lines(self) -> list[str]:
-        """Describes the report for a person.
-
-        Returns:
-            Lines of text, without line ends.
-        """
+        """The report as lines of text."""
         lines = [f"{self.name}: format: {self.format}; {self.explanation}"]
         if self.default_template:
             lines.append(
@@ -100,7 +89,7 @@ class DataReport:
         if self.streaming:
             return [
                 *lines,
-                "  a stream: rows are checked as they come; rows with nothing to learn are left out and logged",
+                "  streaming: rows are checked when they are read; rows with nothing to learn are dropped and logged",
             ]
         lines.append(f"  kept {self.rows_kept:,} of {self.rows_read:,} rows")
         for reason, rows in self.dropped.items():
@@ -127,7 +116,7 @@ class DataReport:
 
 
 def quantiles(values: Iterable[int]) -> tuple[int, int, int]:
-    """Median, 95th percentile and largest; zeros for none."""
+    """Median, 95th percentile and maximum; zeros for no values."""
     ordered = sorted(values) or [0]
     median, high, largest = (
         ordered[min(len(ordered) - 1, int(share * len(ordered)))] for share in (0.5, 0.95, 1.0)
@@ -135,16 +124,14 @@ def quantiles(values: Iterable[int]) -> tuple[int, int, int]:
     return median, high, largest
 
 
+_SUMS = (
+    "rows_read", "rows_kept", "rows_cut", "total_tokens", "trained_tokens", "trained_tokens_lost", "rows_without_end",
+    "merged_boundaries",
+)  # fmt: skip
+
+
 def mixture_report(name: str, parts: Sequence[DataReport]) -> DataReport:
-    """Adds up the reports of a mixture.
-
-    Args:
-        name: Name of the whole.
-        parts: Reports of its parts; row numbers of dropped rows stay in these.
-
-    Returns:
-        The report of the whole. Its median and 95th percentile are the largest among the parts.
-    """
+    """Adds up the reports of a mixture's parts; median and 95th percentile are the largest of the parts."""
     formats = " + ".join(dict.fromkeys(part.format for part in parts))
     return DataReport(
         name=name,
@@ -152,15 +139,8 @@ def mixture_report(name: str, parts: Sequence[DataReport]) -> DataReport:
         explanation=formats,
         streaming=any(part.streaming for part in parts),
         max_length=parts[0].max_length,
-        rows_read=sum(part.rows_read for part in parts),
-        rows_kept=sum(part.rows_kept for part in parts),
         dropped={f"{part.name}: {reason}": rows for part in parts for reason, rows in part.dropped.items()},
-        rows_cut=sum(part.rows_cut for part in parts),
-        total_tokens=sum(part.total_tokens for part in parts),
-        trained_tokens=sum(part.trained_tokens for part in parts),
-        trained_tokens_lost=sum(part.trained_tokens_lost for part in parts),
-        rows_without_end=sum(part.rows_without_end for part in parts),
-        merged_boundaries=sum(part.merged_boundaries for part in parts),
+        **{name: sum(getattr(part, name) for part in parts) for name in _SUMS},
         lengths=_largest(part.lengths for part in parts),
         prompt_lengths=_largest(part.prompt_lengths for part in parts),
         answer_lengths=_largest(part.answer_lengths for part in parts),
@@ -174,16 +154,16 @@ def _largest(triples: Iterable[tuple[int, int, int]]) -> tuple[int, int, int]:
 
 
 def row_numbers(rows: Sequence[int]) -> str:
-    """The first eight numbers of some rows, in words."""
+    """The first eight row numbers as text."""
     shown = ", ".join(str(row) for row in rows[:8])
     return f"row{'s' if len(rows) > 1 else ''} {shown}{', ...' if len(rows) > 8 else ''}"
 
 
-def by_text(texts: Iterable[Iterable[str]]) -> dict[str, tuple[int, ...]]:
-    """Turns the sentences about each row into the numbers of the rows, from 1, of each sentence."""
+def rows_by_text(texts: Iterable[Iterable[str]]) -> dict[str, tuple[int, ...]]:
+    """Maps each sentence to the numbers (from 1) of the rows that it is about."""
     found: dict[str, list[int]] = {}
-    for number, said in enumerate(texts, start=1):
-        for text in said:
+    for number, sentences in enumerate(texts, start=1):
+        for text in sentences:
             if text:
                 found.setdefault(text, []).append(number)
     return {text: tuple(numbers) for text, numbers in found.items()}

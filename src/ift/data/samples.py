@@ -1,22 +1,22 @@
-"""Some rows of a data set, chosen by a seed."""
+"""Random samples of a data set, and the ids and labels of a prepared row."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
 def sample_rows(rows: Any, count: int, seed: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows of a data set with their numbers from 1: `count` of them, or all where there are fewer, in random order.
-
-    Args:
-        rows: a data set; of a stream, which has no length, the first `count` rows come in their order.
-        count: how many.
-        seed: chooses them; the same seed, the same rows.
-    """
+    """Yields up to `count` rows in random order, with their numbers from 1; of a stream the first ones."""
     if not hasattr(rows, "__len__"):
         yield from enumerate(rows.take(count), start=1)
         return
     for index in random.Random(seed).sample(range(len(rows)), min(count, len(rows))):
         yield index + 1, rows[index]
+
+
+def ids_and_labels(row: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
+    """Token ids and labels of a prepared row or batch; of pairs those of the chosen side."""
+    side = "chosen_" if "chosen_input_ids" in row else ""
+    return list(row[f"{side}input_ids"]), list(row[f"{side}labels"])

@@ -1,4 +1,4 @@
-"""One row as it was loaded: it hands out columns and remembers what was read, so that the rest can be named."""
+"""One row as loaded; tracks which columns were read, so that unused ones can be reported."""
 
 from __future__ import annotations
 
@@ -6,70 +6,63 @@ from collections.abc import Mapping
 from typing import Any
 
 from ift.data.errors import DataError, describe
-from ift.data.known import COLUMNS, MEDIA, find, has_value, names, read_flag
+from ift.data.known_names import COLUMNS, MEDIA, find, has_value, names, read_flag
 
 KTO_MARKS = find(COLUMNS, "label").names
 
 
 class SourceRow:
-    """A row, its number, what was read of it, and what is to be reported about it.
+    """A row, its number, the columns read so far, and the notes about it.
 
     Attributes:
-        number: Of the row in its data set, counting from 1.
-        notes: What is to be reported, each once.
-        untrained: Why the row as a whole must not be trained; empty if it may be.
-        marked: A key by which a turn says that it is not to be trained; empty if there is none.
+        number: Row number in its data set, from 1.
+        notes: What to report about the row, as the keys of a dict.
+        drop_reason: Why the whole row must not be trained; "" if it may be.
+        untrained_mark: A key that marks a turn of the row as not trained; "" without one.
     """
 
     def __init__(self, row: Mapping[str, Any], number: int, features: Mapping[str, Any] | None = None):
-        """Wraps a row.
-
-        Args:
-            row: Column to value; not written into.
-            number: Of the row, counting from 1.
-            features: Of the columns whose nested null values Arrow may have filled in, see `columns_with_filled_nulls`.
-        """
+        """Wraps a row; `features` are those of `columns_with_filled_nulls`."""
         self.number = number
         self.notes: dict[str, None] = {}
-        self.untrained = self.marked = ""
+        self.drop_reason = self.untrained_mark = ""
         self._row, self._features = row, features or {}
         self._read: set[str] = set()
 
     def get(self, column: str) -> Any:
-        """The value of a column, None if there is no such column; it counts as read."""
+        """The value of a column, None for a missing column; marks the column as read."""
         self._read.add(column)
         value = self._row.get(column)
-        return drop_filled(value, self._features[column]) if column in self._features else value
+        return drop_filled_nulls(value, self._features[column]) if column in self._features else value
 
     def has(self, column: str) -> bool:
-        """Whether the column was filled in; it does not count as read."""
+        """Whether the column has a value; does not mark it as read."""
         return has_value(self._row.get(column))
 
     def first_of(self, columns: tuple[str, ...]) -> tuple[str, Any]:
-        """Reads the first of some columns that is filled in: its name and value, or ("", None)."""
+        """Reads the first of some columns that has a value: its name and value, or ("", None)."""
         column = next((one for one in columns if self.has(one)), "")
         return column, self.get(column) if column else None
 
     def error(self, column: str, found: str, expected: str, fix: str) -> DataError:
-        """A `DataError` at a column of this row, to be raised."""
+        """Builds a `DataError` about a column of this row."""
         return DataError.at(self.number, f'column "{column}"', found, expected, fix)
 
     def note(self, text: str) -> None:
-        """Reports something about this row."""
+        """Adds a note about this row."""
         self.notes[text] = None
 
     def refuse_media(self) -> None:
-        """Raises DataError for images, sound or video: a model of text would be trained without them."""
+        """Raises DataError for images, audio or video, which a text model would be trained without."""
         for column in MEDIA:
             if self.has(column):
                 fix = f"{find(COLUMNS, column).fix}, or rename the column if the text does not need it"
                 raise self.error(column, describe(self._row[column]), "text alone", fix)
 
     def read_marks(self, answers: bool = True) -> None:
-        """Reads the columns that say whether the row may be trained; `untrained` names the first that forbids it.
+        """Reads the columns that mark a row as trained or not, and sets `drop_reason` to the first that forbids it.
 
-        Args:
-            answers: Whether the row has an answer; without one, `label` is no mark of KTO but a class.
+        `answers` is whether the row has an answer; without one, `label` is a class and not KTO's mark.
         """
         for column in names(COLUMNS, "mark"):
             value = self._row.get(column)
@@ -85,26 +78,20 @@ class SourceRow:
             if flag is None:
                 continue  # some other text: named as a column that is not used
             self._read.add(column)
-            if not flag and not self.untrained:
+            if not flag and not self.drop_reason:
                 what = "a bad answer (KTO)" if column in KTO_MARKS else "not to be trained"
-                self.untrained = f"{column} is {describe(value)}: {what}"
+                self.drop_reason = f"{column} is {describe(value)}: {what}"
 
     def unused(self) -> list[str]:
-        """Columns that were filled in and that nothing has read."""
+        """Columns that have a value and were not read."""
         return [str(column) for column in self._row if column not in self._read and self.has(column)]
 
 
 def columns_with_filled_nulls(dataset: Any) -> dict[str, Any]:
-    """Finds the columns in which null may mean "no such key here, but in another row".
+    """Features of the columns in which null may mean that a key is missing in this row but present in another.
 
-    Arrow gives all objects of a column the same keys and fills in null. The JSON reader of `datasets` does not: it
-    keeps objects whose keys differ as JSON, so that every null in its rows stands in the file.
-
-    Args:
-        dataset: A `datasets.Dataset` or `IterableDataset`.
-
-    Returns:
-        The features of these columns by name.
+    Arrow gives all objects of a column the same keys and fills in null. The JSON reader of `datasets` stores objects
+    with different keys as JSON, so that every null in its rows is in the file.
     """
     if not dataset.features or dataset.info.builder_name == "json":
         return {}
@@ -116,23 +103,17 @@ def _has_objects(feature: Any) -> bool:
     return isinstance(feature, dict) or (inner is not None and _has_objects(inner))
 
 
-def drop_filled(value: Any, feature: Any) -> Any:
-    """Drops the null entries of nested objects that Arrow may have filled in.
+def drop_filled_nulls(value: Any, feature: Any) -> Any:
+    """Drops null entries of nested objects that Arrow may have filled in.
 
-    Args:
-        value: A nested value.
-        feature: Its feature. What it says is JSON stays as it is, and so do the nulls of an object that has a value
-            for every key that is not null in all rows: nothing was filled in there.
-
-    Returns:
-        The value without them.
+    JSON values are unchanged, and so are objects that have a value for every key which is not null in all rows.
     """
     if isinstance(feature, dict) and isinstance(value, dict):
         nulls = [key for key, item in value.items() if item is None]
         filled = any(getattr(feature.get(key), "dtype", "") != "null" for key in nulls)
         kept = {key: item for key, item in value.items() if item is not None or not filled}
-        return {key: drop_filled(item, feature.get(key)) for key, item in kept.items()}
+        return {key: drop_filled_nulls(item, feature.get(key)) for key, item in kept.items()}
     inner = getattr(feature, "feature", feature[0] if isinstance(feature, list) and feature else None)
     if inner is not None and isinstance(value, list | tuple):
-        return [drop_filled(item, inner) for item in value]
+        return [drop_filled_nulls(item, inner) for item in value]
     return value

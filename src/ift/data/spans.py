@@ -1,8 +1,8 @@
 """Where the trained turns of a rendered conversation begin and end.
 
-Found by rendering the conversation's beginnings and comparing them with the whole, never from marks in the template;
-what does not check is refused. Legend: `full` is the rendered conversation, a span is a half-open range of its
-characters.
+They are found by rendering prefixes of the conversation and comparing them with the whole, never from markers in the
+template; what cannot be verified is refused. Legend: `full` is the rendered conversation, a span is a half-open range
+of its characters.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class Span:
 
     Attributes:
         turn: Index of the turn.
-        start: Where its prompt ends.
-        written: Where the text that ends the turn begins.
-        end: Behind that text.
+        start: End of its prompt.
+        written: Start of the text that ends the turn.
+        end: End of that text.
     """
 
     turn: int
@@ -41,47 +41,36 @@ def find_spans(
     number: int,
     turns: Sequence[int],
 ) -> list[Span]:
-    """Finds the characters of assistant turns.
+    """Finds the characters of the assistant turns with the given indices.
 
-    A span begins where the prompt of that turn ends, that is where `render(messages before it, prompt=True)` ends,
-    and stops behind the token that ends the turn.
-
-    Args:
-        render: Renders messages, with or without the generation prompt.
-        messages: The conversation.
-        full: The conversation rendered.
-        endings: What may end a turn, as `turn_endings` gives it.
-        number: Row number, counting from 1, for the message of an error.
-        turns: Indices of the turns to find, in order.
-
-    Returns:
-        Their spans, in order.
+    A span starts where `render(earlier messages, prompt=True)` ends, and ends after the token that ends the turn, one
+    of `endings`.
 
     Raises:
-        DataError: If the template writes an earlier turn differently once later ones are there, so that the turn
-            would be trained behind a context other than the one it is generated from.
+        DataError: The template writes an earlier turn differently when later ones follow, so that the turn would be
+            trained after another context than it is generated from.
     """
     spans: list[Span] = []
     for index in turns:
         start = _turn_start(render, messages, index, full, number)
         bound, exact = _turn_bound(render, messages, index, full, number)
         if bound < start or (spans and start < spans[-1].end):
-            raise _unverified(number, index, "its turn does not stand behind the one before it")
+            raise _unverified(number, index, "it does not follow the previous turn")
         places = [(full.rfind(ending, start, bound), ending) for ending in endings]
         found = [(place + len(ending), place) for place, ending in places if place >= 0]
         if not found and not exact:
             raise _unverified(
-                number, index, f"none of {', '.join(endings) or 'no known tokens'} ends the turn"
+                number, index, f"it does not end with {' or '.join(endings) or 'a known token'}"
             )
         end, written = max(found) if found else (start + len(full[start:bound].rstrip()), bound)
-        if not full[start:written].strip() and _says(messages[index]):
+        if not full[start:written].strip() and _has_words(messages[index]):
             raise _unverified(number, index, "the template does not write its content")
         spans.append(Span(index, start, written, end))
     return spans
 
 
-def _says(message: Message) -> bool:
-    """Whether a turn holds words besides its thoughts, which templates may leave out."""
+def _has_words(message: Message) -> bool:
+    """Whether a turn has content besides its thoughts, which templates may omit."""
     return bool(message["content"].rpartition("</think>")[2].strip())
 
 
@@ -108,7 +97,7 @@ def _turn_start(render: Render, messages: Sequence[Message], index: int, full: s
 def _turn_bound(
     render: Render, messages: Sequence[Message], index: int, full: str, number: int
 ) -> tuple[int, bool]:
-    """A place behind the turn and before what the next one says; and whether it is exactly the turn's end."""
+    """A position between the turn and the content of the next one, and whether it is exactly the turn's end."""
     if index == len(messages) - 1:
         return len(full), True
     try:
@@ -121,7 +110,7 @@ def _turn_bound(
 
 
 def _content_start(render: Render, messages: Sequence[Message], index: int, full: str, number: int) -> int:
-    """Where a turn's content begins in `full`: two other contents put in its place differ from there on."""
+    """Where a turn's content begins in `full`: renderings with two other contents differ from that position on."""
     replaced = []
     for content in ("A", "B"):
         turn = {**messages[index], "content": content}
@@ -132,15 +121,7 @@ def _content_start(render: Render, messages: Sequence[Message], index: int, full
 
 
 def common_prefix_length(first: Sequence[Any], *others: Sequence[Any]) -> int:
-    """Counts the leading items (token ids, characters) that all sequences share.
-
-    Args:
-        first: A sequence.
-        others: The sequences to compare it with.
-
-    Returns:
-        The length of the common beginning.
-    """
+    """Length of the common prefix of sequences (token ids or characters)."""
     length = 0
     for items in zip(first, *others, strict=False):
         if any(item != items[0] for item in items):
@@ -153,7 +134,7 @@ def _rewritten(number: int, index: int, prompt: str, full: str, shared: int) -> 
     alone, within = prompt[max(0, shared - 20) : shared + 40], full[max(0, shared - 20) : shared + 40]
     return DataError(
         f"row {number}, turn {index + 1}: the chat template writes the turns before it differently once later turns "
-        f"are there, so what is trained is not what is generated: {alone!r} as a prompt, {within!r} in the whole "
+        f"are there, so training and generation would differ: {alone!r} as a prompt, {within!r} in the whole "
         "conversation. Fix: split the conversation so that it ends at this turn, leave the system turn out, or use "
         "another chat template"
     )

@@ -1,4 +1,4 @@
-"""Chat templates: rendering with errors a user can read, how a template ends a turn, and a default where none is."""
+"""Renders chat templates, finds how a template ends a turn, and provides a default template."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ift.data.turns import Message, Row
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Stands in for what somebody says, to see what a template writes around it. Letters only: nothing trims or escapes it
+# Placeholder for a content, to find what a template writes around it; letters are neither trimmed nor escaped
 PROBE = "Qvxz"
 
 # Turns marked in plain text, for a base model whose tokenizer has no template. Nothing here is a new token: the
@@ -36,25 +36,22 @@ Render = Callable[..., str]
 
 
 class TemplateRefusal(DataError):
-    """A chat template that does not take a conversation; the message is the template's own."""
+    """A chat template raised an error for a conversation; the message quotes it."""
 
 
 def ensure_chat_template(tokenizer: PreTrainedTokenizerBase) -> bool:
     r"""Gives a tokenizer without a chat template a default one, in place, so that it is saved with the tokenizer.
 
-    A conversation reads `<system text>`, `User: ...`, `Assistant: ...`, with a blank line between turns. The
-    tokenizer's own end-of-sequence token ends every assistant turn: it is trained and it stops generation. The
-    beginning-of-sequence token stands once at the front if the tokenizer puts it there by itself. No tokens are
-    added to the vocabulary. Tools and tool calls are refused.
-
-    Args:
-        tokenizer: Tokenizer to look at and, if it has no template, to change.
+    A conversation is written as `<system text>`, `User: ...`, `Assistant: ...`, separated by blank lines. The
+    tokenizer's end-of-sequence token ends every assistant turn: it is trained, and it stops generation. The
+    beginning-of-sequence token is written once at the front if the tokenizer adds it to plain text. No tokens are added
+    to the vocabulary. Tools and tool calls are refused.
 
     Returns:
-        Whether the default was set; the caller should say so.
+        Whether the default was set; the caller should report it.
 
     Raises:
-        DataError: If a default is needed and the tokenizer has no end-of-sequence token.
+        DataError: The tokenizer has no end-of-sequence token.
     """
     if tokenizer.chat_template:
         return False
@@ -68,29 +65,16 @@ def ensure_chat_template(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Tells whether the tokenizer puts its beginning-of-sequence token in front of plain text by itself.
-
-    Args:
-        tokenizer: Any tokenizer.
-
-    Returns:
-        True if the ids of a text begin with the token's id.
-    """
+    """Whether the tokenizer adds its beginning-of-sequence token to plain text."""
     ids = tokenizer(PROBE)["input_ids"]
     return tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
 
 
 def renderer(tokenizer: PreTrainedTokenizerBase, row: Row | None = None, number: int | None = None) -> Render:
-    """Builds the function that renders turns of one conversation under the tokenizer's template.
+    """Returns a function that renders turns of one conversation with the tokenizer's chat template.
 
-    Args:
-        tokenizer: Tokenizer with a chat template.
-        row: Canonical row whose `tools` and `chat_template_kwargs` go to the template.
-        number: Row number, counting from 1, for the message of an error.
-
-    Returns:
-        A function of messages, `prompt` (whether to end with the generation prompt) and options that replace those of
-        the row, to text, which raises `TemplateRefusal` with the template's own words.
+    Its arguments are messages, `prompt` (whether to end with the generation prompt) and options that override the
+    `tools` and `chat_template_kwargs` of `row`. It raises `TemplateRefusal` with the error of the template.
     """
     row = row or {}
     options = {"tools": row.get("tools"), **row.get("chat_template_kwargs", {})}
@@ -102,7 +86,7 @@ def renderer(tokenizer: PreTrainedTokenizerBase, row: Row | None = None, number:
             text: Any = tokenizer.apply_chat_template(
                 turns, **{**options, **changed, "tokenize": False, "add_generation_prompt": prompt}
             )
-        except Exception as error:  # a template is a program of its own: it may raise anything
+        except Exception as error:  # a template may raise anything
             roles = ", ".join(message["role"] for message in messages[:8]) or "no turns"
             raise TemplateRefusal(
                 f"{place} refuses this conversation (roles: {roles}): {error}. "
@@ -116,18 +100,15 @@ def renderer(tokenizer: PreTrainedTokenizerBase, row: Row | None = None, number:
 def turn_endings(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     """Finds the texts with which the template ends an assistant turn, by rendering a small conversation.
 
-    That is the first special or added token after the answer (`<|im_end|>`, `</s>`) with those that follow at once
-    (Command R7B has two); if there is none, whatever plain text the template writes there. An answer that others
-    follow may end in another token than the last one does (gpt-oss), so both places are looked at.
-
-    Args:
-        tokenizer: Tokenizer with a chat template.
+    That is the first special or added token after the answer (`<|im_end|>`, `</s>`) with those that directly follow it
+    (Command R7B has two), or plain text if there is none. An answer inside a conversation may end with another token
+    than the last one (gpt-oss), so both are examined.
 
     Returns:
         One or two texts, the last turn's first; empty if the template writes nothing at the end of a turn.
 
     Raises:
-        DataError: If the template leaves out what a turn says.
+        DataError: The template does not write the content of a turn.
     """
     render = renderer(tokenizer)
     asked, answered = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": PROBE}
@@ -156,14 +137,10 @@ def turn_endings(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
 
 
 def end_of_turn_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Collects the ids at which generation of an assistant turn has to stop.
+    """Ids at which generation of an assistant turn must stop; empty if there are none.
 
-    Args:
-        tokenizer: Tokenizer, with a chat template or without.
-
-    Returns:
-        The token that closes what the template writes after an answer (none where that is plain text of several
-        tokens), together with the tokenizer's end-of-sequence id. Empty if there are neither.
+    They are the tokenizer's end-of-sequence id and the last token of the template's turn ending (not where that is
+    plain text of several tokens).
     """
     ids = set() if tokenizer.eos_token_id is None else {tokenizer.eos_token_id}
     if tokenizer.chat_template:
@@ -180,7 +157,7 @@ def _after_probe(text: str) -> str:
 
 
 def _added_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
-    """The first special or added token in a text, and those that follow it with nothing between."""
+    """The first special or added token in a text, and those that directly follow it."""
     vocabulary = sorted(
         (token for token in tokenizer.get_added_vocab() if token.strip()), key=len, reverse=True
     )

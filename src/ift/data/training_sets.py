@@ -1,4 +1,4 @@
-"""What `ift train` trains and evaluates on, from trl's arguments: splits, mixtures, and a cut for evaluation."""
+"""Loads training and evaluation rows from trl's arguments: splits, mixtures, and held-out training rows."""
 
 from __future__ import annotations
 
@@ -8,17 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ift.data.errors import DataError
-from ift.data.folders import named_files
+from ift.data.folders import resolve_data_files
 from ift.data.formats import rename_columns
-from ift.data.loading import (
-    choose_split,
-    files_left_out,
-    is_local,
-    load_files,
-    load_rows,
-    quiet,
-    split_names,
-)
+from ift.data.loading import choose_split, files_left_out, is_local, load_files, load_rows, quiet, split_names
 from ift.data.prepare import Part
 
 if TYPE_CHECKING:
@@ -28,17 +20,21 @@ if TYPE_CHECKING:
 
 CUT_SHARE = 0.05
 CUT_AT_MOST = 1000
-_READERS = ("json", "csv", "parquet")  # of `datasets`, named as a data set whose files are given beside it
+_READERS = (
+    "json",
+    "csv",
+    "parquet",
+)  # formats of `datasets` that an entry may give as its path, with data_files
 
 
 @dataclass(frozen=True)
 class LoadedData:
-    """Rows to train and evaluate on, as loaded; `prepare_mixture` takes either list.
+    """Training and evaluation rows as loaded, for `prepare_mixture`.
 
     Attributes:
-        train: The parts of the training data; one, unless a mixture was asked for.
-        evaluation: The parts of the evaluation data; None if nothing asks for evaluation.
-        notes: What was decided on the way, one line each, to be shown to the user.
+        train: Parts of the training data; one, except for a mixture.
+        evaluation: Parts of the evaluation data; None without evaluation.
+        notes: Decisions made on the way, one line each, to be shown to the user.
     """
 
     train: list[Part]
@@ -53,21 +49,20 @@ def load_train_and_eval(
     *,
     columns: Mapping[str, str] | None = None,
 ) -> LoadedData:
-    """Loads what trl's arguments name.
+    """Loads the data sets that trl's arguments name.
 
     Args:
-        script_args: `dataset_name`, `dataset_config`, `dataset_train_split`, `dataset_test_split`,
-            `dataset_streaming`.
+        script_args: `dataset_name`, `dataset_config`, `dataset_train_split`, `dataset_test_split`, `dataset_streaming`.
         mixture_args: A `datasets:` list; if it has entries, `script_args` names no data.
         training_args: `eval_strategy` and `seed`.
-        columns: Renaming of columns, old to new.
+        columns: Columns to rename, old to new.
 
     Returns:
-        Training rows; evaluation rows if `eval_strategy` asks for them: the evaluation split, or, where there is
-        none, a seeded cut of the training rows (5 %, at most 1,000 rows) that are then not trained.
+        Training rows, and evaluation rows if `eval_strategy` asks for them: the evaluation split or, without one, a
+            seeded sample of the training rows (5 %, at most 1,000 rows) that is not trained.
 
     Raises:
-        DataError: If a path, split or column does not exist, or rows cannot be cut.
+        DataError: A path, split or column does not exist, or evaluation rows cannot be held out.
     """
     data = load_splits(script_args, mixture_args, evaluates(training_args), columns=columns)
     share = mixture_args.test_split_size if mixture_args is not None and mixture_args.datasets else None
@@ -83,24 +78,24 @@ def load_splits(
     *,
     columns: Mapping[str, str] | None = None,
 ) -> LoadedData:
-    """Loads training rows and, where `evaluation` asks for them and the data has them, those of the evaluation split.
+    """Loads training rows and, if `evaluation` is true and the data has one, the evaluation split; nothing is held out.
 
-    Nothing is cut off the training rows. Arguments and errors otherwise as for `load_train_and_eval`.
+    Arguments and errors are otherwise those of `load_train_and_eval`.
     """
     if mixture_args is not None and mixture_args.datasets:
-        return _mixture(mixture_args, columns or {})
+        return _load_mixture(mixture_args, columns or {})
     if script_args.dataset_name is None:
         raise DataError("no data: found neither dataset_name nor datasets. Fix: give --dataset_name")
-    return _single(script_args, evaluation, columns or {})
+    return _load_single(script_args, evaluation, columns or {})
 
 
 def evaluates(training_args: TrainingArguments) -> bool:
-    """Tells whether a run's arguments ask for evaluation."""
+    """Whether a run's arguments ask for evaluation."""
     strategy = training_args.eval_strategy
     return str(getattr(strategy, "value", strategy)) != "no"
 
 
-def _single(script_args: ScriptArguments, evaluates: bool, columns: Mapping[str, str]) -> LoadedData:
+def _load_single(script_args: ScriptArguments, evaluates: bool, columns: Mapping[str, str]) -> LoadedData:
     name, config = str(script_args.dataset_name), script_args.dataset_config
     streaming = script_args.dataset_streaming
     notes = files_left_out(name, config)
@@ -110,13 +105,13 @@ def _single(script_args: ScriptArguments, evaluates: bool, columns: Mapping[str,
         return [Part(split, rename_columns(rows, columns))]
 
     available = split_names(name, config)
-    train_split = _found(script_args.dataset_train_split, "train", available, notes)
+    train_split = _choose_split(script_args.dataset_train_split, "train", available, notes)
     evaluation = None
     if evaluates:
         wanted = script_args.dataset_test_split
         named = wanted != "test" or choose_split(wanted, available) is not None
         if named:
-            split = _found(wanted, "test", available, notes)
+            split = _choose_split(wanted, "test", available, notes)
             if split == train_split:
                 raise DataError(
                     f'{name}: the split "{split}" is asked for both training and evaluation. '
@@ -126,8 +121,8 @@ def _single(script_args: ScriptArguments, evaluates: bool, columns: Mapping[str,
     return LoadedData(load(train_split), evaluation, notes)
 
 
-def _found(wanted: str, use: str, available: Sequence[str], notes: list[str]) -> str:
-    """The split that exists for a wanted one; a part such as `train[:100]` is left to the loader."""
+def _choose_split(wanted: str, use: str, available: Sequence[str], notes: list[str]) -> str:
+    """The existing split for a wanted one; a slice such as `train[:100]` is left to the loader."""
     if "[" in wanted or "+" in wanted:
         return wanted
     split = choose_split(wanted, available)
@@ -140,10 +135,11 @@ def _found(wanted: str, use: str, available: Sequence[str], notes: list[str]) ->
     return split
 
 
-def _mixture(mixture_args: DatasetMixtureConfig, columns: Mapping[str, str]) -> LoadedData:
+def _load_mixture(mixture_args: DatasetMixtureConfig, columns: Mapping[str, str]) -> LoadedData:
     entries = mixture_args.datasets
     parts = [
-        Part(_short(entry.path), _entry_rows(entry, mixture_args.streaming, columns)) for entry in entries
+        Part(_short_name(entry.path), _load_entry(entry, mixture_args.streaming, columns))
+        for entry in entries
     ]
     fractions = [entry.fraction for entry in entries]
     left_out = [line for entry in entries for line in files_left_out(entry.path, entry.name)]
@@ -162,17 +158,16 @@ def _mixture(mixture_args: DatasetMixtureConfig, columns: Mapping[str, str]) -> 
     shares = [fraction / sum(fractions) for fraction in fractions]
     total = min(len(part.rows) / share for part, share in zip(parts, shares, strict=True))
     sizes = [round(share * total) for share in shares]
-    notes = [
-        f"{part.name}: {size:,} of {len(part.rows):,} rows, the share asked for"
-        for part, size in zip(parts, sizes, strict=True)
-    ]
-    chosen = [
-        replace(part, rows=part.rows.select(range(size))) for part, size in zip(parts, sizes, strict=True)
-    ]
-    return LoadedData([part for part in chosen if len(part.rows)], None, [*left_out, *notes])
+    notes = list(left_out)
+    chosen = []
+    for part, size in zip(parts, sizes, strict=True):
+        notes.append(f"{part.name}: {size:,} of {len(part.rows):,} rows, as its fraction asks")
+        if size:
+            chosen.append(replace(part, rows=part.rows.select(range(size))))
+    return LoadedData(chosen, None, notes)
 
 
-def _entry_rows(entry: Any, streaming: bool, columns: Mapping[str, str]) -> Any:
+def _load_entry(entry: Any, streaming: bool, columns: Mapping[str, str]) -> Any:
     if entry.data_dir is None and entry.data_files is None:
         rows = load_rows(entry.path, config=entry.name, split=entry.split, streaming=streaming)
     elif entry.path in _READERS or is_local(entry.path):
@@ -181,7 +176,7 @@ def _entry_rows(entry: Any, streaming: bool, columns: Mapping[str, str]) -> Any:
         if entry.data_files is None:
             rows = load_rows(str(base), config=entry.name, split=entry.split, streaming=streaming)
         else:
-            rows = load_files(named_files(entry.data_files, base), entry.split, streaming=streaming)
+            rows = load_files(resolve_data_files(entry.data_files, base), entry.split, streaming=streaming)
     else:
         from datasets import load_dataset
 
@@ -194,12 +189,12 @@ def _entry_rows(entry: Any, streaming: bool, columns: Mapping[str, str]) -> Any:
     return rename_columns(rows, {old: new for old, new in columns.items() if old in present})
 
 
-def _short(path: str) -> str:
+def _short_name(path: str) -> str:
     return Path(path).name if is_local(path) else path
 
 
 def cut_evaluation(data: LoadedData, seed: int, share: float | None = None) -> LoadedData:
-    """Cuts evaluation rows off the training rows: seeded, disjoint, in proportion to the parts."""
+    """Moves a seeded sample of the training rows, in proportion to the parts, to the evaluation set."""
     from datasets import Dataset
 
     if not all(isinstance(part.rows, Dataset) for part in data.train):

@@ -1,4 +1,4 @@
-"""Reads lists of turns, in role/content or from/value spelling, into checked messages with a `train` flag."""
+"""Parses lists of turns, with role/content or from/value keys, into validated messages with a `train` flag."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from ift.data.errors import DataError, describe
-from ift.data.known import COLUMNS, OTHER_ROLES, ROLES, TURN_KEYS, find, has_value, names, read_flag
+from ift.data.known_names import COLUMNS, OTHER_ROLES, ROLES, TURN_KEYS, find, has_value, names, read_flag
 from ift.data.source import SourceRow
 
 Message = dict[str, Any]
@@ -19,30 +19,24 @@ PLACEHOLDER = re.compile(r"<(image|audio|video)>")
 
 
 class TurnReader:
-    """Reads the turns of one column of one row."""
+    """Parses the turns of one column of one row."""
 
     def __init__(self, source: SourceRow, column: str, *, train: bool = True):
-        """Says where the turns stand.
+        """Stores the row, which collects the notes, and the column's name for error messages.
 
-        Args:
-            source: The row, which takes the notes.
-            column: Name of the column, for the messages of errors.
-            train: Whether the assistant turns of this column are trained; a turn's own mark comes before it.
+        `train` is whether the column's assistant turns are trained; marks of a turn take precedence.
         """
         self.source, self.column, self.train = source, column, train
 
     def read(self, value: Any) -> list[Message]:
-        """Reads a list of turns, or one turn.
-
-        Args:
-            value: What the column holds.
+        """Parses a list of turns, or a single turn.
 
         Returns:
-            Messages with `role`, `content`, `train` and whatever else the turn carried (`tool_calls`, `name`,
-            `reasoning_content`, ...), without keys that are null.
+            Messages with `role`, `content`, `train` and the turn's other keys that are not null (`tool_calls`, `name`,
+                `reasoning_content`, ...).
 
         Raises:
-            DataError: If the value is not a list of turns, or a turn is malformed.
+            DataError: The value is not a list of turns, or a turn is malformed.
         """
         if isinstance(value, dict) and value:
             value = [value]
@@ -70,14 +64,14 @@ class TurnReader:
         if turn.get(role_key) is None:
             expected = "an object with role and content, or from and value"
             raise self._error(number, "", describe(turn), expected, "say who speaks in every turn")
-        said = turn[role_key]
-        role = self._role(said, number, role_key)
+        role_value = turn[role_key]
+        role = self._role(role_value, number, role_key)
         content_key = self._one_of(
             turn, number, ("value", "content") if role_key == "from" else ("content", "value")
         )
         message: Message = {"role": role, "content": self._text(turn.get(content_key), number, content_key)}
         message |= {key: value for key, value in turn.items() if key not in OWN_KEYS and has_value(value)}
-        self._tool_calls(message, turn, said, number)
+        self._tool_calls(message, turn, role_value, number)
         self._refusal(message, turn)
         if message["content"] is None and "tool_calls" in message:
             message["content"] = ""
@@ -90,10 +84,10 @@ class TurnReader:
         return message
 
     def _one_of(self, turn: dict[str, Any], number: int, keys: tuple[str, str]) -> str:
-        """The key of a pair that is filled in; the first where neither is."""
+        """The key of a pair that has a value; the first if neither has."""
         first, second = (turn.get(key) for key in keys)
         if first is not None and second is not None and first != second:
-            found, fix = f"{describe(first)} beside {keys[1]}: {describe(second)}", "keep one of them"
+            found, fix = f"{describe(first)}, and {keys[1]}: {describe(second)}", "keep one of them"
             raise self._error(number, keys[0], found, f"either {keys[0]} or {keys[1]}", fix)
         alone = keys[1] in turn and keys[0] not in turn
         return keys[1] if alone or (first is None and second is not None) else keys[0]
@@ -108,7 +102,7 @@ class TurnReader:
         return OTHER_ROLES[name]
 
     def _text(self, content: Any, number: int, key: str) -> str | None:
-        """The words of a turn, None where there are none; parts of text are joined as templates write them."""
+        """The text of a turn, None without any; text parts are joined as chat templates write them."""
         if content is None or isinstance(content, str):
             return content
         if not isinstance(content, list | tuple):
@@ -128,15 +122,17 @@ class TurnReader:
             texts.append(text)
         return "".join(texts) if texts else None
 
-    def _tool_calls(self, message: Message, turn: dict[str, Any], said: Any, number: int) -> None:
-        """`tool_calls` in one form, whether they came as such, as `function_call` or as a turn of their own."""
+    def _tool_calls(self, message: Message, turn: dict[str, Any], role_value: Any, number: int) -> None:
+        """Normalises `tool_calls`, `function_call` and separate function-call turns to `tool_calls`."""
         calls, key = turn.get("tool_calls"), "tool_calls"
         if has_value(call := turn.get("function_call")):
             if has_value(calls):
                 fix = "keep tool_calls alone"
-                raise self._error(number, "function_call", "it beside tool_calls", "one of the two", fix)
+                raise self._error(
+                    number, "function_call", "both function_call and tool_calls", "one of the two", fix
+                )
             calls, key = call, "function_call"
-        elif isinstance(said, str) and said.strip().lower() == "function_call":
+        elif isinstance(role_value, str) and role_value.strip().lower() == "function_call":
             calls, key, message["content"] = message["content"], "value", ""
         if not has_value(calls):
             message.pop("tool_calls", None)
@@ -166,12 +162,12 @@ class TurnReader:
             return
         if isinstance(refusal, str) and not (message["content"] or "").strip():
             message["content"] = refusal
-            self.source.note("turn key refusal: trained as the answer where content is empty")
+            self.source.note("turn key refusal: trained as the answer, because content is empty")
         else:
-            self.source.note("turn key refusal: not used beside content")
+            self.source.note("turn key refusal: not used, because content is not empty")
 
     def _flag(self, turn: dict[str, Any], number: int, role: str) -> bool:
-        """Whether the turn is trained: as its marks say, as its column says where it has none."""
+        """Whether the turn is trained: its marks decide, otherwise its column."""
         trained = self.train
         marks = {key: turn[key] for key in MARKS if has_value(turn.get(key))}
         for key, value in marks.items():
@@ -180,7 +176,7 @@ class TurnReader:
                 fix = "turns cannot be weighted: write true or false, or leave the key out"
                 raise self._error(number, key, describe(value), "true or false (1 or 0)", fix)
             if not flag:
-                self.source.marked = key
+                self.source.untrained_mark = key
             if role == "assistant" and not flag:
                 self.source.note(f"turn key {key}: marks assistant turns that are not to be trained")
             elif role != "assistant" and flag:
@@ -192,19 +188,14 @@ class TurnReader:
         return all(read_flag(value) for value in marks.values()) if marks else trained
 
 
-def conversation(messages: list[Message], source: SourceRow, column: str) -> Row:
-    """Closes a conversation: puts system and history before it, checks it as a whole, adds what the template takes.
-
-    Args:
-        messages: The turns, as `TurnReader` gives them.
-        source: The row they came from, for its columns `system`, `history`, `tools` and `chat_template_kwargs`.
-        column: Name of the turns' column, for the message of an error.
+def build_conversation(messages: list[Message], source: SourceRow, column: str) -> Row:
+    """Completes and checks a conversation: adds the system turn, earlier turns and the template's arguments.
 
     Returns:
-        `{"messages": [...]}` and, where the row has them, `tools` and `chat_template_kwargs`.
+        `{"messages": [...]}` and, if the row has them, `tools` and `chat_template_kwargs`.
 
     Raises:
-        DataError: If there is no turn at all, or none of the assistant's, or a column is malformed.
+        DataError: There is no turn, or no assistant turn, or a column is malformed.
     """
     if not messages:
         raise source.error(column, "an empty conversation", "at least one assistant turn", "drop the row")
@@ -226,7 +217,7 @@ def conversation(messages: list[Message], source: SourceRow, column: str) -> Row
 
 
 def turn(role: str, content: str) -> Message:
-    """A turn with nothing but its text; those of the assistant are trained."""
+    """A turn with text only; assistant turns are trained."""
     return {"role": role, "content": content, "train": role == "assistant"}
 
 
@@ -236,11 +227,11 @@ def _with_system(messages: list[Message], source: SourceRow) -> list[Message]:
         return messages
     if not isinstance(system, str):
         raise source.error(column, describe(system), "a string or null", "write it as text")
-    own = next((one for one in messages if one["role"] in ("system", "developer")), None)
-    if own is None:
+    existing = next((one for one in messages if one["role"] in ("system", "developer")), None)
+    if existing is None:
         return [turn("system", system), *messages]
-    if own["content"].strip() != system.strip():
-        source.note(f"column {column}: not used where the conversation has a system turn of its own")
+    if existing["content"].strip() != system.strip():
+        source.note(f"column {column}: not used, because the conversation already has a system turn")
     return messages
 
 

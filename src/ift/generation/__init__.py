@@ -1,1 +1,1 @@
-"""What a model says: prompts, decoding, stored answers, the final answer of a text."""
+"""Generating answers: prompts, decoding, stored answers, and the final answer in a text."""

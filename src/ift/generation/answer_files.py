@@ -1,4 +1,4 @@
-"""Answers as files that others read: AlpacaEval's model outputs, MT-Bench's answers, and plain jsonl."""
+"""Writes answers in the formats of other tools: AlpacaEval's model outputs, MT-Bench's answers, JSON Lines."""
 
 from __future__ import annotations
 
@@ -16,15 +16,11 @@ from ift.generation.prompts import Prompt
 FORMATS = ("jsonl", "alpaca-eval", "mt-bench")
 
 
-def format_of(prompts: Sequence[Prompt]) -> str:
-    """The format that prompts call for.
+def choose_format(prompts: Sequence[Prompt]) -> str:
+    """The format that fits the prompts.
 
-    Args:
-        prompts: All that are asked.
-
-    Returns:
-        mt-bench where all have two turns and a question_id, alpaca-eval where all have an instruction and a data set,
-        else jsonl.
+    It is mt-bench if all have two turns and a question_id, alpaca-eval if all have an instruction and a dataset, else
+    jsonl.
     """
     if all(len(one.further) == 1 and "question_id" in one.row for one in prompts):
         return "mt-bench"
@@ -34,7 +30,7 @@ def format_of(prompts: Sequence[Prompt]) -> str:
 
 
 def check_format(form: str, prompts: Sequence[Prompt]) -> None:
-    """Raises EvaluationError where a format has no place for the prompts: AlpacaEval's has it for single turns."""
+    """Raises EvaluationError for prompts of several turns in AlpacaEval's format, which holds single turns."""
     if form == "alpaca-eval" and any(one.further for one in prompts):
         raise EvaluationError("--format alpaca-eval: some prompts have several turns; use jsonl")
 
@@ -42,15 +38,7 @@ def check_format(form: str, prompts: Sequence[Prompt]) -> None:
 def write_answers(
     path: Path, form: str, name: str, prompts: Sequence[Prompt], answers: Sequence[Sequence[Turn]]
 ) -> None:
-    """Writes all answers in the order of the prompts; a reader sees the whole file or none.
-
-    Args:
-        path: The file.
-        form: One of `FORMATS`.
-        name: Of the model, which stands in the file.
-        prompts: What was asked.
-        answers: Per prompt, its turns.
-    """
+    """Writes all answers atomically in one of `FORMATS`, in the order of the prompts; `name` is that of the model."""
     if form == "alpaca-eval":
         rows = [_alpaca_eval(name, one, turns[0]) for one, turns in zip(prompts, answers, strict=True)]
         text = json.dumps(rows, ensure_ascii=False, indent=2) + "\n"
@@ -80,7 +68,7 @@ def _mt_bench(name: str, prompt: Prompt, turns: Sequence[Turn]) -> dict[str, Any
 
 
 def _plain(name: str, prompt: Prompt, turns: Sequence[Turn]) -> dict[str, Any]:
-    """Everything: what was asked, what came, and the row as it was read."""
+    """The prompt, the answer, and the row as it was read."""
     return {
         "id": prompt.id,
         "model": name,

@@ -1,4 +1,4 @@
-"""A model's answers to prompts: batched, seeded, kept as they come, so that a stopped run goes on."""
+"""Batched, seeded answers to prompts, stored as they are generated so that an interrupted run can be resumed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from ift.models.loading import CHAT_TEMPLATE
 
 @dataclass(frozen=True)
 class Settings:
-    """How answers are made.
+    """How answers are generated.
 
     Attributes:
-        max_new_tokens: Longest answer, per turn.
-        temperature: 0 is greedy.
-        top_p: Of sampling.
-        seed: Of sampling.
+        max_new_tokens: Maximum length of an answer, per turn.
+        temperature: Sampling temperature; 0 is greedy.
+        top_p: Nucleus sampling threshold.
+        seed: Seed of the sampling.
     """
 
     max_new_tokens: int = 1024
@@ -37,7 +37,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Turn:
-    """One answer of a model: its text, whether it ended by itself, and its length in tokens."""
+    """One answer: its text, whether it stopped with an end token, and its length in tokens."""
 
     text: str
     stopped: bool
@@ -45,11 +45,11 @@ class Turn:
 
 
 class AnswerStore:
-    """Answers on disk, one line each, written as they come; a last line that was cut off is passed over.
+    """Answers on disk, appended as JSON lines; an incomplete last line is ignored.
 
     Attributes:
         path: The file.
-        fingerprint: Of the model and the settings; answers of others in the file do not count.
+        fingerprint: Hash of model and settings; answers with another fingerprint are ignored.
     """
 
     def __init__(self, path: Path, fingerprint: str) -> None:
@@ -65,11 +65,11 @@ class AnswerStore:
                     continue
 
     def get(self, prompt: Prompt, turn: int) -> Turn | None:
-        """The answer to a turn of a prompt, counted from 0, if it is there."""
+        """The stored answer to a turn (from 0) of a prompt, or None."""
         return self._found.get((prompt.key, turn))
 
     def add(self, answers: Sequence[tuple[Prompt, int, Turn]]) -> None:
-        """Appends answers; they are on the disk when this returns."""
+        """Appends answers and synchronises the file to the disk."""
         lines = []
         for prompt, turn, answer in answers:
             self._found[prompt.key, turn] = answer
@@ -84,7 +84,7 @@ class AnswerStore:
 
 
 def fingerprint(identity: str, template: str, settings: Settings) -> str:
-    """A hash of what decides an answer besides the prompt: model, chat template (or "plain text"), settings."""
+    """A hash of what affects an answer besides the prompt: model, chat template (or "plain text"), settings."""
     return hashlib.sha256(json.dumps([identity, template, asdict(settings)]).encode()).hexdigest()
 
 
@@ -98,20 +98,13 @@ def answer_all(
     progress: Callable[[int], None] = lambda count: None,
     style: str = CHAT_TEMPLATE,
 ) -> None:
-    """Answers every turn of every prompt that the store lacks; the first turns before the second ones.
+    """Answers every turn of every prompt that is not in the store; all first turns come before the second ones.
 
-    Args:
-        model: A causal language model.
-        tokenizer: Its tokenizer, with a chat template unless `style` is plain text.
-        prompts: What to ask.
-        settings: How to answer.
-        store: Takes the answers, a batch at a time.
-        batch_size: Prompts answered together; prompts of like length share a batch.
-        progress: Told how many answers were added.
-        style: How prompts are written, see `prompt_ids`.
+    Prompts of similar length share a batch. The store receives the answers after each batch, and `progress` their
+    number. `style` is how prompts are written, see `prompt_ids`.
 
     Raises:
-        EvaluationError: A prompt leaves no room for an answer, or nothing ends a turn.
+        EvaluationError: A prompt leaves no room for an answer, or the tokenizer has no end token.
     """
     stops = end_of_turn_ids(tokenizer)
     if not stops:
@@ -120,11 +113,15 @@ def answer_all(
     for turn in range(max(1 + len(one.further) for one in prompts)):
         missing = [one for one in prompts if turn <= len(one.further) and store.get(one, turn) is None]
         ids = [prompt_ids(tokenizer, _conversation(one, turn, store), style) for one in missing]
-        _check_room(model, missing, ids, settings.max_new_tokens)
+        _check_context(model, missing, ids, settings.max_new_tokens)
         order = sorted(range(len(missing)), key=lambda place: len(ids[place]))
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             asked = [missing[place] for place in chosen]
+            sampling = None
+            if settings.temperature:
+                keys = [f"{turn} {one.key}" for one in asked]
+                sampling = Sampling(settings.seed, keys, settings.temperature, settings.top_p)
             found = continue_prompts(
                 model,
                 [ids[place] for place in chosen],
@@ -132,7 +129,7 @@ def answer_all(
                 pad,
                 batch_size=batch_size,
                 max_new_tokens=settings.max_new_tokens,
-                sampling=_sampling(settings, [f"{turn} {one.key}" for one in asked]),
+                sampling=sampling,
             )
             texts = [tokenizer.decode(one.ids, skip_special_tokens=True).strip() for one in found]
             turns = [Turn(text, one.stopped, len(one.ids)) for text, one in zip(texts, found, strict=True)]
@@ -140,23 +137,17 @@ def answer_all(
             progress(len(chosen))
 
 
-def _sampling(settings: Settings, keys: Sequence[str]) -> Sampling | None:
-    if settings.temperature == 0:
-        return None
-    return Sampling(settings.seed, keys, settings.temperature, settings.top_p)
-
-
 def _conversation(prompt: Prompt, turn: int, store: AnswerStore) -> list[dict[str, str]]:
-    """What was said before the answer of a turn: the answers that the model gave are part of it."""
+    """The messages before the answer to a turn, including the model's earlier answers."""
     messages = list(prompt.messages)
-    for number, said in enumerate(prompt.further[:turn]):
+    for number, text in enumerate(prompt.further[:turn]):
         given = store.get(prompt, number)
         assert given is not None  # nosec B101 # first turns are answered first
-        messages += [{"role": "assistant", "content": given.text}, {"role": "user", "content": said}]
+        messages += [{"role": "assistant", "content": given.text}, {"role": "user", "content": text}]
     return messages
 
 
-def _check_room(model: Any, prompts: Sequence[Prompt], ids: Sequence[list[int]], new: int) -> None:
+def _check_context(model: Any, prompts: Sequence[Prompt], ids: Sequence[list[int]], new: int) -> None:
     room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if room is None:
         return

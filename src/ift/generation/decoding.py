@@ -1,4 +1,4 @@
-"""Batched decoding: prompts of any length, padded on the left, each answer up to the token that ends it."""
+"""Batched decoding with left-padded prompts; each answer ends before its stop token."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
+from ift.data import end_of_turn_ids
 from ift.generation.errors import EvaluationError
 from ift.models.limits import embedded_ids, learned_positions
 from ift.step.model import evaluating
@@ -18,11 +19,11 @@ from ift.step.model import evaluating
 
 @dataclass(frozen=True)
 class Continuation:
-    """What a model wrote after one prompt.
+    """The tokens that a model generated after one prompt.
 
     Attributes:
-        ids: New token ids, the one that stopped it not among them.
-        stopped: Whether it ended by itself, inside the token limit.
+        ids: New token ids, without the stop token.
+        stopped: Whether a stop token ended it within the token limit.
     """
 
     ids: list[int]
@@ -31,16 +32,16 @@ class Continuation:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Sampling whose noise is a function of seed, prompt and position alone.
+    """Sampling whose noise depends on seed, prompt and position alone.
 
-    So an answer does not depend on the other prompts, the batch size or what was answered before, but for the rounding
-    of the model's own numbers in another batch.
+    An answer does therefore not depend on the other prompts, the batch size or earlier answers, except for rounding in
+    the model's own computation.
 
     Attributes:
         seed: Any integer.
         temperature: Above 0; the logits are divided by it.
-        top_p: In (0, 1]: the smallest set of tokens whose probabilities reach it is drawn from.
-        keys: One text per prompt, different where the noise is to differ.
+        top_p: In (0, 1]: sample from the smallest set of tokens whose probabilities reach it.
+        keys: One text per prompt; prompts with different keys get different noise.
     """
 
     seed: int
@@ -50,18 +51,18 @@ class Sampling:
 
 
 class _Noise(LogitsProcessor):
-    """Turns the greedy choice into a sample: argmax(log p + Gumbel noise) is distributed as p."""
+    """Makes greedy decoding sample: argmax(log p + Gumbel noise) is distributed as p."""
 
     def __init__(self, sampling: Sampling, keys: Sequence[str], prompt_length: int) -> None:
         self.sampling, self.keys, self.prompt_length = sampling, keys, prompt_length
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Scores (B, V) with noise added; `input_ids` (B, T) tell the position."""
+        """Adds noise to scores (B, V); the length of `input_ids` (B, T) gives the position."""
         scores = scores.float() / self.sampling.temperature
         if self.sampling.top_p < 1:
             ordered, places = scores.sort(dim=-1, descending=True)
             shares = ordered.softmax(-1)
-            beyond = shares.cumsum(-1) - shares >= self.sampling.top_p  # what stands before it suffices
+            beyond = shares.cumsum(-1) - shares >= self.sampling.top_p  # the more probable tokens reach top_p
             scores = scores.masked_fill(beyond.scatter(-1, places, beyond), -torch.inf)
         step = input_ids.shape[1] - self.prompt_length
         noise = torch.stack([self._gumbel(key, step, scores.shape[-1]) for key in self.keys])  # (B, V)
@@ -75,16 +76,16 @@ class _Noise(LogitsProcessor):
 
 
 def padding_id(tokenizer: Any, stops: Collection[int], model: Any) -> int:
-    """An id to pad with, which is masked: the padding token, or an end token where the model embeds no such id."""
+    """The padding token's id, or that of an end token if the model has no embedding for it; padding is masked."""
     pad = tokenizer.pad_token_id
     return min(stops) if pad is None or pad >= embedded_ids(model) else int(pad)
 
 
 def room_for_answers(model: Any, prompts: Sequence[Sequence[int]], wanted: int) -> int:
-    """How many new tokens fit behind the longest prompt: `wanted`, or fewer where the model has learned positions.
+    """Number of new tokens after the longest prompt: `wanted`, or fewer if the model's learned positions end before.
 
     Raises:
-        EvaluationError: Not even one fits.
+        EvaluationError: Not a single token fits.
     """
     limit, longest = learned_positions(model), max(map(len, prompts), default=0)
     if limit is not None and longest >= limit:
@@ -107,28 +108,28 @@ def continue_prompts(
     sampling_seed: int | None = None,
     sampling: Sampling | None = None,
 ) -> list[Continuation]:
-    """Continues each prompt until a stop token; greedily, or sampled at temperature 1.
+    """Continues each prompt until a stop token, greedily or by sampling at temperature 1.
 
     Args:
-        model: A causal language model; its train/eval mode is left as it was.
-        prompts: Token ids, at least one each; prompts of like length share a batch.
-        stop_ids: Ids at which an answer ends, at least one.
-        pad_id: Any id; it is masked.
-        batch_size: Prompts decoded together.
-        max_new_tokens: Longest continuation in tokens; fewer where the model's learned positions end before.
-        progress: Called after each batch with the number of prompts in it.
-        sampling_seed: None decodes greedily; a seed samples, the same continuations for the same seed, prompts and
-            batch size. The state of torch's generators is left as it was.
-        sampling: Samples so that a continuation depends on its own prompt alone; not together with `sampling_seed`.
+        model: A causal language model; its train/eval mode is restored.
+        prompts: Token ids, at least one each; prompts of similar length share a batch.
+        stop_ids: Ids that end an answer, at least one.
+        pad_id: Any id; padding is masked.
+        batch_size: Prompts per batch.
+        max_new_tokens: Maximum number of new tokens; fewer if the model's learned positions end before.
+        progress: Called after each batch with its number of prompts.
+        sampling_seed: None decodes greedily; a seed samples, reproducibly for the same prompts and batch size. The
+            state of torch's generators is restored.
+        sampling: Samples each continuation independently of the other prompts; not with `sampling_seed`.
 
     Returns:
-        Per prompt, in the given order.
+        A continuation for each prompt, in order.
     """
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     found = [Continuation([], False)] * len(prompts)
     stops = sorted(stop_ids)
     sampled = sampling_seed is not None
-    # layers that training compiled would be compiled again, one by one, for the cache
+    # compiled layers would be recompiled for the cache
     with evaluating(model), torch.compiler.set_stance("force_eager"):
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
@@ -150,6 +151,29 @@ def continue_prompts(
     return found
 
 
+def continue_with_trainer(
+    trainer: Any,
+    prompts: Sequence[list[int]],
+    max_new_tokens: int,
+    batch_size: int,
+    sampling: Sampling | None = None,
+) -> list[Continuation]:
+    """Continues prompts with the model of a trainer, under the autocast of the training; see `continue_prompts`."""
+    stops = end_of_turn_ids(trainer.processing_class)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    pad = padding_id(trainer.processing_class, stops, model)
+    with trainer.compute_loss_context_manager():
+        return continue_prompts(
+            model,
+            prompts,
+            stops,
+            pad,
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+        )
+
+
 @torch.no_grad()
 def _continued(
     model: PreTrainedModel,
@@ -160,7 +184,7 @@ def _continued(
     sampled: bool,
     noise: _Noise | None,
 ) -> list[list[int]]:
-    """New ids of one batch, pads after the stop token included."""
+    """New ids of one batch, including padding after the stop token."""
     longest = max(map(len, prompts))
     max_new_tokens = room_for_answers(model, prompts, max_new_tokens)
     ids = [[pad_id] * (longest - len(prompt)) + prompt for prompt in prompts]

@@ -1,4 +1,4 @@
-"""Answers of the model while it is trained: some held-out rows are asked at each evaluation."""
+"""Answers to held-out rows at each evaluation of a training run."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
-from ift.data import DataError, end_of_turn_ids
-from ift.data.samples import sample_rows
+from ift.data import DataError
+from ift.data.samples import ids_and_labels, sample_rows
 from ift.files import keep_lines
-from ift.generation.decoding import Sampling, continue_prompts, room_for_answers
+from ift.generation.decoding import Sampling, continue_with_trainer, room_for_answers
 from ift.generation.final_answer import FinalAnswer, final_answer_of, last_answer
 from ift.step.model import has_weights
 
@@ -24,33 +24,34 @@ FILE = "answers.jsonl"
 
 @dataclass
 class AnswerArguments:
-    """Answers to look at while a run goes on."""
+    """Answers that are generated during and after a run."""
 
     eval_generate: int = field(
-        default=0, metadata={"help": "Held-out rows that the model answers at each evaluation. 0: none."}
+        default=0, metadata={"help": "Held-out rows that the model answers at each evaluation (0: none)."}
     )
     eval_generate_max_new_tokens: int = field(
-        default=256, metadata={"help": "Longest of these answers, in tokens."}
+        default=256, metadata={"help": "Maximum length of these answers, in tokens."}
     )
-    eval_generate_temperature: float = field(default=0.0, metadata={"help": "Of these answers; 0 is greedy."})
+    eval_generate_temperature: float = field(
+        default=0.0, metadata={"help": "Sampling temperature of these answers (0: greedy)."}
+    )
     answer_pattern: str | None = field(
         default=None,
         metadata={
-            "help": "How their final answer is found, to score exact match: ####, boxed, none or a regular expression; "
-            "without it #### or a box, where every target has one."
+            "help": "How to extract final answers for exact match: ####, boxed, none or a regular expression (default: "
+            "#### or boxed, if every target has one)."
         },
     )
 
     final_answers: int = field(
         default=8,
         metadata={
-            "help": "Greedy answers written at the end to prompts that were trained or evaluated on: do they end? "
-            "0: none."
+            "help": "Number of greedy answers written after training, to see whether they stop (0: none)."
         },
     )
 
     def check(self, eval_strategy: Any) -> None:
-        """Raises ValueError for values out of range, and where there is no evaluation to answer at."""
+        """Raises ValueError for values out of range, and for eval_generate without evaluation."""
         if self.eval_generate < 0 or self.eval_generate_max_new_tokens < 1:
             raise ValueError("eval_generate must be 0 or more, eval_generate_max_new_tokens 1 or more.")
         if self.eval_generate_temperature < 0:
@@ -58,47 +59,40 @@ class AnswerArguments:
         if self.final_answers < 0:
             raise ValueError("final_answers must be 0 (none) or more.")
         if self.eval_generate and getattr(eval_strategy, "value", eval_strategy) == "no":
-            raise ValueError(
-                "eval_generate: there is no evaluation to answer at; say --eval_strategy steps or epoch."
-            )
+            raise ValueError("eval_generate needs evaluation; set --eval_strategy to steps or epoch.")
 
 
 @dataclass(frozen=True)
 class Question:
-    """A held-out row to answer: its number in the evaluation rows from 1, prompt ids, and the target's text."""
+    """A held-out row: its number (from 1) in the evaluation rows, prompt ids, and the target's text."""
 
     row: int
     prompt: list[int]
     target: str
 
 
-class AnswersAtEvaluation(TrainerCallback):
-    """Writes answers to `answers.jsonl` and to the tracker's table, and exact match to the metrics.
+class EvaluationAnswers(TrainerCallback):
+    """Writes answers to `answers.jsonl` and the tracker's table, and exact match to the metrics.
 
-    The rows are chosen once, by the run's seed. Training is not touched: no random state is used, and on several
-    processes the first one alone answers.
+    The run's seed selects the rows once. Training is unaffected: no random state is used, and only the first process
+    generates.
     """
 
-    def __init__(self, trainer: Any, rows: Any, told: AnswerArguments) -> None:
-        """Chooses the rows.
-
-        Args:
-            trainer: The trainer that this is added to.
-            rows: Evaluation rows with token ids and labels; of pairs, the chosen side is the target.
-            told: What to do.
+    def __init__(self, trainer: Any, rows: Any, settings: AnswerArguments) -> None:
+        """Selects the rows; of pairs, the chosen side is the target.
 
         Raises:
-            DataError: A row has no prompt, or a target no final answer under the pattern.
-            ValueError: The model's weights are spread over processes.
+            DataError: A row has no prompt, or a target has no final answer that matches the pattern.
+            ValueError: The weights are sharded over processes.
         """
         if trainer.is_fsdp_enabled or (trainer.is_deepspeed_enabled and not has_weights(trainer.model)):
             raise ValueError(
-                "eval_generate needs whole weights: not with FSDP or ZeRO-3. Take it out, or use DDP."
+                "eval_generate does not work with FSDP or ZeRO-3, which shard the weights. Leave it out, or use DDP."
             )
-        self.trainer, self.told = trainer, told
+        self.trainer, self.settings = trainer, settings
         self.tokenizer = trainer.processing_class
-        self.questions = _questions(rows, told.eval_generate, trainer.args.seed, self.tokenizer)
-        model, wanted = trainer.accelerator.unwrap_model(trainer.model), told.eval_generate_max_new_tokens
+        self.questions = _questions(rows, settings.eval_generate, trainer.args.seed, self.tokenizer)
+        model, wanted = trainer.accelerator.unwrap_model(trainer.model), settings.eval_generate_max_new_tokens
         room = room_for_answers(model, [one.prompt for one in self.questions], wanted)
         if room < wanted:
             raise DataError(
@@ -107,7 +101,7 @@ class AnswersAtEvaluation(TrainerCallback):
             )
         try:
             self.final: FinalAnswer | None = final_answer_of(
-                [one.target for one in self.questions], told.answer_pattern
+                [one.target for one in self.questions], settings.answer_pattern
             )
         except ValueError as error:
             raise DataError(str(error)) from error
@@ -118,22 +112,22 @@ class AnswersAtEvaluation(TrainerCallback):
         return Path(self.trainer.args.output_dir) / FILE
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Begin a new file, or, on a resumed run, keep the answers of the steps before it."""
+        """Starts a new file; a resumed run keeps the answers of earlier steps."""
         if state.is_world_process_zero and self.path.exists():
             keep_lines(self.path, state.global_step or float("-inf"))
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
     ) -> None:
-        """Answer, write, score; every process learns the scores."""
-        found = [self._evaluated(state.global_step) if state.is_world_process_zero else {}]
+        """Generates, writes and scores answers; every process receives the scores."""
+        found = [self._answer_and_score(state.global_step) if state.is_world_process_zero else {}]
         if args.world_size > 1:
             broadcast_object_list(found)
         if metrics is not None:
-            metrics.update(found[0])  # metrics to choose the best checkpoint by
+            metrics.update(found[0])  # so that metric_for_best_model can name them
         self.trainer.log(found[0])
 
-    def _evaluated(self, step: int) -> dict[str, float]:
+    def _answer_and_score(self, step: int) -> dict[str, float]:
         answers = self._answers(step)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
@@ -141,26 +135,21 @@ class AnswersAtEvaluation(TrainerCallback):
         found = {"eval_answers_stopped": sum(one["stopped"] for one in answers) / len(answers)}
         if self.final is not None:
             found["eval_exact_match"] = sum(one["right"] for one in answers) / len(answers)
-        self._table(answers, self.trainer.args.report_to)
+        self._log_table(answers, self.trainer.args.report_to)
         return found
 
     def _answers(self, step: int) -> list[dict[str, Any]]:
-        stops = end_of_turn_ids(self.tokenizer)
-        pad = self.tokenizer.pad_token_id
         sampling = None
-        if self.told.eval_generate_temperature:
+        if self.settings.eval_generate_temperature:
             keys = [f"{step} {one.row}" for one in self.questions]
-            sampling = Sampling(self.trainer.args.seed, keys, self.told.eval_generate_temperature)
-        with self.trainer.compute_loss_context_manager():  # the precision of the training
-            found = continue_prompts(
-                self.trainer.accelerator.unwrap_model(self.trainer.model),
-                [one.prompt for one in self.questions],
-                stops,
-                min(stops) if pad is None else pad,
-                batch_size=self.trainer.args.eval_batch_size,
-                max_new_tokens=self.told.eval_generate_max_new_tokens,
-                sampling=sampling,
-            )
+            sampling = Sampling(self.trainer.args.seed, keys, self.settings.eval_generate_temperature)
+        found = continue_with_trainer(
+            self.trainer,
+            [one.prompt for one in self.questions],
+            self.settings.eval_generate_max_new_tokens,
+            self.trainer.args.eval_batch_size,
+            sampling,
+        )
         answers = []
         for one, new in zip(self.questions, found, strict=True):
             text = self.tokenizer.decode(new.ids, skip_special_tokens=True)
@@ -181,12 +170,12 @@ class AnswersAtEvaluation(TrainerCallback):
         return answers
 
     @staticmethod
-    def _table(answers: Sequence[dict[str, Any]], report_to: Any) -> None:
-        """The answers as a table of wandb or trackio, where the run reports to one."""
+    def _log_table(answers: Sequence[dict[str, Any]], report_to: Any) -> None:
+        """Logs the answers as a table to wandb or trackio if the run reports to it."""
         import pandas
 
         for name in ("wandb", "trackio"):
-            tracker = sys.modules.get(name)  # its own callback has imported it
+            tracker = sys.modules.get(name)  # imported by transformers' callback
             if name in (report_to or []) and tracker is not None:
                 tracker.log({"answers": tracker.Table(dataframe=pandas.DataFrame(list(answers)))})
 
@@ -195,8 +184,7 @@ def _questions(rows: Any, count: int, seed: int, tokenizer: Any) -> list[Questio
     """`count` rows, or all where there are fewer, in their order; the first ones of a stream."""
     found = []
     for number, row in sorted(sample_rows(rows, count, seed), key=lambda one: one[0]):
-        side = "chosen_" if "chosen_labels" in row else ""
-        prompt, target = last_answer(row[f"{side}input_ids"], row[f"{side}labels"])
+        prompt, target = last_answer(*ids_and_labels(row))
         if not prompt:
             raise DataError(
                 f"eval_generate: evaluation row {number} has no prompt to answer. Fix: leave eval_generate out"

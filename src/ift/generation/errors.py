@@ -2,4 +2,4 @@
 
 
 class EvaluationError(ValueError):
-    """An evaluation that cannot be made; the message says what was found and what to give instead."""
+    """An evaluation that cannot be run; the message says what was found and what to give instead."""

@@ -1,4 +1,4 @@
-"""Where a target answer ends in something that can be right or wrong: `#### N`, a boxed expression, or a regex."""
+"""Extracts the final answer of a text: `#### N`, a boxed expression, or a regular expression."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ _SEPARATOR = re.compile(r"(?<=\d),(?=\d{3})")
 
 @dataclass(frozen=True)
 class FinalAnswer:
-    r"""How a final answer is found.
+    r"""A way to extract final answers.
 
     Attributes:
-        pattern: "####" (the last line `#### N`), "boxed" (the last `\boxed{...}`), or a regular expression, whose
-            last match counts: its first group, or all of it where it has none.
+        pattern: "####" (the last line `#### N`), "boxed" (the last `\boxed{...}`), or a regular expression, whose last
+            match counts: its first group, or all of it without groups.
     """
 
     pattern: str
 
     def find(self, text: str) -> str | None:
-        """The final answer of a text in the form in which answers are compared; None where there is none."""
+        """The normalised final answer of a text; None without one."""
         if self.pattern == BOXED:
             found = _boxed(text)
         else:
             matches = [*(_HASHES if self.pattern == HASHES else re.compile(self.pattern)).finditer(text)]
             found = matches[-1][1 if matches[-1].re.groups else 0] if matches else None
-        return None if found is None else normalised(found)
+        return None if found is None else normalise(found)
 
 
 def final_answer_of(targets: Sequence[str], pattern: str | None = None) -> FinalAnswer | None:
-    """The way to find the final answer that every target has.
+    """The way to extract a final answer that works for every target.
 
     Args:
         targets: Target answers.
-        pattern: As `FinalAnswer` takes it, or "none"; None looks for `####` and for a box.
+        pattern: As in `FinalAnswer`, or "none"; None tries `####` and then a box.
 
     Returns:
-        None where `pattern` is "none", or is None and not all targets have either.
+        None if `pattern` is "none", or is None and not all targets have either form.
 
     Raises:
-        ValueError: The pattern is no regular expression, or a target has no final answer under it.
+        ValueError: The pattern is not a regular expression, or a target does not match it.
     """
     if pattern == "none":
         return None
@@ -69,8 +69,8 @@ def final_answer_of(targets: Sequence[str], pattern: str | None = None) -> Final
     return found
 
 
-def normalised(answer: str) -> str:
-    """A number in its shortest decimal form, without `$` and thousands separators; other text in small letters."""
+def normalise(answer: str) -> str:
+    """A number in its shortest decimal form, without `$` and thousands separators; other text in lower case."""
     plain = " ".join(answer.split()).rstrip(".").strip("$ ")
     try:
         number = Decimal(_SEPARATOR.sub("", plain))
@@ -82,7 +82,7 @@ def normalised(answer: str) -> str:
 
 
 def _boxed(text: str) -> str | None:
-    """What the last box holds, braces inside it balanced."""
+    """The content of the last box, with balanced braces."""
     boxes = [*_BOX.finditer(text)]
     if not boxes:
         return None
@@ -95,7 +95,7 @@ def _boxed(text: str) -> str | None:
 
 
 def last_answer(ids: Sequence[int], labels: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The ids before a row's last trained stretch, which are the prompt, and those of the stretch."""
+    """Splits a row at its last trained stretch: the ids before it (the prompt), and its ids."""
     end = max(place for place, label in enumerate(labels) if label != UNTRAINED) + 1
     start = end
     while start and labels[start - 1] != UNTRAINED:

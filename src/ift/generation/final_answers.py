@@ -1,4 +1,4 @@
-"""What a trained model says: a few greedy answers after a run, written beside its metrics."""
+"""A few greedy answers of the trained model, written after a run."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from pathlib import Path
 from typing import Any
 
 from ift.data import end_of_turn_ids
-from ift.data.samples import sample_rows
+from ift.data.samples import ids_and_labels, sample_rows
 from ift.files import write_atomically
-from ift.generation.decoding import Continuation, continue_prompts
+from ift.generation.decoding import Continuation, continue_with_trainer
 from ift.generation.final_answer import last_answer
 from ift.step.model import has_weights
 
 FILE = "final_answers.jsonl"
-CANDIDATES = 256  # rows that the prompts are chosen among
-SECONDS = 300.0  # the answers may take, as estimated from three tokens and the longest answer
+CANDIDATES = 256  # rows that the prompts are sampled from
+SECONDS = 300.0  # limit for the estimated time of all answers
 Question = tuple[int, list[int], list[int]]  # number of the row from 1, prompt ids, target ids
 SPARE_TOKENS = 16  # an answer may be this much longer than twice the longest target
 
 
 @dataclass(frozen=True)
 class FinalAnswers:
-    """What came of it.
+    """The result.
 
     Attributes:
-        asked: Prompts that were answered; 0 where none were.
+        asked: Number of prompts answered.
         ended: Answers that stopped with their end token.
-        limit: Longest answer, in tokens.
-        note: Why none were written; empty where some were.
+        limit: Maximum length of an answer, in tokens.
+        note: Why there are no answers; empty if there are.
     """
 
     asked: int = 0
@@ -40,7 +40,7 @@ class FinalAnswers:
     note: str = ""
 
     def summary(self, folder: str) -> str:
-        """A line to show."""
+        """One line to show."""
         if self.note:
             return f"skipped: {self.note}"
         return (
@@ -50,63 +50,48 @@ class FinalAnswers:
 
 
 def write_final_answers(trainer: Any, rows: Any, rows_name: str, count: int) -> FinalAnswers:
-    """Answer `count` short prompts of `rows` greedily and write them to `final_answers.jsonl` in the output folder.
+    """Answers `count` short prompts of `rows` greedily and writes them to `final_answers.jsonl` in the output folder.
 
-    Args:
-        trainer: After training, of any method; its model is in memory.
-        rows: Rows with token ids and labels, or those of pairs, whose chosen side is the target.
-        rows_name: "eval" or "train", for the file.
-        count: Answers wanted.
-
-    Returns:
-        What was done, or why it was not: no prompts, weights spread over processes, or a model too slow for it.
+    Of pairs, the chosen side is the target. If nothing is written (no prompts, sharded weights, or a model that is too
+    slow), the note of the result says why.
     """
     if trainer.is_fsdp_enabled or not has_weights(trainer.accelerator.unwrap_model(trainer.model)):
         return FinalAnswers(
-            note="the weights are spread over processes; ift generate answers with the saved model"
+            note="the weights are sharded over processes; run ift generate on the saved model"
         )
     questions = _questions(rows, count, trainer.args.seed)
     if not questions:
         return FinalAnswers(note="the rows have no prompt to answer")
     if not end_of_turn_ids(trainer.processing_class):
-        return FinalAnswers(note="the tokenizer names no token that ends an answer")
+        return FinalAnswers(note="the tokenizer has no end token")
+    prompts = [prompt for _, prompt, _ in questions]
+
+    def answer(tokens: int) -> list[Continuation]:
+        return continue_with_trainer(trainer, prompts, tokens, len(prompts))
+
     limit = _longest_answer(trainer, questions)
     began = time.perf_counter()
-    _answered(trainer, questions, 1)
+    answer(1)
     first = time.perf_counter() - began
-    _answered(trainer, questions, 3)
+    answer(3)
     each = max(0.0, time.perf_counter() - began - 2 * first) / 2
     if first + each * limit > SECONDS:
         return FinalAnswers(
-            note=f"{count} answers would take about {first + each * limit:.0f} s here; ift generate writes them"
+            note=f"{count} answers would take about {first + each * limit:.0f} s here; run ift generate instead"
         )
-    found = _answered(trainer, questions, limit)
+    found = answer(limit)
     _write(trainer, questions, found, rows_name)
     return FinalAnswers(len(found), sum(new.stopped for new in found), limit)
 
 
 def _longest_answer(trainer: Any, questions: list[Question]) -> int:
-    """Tokens that an answer may have: as the targets have, and as the model has positions for."""
+    """Maximum length of an answer: from the lengths of the targets, and from the model's positions."""
     limit = 2 * max(len(target) for _, _, target in questions) + SPARE_TOKENS
     config = trainer.accelerator.unwrap_model(trainer.model).config.get_text_config()
     room = getattr(config, "max_position_embeddings", None)
     return (
         limit if room is None else max(1, min(limit, room - max(len(prompt) for _, prompt, _ in questions)))
     )
-
-
-def _answered(trainer: Any, questions: list[Question], tokens: int) -> list[Continuation]:
-    """Greedy answers of at most so many tokens, in the precision of the training."""
-    stops, pad = end_of_turn_ids(trainer.processing_class), trainer.processing_class.pad_token_id
-    with trainer.compute_loss_context_manager():
-        return continue_prompts(
-            trainer.accelerator.unwrap_model(trainer.model),
-            [prompt for _, prompt, _ in questions],
-            stops,
-            min(stops) if pad is None else pad,
-            batch_size=len(questions),
-            max_new_tokens=tokens,
-        )
 
 
 def _write(trainer: Any, questions: list[Question], found: list[Continuation], rows_name: str) -> None:
@@ -126,11 +111,10 @@ def _write(trainer: Any, questions: list[Question], found: list[Continuation], r
 
 
 def _questions(rows: Any, count: int, seed: int) -> list[Question]:
-    """(row from 1, prompt ids, target ids) of `count` of the shorter rows, in their order."""
+    """(row from 1, prompt ids, target ids) of `count` of the shorter rows, in order."""
     found: list[Question] = []
     for number, row in sample_rows(rows, CANDIDATES, seed):
-        side = "chosen_" if "chosen_labels" in row else ""
-        prompt, target = last_answer(row[f"{side}input_ids"], row[f"{side}labels"])
+        prompt, target = last_answer(*ids_and_labels(row))
         if prompt:
             found.append((number, prompt, target))
     found.sort(key=lambda one: len(one[1]) + len(one[2]))

@@ -1,4 +1,4 @@
-"""Prompts to answer: rows of a file, in any of the forms that benchmarks and training data have."""
+"""Reads prompts from files in the formats of benchmarks and training data."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ift.data import DataError
-from ift.data.files import read_rows as rows_of_file
 from ift.data.masks import plain_prompt_ids
 from ift.data.templates import renderer
+from ift.data.text_files import read_rows as read_file_rows
 from ift.generation.errors import EvaluationError
 from ift.models.loading import PLAIN_TEXT
 
@@ -21,13 +21,13 @@ _FORMS = "turns, messages, prompt, instruction or question"
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is asked, in one turn or several.
+    """A prompt of one or several turns.
 
     Attributes:
-        id: Names it in the file: the row's own `id` or `question_id`, else its number from 1.
-        messages: What stands before the first answer: `role` and `content` each, the last of the user.
-        further: What the user says after each answer; of MT-Bench the second turn.
-        row: As read.
+        id: The row's `id` or `question_id`, else its number from 1.
+        messages: The messages before the first answer, each with `role` and `content`; the last is the user's.
+        further: User messages after each answer, such as MT-Bench's second turn.
+        row: The row as read.
     """
 
     id: str
@@ -37,17 +37,17 @@ class Prompt:
 
     @property
     def key(self) -> str:
-        """A hash of all that is asked."""
+        """A hash of all messages."""
         asked = [self.messages, self.further]
         return hashlib.sha256(json.dumps(asked, ensure_ascii=False).encode()).hexdigest()
 
 
 def prompt_ids(tokenizer: Any, messages: Sequence[dict[str, Any]], prompts: str) -> list[int]:
-    """The token ids that ask for an answer, as prompts were written in the model's training.
+    """Token ids of a prompt, written as in the model's training.
 
     Args:
-        tokenizer: With a chat template, unless plain text is asked.
-        messages: The conversation; for plain text the last turn alone is the prompt.
+        tokenizer: With a chat template, unless `prompts` is plain text.
+        messages: The conversation; for plain text, only the last turn is used.
         prompts: `PLAIN_TEXT` or `CHAT_TEMPLATE` of `ift.models.loading`.
     """
     if prompts == PLAIN_TEXT:
@@ -57,20 +57,9 @@ def prompt_ids(tokenizer: Any, messages: Sequence[dict[str, Any]], prompts: str)
 
 
 def read_rows(path: Path, *, lone_surrogates: bool = False) -> list[dict[str, Any]]:
-    """Rows of a .json file (a list), a .jsonl file (an object a line) or a .csv file.
-
-    Args:
-        path: The file.
-        lone_surrogates: See `ift.data.files.read_rows`.
-
-    Returns:
-        The rows, at least one.
-
-    Raises:
-        EvaluationError: It is absent, empty or neither; the message says where.
-    """
+    """The rows of a .json, .jsonl or .csv file; raises EvaluationError if it cannot be read or has none."""
     try:
-        rows = list(rows_of_file(path.expanduser(), lone_surrogates=lone_surrogates))
+        rows = list(read_file_rows(path.expanduser(), lone_surrogates=lone_surrogates))
     except OSError as error:
         raise EvaluationError(f"{path}: cannot be read ({error}); give a .json or .jsonl file") from error
     except DataError as error:
@@ -81,23 +70,18 @@ def read_rows(path: Path, *, lone_surrogates: bool = False) -> list[dict[str, An
 
 
 def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:
-    """The prompts of a file.
+    """Reads the prompts of a file; `system` is the system prompt for rows without one.
 
-    Args:
-        path: Rows with one of: `turns` (texts of the user), `messages` (an answer at the end is left out), `prompt` (a
-            text or messages), `instruction` (with `input`), `question`.
-        system: Said before each, where the row has no system turn of its own.
-
-    Returns:
-        Per row, in order.
+    Each row has one of: `turns` (texts of the user), `messages` (an answer at the end is ignored), `prompt` (text or
+    messages), `instruction` (with `input`), `question`.
 
     Raises:
-        EvaluationError: The file cannot be read, a row has no prompt, or two rows have one id.
+        EvaluationError: The file cannot be read, a row has no prompt, or an id occurs twice.
     """
     prompts = []
     for number, row in enumerate(read_rows(path), start=1):
         try:
-            messages, further = _asked(row)
+            messages, further = _parse_row(row)
         except EvaluationError as error:
             raise EvaluationError(f"{path}, row {number}: {error}") from error
         if system is not None and messages[0]["role"] != "system":
@@ -111,7 +95,7 @@ def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:
     return prompts
 
 
-def _asked(row: dict[str, Any]) -> tuple[list[dict[str, str]], tuple[str, ...]]:
+def _parse_row(row: dict[str, Any]) -> tuple[list[dict[str, str]], tuple[str, ...]]:
     if isinstance(row.get("turns"), list) and row["turns"]:
         first, *further = [_text(turn, "turns") for turn in row["turns"]]
         return [{"role": "user", "content": first}], tuple(further)

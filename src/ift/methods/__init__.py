@@ -1,6 +1,6 @@
-"""Every method that can be trained, each exact to its formula, from one table (docs/baselines.md).
+"""All methods that can be trained, each exactly as published, in one table (docs/baselines.md).
 
-Importing this room imports neither torch, transformers nor trl.
+Importing this package imports neither torch, transformers nor trl.
 """
 
 from ift.methods.table import ALIASES, CONTROLS, METHODS, Method, parse_methods

@@ -1,16 +1,16 @@
-"""The experiments' controls: IFT with one part of its idea taken out. They are no methods to train a model with.
+"""Control experiments: IFT with one part of its idea replaced. They are not methods for training a model.
 
-* random-residual: does the look-ahead help, or any noise? As many tokens of an answer are mixed as the look-ahead gets
-  wrong, at random positions, with random tokens (`random_tokens`).
-* position-weights: does the dependence on the losses help, or that early tokens count more? The weights that bellman
-  gives when all losses of the row are equal, without gradient (`position_weights`).
+* random-residual: is it the look-ahead that helps, or any noise? As many tokens of an answer are mixed as the
+  look-ahead gets wrong, but at random positions and with random tokens (`random_tokens`).
+* position-weights: is it the dependence on the losses that helps, or that early tokens count more? The weights are
+  those that bellman gives if all losses of a row are equal, without gradient (`position_weights`).
 
-`IFTConfig` offers neither of them: the step takes a function that changes the guess, and one that gives the weights.
+`IFTConfig` offers neither: the step takes a function that changes the guess, and one that gives the weights.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,25 +22,23 @@ from ift.step.lookahead import LookAhead
 from ift.step.lookahead_variants import look_ahead_uniforms
 from ift.step.rows import RowLayout
 from ift.step.settings import StepSettings
-from ift.training.config import IFTConfig
+from ift.training.config import IFTConfig, field_with_help
 from ift.training.trainer import IFTTrainer
 
 
 @dataclass
 class ControlSettings(IFTConfig):
-    """`IFTConfig` with the look-ahead "random" and the propagation "position" besides its own."""
+    """`IFTConfig` with the further choices lookahead "random" and propagation "position"."""
 
-    lookahead: str = field(
-        default="greedy",
-        metadata={"help": "See IFTConfig.", "choices": ["greedy", "sample", "expected", "random"]},
+    lookahead: str = field_with_help(
+        "greedy", "See IFTConfig.", choices=["greedy", "sample", "expected", "random"]
     )
-    propagation: str = field(
-        default="bellman",
-        metadata={"help": "See IFTConfig.", "choices": ["bellman", "cumsum", "none", "position"]},
+    propagation: str = field_with_help(
+        "bellman", "See IFTConfig.", choices=["bellman", "cumsum", "none", "position"]
     )
 
     def step_settings(self, **changes: Any) -> StepSettings:
-        """The settings of a step, with those of its own that a control changes or does without."""
+        """The settings of a step, in which the parts that a control replaces have a regular value."""
         if self.lookahead == "random":
             changes = {"lookahead": "greedy", **changes}
         if self.propagation == "position":
@@ -49,7 +47,7 @@ class ControlSettings(IFTConfig):
 
 
 class ControlTrainer(IFTTrainer):
-    """`IFTTrainer` on `ControlSettings`; its card does not say IFT."""
+    """`IFTTrainer` for `ControlSettings`; its model card does not say IFT."""
 
     _tag_names = ["trl", "ift-control"]  # noqa: RUF012 (trl's own declaration)
     _name = "a control of IFT"
@@ -66,26 +64,24 @@ class ControlTrainer(IFTTrainer):
 
 
 def position_weights(losses: Tensor, layout: RowLayout, gamma: float) -> Tensor:
-    """Bellman's weights (B, T) for equal losses: they depend on the position alone, and carry no gradient."""
+    """Bellman's weights (B, T) for equal losses: they depend on the position only and have no gradient."""
     return propagation_weights(torch.ones_like(losses), layout, "bellman", gamma)
 
 
 def random_tokens(
     guess: LookAhead, input_ids: Tensor, layout: RowLayout, settings: StepSettings, vocabulary: int
 ) -> LookAhead:
-    """The guess of "random": in each document as many tokens differ as the look-ahead gets wrong, all at random.
+    """Replaces the guess of the look-ahead, see `random_guess`.
 
     Args:
-        guess: the greedy look-ahead.
+        guess: The greedy look-ahead.
         input_ids: (B, T) int64.
-        layout: of the batch.
-        settings: for the seed and the step of the noise.
+        layout: Of the batch.
+        settings: Give the seed and the step of the noise.
         vocabulary: V.
     """
-    device, seeds = (
-        guess.top1.device,
-        (settings.seed, settings.seed + 7_919),
-    )  # of the positions and of the tokens
+    device = guess.top1.device
+    seeds = (settings.seed, settings.seed + 7_919)  # of the positions and of the tokens
     noise = [layout.at_trained(look_ahead_uniforms(input_ids, layout, seed, settings.step)) for seed in seeds]
     targets, documents = (layout.at_trained(values).to(device) for values in (input_ids, layout.documents))
     return random_guess(guess, targets, documents, torch.stack(noise).to(device), vocabulary)
@@ -94,16 +90,16 @@ def random_tokens(
 def random_guess(
     guess: LookAhead, targets: Tensor, documents: Tensor, uniforms: Tensor, vocabulary: int
 ) -> LookAhead:
-    """As many guesses as before differ from their targets in each document, but other ones and at other positions.
+    """Changes which guesses differ from their targets: in each document the same number, at random, with random tokens.
 
-    The positions are drawn among the document's N trained ones, and the tokens uniformly from the vocabulary without
-    the target; elsewhere the guess is the target. `top1` and `nll` stay the model's own.
+    The positions are drawn from the document's trained positions, the tokens uniformly from the vocabulary without the
+    target; all other guesses equal their target. `top1` and `nll` are unchanged.
 
     Args:
-        guess: the greedy look-ahead; it has the number of guesses of a document that differ.
+        guess: The greedy look-ahead.
         targets: (N,) int64.
         documents: (N,) int64.
-        uniforms: (2, N) float32 in (0, 1), the noise of the positions and of the tokens.
+        uniforms: (2, N) float32 in (0, 1), the noise for the positions and for the tokens.
         vocabulary: V.
     """
     wrong = torch.bincount(documents, (guess.top1 != targets).double())  # (documents,)

@@ -1,21 +1,22 @@
-"""The settings of the methods: trl's configurations, with what trl lacks, that also start without an accelerator."""
+"""Settings of the methods: trl's configurations, with missing options, that also work without an accelerator."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from trl import DPOConfig, SFTConfig
 from trl.experimental.cpo import CPOConfig
 from trl.experimental.orpo import ORPOConfig
 
+from ift.training.config import field_with_help, raise_first, train_without_accelerator
+
 
 class _OnAnyDevice:
-    """On a machine without an accelerator: bf16 off unless asked for, where trl raises. What has no effect is refused.
+    """Runs without an accelerator, where trl raises for bf16, and refuses options without effect.
 
     Raises:
-        ValueError: an option of trl's own data preparation that prepared data has no place for.
+        ValueError: An option of trl's data preparation that does not apply to prepared data.
     """
 
     def __post_init__(self: Any) -> None:
@@ -27,12 +28,8 @@ class _OnAnyDevice:
                 getattr(self, "generate_during_eval", False)
             ),
         }
-        for message, found in conflicts.items():
-            if found:
-                raise ValueError(message)
-        if not torch.accelerator.is_available():
-            self.use_cpu = True
-            self.bf16 = False if self.bf16 is None else self.bf16
+        raise_first(conflicts)
+        train_without_accelerator(self)
         super().__post_init__()  # type: ignore[misc]
 
 
@@ -48,23 +45,19 @@ class DPOSettings(_OnAnyDevice, DPOConfig):
 
 @dataclass
 class TDPOSettings(_OnAnyDevice, DPOConfig):
-    """`trl.DPOConfig` and what TDPO (arXiv:2404.11999) adds; the table sets the version.
+    """`trl.DPOConfig` with the options of TDPO (arXiv:2404.11999); the table sets the version.
 
     Raises:
-        ValueError: a version or an option that TDPO does not have; the message says what to change.
+        ValueError: A version or an option that TDPO does not have.
     """
 
-    tdpo_version: int = field(
-        default=2,
-        metadata={"help": "1 compares the KL of both answers with gradient, 2 holds the chosen one's still."},
+    tdpo_version: int = field_with_help(
+        2, "1 keeps the gradient of both answers' KL, 2 detaches that of the chosen answer."
     )
-    tdpo_alpha: float = field(
-        default=0.5,
-        metadata={"help": "Weight alpha >= 0 of TDPO2's difference of sequential KL divergences."},
-    )
+    tdpo_alpha: float = field_with_help(0.5, "Weight alpha >= 0 of TDPO2's difference of KL divergences.")
 
     def __post_init__(self) -> None:
-        """Refuse what the formula has no place for."""
+        """Refuses options that the formula does not have."""
         conflicts = {
             f"tdpo_version is {self.tdpo_version}; give 1 or 2.": self.tdpo_version not in (1, 2),
             f"tdpo_alpha is {self.tdpo_alpha}; give 0 or more.": not self.tdpo_alpha >= 0,
@@ -81,31 +74,27 @@ class TDPOSettings(_OnAnyDevice, DPOConfig):
                 or self.use_weighting
             ),
         }
-        for message, found in conflicts.items():
-            if found:
-                raise ValueError(message)
+        raise_first(conflicts)
         super().__post_init__()
 
 
 @dataclass
 class ORPOSettings(_OnAnyDevice, ORPOConfig):
-    """`trl`'s ORPOConfig and the choice of its likelihood term.
+    """trl's ORPOConfig with a choice of the likelihood term.
 
     Raises:
-        ValueError: an unknown choice.
+        ValueError: An unknown choice.
     """
 
-    orpo_likelihood: str = field(
-        default="response",
-        metadata={
-            "help": "Likelihood term: mean over rows of the response's mean (the paper, Eq. 2), or the token mean over "
-            "prompt and response (trl).",
-            "choices": ["response", "all"],
-        },
+    orpo_likelihood: str = field_with_help(
+        "response",
+        "Likelihood term: mean over rows of the response's mean (the paper, Eq. 2), or the token mean over prompt and "
+        "response (trl).",
+        choices=["response", "all"],
     )
 
     def __post_init__(self) -> None:
-        """Refuse an unknown choice."""
+        """Refuses an unknown choice."""
         if self.orpo_likelihood not in ("response", "all"):
             raise ValueError(f"orpo_likelihood is {self.orpo_likelihood!r}; choose response or all.")
         super().__post_init__()
@@ -113,4 +102,4 @@ class ORPOSettings(_OnAnyDevice, ORPOConfig):
 
 @dataclass
 class SimPOSettings(_OnAnyDevice, CPOConfig):
-    """`trl`'s CPOConfig; the table sets what makes it SimPO."""
+    """trl's CPOConfig; the table sets the options that make it SimPO."""

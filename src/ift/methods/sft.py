@@ -1,4 +1,4 @@
-"""The methods that learn from target answers alone, besides IFT: SFT, NEFTune and DFT."""
+"""The other methods that train on target answers only: SFT, NEFTune and DFT."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any
 from trl import SFTTrainer
 
 from ift.training.last_batch import CountsRowsOnce
+from ift.training.telemetry import NoTelemetry
 from ift.training.trainer import IFTTrainer
 
 
 class PlainSFTTrainer(IFTTrainer):
-    """SFT: `IFTTrainer` with lambda 0 and no propagation, under either reduction; its card does not say IFT.
+    """SFT: `IFTTrainer` with lambda 0 and no propagation, under either reduction; its model card does not say IFT.
 
-    Source: with `loss_reduction="token"` trl's `SFTTrainer`, with "sequence" the IFT paper's code.
+    Source: trl's `SFTTrainer` (`loss_reduction="token"`), the IFT paper's code ("sequence").
     """
 
     _tag_names = ["trl", "sft"]  # noqa: RUF012 (trl's own declaration)
@@ -22,9 +23,9 @@ class PlainSFTTrainer(IFTTrainer):
 
 
 class NEFTuneTrainer(PlainSFTTrainer):
-    """SFT with uniform noise on the embeddings, of scale alpha / sqrt(tokens x width), in training only.
+    """SFT with uniform noise of scale alpha / sqrt(tokens x width) on the embeddings, in training only.
 
-    The noise is transformers' own (`neftune_noise_alpha`). Source: Jain et al., arXiv:2310.05914.
+    The noise is transformers' `neftune_noise_alpha`. Source: Jain et al., arXiv:2310.05914.
     """
 
     _tag_names = ["trl", "neftune"]  # noqa: RUF012
@@ -36,10 +37,10 @@ class NEFTuneTrainer(PlainSFTTrainer):
     }
 
 
-class DFTTrainer(CountsRowsOnce, SFTTrainer):
-    """trl's `SFTTrainer` with `loss_type="dft"`: each token's loss times its own probability, held still; token mean.
+class DFTTrainer(NoTelemetry, CountsRowsOnce, SFTTrainer):
+    """trl's `SFTTrainer` with `loss_type="dft"`: each token's loss times its detached probability; mean over tokens.
 
-    Source: Wu et al., arXiv:2508.05629. Data sets hold `input_ids` and `labels`, as `ift.data` prepares them.
+    Data sets have `input_ids` and `labels`, as `ift.data` prepares them. Source: Wu et al., arXiv:2508.05629.
     """
 
     _tag_names = ["trl", "dft"]  # noqa: RUF012
@@ -54,6 +55,3 @@ class DFTTrainer(CountsRowsOnce, SFTTrainer):
         if args.loss_type != "dft":
             raise ValueError(f"loss_type is {args.loss_type!r}; give 'dft', or train another method.")
         super().__init__(model, args, **kwargs)
-
-    def _send_telemetry(self) -> None:
-        """Send nothing."""

@@ -5,38 +5,39 @@ from __future__ import annotations
 import copy
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ift.data import DataError, LoadedData, end_of_turn_ids, load_train_and_eval, prepare_mixture
 from ift.data.prepare import Prepared
 from ift.methods.start import (
-    RecordInCheckpoints,
     check_limits,
     model_record,
     start_adapter,
     start_network,
     start_options,
-    train_on_adapter,
+    use_given_adapter,
 )
 from ift.methods.table import Method
 from ift.models import loading
 from ift.models.model_folder import looks_local
+from ift.models.record import write_record
+from ift.training.checkpoints import WritesInCheckpoints
 from ift.training.non_finite import StopsAtNonFinite
-from ift.training.trl_internals import SendsNothing
 
 
 @dataclass
 class Stage:
-    """The settings of one run: what a method trains, from which model, on which rows.
+    """The settings of one stage: the method, the model to start from, and the rows.
 
     Attributes:
         script: trl's ScriptArguments (data set name, splits).
         config: The method's settings.
         model: trl's ModelConfig (model, LoRA, quantisation).
         mixture: trl's DatasetMixtureConfig (`datasets:` of a YAML file).
-        columns: Column name -> the name that ift knows.
-        method: Row of the table.
+        columns: Columns to rename, old name -> new.
+        method: The method's entry in the table.
     """
 
     script: Any
@@ -53,8 +54,8 @@ class PreparedRows:
 
     Attributes:
         tokenizer: The tokenizer that prepared the rows, with the chat template and end token of the settings.
-        sets: "train" and, where there are evaluation rows, "eval".
-        notes: Decisions made while the rows were loaded, one line each, to be shown to the user.
+        sets: "train" and, if there are evaluation rows, "eval".
+        notes: Decisions made while loading, one line each, to be shown to the user.
     """
 
     tokenizer: Any
@@ -63,7 +64,7 @@ class PreparedRows:
 
 
 def load_data(stage: Stage) -> LoadedData:
-    """Load the rows that the settings name and check that the method can train on them.
+    """Loads the rows that the settings name and checks that the method can train on them.
 
     Raises:
         DataError: A path, split or column does not exist, rows cannot be read, or a method of pairs gets none.
@@ -74,7 +75,7 @@ def load_data(stage: Stage) -> LoadedData:
 
 
 def check_data(stage: Stage, data: LoadedData) -> None:
-    """Raise DataError where a method of pairs gets rows without pairs; in a sequence, before any stage trains."""
+    """Raises DataError if a method of pairs gets rows without pairs; a sequence checks all stages before training."""
     if stage.method.needs_pairs:
         from ift.data.pairs import check_columns
 
@@ -84,17 +85,13 @@ def check_data(stage: Stage, data: LoadedData) -> None:
 
 
 def prepare_stage(stage: Stage, data: LoadedData) -> PreparedRows:
-    """Tokenise the rows as the method needs them.
-
-    Raises:
-        DataError: Rows that cannot be read or trained.
-    """
+    """Tokenises the rows as the method needs them; raises DataError for rows that cannot be read or trained."""
     from trl.trainer.utils import global_then_local_main_first
 
     from ift.data.pairs import prepare_pairs
     from ift.training.trainer import preparation
 
-    train_on_adapter(stage)
+    use_given_adapter(stage)
     config, tokenizer = stage.config, load_tokenizer(stage)
     found: dict[str, Prepared] = {}
     with global_then_local_main_first():
@@ -108,7 +105,7 @@ def prepare_stage(stage: Stage, data: LoadedData) -> PreparedRows:
 
 
 def build_trainer(stage: Stage, prepared: PreparedRows, network: Any = None) -> Any:
-    """Load the model and build the trainer of a stage, from what `prepare_stage` returned.
+    """Loads the model and builds the trainer of a stage.
 
     Args:
         stage: The settings.
@@ -116,31 +113,31 @@ def build_trainer(stage: Stage, prepared: PreparedRows, network: Any = None) -> 
         network: A model to take instead, to try whether the trainer can be built.
 
     Raises:
-        DataError: a model that cannot be loaded whole, that has no row for a special token, or no positions for a row.
+        DataError: The model cannot be loaded completely, or lacks embeddings or positions for the rows.
     """
     from ift.training.metrics import MetricsFile
     from ift.training.trainer import IFTTrainer, stop_generation_at
 
     config = stage.config
     trainer_class, _ = stage.method.load()
-    ours = issubclass(trainer_class, IFTTrainer)
-    if not ours:
+    is_ift = issubclass(trainer_class, IFTTrainer)
+    if not is_ift:
         deepspeed = stage.config.deepspeed_plugin
         if deepspeed is not None and deepspeed.zero_stage == 3:
             raise ValueError(
                 f"{stage.method.name} under DeepSpeed ZeRO-3: trl reads the head's weight outside the head's forward, "
                 "and the backward pass fails. Use ZeRO-2, FSDP2 or DDP; sft and ift run under ZeRO-3."
             )
-        trainer_class = type(trainer_class.__name__, (SendsNothing, StopsAtNonFinite, trainer_class), {})
+        trainer_class = type(trainer_class.__name__, (StopsAtNonFinite, trainer_class), {})
     tokenizer = prepared.tokenizer
     reports = {name: one.report for name, one in prepared.sets.items()}
     sets = {name: one.dataset for name, one in prepared.sets.items()}
     loaded = start_network(stage) if network is None else network
     check_limits(stage, tokenizer, longest_row(reports["train"], config), loaded)
-    given: dict[str, Any] = {"data_reports": reports} if ours else {}
+    given: dict[str, Any] = {"data_reports": reports} if is_ift else {}
     if stage.method.needs_reference and not stage.model.use_peft and not config.precompute_ref_log_probs:
         given["ref_model"] = start_network(stage) if network is None else copy.deepcopy(network)
-    init_kwargs, config.model_init_kwargs = config.model_init_kwargs, None  # trl warns of them beside a model
+    init_kwargs, config.model_init_kwargs = config.model_init_kwargs, None  # trl would warn about them
     trainer = trainer_class(
         model=loaded,
         args=config,
@@ -152,8 +149,8 @@ def build_trainer(stage: Stage, prepared: PreparedRows, network: Any = None) -> 
     )
     config.model_init_kwargs = init_kwargs
     trainer.record = model_record(stage, reports)
-    trainer.add_callback(RecordInCheckpoints(trainer.record))
-    if not ours:
+    trainer.add_callback(WritesInCheckpoints(partial(write_record, record=trainer.record)))
+    if not is_ift:
         trainer.data_reports = reports
         stop_generation_at(trainer.model, sorted(end_of_turn_ids(tokenizer)))
         trainer.add_callback(MetricsFile())
@@ -161,17 +158,22 @@ def build_trainer(stage: Stage, prepared: PreparedRows, network: Any = None) -> 
 
 
 def load_tokenizer(stage: Stage) -> Any:
-    """The model's tokenizer, with the chat template and the end token of the settings."""
+    """The model's tokenizer, with the chat template and end token of the settings."""
     template = getattr(stage.config, "chat_template_path", None)
     tokenizer = loading.load_tokenizer(stage.model.model_name_or_path, start_options(stage))
     if template and os.path.isfile(template):
-        tokenizer.chat_template = _text_of(template)
+        try:
+            tokenizer.chat_template = Path(template).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"--chat_template_path {template}: is not UTF-8 ({error}). Fix: save it as UTF-8"
+            ) from error
     elif template and (template.endswith(".jinja") or looks_local(template)) and not os.path.isdir(template):
         raise DataError(f"--chat_template_path {template}: no such file. Fix: correct the path")
-    elif template:  # trl would put the template of another tokenizer in place after the rows were prepared
+    elif template:  # trl would replace the template after the rows were prepared
         raise DataError(
-            f"--chat_template_path {template}: found no file, expected a file of a template. Fix: give that model's "
-            "chat_template.jinja; tokens that it needs must be in the tokenizer already"
+            f"--chat_template_path {template}: found no file, expected a Jinja file. Fix: give that model's "
+            "chat_template.jinja; the tokenizer must already have the tokens that it needs"
         )
     if getattr(stage.config, "eos_token", None):
         tokenizer.eos_token = stage.config.eos_token
@@ -179,14 +181,5 @@ def load_tokenizer(stage: Stage) -> Any:
 
 
 def longest_row(report: Any, config: Any) -> int:
-    """Tokens of the longest row that a step may hold; of a stream `max_length`."""
+    """Maximum number of tokens of a row in a step; for a stream, `max_length`."""
     return min(report.lengths[2] or config.max_length or 1, config.max_length or report.lengths[2])
-
-
-def _text_of(template: str) -> str:
-    try:
-        return Path(template).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"--chat_template_path {template}: is not UTF-8 ({error}). Fix: save it as UTF-8"
-        ) from error

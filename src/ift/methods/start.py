@@ -1,4 +1,4 @@
-"""What a stage starts from: a full model, or an adapter that is trained on; and what is recorded about it."""
+"""The model that a stage starts from (a full model or an adapter), and what is recorded about it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback
-
 from ift.data import DataError
 from ift.models.adapters import CONFIG, adapter_config
 from ift.models.limits import check_special_ids, learned_positions
 from ift.models.loading import LoadOptions, load_network, local_path
-from ift.models.record import ModelRecord, model_sha256, write_record
+from ift.models.record import ModelRecord, model_sha256
 
-# trl's ModelConfig calls some of peft's settings otherwise
+# Field of trl's ModelConfig -> field of peft's configuration
 ADAPTER_FIELDS = {
     "lora_r": "r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout", "use_dora": "use_dora",
     "use_rslora": "use_rslora", "lora_target_modules": "target_modules", "lora_modules_to_save": "modules_to_save",
@@ -23,103 +21,97 @@ ADAPTER_FIELDS = {
 
 
 def start_options(stage: Any) -> LoadOptions:
-    """How the start of a stage is loaded: its model arguments, and `model_init_kwargs` over them."""
+    """How the stage's model is loaded: its model arguments, overridden by `model_init_kwargs`."""
     from accelerate import PartialState
     from trl import get_quantization_config
 
-    told, config, state = stage.model, stage.config, PartialState()
-    alone = str(getattr(state.distributed_type, "value", state.distributed_type)) not in (
-        "MULTI_GPU",
-        "DEEPSPEED",
-    )
+    model_args, config, state = stage.model, stage.config, PartialState()
+    kind = getattr(state.distributed_type, "value", state.distributed_type)
+    alone = str(kind) not in ("MULTI_GPU", "DEEPSPEED")
     on_cpu = state.device.type in ("cpu", "mps")
     further: dict[str, Any] = {
-        "attn_implementation": told.attn_implementation,
-        "device_map": "auto" if alone and not on_cpu else None,  # as trl places it
+        "attn_implementation": model_args.attn_implementation,
+        "device_map": "auto" if alone and not on_cpu else None,  # as in trl
         **(config.model_init_kwargs or {}),
     }
-    if (quantization := get_quantization_config(told)) is not None:
+    if (quantization := get_quantization_config(model_args)) is not None:
         further["quantization_config"] = quantization
     return LoadOptions(
-        dtype=told.dtype,
+        dtype=model_args.dtype,
         trust_remote_code=config.trust_remote_code,
         allow_pickle_weights=not further.get("use_safetensors", True),
-        revision=told.model_revision,
+        revision=model_args.model_revision,
         further=further,
     )
 
 
 def start_network(stage: Any) -> Any:
-    """The model that a stage trains; a `PeftModel` where it starts from an adapter.
-
-    Raises:
-        DataError: See `ift.models.loading.load_network`.
-    """
+    """Loads the model to train; a `PeftModel` if the stage starts from an adapter. Errors as in `load_network`."""
     return load_network(stage.model.model_name_or_path, start_options(stage), trainable=True)
 
 
 def start_adapter(stage: Any) -> Any | None:
-    """The configuration of the adapter that a stage starts from or makes; None where all weights are trained."""
+    """The configuration of the adapter that a stage continues or creates; None if all weights are trained."""
     from trl import get_peft_config
 
-    told = stage.model
-    name = local_path(told.model_name_or_path)
-    if (found := adapter_config(name, told.model_revision)) is not None:
+    model_args = stage.model
+    name = local_path(model_args.model_name_or_path)
+    if (found := adapter_config(name, model_args.model_revision)) is not None:
         return found
-    if (new := get_peft_config(told)) is not None:
-        new.revision = told.model_revision  # of the base, which the adapter is loaded onto again
+    if (new := get_peft_config(model_args)) is not None:
+        new.revision = model_args.model_revision  # of the base, for loading the adapter later
     return new
 
 
-def train_on_adapter(stage: Any) -> None:
-    """Where the start is an adapter, training goes on with that adapter: `use_peft` is set.
+def use_given_adapter(stage: Any) -> None:
+    """Sets `use_peft` if the stage starts from an adapter, whose training is then continued.
 
     Raises:
-        DataError: A setting asks for another adapter than the one that is there, or for a task that is not trained.
+        DataError: A LoRA setting differs from that adapter, or asks for another task.
     """
     from trl import ModelConfig
 
-    told, name = stage.model, stage.model.model_name_or_path
-    if told.use_peft and told.lora_task_type != "CAUSAL_LM":
+    model_args, name = stage.model, stage.model.model_name_or_path
+    if model_args.use_peft and model_args.lora_task_type != "CAUSAL_LM":
         raise DataError(
-            f"lora_task_type is {told.lora_task_type!r}: a causal language model is trained. Fix: leave it out"
+            f"lora_task_type is {model_args.lora_task_type!r}, but ift trains causal language models. Fix: leave it out"
         )
-    found = adapter_config(local_path(name), told.model_revision)
+    found = adapter_config(local_path(name), model_args.model_revision)
     if found is None:
         return
     default = {one.name: getattr(ModelConfig(), one.name) for one in fields(ModelConfig)}
     for flag, key in ADAPTER_FIELDS.items():
-        wanted, there = getattr(told, flag, None), getattr(found, key, None)
-        same = wanted in (default.get(flag), there) or _names(wanted) in (_names(there), {"all-linear"})
+        wanted, present = getattr(model_args, flag, None), getattr(found, key, None)
+        same = wanted in (default.get(flag), present) or _names(wanted) in (_names(present), {"all-linear"})
         if not same:
             raise DataError(
-                f"{flag} is {wanted!r}, and {name} is an adapter with {there!r}, which is trained on as it is. Fix: "
+                f"{flag} is {wanted!r}, but the adapter {name} has {present!r} and its training is continued. Fix: "
                 f"leave --{flag} out; or merge the adapter first, and train the merged model: {merge_command(name)}"
             )
-    told.use_peft = True
+    model_args.use_peft = True
 
 
 def _names(value: Any) -> set[str]:
-    """The names of a list, a set, a text or nothing."""
+    """The items of a list, a set, a string or None, as strings."""
     return {str(one) for one in (value if isinstance(value, list | set | tuple) else [value])}
 
 
 def merge_command(name: str) -> str:
-    """A command that merges an adapter into its base."""
+    """A shell command that merges an adapter into its base."""
     target = f"{Path(name).name}-merged"
     return f"python -c \"from ift.models.merging import save_merged; save_merged('{name}', '{target}')\""
 
 
 def check_limits(stage: Any, tokenizer: Any, longest_row: int, network: Any) -> None:
-    """Raise DataError where a special id or the longest row is beyond what the model embeds."""
+    """Raises DataError for a special id without an embedding, or a row longer than the model's positions."""
     name = stage.model.model_name_or_path
     check_special_ids(name, tokenizer, network)
-    if said := too_long(longest_row, learned_positions(network)):
-        raise DataError(f"{name}: {said}")
+    if problem := explain_too_long(longest_row, learned_positions(network)):
+        raise DataError(f"{name}: {problem}")
 
 
-def too_long(longest_row: int, positions: int | None) -> str:
-    """What is wrong with rows that are longer than a model's table of positions; empty where nothing is."""
+def explain_too_long(longest_row: int, positions: int | None) -> str:
+    """The problem and fix of rows that are longer than a model's table of positions; "" without a problem."""
     if positions is None or longest_row <= positions:
         return ""
     return (
@@ -129,7 +121,7 @@ def too_long(longest_row: int, positions: int | None) -> str:
 
 
 def model_record(stage: Any, reports: Any) -> ModelRecord:
-    """What is recorded beside the trained model: how its prompts were written, and its base if it is an adapter."""
+    """What is recorded with the trained model: how its prompts were written, and the base of an adapter."""
     prompts = reports["train"].prompts
     name = local_path(stage.model.model_name_or_path)
     adapter = start_adapter(stage)
@@ -139,15 +131,3 @@ def model_record(stage: Any, reports: Any) -> ModelRecord:
     if not base.is_dir():
         return ModelRecord(prompts)
     return ModelRecord(prompts, str(base.absolute()), model_sha256(base))
-
-
-class RecordInCheckpoints(TrainerCallback):
-    """Writes the model's record into every checkpoint."""
-
-    def __init__(self, record: ModelRecord) -> None:
-        self.record = record
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Add the file, before the checkpoint is sealed."""
-        if state.is_world_process_zero:
-            write_record(Path(args.output_dir) / f"checkpoint-{state.global_step}", self.record)

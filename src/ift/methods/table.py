@@ -1,13 +1,14 @@
-"""THE TABLE: every method that can be trained, with its trainer, its settings and what it needs. Imports nothing heavy.
+"""THE TABLE of methods, with their trainers, settings and requirements. Imports nothing heavy.
 
-`defaults` are the papers' settings, which a user may change; `fixed` is what makes the method this method. A sequence
-is written `sft+dpo`: the second starts from the first's weights. docs/baselines.md has the formulas.
+`defaults` are the settings of the papers, which users may change; `fixed` are those that define the method. In a
+sequence, written `sft+dpo`, the second method starts from the weights of the first. docs/baselines.md has the formulas.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
@@ -16,41 +17,49 @@ from ift.text import did_you_mean
 
 @dataclass(frozen=True)
 class Method:
-    """One way of training.
+    """One method.
 
     Attributes:
-        name: What a user types.
+        name: Name on the command line.
         description: One line.
-        load: Imports and gives (trainer class, class of its settings).
-        defaults: Settings of the papers.
+        trainer: Module and name of the trainer class, below `ift`.
+        config: The same of the class of its settings.
+        defaults: Settings of the paper.
         fixed: Settings that cannot be changed.
-        needs_pairs: Whether rows must have a chosen and a rejected answer; else target answers do.
-        needs_reference: Whether a frozen copy of the start is compared with.
-        own: Names of the settings that `--help` shows as the method's own; empty: all that trl's configuration has
-            beyond transformers'.
+        needs_pairs: Whether rows must have a chosen and a rejected answer; otherwise target answers suffice.
+        needs_reference: Whether the model is compared with a frozen copy of its start.
+        help_fields: Settings that `--help` shows as the method's; empty for all that trl's configuration adds to
+            transformers'.
     """
 
     name: str
     description: str
-    load: Callable[[], tuple[Any, Any]]
+    trainer: str
+    config: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     needs_pairs: bool = False
     needs_reference: bool = False
-    own: tuple[str, ...] = ()
+    help_fields: tuple[str, ...] = ()
+
+    def load(self) -> tuple[Any, Any]:
+        """Imports and returns (trainer class, class of its settings)."""
+        paths = (path.rpartition(".") for path in (self.trainer, self.config))
+        trainer, config = (getattr(import_module(f"ift.{module}"), name) for module, _, name in paths)
+        return trainer, config
 
     @property
     def models_held(self) -> int:
-        """Models in memory without adapters; with LoRA the reference is the base with adapters off, so it is 1."""
+        """Models in memory without adapters; with LoRA the reference is the base with disabled adapters."""
         return 2 if self.needs_reference else 1
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Defaults and fixed settings together."""
+        """Default and fixed settings."""
         return {**self.defaults, **self.fixed}
 
     def check(self, config: Any) -> None:
-        """Raise ValueError where `config` has another value for what is fixed."""
+        """Raises ValueError if a fixed setting has another value in `config`."""
         for name, value in self.fixed.items():
             if (found := getattr(config, name)) != value:
                 raise ValueError(
@@ -59,127 +68,70 @@ class Method:
                 )
 
 
-def _ift() -> tuple[Any, Any]:
-    from ift.training.config import IFTConfig
-    from ift.training.trainer import IFTTrainer
-
-    return IFTTrainer, IFTConfig
-
-
-def _sft() -> tuple[Any, Any]:
-    from ift.methods.sft import PlainSFTTrainer
-    from ift.training.config import IFTConfig
-
-    return PlainSFTTrainer, IFTConfig
-
-
-def _neftune() -> tuple[Any, Any]:
-    from ift.methods.sft import NEFTuneTrainer
-    from ift.training.config import IFTConfig
-
-    return NEFTuneTrainer, IFTConfig
-
-
-def _dft() -> tuple[Any, Any]:
-    from ift.methods.settings import DFTSettings
-    from ift.methods.sft import DFTTrainer
-
-    return DFTTrainer, DFTSettings
-
-
-def _dpo() -> tuple[Any, Any]:
-    from ift.methods.preference import PreparedDPOTrainer
-    from ift.methods.settings import DPOSettings
-
-    return PreparedDPOTrainer, DPOSettings
-
-
-def _orpo() -> tuple[Any, Any]:
-    from ift.methods.preference import PreparedORPOTrainer
-    from ift.methods.settings import ORPOSettings
-
-    return PreparedORPOTrainer, ORPOSettings
-
-
-def _simpo() -> tuple[Any, Any]:
-    from ift.methods.preference import PreparedSimPOTrainer
-    from ift.methods.settings import SimPOSettings
-
-    return PreparedSimPOTrainer, SimPOSettings
-
-
-def _tdpo() -> tuple[Any, Any]:
-    from ift.methods.settings import TDPOSettings
-    from ift.methods.tdpo import TDPOTrainer
-
-    return TDPOTrainer, TDPOSettings
-
-
-def _control() -> tuple[Any, Any]:
-    from ift.methods.controls import ControlSettings, ControlTrainer
-
-    return ControlTrainer, ControlSettings
-
-
 _PLAIN = {"residual_lambda": 0.0, "residual_noise_std": 0.0, "propagation": "none"}
 _TDPO = {"loss_type": ["sigmoid"], "precompute_ref_log_probs": False}
 _SIMPO = {"loss_type": "simpo", "cpo_alpha": 0.0, "alpha": 0.0}
 
-METHODS: Mapping[str, Method] = MappingProxyType(
-    {
-        method.name: method
-        for method in (
-            Method("ift", "Intuitive Fine-Tuning, from target answers", _ift),
-            Method("sft", "supervised fine-tuning, from target answers", _sft, fixed=_PLAIN, own=("loss_reduction",)),
-            Method("neftune", "SFT with noise on the embeddings, from target answers", _neftune,
-                   {"neftune_noise_alpha": 5.0}, _PLAIN, own=("neftune_noise_alpha", "loss_reduction")),
-            Method("dft", "SFT with each token's loss times its probability, from target answers", _dft,
-                   fixed={"loss_type": "dft"}, own=("loss_type",)),
-            Method("dpo", "direct preference optimisation, from pairs, with a reference model", _dpo,
-                   {"beta": 0.1}, {"loss_type": ["sigmoid"]}, True, True),
-            Method("orpo", "odds-ratio preference optimisation, from pairs", _orpo, {"beta": 0.25}, needs_pairs=True),
-            Method("simpo", "simple preference optimisation, from pairs", _simpo,
-                   {"beta": 2.0, "simpo_gamma": 1.6}, _SIMPO, True),
-            Method("tdpo1", "token-level DPO, version 1, from pairs, with a reference model", _tdpo,
-                   {"beta": 0.1}, {**_TDPO, "tdpo_version": 1}, True, True),
-            Method("tdpo2", "token-level DPO, version 2, from pairs, with a reference model", _tdpo,
-                   {"beta": 0.1, "tdpo_alpha": 0.5}, {**_TDPO, "tdpo_version": 2}, True, True),
-        )
-    }
+_IFT = "training.config.IFTConfig"
+_SETTINGS = "methods.settings"
+_PREFERENCE = "methods.preference"
+_CONTROL = ("methods.controls.ControlTrainer", "methods.controls.ControlSettings")
+
+
+def _by_name(*methods: Method) -> Mapping[str, Method]:
+    return MappingProxyType({method.name: method for method in methods})
+
+
+METHODS = _by_name(
+    Method("ift", "Intuitive Fine-Tuning, from target answers", "training.trainer.IFTTrainer", _IFT),
+    Method("sft", "supervised fine-tuning, from target answers", "methods.sft.PlainSFTTrainer", _IFT,
+           fixed=_PLAIN, help_fields=("loss_reduction",)),
+    Method("neftune", "SFT with noise on the embeddings, from target answers", "methods.sft.NEFTuneTrainer", _IFT,
+           {"neftune_noise_alpha": 5.0}, _PLAIN, help_fields=("neftune_noise_alpha", "loss_reduction")),
+    Method("dft", "SFT with each token's loss times its probability, from target answers", "methods.sft.DFTTrainer",
+           f"{_SETTINGS}.DFTSettings", fixed={"loss_type": "dft"}, help_fields=("loss_type",)),
+    Method("dpo", "direct preference optimisation, from pairs, with a reference model",
+           f"{_PREFERENCE}.PreparedDPOTrainer", f"{_SETTINGS}.DPOSettings", {"beta": 0.1}, {"loss_type": ["sigmoid"]},
+           needs_pairs=True, needs_reference=True),
+    Method("orpo", "odds-ratio preference optimisation, from pairs", f"{_PREFERENCE}.PreparedORPOTrainer",
+           f"{_SETTINGS}.ORPOSettings", {"beta": 0.25}, needs_pairs=True),
+    Method("simpo", "simple preference optimisation, from pairs", f"{_PREFERENCE}.PreparedSimPOTrainer",
+           f"{_SETTINGS}.SimPOSettings", {"beta": 2.0, "simpo_gamma": 1.6}, _SIMPO, needs_pairs=True),
+    Method("tdpo1", "token-level DPO, version 1, from pairs, with a reference model", "methods.tdpo.TDPOTrainer",
+           f"{_SETTINGS}.TDPOSettings", {"beta": 0.1}, {**_TDPO, "tdpo_version": 1},
+           needs_pairs=True, needs_reference=True),
+    Method("tdpo2", "token-level DPO, version 2, from pairs, with a reference model", "methods.tdpo.TDPOTrainer",
+           f"{_SETTINGS}.TDPOSettings", {"beta": 0.1, "tdpo_alpha": 0.5}, {**_TDPO, "tdpo_version": 2},
+           needs_pairs=True, needs_reference=True),
 )  # fmt: skip
 
-CONTROLS: Mapping[str, Method] = MappingProxyType(
-    {
-        method.name: method
-        for method in (
-            Method("random-residual", "control: IFT with random tokens in place of the look-ahead's", _control,
-                   fixed={"lookahead": "random"}),
-            Method("position-weights", "control: IFT with weights from position alone", _control,
-                   fixed={"propagation": "position"}),
-        )
-    }
+CONTROLS = _by_name(
+    Method("random-residual", "control: IFT with random tokens instead of the look-ahead's", *_CONTROL,
+           fixed={"lookahead": "random"}),
+    Method("position-weights", "control: IFT with weights that depend on the position only", *_CONTROL,
+           fixed={"propagation": "position"}),
 )  # fmt: skip
-
-
-def left_to_others(methods: Sequence[Method], number: int) -> set[str]:
-    """Settings that stage `number` (from 1) fixes and another stage has free: said for all, they are for the others."""
-    own = methods[number - 1]
-    free = {name for other in methods for name in own.fixed if _has(other, name) and name not in other.fixed}
-    return free if len(methods) > 1 else set()
-
-
-def _has(method: Method, name: str) -> bool:
-    return name in method.load()[1].__dataclass_fields__
-
 
 ALIASES: Mapping[str, str] = MappingProxyType({"tdpo": "tdpo2"})
 
 
+def fields_left_to_other_stages(methods: Sequence[Method], number: int) -> set[str]:
+    """Settings that stage `number` (from 1) fixes but another stage can change; a common value is for the others."""
+    fixed = methods[number - 1].fixed
+    free = {
+        name
+        for other in methods
+        for name in fixed.keys() & other.load()[1].__dataclass_fields__.keys()
+        if name not in other.fixed
+    }
+    return free if len(methods) > 1 else set()
+
+
 def parse_methods(text: str) -> tuple[Method, ...]:
-    """The methods of `sft`, `sft+dpo` and so on, in order; "tdpo" is tdpo2.
+    """The methods in a name or sequence such as `sft+dpo`; "tdpo" is tdpo2.
 
     Raises:
-        ValueError: an unknown name, with a suggestion.
+        ValueError: An unknown name; the message has a suggestion.
     """
     known = {**METHODS, **CONTROLS}
     found = []

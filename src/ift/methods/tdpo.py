@@ -20,16 +20,16 @@ from ift.step.model import evaluating, head_of, unwrapped
 
 
 def tdpo_losses(ratios: Tensor, kl: Tensor, beta: float, alpha: float, version: int) -> Tensor:
-    """Losses of P pairs, (P,). Gradient flows to `ratios` and `kl`; version 2 holds the chosen answers' KL still.
+    """Losses of P pairs, (P,). Gradient flows to `ratios` and `kl`; version 2 detaches the chosen answers' KL.
 
-    With u = r_w - r_l: version 1 is `-log s(beta [u - (K_l - K_w)])`, version 2
-    `-log s(beta [u - alpha (K_l - stopgrad(K_w))])`.
+    With u = r_w - r_l: version 1 is `-log s(beta [u - (K_l - K_w)])`, version 2 `-log s(beta [u - alpha (K_l -
+    stopgrad(K_w))])`.
 
     Args:
         ratios: (2 P,), sum over the response of log pi - log pi_ref; chosen first.
         kl: (2 P,), sum over the response of KL(pi_ref || pi).
-        beta: the temperature.
-        alpha: weight of version 2.
+        beta: The temperature.
+        alpha: Weight of version 2.
         version: 1 or 2.
     """
     (ratio_w, ratio_l), (kl_w, kl_l) = ratios.chunk(2), kl.chunk(2)
@@ -38,12 +38,12 @@ def tdpo_losses(ratios: Tensor, kl: Tensor, beta: float, alpha: float, version: 
 
 
 class TDPOTrainer(PreparedDPOTrainer):
-    """TDPO1 and TDPO2 on prepared pairs. `args` is a `TDPOSettings`; the rest is `PreparedDPOTrainer`'s.
+    """TDPO1 and TDPO2 on prepared pairs; arguments as for `PreparedDPOTrainer`, `args` is a `TDPOSettings`.
 
-    The reference is a second model, or the base with its adapters off. Both passes go through the wrapped forward.
+    The reference is a second model, or the base with its adapters disabled. Both passes use the wrapped forward.
 
     Raises:
-        ValueError: ZeRO-3, `compute_metrics`, or a model whose head is not known; the message says what to change.
+        ValueError: ZeRO-3, `compute_metrics`, or a model with an unknown head.
     """
 
     _tag_names = ["trl", "tdpo"]  # noqa: RUF012 (trl's own declaration)
@@ -100,7 +100,7 @@ class TDPOTrainer(PreparedDPOTrainer):
         return Reference(states, head)
 
     def _record(self, found: Any, ratios: Tensor, kl: Tensor, attention_mask: Tensor) -> None:
-        """The metrics of trl's DPO that have a meaning here, and the sequential KL."""
+        """Logs the metrics of trl's DPO that apply here, and the sequential KL."""
         mode = "train" if self.model.training else "eval"
         chosen, rejected = (self.beta * ratios.detach()).chunk(2)
         logps, kls = found.log_probs.detach().sum(1).chunk(2), kl.detach().chunk(2)

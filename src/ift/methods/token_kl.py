@@ -1,8 +1,8 @@
-"""Per-token log-probabilities of policy and reference, and their KL divergence, without a (N, V) tensor kept.
+"""Per-token log-probabilities of policy and reference, and their KL divergence, without storing an (N, V) tensor.
 
-`enable_token_kl(model)` lets a causal language model be called as `model(..., labels=labels, token_kl=Reference(...))`,
-so that DDP, PEFT and checkpointing see one ordinary forward, and as `model(..., labels=labels, token_kl=STATES)` for
-the reference itself. Soft-capping, scaling and bias of the head are applied (`step.model.head_of`).
+After `enable_token_kl(model)`, a causal language model accepts `model(..., labels=labels, token_kl=Reference(...))`,
+which DDP, PEFT and checkpointing see as an ordinary forward, and `model(..., labels=labels, token_kl=STATES)` for the
+reference itself. Soft-capping, scaling and bias of the head are applied (`step.model.head_of`).
 
 Shape legend: B rows, T positions, H width, V vocabulary, N response positions.
 """
@@ -29,11 +29,11 @@ STATES = "states"  # ask the reference for its states
 
 @dataclass(frozen=True)
 class Reference:
-    """What the policy's forward needs of the reference: no gradient flows to either.
+    """The reference's part in the policy's forward; neither gets gradient.
 
     Attributes:
         states: (N, H), the states that predict the response tokens.
-        head: the reference's own head.
+        head: The reference's head.
     """
 
     states: Tensor
@@ -42,13 +42,13 @@ class Reference:
 
 @dataclass
 class TokenKL(ModelOutput):
-    """Scores of every position's token, (B, T), indexed by the target token and 0 outside responses.
+    """Scores of each token, (B, T), at the position of the token and 0 outside responses.
 
     Args:
-        log_probs: float32, log pi(x_t | x_<t) of the policy; gradient flows.
+        log_probs: float32, log pi(x_t | x_<t) of the policy; with gradient.
         reference_log_probs: float32, the same of the reference; no gradient.
-        kl: float32, KL(reference || policy) of the whole next-token distribution; gradient flows to the policy.
-        aux_loss: scalar, the experts' load-balancing loss, unweighted; None if not asked for.
+        kl: float32, KL(reference || policy) of the next-token distribution; gradient flows to the policy.
+        aux_loss: Scalar, the unweighted load-balancing loss of the experts; None unless requested.
     """
 
     log_probs: Tensor = None  # type: ignore[assignment]
@@ -67,15 +67,15 @@ class ResponseStates(ModelOutput):
 def token_kl(
     states: Tensor, head: Head, reference: Reference, targets: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probability of each target under policy and reference, and KL(reference || policy): three (N,) float32.
+    """Log-probabilities of the targets under policy and reference, and KL(reference || policy): three (N,) float32.
 
-    In chunks of `ROWS_OF_A_CHUNK` positions whose (chunk, V) logits are computed again in the backward pass. Gradient
-    reaches `states` and the policy's head, and nothing of the reference.
+    The (chunk, V) logits of `ROWS_OF_A_CHUNK` positions at a time are recomputed in the backward pass. Gradient flows
+    to `states` and the policy's head only.
 
     Args:
         states: (N, H) of the policy.
-        head: the policy's.
-        reference: of N states.
+        head: The policy's head.
+        reference: Of N states.
         targets: (N,) int64.
     """
     other = reference.head
@@ -117,10 +117,10 @@ def _chunk(
 
 
 def enable_token_kl(model: nn.Module) -> None:
-    """Teach the model's forward the argument `token_kl`; without it the forward is what it was. Idempotent.
+    """Adds the argument `token_kl` to the model's forward, which is otherwise unchanged. Idempotent.
 
     Raises:
-        ValueError: the model's head is not the one that is projected through; the message names it.
+        ValueError: The model's head cannot be applied outside its forward; the message names it.
     """
     check_architecture(model)
     inner = unwrapped(model)

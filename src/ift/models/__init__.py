@@ -1,1 +1,1 @@
-"""Models and tokenizers, from a folder or the Hub."""
+"""Loading models and tokenizers from a folder or the Hub."""

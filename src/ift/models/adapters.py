@@ -1,4 +1,4 @@
-"""Adapters (LoRA, DoRA and the like): their base, loading one onto it, and merging one into it."""
+"""Adapters (LoRA, DoRA and others): finding their base, loading them onto it, and merging them into it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def adapter_config(name: str, revision: str | None = None) -> Any | None:
     """The `PeftConfig` of a folder or Hub id that holds an adapter; None for a full model.
 
     Raises:
-        DataError: The adapter is for something other than a causal language model.
+        DataError: The adapter is not for causal language models, or peft cannot read its configuration.
     """
     from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -40,16 +40,12 @@ def adapter_config(name: str, revision: str | None = None) -> Any | None:
 
 
 def find_base(name: str, base: str | None) -> str:
-    """The folder or Hub id of an adapter's base.
+    """The folder or Hub id of an adapter's base, from `base_model_name_or_path` of its configuration.
 
-    A base that was a local folder when the adapter was trained by ift is never looked up on the Hub.
-
-    Args:
-        name: Folder or Hub id of the adapter.
-        base: `base_model_name_or_path` of its configuration.
+    A base that was a local folder when ift trained the adapter is never looked up on the Hub.
 
     Raises:
-        DataError: No base is named, the base is gone, or another model lies in its place.
+        DataError: No base is named, the base is missing, or another model is in its folder.
     """
     if not base:
         raise DataError(
@@ -59,7 +55,7 @@ def find_base(name: str, base: str | None) -> str:
     if path.is_absolute() and not path.is_dir():
         raise DataError(
             f"{name}: the base of this adapter: {base}: no such model folder. Fix: put the base back, or write its new "
-            f"place into base_model_name_or_path of {Path(name) / CONFIG}"
+            f"path into base_model_name_or_path of {Path(name) / CONFIG}"
         )
     if not path.is_dir():
         return base
@@ -71,53 +67,44 @@ def find_base(name: str, base: str | None) -> str:
     if record.base_sha256 and record.base_sha256 != model_sha256(path):
         raise DataError(
             f"{name}: the base of this adapter, {base}, is not the model that the adapter was trained on: its "
-            f"configuration or weights differ. Fix: put that model back, or write its place into "
-            f"base_model_name_or_path of {Path(name) / CONFIG}; to use this base all the same, delete "
+            f"configuration or weights differ. Fix: put that model back, or write its path into "
+            f"base_model_name_or_path of {Path(name) / CONFIG}; to use this base anyway, delete "
             f"{Path(name) / FILE}"
         )
     return str(path.absolute())
 
 
-def attach(network: Any, name: str, config: Any, *, trainable: bool = False) -> Any:
-    """Load an adapter onto its base.
-
-    Args:
-        network: The base.
-        name: Folder or Hub id of the adapter.
-        config: Its `adapter_config`.
-        trainable: Whether it is trained on.
-
-    Returns:
-        A `PeftModel`.
+def attach_adapter(network: Any, name: str, config: Any, *, trainable: bool = False) -> Any:
+    """Loads an adapter onto its base and returns the `PeftModel`; `config` is its `adapter_config`.
 
     Raises:
-        DataError: The adapter's file lacks tensors, has some that the model has no place for, or has other shapes.
+        DataError: Tensors of the adapter are missing, unknown, or have other shapes.
     """
     from peft import PeftModelForCausalLM
 
     if trainable and config.is_prompt_learning:
         raise DataError(
-            f"{name}: peft cannot go on training a prompt adapter. Fix: train a new one on its base"
+            f"{name}: peft cannot continue training a prompt adapter. Fix: train a new one on its base"
         )
     config.inference_mode = not trainable
     mapping = None if config.is_prompt_learning else getattr(network, "_checkpoint_conversion_mapping", {})
     model = PeftModelForCausalLM(network, config)
     try:
         found = model.load_adapter(name, "default", is_trainable=trainable, key_mapping=mapping)
-    except RuntimeError as error:  # of other shapes
+    except RuntimeError as error:  # raised for other shapes
         raise DataError(f"{name}: the adapter does not fit its base: {error}") from error
-    refuse_incomplete(name, found.missing_keys, found.unexpected_keys)
+    check_keys(name, found.missing_keys, found.unexpected_keys)
     return model
 
 
-def refuse_incomplete(name: str, missing: Any, unexpected: Any) -> None:
-    """Raise DataError where a file lacks tensors (they would be random) or holds some that would be passed over."""
+def check_keys(name: str, missing: Any, unexpected: Any) -> None:
+    """Raises DataError for missing tensors (they would be random) and unexpected ones (they would be ignored)."""
     for kind, keys, fix in (
-        ("lack tensors of the model", missing, "copy the whole model again, or give the right configuration"),
+        ("lack tensors of the model", missing, "copy the whole model again, or use the right configuration"),
         (
-            "hold tensors that the model has no place for",
+            "hold tensors that the model does not have",
             unexpected,
-            "give the configuration that belongs to them",
+            "use the configuration that belongs to them",
         ),
     ):
         if names := sorted(map(str, keys)):
@@ -125,11 +112,11 @@ def refuse_incomplete(name: str, missing: Any, unexpected: Any) -> None:
             raise DataError(f"{name}: its weights {kind}: {shown}. Fix: {fix}")
 
 
-def merged(model: Any) -> Any:
-    """The base of a `PeftModel` with the adapter merged in, in place.
+def merge_adapter(model: Any) -> Any:
+    """Merges the adapter of a `PeftModel` into its base, in place, and returns the base.
 
-    Embedding and head that share their weights are untied first where the adapter changes one of them: merged into the
-    shared matrix, it would change the other, too. Whether the result is the same model is for the caller to compare.
+    If the adapter changes the embedding or the head and the two share weights, they are untied first; otherwise merging
+    would change both. The caller must check that the outputs are unchanged.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
@@ -139,7 +126,7 @@ def merged(model: Any) -> Any:
     changed = any(isinstance(one, BaseTunerLayer | AuxiliaryTrainingWrapper) for one in (head, embedding))
     if changed and isinstance(head, BaseTunerLayer):
         head = head.get_base_layer()
-    if changed and not isinstance(head, AuxiliaryTrainingWrapper):  # which has weights of its own
+    if changed and not isinstance(head, AuxiliaryTrainingWrapper):  # a copy of its weights is trained already
         head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
     model = model.merge_and_unload()
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()

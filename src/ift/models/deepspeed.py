@@ -1,4 +1,4 @@
-"""What DeepSpeed's ZeRO-3 does to models that are not the trained one."""
+"""Building models under DeepSpeed's ZeRO-3."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def not_partitioned() -> Iterator[None]:
-    """While open, transformers builds and loads models whole.
+def without_zero3_partitioning() -> Iterator[None]:
+    """While active, transformers builds and loads models unpartitioned.
 
-    In a run under ZeRO-3 transformers partitions every model that is built in the process. A second model, such as the
-    empty one of a memory estimate or the saved one that is read back, is built on one rank alone, which would wait for
-    the others forever.
+    Under ZeRO-3 transformers partitions every model that a process builds. A model built on one rank only, such as the
+    empty one for a memory estimate or the saved one for verification, would wait for the other ranks forever.
     """
     from transformers.integrations import deepspeed
 

@@ -1,4 +1,4 @@
-"""What a model has room for: ids that it embeds, and positions that it has learned."""
+"""Limits of a model: the ids that it embeds and the positions that it has learned."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _POSITIONS = re.compile(r"wpe$|position_embeddings$|embed_positions$|position_em
 
 
 def special_ids(tokenizer: Any) -> dict[str, int]:
-    """The ids that a tokenizer and its chat template put into rows or batches, by name."""
+    """Special ids that a tokenizer and its chat template add to rows or batches, by name."""
     from ift.data import end_of_turn_ids
 
     found = {}
@@ -25,20 +25,20 @@ def special_ids(tokenizer: Any) -> dict[str, int]:
     return found
 
 
-def ids_outside(ids: dict[str, int], vocabulary: int) -> str:
-    """Which special ids a model of so many embedded ids has no row for, as a sentence with its remedy; else empty."""
+def explain_ids_outside(ids: dict[str, int], vocabulary: int) -> str:
+    """The problem and fix for special ids beyond the model's `vocabulary` embeddings; "" if there are none."""
     outside = [f"{name} has the id {number:,}" for name, number in ids.items() if number >= vocabulary]
     if not outside:
         return ""
     return (
         f"{' and '.join(outside)}, and the model embeds the ids 0 to {vocabulary - 1:,}. Fix: use a token that the "
-        "model knows (tokenizer.pad_token = tokenizer.eos_token), or give the model rows for it "
+        "model knows (tokenizer.pad_token = tokenizer.eos_token), or resize the model's embedding "
         "(model.resize_token_embeddings(len(tokenizer))), and save it"
     )
 
 
 def config_ids(config: Any) -> dict[str, int]:
-    """The special ids that a model's configuration names; none where it names none or several kinds of nothing."""
+    """The special ids in a model's configuration, by name."""
     text, found = config.get_text_config(), {}
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
         value = getattr(text, name, None)
@@ -49,27 +49,23 @@ def config_ids(config: Any) -> dict[str, int]:
 
 
 def check_special_ids(name: str, tokenizer: Any, model: Any, *, padding: bool = True) -> None:
-    """Raise DataError where a special id is outside the model's embedding.
+    """Raises DataError for a special id without an embedding; the model may be on the meta device.
 
-    Args:
-        name: Of the model, for the message.
-        tokenizer: Its tokenizer.
-        model: The model, also on "meta".
-        padding: Whether the padding token counts; where nothing is trained, another one can take its place.
+    The padding token is not checked if `padding` is false, because generation can pad with another token.
     """
     ids = {key: one for key, one in special_ids(tokenizer).items() if padding or not key.startswith("pad_")}
-    if said := ids_outside(ids, embedded_ids(model)):
-        raise DataError(f"{name}: {said}")
+    if problem := explain_ids_outside(ids, embedded_ids(model)):
+        raise DataError(f"{name}: {problem}")
 
 
 def embedded_ids(model: Any) -> int:
-    """Rows of the input embedding; of ZeRO-3's shards the full number."""
+    """Number of rows of the input embedding; under ZeRO-3 the unpartitioned number."""
     weight = model.get_input_embeddings().weight
     return int(getattr(weight, "ds_shape", weight.shape)[0])
 
 
 def learned_positions(model: Any) -> int | None:
-    """The longest row that a model with a table of positions (GPT-2, OPT, GPT-J) can read; None: it has none."""
+    """The longest row that a model with a table of positions (GPT-2, OPT, GPT-J) can read; None without a table."""
     config = model.config.get_text_config()
     limit = getattr(config, "max_position_embeddings", None)
     tables = [name for name, module in model.named_modules() if isinstance(module, nn.Embedding)]

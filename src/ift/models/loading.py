@@ -1,4 +1,4 @@
-"""The one place that loads a model, its adapter and its tokenizer: for every verb and every reading inside a run."""
+"""Loads a model, its adapter and its tokenizer; the only place that does."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ift.data.errors import DataError
-from ift.models.adapters import adapter_config, attach, base_named_in, find_base, refuse_incomplete
+from ift.models.adapters import adapter_config, attach_adapter, base_named_in, check_keys, find_base
 from ift.models.limits import check_special_ids, embedded_ids
-from ift.models.model_folder import check_model_path, explain_weight_loading_errors, from_hub_or_folder
-from ift.models.record import cached, read_record
+from ift.models.model_folder import check_model_path, explain_loading_errors, explain_weight_loading_errors
+from ift.models.record import find_file, read_record
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 PLAIN_TEXT, CHAT_TEMPLATE, DEFAULT_TEMPLATE = "plain text", "chat template", "default template"
@@ -24,12 +24,12 @@ class LoadOptions:
     """How a model is loaded.
 
     Attributes:
-        dtype: Of the weights, one of `DTYPES`; auto: the one they were saved in.
-        device: Such as cuda:1; None: the accelerator where there is one.
+        dtype: Of the weights, one of `DTYPES` or a torch dtype; "auto" is that of the files.
+        device: Such as "cuda:1"; None is the accelerator if there is one.
         trust_remote_code: Run Python code that comes with the model.
-        allow_pickle_weights: Load weights in PyTorch's pickle format where there are no others.
-        revision: Of a Hub id.
-        further: Arguments of `from_pretrained`, such as attn_implementation and quantization_config; they win.
+        allow_pickle_weights: Load weights in PyTorch's pickle format if there are no others.
+        revision: Revision of a Hub id.
+        further: Arguments of `from_pretrained`, such as attn_implementation; they override the others.
     """
 
     dtype: Any = "auto"
@@ -41,13 +41,13 @@ class LoadOptions:
 
 
 class LoadedModel(NamedTuple):
-    """A model to ask.
+    """A model ready for generation.
 
     Attributes:
-        model: In evaluation mode, on its device; a `PeftModel` where an adapter was loaded.
+        model: In evaluation mode, on its device; a `PeftModel` if an adapter was loaded.
         tokenizer: With a chat template, unless `prompts` is plain text.
         prompts: How to write prompts: `PLAIN_TEXT` or `CHAT_TEMPLATE`.
-        note: What to tell the user about it; empty where the model's own template is used as in its training.
+        note: A remark for the user about the prompts; "" if the model's own template is used as in training.
     """
 
     model: Any
@@ -57,25 +57,22 @@ class LoadedModel(NamedTuple):
 
 
 def load_model(name: str, options: LoadOptions = LoadOptions()) -> LoadedModel:
-    """Load a model and its tokenizer to ask it something.
+    """Loads a model and its tokenizer for generation.
 
     Args:
-        name: A folder or a Hub id of a full model or of an adapter, which brings its base along.
-        options: How.
+        name: Folder or Hub id of a full model, or of an adapter, whose base is loaded too.
+        options: How to load.
 
     Raises:
-        DataError: There is no such model, or it cannot be loaded as it was saved; the message has a remedy.
-        OSError: What transformers raises for a Hub id that does not exist.
+        DataError: The model does not exist or cannot be loaded as it was saved.
+        OSError: Raised by transformers for a Hub id that does not exist.
     """
     import torch
 
     from ift.data import ensure_chat_template
 
     if options.trust_remote_code:
-        print(
-            f"trust_remote_code is on: Python code that comes with {name} runs here, with your rights",
-            file=sys.stderr,
-        )
+        warn_of_remote_code(name)
     tokenizer = load_tokenizer(name, options)
     prompts, note = prompt_style(name, tokenizer)
     if prompts == CHAT_TEMPLATE:
@@ -87,16 +84,18 @@ def load_model(name: str, options: LoadOptions = LoadOptions()) -> LoadedModel:
     return LoadedModel(model.eval(), tokenizer, prompts, note)
 
 
+def warn_of_remote_code(name: str) -> None:
+    """Prints to standard error that code of a model will run."""
+    print(
+        f"trust_remote_code is on: Python code that comes with {name} runs with your permissions",
+        file=sys.stderr,
+    )
+
+
 def load_network(name: str, options: LoadOptions, *, trainable: bool = False) -> Any:
-    """Load a model, without its tokenizer, where `from_pretrained` puts it.
+    """Loads a model without its tokenizer, on the device that `from_pretrained` chooses.
 
-    Args:
-        name: See `load_model`.
-        options: How; `device` is not used.
-        trainable: Whether an adapter is trained on.
-
-    Raises:
-        DataError: See `load_model`.
+    `trainable` is whether an adapter will be trained. Errors are those of `load_model`.
     """
     name = local_path(name)
     check_model_path(name, allow_pickle=options.allow_pickle_weights)
@@ -106,11 +105,11 @@ def load_network(name: str, options: LoadOptions, *, trainable: bool = False) ->
     base = find_base(name, config.base_model_name_or_path)
     _check_hub_adapter(name, options)
     network = _load_weights(base, config.revision, options)
-    if cached(name, "tokenizer_config.json", options.revision):
+    if find_file(name, "tokenizer_config.json", options.revision):
         size = len(load_tokenizer(name, options))
         if size > embedded_ids(network):  # tokens were added when the adapter was trained
             network.resize_token_embeddings(size, mean_resizing=False)
-    return attach(network, name, config, trainable=trainable)
+    return attach_adapter(network, name, config, trainable=trainable)
 
 
 def load_config(name: str, options: LoadOptions) -> Any:
@@ -118,7 +117,7 @@ def load_config(name: str, options: LoadOptions) -> Any:
 
     Raises:
         DataError: The base of an adapter is missing.
-        OSError, ValueError: What transformers raises for a configuration that cannot be read.
+        OSError, ValueError: Raised by transformers for a configuration that cannot be read.
     """
     from transformers import AutoConfig
 
@@ -129,7 +128,7 @@ def load_config(name: str, options: LoadOptions) -> Any:
 
 
 def load_tokenizer(name: str, options: LoadOptions) -> Any:
-    """The tokenizer of a model; of an adapter that was saved without one, its base's.
+    """The tokenizer of a model; for an adapter saved without one, that of its base.
 
     Raises:
         DataError: It cannot be loaded.
@@ -139,16 +138,16 @@ def load_tokenizer(name: str, options: LoadOptions) -> Any:
     name, revision = local_path(name), options.revision
     check_model_path(name, allow_pickle=options.allow_pickle_weights)
     adapter = adapter_config(name, revision)
-    if adapter is not None and not cached(name, "tokenizer_config.json", revision):
+    if adapter is not None and not find_file(name, "tokenizer_config.json", revision):
         name, revision = find_base(name, adapter.base_model_name_or_path), adapter.revision
-    with from_hub_or_folder(name, "tokenizer"):
+    with explain_loading_errors(name, "tokenizer"):
         return AutoTokenizer.from_pretrained(
             name, revision=revision, trust_remote_code=options.trust_remote_code
         )
 
 
 def model_class(config: Any) -> Any:
-    """The class that a configuration names, as trl takes it; `AutoModelForCausalLM` where that generates nothing."""
+    """The generative class named in a configuration, as trl takes it; otherwise `AutoModelForCausalLM`."""
     import transformers
 
     named = getattr(transformers, (config.architectures or [""])[0], None)
@@ -157,10 +156,10 @@ def model_class(config: Any) -> Any:
 
 
 def _load_weights(name: str, revision: str | None, options: LoadOptions) -> Any:
-    """A full model; every tensor of it comes from the file, and every tensor of the file is used."""
+    """Loads a full model and checks that exactly its tensors were in the files."""
     if isinstance(options.dtype, str) and options.dtype not in DTYPES:
         raise DataError(f"dtype is {options.dtype!r}. Fix: give one of {', '.join(DTYPES)}")
-    told = {
+    arguments = {
         "revision": revision,
         "dtype": options.dtype,
         "trust_remote_code": options.trust_remote_code,
@@ -168,57 +167,52 @@ def _load_weights(name: str, revision: str | None, options: LoadOptions) -> Any:
         **options.further,
     }
     config = load_config(
-        name, LoadOptions(revision=revision, trust_remote_code=bool(told["trust_remote_code"]))
+        name, LoadOptions(revision=revision, trust_remote_code=bool(arguments["trust_remote_code"]))
     )
     with explain_weight_loading_errors(name):
-        network, info = model_class(config).from_pretrained(name, output_loading_info=True, **told)
-    refuse_incomplete(name, info["missing_keys"], info["unexpected_keys"])
+        network, info = model_class(config).from_pretrained(name, output_loading_info=True, **arguments)
+    check_keys(name, info["missing_keys"], info["unexpected_keys"])
     return network
 
 
 def _check_hub_adapter(name: str, options: LoadOptions) -> None:
-    """Refuse an adapter of the Hub in a pickle file, which peft would load; a local one was checked before."""
+    """Raises DataError for a Hub adapter without safetensors, whose pickle peft would load."""
     if options.allow_pickle_weights or Path(name).is_dir():
         return
-    if cached(name, "adapter_model.safetensors", options.revision) is None:
+    if find_file(name, "adapter_model.safetensors", options.revision) is None:
         raise DataError(
-            f"{name}: no adapter_model.safetensors: its weights may be a pickle, a format that can carry code. Fix: "
-            "take another copy, or say --allow_pickle_weights if you trust its maker"
+            f"{name}: no adapter_model.safetensors: its weights may be a pickle, a format that can run code. Fix: "
+            "use another copy, or --allow_pickle_weights if you trust its source"
         )
 
 
 def prompt_style(name: str, tokenizer: Any) -> tuple[str, str]:
-    """How to write prompts for a model, as in its training where that is recorded, and what to tell the user.
-
-    Args:
-        name: Folder or Hub id.
-        tokenizer: As loaded, before a default template is set.
-    """
+    """How to write prompts for a model (as in its training, if recorded), and a remark for the user."""
     trained = read_record(name).prompts
     if trained == PLAIN_TEXT:
-        return PLAIN_TEXT, "trained on plain text: prompts are given as they are, without a chat template"
+        return PLAIN_TEXT, "trained on plain text: prompts are passed without a chat template"
     if trained and trained not in (CHAT_TEMPLATE, DEFAULT_TEMPLATE):
-        return CHAT_TEMPLATE, f"trained on {trained}: asked through the chat template"
+        return CHAT_TEMPLATE, f"trained on {trained}: prompts use the chat template"
     if not tokenizer.chat_template:
-        return CHAT_TEMPLATE, "its tokenizer has no chat template; ift's default one is used"
+        return CHAT_TEMPLATE, "its tokenizer has no chat template: prompts use ift's default template"
     return CHAT_TEMPLATE, ""
 
 
 def local_path(name: str) -> str:
-    """An existing folder as an absolute path, so that it is found from any directory; a Hub id as it is."""
+    """An existing folder as an absolute path; a Hub id unchanged."""
     path = Path(name).expanduser()
     return str(path.absolute()) if path.is_dir() else name
 
 
 def short_name(name: str) -> str:
-    """The last part of a path or Hub id, with the run's name before a `checkpoint-N`: for tables and file names."""
+    """The last part of a path or Hub id, for tables and file names; `checkpoint-N` is prefixed with the run's name."""
     parts = [part for part in Path(name).expanduser().resolve().parts if part != Path(name).anchor]
     last = parts[-1] if parts else name
     return f"{parts[-2]}-{last}" if last.startswith("checkpoint-") and len(parts) > 1 else last
 
 
 def identity(name: str) -> str:
-    """Tells one state of a model from another: a Hub id, or names, sizes and times of a folder's files, hashed."""
+    """Identifies a state of a model: the Hub id, or a hash of names, sizes and times of a folder's files."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
         return name

@@ -1,4 +1,4 @@
-"""What is wrong with a model's folder, found before anything is loaded: files missing, cut short, or pickles."""
+"""Checks a model's folder before loading: missing files, truncated files, pickles."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pickle import UnpicklingError  # nosec B403 # the error alone; nothing is u
 from typing import Any
 
 from ift.data.errors import DataError, describe
-from ift.data.hub import ask_once, remedy
+from ift.data.hub import download_hint, go_offline_if_unreachable
 from ift.models.adapters import find_base
 
 WEIGHTS = {"adapter_config.json": "adapter_model.safetensors", "config.json": "model.safetensors"}
@@ -19,22 +19,19 @@ PICKLES = {"config.json": "pytorch_model*.bin", "adapter_config.json": "adapter_
 
 
 def looks_local(name: str) -> bool:
-    """Whether the name of a model can only be a path: transformers would look for it on the Hub."""
+    """Whether a model's name can only be a path (transformers would look it up on the Hub)."""
     return name.startswith((".", "/", "~")) or name.count("/") > 1 or os.path.exists(name)
 
 
 def check_model_path(name: str, *, allow_pickle: bool = False) -> None:
-    """Refuses a local folder that no model can be loaded from; a Hub id is left to transformers.
-
-    Args:
-        name: Folder or Hub id of a model or an adapter.
-        allow_pickle: Take weights in PyTorch's pickle format, where there are no others.
+    """Checks that a model can be loaded from a local folder; for a Hub id only that the Hub is reachable.
 
     Raises:
-        DataError: No such folder; a configuration, weights or a shard missing; a file cut short; pickles only.
+        DataError: The folder, a configuration, weights or a shard is missing; a file is truncated; there are only
+            pickles and they are not allowed.
     """
     if not looks_local(name):
-        ask_once()
+        go_offline_if_unreachable()
         return
     folder = Path(name).expanduser()
     if not folder.is_dir():
@@ -61,12 +58,11 @@ def _json_object(file: Path) -> dict[str, Any]:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{file}: found text that is not JSON ({error}). Fix: copy the file again from where the model comes from"
+            f"{file}: found text that is not JSON ({error}). Fix: copy the file again from its source"
         ) from error
     if not isinstance(found, dict):
         raise DataError(
-            f"{file}: found {describe(found)}, expected a JSON object. Fix: copy the file again from where the model "
-            "comes from"
+            f"{file}: found {describe(found)}, expected a JSON object. Fix: copy the file again from its source"
         )
     return found
 
@@ -75,19 +71,19 @@ def _check_weights(folder: Path, kind: str, allow_pickle: bool, named: Any) -> N
     file = folder / (named if isinstance(named, str) else WEIGHTS[kind])
     index = folder / f"{file.name}.index.json"
     if file.is_file():
-        _check_whole(file)
+        _check_complete(file)
     elif index.is_file():
         for shard in sorted({str(one) for one in _json_object(index).get("weight_map", {}).values()}):
             if not (folder / shard).is_file():
                 raise DataError(
                     f"{folder}: {shard} is missing, which {index.name} names. Fix: copy the whole folder again"
                 )
-            _check_whole(folder / shard)
+            _check_complete(folder / shard)
     elif pickles := sorted(path.name for path in folder.glob(PICKLES[kind])):
         if not allow_pickle:
             raise DataError(
-                f"{folder}: its weights are a pickle ({pickles[0]}), a format that can carry code. Fix: save it again "
-                "as safetensors (model.save_pretrained), or say --allow_pickle_weights for a file whose maker you trust"
+                f"{folder}: its weights are a pickle ({pickles[0]}), a format that can run code. Fix: save it again "
+                "as safetensors (model.save_pretrained), or use --allow_pickle_weights if you trust its source"
             )
     else:
         raise DataError(
@@ -96,8 +92,8 @@ def _check_weights(folder: Path, kind: str, allow_pickle: bool, named: Any) -> N
         )
 
 
-def _check_whole(file: Path) -> None:
-    """Raise DataError where a safetensors file ends before its header says; only the header is read."""
+def _check_complete(file: Path) -> None:
+    """Raises DataError for a safetensors file that is shorter than its header says; reads only the header."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -113,7 +109,7 @@ def _check_whole(file: Path) -> None:
 
 @contextmanager
 def explain_weight_loading_errors(name: str) -> Iterator[None]:
-    """Turn what transformers, safetensors and pickle raise for weights they cannot load into a DataError."""
+    """Re-raises errors of transformers, safetensors and pickle about unreadable weights as DataError."""
     from safetensors import SafetensorError
 
     try:
@@ -122,8 +118,8 @@ def explain_weight_loading_errors(name: str) -> Iterator[None]:
         if "use_safetensors" not in str(error):
             raise
         raise DataError(
-            f"{name}: has no weights in safetensors, only in a format that can carry code. Fix: take another copy of "
-            "the model, or say --allow_pickle_weights if you trust its maker"
+            f"{name}: has no weights in safetensors, only in a format that can run code. Fix: use another copy of "
+            "the model, or --allow_pickle_weights if you trust its source"
         ) from error
     except (SafetensorError, UnpicklingError) as error:
         raise DataError(
@@ -132,17 +128,19 @@ def explain_weight_loading_errors(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def from_hub_or_folder(name: str, part: str) -> Iterator[None]:
-    """Turns what loading a part of a model raises into a DataError that names it, and what to do without a network."""
+def explain_loading_errors(name: str, part: str) -> Iterator[None]:
+    """Re-raises any error of loading a part of a model as DataError with a fix."""
     try:
         yield
     except DataError:
         raise
     except Exception as error:
-        said = " ".join(str(error).split()) or type(error).__name__
+        message = " ".join(str(error).split()) or type(error).__name__
         if looks_local(name):
             raise DataError(
-                f"{name}: its {part} cannot be loaded: {said}. Fix: put the {part}'s files into the folder, as "
+                f"{name}: its {part} cannot be loaded: {message}. Fix: put the {part}'s files into the folder, as "
                 f"{part}.save_pretrained writes them"
             ) from error
-        raise DataError(f"{name}: no {part} from the Hub: {said}. {remedy(name, 'model')}") from error
+        raise DataError(
+            f"{name}: no {part} from the Hub: {message}. {download_hint(name, 'model')}"
+        ) from error

@@ -1,4 +1,4 @@
-"""Whether two models are the same one: their logits on a few real rows."""
+"""Compares the logits of two models on a few rows."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ift.data.samples import ids_and_labels
 from ift.step.model import evaluating
 
-ROWS, TOKENS = 3, 128  # rows that are compared, and the tokens of each
+ROWS, TOKENS = 3, 128  # number of rows that are compared, and the tokens of each
 EXACT, ROUNDED = (
     1e-3,
     0.1,
-)  # of the logits' standard deviation: in float32, and where bfloat16 or float16 rounds
+)  # limits in float32, and in bfloat16 or float16; in standard deviations of the logits
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far the logits of two models are apart.
+    """The difference between the logits of two models.
 
     Attributes:
-        largest: The largest absolute difference of a logit.
-        relative: The root mean square of the differences, in standard deviations of the logits.
-        limit: Up to which `relative` is rounding.
+        largest: Largest absolute difference of a logit.
+        relative: Root mean square of the differences, in standard deviations of the logits.
+        limit: Largest `relative` that counts as rounding.
     """
 
     largest: float
@@ -43,22 +44,19 @@ class Difference:
         return f"largest difference of a logit {self.largest:.3g}, {self.relative:.2g} standard deviations on average"
 
 
-def some_rows(dataset: Iterable[Any]) -> list[list[int]]:
+def first_rows_ids(dataset: Iterable[Any]) -> list[list[int]]:
     """Token ids of the first rows of a prepared data set, cut to `TOKENS`; of pairs the chosen side."""
     rows = islice(iter(dataset), ROWS)
-    return [list(row.get("input_ids", row.get("chosen_input_ids")))[:TOKENS] for row in rows]
+    return [ids_and_labels(row)[0][:TOKENS] for row in rows]
 
 
 @torch.no_grad()
-def logits_of(
+def compute_logits(
     model: Any, rows: Sequence[Sequence[int]], precision: Callable[[], Any] = nullcontext
 ) -> list[Tensor]:
-    """Logits of each row by itself, (T, V) in float32 on the CPU; the model is left as it was.
+    """Logits of each row separately, (T, V) float32 on the CPU; the model's mode is restored.
 
-    Args:
-        model: A causal language model or `PeftModel`.
-        rows: Token ids.
-        precision: Makes a context manager such as autocast.
+    `precision` returns a context manager such as autocast.
     """
     with evaluating(model), torch.compiler.set_stance("force_eager"), precision():
         return [
@@ -70,8 +68,8 @@ def logits_of(
         ]
 
 
-def difference(first: Sequence[Tensor], second: Sequence[Tensor], *, rounded: bool) -> Difference:
-    """Compare logits; `rounded` where bfloat16 or float16 took part on either side."""
+def compare_logits(first: Sequence[Tensor], second: Sequence[Tensor], *, rounded: bool) -> Difference:
+    """Compares logits; `rounded` is whether either side was computed in bfloat16 or float16."""
     limit = ROUNDED if rounded else EXACT
     if any(one.shape != other.shape for one, other in zip(first, second, strict=True)):
         return Difference(float("inf"), float("inf"), limit)

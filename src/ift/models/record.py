@@ -1,4 +1,4 @@
-"""What is recorded beside a trained model: how its prompts were written, and which base an adapter belongs to."""
+"""A record in a trained model's folder: how its prompts were written, and an adapter's base."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 from ift.files import write_atomically
 
 FILE = "ift_model.json"
-NOT_THE_WEIGHTS = ("transformers_version", "_name_or_path", "architectures")  # saved again, these may differ
-SAMPLES, SAMPLE_BYTES = 16, 4096  # read of every weight file, besides its header
+# may change when a model is saved again
+CONFIG_KEYS_IGNORED = ("transformers_version", "_name_or_path", "architectures")
+SAMPLES, SAMPLE_BYTES = 16, 4096  # samples of every weight file
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,9 @@ class ModelRecord:
     """Facts about a trained model that its other files do not hold.
 
     Attributes:
-        prompts: How prompts were written in training, see `DataReport.prompts`; empty where it is not known.
-        base: Of an adapter on a local base: the absolute path of the base.
-        base_sha256: Its `model_sha256` when it was loaded for the training.
+        prompts: How prompts were written in training, see `DataReport.prompts`; "" if unknown.
+        base: For an adapter on a local base, the absolute path of the base.
+        base_sha256: `model_sha256` of the base when it was loaded for training.
     """
 
     prompts: str = ""
@@ -30,15 +31,15 @@ class ModelRecord:
 
 
 def write_record(folder: Path, record: ModelRecord) -> None:
-    """Write the record into a model's folder."""
+    """Writes the record into a model's folder."""
     facts = {name: value for name, value in asdict(record).items() if value}
     write_atomically(folder / FILE, json.dumps(facts, indent=1) + "\n")
 
 
 def read_record(name: str) -> ModelRecord:
-    """The record of a folder or of a Hub id; an empty one where there is none."""
+    """The record of a folder or Hub id; an empty one without a record."""
     try:
-        facts = json.loads(Path(cached(name, FILE) or "").read_text(encoding="utf-8"))
+        facts = json.loads(Path(find_file(name, FILE) or "").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ModelRecord()
     if not isinstance(facts, dict):
@@ -48,8 +49,8 @@ def read_record(name: str) -> ModelRecord:
     )
 
 
-def cached(name: str, file: str, revision: str | None = None) -> str | None:
-    """The path of a file of a folder or of a Hub id, downloaded if need be; None where there is no such file."""
+def find_file(name: str, file: str, revision: str | None = None) -> str | None:
+    """The local path of a file of a folder or Hub id, downloaded if necessary; None if it does not exist."""
     from transformers.utils import cached_file
 
     path = Path(name).expanduser()
@@ -62,14 +63,14 @@ def cached(name: str, file: str, revision: str | None = None) -> str | None:
 
 
 def model_sha256(folder: Path) -> str:
-    """A hash that tells one model of a folder from another, in well under a second.
+    """A hash that identifies the model in a folder, computed in well under a second.
 
-    It covers the configuration, the header of every safetensors file (names, shapes, dtypes) and 16 samples of 4 KiB
-    of its tensors, so that another fine-tune of the same architecture differs, too.
+    It covers the configuration, the header of every safetensors file (names, shapes, dtypes) and 16 samples of 4 KiB of
+    its tensors, so that other fine-tunes of the same architecture differ.
     """
     digest = hashlib.sha256()
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    kept = {key: value for key, value in config.items() if key not in NOT_THE_WEIGHTS}
+    kept = {key: value for key, value in config.items() if key not in CONFIG_KEYS_IGNORED}
     digest.update(json.dumps(kept, sort_keys=True).encode())
     for file in sorted(folder.glob("*.safetensors")):
         size = file.stat().st_size

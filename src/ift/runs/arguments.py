@@ -1,4 +1,4 @@
-"""The arguments of `ift train`: trl's grammar (flags and flat YAML, flags win), with typos refused by name and line."""
+"""Parses the arguments of `ift train` like trl (flags and flat YAML, flags win); unknown names are errors."""
 
 from __future__ import annotations
 
@@ -15,33 +15,32 @@ from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, TrlParser
 from ift.data.formats import parse_columns
 from ift.generation.during_training import AnswerArguments
 from ift.methods.stage import Stage
-from ift.methods.table import METHODS, Method, left_to_others, parse_methods
+from ift.methods.table import METHODS, Method, fields_left_to_other_stages, parse_methods
 from ift.runs.argv import (
     UsageError,
+    drop_flags,
+    drop_words,
     expand_home,
+    split_by_stage,
     split_equals,
     value_of,
-    without,
-    without_flags,
-    words_of_stage,
 )
-from ift.runs.other_tools import right_name
+from ift.runs.other_tools import suggest_equivalent
 from ift.runs.output_folder import stage_folder
 from ift.runs.ranges import check_ranges, check_used
 from ift.runs.removed import REMOVED
-from ift.runs.yaml_file import entries_of_mixture, text_of, top_level
+from ift.runs.yaml_file import parse_mixture, parse_yaml_file, text_as_written
 from ift.text import did_you_mean
+from ift.training.config import field_with_help
 
 
 @dataclass
 class ColumnArguments:
-    """How columns with other names are read."""
+    """Renaming of columns."""
 
     dataset_columns: list[str] = field(
         default_factory=list,
-        metadata={
-            "help": "Columns to rename before the format is detected: question=prompt answer=completion."
-        },
+        metadata={"help": "Columns to rename before the format is detected, such as question=prompt."},
     )
 
 
@@ -49,62 +48,48 @@ class ColumnArguments:
 class MethodArguments:
     """The method to train."""
 
-    method: str = field(
-        default="ift",
-        metadata={
-            "help": f"Training method: {', '.join(METHODS)}, or a sequence such as sft+dpo. There each stage takes the "
-            "flags it knows, and --2.learning_rate is for the second stage alone."
-        },
+    method: str = field_with_help(
+        "ift",
+        f"Training method: {', '.join(METHODS)}, or a sequence such as sft+dpo. There each stage takes the flags it "
+        "knows, and --2.learning_rate is for the second stage only.",
     )
 
 
 @dataclass
 class RunArguments:
-    """What the check before a run allows, and what happens to an existing output folder."""
+    """What the check before a run allows, and how an existing output folder is treated."""
 
-    allow_truncation: bool = field(
-        default=False,
-        metadata={
-            "help": "Start although max_length cuts more than 20%% of the rows or of the trained tokens."
-        },
+    allow_truncation: bool = field_with_help(
+        False, "Start although max_length cuts more than 20%% of the rows or of the trained tokens."
     )
-    force: bool = field(
-        default=False,
-        metadata={"help": "Start although the check before the run fails; its findings are printed."},
+    force: bool = field_with_help(
+        False, "Start although the check before the run fails; its findings are printed."
     )
-    allow_pickle_weights: bool = field(
-        default=False,
-        metadata={"help": "Load PyTorch pickle files (.bin) of a model or adapter that has no safetensors."},
+    allow_pickle_weights: bool = field_with_help(
+        False, "Load PyTorch pickle files (.bin) of a model or adapter that has no safetensors."
     )
-    resume: str | None = field(
-        default=None,
-        metadata={
-            "help": "Resume from this checkpoint; auto: from the newest complete one in the output folder."
-        },
+    resume: str | None = field_with_help(
+        None, "Resume from this checkpoint; auto: from the newest complete one in the output folder."
     )
     allow_changed: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Settings that may differ from those of the resumed run."},
+        default_factory=list, metadata={"help": "Settings that may differ from those of the resumed run."}
     )
-    overwrite_output_dir: bool = field(
-        default=False,
-        metadata={
-            "help": "Train into a folder that is not empty; checkpoints of an earlier run in it are deleted."
-        },
+    overwrite_output_dir: bool = field_with_help(
+        False, "Train into a folder that is not empty; checkpoints of an earlier run in it are deleted."
     )
 
 
 @dataclass
 class TrainArguments(Stage):
-    """The settings of one stage from the command line: a `Stage`, and what concerns `ift train` alone.
+    """The settings of one stage from the command line: a `Stage`, and options of `ift train`.
 
     Attributes:
-        run: What the check allows, and what happens to an existing output folder.
+        run: Options of the check and the output folder.
         launch: Flags of `accelerate launch`.
-        words: The command line without them: the arguments of each process.
-        answers: The answers at each evaluation and at the end.
-        named: Settings that the command line or the YAML file gives, whatever their value.
-        finished: Whether the stage is finished already, in a sequence that is resumed.
+        words: The command line without those flags: the arguments of each process.
+        answers: Answers generated at each evaluation and at the end.
+        named: Settings given on the command line or in the YAML file, whatever their value.
+        finished: Whether the stage is already finished, in a resumed sequence.
     """
 
     run: RunArguments
@@ -116,45 +101,45 @@ class TrainArguments(Stage):
 
 
 class Parser(TrlParser):
-    """trl's parser, whose errors are short UsageErrors; it checks the types of YAML values, with file and line."""
+    """trl's parser with short UsageErrors; checks the types of YAML values and names file and line."""
 
     nodes: dict[str, yaml.Node] = {}  # noqa: RUF012 (replaced, never changed)
     file: str | None = None
     others: frozenset[str] = frozenset()  # keys of other stages
 
     def set_defaults_with_config(self, **kwargs: Any) -> list[str]:
-        """Check the values of the YAML file before they become defaults."""
+        """Checks the values of the YAML file before they become defaults."""
         actions = {action.dest: action for action in self._actions}
         kwargs = {key: value for key, value in kwargs.items() if key not in self.others}
         if "datasets" in kwargs and "datasets" in self.nodes:
-            kwargs["datasets"] = entries_of_mixture(self.nodes["datasets"], str(self.file))
+            kwargs["datasets"] = parse_mixture(self.nodes["datasets"], str(self.file))
         checked = {key: self._checked(actions[key], kwargs[key]) for key in kwargs if key in actions}
         return super().set_defaults_with_config(**{**kwargs, **checked})
 
     def _checked(self, action: argparse.Action, value: Any) -> Any:
-        """`value` as the flag would read it; argparse does not check defaults that are not strings."""
+        """`value` parsed like the flag; argparse does not check defaults that are not strings."""
         kind: Any = action.type or str
         many, choices = action.nargs in ("+", "*"), list(action.choices or [])
         if value is None or isinstance(value, dict) or (isinstance(value, list) and many and kind is not str):
             return value
         if choices or kind is str:  # as written: YAML takes `no` for false, and 1.10 for 1.1
-            value = expand_home(text_of(self.nodes[action.dest], value))
+            value = expand_home(text_as_written(self.nodes[action.dest], value))
             if isinstance(value, list):
                 return value
-        if not _reads(kind, str(value)) or (choices and kind(str(value)) not in choices):
-            wanted = ("true or false", "true"), ("a number", "0.5"), ("a whole number", "1")
-            fits = [words for words, example in wanted if _reads(kind, example)]
-            wish = f"one of {', '.join(map(str, choices))}" if choices else fits[0]
+        if not _is_valid(kind, str(value)) or (choices and kind(str(value)) not in choices):
+            kinds = ("true or false", "true"), ("a number", "0.5"), ("a whole number", "1")
+            fitting = [words for words, example in kinds if _is_valid(kind, example)]
+            expected = f"one of {', '.join(map(str, choices))}" if choices else fitting[0]
             line = self.nodes[action.dest].start_mark.line + 1
-            raise UsageError(f"{self.file}, line {line}: {action.dest} is {value!r}; give {wish}.")
+            raise UsageError(f"{self.file}, line {line}: {action.dest} is {value!r}; give {expected}.")
         return [kind(str(value))] if many else kind(str(value))
 
     def error(self, message: str) -> NoReturn:
-        """Raise instead of printing the usage of some 300 flags."""
+        """Raises UsageError instead of printing the usage of some 300 flags."""
         raise UsageError(message)
 
 
-def _reads(kind: Any, text: str) -> bool:
+def _is_valid(kind: Any, text: str) -> bool:
     try:
         kind(text)
     except (ValueError, TypeError, argparse.ArgumentTypeError):
@@ -163,8 +148,8 @@ def _reads(kind: Any, text: str) -> bool:
 
 
 def make_parser(method: Method = METHODS["ift"]) -> Parser:
-    """The parser of `ift train --method`, for flags and YAML keys alike, with the method's settings as defaults."""
-    # Every verb that trains calls this function: trl warns of its own default and of the features that ift pins.
+    """The parser of `ift train --method`, for flags and YAML keys, with the method's settings as defaults."""
+    # trl warns about its own default and about the experimental features that ift pins
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*trl.experimental")
     _, config = method.load()
@@ -177,47 +162,46 @@ def make_parser(method: Method = METHODS["ift"]) -> Parser:
 
 
 def parse(arguments: list[str]) -> TrainArguments:
-    """Read the command line of a single method; raises as `parse_stages` does."""
+    """Parses the command line of a single method; raises as `parse_stages` does."""
     (run_args,) = parse_stages(arguments)
     return run_args
 
 
-def parse_stages(arguments: list[str], beside: Sequence[Method] = ()) -> list[TrainArguments]:
-    """Read the command line and the YAML file that it may name; returns the settings of each stage of the method.
+def parse_stages(arguments: list[str], other_methods: Sequence[Method] = ()) -> list[TrainArguments]:
+    """Parses the command line, and the YAML file if it names one, into the settings of each stage of the method.
 
     Args:
         arguments: The command line after `ift train`.
-        beside: Further methods that are trained with the same arguments: flags that only these methods know, or
-            that only these leave free, are ignored here, like those of other stages of a sequence.
+        other_methods: Further methods trained with the same arguments: flags that only they know, or can change, are
+            ignored, like those of other stages of a sequence.
 
     Raises:
-        UsageError: unknown method, flag or key (with a suggestion, and the file and line), wrong type, value out of
-            range, options in conflict.
+        UsageError: Unknown method, flag or key (with a suggestion), wrong type, value out of range, or conflict.
     """
     arguments = [expand_home(word) for word in split_equals(arguments)]
     config_file = value_of(arguments, "--config")
-    nodes = top_level(Path(config_file)) if config_file else {}
+    nodes = parse_yaml_file(Path(config_file)) if config_file else {}
     methods = wanted_methods(arguments, nodes)
     parsers = [make_parser(method) for method in methods]
     known = {option for parser in parsers for option in parser._option_string_actions}
-    known |= {option for method in beside for option in make_parser(method)._option_string_actions}
+    known |= {option for method in other_methods for option in make_parser(method)._option_string_actions}
     stages: list[TrainArguments] = []
     for number, (method, parser) in enumerate(zip(methods, parsers, strict=True), start=1):
         parser.file, parser.nodes = config_file, nodes
-        common, own = words_of_stage(arguments, number, len(methods))
-        for word in own:
+        common, specific = split_by_stage(arguments, number, len(methods))
+        for word in specific:
             if word.startswith("--") and word not in parser._option_string_actions:
                 raise UsageError(_unknown(word, [*parser._option_string_actions], None, None))
-        others = parser.others = frozenset(left_to_others((*methods, *beside), number))
-        common = without_flags(common, {f"--{name}" for name in others})
-        stages.append(_parse_stage(method, parser, common + own, known))
-        stages[-1].words = without(arguments, stages[-1].words)
+        others = parser.others = frozenset(fields_left_to_other_stages((*methods, *other_methods), number))
+        common = drop_flags(common, {f"--{name}" for name in others})
+        stages.append(_parse_stage(method, parser, common + specific, known))
+        stages[-1].words = drop_words(arguments, stages[-1].words)
         if len(methods) > 1:
             config = stages[-1].config
             if config.resume_from_checkpoint or stages[-1].run.resume not in (None, "auto"):
                 raise UsageError(
-                    "resume: a sequence cannot resume from a named checkpoint, because it does not say which stage it "
-                    "belongs to. Use --resume auto: each stage resumes from its own folder."
+                    "resume: a sequence cannot resume from a named checkpoint, because its stage is unknown. Use "
+                    "--resume auto: each stage resumes from its own folder."
                 )
             config.output_dir = str(stage_folder(config.output_dir, methods, number))
             config.push_to_hub = config.push_to_hub and number == len(methods)
@@ -227,7 +211,7 @@ def parse_stages(arguments: list[str], beside: Sequence[Method] = ()) -> list[Tr
 
 
 def wanted_methods(arguments: list[str], nodes: dict[str, yaml.Node] | None = None) -> tuple[Method, ...]:
-    """The methods that the command line names, or else the YAML file, or else `ift`."""
+    """The methods named on the command line, else in the YAML file, else `ift`."""
     written = nodes["method"].value if nodes and "method" in nodes else "ift"
     try:
         return parse_methods(str(value_of(arguments, "--method") or written))
@@ -236,14 +220,14 @@ def wanted_methods(arguments: list[str], nodes: dict[str, yaml.Node] | None = No
 
 
 def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: set[str]) -> TrainArguments:
-    """Read the arguments of one stage; `known` are the options of all stages."""
+    """Parses the arguments of one stage; `known` are the options of all stages."""
     elsewhere = known - set(parser._option_string_actions)
     lines = {key: node.start_mark.line + 1 for key, node in parser.nodes.items()}
     try:
         *parsed, from_file, from_flags = parser.parse_args_and_config(
             arguments, return_remaining_strings=True, separate_remaining_strings=True
         )
-        from_file, from_flags = without_flags(from_file, elsewhere), without_flags(from_flags, elsewhere)
+        from_file, from_flags = drop_flags(from_file, elsewhere), drop_flags(from_flags, elsewhere)
         launch = _launch_flags(known, from_file, lines, parser.file) + _launch_flags(known, from_flags)
         renamed = parse_columns(parsed[4].dataset_columns)
         method.check(parsed[1])
@@ -276,7 +260,7 @@ def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: se
 def _launch_flags(
     options: set[str], words: list[str], lines: dict[str, int] | None = None, file: str | None = None
 ) -> list[str]:
-    """`words` if all of them are accelerate's launch flags and values; UsageError for the first that is not."""
+    """Returns `words` if all are accelerate's launch flags and values; otherwise raises UsageError."""
     from accelerate.commands.launch import launch_command_parser
 
     known = {name: action for action in launch_command_parser()._actions for name in action.option_strings}
@@ -309,7 +293,7 @@ def _unknown(word: str, options: list[str], lines: dict[str, int] | None, file: 
         return f"{word!r} does not belong to any flag."
     else:
         where, dashes = f"unknown flag {word}", "--"
-    hint = right_name(key, dashes) or did_you_mean(
+    hint = suggest_equivalent(key, dashes) or did_you_mean(
         key, [option.lstrip("-") for option in options], lambda near: dashes + near
     )
     return where + (hint or "; `ift train --help-all` lists them all.")

@@ -1,4 +1,4 @@
-"""The arguments of a command line, before any flag is known."""
+"""Splitting a command line into words and flags, before any flag is known."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any, NoReturn
 
 
 class UsageError(Exception):
-    """A command line or configuration file that cannot be read; the message says where and what to write instead."""
+    """A command line or configuration file that cannot be parsed; the message says where, and what to write instead."""
 
 
 class UsageParser(argparse.ArgumentParser):
-    """A parser whose errors are UsageErrors, instead of a printed usage and the end of the process."""
+    """A parser that raises UsageError instead of printing the usage and exiting."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise."""
+        """Raises UsageError."""
         raise UsageError(message)
 
 
-def words_of_stage(arguments: list[str], number: int, stages: int) -> tuple[list[str], list[str]]:
-    """The arguments common to all stages, and those of one stage (`--2.flag value` as `--flag value`)."""
+def split_by_stage(arguments: list[str], number: int, stages: int) -> tuple[list[str], list[str]]:
+    """The arguments common to all stages, and those of one stage (`--2.flag value`, as `--flag value`)."""
     common: list[str] = []
     own: list[str] = []
     into: list[str] | None = common
@@ -40,8 +40,8 @@ def words_of_stage(arguments: list[str], number: int, stages: int) -> tuple[list
     return common, own
 
 
-def without_flags(words: list[str], elsewhere: set[str]) -> list[str]:
-    """`words` without the flags in `elsewhere`, which are for other stages, and their values."""
+def drop_flags(words: list[str], elsewhere: set[str]) -> list[str]:
+    """`words` without the flags in `elsewhere` and their values."""
     kept, leaving = [], False
     for word in words:
         if word.startswith("--"):
@@ -51,7 +51,7 @@ def without_flags(words: list[str], elsewhere: set[str]) -> list[str]:
     return kept
 
 
-def without(arguments: list[str], launch: list[str]) -> list[str]:
+def drop_words(arguments: list[str], launch: list[str]) -> list[str]:
     """`arguments` without the words of `launch`, which occur in them in the same order."""
     rest, taken = [], list(launch)
     for word in arguments:
@@ -63,7 +63,7 @@ def without(arguments: list[str], launch: list[str]) -> list[str]:
 
 
 def split_equals(arguments: list[str]) -> list[str]:
-    """`--flag=value` as two words."""
+    """Splits `--flag=value` into two words."""
     return [part for word in arguments for part in _halves(word)]
 
 
@@ -73,7 +73,7 @@ def _halves(word: str) -> Iterator[str]:
 
 
 def value_of(arguments: list[str], flag: str) -> str | None:
-    """The word that follows a flag; None where the flag is not given."""
+    """The word after a flag; None if the flag is not given."""
     if flag not in arguments:
         return None
     position = arguments.index(flag) + 1
@@ -83,14 +83,14 @@ def value_of(arguments: list[str], flag: str) -> str | None:
 
 
 def expand_home(value: Any) -> Any:
-    """A path that begins with ~/ as the full path; of a list, its items; anything else as it is."""
+    """Expands a path that begins with ~/, also in a list; anything else is unchanged."""
     if isinstance(value, list):
         return [expand_home(one) for one in value]
     return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value
 
 
 def named(text: str, known: Collection[str]) -> list[str]:
-    """The names in a comma-separated list; a known name may contain commas, and the longest match is taken."""
+    """Splits a comma-separated list of names; a known name may contain commas, and the longest match is used."""
     parts, names = [part.strip() for part in text.split(",") if part.strip()], []
     while parts:
         size = next((n for n in range(len(parts), 1, -1) if ", ".join(parts[:n]) in known), 1)

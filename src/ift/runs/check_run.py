@@ -1,15 +1,15 @@
-"""The check before a run: what it reports and what it refuses; the model tried for a few steps."""
+"""Runs the check before a run, times a few steps, and loads the model for its guesses."""
 
 from __future__ import annotations
 
 import copy
-import sys
 import tempfile
 from collections.abc import Callable
 from typing import Any
 
 from ift.check.findings import Preflight, preflight
 from ift.data import DataError
+from ift.models.loading import warn_of_remote_code
 from ift.models.model_folder import check_model_path
 from ift.runs.arguments import TrainArguments
 from ift.runs.launch import is_launched
@@ -19,26 +19,19 @@ TIMED_STEPS = 3  # the first one warms up
 
 
 class Refused(DataError):
-    """A run that the check before it does not let start."""
+    """The check before a run does not let it start."""
 
 
 def check_model(run_args: TrainArguments) -> None:
-    """Refuse a model folder that cannot be loaded, and warn where code of the model will run.
-
-    Raises:
-        DataError: see `check_model_path`.
-    """
+    """Refuses a model folder that cannot be loaded (see `check_model_path`), and warns if the model's code will run."""
     name = run_args.model.model_name_or_path
     check_model_path(name, allow_pickle=run_args.run.allow_pickle_weights)
     if run_args.config.trust_remote_code and not is_launched():
-        print(
-            f"trust_remote_code is on: Python code that comes with {name} runs here, with your rights",
-            file=sys.stderr,
-        )
+        warn_of_remote_code(name)
 
 
 def refuse_or_warn(run_args: TrainArguments, prepared: Any, reporter: Reporter | None = None) -> Preflight:
-    """Report what the check before a run finds; `reporter` is the terminal unless it is given.
+    """Reports the findings of the check before a run (to the terminal by default).
 
     Raises:
         Refused: The check refuses the run, and --force was not given.
@@ -57,7 +50,7 @@ def refuse_or_warn(run_args: TrainArguments, prepared: Any, reporter: Reporter |
 
 
 def time_steps(run_args: TrainArguments, prepared: Any) -> float:
-    """Seconds of a step, measured on a few steps whose result is thrown away."""
+    """Seconds per step, measured on a few discarded steps."""
     from ift.methods.stage import build_trainer
     from ift.training.timing import StepClock
 
@@ -75,7 +68,7 @@ def time_steps(run_args: TrainArguments, prepared: Any) -> float:
 
 
 def load_guesser(run_args: TrainArguments) -> Callable[[list[int]], list[int]]:
-    """Load the model; returns a function from token ids to the model's argmax after each of them."""
+    """Loads the model; returns a function from token ids to the model's argmax after each of them."""
     import torch
 
     from ift.methods.start import start_options

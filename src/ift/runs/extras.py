@@ -1,4 +1,4 @@
-"""Optional packages: which are missing, and the command that installs them."""
+"""Reports missing optional packages with the command that installs them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import importlib.util
 
 
 class MissingExtra(ImportError):
-    """A verb whose optional packages are not installed; the message has the command that installs them."""
+    """The optional packages of a verb are not installed."""
 
 
 def needs_extra(extra: str, *packages: str) -> None:
-    """Raise MissingExtra, with the command that installs it, where a package of an extra is missing."""
+    """Raises MissingExtra if a package of an extra is missing."""
     if hint := missing_extra(extra, *packages):
         raise MissingExtra(hint)
 
 
 def missing_extra(extra: str, *packages: str) -> str | None:
-    """Which packages of an extra are missing and how to install them; None where all are there."""
+    """Names the missing packages of an extra and how to install them; None if all are installed."""
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if not missing:
         return None

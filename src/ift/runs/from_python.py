@@ -1,4 +1,4 @@
-"""`train_method`: any method or sequence of methods from Python, as `ift train --method` trains it."""
+"""`train_method`: trains a method or a sequence of methods from Python, like `ift train --method`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 from ift.data import LoadedData, Part, load_train_and_eval
 from ift.methods.stage import Stage, check_data
-from ift.methods.table import Method, left_to_others, parse_methods
+from ift.methods.table import Method, fields_left_to_other_stages, parse_methods
 from ift.runs.argv import UsageError
-from ift.runs.other_tools import right_name
+from ift.runs.other_tools import suggest_equivalent
 from ift.runs.output_folder import stage_folder
 from ift.runs.ranges import check_used
 from ift.runs.results import TrainResult
@@ -33,26 +33,26 @@ def train_method(
     eval_rows: Rows | None = None,
     attach: Callable[[Any], None] | None = None,
 ) -> TrainResult:
-    """Train a method of the table, or a sequence such as `sft+dpo`, and save it.
+    """Trains a method, or a sequence such as `sft+dpo`, and saves the model.
 
-    The same code as `ift train --method`: same data, masks, settings and folders, without its checks and its display.
+    Data, masks, settings and folders are those of `ift train --method`; its checks and its display are left out.
 
     Args:
         method: A name of the table, an alias, a control, or several joined by `+`.
-        model: Folder or Hub id of the start.
-        rows: Training rows: a path or Hub id, a list of rows or a `datasets.Dataset`; a tuple gives each stage its
-            own. Methods of answers take pairs too, and train the chosen side.
-        output_dir: A single method saves here, a sequence in `1-sft`, `2-dpo` and so on below it.
+        model: Folder or Hub id of the model to start from.
+        rows: Training rows: a path or Hub id, a list of rows or a `datasets.Dataset`; a tuple has those of each stage.
+            Methods of answers accept pairs, and train the chosen side.
+        output_dir: Folder for the model; a sequence saves in `1-sft`, `2-dpo` and so on below it.
         settings: Names and values of `ift train`'s flags (the method's settings, `use_peft`, `lora_r`, `dtype`,
-            `dataset_train_split`, ...). In a sequence each stage takes those it knows; `"2.learning_rate"` is for the
-            second stage alone. `report_to` is "none" unless given.
-        eval_rows: Rows to evaluate on where `eval_strategy` asks for it; None cuts some off the training rows.
+            `dataset_train_split`, ...). In a sequence each stage uses those that it knows; `"2.learning_rate"` is for
+            the second stage only. `report_to` is "none" by default.
+        eval_rows: Evaluation rows, if `eval_strategy` asks for evaluation; by default some training rows are held out.
         attach: Called with each stage's trainer before its first step, for instance to add a callback.
 
     Raises:
-        ValueError: an unknown method or setting (with a suggestion), or a value that is refused.
-        DataError: rows that cannot be read or trained.
-        OSError: a model or file that cannot be found.
+        ValueError: An unknown method or setting (with a suggestion), or a refused value.
+        DataError: Rows that cannot be read or trained.
+        OSError: A model or file that cannot be found.
     """
     methods = parse_methods(method)
     given = dict(settings or {})
@@ -77,14 +77,7 @@ def train_stages(
     model: str,
     attach: Callable[[Any], None] | None = None,
 ) -> TrainResult:
-    """Train stages in order, the first from `model`, each further one from the weights of the one before.
-
-    Args:
-        method: As it was asked for, for the result.
-        planned: Stages, each with its rows; their `model_name_or_path` is set here.
-        model: See `train_method`.
-        attach: See `train_method`.
-    """
+    """Trains stages with their rows: the first from `model`, the others from the previous one's weights."""
     planned[0][0].model.model_name_or_path = model
     stages, data = zip(*planned, strict=True)
     results = train_sequence(stages, data=data, attach=attach)
@@ -94,22 +87,18 @@ def train_stages(
 def _stage(method: Method, folder: Path, settings: dict[str, Any], rows: Rows, *, last: bool) -> Stage:
     from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments
 
+    def given(kind: Any) -> dict[str, Any]:
+        return {one.name: settings[one.name] for one in fields(kind) if one.name in settings}
+
     _, config_class = method.load()
-    kinds = {"config": config_class, "model": ModelConfig, "script": ScriptArguments}
-    taken: dict[str, dict[str, Any]] = {
-        kind: {f.name: settings[f.name] for f in fields(cls) if f.name in settings}
-        for kind, cls in kinds.items()
-    }
     config = config_class(
-        **{**method.settings, "report_to": "none", **taken["config"], "output_dir": str(folder)}
+        **{**method.settings, "report_to": "none", **given(config_class), "output_dir": str(folder)}
     )
     method.check(config)
     config.push_to_hub = config.push_to_hub and last
     name = str(rows) if isinstance(rows, str | os.PathLike) else None
-    script, model = (
-        ScriptArguments(**{**taken["script"], "dataset_name": name}),
-        ModelConfig(**taken["model"]),
-    )
+    script = ScriptArguments(**{**given(ScriptArguments), "dataset_name": name})
+    model = ModelConfig(**given(ModelConfig))
     try:
         check_used(settings, script, model, DatasetMixtureConfig())
     except UsageError as error:
@@ -141,15 +130,15 @@ def _loaded(stage: Stage, rows: Rows, eval_rows: Rows | None) -> LoadedData:
 
 
 def _settings_of(given: Mapping[str, Any], methods: Sequence[Method], number: int) -> dict[str, Any]:
-    """The settings of one stage; its own override the common ones."""
-    others = left_to_others(methods, number)
+    """The settings of one stage; stage-specific values override common ones."""
+    others = fields_left_to_other_stages(methods, number)
     own = {key.partition(".")[2]: value for key, value in given.items() if key.startswith(f"{number}.")}
     common = {key: value for key, value in given.items() if not re.match(r"\d+\.", key) and key not in others}
     return common | own
 
 
 def _check_names(methods: Sequence[Method], given: Mapping[str, Any]) -> None:
-    """Raise ValueError for the first setting that no stage knows, or that is for a stage which does not exist."""
+    """Raises ValueError for the first setting that no stage knows, or that names a stage which does not exist."""
     from trl import ModelConfig, ScriptArguments
 
     common = {f.name for kind in (ModelConfig, ScriptArguments) for f in fields(kind)}
@@ -164,5 +153,5 @@ def _check_names(methods: Sequence[Method], given: Mapping[str, Any]) -> None:
             raise ValueError(f"setting {key!r} is an argument of train_method itself.")
         if name not in names:
             raise ValueError(
-                f"unknown setting {key!r}" + (right_name(name) or did_you_mean(name, names) or ".")
+                f"unknown setting {key!r}" + (suggest_equivalent(name) or did_you_mean(name, names) or ".")
             )

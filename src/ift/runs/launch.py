@@ -1,4 +1,4 @@
-"""The processes of a run: `ift train --num_processes 2` starts two, on a CPU too."""
+"""Starts the processes of a run, also on a CPU: `ift train --num_processes 2`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import yaml
 from ift.runs.arguments import UsageError
 from ift.training.checkpoints import SIGNALS
 
-WANTED = "IFT_NUM_PROCESSES"
+NUM_PROCESSES = "IFT_NUM_PROCESSES"
 CPU_FLAGS = {  # accelerate's name -> torchrun's
     "--main_process_port": "--master-port",
     "--main_process_ip": "--master-addr",
@@ -29,18 +29,18 @@ CPU_FLAGS = {  # accelerate's name -> torchrun's
 
 
 def is_launched() -> bool:
-    """Whether this process was started by a launcher (ours, torchrun or accelerate)."""
-    return "LOCAL_RANK" in os.environ or WANTED in os.environ
+    """Whether a launcher (ift's, torchrun or accelerate) started this process."""
+    return "LOCAL_RANK" in os.environ or NUM_PROCESSES in os.environ
 
 
 def is_first_process() -> bool:
-    """Whether this is the first of all processes of a run; a run of one process has no RANK."""
+    """Whether this is the first process of a run; a run of one process has no RANK."""
     return int(os.environ.get("RANK", 0)) == 0
 
 
 def check_world_size() -> None:
-    """Raise UsageError where fewer or more processes run than were asked for."""
-    wanted, running = int(os.environ.get(WANTED, 0)), int(os.environ.get("WORLD_SIZE", 1))
+    """Raises UsageError if the number of processes differs from the requested one."""
+    wanted, running = int(os.environ.get(NUM_PROCESSES, 0)), int(os.environ.get("WORLD_SIZE", 1))
     if wanted and wanted != running:
         raise UsageError(
             f"{wanted} processes were requested, but {running} are running. Launch with torchrun instead."
@@ -48,16 +48,11 @@ def check_world_size() -> None:
 
 
 def launch(launch_flags: list[str], module: str, arguments: list[str], *, use_cpu: bool) -> int:
-    """Start the training processes and wait for them; returns the exit code of the first that failed, or 0.
+    """Starts the training processes and waits for them; returns the exit code of the first that failed, or 0.
 
-    On a CPU accelerate silently starts a single process, so torchrun starts the processes there (gloo). A signal is
-    passed on to the processes, which save and stop; torchrun itself would kill them after 30 seconds.
-
-    Args:
-        launch_flags: Flags of `accelerate launch`.
-        module: Python module that each process runs.
-        arguments: Command-line arguments of the module.
-        use_cpu: Whether the processes run on the CPU although there is an accelerator.
+    On a CPU accelerate silently starts a single process, so torchrun is used there (gloo). Signals are forwarded to the
+    processes, which save and stop; torchrun would kill them after 30 seconds. `use_cpu` selects the CPU although there
+    is an accelerator.
     """
     from accelerate.commands.launch import launch_command, launch_command_parser
     from accelerate.utils import patch_environment
@@ -72,7 +67,7 @@ def launch(launch_flags: list[str], module: str, arguments: list[str], *, use_cp
         from torch.distributed.run import parse_args, run
 
         print(f"no accelerator in use: {count or 1} process(es) on the CPU, data-parallel (gloo)", flush=True)
-        environment |= {"ACCELERATE_USE_CPU": "true", WANTED: str((count or 1) * _machines(flags))}
+        environment |= {"ACCELERATE_USE_CPU": "true", NUM_PROCESSES: str((count or 1) * _machines(flags))}
         threads = max(1, (os.cpu_count() or 1) // (count or 1))
         environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
         torchrun_arguments = [f"--nproc-per-node={count or 1}", *_torchrun_flags(flags), *command]
@@ -81,14 +76,14 @@ def launch(launch_flags: list[str], module: str, arguments: list[str], *, use_cp
             run(parse_args(torchrun_arguments))
     else:
         asked = launch_command_parser().parse_args([*flags, *command])  # exits with accelerate's own message
-        environment |= {WANTED: str(count)} if count else {}
+        environment |= {NUM_PROCESSES: str(count)} if count else {}
 
         def start() -> None:
             launch_command(asked)
 
     # the processes print their own errors
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    with patch_environment(**environment), _pass_signals_on() as received:
+    with patch_environment(**environment), _forward_signals() as received:
         code = _exit_code(start)
     return SIGNALS[received[0]] if received and code else code
 
@@ -108,8 +103,8 @@ def _exit_code(start: Callable[[], None]) -> int:
 
 
 @contextmanager
-def _pass_signals_on() -> Iterator[list[signal.Signals]]:
-    """While open, pass SIGINT, SIGTERM and SIGHUP on to the processes started from here; gives the received ones."""
+def _forward_signals() -> Iterator[list[signal.Signals]]:
+    """Forwards SIGINT, SIGTERM and SIGHUP to the child processes; yields the list of received signals."""
     import psutil
 
     received: list[signal.Signals] = []
@@ -130,23 +125,23 @@ def _pass_signals_on() -> Iterator[list[signal.Signals]]:
 
 
 def resolve_config(launch_flags: list[str]) -> list[str]:
-    """The launch flags with the file in place of the name of a shipped accelerate configuration, ours or trl's.
+    """Replaces the name of an accelerate configuration shipped with ift or trl by its file.
 
     Raises:
-        UsageError: neither a file nor a known name.
+        UsageError: Neither a file nor a known name.
     """
     from trl.cli.accelerate_config import resolve_accelerate_config_argument
 
     name = _flag(launch_flags, "--accelerate_config")
-    ours = files("ift.runs.accelerate_configs")
-    if name is not None and not Path(name).is_file() and ours.joinpath(f"{name}.yaml").is_file():
+    shipped = files("ift.runs.accelerate_configs")
+    if name is not None and not Path(name).is_file() and shipped.joinpath(f"{name}.yaml").is_file():
         place = launch_flags.index("--accelerate_config")
         rest = launch_flags[:place] + launch_flags[place + 2 :]
-        return ["--config_file", str(ours.joinpath(f"{name}.yaml")), *rest]
+        return ["--config_file", str(shipped.joinpath(f"{name}.yaml")), *rest]
     try:
         found: list[str] = resolve_accelerate_config_argument(launch_flags)
     except ValueError as error:
-        names = ", ".join(sorted(path.name[:-5] for path in ours.iterdir() if path.name.endswith(".yaml")))
+        names = ", ".join(sorted(path.name[:-5] for path in shipped.iterdir() if path.name.endswith(".yaml")))
         raise UsageError(f"{error} ift has: {names}.") from error
     return found
 
@@ -160,11 +155,11 @@ def _machines(flags: list[str]) -> int:
 
 
 def _processes(flags: list[str]) -> int | None:
-    """Processes asked for by flag, else by the accelerate configuration file."""
+    """Number of processes from the flag, else from accelerate's configuration file."""
     file = _flag(flags, "--config_file")
     given: str | int | None = _flag(flags, "--num_processes")
     if given is None and file is not None:
-        asked = _configuration(Path(file))
+        asked = _read_config_file(Path(file))
         given = 1 if asked.get("distributed_type") == "NO" else asked.get("num_processes")
     try:
         return None if given is None else int(given)
@@ -172,8 +167,8 @@ def _processes(flags: list[str]) -> int | None:
         raise UsageError(f"--num_processes is {given!r}; give a whole number.") from error
 
 
-def _configuration(file: Path) -> dict[str, Any]:
-    """Content of accelerate's configuration file; UsageError where it is missing or not YAML."""
+def _read_config_file(file: Path) -> dict[str, Any]:
+    """Content of accelerate's configuration file; raises UsageError if it is missing or not YAML."""
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except OSError as error:
@@ -186,7 +181,7 @@ def _configuration(file: Path) -> dict[str, Any]:
 
 
 def _torchrun_flags(flags: list[str]) -> list[str]:
-    """Flags of torchrun for accelerate's; those without an effect on a CPU are refused."""
+    """Torchrun's flags for accelerate's; those without effect on a CPU are refused."""
     found: list[str] = []
     words = iter(flags)
     for word in words:

@@ -1,4 +1,4 @@
-"""The output folder of `ift train`: nothing is overwritten without a flag; runs resume from their checkpoints."""
+"""The output folder of `ift train`: never overwritten without a flag; runs resume from its checkpoints."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from ift.methods.table import Method
 from ift.runs.removed import OLD_DEFAULTS
 from ift.training.checkpoints import (
     NOTHING_TO_RESUME,
-    damage,
-    differing,
-    facts_of,
-    made_by_us,
-    newest_whole,
+    changed_keys,
+    checkpoints_with_manifest,
+    newest_complete,
+    read_facts,
+    why_not_resumable,
 )
 
 RUN = "run.json"  # written before the first step; marks the folder as a run of `ift train`
-OURS = (RUN, "metrics.jsonl", "answers.jsonl", "final_answers.jsonl")  # beside the checkpoints
+RUN_FILES = (RUN, "metrics.jsonl", "answers.jsonl", "final_answers.jsonl")  # in addition to the checkpoints
 FIELDS_NOT_AFFECTING_WEIGHTS = {
     "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "run_name", "project", "trackio_space_id",
     "report_to", "disable_tqdm", "logging_dir", "logging_first_step", "logging_nan_inf_filter", "logging_steps",
@@ -45,20 +45,20 @@ EARLIER_DEFAULTS: dict[str, Any] = {"propagation_detach": "none"}  # defaults of
 
 
 class AlreadyFinished(Exception):
-    """`--resume auto` for a run that is finished; the message says where its model is."""
+    """`--resume auto` for a finished run; the message names its model."""
 
 
-def open_folder(run_args: Any) -> list[str]:
-    """Check the output folder before anything is loaded, and set `resume_from_checkpoint`.
+def prepare_output_folder(run_args: Any) -> list[str]:
+    """Checks the output folder before anything is loaded, and sets `resume_from_checkpoint`.
 
     Args:
         run_args: The `TrainArguments` of a stage.
 
     Returns:
-        Lines to show: the checkpoint from which the run resumes, and those that were skipped, with the reason.
+        Lines to show: the checkpoint to resume from, and the skipped ones with the reason.
 
     Raises:
-        DataError: The folder is not empty and no flag allows that; or there is no checkpoint to resume from.
+        DataError: The folder is not empty and no flag allows that, or there is no checkpoint to resume from.
         AlreadyFinished: The run to resume is finished.
     """
     folder, run = Path(run_args.config.output_dir), run_args.run
@@ -75,10 +75,10 @@ def open_folder(run_args: Any) -> list[str]:
             )
         if run.resume is None and source is None:
             _check_inputs(run_args, folder)
-        if run.resume is None and not (source and damage(Path(source)) == NOTHING_TO_RESUME):
+        if run.resume is None and not (source and why_not_resumable(Path(source)) == NOTHING_TO_RESUME):
             return keep_earlier_defaults(run_args)
         path = Path(str(source))
-        reason = damage(path) if path.is_dir() else "there is no such folder"
+        reason = why_not_resumable(path) if path.is_dir() else "there is no such folder"
         if reason:
             raise DataError(
                 f"--resume {path}: {reason}. Fix: name a complete checkpoint, or use --resume auto"
@@ -92,7 +92,7 @@ def open_folder(run_args: Any) -> list[str]:
         )
     if held and _finished(folder / RUN):
         raise AlreadyFinished(f"this run is finished: the model is in {folder}")
-    found, skipped = newest_whole(folder)
+    found, skipped = newest_complete(folder)
     lines = [f"skipped {path}: {reason}" for path, reason in skipped]
     useless = [path for path, reason in skipped if reason == NOTHING_TO_RESUME]
     if found is None and useless:
@@ -106,33 +106,36 @@ def open_folder(run_args: Any) -> list[str]:
     return [*lines, f"resumes from {found}", *keep_earlier_defaults(run_args)]
 
 
-def _left_by_a_run(folder: Path) -> list[Path]:
-    """What an earlier run of ours left to be resumed or read from: a new run in the folder deletes it, and no more."""
-    files = [folder / name for name in OURS] if (folder / RUN).is_file() else []
-    return [*made_by_us(folder), *(path for path in files if path.is_file() and not path.is_symlink())]
+def _files_of_earlier_run(folder: Path) -> list[Path]:
+    """The files of an earlier run that a new run in the folder deletes: its checkpoints and `RUN_FILES`."""
+    files = [folder / name for name in RUN_FILES] if (folder / RUN).is_file() else []
+    return [
+        *checkpoints_with_manifest(folder),
+        *(path for path in files if path.is_file() and not path.is_symlink()),
+    ]
 
 
 def _check_inputs(run_args: Any, folder: Path) -> None:
-    """Raise DataError where the run would replace or delete the model that it starts from, or its rows."""
-    lost = {path.resolve() for path in _left_by_a_run(folder)}
+    """Raises DataError if the run would replace or delete its own start model or rows."""
+    lost = {path.resolve() for path in _files_of_earlier_run(folder)}
     data = [run_args.script.dataset_name, *(one.path for one in run_args.mixture.datasets)]
     for name in (run_args.model.model_name_or_path, *data):
         path = Path(name or "").expanduser().resolve()
         if name and path.exists() and (path == folder.resolve() or lost & {path, *path.parents}):
             raise DataError(
-                f"{name}: lies in the output folder {folder}, where this run would replace it. "
+                f"{name}: is in the output folder {folder}, and this run would replace it. "
                 "Fix: give another --output_dir"
             )
 
 
 def keep_earlier_defaults(run_args: Any) -> list[str]:
-    """Keep a default of an earlier version in a run that started with it, unless the user gives the setting now.
+    """Keeps a default of an earlier version in a resumed run that started with it, unless the user sets the value.
 
     Returns:
-        Lines to show, one for each setting of `EARLIER_DEFAULTS` that is kept; `run_args.config` has its value.
+        Lines to show, one for each setting of `EARLIER_DEFAULTS` that is kept in `run_args.config`.
     """
     source = run_args.config.resume_from_checkpoint
-    began = facts_of(Path(source)) if source and Path(source).is_dir() else None
+    began = read_facts(Path(source)) if source and Path(source).is_dir() else None
     lines = []
     for name, before in EARLIER_DEFAULTS.items():
         now = getattr(run_args.config, name, before)
@@ -147,7 +150,7 @@ def keep_earlier_defaults(run_args: Any) -> list[str]:
 
 
 def _check_writable(folder: Path) -> None:
-    """Raise DataError where the path is a file or cannot be written to, before hours are spent on the training."""
+    """Raises DataError if the path is a file or not writable, before time is spent on training."""
     nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not nearest.is_dir():
         raise DataError(f"{folder}: {nearest} is a file, expected a folder. Fix: give another --output_dir")
@@ -166,11 +169,11 @@ def _finished(file: Path) -> bool:
         ) from error
 
 
-def open_folders(stages: Sequence[Any]) -> list[str]:
-    """Call `open_folder` for every stage of a sequence and mark the finished ones as `finished`.
+def prepare_output_folders(stages: Sequence[Any]) -> list[str]:
+    """Calls `prepare_output_folder` for every stage of a sequence and sets `finished` of finished stages.
 
     Raises:
-        DataError: See `open_folder`; or a stage has started although the one before it is not finished.
+        DataError: See `prepare_output_folder`; or a stage has started although the previous one is not finished.
         AlreadyFinished: All stages are finished.
     """
     lines: list[str] = []
@@ -182,7 +185,7 @@ def open_folders(stages: Sequence[Any]) -> list[str]:
                 "Fix: move them away"
             )
         try:
-            lines += open_folder(run_args)
+            lines += prepare_output_folder(run_args)
         except AlreadyFinished as done:
             if number == len(stages):
                 raise
@@ -191,15 +194,15 @@ def open_folders(stages: Sequence[Any]) -> list[str]:
     return lines
 
 
-def agree_on_folders(stages: Sequence[Any]) -> list[str]:
-    """Let the first of several processes call `open_folders` for all of them; only it gets lines to show."""
+def prepare_folders_on_first_process(stages: Sequence[Any]) -> list[str]:
+    """Calls `prepare_output_folders` on the first of several processes for all of them; only it returns lines."""
     if not torch.distributed.is_initialized():
-        return open_folders(stages)
+        return prepare_output_folders(stages)
     decided: list[Any] = [None]
     lines: list[str] = []
     if torch.distributed.get_rank() == 0:
         try:
-            lines = open_folders(stages)
+            lines = prepare_output_folders(stages)
             decided = [[(run_args.config.resume_from_checkpoint, run_args.finished) for run_args in stages]]
         except (DataError, AlreadyFinished) as end:
             decided = [end]
@@ -214,21 +217,21 @@ def agree_on_folders(stages: Sequence[Any]) -> list[str]:
 
 
 def mark_run_started(run_args: Any) -> None:
-    """Mark the output folder as a run that has started, once everything has been checked.
+    """Marks the output folder as a started run, once everything has been checked.
 
-    A new run deletes what an earlier run of ours left to be resumed or read from: checkpoints with a manifest and,
-    where there is a run.json, the files in `OURS`. Everything else stays until it is written over; links stay.
+    A new run first deletes the checkpoints with a manifest and, if there is a run.json, `RUN_FILES` of an earlier run.
+    All other files, and symbolic links, are kept.
     """
     folder = Path(run_args.config.output_dir)
     if not run_args.config.resume_from_checkpoint:
-        for path in _left_by_a_run(folder):
+        for path in _files_of_earlier_run(folder):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     write_run(folder, finished=False)
 
 
 @contextmanager
 def remove_empty_folder_on_error(folder: Path) -> Iterator[None]:
-    """On an exception, remove a folder that is new and still empty; a trainer creates it early."""
+    """On an exception, removes the folder if it is new and still empty; trainers create it early."""
     new = not folder.exists()
     try:
         yield
@@ -240,28 +243,28 @@ def remove_empty_folder_on_error(folder: Path) -> Iterator[None]:
 
 
 def run_facts(run_args: Any, data: str) -> dict[str, Any]:
-    """Everything that affects the trained weights, as JSON: settings, model, and the hash of the rows."""
+    """All settings that affect the trained weights, as JSON values, and the hash of the rows."""
     found: dict[str, Any] = {"method": run_args.method.name, "data": data}
     for part in (run_args.config, run_args.model):
         for name in (one.name for one in fields(part)):
             if name not in FIELDS_NOT_AFFECTING_WEIGHTS:
-                found[name] = _plain(getattr(part, name))
+                found[name] = _json_value(getattr(part, name))
     return found
 
 
 def check_unchanged(run_args: Any, now: dict[str, Any]) -> list[str]:
-    """Compare a resumed run with its checkpoint; returns lines to show.
+    """Compares a resumed run with its checkpoint; returns lines to show.
 
-    A removed setting at its default had no effect, and is left out of the comparison.
+    A removed setting with its default value had no effect and is not compared.
 
     Raises:
-        DataError: Something has changed and `--allow_changed` does not allow it; every key is named.
+        DataError: Settings have changed and `--allow_changed` does not allow it; the message names them.
     """
-    before = facts_of(Path(run_args.config.resume_from_checkpoint))
+    before = read_facts(Path(run_args.config.resume_from_checkpoint))
     if before is None:
         return ["the checkpoint has no manifest, so its settings were not compared with these"]
     before = {k: v for k, v in before.items() if k not in OLD_DEFAULTS or v != OLD_DEFAULTS[k]}
-    changed = [key for key in differing(before, now) if key not in run_args.run.allow_changed]
+    changed = [key for key in changed_keys(before, now) if key not in run_args.run.allow_changed]
     if changed:
         shown = "; ".join(
             f"{key} was {before.get(key)!r}, "
@@ -273,27 +276,27 @@ def check_unchanged(run_args: Any, now: dict[str, Any]) -> list[str]:
             f"{run_args.config.resume_from_checkpoint}: not the same run: {shown}. Fix: {fix}, or allow the "
             f"changes with --allow_changed {' '.join(changed)}"
         )
-    return [f"changed, allowed by --allow_changed: {key}" for key in differing(before, now)]
+    return [f"changed, allowed by --allow_changed: {key}" for key in changed_keys(before, now)]
 
 
 def write_run(folder: Path, finished: bool) -> None:
-    """Mark the folder as a run of `ift train`, started or finished."""
+    """Marks the folder as a started or finished run of `ift train`."""
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / RUN, json.dumps({"finished": finished}) + "\n")
 
 
-def _plain(value: Any) -> Any:
-    """A JSON value: enumerations and other objects as text."""
+def _json_value(value: Any) -> Any:
+    """A JSON value; enumerations and other objects become strings."""
     if isinstance(value, bool | int | float | str) or value is None:
         return getattr(value, "value", value)
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_json_value(one) for one in value]
     if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): _json_value(one) for key, one in value.items()}
     return str(value)
 
 
 def stage_folder(output_dir: str | Path, methods: Sequence[Method], number: int) -> Path:
-    """Folder of stage `number` (from 1): `output_dir` itself, or `2-dpo` below it in a sequence."""
+    """Folder of stage `number` (from 1): `output_dir`, or a folder such as `2-dpo` below it in a sequence."""
     folder = Path(output_dir)
     return folder if len(methods) == 1 else folder / f"{number}-{methods[number - 1].name}"

@@ -1,4 +1,4 @@
-"""What a run reports: nothing, or to the terminal its plan, its progress, and what to type next."""
+"""Reporters of a run: a silent one, and one that prints plan, progress and next steps to the terminal."""
 
 from __future__ import annotations
 
@@ -28,79 +28,68 @@ from ift.training.config import IFTConfig
 
 STYLES = {"refused": "bold red", "warning": "yellow", "note": "dim"}
 METRICS: tuple[str, ...] = (
-    "loss",
-    "nll",
-    "residual_nll",
-    "lookahead_accuracy",
-    "lambda",
-    "eos_nll",
-    "tokens_per_second",
-)
-METRICS_OF_TRL = (
-    "loss",
-    "mean_token_accuracy",
-    "rewards/accuracies",
-    "rewards/margins",
-    "logps/chosen",
-    "logps/rejected",
-)
+    "loss", "nll", "residual_nll", "lookahead_accuracy", "lambda", "eos_nll", "tokens_per_second",
+)  # fmt: skip
+TRL_METRICS = (
+    "loss", "mean_token_accuracy", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected",
+)  # fmt: skip
 NO_BREAK = "\xa0"  # a space at which `wrap` does not break a line; printed as an ordinary space
-RELEASED = (
+DETACH_WARNING = (
     "propagation_detach none is the released code: it makes confident tokens late in a row less likely, the end token "
     "first, and answers may never end (docs/differences.md, D1). Leave it out for Algorithm 1 as printed"
 )
 
 
 class Reporter:
-    """Receives what a run reports. This one keeps silent: for `train_method`, the lab, and all processes but one."""
+    """Receives the messages of a run. This one discards them: for `train_method`, the lab, and other processes."""
 
     def message(self, text: str, style: str = "") -> None:
-        """Report one line, in a style of rich."""
+        """Reports one line, in a style of rich."""
 
     def finding(self, finding: Finding) -> None:
-        """Report a finding of the check before the run."""
+        """Reports a finding of the check before the run."""
 
     @contextmanager
     def training(self, trainer: Any, stage: Stage, rows: PreparedRows) -> Iterator[None]:
-        """While open, report the training in place of transformers' own display."""
+        """While active, replaces transformers' display of the training."""
         for kind in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(kind)
         yield
 
     def summary(self, result: StageResult) -> None:
-        """Report where the trained model is and what to do next."""
+        """Reports where the trained model is and what to do next."""
 
 
 SILENT = Reporter()
 
 
 class TerminalReporter(Reporter):
-    """Prints to the terminal, at most one progress bar at a time."""
+    """Prints to the terminal, with at most one progress bar at a time."""
 
     def __init__(self) -> None:
         self.console = Console(soft_wrap=True, highlight=False)
         self.display: TrainingDisplay | None = None
 
     def message(self, text: str, style: str = "") -> None:
-        """Print one line, above the progress bar where there is one."""
+        """Prints one line, above the progress bar if there is one."""
         if self.display is not None and self.display.bar is not None:
             self.display.bar.write(wrap(text))
         else:
             self.console.print(Text(wrap(text), style))
 
     def finding(self, finding: Finding) -> None:
-        """Print a finding, its level in colour."""
+        """Prints a finding, with its level in colour."""
         self.labelled(finding.level, f"{finding.about}: {finding.text}", STYLES[finding.level])
 
     def labelled(self, label: str, text: str, style: str = "bold", width: int = 8) -> None:
-        """Print a label of `width` columns and the text beside it."""
+        """Prints a label of `width` columns, followed by the text."""
         lines = wrap(text, width)
         self.console.print(Text.assemble((f"{label:<{width}}", style), lines))
 
     @contextmanager
     def training(self, trainer: Any, stage: Stage, rows: PreparedRows) -> Iterator[None]:
-        """Print the plan at the first step, then a progress bar and a line for each log entry."""
-        with super().training(trainer, stage, rows), no_bars_of_transformers():
+        """Prints the plan at the first step, then a progress bar and a line for each log entry."""
+        with super().training(trainer, stage, rows), without_transformers_bars():
             self.display = TrainingDisplay(self, trainer, stage, rows)
             trainer.add_callback(self.display)
             try:
@@ -109,7 +98,7 @@ class TerminalReporter(Reporter):
                 self.display.close()
 
     def summary(self, result: StageResult) -> None:
-        """Print the time, the change of the loss, warnings, and the files and commands that come next."""
+        """Prints the time, the change of the loss, warnings, files and next commands."""
         folder, base = str(result.folder), result.start
         change = "" if self.display is None else self.display.change()
         self.console.print(
@@ -136,14 +125,14 @@ class TrainingDisplay(TrainerCallback):
 
     def __init__(self, reporter: TerminalReporter, trainer: Any, stage: Stage, rows: PreparedRows) -> None:
         self.reporter, self.trainer, self.stage, self.rows = reporter, trainer, stage, rows
-        ours = isinstance(trainer.args, IFTConfig)  # trl's other trainers have no metric of the name nll
-        self.key = "nll" if ours else "loss"
-        self.metrics: tuple[str, ...] = METRICS if ours else METRICS_OF_TRL
+        is_ift = isinstance(trainer.args, IFTConfig)  # trl's other trainers have no metric of the name nll
+        self.key = "nll" if is_ift else "loss"
+        self.metrics: tuple[str, ...] = METRICS if is_ift else TRL_METRICS
         self.values: list[float] = []
         self.bar: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Print the plan and start the bar."""
+        """Prints the plan and starts the bar."""
         for label, lines in plan(self.trainer, self.stage, self.rows, state).items():
             for number, line in enumerate(lines):
                 self.reporter.labelled("" if number else label, line)
@@ -154,14 +143,14 @@ class TrainingDisplay(TrainerCallback):
         )  # fmt: skip
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Move the bar."""
+        """Advances the bar."""
         if self.bar is not None:
             self.bar.update(state.global_step - self.bar.n)
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
-        """Print one line for each log entry of the training or an evaluation."""
+        """Prints one line for each log entry of the training or an evaluation."""
         prefix = "eval_" if logs and f"eval_{self.key}" in logs else ""
         if self.bar is None or not logs or prefix + self.key not in logs:
             return
@@ -173,20 +162,20 @@ class TrainingDisplay(TrainerCallback):
         self.reporter.message(f"{kind} {state.global_step}/{state.max_steps}  {values}")
 
     def change(self) -> str:
-        """How the loss changed, from the first log entry to the last."""
+        """How the loss changed from the first log entry to the last."""
         if not self.values:
             return ""
         return f", {self.key} {_short(self.values[0])} -> {_short(self.values[-1])}"
 
     def close(self) -> None:
-        """Remove the bar, whatever stopped the training, and let the trainer go."""
+        """Removes the bar and drops the reference to the trainer."""
         if self.bar is not None:
             self.bar.close()
         self.bar = self.trainer = None
 
 
 def plan(trainer: Any, stage: Stage, rows: PreparedRows, state: Any) -> dict[str, list[str]]:
-    """What a training will do: lines by topic."""
+    """Lines, by topic, that describe the training."""
     args, model = trainer.args, trainer.model
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())
@@ -209,12 +198,12 @@ def plan(trainer: Any, stage: Stage, rows: PreparedRows, state: Any) -> dict[str
         "output": [str(args.output_dir)],
     }
     if isinstance(args, IFTConfig) and args.propagation == "bellman" and args.propagation_detach == "none":
-        topics["warning"] = [RELEASED]
+        topics["warning"] = [DETACH_WARNING]
     return topics
 
 
 def method_line(stage: Stage, args: Any) -> str:
-    """The method and its settings in a line."""
+    """The method and its settings in one line."""
     method = stage.method
     if isinstance(args, IFTConfig):
         return f"{method.name}: {ift_settings(args)}"
@@ -223,7 +212,7 @@ def method_line(stage: Stage, args: Any) -> str:
 
 
 def ift_settings(args: IFTConfig) -> str:
-    """The settings of IFT in a line."""
+    """The settings of IFT in one line."""
     if args.residual_lambda == 0:
         mixed = "lambda 0 (no look-ahead)"
     else:
@@ -241,8 +230,8 @@ def ift_settings(args: IFTConfig) -> str:
 
 
 @contextmanager
-def no_bars_of_transformers() -> Iterator[None]:
-    """While open, transformers shows no bars for single files of weights."""
+def without_transformers_bars() -> Iterator[None]:
+    """While active, transformers shows no progress bars for weight files."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
@@ -253,11 +242,9 @@ def no_bars_of_transformers() -> Iterator[None]:
 
 
 def wrap(text: str, indent: int = 0) -> str:
-    """`text` broken between words to the width of the terminal; unchanged where the output is not a terminal.
+    """Wraps one line to the width of the terminal; unchanged if the output is not a terminal.
 
-    Args:
-        text: One line; its leading spaces are kept in front of further lines.
-        indent: Columns that stand before the text, and stay free in front of its further lines.
+    `indent` columns stay free before further lines, which also repeat the leading spaces of `text`.
     """
     if not sys.stdout.isatty():
         return text.replace(NO_BREAK, " ")
@@ -270,7 +257,7 @@ def wrap(text: str, indent: int = 0) -> str:
 
 
 def dtype_line(stage: Stage, model: Any, optimizer: str) -> str:
-    """Dtypes of the weights, of the optimiser's states and of the files that will be saved."""
+    """Dtypes of the weights, the optimiser states and the files that will be saved."""
     used = _name(next(p.dtype for p in model.parameters() if p.is_floating_point()))
     trained = _name(next((p.dtype for p in model.parameters() if p.requires_grad), torch.float32))
     try:

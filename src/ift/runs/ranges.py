@@ -1,4 +1,4 @@
-"""Ranges of trl's and transformers' settings, checked before anything is loaded. IFT's own: training/config.py."""
+"""Checks the ranges of trl's and transformers' settings before anything is loaded (IFT's: training/config.py)."""
 
 from __future__ import annotations
 
@@ -37,13 +37,10 @@ RANGES = {  # name -> (least, most, words)
 
 
 def check_ranges(*parts: Any) -> None:
-    """Check the settings of trl's and transformers' arguments; None is always allowed.
-
-    Args:
-        *parts: Dataclasses, such as an `IFTConfig` and a `ModelConfig`.
+    """Checks the settings in dataclasses such as `IFTConfig` and `ModelConfig`; None is always valid.
 
     Raises:
-        UsageError: A value out of range; the message names the setting and its range.
+        UsageError: A value is out of range; the message names the setting and its range.
     """
     for part in parts:
         for name, (least, most, words) in RANGES.items():
@@ -58,16 +55,10 @@ def check_ranges(*parts: Any) -> None:
 
 
 def check_used(named: Collection[str], script: Any, model: Any, mixture: Any) -> None:
-    """Refuses settings of trl's arguments that have no effect beside the others.
-
-    Args:
-        named: Settings that were given.
-        script: trl's ScriptArguments.
-        model: trl's ModelConfig.
-        mixture: trl's DatasetMixtureConfig.
+    """Refuses trl's settings that have no effect in combination with the others; `named` are those that were given.
 
     Raises:
-        UsageError: One was given, and is not off; it is named with what gives it an effect.
+        UsageError: Such a setting was given and is not off; the message says what it needs.
     """
     lora = [one.name for one in fields(model) if one.name.startswith("lora_")] + ["use_rslora", "use_dora"]
     bits = ["bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_storage"]
@@ -79,7 +70,7 @@ def check_used(named: Collection[str], script: Any, model: Any, mixture: Any) ->
             script,
             [one.name for one in fields(script) if one.name.startswith("dataset_")],
             not mixture.datasets,
-            "beside datasets:, whose entries name the data",
+            "with datasets:, whose entries name the data",
         ),
         (script, ["ignore_bias_buffers"], False, "here"),
     )

@@ -1,4 +1,4 @@
-"""Flags, YAML keys and verbs of earlier versions: the messages for them, and their values in old checkpoints."""
+"""Removed flags, YAML keys and verbs: their messages, and their values in old checkpoints."""
 
 from __future__ import annotations
 

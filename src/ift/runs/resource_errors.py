@@ -1,4 +1,4 @@
-"""Out-of-memory and disk-full errors: how they are recognised, and the errors with suggested fixes."""
+"""Recognises out-of-memory and disk-full errors and suggests fixes."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 import torch
 
 from ift.check.memory import Remedy
-from ift.training.checkpoints import newest_whole
+from ift.training.checkpoints import newest_complete
 
 
 class OutOfMemory(RuntimeError):
-    """A step did not fit; the message names settings that need less."""
+    """A step did not fit into memory; the message names settings that need less."""
 
 
 class DiskFull(OSError):
-    """What was to be saved did not fit on the disk; the message says where, and how to resume."""
+    """A file did not fit on the disk; the message says where, and how to resume."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -30,7 +30,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def out_of_memory(error: BaseException, remedies: Sequence[Remedy]) -> OutOfMemory:
-    """The error to raise instead: the original message and up to three settings that need less memory."""
+    """The error with the original message and up to three settings that need less memory."""
     message = str(error).strip().split("\n")[0] or type(error).__name__
     if remedies:
         fixes = "\n".join(f"  {one}" for one in remedies[:3])
@@ -41,16 +41,16 @@ def out_of_memory(error: BaseException, remedies: Sequence[Remedy]) -> OutOfMemo
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether the disk or the user's quota was full; safetensors and torch have messages of their own for it."""
+    """Whether the disk or the user's quota was full; safetensors and torch raise their own messages."""
     words = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing")
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     return full or any(one in str(error) for one in words)
 
 
 def disk_full(error: BaseException, folder: Path) -> DiskFull:
-    """The error to raise instead: where it happened, how much space is left, and how to resume."""
+    """The error with the folder, the free space, and how to resume."""
     message = str(error).strip().split("\n")[0]
-    good, _ = newest_whole(folder)
+    good, _ = newest_complete(folder)
     return DiskFull(
         f"no space left while saving to {folder} ({shutil.disk_usage(folder).free / 2**20:,.0f} MiB free): {message}\n"
         f"  last good checkpoint: {good or 'none yet'}\n"

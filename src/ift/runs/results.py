@@ -1,4 +1,4 @@
-"""What a run returns: one result for each stage, and those of a sequence together."""
+"""Results of a run: one for each stage, and one for a sequence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StageResult:
-    """One stage that was trained, saved and read back.
+    """One stage that was trained, saved and verified.
 
     Attributes:
         method: Its name in the table.
@@ -20,10 +20,10 @@ class StageResult:
         start: Model that the training started from.
         seconds: Time for loading, preparing, training and saving.
         steps: Optimiser steps taken.
-        report: Counts of the training rows; None where they were not counted.
-        history: Every log entry, in order.
-        read_back: How the saved model was verified, in a few words; empty on all processes but the first.
-        answers: Answers of the saved model to some rows; None where none were asked for.
+        report: Counts of the training rows; None if they were not counted.
+        history: All log entries, in order.
+        read_back: How the saved model was verified; empty on all processes but the first.
+        answers: Answers of the saved model to some rows; None if not requested.
         warnings: Whether answers may fail to stop, one line each; only for a supervised run.
     """
 
@@ -44,7 +44,7 @@ class TrainResult:
     """The result of `train_method`.
 
     Attributes:
-        method: The method or sequence, as it was asked for.
+        method: The requested method or sequence.
         folder: Folder of the last stage: the trained model.
         stages: Results of the stages, in order.
     """

@@ -1,4 +1,4 @@
-"""What `ift train` adds to a training: the check before it, exact checkpoints, the watch on the end of answers."""
+"""What `ift train` adds to training: the check before it, sealed checkpoints, the end watch, and answers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ift.data import DataError, end_of_turn_ids
-from ift.generation.during_training import AnswersAtEvaluation
+from ift.generation.during_training import EvaluationAnswers
 from ift.generation.final_answers import FinalAnswers, write_final_answers
 from ift.methods.stage import PreparedRows
 from ift.runs.check_run import refuse_or_warn
@@ -17,30 +17,30 @@ from ift.runs.resource_errors import is_out_of_memory
 from ift.training.checkpoints import SealedCheckpoints
 from ift.training.end_watch import EndWatch
 
-NO_END = "no training row ends with an end token: the model is not taught to stop (ift check says more)"
+NO_END = "no training row ends with an end token: the model is not taught to stop (see ift check)"
 
 
 @dataclass(frozen=True)
 class Supervision:
-    """The callbacks of a supervised run; all None for a run that is not supervised.
+    """The callbacks of a supervised run; all None for a run without supervision.
 
     Attributes:
         checkpoints: Seals every checkpoint, and saves one when a signal stops the run.
         watch: Measures how likely the end of an answer is.
-        answers: Writes answers at each evaluation; None where none are asked for.
+        answers: Writes answers at each evaluation; None if not requested.
     """
 
     checkpoints: SealedCheckpoints | None = None
     watch: EndWatch | None = None
-    answers: AnswersAtEvaluation | None = None
+    answers: EvaluationAnswers | None = None
 
     @property
     def callbacks(self) -> list[Any]:
-        """The checkpoints come first: a signal must find them while the others measure or answer."""
+        """The callbacks; the checkpoints come first, so that signals are handled while the others run."""
         return [one for one in (self.checkpoints, self.watch, self.answers) if one is not None]
 
     def warnings(self) -> tuple[str, ...]:
-        """Warnings that answers may not stop: their end is less likely than before the run, or unlikely."""
+        """Warnings that answers may not stop: their end has become less likely, or is unlikely."""
         if self.watch is None:
             return ()
         if not self.watch.rows:
@@ -52,12 +52,12 @@ NOT_SUPERVISED = Supervision()
 
 
 def check_run(run_args: Any, rows: PreparedRows, reporter: Reporter) -> dict[str, Any]:
-    """Check a run before its model is loaded; returns the facts that a resumed run must share.
+    """Checks a run before its model is loaded; returns the facts that must not change when it resumes.
 
-    The first process checks for all of them; the others return no facts.
+    Only the first process checks; the others return no facts.
 
     Raises:
-        DataError: The check refuses the run, or a resumed run is not the same as before.
+        DataError: The check refuses the run, or the settings of a resumed run have changed.
     """
     if run_args.answers.eval_generate and "eval" not in rows.sets:
         raise DataError(
@@ -76,15 +76,7 @@ def check_run(run_args: Any, rows: PreparedRows, reporter: Reporter) -> dict[str
 def supervise(
     trainer: Any, run_args: Any, rows: PreparedRows, facts: dict[str, Any], reporter: Reporter
 ) -> Supervision:
-    """Mark the output folder as a run that has started and make the callbacks that accompany it.
-
-    Args:
-        trainer: The trainer of the run, before its first step.
-        run_args: Its `TrainArguments`.
-        rows: Its rows.
-        facts: From `check_run`, for the manifests of the checkpoints.
-        reporter: Receives the warnings of the watch.
-    """
+    """Marks the output folder as a started run and creates the callbacks; `facts` are from `check_run`."""
     if is_first_process():
         mark_run_started(run_args)
     checkpoints = SealedCheckpoints(facts)
@@ -97,14 +89,14 @@ def supervise(
     )
     answers = None
     if run_args.answers.eval_generate:
-        answers = AnswersAtEvaluation(trainer, rows.sets["eval"].dataset, run_args.answers)
+        answers = EvaluationAnswers(trainer, rows.sets["eval"].dataset, run_args.answers)
     return Supervision(checkpoints, watch, answers)
 
 
 def final_answers(trainer: Any, run_args: Any, rows: PreparedRows) -> FinalAnswers | None:
-    """Answer some evaluation rows, or else training rows; None where none are asked for, and on other processes.
+    """Answers some evaluation rows, or else training rows; None if not requested, and on other processes.
 
-    The model is saved by now, so that too little memory for the answers does not fail the run.
+    The model is saved already, so running out of memory here does not fail the run.
     """
     count = run_args.answers.final_answers
     if not count or not trainer.is_world_process_zero():

@@ -1,4 +1,4 @@
-"""The main job, from the settings of a run to a saved model that was read back. Read `train_run` from top to bottom."""
+"""The main function, `train_run`: from the settings of a run to a saved and verified model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ift.runs.output_folder import remove_empty_folder_on_error, write_run
 from ift.runs.progress import SILENT, Reporter
 from ift.runs.results import StageResult
 from ift.runs.supervision import NOT_SUPERVISED, check_run, final_answers, supervise
-from ift.runs.train_stage import explain_resource_errors, publish, save, start_of_next, train, verify
+from ift.runs.train_stage import explain_resource_errors, merge_for_next_stage, publish, save, train, verify
 
 
 def train_run(
@@ -27,19 +27,19 @@ def train_run(
     supervised: bool = False,
     attach: Callable[[Any], None] | None = None,
 ) -> StageResult:
-    """Train one stage: load the rows, check them, build the trainer, train, save the model and read it back.
+    """Trains one stage: loads and checks the rows, builds the trainer, trains, saves the model and verifies it.
 
     Args:
-        stage: Settings of the stage; `TrainArguments` where the run is supervised.
+        stage: Settings of the stage; `TrainArguments` if the run is supervised.
         reporter: Receives the plan, the progress and the warnings.
-        data: Rows that were loaded already; None: those that the settings name.
-        supervised: Whether the run is checked before it starts, can be resumed, and is watched, as `ift train` does.
+        data: Rows that are loaded already; by default those that the settings name.
+        supervised: Whether the run is checked first, resumable, and monitored, as with `ift train`.
         attach: Called with the trainer before its first step, for instance to add a callback.
 
     Raises:
         DataError: Rows that cannot be read or trained, or a resumed run whose settings have changed.
         ValueError: A model or an option that is refused.
-        OSError: A model or file that cannot be found; a saved model that cannot be read back.
+        OSError: A model or file that cannot be found; a saved model that fails the verification.
         NonFiniteError: A loss or gradient is not finite.
         OutOfMemory, DiskFull: A step or a checkpoint did not fit; the message suggests fixes.
         Stopped: A signal stopped the run after it had saved a checkpoint.
@@ -83,12 +83,12 @@ def train_sequence(
     supervised: bool = False,
     attach: Callable[[Any], None] | None = None,
 ) -> list[StageResult]:
-    """Train stages in order, each from the weights of the one before; arguments and errors are those of `train_run`.
+    """Trains stages in order, each from the weights of the previous one; arguments and errors as in `train_run`.
 
     The rows of all stages are loaded first, so that rows which a later stage refuses are found before any training.
 
     Returns:
-        A result for each stage that was trained; a resumed sequence skips the stages that were finished.
+        A result for each trained stage; a resumed sequence skips finished stages.
     """
     data = [load_data(stage) for stage in stages] if data is None else data
     results = []
@@ -99,14 +99,14 @@ def train_sequence(
             results.append(train_run(stage, reporter, data=rows, supervised=supervised, attach=attach))
             gc.collect()  # the trainer's model, before the next stage loads its own
         if number < len(stages):
-            stages[number].model.model_name_or_path = _start_of_next(stage, rows)
+            stages[number].model.model_name_or_path = _model_of_next_stage(stage, rows)
     return results
 
 
-def _start_of_next(stage: Stage, rows: LoadedData) -> str:
-    """Model that the next stage starts from; the first process merges an adapter into its base, the others wait."""
+def _model_of_next_stage(stage: Stage, rows: LoadedData) -> str:
+    """Model that the next stage starts from; the first process merges an adapter, the others wait."""
     if PartialState().is_main_process:
-        start_of_next(stage, rows)
+        merge_for_next_stage(stage, rows)
     PartialState().wait_for_everyone()
     folder = Path(stage.config.output_dir)
     return str(folder / "merged" if (folder / "adapter_config.json").exists() else folder)

@@ -1,4 +1,4 @@
-"""The steps of `train_run` that act on a trainer: train it, verify what was saved, and publish it."""
+"""The steps of `train_run` that act on a trainer: training, saving, verifying, publishing."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ift.methods.stage import PreparedRows, Stage, longest_row, prepare_stage
 from ift.methods.start import start_options
 from ift.models.loading import LoadOptions
 from ift.models.merging import save_merged
-from ift.models.outputs import some_rows
+from ift.models.outputs import first_rows_ids
 from ift.models.record import write_record
 from ift.runs.read_back import read_back
 from ift.runs.resource_errors import disk_full, is_disk_full, is_out_of_memory, out_of_memory
 from ift.training.checkpoints import SealedCheckpoints, Stopped
 
-FIRST_ROWS = 16  # of which a few are taken to compare a merged model with its adapter
+FIRST_ROWS = 16  # prepared to compare a merged model with its adapter
 
 
 def train(trainer: Any, checkpoints: SealedCheckpoints | None) -> None:
-    """Train, from a checkpoint where the trainer's settings name one.
+    """Trains, from a checkpoint if the trainer's settings name one.
 
     Raises:
         Stopped: A signal came before the last step; `checkpoints` has saved a checkpoint.
@@ -44,14 +44,14 @@ def train(trainer: Any, checkpoints: SealedCheckpoints | None) -> None:
 
 
 def _plain_message(error: DataError) -> str:
-    """The message; a worker process of the data loader puts its traceback before it."""
+    """The message without the traceback that a data loader's worker process puts before it."""
     return str(error).rsplit("DataError: ", 1)[-1].strip()
 
 
 def _save_before_bad_row(trainer: Any) -> str:
-    """Saves a checkpoint of the steps before a row that cannot be read; returns the end of the message.
+    """Saves a checkpoint of the steps before an unreadable row; returns the end of the message.
 
-    Several processes would have to stop at the same step for that: there nothing is saved.
+    On several processes nothing is saved, because all would have to stop at the same step.
     """
     step = trainer.state.global_step
     if not step or trainer.args.world_size > 1:
@@ -62,7 +62,7 @@ def _save_before_bad_row(trainer: Any) -> str:
 
 
 def save(trainer: Any, folder: Path) -> None:
-    """Save the model as `from_pretrained` reads it: shards are for checkpoints alone."""
+    """Saves the model unsharded, as `from_pretrained` reads it."""
     if trainer.is_fsdp_enabled:
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(str(folder))
@@ -71,23 +71,23 @@ def save(trainer: Any, folder: Path) -> None:
 
 
 def verify(trainer: Any, rows: PreparedRows, folder: Path) -> str:
-    """Read the saved model back on the first process; returns how it was verified, in a few words."""
+    """Verifies the saved model on the first process; returns how, in a few words."""
     if not trainer.is_world_process_zero():
         return ""
     return read_back(
         folder,
         trainer.accelerator.unwrap_model(trainer.model),
-        some_rows(rows.sets["train"].dataset),
+        first_rows_ids(rows.sets["train"].dataset),
         trust_remote_code=trainer.args.trust_remote_code,
         precision=trainer.accelerator.autocast if trainer.args.bf16 or trainer.args.fp16 else nullcontext,
     )
 
 
 def publish(trainer: Any, stage: Stage) -> None:
-    """Write the model card and, where it is asked for, push the model to the Hub."""
+    """Writes the model card and, if requested, pushes the model to the Hub."""
     name = stage.script.dataset_name
     trainer.create_model_card(
-        # without a name of its own the card of a local base model would be called None
+        # otherwise the card of a local base model is called None
         model_name=os.path.basename(os.path.abspath(stage.config.output_dir)),
         dataset_name=None if name is None or os.path.exists(name) else name,
     )
@@ -97,7 +97,7 @@ def publish(trainer: Any, stage: Stage) -> None:
 
 @contextmanager
 def explain_resource_errors(stage: Stage, rows: PreparedRows) -> Iterator[None]:
-    """Re-raise out-of-memory and disk-full errors with suggested fixes."""
+    """Re-raises out-of-memory and disk-full errors with suggested fixes."""
     try:
         yield
     except Exception as error:
@@ -115,10 +115,10 @@ def _remedies(stage: Stage, rows: PreparedRows) -> list[Remedy]:
         return []
 
 
-def start_of_next(stage: Stage, data: LoadedData) -> Path:
-    """What the next stage starts from: the stage's folder, or, for an adapter, its base with it merged in.
+def merge_for_next_stage(stage: Stage, data: LoadedData) -> Path:
+    """The model that the next stage starts from: the stage's folder, or the adapter merged into its base.
 
-    The merged model lies in `merged` below the folder; it is compared with the adapter on rows of the stage.
+    The merged model, in `merged` below the folder, is compared with the adapter on rows of the stage.
 
     Raises:
         DataError: The merged model gives other outputs than the adapter.
@@ -135,10 +135,10 @@ def start_of_next(stage: Stage, data: LoadedData) -> Path:
 
 
 def _first_rows(stage: Stage, data: LoadedData) -> list[list[int]]:
-    """Token ids of a few training rows, without preparing the others."""
+    """Token ids of a few training rows, prepared without the others."""
     first = replace(data.train[0], rows=data.train[0].rows.take(FIRST_ROWS))
     try:
         prepared = prepare_stage(stage, replace(data, train=[first], evaluation=None))
     except DataError:  # none of them can be trained
         return []
-    return some_rows(prepared.sets["train"].dataset)
+    return first_rows_ids(prepared.sets["train"].dataset)

@@ -1,4 +1,4 @@
-"""The YAML file of `--config`, parsed without executing anything; errors name the line."""
+"""Parses the YAML file of `--config` without executing anything; errors name the line."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from trl.scripts.utils import DatasetConfig
 from ift.runs.argv import UsageError, expand_home
 
 
-def top_level(path: Path) -> dict[str, yaml.Node]:
+def parse_yaml_file(path: Path) -> dict[str, yaml.Node]:
     """The value node of every top-level key of a YAML file.
 
     Raises:
-        UsageError: A file that cannot be read, is not a mapping, or sets a key twice, at any depth.
+        UsageError: The file cannot be read, is not a mapping, or sets a key twice, at any depth.
     """
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
@@ -34,25 +34,25 @@ def top_level(path: Path) -> dict[str, yaml.Node]:
     return {key.value: value for key, value in node.value}
 
 
-def text_of(node: yaml.Node, value: Any) -> Any:
-    """The text of a value as it is written, where its setting is a text; of a list, of its items; null stays null.
+def text_as_written(node: yaml.Node, value: Any) -> Any:
+    """The text of a value as it is in the file (also in a list), for settings that are strings; null stays null.
 
-    YAML 1.1 reads 2024_10_05 as a number, 1.10 as 1.1 and 010 as 8.
+    YAML 1.1 parses 2024_10_05 as a number, 1.10 as 1.1 and 010 as 8.
     """
     if isinstance(value, str) or value is None:
         return value
     if isinstance(node, yaml.ScalarNode):
         return node.value
     if isinstance(node, yaml.SequenceNode) and isinstance(value, list):
-        return [text_of(child, one) for child, one in zip(node.value, value, strict=True)]
+        return [text_as_written(child, one) for child, one in zip(node.value, value, strict=True)]
     return value
 
 
-def entries_of_mixture(node: yaml.Node, file: str) -> list[dict[str, Any]]:
-    """The data sets listed under `datasets:`, texts as they are written and fractions as numbers.
+def parse_mixture(node: yaml.Node, file: str) -> list[dict[str, Any]]:
+    """The entries of `datasets:`, with strings as they are in the file and fractions as numbers.
 
     Raises:
-        UsageError: An entry is no mapping, or has a key or value that none can have; the line is named.
+        UsageError: An entry is not a mapping, or has an unknown key or invalid value; the message names the line.
     """
     known = {one.name for one in fields(DatasetConfig)}
     entries = []
@@ -69,7 +69,7 @@ def entries_of_mixture(node: yaml.Node, file: str) -> list[dict[str, Any]]:
             raise UsageError(f"{place}: an entry has no path; give `- path: rows.jsonl`.")
         for key in ("path", "name", "data_dir", "data_files", "split", "columns"):
             if key in entry:
-                entry[key] = expand_home(text_of(nodes[key], entry[key]))
+                entry[key] = expand_home(text_as_written(nodes[key], entry[key]))
         if entry.get("fraction") is not None:
             try:
                 entry["fraction"] = float(entry["fraction"])
@@ -80,7 +80,7 @@ def entries_of_mixture(node: yaml.Node, file: str) -> list[dict[str, Any]]:
 
 
 def _refuse_repeated_keys(path: Path, node: yaml.Node) -> None:
-    """Raise UsageError for a repeated key, of which YAML silently keeps the last."""
+    """Raises UsageError for a repeated key; YAML would silently keep the last."""
     waiting, seen = [node], set()
     while waiting:
         one = waiting.pop()

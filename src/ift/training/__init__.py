@@ -1,1 +1,1 @@
-"""trl's SFTTrainer with the step."""
+"""trl's SFTTrainer with the IFT step."""

@@ -1,7 +1,7 @@
-"""Checkpoints that are complete or ignored: a manifest, written last, lists every file with its size and hash.
+"""Checkpoints with a manifest, written last, that lists every file with its size and hash.
 
-A checkpoint without a manifest, or with a file that differs from the manifest, was interrupted while it was written; a
-resumed run skips it. Older checkpoints are deleted only after a newer one has its manifest.
+A checkpoint without a manifest, or with a file that differs from it, was interrupted while it was written; a resumed
+run skips it. Older checkpoints are deleted only after a newer one has its manifest.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,21 +24,18 @@ from ift.files import sync_to_disk, write_atomically
 
 MANIFEST = "manifest.json"
 SETTINGS = "ift_settings.json"
-SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}  # with the exit codes that shells use
-SAME_STOP = 2.0  # a further signal within so many seconds repeats the first
+SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}  # -> exit code, as in shells
+SAME_STOP = 2.0  # seconds within which a second signal is taken for a repetition of the first
 _NAME = re.compile(r"checkpoint-(\d+)$")
 NOTHING_TO_RESUME = (
-    "it holds no optimiser state (it was saved with save_only_model), so no run can resume from it"
+    "it has no optimiser state (it was saved with save_only_model), so no run can resume from it"
 )
 
 
-def seal(folder: Path, step: int, facts: Mapping[str, Any]) -> None:
-    """Write the manifest of a checkpoint after all its other files are synchronised to the disk.
+def write_manifest(folder: Path, step: int, facts: Mapping[str, Any]) -> None:
+    """Writes the manifest of a checkpoint after synchronising all its other files to the disk.
 
-    Args:
-        folder: Folder of the checkpoint.
-        step: Optimiser steps taken.
-        facts: JSON values that a resumed run is compared with, see `differing`.
+    `facts` are JSON values that a resumed run is compared with, see `changed_keys`.
     """
     files = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST):
@@ -49,8 +46,8 @@ def seal(folder: Path, step: int, facts: Mapping[str, Any]) -> None:
     sync_to_disk(folder.parent)
 
 
-def damage(folder: Path) -> str | None:
-    """Why no run can resume from a checkpoint: it is incomplete, or `NOTHING_TO_RESUME`; None where one can."""
+def why_not_resumable(folder: Path) -> str | None:
+    """Why no run can resume from a checkpoint (it is incomplete, or has no optimiser state); None if one can."""
     try:
         files = json.loads((folder / MANIFEST).read_text())["files"]
     except FileNotFoundError:
@@ -64,7 +61,7 @@ def damage(folder: Path) -> str | None:
         if file.stat().st_size != wanted["bytes"]:
             return f"{name} has {file.stat().st_size:,} bytes, not {wanted['bytes']:,}"
         if _sha256(file) != wanted["sha256"]:
-            return f"{name} differs from what was written"
+            return f"{name} differs from the manifest"
     if not any(Path(name).parts[0].startswith(("optimizer", "global_step")) for name in files):
         return NOTHING_TO_RESUME
     return None
@@ -79,7 +76,7 @@ def _sha256(file: Path) -> str:
 
 
 def checkpoints_of(output_dir: Path) -> list[Path]:
-    """The folders named `checkpoint-N` in an output folder, by their N; links are none."""
+    """The folders named `checkpoint-N` in an output folder, sorted by N, without symbolic links."""
     found = sorted(
         (int(match[1]), path)
         for path in output_dir.glob("checkpoint-*")
@@ -88,20 +85,16 @@ def checkpoints_of(output_dir: Path) -> list[Path]:
     return [path for _, path in found]
 
 
-def made_by_us(output_dir: Path) -> list[Path]:
-    """The checkpoints of an output folder that have a manifest: nothing else is ever deleted."""
+def checkpoints_with_manifest(output_dir: Path) -> list[Path]:
+    """The checkpoints with a manifest; only these are ever deleted."""
     return [path for path in checkpoints_of(output_dir) if (path / MANIFEST).is_file()]
 
 
 def delete_old(output_dir: Path, limit: int | None, best: str | None) -> None:
-    """Deletes the oldest checkpoints that have a manifest, until `limit` are left.
-
-    Args:
-        output_dir: Of the run.
-        limit: How many stay, at least the newest and the best one; None deletes nothing.
-        best: Path of the best checkpoint, if there is one.
-    """
-    found = sorted(made_by_us(output_dir), key=lambda path: (path / MANIFEST).stat().st_mtime_ns)
+    """Deletes the oldest checkpoints with a manifest until `limit` are left, but never the newest or the best."""
+    found = sorted(
+        checkpoints_with_manifest(output_dir), key=lambda path: (path / MANIFEST).stat().st_mtime_ns
+    )
     if not limit or not found:
         return
     kept = {found[-1].resolve(), *([Path(best).resolve()] if best else [])}
@@ -110,48 +103,52 @@ def delete_old(output_dir: Path, limit: int | None, best: str | None) -> None:
         shutil.rmtree(path)
 
 
-def newest_whole(output_dir: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
-    """The newest checkpoint that is whole, and the newer ones that are not, with the reason of each."""
+def newest_complete(output_dir: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
+    """The newest complete checkpoint (or None), and the newer incomplete ones with the reason."""
     skipped: list[tuple[Path, str]] = []
     for path in reversed(checkpoints_of(output_dir)):
-        reason = damage(path)
+        reason = why_not_resumable(path)
         if reason is None:
             return path, skipped
         skipped.append((path, reason))
     return None, skipped
 
 
-def facts_of(folder: Path) -> dict[str, Any] | None:
+def read_facts(folder: Path) -> dict[str, Any] | None:
     """The facts in a checkpoint's manifest; None without a manifest (a checkpoint of another tool)."""
     file = folder / MANIFEST
     return dict(json.loads(file.read_text())["facts"]) if file.exists() else None
 
 
-def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Names of the facts that have changed."""
+def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The keys whose values differ."""
     return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
 
 
-class SettingsInCheckpoints(TrainerCallback):
-    """Writes the method's settings into every checkpoint, so that a resumed run can be compared with it."""
+class WritesInCheckpoints(TrainerCallback):
+    """Calls `write(folder)` for every checkpoint, on the main process and before its manifest is written."""
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        self.settings = settings
+    def __init__(self, write: Callable[[Path], None]) -> None:
+        self.write = write
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Add the file."""
+        """Writes the file."""
         if state.is_world_process_zero:
-            file = Path(args.output_dir) / f"checkpoint-{state.global_step}" / SETTINGS
-            file.write_text(json.dumps(self.settings, indent=1) + "\n")
+            self.write(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Writes the method's settings into a checkpoint, for comparison when a run resumes."""
+    (folder / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n")
 
 
 def changed_settings(folder: Path, now: Mapping[str, Any]) -> str | None:
-    """A sentence that names the method's settings which differ from a checkpoint's; None where none does."""
+    """Names the method's settings that differ from those of a checkpoint; None if none does."""
     try:
         before = json.loads((folder / SETTINGS).read_text())
     except FileNotFoundError:
         # before this file was introduced, the default was "none"
-        before = facts_of(folder) or {"propagation_detach": "none"}
+        before = read_facts(folder) or {"propagation_detach": "none"}
     changed = [name for name in now if name in before and before[name] != now[name]]
     if not changed:
         return None
@@ -160,11 +157,11 @@ def changed_settings(folder: Path, now: Mapping[str, Any]) -> str | None:
 
 
 class SealedCheckpoints(TrainerCallback):
-    """Writes a manifest into every checkpoint, then deletes older ones; on SIGINT or SIGTERM saves and stops.
+    """Writes a manifest into every checkpoint and then deletes older ones; on SIGINT or SIGTERM, saves and stops.
 
     Attributes:
         facts: Facts of the run, for the manifests.
-        stopped: The signal that stopped the run, if any; another one, some seconds later, stops it immediately.
+        stopped: The signal that stopped the run, if any; another one some seconds later stops it immediately.
     """
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
@@ -175,7 +172,7 @@ class SealedCheckpoints(TrainerCallback):
         self._stopped_at = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Take over the deletion of old checkpoints and the handling of signals."""
+        """Takes over the deletion of old checkpoints and the handling of signals."""
         self._limit, args.save_total_limit = args.save_total_limit, None
         for number in SIGNALS:
             try:
@@ -192,33 +189,35 @@ class SealedCheckpoints(TrainerCallback):
             signal.raise_signal(number)
 
     def release(self) -> None:
-        """Restore the earlier signal handlers."""
+        """Restores the earlier signal handlers."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Save and stop if any process has received a signal."""
+        """Saves and stops if any process has received a signal."""
         if torch.distributed.is_initialized():
             number = torch.tensor(self.stopped or 0, device=args.device)
             torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX)
             self.stopped = int(number) or None
         if self.stopped is not None:
-            args.save_only_model = False  # what stops here is to be resumed
+            args.save_only_model = False  # so that the run can be resumed
             control.should_save = control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Write the manifest once all processes have written their part; then delete the oldest checkpoints."""
+        """Writes the manifest once all processes have written their files, then deletes the oldest checkpoints."""
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
         if state.is_world_process_zero:
-            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step, self.facts)
+            write_manifest(
+                Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step, self.facts
+            )
             delete_old(Path(args.output_dir), self._limit, state.best_model_checkpoint)
         if torch.distributed.is_initialized():  # a launcher stops all processes when the first one exits
             torch.distributed.barrier()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Restore the limit of checkpoints and the signal handlers."""
+        """Restores the limit of checkpoints and the signal handlers."""
         args.save_total_limit = self._limit
         self.release()
 

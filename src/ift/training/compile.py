@@ -1,4 +1,4 @@
-"""torch.compile, block by block."""
+"""torch.compile, one decoder layer at a time."""
 
 from __future__ import annotations
 
@@ -11,12 +11,7 @@ from ift.step.model import unwrapped
 
 
 def compile_blocks(model: nn.Module, **options: Any) -> None:
-    """Compile every decoder layer in place: one graph for all of them; hooks, names and weights stay what they were.
-
-    Args:
-        model: a language model, in wrappers or not.
-        options: of `torch.compile`.
-    """
+    """Compiles every decoder layer in place with one shared graph; hooks, names and weights are unchanged."""
 
     def compile_in(module: nn.Module) -> None:
         for child in module.children():

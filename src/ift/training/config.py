@@ -1,7 +1,8 @@
-"""IFTConfig: the method's fields on top of trl's SFTConfig, paper's defaults (App. B.1, arXiv:2405.11870v3)."""
+"""IFTConfig: trl's SFTConfig with the method's fields; defaults from App. B.1 of arXiv:2405.11870v3."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -14,94 +15,104 @@ METHOD_FIELDS = tuple(field.name for field in fields(StepSettings) if field.name
 LAMBDA_FIELDS = ("residual_lambda_start", "residual_warmup_ratio", "residual_noise_std")
 
 
-def _described(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
+def field_with_help(default: Any, text: str, **metadata: Any) -> Any:
+    """A dataclass field whose help text the command line shows."""
+    return field(default=default, metadata={"help": text, **metadata})
 
 
-def _of_the_step(name: str, text: str) -> Any:
-    """A field of `StepSettings`: its default and its choices are defined there."""
+def _step_field(name: str, text: str) -> Any:
+    """A field of `StepSettings`, which defines its default and choices."""
     choices = {"choices": list(CHOICES[name])} if name in CHOICES else {}
-    return field(default=getattr(StepSettings, name), metadata={"help": text, **choices})
+    return field_with_help(getattr(StepSettings, name), text, **choices)
+
+
+def train_without_accelerator(config: Any) -> None:
+    """Selects the CPU, without bf16 unless it was set, if there is no accelerator; trl would raise an error."""
+    if not torch.accelerator.is_available():
+        config.use_cpu = True
+        config.bf16 = False if config.bf16 is None else config.bf16
+
+
+def raise_first(conflicts: Mapping[str, bool]) -> None:
+    """Raises ValueError with the first message whose condition holds."""
+    for message, found in conflicts.items():
+        if found:
+            raise ValueError(message)
 
 
 @dataclass
 class IFTConfig(SFTConfig):
-    """Arguments of `IFTTrainer`: every field of `trl.SFTConfig`, and the method's own, described in their metadata.
+    """Arguments of `IFTTrainer`: all fields of `trl.SFTConfig`, and those of the method.
 
-    `docs/configuration.md` explains each of them once, with its equation.
+    docs/configuration.md explains each field with its equation.
 
     Raises:
-        ValueError: a value out of range or two options that exclude each other; the message names the remedy.
+        ValueError: A value out of range, or two conflicting options; the message suggests a fix.
     """
 
-    residual_lambda: float = _of_the_step(
+    residual_lambda: float = _step_field(
         "residual_lambda",
-        "Share lambda of the model's own guess in the input embeddings, in [0, 1]. 0 skips the look-ahead.",
+        "Share lambda of the model's guess in the input embeddings, in [0, 1]. 0 disables the look-ahead.",
     )
-    residual_lambda_start: float | None = _described(
+    residual_lambda_start: float | None = field_with_help(
         None, "Lambda at step 0 of a linear warm-up, in [0, 1]; needs residual_warmup_ratio. None means 0."
     )
-    residual_warmup_ratio: float = _described(
+    residual_warmup_ratio: float = field_with_help(
         0.0,
         "Share of all steps, in [0, 1], over which lambda goes linearly from its start value to residual_lambda.",
     )
-    residual_noise_std: float = _described(
+    residual_noise_std: float = field_with_help(
         0.0,
         "Sigma >= 0 of noisy lambda: lambda * (1 + sigma n) per optimiser step, clamped to [0, 1]. The paper: 0.5.",
     )
-    lookahead: str = _of_the_step(
+    lookahead: str = _step_field(
         "lookahead", "The guess: the argmax, a sampled token, or the expected embedding."
     )
-    lookahead_temperature: float = _of_the_step(
+    lookahead_temperature: float = _step_field(
         "lookahead_temperature", "Temperature > 0 of the sampled and the expected look-ahead."
     )
-    lookahead_top_k: int = _of_the_step("lookahead_top_k", "Candidates, >= 1, of the expected look-ahead.")
-    lookahead_prefix: str = _of_the_step(
+    lookahead_top_k: int = _step_field("lookahead_top_k", "Candidates, >= 1, of the expected look-ahead.")
+    lookahead_prefix: str = _step_field(
         "lookahead_prefix",
-        "Run what precedes the first trained token once for both passes, where that is exact, or twice; auto: once on "
-        "a CPU.",
+        "Compute the tokens before the first trained one once for both passes (where that is exact), or twice; auto: "
+        "once on a CPU.",
     )
-    propagation: str = _of_the_step(
+    propagation: str = _step_field(
         "propagation",
         "Weights of the token losses: discounted sum of the later losses (Algorithm 1), Eq. 21 read literally, or 1.",
     )
-    propagation_gamma: float = _of_the_step("propagation_gamma", "Decay gamma of the propagation, in (0, 1].")
-    propagation_detach: str = _of_the_step(
+    propagation_gamma: float = _step_field("propagation_gamma", "Decay gamma of the propagation, in (0, 1].")
+    propagation_detach: str = _step_field(
         "propagation_detach",
-        "What of the bellman weights carries no gradient: their scale (Algorithm 1 as printed), nothing (the released "
-        "code: confident tokens at a row's end are pushed up), or the weights as a whole.",
+        "Which part of the bellman weights is detached: their scale (Algorithm 1 as printed), none (the released code, "
+        "which raises the loss of confident tokens at the end of a row), or the whole weights.",
     )
-    loss_reduction: str = _of_the_step(
-        "loss_reduction",
-        "Mean over rows of each row's mean (the paper), or over all trained tokens (trl).",
+    loss_reduction: str = _step_field(
+        "loss_reduction", "Mean over rows of each row's mean (the paper), or over all trained tokens (trl)."
     )
 
     def __post_init__(self) -> None:
-        """Check ranges and conflicts before trl's own checks."""
+        """Checks ranges and conflicts before trl's own checks."""
         self._set_defaults()
         self.step_settings()  # checks the method's own fields
-        self._check_lambda_over_time()
+        self._check_lambda_schedule()
         self._check_conflicts()
         super().__post_init__()
 
     def step_settings(self, **changes: Any) -> StepSettings:
-        """The settings of a step; `changes` has those that depend on the optimiser step: scheduled lambda, `step`."""
-        own = {name: getattr(self, name) for name in METHOD_FIELDS}
-        return StepSettings(**{**own, "seed": self.seed, **changes})
+        """The settings of a step; `changes` are those that depend on the optimiser step (scheduled lambda, `step`)."""
+        settings = {name: getattr(self, name) for name in METHOD_FIELDS}
+        return StepSettings(**{**settings, "seed": self.seed, **changes})
 
     def _set_defaults(self: Any) -> None:
         if self.metric_for_best_model is None:
             self.metric_for_best_model = "eval_nll"  # the loss depends on lambda
         if self.greater_is_better is None and self.metric_for_best_model.endswith("nll"):
             self.greater_is_better = False
-        self.assistant_only_loss = (
-            False  # always so: our own masks need no generation markers in the template
-        )
-        if not torch.accelerator.is_available():
-            self.use_cpu = True  # trl would raise
-            self.bf16 = False if self.bf16 is None else self.bf16
+        self.assistant_only_loss = False  # ift.data computes the masks without it
+        train_without_accelerator(self)
 
-    def _check_lambda_over_time(self) -> None:
+    def _check_lambda_schedule(self) -> None:
         start = self.residual_lambda_start
         shares = {
             "residual_lambda_start": start is None or 0 <= start <= 1,
@@ -138,6 +149,4 @@ class IFTConfig(SFTConfig):
                 self.truncation_mode != "keep_start"
             ),
         }
-        for message, found in conflicts.items():
-            if found:
-                raise ValueError(message)
+        raise_first(conflicts)

@@ -1,4 +1,4 @@
-"""Does the model still learn to stop? The end of an answer, measured on the same few training rows during a run."""
+"""Monitors whether the model still learns to stop, by the likelihood of end tokens in a few fixed training rows."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import torch
 from transformers import Trainer, TrainerCallback
 
 from ift.data.masks import UNTRAINED
-from ift.data.samples import sample_rows
+from ift.data.samples import ids_and_labels, sample_rows
 from ift.step.model import evaluating, unwrapped
 from ift.training.config import IFTConfig
 
 ROWS = 32  # at most
 ROWS_PER_PASS = 8
-CANDIDATES = 8  # rows read for each one wanted: not every row has a trained end
-MEASURED_AT = (0.25, 0.5)  # of the run, besides before the first step and at the end
-LIKELY = math.log(2)  # nats: an end that is as likely as not
-WORSE = 0.05  # nats by which an end must have become less likely to be warned of
+CANDIDATES = 8  # rows read for each row wanted, because some have no trained end
+MEASURED_AT = (0.25, 0.5)  # shares of the run; also measured before the first step and at the end
+LIKELY = math.log(2)  # nats: a probability of one half
+WORSE = 0.05  # increase, in nats, from which a warning is shown
 NAME = "end_nll"
 
 
 class EndWatch(TrainerCallback):
-    """Logs `end_nll` before the first step, after a quarter and a half of the run and at its end, and warns.
+    """Logs `end_nll` before the first step, after a quarter and half of the run, and at its end; warns if it rises.
 
     `end_nll` is the mean negative log-likelihood, in nats, of the trained tokens that end an answer, teacher-forced, in
-    at most `ROWS` training rows, always the same ones. Training is not touched: no gradient, no dropout, no random
-    numbers. Every process computes it, so that sharded weights can be gathered.
+    at most `ROWS` fixed training rows. Training is unaffected: no gradient, no dropout, no random numbers. Every
+    process computes it, so that sharded weights can be gathered.
 
     Attributes:
-        measured: Step -> `end_nll`, those of an earlier part of a resumed run among them.
-        rows: How many rows are measured; 0 where no training row ends with an end token, and then nothing is.
+        measured: Step -> `end_nll`, including the part of the run before it was resumed.
+        rows: Number of rows measured; if no training row has an end token, it is 0 and nothing is measured.
     """
 
     def __init__(
@@ -41,55 +41,51 @@ class EndWatch(TrainerCallback):
         trainer: Any,
         rows: Any,
         end_ids: Collection[int],
-        say: Callable[[str], None] = print,
+        report: Callable[[str], None] = print,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Choose the rows, by the run's seed.
+        """Selects the rows of `trainer`'s training set by the run's seed; of pairs, the chosen side is measured.
 
-        Args:
-            trainer: The trainer that this is added to, of any method.
-            rows: Its training rows, with token ids and labels; of pairs the chosen side is measured.
-            end_ids: Ids that end an answer.
-            say: Shows a line; called by the main process alone.
-            interrupted: Whether a signal has stopped the run; then its end is not measured.
+        `report` shows a line and is called by the main process only. If `interrupted()`, the end of the run is not
+        measured.
         """
-        self.trainer, self.say, self.interrupted = trainer, say, interrupted
-        self._rows = rows_that_end(rows, end_ids, _wanted(trainer.args, rows), trainer.args.seed)
+        self.trainer, self.report, self.interrupted = trainer, report, interrupted
+        self._rows = rows_that_end(rows, end_ids, _row_count(trainer.args, rows), trainer.args.seed)
         self._end_ids = torch.tensor(sorted(end_ids), dtype=torch.int64)
         self._due: list[int] = []
         self.measured: dict[int, float] = {}
 
     @property
     def rows(self) -> int:
-        """Rows that are measured."""
+        """Number of rows measured."""
         return len(self._rows)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Measure the model as it came; of a resumed run take what was measured before."""
+        """Measures the initial model; a resumed run reads the earlier measurements from the log instead."""
         self.measured = {entry["step"]: entry[NAME] for entry in state.log_history if NAME in entry}
         self._due = [math.ceil(share * state.max_steps) for share in MEASURED_AT]
         if self._rows and state.global_step == 0:
             value = self._measure(state)
-            self._tell(
+            self._report(
                 state,
                 f"before the first step the end of an answer has a probability of {math.exp(-value):.1%} ({NAME} "
                 f"{value:.3g}, on {self.rows} training rows)",
             )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Measure where it is due, and warn if the end has become less likely."""
+        """Measures if it is due, and warns if the end has become less likely."""
         if self._rows and state.global_step in self._due and state.global_step < state.max_steps:
             self._measure(state)
             if warning := self.less_likely():
-                self._tell(state, f"warning: {warning}")
+                self._report(state, f"warning: {warning}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Measure the model as it is saved."""
+        """Measures the final model."""
         if self._rows and not self.interrupted() and state.global_step not in self.measured:
             self._measure(state)
 
     def less_likely(self) -> str | None:
-        """What to say where the end is less likely than before the first step; None where it is not."""
+        """The warning if the end is less likely than before the first step; otherwise None."""
         start, (step, last) = self.measured.get(0), max(self.measured.items(), default=(0, 0.0))
         if start is None or step == 0 or last <= start + WORSE:
             return None
@@ -100,24 +96,23 @@ class EndWatch(TrainerCallback):
         )
 
     def unlikely(self) -> str | None:
-        """What to say where, at the last measurement, the end is less likely than not; None where it is not."""
+        """The warning if the end has a probability below one half at the last measurement; otherwise None."""
         step, last = max(self.measured.items(), default=(0, 0.0))
         if step == 0 or last <= LIKELY:
             return None
         return (
-            f"answers may not end by themselves: after step {step} the end token has a probability of "
+            f"answers may not stop: after step {step} the end token has a probability of "
             f"{math.exp(-last):.1%} ({NAME} {last:.3g}). {self._remedy()}"
         )
 
     def _remedy(self) -> str:
         args = self.trainer.args
-        if (
-            isinstance(args, IFTConfig)
-            and args.propagation == "bellman"
-            and args.propagation_detach == "none"
-        ):
-            return "--propagation_detach none, the released code, pushes the end away (docs/footguns.md): leave it out."
         if isinstance(args, IFTConfig):
+            if args.propagation == "bellman" and args.propagation_detach == "none":
+                return (
+                    "--propagation_detach none, the released code, makes the end token less likely (docs/footguns.md): "
+                    "leave it out."
+                )
             return "Train longer, or at a higher learning rate (docs/footguns.md)."
         return "Train on the chosen answers first (--method sft+...), or at a lower learning rate (docs/footguns.md)."
 
@@ -127,17 +122,17 @@ class EndWatch(TrainerCallback):
         self.measured[state.global_step] = value
         control = self.trainer.control
         wanted = control.should_log
-        Trainer.log(self.trainer, {NAME: value})  # not the trainer's own, which would close its running means
-        control.should_log = wanted  # an entry of this step is still to come
+        Trainer.log(self.trainer, {NAME: value})  # not self.trainer.log, which would reset its running means
+        control.should_log = wanted  # the step's regular log entry is still to come
         return value
 
-    def _tell(self, state: Any, text: str) -> None:
+    def _report(self, state: Any, text: str) -> None:
         if state.is_world_process_zero:
-            self.say(text)
+            self.report(text)
 
 
-def _wanted(args: Any, rows: Any) -> int:
-    """A twentieth of the rows of a short run, 8 at least, at most `ROWS`: the passes must not weigh on it."""
+def _row_count(args: Any, rows: Any) -> int:
+    """A twentieth of the rows of the run, at least 8 and at most `ROWS`, so that a short run is not slowed down."""
     planned = args.max_steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     if args.max_steps <= 0:
         planned = args.num_train_epochs * len(rows) if hasattr(rows, "__len__") else math.inf
@@ -147,21 +142,16 @@ def _wanted(args: Any, rows: Any) -> int:
 def rows_that_end(
     rows: Any, end_ids: Collection[int], count: int, seed: int
 ) -> list[tuple[list[int], list[int]]]:
-    """Up to `count` rows in which a token that ends an answer is trained, as (ids, labels) up to the last such token.
+    """Up to `count` rows in which an end token is trained, as (ids, labels) up to the last such token.
 
-    Args:
-        rows: Rows with `input_ids` and `labels`, or `chosen_input_ids` and `chosen_labels`; of a stream the first ones.
-        end_ids: Ids that end an answer.
-        count: Rows wanted; `CANDIDATES` times as many are looked at.
-        seed: Chooses them.
+    `CANDIDATES` times as many rows are read; of pairs the chosen side, of a stream the first ones.
     """
     found: list[tuple[list[int], list[int]]] = []
     for _, row in sample_rows(rows, CANDIDATES * count, seed):
-        side = "chosen_" if "chosen_labels" in row else ""
-        labels = list(row[f"{side}labels"])
+        ids, labels = ids_and_labels(row)
         ends = [place for place, label in enumerate(labels) if place and label in end_ids]
         if ends and len(found) < count:
-            found.append((list(row[f"{side}input_ids"])[: ends[-1] + 1], labels[: ends[-1] + 1]))
+            found.append((ids[: ends[-1] + 1], labels[: ends[-1] + 1]))
     return sorted(found, key=lambda one: len(one[0]))
 
 
@@ -172,14 +162,14 @@ def end_nll(
     """Mean teacher-forced negative log-likelihood, in nats, of the labels in `end_ids` over `rows`.
 
     Args:
-        model: A causal language model, in whatever wraps it; its mode is left as it was.
+        model: A causal language model, wrapped or not; its mode is restored.
         rows: (ids, labels) each, at least one with such a label.
         end_ids: (E,) int64.
-        device: Of the batches.
+        device: Device of the batches.
     """
     total, count = 0.0, 0
     keeps = "logits_to_keep" in inspect.signature(type(unwrapped(model)).forward).parameters
-    per_pass = ROWS_PER_PASS if keeps else 1  # logits of every position take room
+    per_pass = ROWS_PER_PASS if keeps else 1  # the logits of all positions need memory
     with evaluating(model), torch.compiler.set_stance("force_eager"):
         for start in range(0, len(rows), per_pass):
             some = rows[start : start + per_pass]

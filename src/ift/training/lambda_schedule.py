@@ -1,4 +1,4 @@
-"""Lambda over a training: its warm-up, and the noise of Table 7 (Hua et al., arXiv:2405.11870v3)."""
+"""Lambda over a training run: warm-up, and the noise of Table 7 (Hua et al., arXiv:2405.11870v3)."""
 
 from __future__ import annotations
 

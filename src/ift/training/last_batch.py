@@ -1,7 +1,7 @@
-"""The last batch of an epoch, when its rows do not fill every process: no row is counted twice and none is dropped.
+"""Fills the last batch of an epoch on several processes, so that no row is counted twice and none is dropped.
 
-accelerate evens the batches by giving out rows from the start of the epoch again, so 11 rows on two processes with
-batches of 4 would train five of them twice. Here the places are filled with rows that train nothing instead.
+accelerate fills it with rows from the start of the epoch: of 11 rows on two processes with batches of 4 it would train
+five twice. Here it is filled with rows that have no trained token.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from ift.step.rows import IGNORED
 
 
 class RowsAndFillers(Dataset[dict[str, Any]]):
-    """Rows, and behind the last of them any number of fillers: copies of rows with every label -100.
+    """Rows, followed by any number of fillers: copies of rows with all labels -100.
 
-    Its length is the number of rows, which is what transformers and accelerate count by.
+    Its length, which transformers and accelerate use, is the number of rows.
     """
 
     def __init__(self, rows: datasets.Dataset) -> None:
@@ -36,23 +36,23 @@ class RowsAndFillers(Dataset[dict[str, Any]]):
 
 
 class FilledSampler(Sampler[int]):
-    """The indices of a sampler, and then those of fillers, until their number is a multiple of the global batch."""
+    """The indices of a sampler, followed by those of fillers up to a multiple of the global batch."""
 
     def __init__(self, sampler: Sampler[int], rows: int, multiple: int) -> None:
         self.sampler, self.rows, self.multiple = sampler, rows, multiple
 
     def __len__(self) -> int:
-        """Number of indices, fillers included."""
+        """Number of indices, including fillers."""
         return -(-len(self.sampler) // self.multiple) * self.multiple  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[int]:
-        """One epoch."""
+        """Yields one epoch."""
         yield from self.sampler
         for filler in range(len(self) - len(self.sampler)):  # type: ignore[arg-type]
             yield self.rows + filler
 
     def set_epoch(self, epoch: int) -> None:
-        """Another order for another epoch, as the sampler itself has it."""
+        """Sets the epoch of the sampler, if it has epochs."""
         if hasattr(self.sampler, "set_epoch"):
             self.sampler.set_epoch(epoch)
 
@@ -60,14 +60,14 @@ class FilledSampler(Sampler[int]):
 class CountsRowsOnce:
     """Mixin before a `transformers.Trainer` whose loss counts labels: the last batch of several processes is exact.
 
-    In training and evaluation, on data sets with a length and labels. `dataloader_drop_last`, data that is streamed and
-    `dispatch_batches` keep accelerate's ways.
+    It applies to training and evaluation on data sets with a length and labels, not with `dataloader_drop_last`,
+    streaming or `dispatch_batches`.
     """
 
     def _get_dataloader(
         self, dataset: Any, description: str, batch_size: int, sampler_fn: Any = None, **kwargs: Any
     ) -> DataLoader[Any]:
-        """As transformers', with fillers where accelerate would repeat rows."""
+        """Transformers' data loader, with fillers where accelerate would repeat rows."""
         countable = isinstance(dataset, datasets.Dataset) and "labels" in dataset.column_names
         if self.accelerator.num_processes == 1 or not countable:  # type: ignore[attr-defined]
             return super()._get_dataloader(dataset, description, batch_size, sampler_fn, **kwargs)  # type: ignore[misc]

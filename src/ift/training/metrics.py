@@ -1,4 +1,4 @@
-"""The metrics of a run: exact means over tokens and rows, for any batching and number of ranks (docs/metrics.md)."""
+"""Metrics of a run: exact means over tokens and rows for any batching and number of ranks (docs/metrics.md)."""
 
 from __future__ import annotations
 
@@ -15,30 +15,19 @@ from ift.files import keep_lines
 from ift.step.result import IFTLoss
 
 COLUMNS = (
-    "tokens",
-    "trained",
-    "nll",
-    "residual_nll",
-    "entropy",
-    "top1",
-    "lookahead_hits",
-    "negative",
-    "eos_nll",
-    "eos",
-    "loss",
-    "items",
-    "weight_max",
-)
+    "tokens", "trained", "nll", "residual_nll", "entropy", "top1", "lookahead_hits", "negative", "eos_nll",
+    "eos", "loss", "items", "weight_max",
+)  # fmt: skip
 
 
 def row_statistics(result: IFTLoss, labels: Tensor, eos_ids: Tensor, config: Any) -> Tensor:
-    """Sums over each row of a batch, (B, len(COLUMNS)) float64, no gradient; only `weight_max` is a maximum.
+    """Sums over each row of a batch, (B, len(COLUMNS)) float64 without gradient; `weight_max` is a maximum.
 
     Args:
-        result: of `ift_loss`.
+        result: Of `ift_loss`.
         labels: (B, T) int64.
         eos_ids: (E,) int64, the ids that end a turn.
-        config: an `IFTConfig`, for the reduction.
+        config: An `IFTConfig`, for the reduction.
     """
     scores, layout = result.scores, result.layout
     trained = layout.trained
@@ -85,7 +74,7 @@ class RunningMeans:
         self.looked_ahead = False
 
     def add(self, rows: Tensor, looked_ahead: bool, **extra: float) -> None:
-        """Add (R, len(COLUMNS)) statistics of all ranks; `extra` values are averaged over calls."""
+        """Adds the (R, len(COLUMNS)) statistics of all ranks; `extra` values are averaged over calls."""
         total = rows[:, :-1].sum(0)
         self.total = total if self.total is None else self.total + total
         self.weight_max = max(self.weight_max, float(rows[:, -1].max()))
@@ -117,13 +106,13 @@ class RunningMeans:
         return found
 
     def extra_mean(self, name: str) -> float:
-        """Mean of an extra value over the calls that provided it; 0 without such a call."""
+        """Mean of an extra value over the calls that gave it; 0 without such a call."""
         values = self.extra.get(name, [])
         return sum(values) / len(values) if values else 0.0
 
     @property
     def loss(self) -> float | None:
-        """The exact loss over all rows added, reduced as the run reduces it; None without a trained token."""
+        """The exact loss over all rows added, with the run's reduction; None without a trained token."""
         if self.total is None:
             return None
         sums = dict(zip(COLUMNS[:-1], self.total.tolist(), strict=True))
@@ -131,12 +120,12 @@ class RunningMeans:
 
 
 class MetricsFile(TrainerCallback):
-    """Writes every log entry as one line of `metrics.jsonl` in the output folder, whatever `report_to` says."""
+    """Appends every log entry to `metrics.jsonl` in the output folder, whatever `report_to` is."""
 
     name = "metrics.jsonl"
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start a new file or, in a resumed run, keep the lines of the steps before the checkpoint."""
+        """Starts a new file; a resumed run keeps the lines up to the checkpoint."""
         path = Path(args.output_dir) / self.name
         if not state.is_world_process_zero:
             return
@@ -147,7 +136,7 @@ class MetricsFile(TrainerCallback):
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
-        """Append one line."""
+        """Appends one line."""
         if state.is_world_process_zero and logs:
             path = Path(args.output_dir) / self.name
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,4 @@
-"""Stops a run at the first loss or gradient that is not finite, before it reaches the weights.
-
-`StopsAtNonFinite` checks the gradient norm that transformers computes before each optimiser step, so that the weights
-are still those of the step before when the run stops.
-"""
+"""Stops a run at the first non-finite loss or gradient, before the optimiser step that would corrupt the weights."""
 
 from __future__ import annotations
 
@@ -15,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ift.training.checkpoints import newest_whole
+from ift.training.checkpoints import newest_complete
 
-KEPT: tuple[str, ...] = ("input_ids", "attention_mask", "position_ids")
+KEPT_INPUTS: tuple[str, ...] = ("input_ids", "attention_mask", "position_ids")
 REPORT = "non_finite.jsonl"
 
 
@@ -34,47 +30,47 @@ class NonFiniteError(RuntimeError):
 
 
 class StopsAtNonFinite:
-    """Mixin before a `transformers.Trainer`: the first loss or gradient that is not finite stops the run.
+    """Mixin before a `transformers.Trainer`: the first non-finite loss or gradient norm stops the run.
 
-    Nothing is lost: the optimiser has not stepped. `non_finite.jsonl` in the output folder gets the facts of the step
-    in its first line and below them the rows, of all micro-batches and processes. With fp16's loss scaling a gradient
-    that overflows is part of the scaling, so only the losses count there; with DeepSpeed the engine may have stepped.
+    The optimiser has then not taken the step. The first line of `non_finite.jsonl` in the output folder describes the
+    step; the other lines are the rows of all micro-batches and processes. Under fp16 loss scaling an overflowing
+    gradient is expected, so only losses are checked; under DeepSpeed the engine may have taken the step.
 
     Raises:
-        NonFiniteError: from `train`.
+        NonFiniteError: From `train`.
     """
 
     # the step, and its micro-batches with their losses
     _seen: tuple[int, list[tuple[dict[str, Any], Tensor]]] = (-1, [])
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        """As in transformers; also keeps the batch until the optimiser step."""
+        """Transformers' step; also keeps the batch until the optimiser step."""
         step = self.state.global_step  # type: ignore[attr-defined]
         if self._seen[0] != step:
             self._seen = (step, [])
-        batch: dict[str, Any] = {name: inputs[name] for name in KEPT if name in inputs}
+        batch: dict[str, Any] = {name: inputs[name] for name in KEPT_INPUTS if name in inputs}
         loss: Tensor = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
         self._seen[1].append((batch, loss))
         return loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """As in transformers, which calls it once before every optimiser step."""
+        """Transformers' norm, computed once before every optimiser step, with the check."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[misc]
         losses = torch.stack([loss.float() for _, loss in self._seen[1]]) if self._seen[1] else torch.zeros(0)
         scaled = self.accelerator.scaler is not None  # type: ignore[attr-defined]
         if not bool(losses.isfinite().all()) or (
             not scaled and norm is not None and not math.isfinite(float(norm))
         ):
-            raise _report(self, losses.tolist(), None if norm is None else float(norm), alone=scaled)
+            raise _make_error(self, losses.tolist(), None if norm is None else float(norm), alone=scaled)
         return norm
 
 
-def _report(trainer: Any, losses: list[float], norm: float | None, *, alone: bool) -> NonFiniteError:
-    """Write the file and make the error; with `alone`, other processes may not have reached this point."""
+def _make_error(trainer: Any, losses: list[float], norm: float | None, *, alone: bool) -> NonFiniteError:
+    """Writes the report and returns the error; with `alone`, other processes may not have reached this point."""
     args = trainer.args
-    numbers = _numbers(trainer)
+    numbers = _row_numbers(trainer)
     rows = [
-        {"process": args.process_index, "micro_batch": number, "loss": _plain(loss), **row}
+        {"process": args.process_index, "micro_batch": number, "loss": _json_number(loss), **row}
         for number, ((batch, _), loss) in enumerate(zip(trainer._seen[1], losses, strict=True), start=1)
         for row in _rows(trainer.processing_class, batch, numbers)
     ]
@@ -83,10 +79,10 @@ def _report(trainer: Any, losses: list[float], norm: float | None, *, alone: boo
         gathered: list[Any] = [None] * args.world_size
         torch.distributed.all_gather_object(gathered, rows)
         rows = [row for part in gathered for row in part]
-    good, _ = newest_whole(Path(args.output_dir))
+    good, _ = newest_complete(Path(args.output_dir))
     facts = {
         "step": trainer.state.global_step + 1,
-        "gradient_norm": _plain(norm),
+        "gradient_norm": _json_number(norm),
         "lambda": trainer._residual_lambda("train") if hasattr(trainer, "_residual_lambda") else None,
         "dtype": str(next(trainer.model.parameters()).dtype).removeprefix("torch."),
         "autocast": "bf16" if args.bf16 else "fp16" if args.fp16 else None,
@@ -108,8 +104,8 @@ def _report(trainer: Any, losses: list[float], norm: float | None, *, alone: boo
     return NonFiniteError(_message(facts, rows, file), file)
 
 
-def _plain(value: float | None) -> float | str | None:
-    """A JSON value; a number that is not finite becomes text."""
+def _json_number(value: float | None) -> float | str | None:
+    """A JSON value; a number that is not finite becomes a string."""
     return value if value is None or math.isfinite(value) else str(value)
 
 
@@ -153,7 +149,7 @@ def _message(facts: dict[str, Any], rows: Sequence[dict[str, Any]], file: Path |
 def _rows(
     tokenizer: Any, batch: dict[str, Any], numbers: dict[tuple[int, ...], int]
 ) -> Iterator[dict[str, Any]]:
-    """Every document of a batch: its row number where that is known, its text and its ids."""
+    """Every document of a batch: its row number if known, its text and its ids."""
     for ids in _documents(batch):
         yield {"row": numbers.get(tuple(ids)), "text": tokenizer.decode(ids), "input_ids": ids}
 
@@ -171,8 +167,8 @@ def _documents(batch: dict[str, Any]) -> Iterator[list[int]]:
             yield ids.tolist()
 
 
-def _numbers(trainer: Any) -> dict[tuple[int, ...], int]:
-    """Token ids -> number (from 1) of the first row with them; empty for streamed, shuffled or packed rows."""
+def _row_numbers(trainer: Any) -> dict[tuple[int, ...], int]:
+    """Token ids -> number (from 1) of the first such row; empty for streamed, shuffled or packed rows."""
     dataset, names = trainer.train_dataset, getattr(trainer.train_dataset, "column_names", None) or []
     if (
         not hasattr(dataset, "__len__")

@@ -1,4 +1,4 @@
-"""Seconds of optimiser steps."""
+"""Measures the time of optimiser steps."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from transformers import TrainerCallback
 
 
 class StepClock(TrainerCallback):
-    """Times the steps of a training; the first one, which warms up, counts only where it is the only one."""
+    """Times optimiser steps; the first one, a warm-up, counts only if it is the only one."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
 
     def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-        """Start the clock."""
+        """Starts the clock."""
         self.ends = self.ends or [time.perf_counter()]
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        """Note the time."""
+        """Records the time."""
         self.ends.append(time.perf_counter())
 
     @property
@@ -29,6 +29,6 @@ class StepClock(TrainerCallback):
 
     @property
     def seconds(self) -> float:
-        """Seconds of one step."""
+        """Mean seconds of a step."""
         warm = self.ends[1:] if len(self.ends) > 2 else self.ends
         return (warm[-1] - warm[0]) / (len(warm) - 1)

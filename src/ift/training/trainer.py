@@ -1,9 +1,10 @@
-"""IFTTrainer: trl's SFTTrainer with the IFT step. It wires data, step and metrics together, and nothing else."""
+"""IFTTrainer: trl's SFTTrainer with the IFT step."""
 
 from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,14 @@ from ift.step.equations import TokenWeights
 from ift.step.model import has_weights
 from ift.step.model_checks import check_packing
 from ift.step.rows import count_items, row_layout
-from ift.training.checkpoints import SettingsInCheckpoints, changed_settings
+from ift.training.checkpoints import WritesInCheckpoints, changed_settings, write_settings
 from ift.training.compile import compile_blocks
 from ift.training.config import LAMBDA_FIELDS, METHOD_FIELDS, IFTConfig
 from ift.training.lambda_schedule import noisy_lambda, scheduled_lambda
 from ift.training.last_batch import CountsRowsOnce
 from ift.training.metrics import MetricsFile, RunningMeans, row_statistics
 from ift.training.non_finite import StopsAtNonFinite
-from ift.training.trl_internals import SendsNothing
+from ift.training.telemetry import NoTelemetry
 
 logger = logging.getLogger(__name__)
 
@@ -42,15 +43,15 @@ CITATION = """\
 }"""
 
 
-class IFTTrainer(SendsNothing, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
-    """Trains a causal language model with Intuitive Fine-Tuning (arXiv:2405.11870v3) from target answers alone.
+class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
+    """Trains a causal language model with Intuitive Fine-Tuning (arXiv:2405.11870v3) on target answers.
 
-    Takes what `trl.SFTTrainer` takes. Data in any of the formats of docs/data.md; only completions and assistant
-    turns are trained. `lambda` 0 with `propagation="none"` and `loss_reduction="token"` is SFT.
+    Takes the arguments of `trl.SFTTrainer` and data in any format of docs/data.md; only completions and assistant turns
+    are trained. lambda 0 with `propagation="none"` and `loss_reduction="token"` is SFT.
 
     Raises:
-        ValueError: a model, option or data set that cannot be trained exactly; the message says what to change.
-        NonFiniteError: from `train`, at the first loss or gradient that is not finite.
+        ValueError: A model, option or data set that cannot be trained exactly; the message says what to change.
+        NonFiniteError: From `train`, at the first loss or gradient that is not finite.
     """
 
     _tag_names = ["trl", "ift"]  # noqa: RUF012 (trl's own declaration)
@@ -68,7 +69,8 @@ class IFTTrainer(SendsNothing, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
     def __init__(self, model: Any, args: IFTConfig | None = None, **kwargs: Any) -> None:
         """Same arguments as `trl.SFTTrainer`; `args` is an `IFTConfig`.
 
-        `data_reports` (name -> DataReport) names the data sets ("train", "eval", ...) that `ift.data` prepared already.
+        `data_reports` (name -> DataReport) lists the data sets ("train", "eval", ...) that `ift.data` has already
+        prepared.
         """
         if args is None:
             name = model if isinstance(model, str) else get_config_model_id(model.config)
@@ -88,7 +90,7 @@ class IFTTrainer(SendsNothing, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
         self.data_reports: dict[str, Any] = dict(kwargs.pop("data_reports", None) or {})
         self._already_prepared = set(self.data_reports)
         super().__init__(model, args, **kwargs)
-        self._already_prepared.clear()  # what `evaluate` is given later is a new data set
+        self._already_prepared.clear()  # a data set passed to `evaluate` later is new
         if self._is_vlm or self._is_vision_dataset:
             raise ValueError(
                 "IFT trains on text; images are not supported. Give a tokenizer and a text data set."
@@ -113,13 +115,13 @@ class IFTTrainer(SendsNothing, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
         self._means = {"train": RunningMeans(), "eval": RunningMeans()}
         self._clock = (time.perf_counter(), 0.0)  # seconds and tokens at the last log
         self.add_callback(MetricsFile())
-        self.add_callback(SettingsInCheckpoints(self._method_settings()))
+        self.add_callback(WritesInCheckpoints(partial(write_settings, settings=self._method_settings())))
 
     def _method_settings(self) -> dict[str, Any]:
         return {name: getattr(self.args, name) for name in (*METHOD_FIELDS, *LAMBDA_FIELDS)}
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
-        """Trl's; a warning names settings of the method that are not those of the checkpoint."""
+        """trl's; warns if the method's settings differ from those of the checkpoint."""
         source = resume_from_checkpoint
         if source is True:
             source = get_last_checkpoint(self.args.output_dir)
@@ -138,7 +140,7 @@ class IFTTrainer(SendsNothing, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
         formatting_func: Any,
         dataset_name: str,
     ) -> Dataset | IterableDataset:
-        """Our formats and masks first; trl then cuts, packs and shuffles."""
+        """Prepares the rows with `ift.data`; trl then cuts, packs and shuffles them."""
         if dataset_name in self._already_prepared:
             return super()._prepare_dataset(dataset, processing_class, args, packing, None, dataset_name)
         if formatting_func is not None:
@@ -152,13 +154,12 @@ class IFTTrainer(SendsNothing, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
         """Rows ("sequence") or trained tokens ("token") of the global batch: all micro-batches, all ranks."""
-        layouts = [_layout(batch) for batch in batch_samples]
+        layouts = [
+            row_layout(batch["labels"], batch.get("attention_mask"), batch.get("position_ids"))
+            for batch in batch_samples
+        ]
         counts = [count_items(layout, self.args.loss_reduction) for layout in layouts]
-        items = (
-            torch.stack(counts).sum().to(device)
-            if counts
-            else torch.zeros((), dtype=torch.int64, device=device)
-        )
+        items = torch.stack(counts).sum().to(device) if counts else torch.tensor(0, device=device)
         return self.accelerator.gather(items).sum() if self.args.world_size > 1 else items
 
     # --- the step -----------------------------------------------------------------------------------------------------
@@ -202,7 +203,7 @@ class IFTTrainer(SendsNothing, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
         return loss
 
     def _count_tokens(self, trained: int) -> None:
-        """Continue `num_tokens` in a resumed run, through transformers' state where that counts no tokens itself."""
+        """Counts `num_tokens` across resumed runs, through transformers' state unless that counts tokens itself."""
         carries = self.args.include_num_input_tokens_seen == "no"
         if carries and self.state.num_input_tokens_seen > self._total_train_tokens:
             self._total_train_tokens = self.state.num_input_tokens_seen
@@ -212,7 +213,7 @@ class IFTTrainer(SendsNothing, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
             self.state.num_input_tokens_seen = self._total_train_tokens
 
     def _residual_lambda(self, mode: str) -> float:
-        """Scheduled lambda of this optimiser step; noisy in training only."""
+        """Scheduled lambda of this optimiser step; with noise in training only."""
         args, step = self.args, self.state.global_step
         scheduled = scheduled_lambda(
             step,
@@ -227,10 +228,10 @@ class IFTTrainer(SendsNothing, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
             else scheduled
         )
 
-    # --- what it tells and leaves behind ------------------------------------------------------------------------------
+    # --- logs and the model card --------------------------------------------------------------------------------------
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the method's metrics to `logs`, under the prefix of the evaluation set where there is one."""
+        """Adds the method's metrics to `logs`, with the prefix of the evaluation set if there is one."""
         means = self._means[mode := "train" if self.model.training else "eval"]
         self._means[mode] = RunningMeans()
         losses = [key for key in logs if mode == "eval" and key.endswith("_loss") and key != "train_loss"]
@@ -246,7 +247,7 @@ class IFTTrainer(SendsNothing, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
         super().log(logs, start_time)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Trl's card, with the paper, and every setting of the method below it."""
+        """Trl's card, with the paper and all settings of the method."""
         super().create_model_card(*args, **kwargs)
         path = Path(self.args.output_dir) / "README.md"
         if self.is_world_process_zero() and path.exists():
@@ -261,7 +262,7 @@ class IFTTrainer(SendsNothing, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
 
 
 def stop_generation_at(model: Any, eos_ids: list[int]) -> None:
-    """The saved model must stop where it was trained to: every end-of-turn id ends generation."""
+    """Adds all end-of-turn ids to the end tokens of the generation config, which is saved with the model."""
     config = getattr(model, "generation_config", None)
     if config is None:
         return
@@ -274,15 +275,15 @@ def stop_generation_at(model: Any, eos_ids: list[int]) -> None:
 
 
 def preparation(args: Any) -> dict[str, Any]:
-    """What a config says about the preparation of its data, as options of `prepare_dataset`.
+    """The options of `prepare_dataset` in a config.
 
     Raises:
-        DataError: `dataset_kwargs`, which asks to leave out the preparation that happens here.
+        DataError: `dataset_kwargs` is set, which would skip the preparation.
     """
     if getattr(args, "dataset_kwargs", None):
         raise DataError(
-            f"dataset_kwargs {args.dataset_kwargs}: not taken, as every row is prepared. Fix: leave it out; "
-            "rows with input_ids and labels are taken as they are"
+            f"dataset_kwargs {args.dataset_kwargs}: not supported, because ift prepares every row. Fix: leave it out; "
+            "rows with input_ids and labels are used unchanged"
         )
     return {
         "max_length": args.max_length,
@@ -290,7 +291,3 @@ def preparation(args: Any) -> dict[str, Any]:
         "num_proc": args.dataset_num_proc,
         "text_field": getattr(args, "dataset_text_field", "text"),
     }
-
-
-def _layout(batch: dict[str, Any]) -> Any:
-    return row_layout(batch["labels"], batch.get("attention_mask"), batch.get("position_ids"))

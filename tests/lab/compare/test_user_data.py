@@ -227,7 +227,7 @@ def test_rates_around_the_users_own():
     ("words", "said"),
     [
         (["--sede", "3"], "unknown flag --sede; did you mean --seeds?"),
-        (["--test_rows", "5"], "--test_rows is for data of your own"),
+        (["--test_rows", "5"], "--test_rows is for your own data"),
         (["MODEL", "--method", "ift"], "--method is set by the study itself; use --methods"),
         (["MODEL", "--hub_token", "hf_x"], "would be written to its plan; set HF_TOKEN instead"),
         (["MODEL", "--num_processes", "2"], "--num_processes: each training runs in one process"),

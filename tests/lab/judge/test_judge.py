@@ -129,7 +129,7 @@ def test_nothing_is_sent_before_the_cost_is_agreed_to(judge, tmp_path):
     with serving(by_points) as script:
         code, output = judge(script, *files, "--prices", "1000000,0")
         assert code == 1
-        assert "there is no terminal to ask about the cost; add --yes to agree to it" in output
+        assert "there is no terminal to confirm the cost; add --yes to agree" in output
         characters = int(re.search(r"tokens about ([\d,]+) in", output)[1].replace(",", ""))
         assert f"{characters:.2f} at the given prices" in output  # a million per million tokens
         assert script.seen == []
@@ -269,7 +269,7 @@ def test_ctrl_c_says_how_to_resume(judge, tmp_path, monkeypatch):
     with serving(by_points) as script:
         code, output = judge(script, *files, "--yes")
     assert code == 130
-    assert "Stopped. What was judged is kept: the same command resumes." in output
+    assert "ift judge: stopped. Repeat the command to resume." in output
 
 
 def test_80_columns_are_enough(tmp_path, monkeypatch):

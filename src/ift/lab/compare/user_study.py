@@ -70,7 +70,7 @@ def refuse_decided_flags(words: list[str], say: Say) -> None:
         UsageError: such a flag stands on the command line.
     """
     from ift.lab.compare.user_data import DECIDED
-    from ift.runs.arguments import top_level
+    from ift.runs.arguments import parse_yaml_file
 
     hints = {
         "hub_token": " and would be written to its plan; set HF_TOKEN instead",
@@ -83,7 +83,7 @@ def refuse_decided_flags(words: list[str], say: Say) -> None:
         if name in DECIDED:
             raise UsageError(f"{word} is set by the study itself{hints.get(name, '')}; leave it out")
     file = value_of(words, "--config")
-    keys = [key for key in (top_level(Path(file)) if file else {}) if key in DECIDED]
+    keys = [key for key in (parse_yaml_file(Path(file)) if file else {}) if key in DECIDED]
     if "resume_from_checkpoint" in keys:
         raise UsageError(f"{file}: resume_from_checkpoint belongs to one training; take it out")
     if keys:
@@ -211,9 +211,11 @@ def _plan(args: StudyArgs, user_data: Any, sft: Any, rows: CheckedRows, say: Say
 
 def _usual_rate(words: list[str], sft: Any) -> float:
     """The user's learning rate, else trl's default, ten times that for adapters."""
-    from ift.runs.arguments import top_level
+    from ift.runs.arguments import parse_yaml_file
 
     file = value_of(words, "--config")
-    given = "--learning_rate" in words or (file is not None and "learning_rate" in top_level(Path(file)))
+    given = "--learning_rate" in words or (
+        file is not None and "learning_rate" in parse_yaml_file(Path(file))
+    )
     factor = LORA_FACTOR if sft.model.use_peft and not given else 1
     return float(sft.config.learning_rate * factor)

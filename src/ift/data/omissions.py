@@ -1,4 +1,4 @@
-"""What a chat template does not write of a conversation, found by rendering with and without it."""
+"""Finds the parts of a conversation that a chat template does not write, by rendering it with and without them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,11 @@ THOUGHT = re.compile(
 )
 
 
-def left_out(render: Render, row: Row, full: str, template: str) -> list[str]:
-    """Names what of a row the chat template does not write.
+def find_omissions(render: Render, row: Row, full: str, template: str) -> list[str]:
+    """One sentence for each kind of content that the chat template does not write.
 
-    A conversation of user and assistant turns whose words all stand in the rendering costs no further rendering.
-
-    Args:
-        render: Renders turns of this row, see `ift.data.templates.renderer`.
-        row: The row in canonical form.
-        full: Its rendering.
-        template: The text of the chat template.
-
-    Returns:
-        A sentence for each kind of thing that is left out.
+    `full` is the rendering of the row and `template` the source of the template. A conversation of user and assistant
+    turns whose contents all occur in `full` needs no further rendering.
     """
     messages = row["messages"]
     found = [
@@ -43,20 +35,20 @@ def left_out(render: Render, row: Row, full: str, template: str) -> list[str]:
     return found
 
 
-def without(message: Message, *keys: str) -> Message:
+def drop_keys(message: Message, *keys: str) -> Message:
     """The message without some of its keys."""
     return {key: value for key, value in message.items() if key not in keys}
 
 
 def extra_keys(message: Message) -> list[str]:
-    """What a turn carries beside who speaks and what is said."""
+    """The keys of a turn other than role, content and train."""
     return [key for key in message if key not in ("role", "content", "train")]
 
 
 def _render(render: Render, messages: Sequence[Message], **options: Any) -> str | None:
     try:
         return render(messages, **options)
-    except TemplateRefusal:  # what is missing now was needed, so it is written
+    except TemplateRefusal:  # the template needs the omitted part, so it writes it
         return None
 
 
@@ -64,10 +56,10 @@ def _keys(render: Render, messages: Sequence[Message], full: str) -> list[str]:
     found = []
     for key in dict.fromkeys(key for message in messages for key in extra_keys(message)):
         holders = [index for index, message in enumerate(messages) if key in message]
-        if _render(render, [without(message, key) for message in messages]) == full:
+        if _render(render, [drop_keys(message, key) for message in messages]) == full:
             found.append(f"turn key {key}: not written by the chat template")
         elif len(holders) > 1 and any(
-            _render(render, [without(one, key) if at == index else one for at, one in enumerate(messages)])
+            _render(render, [drop_keys(one, key) if at == index else one for at, one in enumerate(messages)])
             == full
             for index in holders
         ):
@@ -78,7 +70,7 @@ def _keys(render: Render, messages: Sequence[Message], full: str) -> list[str]:
 
 
 def _thoughts(render: Render, messages: Sequence[Message], full: str) -> list[str]:
-    """Thoughts within the content, which templates take out of earlier turns."""
+    """Thoughts inside the content, which some templates remove from earlier turns."""
     for index, message in enumerate(messages):
         thought = THOUGHT.match(message["content"]) if message["role"] == "assistant" else None
         if thought is None or not thought[1].strip() or message["content"].strip() in full:
@@ -93,7 +85,7 @@ def _thoughts(render: Render, messages: Sequence[Message], full: str) -> list[st
 
 
 def _contents(render: Render, messages: Sequence[Message], full: str) -> list[str]:
-    """Whole turns that the template passes over: each is given a word of its own, which must then appear."""
+    """Whole turns that the template skips; each content is replaced by a unique word that must be rendered."""
     if all(one["role"] in ("user", "assistant") and one["content"].strip() in full for one in messages):
         return []
     asked = [at for at, one in enumerate(messages) if one["role"] != "assistant" and one["content"].strip()]
@@ -117,19 +109,14 @@ def _contents(render: Render, messages: Sequence[Message], full: str) -> list[st
 
 
 def arguments_as_objects(messages: list[Message], full: str | None) -> list[Message]:
-    """Reads the arguments of tool calls that came as JSON text where the template would quote the text once more.
+    """Parses tool-call arguments given as JSON text if the template would quote the text a second time.
 
-    OpenAI gives arguments as JSON text; most templates write them as JSON, and text would become a JSON string.
-
-    Args:
-        messages: The conversation.
-        full: Its rendering; None where the template refuses it as it is.
-
-    Returns:
-        The same messages if nothing is to be changed, else copies with arguments as objects.
+    OpenAI's format has arguments as JSON text; most templates serialise them, so that text would become a JSON string.
+    `full` is the rendering, or None if the template refuses the conversation. Returns `messages` itself if nothing
+    changes.
     """
     texts = [text for message in messages for text in _argument_texts(message)]
-    if not texts or (full is not None and not any(_quoted(text, full) for text in texts)):
+    if not texts or (full is not None and not any(_is_quoted(text, full) for text in texts)):
         return messages
     return [_with_objects(message) for message in messages]
 
@@ -144,7 +131,7 @@ def _argument_texts(message: Message) -> list[str]:
     return [text for text in found if isinstance(text, str) and isinstance(_parsed(text), dict)]
 
 
-def _quoted(text: str, full: str) -> bool:
+def _is_quoted(text: str, full: str) -> bool:
     return any(json.dumps(text, ensure_ascii=ascii) in full for ascii in (False, True))
 
 

@@ -10,8 +10,8 @@ from small_templates import CHATML, QWEN3, QWEN25
 from small_tokenizers import small_tokenizer, trained_text
 
 from ift.data import DataError, Part, detect_format, load_rows, prepare_dataset
-from ift.data.hints import renaming
-from ift.data.known import COLUMNS, OTHER_ROLES, TURN_KEYS, names, read_flag
+from ift.data.hints import suggest_renaming
+from ift.data.known_names import COLUMNS, OTHER_ROLES, TURN_KEYS, names, read_flag
 from ift.data.masks import END_ALONE
 from ift.data.pairs import prepare_pairs
 
@@ -343,7 +343,7 @@ COMMON = ("system", "history", "tools", "context", "input", "passage")
 @pytest.mark.parametrize("answer", ["answer", "response", "solution", "output"])
 @pytest.mark.parametrize("beside", ["", *COMMON])
 def test_a_renaming_that_is_printed_makes_a_format_and_loses_nothing(question, answer, beside):
-    hint = renaming({question, answer} | ({beside} if beside else set()))
+    hint = suggest_renaming({question, answer} | ({beside} if beside else set()))
     ways = [way.partition("(")[0].split() for way in hint.split("--dataset_columns ")[1:]]
     assert ways or (question, answer) == ("instruction", "output")
     for way in ways:
@@ -359,7 +359,7 @@ def test_a_renaming_that_is_printed_makes_a_format_and_loses_nothing(question, a
 
 def test_a_renaming_never_trains_the_bad_side():
     rows = [{"non_preferred_output": [ASK, SAY]}]
-    assert "non_preferred_output" not in renaming(set(rows[0]), rows)
+    assert "non_preferred_output" not in suggest_renaming(set(rows[0]), rows)
 
 
 def test_trls_text_field_is_the_column_that_is_trained():

@@ -1,4 +1,4 @@
-"""The rows of a file of text (.jsonl, .json, .csv), each value as it is written; a fault is named by its line."""
+"""Reads the rows of .jsonl, .json and .csv files without converting any value; errors name the line."""
 
 from __future__ import annotations
 
@@ -16,24 +16,18 @@ TEXTS = (".jsonl", ".json", ".csv")
 PIECE = 1 << 20  # bytes read at a time
 LONGEST_FIELD = 2**31 - 1  # characters of a CSV field
 MARKS = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
-ONE_OBJECT = "expected one JSON object. Fix: write each row as one object on a line of its own"
+ONE_OBJECT = "expected one JSON object. Fix: write one object per line"
 
 
 def read_rows(file: Path, *, lone_surrogates: bool = False) -> Iterator[dict[str, Any]]:
-    """Reads the rows of a file of text, one at a time; a file that is one JSON value is read whole.
+    """Yields the rows of a .jsonl, .json or .csv file, from column name to value.
 
-    Nothing is converted: a field of a CSV file is text (an empty one is null), a string that looks like a date in JSON
-    is a string.
-
-    Args:
-        file: Path of a file that ends in one of `TEXTS`. A list of strings has the column "text".
-        lone_surrogates: Whether JSON text may hold half of a surrogate pair; otherwise it is refused.
-
-    Yields:
-        Column name to value.
+    Nothing is converted: a CSV field is a string (null if empty), and a JSON string that looks like a date stays a
+    string. Each string of a JSON list of strings becomes a row with the column "text". A file that holds a single JSON
+    value is read whole. Half of a surrogate pair in JSON is refused unless `lone_surrogates` is set.
 
     Raises:
-        DataError: The file, the line where there is one, and what is wrong are named.
+        DataError: The file cannot be read; the message names the line where possible.
     """
     check_is_not_utf16(file)
     if file.suffix.lower() == ".csv":
@@ -51,17 +45,10 @@ def read_rows(file: Path, *, lone_surrogates: bool = False) -> Iterator[dict[str
 
 
 def json_lines(file: Path, *, lone_surrogates: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Reads a file with one JSON object in each line.
-
-    Args:
-        file: The file.
-        lone_surrogates: See `read_rows`.
-
-    Yields:
-        Number of the line, counted from 1, and its object.
+    """Yields line number (from 1) and object of a file with one JSON object per line.
 
     Raises:
-        DataError: A line is no JSON object; file, line and what is wrong with it are named.
+        DataError: A line is not a JSON object.
     """
     for number, line in numbered_lines(file):
         place = f"{file}, line {number}"
@@ -78,9 +65,9 @@ def json_lines(file: Path, *, lone_surrogates: bool = False) -> Iterator[tuple[i
 
 
 def _one_value(file: Path) -> list[Any] | None:
-    """The items of a file that is one list, or the one object that stands on several lines; None for JSON lines.
+    """Reads a file that holds one list, or one object over several lines; None for a JSON Lines file.
 
-    A .jsonl file that begins as a list and is none is left to the reader of lines, which names the line at fault.
+    A .jsonl file that begins like a list but is not one is left to `json_lines`, which names the faulty line.
     """
     lines = file.suffix.lower() == ".jsonl"
     start = next(numbered_lines(file), (0, b""))[1]
@@ -136,11 +123,11 @@ def _csv_rows(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _header(fields: list[str], place: str) -> list[str]:
-    """Names of the columns; a column without one, such as the index that pandas writes, is called by its number."""
+    """Column names; a column without a name, such as the index that pandas writes, is named after its number."""
     names = [name or f"column {number}" for number, name in enumerate(fields, start=1)]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise DataError(f"{place}: found the column {twice!r} twice. Fix: give each column a name of its own")
+        raise DataError(f"{place}: found the column {twice!r} twice. Fix: give each column a unique name")
     return names
 
 
@@ -155,7 +142,7 @@ def check_is_not_utf16(file: Path) -> None:
 
 
 def check_encoding(file: Path) -> None:
-    """Raises DataError where a file is not UTF-8; the line is named."""
+    """Raises DataError with the line number for a file that is not UTF-8."""
     check_is_not_utf16(file)
     decode = codecs.getincrementaldecoder("utf-8")().decode
     line = 1
@@ -176,7 +163,7 @@ def _not_utf8(file: Path, line: int, error: UnicodeDecodeError) -> DataError:
     found = error.object[error.start : error.end].hex(" ")
     return DataError(
         f"{file}, line {line}: found bytes that are not UTF-8 ({found}), expected UTF-8. "
-        f"Fix: iconv -f LATIN1 -t UTF-8 {file.name} > new{file.suffix}, if that is what it is written in"
+        f"Fix: iconv -f LATIN1 -t UTF-8 {file.name} > new{file.suffix}, if that is its encoding"
     )
 
 
@@ -185,18 +172,18 @@ def _has_surrogates(text: str) -> bool:
 
 
 def _check_row(value: Any, may_have_surrogates: bool, place: str) -> None:
-    """Raises DataError where a value is no object, or holds half of a surrogate pair, which no file can hold."""
+    """Raises DataError for a value that is no object, or holds half a surrogate pair, which UTF-8 cannot encode."""
     if not isinstance(value, dict):
         raise DataError(f"{place}: found {describe(value)}, {ONE_OBJECT}")
     if may_have_surrogates and not _can_be_written(value):
         raise DataError(
-            f"{place}: found half of a surrogate pair (\\ud800 to \\udfff alone), which is no "
-            "character. Fix: take it out, or drop the row"
+            f"{place}: found half of a surrogate pair (\\ud800 to \\udfff alone), which is not "
+            "a character. Fix: remove it, or drop the row"
         )
 
 
 class _Twice(ValueError):
-    """A key that an object has twice."""
+    """A key that occurs twice in one object."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Files of text as data sets of the `datasets` library, with every value as it is written in the file."""
+"""Loads text files as data sets of `datasets`, with every value as it is in the file."""
 
 from __future__ import annotations
 
@@ -10,28 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ift.data.errors import DataError
-from ift.data.files import read_rows
+from ift.data.text_files import read_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features, IterableDataset
 
-VERSION = 1  # of what is stored; another one is stored anew
-STREAM_ROWS = 1000  # of a stream whose keys are its columns
+VERSION = 1  # of the cached rows; files are cached again when it changes
+STREAM_ROWS = 1000  # rows of a stream that are read for its columns
 _PLAIN = {str: "string", int: "int64", float: "float64", bool: "bool"}
 
 
-def load_texts(files: Sequence[Path]) -> Dataset:
-    """Reads files twice: for their columns, and into the cache of `datasets`, from where rows are taken.
+def load_text_files(files: Sequence[Path]) -> Dataset:
+    """Reads .jsonl, .json and .csv files into the cache of `datasets`; a first pass finds the column types.
 
-    Args:
-        files: Paths of .jsonl, .json and .csv files.
-
-    Returns:
-        All rows. A column that holds texts alone, or numbers of one kind, is of that type; every other column is
-        kept as JSON, so that an object has the keys that it has in its own row.
+    A column of strings, or of numbers of one type, has that type; every other column is stored as JSON, so that an
+    object keeps exactly the keys of its row.
 
     Raises:
-        DataError: A file cannot be read; file and line are named. There is no row. The cache cannot be written.
+        DataError: A file cannot be read (with the line), there are no rows, or the cache cannot be written.
     """
     from datasets import Dataset, config
     from datasets.exceptions import DatasetGenerationError
@@ -54,18 +50,16 @@ def load_texts(files: Sequence[Path]) -> Dataset:
             f"{_shown(files)}: the rows cannot be kept in the cache of datasets, {config.HF_DATASETS_CACHE}: {cause}. "
             "Fix: set HF_DATASETS_CACHE to a folder with room that can be written to"
         ) from error
-    rows.info.features = features  # as stored, they say the library's own Json, which rounds long numbers
+    rows.info.features = (
+        features  # the cache restores the Json feature of datasets, which rounds long numbers
+    )
     return rows
 
 
-def stream_texts(files: Sequence[Path]) -> IterableDataset:
-    """Reads files as their rows are asked for; a row that cannot be read raises DataError with its line then.
+def stream_text_files(files: Sequence[Path]) -> IterableDataset:
+    """Reads .jsonl, .json and .csv files lazily; a row that cannot be read raises DataError when it is reached.
 
-    Args:
-        files: Paths of .jsonl, .json and .csv files.
-
-    Returns:
-        The rows. Columns are the keys of the first rows; a key that comes later is in its row all the same.
+    Columns are the keys of the first rows; a row may have further keys.
     """
     from datasets import IterableDataset
 
@@ -77,7 +71,7 @@ def stream_texts(files: Sequence[Path]) -> IterableDataset:
 
 
 def _rows(files: Sequence[str], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The generator of both: each row has all `columns`, and those of its keys that are none of them."""
+    """Generator of both loaders: every row has all `columns`, and its further keys."""
     empty = dict.fromkeys(columns)
     for row in _all_rows([Path(file) for file in files]):
         yield {**empty, **row}
