@@ -124,6 +124,7 @@ def test_two_shards_train_what_one_process_trains(engine, case, folder, one_proc
     flags = flags_of(case, folder, tmp_path / "out", 2)
     ended = wait_for(start_processes(flags, engine_environment(engine, CONFIGURATIONS)))
     assert ended.codes == [0, 0], "\n".join(text[-3000:] for text in ended.outputs)
+    assert "same outputs on 3 rows" in ended.outputs[0]
     tensors, log = saved(tmp_path / "out")
     tensors = {name: tensor for name, tensor in tensors.items() if name in expected or case != "tied"}
     assert tensors.keys() == expected.keys()

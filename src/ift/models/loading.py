@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ift.data.errors import DataError
 from ift.models.adapters import adapter_config, attach, base_named_in, find_base, refuse_incomplete
+from ift.models.deepspeed import not_partitioned
 from ift.models.limits import check_special_ids, embedded_ids
 from ift.models.model_folder import check_model_path, explain_weight_loading_errors, from_hub_or_folder
 from ift.models.record import cached, read_record
@@ -93,7 +95,7 @@ def load_network(name: str, options: LoadOptions, *, trainable: bool = False) ->
     Args:
         name: See `load_model`.
         options: How; `device` is not used.
-        trainable: Whether an adapter is trained on.
+        trainable: Whether it is the model that is trained, or its adapter: ZeRO-3 partitions that one alone.
 
     Raises:
         DataError: See `load_model`.
@@ -101,16 +103,17 @@ def load_network(name: str, options: LoadOptions, *, trainable: bool = False) ->
     name = local_path(name)
     check_model_path(name, allow_pickle=options.allow_pickle_weights)
     config = adapter_config(name, options.revision)
-    if config is None:
-        return _load_weights(name, options.revision, options)
-    base = find_base(name, config.base_model_name_or_path)
-    _check_hub_adapter(name, options)
-    network = _load_weights(base, config.revision, options)
-    if cached(name, "tokenizer_config.json", options.revision):
-        size = len(load_tokenizer(name, options))
-        if size > embedded_ids(network):  # tokens were added when the adapter was trained
-            network.resize_token_embeddings(size, mean_resizing=False)
-    return attach(network, name, config, trainable=trainable)
+    with nullcontext() if trainable else not_partitioned():
+        if config is None:
+            return _load_weights(name, options.revision, options)
+        base = find_base(name, config.base_model_name_or_path)
+        _check_hub_adapter(name, options)
+        network = _load_weights(base, config.revision, options)
+        if cached(name, "tokenizer_config.json", options.revision):
+            size = len(load_tokenizer(name, options))
+            if size > embedded_ids(network):  # tokens were added when the adapter was trained
+                network.resize_token_embeddings(size, mean_resizing=False)
+        return attach(network, name, config, trainable=trainable)
 
 
 def load_config(name: str, options: LoadOptions) -> Any:

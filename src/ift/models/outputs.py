@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ift.step.model import evaluating
+from ift.step.model import evaluating, unwrapped
 
 ROWS, TOKENS = 3, 128  # rows that are compared, and the tokens of each
 EXACT, ROUNDED = (
@@ -56,16 +56,14 @@ def logits_of(
     """Logits of each row by itself, (T, V) in float32 on the CPU; the model is left as it was.
 
     Args:
-        model: A causal language model or `PeftModel`.
+        model: A causal language model or `PeftModel`, in whatever wraps it.
         rows: Token ids.
         precision: Makes a context manager such as autocast.
     """
+    device = unwrapped(model).device
     with evaluating(model), torch.compiler.set_stance("force_eager"), precision():
         return [
-            model(input_ids=torch.tensor([list(row)], device=model.device), use_cache=False)
-            .logits[0]
-            .float()
-            .cpu()
+            model(input_ids=torch.tensor([list(row)], device=device), use_cache=False).logits[0].float().cpu()
             for row in rows
         ]
 

@@ -15,7 +15,7 @@ from ift.methods.stage import PreparedRows, Stage, longest_row, prepare_stage
 from ift.methods.start import start_options
 from ift.models.loading import LoadOptions
 from ift.models.merging import save_merged
-from ift.models.outputs import some_rows
+from ift.models.outputs import logits_of, some_rows
 from ift.models.record import write_record
 from ift.runs.read_back import read_back
 from ift.runs.resource_errors import disk_full, is_disk_full, is_out_of_memory, out_of_memory
@@ -71,15 +71,22 @@ def save(trainer: Any, folder: Path) -> None:
 
 
 def verify(trainer: Any, rows: PreparedRows, folder: Path) -> str:
-    """Read the saved model back on the first process; returns how it was verified, in a few words."""
+    """Read the saved model back; returns how it was verified, in a few words; on the first process alone.
+
+    Every process computes the outputs of the trained model, so that sharded weights can be gathered.
+    """
+    compared = some_rows(rows.sets["train"].dataset)
+    precision = trainer.accelerator.autocast if trainer.args.bf16 or trainer.args.fp16 else nullcontext
+    outputs = logits_of(trainer.model_wrapped, compared, precision)
     if not trainer.is_world_process_zero():
         return ""
     return read_back(
         folder,
         trainer.accelerator.unwrap_model(trainer.model),
-        some_rows(rows.sets["train"].dataset),
+        compared,
+        outputs,
         trust_remote_code=trainer.args.trust_remote_code,
-        precision=trainer.accelerator.autocast if trainer.args.bf16 or trainer.args.fp16 else nullcontext,
+        precision=precision,
     )
 
 
