@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import yaml
 
+from ift.check.engines import Engine
 from ift.runs.arguments import UsageError
 from ift.training.checkpoints import SIGNALS
 
@@ -36,6 +37,38 @@ def is_launched() -> bool:
 def is_first_process() -> bool:
     """Whether this is the first of all processes of a run; a run of one process has no RANK."""
     return int(os.environ.get("RANK", 0)) == 0
+
+
+def running_engine() -> Engine:
+    """The engine that this process runs under, from the environment that `accelerate launch` sets."""
+    name = "ddp"
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        name = "fsdp2"
+    elif os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        name = _zero(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", 2))
+    return Engine(name, int(os.environ.get("WORLD_SIZE", 1)))
+
+
+def wanted_engine(launch_flags: list[str]) -> Engine:
+    """The engine and the processes that launch flags ask for.
+
+    Raises:
+        UsageError: An accelerate configuration that is not there, or a number of processes that is no number.
+    """
+    flags = resolve_config(launch_flags)
+    file = _flag(flags, "--config_file")
+    asked = {} if file is None else _configuration(Path(file))
+    name = "ddp"
+    if asked.get("distributed_type") == "FSDP":
+        name = "fsdp2"
+    elif asked.get("distributed_type") == "DEEPSPEED":
+        name = _zero((asked.get("deepspeed_config") or {}).get("zero_stage", 2))
+    return Engine(name, max(1, _processes(flags) or 1))
+
+
+def _zero(stage: object) -> str:
+    """Name of DeepSpeed's engine; its stage 0 is data parallelism."""
+    return "ddp" if str(stage) == "0" else f"zero{stage}"
 
 
 def check_world_size() -> None:

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ift.check.memory import Remedy, available_memory, remedies
+from ift.check.memory import available_memory
+from ift.check.remedies import Remedy, remedies
 from ift.data import DataError, LoadedData
 from ift.methods.stage import PreparedRows, Stage, longest_row, prepare_stage
 from ift.methods.start import start_options
@@ -17,6 +18,7 @@ from ift.models.loading import LoadOptions
 from ift.models.merging import save_merged
 from ift.models.outputs import logits_of, some_rows
 from ift.models.record import write_record
+from ift.runs.launch import running_engine
 from ift.runs.read_back import read_back
 from ift.runs.resource_errors import disk_full, is_disk_full, is_out_of_memory, out_of_memory
 from ift.training.checkpoints import SealedCheckpoints, Stopped
@@ -117,7 +119,8 @@ def explain_resource_errors(stage: Stage, rows: PreparedRows) -> Iterator[None]:
 
 def _remedies(stage: Stage, rows: PreparedRows) -> list[Remedy]:
     try:
-        return remedies(stage, longest_row(rows.sets["train"].report, stage.config), available_memory())
+        longest = longest_row(rows.sets["train"].report, stage.config)
+        return remedies(stage, longest, available_memory(), running_engine())
     except Exception:  # without an estimate the error itself must still be shown
         return []
 
