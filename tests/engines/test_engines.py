@@ -175,6 +175,20 @@ def test_a_stopped_run_resumes_to_the_same_bits(engine, folder, tmp_path):
     assert all(torch.equal(ours[name], expected[name]) for name in expected)
 
 
+def test_plain_sgd_is_not_resumed_under_fsdp2(folder, tmp_path):
+    """Torch cannot load an optimiser state without tensors. Red when: the run ends as a bug of ift."""
+    environment = engine_environment("fsdp2", CONFIGURATIONS)
+    flags = flags_of("ift", folder, tmp_path / "out", 2) | {"save_strategy": "steps", "save_steps": 1}
+    flags |= {"eval_strategy": "no", "max_steps": 2}
+    first = wait_for(start_processes(flags, environment))
+    assert first.codes == [0, 0], first.outputs[0][-3000:]
+    flags |= {"output_dir": tmp_path / "second", "resume_from_checkpoint": tmp_path / "out" / "checkpoint-1"}
+    ended = wait_for(start_processes(flags, environment))
+    assert ended.codes == [1, 1], ended.outputs[0][-3000:]
+    assert "checkpoint-1: its optimiser has no state (plain SGD keeps none)" in ended.outputs[0]
+    assert "--optim adamw_torch" in ended.outputs[0]
+
+
 @pytest.mark.parametrize("engine", ["fsdp2", "zero3"])
 def test_a_killed_process_ends_the_others_and_the_next_run_resumes(engine, folder, tmp_path):
     """SIGKILL of one process under torchrun, as an out-of-memory killer does it."""

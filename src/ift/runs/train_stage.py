@@ -30,12 +30,22 @@ def train(trainer: Any, checkpoints: SealedCheckpoints | None) -> None:
     """Train, from a checkpoint where the trainer's settings name one.
 
     Raises:
+        DataError: A row of a stream cannot be read, or the checkpoint's optimiser state cannot be loaded.
         Stopped: A signal came before the last step; `checkpoints` has saved a checkpoint.
     """
     try:
         trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
     except DataError as error:  # a row of a stream
         raise DataError(_plain_message(error) + _save_before_bad_row(trainer)) from error
+    except AssertionError as error:
+        if "Expected device to be set" not in str(
+            error
+        ):  # torch's words for an optimiser state without a tensor
+            raise
+        raise DataError(
+            f"{trainer.args.resume_from_checkpoint}: its optimiser has no state (plain SGD keeps none), which torch "
+            "cannot load under FSDP2 with FULL_STATE_DICT. Fix: train from the start, or with --optim adamw_torch"
+        ) from error
     finally:
         if checkpoints is not None:
             checkpoints.release()
