@@ -130,6 +130,7 @@ def test_two_shards_train_what_one_process_trains(engine, case, folder, one_proc
     assert tensors.keys() == expected.keys()
     largest = max(float(tensor.abs().max()) for tensor in expected.values())
     gap = max(float((tensors[name] - tensor).abs().max()) for name, tensor in expected.items())
+    print(f"{engine} {case}: largest difference of a weight {gap / largest:.1e} of the largest weight")
     assert gap <= 1e-5 * largest
     if case != "adapter":
         before = load_file(folder / ("tied" if case == "tied" else "untied") / "model.safetensors")

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from killed_runs import weights
@@ -88,3 +89,13 @@ def test_a_machine_that_never_comes_ends_the_run(words, tmp_path, rank):
     assert "--rdzv_conf timeout=900 waits longer" in output
     assert "Traceback" not in output
     assert not list((tmp_path / "out").glob("*.safetensors"))
+
+
+def test_the_slurm_file_of_the_documentation_is_a_script(tmp_path):
+    """And it launches as `by_ift` does. Red when: it cannot be parsed, or a flag of the launch is missing."""
+    page = (Path(__file__).parents[2] / "docs" / "many_gpus.md").read_text()
+    file = tmp_path / "run.sbatch"
+    file.write_text(page.split("```sbatch\n")[1].split("```")[0])
+    subprocess.run(["bash", "-n", file], check=True)
+    flags = [word.split("=")[0] for word in by_ift(0, 1, []) if word.startswith("--")]
+    assert all(f"{flag} " in file.read_text() for flag in flags)
