@@ -330,6 +330,7 @@ def test_imports_of_ours_in_the_documents_work(page):
 def test_flags_in_the_documents_exist(monkeypatch):
     import typer
     from accelerate.commands.launch import launch_command_parser
+    from torch.distributed.run import get_args_parser as torchrun_parser
 
     from ift.cli.check import make_parser as make_check_parser
     from ift.cli.compare import make_parser as make_study_parser
@@ -340,7 +341,7 @@ def test_flags_in_the_documents_exist(monkeypatch):
     words = {"--help", "--help-all", "--config", "--accelerate_config"}
     for verb in typer.main.get_command(app).commands.values():
         words |= {word for option in verb.params for word in (*option.opts, *option.secondary_opts)}
-    words |= {*launch_command_parser()._option_string_actions}
+    words |= {*launch_command_parser()._option_string_actions, *torchrun_parser()._option_string_actions}
     words |= {*make_check_parser()._option_string_actions}
     for verb in ("compare", "ablate"):
         words |= {*make_study_parser(verb)._option_string_actions}
@@ -352,7 +353,8 @@ def test_flags_in_the_documents_exist(monkeypatch):
     words |= {*make_benchmark_parser()._option_string_actions}
     wrong = {"--residual_lamda"}  # shown as a mistake
     for page in [ROOT / "README.md", *PAGES]:
-        assert set(re.findall(r"(?<![\w-])--[a-z][\w-]+", page.read_text())) - words <= wrong, page.name
+        text = re.sub(r"(?m)^#SBATCH .*", "", page.read_text())
+        assert set(re.findall(r"(?<![\w-])--[a-z][\w-]+", text)) - words <= wrong, page.name
 
 
 @pytest.fixture(scope="module")

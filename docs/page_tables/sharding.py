@@ -1,4 +1,4 @@
-"""What a training step takes on each of many GPUs: memory, and bytes sent, by arithmetic from the model's dimensions.
+"""What a training step takes on each of many GPUs: memory (`ift.check.engines`), and bytes sent, by arithmetic.
 
 AdamW, weights kept in float32, computed in bfloat16, as ift's accelerate configurations have it. How often a block is
 gathered is measured on two processes (tests/training/test_distributed.py); nothing here was measured on a GPU.
@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
+from ift.check.engines import FULL, GATHERED_BLOCKS, Engine, Held, divide
+
 STRATEGIES = ("ddp", "zero2", "zero3", "fsdp2")
-FULL, HALF = 4, 2  # bytes of float32 and bfloat16
+HALF = 2  # bytes of bfloat16
 STATES = 2  # of AdamW per weight
-GATHERED_BLOCKS = 2  # whole at once in FSDP2 and ZeRO-3: the one at work, and the next
 
 
 @dataclass(frozen=True)
@@ -122,18 +123,20 @@ def share(shape: Shape, method: str, strategy: str, gpus: int, activations: int)
             f"Found strategy {strategy!r}, method {method!r}, {gpus} GPUs; give one of {', '.join(STRATEGIES)}, one of "
             f"{', '.join(GATHERS)}, and 1 GPU or more."
         )
-    every, referred = shape.parameters, method == "dpo"
-    adam = STATES * FULL
-    if strategy == "ddp":
-        # float32 weights, autocast's copies of them, gradients and (with several GPUs) DDP's buckets of them
-        copies = FULL + HALF + FULL + adam + (FULL if gpus > 1 else 0) + (FULL if referred else 0)
-        states, gathered = copies * every, 0
-    elif strategy == "zero2":
-        states = (HALF + (HALF if referred else 0)) * every + -(-(FULL + HALF + adam) * every // gpus)
-        gathered = 0
-    else:  # all in shards; zero3 has bfloat16 weights beside the float32 ones, fsdp2 float32 gradients: 16 bytes both
-        states = -(-(FULL + FULL + adam + (FULL if referred else 0)) * every // gpus)
-        gathered = HALF * (shape.root + GATHERED_BLOCKS * shape.block)
+    every = shape.parameters
+    gathered = HALF * (shape.root + GATHERED_BLOCKS * shape.block) if strategy in ("zero3", "fsdp2") else 0
+    held = Held(
+        weights=FULL * every,
+        computed=HALF * every,
+        copies=HALF * every,
+        trained=every,
+        element=HALF,
+        gradients=FULL * every,
+        optimizer=STATES * FULL * every,
+        reference=FULL * every if method == "dpo" else 0,
+        gathered=gathered,
+    )
+    states = sum(divide(held, Engine(strategy, gpus)).values()) - gathered
     return Share(states, gathered, activations, round(_passed(shape, method, strategy) * (gpus - 1) / gpus))
 
 

@@ -56,6 +56,20 @@ def test_json_is_json_and_says_the_same(check):
     assert found["step_seconds"] is None
 
 
+def test_an_engine_divides_the_memory_and_the_steps(check):
+    """8 rows, 2 processes of 2 rows, 3 passes: 6. Red when: the flags of the launch are passed over."""
+    flags = ["--max_steps", "-1", "--num_train_epochs", "3"]
+    flags += ["--accelerate_config", "zero3", "--num_processes", "2", "--gpu_memory", "80"]
+    found = json.loads(check("--json", *flags).stdout)
+    assert found["steps"] == 6
+    assert found["engine"] == {"name": "zero3", "processes": 2}
+    assert found["available_memory"] == 80 * 2**30
+    whole = json.loads(check("--json").stdout)["memory"]
+    assert found["memory"]["optimizer"] == whole["optimizer"] / 2
+    assert "memory on each device (zero3, 2 processes): about" in (said := check(*flags).output)
+    assert "80.0 GiB free, it fits" in said
+
+
 def test_steps_are_those_of_the_run(check):
     """8 rows, 2 at a time, 3 passes: 12."""
     found = json.loads(check("--json", "--max_steps", "-1", "--num_train_epochs", "3").stdout)

@@ -124,11 +124,13 @@ def test_two_shards_train_what_one_process_trains(engine, case, folder, one_proc
     flags = flags_of(case, folder, tmp_path / "out", 2)
     ended = wait_for(start_processes(flags, engine_environment(engine, CONFIGURATIONS)))
     assert ended.codes == [0, 0], "\n".join(text[-3000:] for text in ended.outputs)
+    assert "same outputs on 3 rows" in ended.outputs[0]
     tensors, log = saved(tmp_path / "out")
     tensors = {name: tensor for name, tensor in tensors.items() if name in expected or case != "tied"}
     assert tensors.keys() == expected.keys()
     largest = max(float(tensor.abs().max()) for tensor in expected.values())
     gap = max(float((tensors[name] - tensor).abs().max()) for name, tensor in expected.items())
+    print(f"{engine} {case}: largest difference of a weight {gap / largest:.1e} of the largest weight")
     assert gap <= 1e-5 * largest
     if case != "adapter":
         before = load_file(folder / ("tied" if case == "tied" else "untied") / "model.safetensors")
@@ -172,6 +174,20 @@ def test_a_stopped_run_resumes_to_the_same_bits(engine, folder, tmp_path):
     ours, expected = saved(tmp_path / "stopped")[0], saved(tmp_path / "straight")[0]
     assert ours.keys() == expected.keys()
     assert all(torch.equal(ours[name], expected[name]) for name in expected)
+
+
+def test_plain_sgd_is_not_resumed_under_fsdp2(folder, tmp_path):
+    """Torch cannot load an optimiser state without tensors. Red when: the run ends as a bug of ift."""
+    environment = engine_environment("fsdp2", CONFIGURATIONS)
+    flags = flags_of("ift", folder, tmp_path / "out", 2) | {"save_strategy": "steps", "save_steps": 1}
+    flags |= {"eval_strategy": "no", "max_steps": 2}
+    first = wait_for(start_processes(flags, environment))
+    assert first.codes == [0, 0], first.outputs[0][-3000:]
+    flags |= {"output_dir": tmp_path / "second", "resume_from_checkpoint": tmp_path / "out" / "checkpoint-1"}
+    ended = wait_for(start_processes(flags, environment))
+    assert ended.codes == [1, 1], ended.outputs[0][-3000:]
+    assert "checkpoint-1: its optimiser has no state (plain SGD keeps none)" in ended.outputs[0]
+    assert "--optim adamw_torch" in ended.outputs[0]
 
 
 @pytest.mark.parametrize("engine", ["fsdp2", "zero3"])

@@ -6,8 +6,13 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from ift.models.outputs import compute_logits
 from ift.runs.read_back import SaveError, read_back
 from models import tiny_model
+
+
+def compare(folder, model, rows=((0, 0),)):
+    return read_back(folder, model, rows, compute_logits(model, rows))
 
 
 @pytest.fixture
@@ -20,7 +25,7 @@ def saved(tmp_path):
 def test_a_saved_model_is_read_back(saved):
     folder, model = saved
     count = len(list(model.named_parameters()))
-    said = read_back(folder, model, [[3, 4, 5], [6, 7]])
+    said = compare(folder, model, [[3, 4, 5], [6, 7]])
     assert said.startswith(
         f"read back {count} tensors, same outputs on 2 rows (largest difference of a logit 0,"
     )
@@ -29,7 +34,7 @@ def test_a_saved_model_is_read_back(saved):
 
 def test_little_memory_is_said(saved, monkeypatch):
     monkeypatch.setattr("ift.runs.read_back._free_memory", lambda: 1000)
-    assert read_back(*saved).endswith("too little memory is free to load it a second time")
+    assert compare(*saved).endswith("too little memory is free to load it a second time")
 
 
 def _lose(file):
@@ -67,15 +72,13 @@ def test_a_damaged_save_is_found(saved, harm, said):
     folder, model = saved
     harm(folder / "model.safetensors")
     with pytest.raises(SaveError, match=said):
-        read_back(folder, model, [[3, 4, 5]])
+        compare(folder, model, [[3, 4, 5]])
 
 
 def test_another_shape_is_found(saved):
     folder, _ = saved
-    with pytest.raises(
-        SaveError, match=r"of shape \[32, 48\] in the file, of shape \[32, 40\] in the trained"
-    ):
-        read_back(folder, tiny_model(intermediate_size=40))
+    with pytest.raises(SaveError, match="gives other outputs than the trained one"):
+        compare(folder, tiny_model(intermediate_size=40))
 
 
 def test_an_adapter_is_read_back_and_a_lost_tensor_found(tmp_path):
@@ -83,10 +86,10 @@ def test_an_adapter_is_read_back_and_a_lost_tensor_found(tmp_path):
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     model = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"]))
     model.save_pretrained(tmp_path / "adapter")
-    assert read_back(tmp_path / "adapter", model).startswith("read back 4 tensors, same outputs on 1 row")
+    assert compare(tmp_path / "adapter", model).startswith("read back 4 tensors, same outputs on 1 row")
     file = tmp_path / "adapter" / "adapter_model.safetensors"
     tensors = load_file(file)
     lost = sorted(tensors)[0]
     save_file({name: value for name, value in tensors.items() if name != lost}, file)
     with pytest.raises(SaveError, match="is absent in the file"):
-        read_back(tmp_path / "adapter", model)
+        compare(tmp_path / "adapter", model)

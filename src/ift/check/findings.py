@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from ift.check.memory import MemoryEstimate, Remedy, available_memory, estimate_memory, remedies
+from ift.check.engines import ONE_DEVICE, Engine
+from ift.check.memory import MemoryEstimate, available_memory, estimate_memory
+from ift.check.remedies import Remedy, remedies
 from ift.check.rows import RowScan, scan_rows
 from ift.check.trainer_build import build_error
 from ift.data import DataError, DataReport, Prepared, end_of_turn_ids
@@ -137,6 +138,7 @@ class Preflight:
         scans: By data set.
         memory: None if no estimate is possible.
         available: Free bytes on the device.
+        engine: What `memory` is divided by.
         steps: Optimiser steps of the run; None for a stream without max_steps.
     """
 
@@ -144,6 +146,7 @@ class Preflight:
     scans: dict[str, RowScan]
     memory: MemoryEstimate | None
     available: int
+    engine: Engine
     steps: int | None
 
     @property
@@ -153,6 +156,26 @@ class Preflight:
         for key in self.scans["train"].keys:
             digest.update(key)
         return digest.hexdigest()
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, without the scans."""
+        memory = self.memory
+        return {
+            "refused": self.refused,
+            "findings": [asdict(one) for one in self.findings],
+            "memory": None if memory is None else {**asdict(memory), "total": memory.total},
+            "available_memory": self.available,
+            "engine": asdict(self.engine),
+            "steps": self.steps,
+        }
+
+    def memory_line(self) -> str:
+        """The estimate, the memory there is, and whether the step fits; empty without an estimate."""
+        if self.memory is None:
+            return ""
+        each = f" on each device ({self.engine})" if self.engine.processes > 1 else ""
+        fits = ", it fits" if self.memory.total <= self.available else ""
+        return f"memory{each}: {self.memory.summary()}; {self.available / 2**30:.1f} GiB free{fits}"
 
     @property
     def refused(self) -> bool:
@@ -165,19 +188,29 @@ def preflight(
     prepared: Any,
     *,
     allow_truncation: bool = False,
+    engine: Engine = ONE_DEVICE,
+    gpu_memory: float | None = None,
     progress: Callable[[int], object] = lambda rows: None,
 ) -> Preflight:
-    """Checks everything that a stage will train, without loading the model's weights."""
+    """Check everything that one stage will train, without loading its weights.
+
+    Args:
+        stage: An `ift.methods.stage.Stage`.
+        prepared: What `ift.methods.stage.prepare_stage` gave.
+        allow_truncation: See `data_findings`.
+        engine: The engine of the run and its processes.
+        gpu_memory: GiB of one device; None: what is free on this machine's.
+        progress: See `scan`.
+    """
     config, sets = stage.config, prepared.sets
     ends = end_of_turn_ids(prepared.tokenizer)
     scans = {name: scan_rows(one, prepared.tokenizer, ends, progress) for name, one in sets.items()}
-    world = int(os.environ.get("WORLD_SIZE", 1))
-    rows_per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * world
+    rows_per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * engine.processes
     report = sets["train"].report
     longest = longest_row(report, config)
     memory, findings = None, []
     try:
-        memory = estimate_memory(stage, longest)
+        memory = estimate_memory(stage, longest, engine=engine)
     except DataError as error:
         findings.append(Finding("refused", "model", str(error)))
     except Exception as error:  # the model's code may raise anything, and the run may still work
@@ -202,14 +235,14 @@ def preflight(
         ]
     if wrong := build_error(stage, prepared):
         findings.append(Finding("refused", "settings", wrong))
-    available = available_memory()
+    available = available_memory() if gpu_memory is None else round(gpu_memory * 2**30)
     if memory is not None and memory.total > available:
-        ways = remedies(stage, longest, available)
+        ways = remedies(stage, longest, available, engine)
         findings.append(Finding("warning", "memory", _too_large(memory, available, ways)))
     steps = config.max_steps if config.max_steps > 0 else None
     if steps is None and not report.streaming:
         steps = math.ceil(math.ceil(report.rows_kept / rows_per_step) * config.num_train_epochs)
-    return Preflight(findings, scans, memory, available, steps)
+    return Preflight(findings, scans, memory, available, engine, steps)
 
 
 def _too_large(found: MemoryEstimate, available: int, ways: list[Remedy]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ift.check.engines import ONE_DEVICE, Engine, Held, block_sizes, divide, gathered_parameters
 from ift.data import DataError
 from ift.methods.start import start_adapter, start_options
 from ift.models.deepspeed import without_zero3_partitioning
@@ -25,14 +25,14 @@ PARTS = ("weights", "reference", "gradients", "optimizer", "activations", "head"
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes on one device in one step, without sharding.
+    """Bytes on one device in one step, as its engine divides weights, gradients and optimiser states.
 
     Attributes:
         parameters: Number of all parameters.
         trained: Number of trained parameters.
         vocabulary: Number of rows of the input embedding.
-        positions: The longest row with learned positions; None if positions are computed.
-        weights: The model, with autocast's copies.
+        positions: The longest row that the model has learned positions for; None: its positions are computed.
+        weights: The model, with autocast's copies; in shards, with what is gathered at once.
         reference: The frozen reference model of some methods.
         gradients: Gradients of the trained weights.
         optimizer: Optimiser states.
@@ -58,14 +58,22 @@ class MemoryEstimate:
 
     def summary(self) -> str:
         """The sum and its parts, in GiB or MiB."""
-        unit, name = _unit(self.total)
+        unit, name = (2**30, "GiB") if self.total >= 2**30 else (2**20, "MiB")
         sizes = {part: getattr(self, part) for part in PARTS}
         shown = ", ".join(f"{part} {size / unit:.2f}" for part, size in sizes.items() if size)
         return f"about {self.total / unit:.1f} {name} ({shown})"
 
 
-def estimate_memory(stage: Any, longest_row: int, device: torch.device | None = None) -> MemoryEstimate:
-    """Estimates the memory of a step on `device` (default: this machine's), from the model's configuration alone.
+def estimate_memory(
+    stage: Any, longest_row: int, device: torch.device | None = None, engine: Engine = ONE_DEVICE
+) -> MemoryEstimate:
+    """Estimate the memory of a step.
+
+    Args:
+        stage: An `ift.methods.stage.Stage`: its model's configuration is read, no weights.
+        longest_row: Tokens of the longest row after cutting.
+        device: Device of the run; None for this machine's.
+        engine: What divides it.
 
     Raises:
         OSError, ValueError: The configuration cannot be read, or is not that of a causal language model.
@@ -77,7 +85,8 @@ def estimate_memory(stage: Any, longest_row: int, device: torch.device | None = 
     element = _element_size(stage, model)
     compute = 2 if config.bf16 or config.fp16 else element
     every = sum(p.numel() for p in model.parameters())
-    weights = _weight_bytes(model, model_args, element)
+    weights, computed = (_weight_bytes(model, model_args, size) for size in (element, compute))
+    gathered = compute * gathered_parameters(block_sizes(model), every)
     casts = sum(p.numel() for p in model.parameters() if p.ndim > 1) * compute if compute < element else 0
     answers = 2 if stage.method.needs_pairs else 1
     rows = config.per_device_train_batch_size * answers
@@ -94,69 +103,26 @@ def estimate_memory(stage: Any, longest_row: int, device: torch.device | None = 
         if full_logits
         else TILES * min(rows * tokens, height) * min(vocabulary, breadth) * 4
     )
+    held = Held(
+        weights=weights + adapters,
+        computed=computed + (compute * trained if model_args.use_peft else 0),
+        copies=casts,
+        trained=trained,
+        element=compute,
+        gradients=trained * each,
+        optimizer=round(trained * _state_bytes(str(getattr(config.optim, "value", config.optim)), each)),
+        reference=weights if stage.method.needs_reference and not model_args.use_peft else 0,
+        gathered=gathered,
+    )
     return MemoryEstimate(
         parameters=every,
         trained=trained,
         vocabulary=vocabulary,
         positions=learned_positions(model),
-        weights=weights + adapters + casts,
-        reference=weights if stage.method.needs_reference and not model_args.use_peft else 0,
-        gradients=trained * each,
-        optimizer=round(trained * _state_bytes(str(getattr(config.optim, "value", config.optim)), each)),
+        **divide(held, engine),
         activations=kept,
         head=head + 2 * rows * tokens * width * 4,
     )
-
-
-@dataclass(frozen=True)
-class Remedy:
-    """Settings that need less memory.
-
-    Attributes:
-        flags: The command-line flags.
-        total: Estimated bytes of a step with these settings.
-    """
-
-    flags: str
-    total: int
-
-    def __str__(self) -> str:
-        unit, name = _unit(self.total)
-        return f"{self.flags} (about {self.total / unit:.1f} {name} a step)"
-
-
-def _unit(size: int) -> tuple[int, str]:
-    return (2**30, "GiB") if size >= 2**30 else (2**20, "MiB")
-
-
-def remedies(stage: Any, longest_row: int, available: int) -> list[Remedy]:
-    """Settings that would need less memory, the cheapest first: batch size, checkpointing, precision, LoRA.
-
-    The batch is halved until a step fits into `available` bytes, and at least once.
-    """
-    now = estimate_memory(stage, longest_row).total
-
-    def total(**changes: Any) -> int:
-        other = copy.copy(stage)
-        other.config, other.model = copy.copy(stage.config), copy.copy(stage.model)
-        for name, value in changes.items():
-            setattr(other.model if hasattr(other.model, name) else other.config, name, value)
-        return estimate_memory(other, longest_row).total
-
-    found: list[Remedy] = []
-    batch = stage.config.per_device_train_batch_size
-    rows = batch * stage.config.gradient_accumulation_steps
-    while batch > 1 and (not found or found[-1].total > available):
-        batch //= 2
-        flags = f"--per_device_train_batch_size {batch} --gradient_accumulation_steps {-(-rows // batch)}"
-        found = [Remedy(flags, total(per_device_train_batch_size=batch))]
-    if not stage.config.gradient_checkpointing:
-        found.append(Remedy("--gradient_checkpointing true", total(gradient_checkpointing=True)))
-    if stage.model.dtype in (None, "auto", "float32"):
-        found.append(Remedy("--dtype bfloat16", total(dtype="bfloat16")))
-    if not stage.model.use_peft:
-        found.append(Remedy("--use_peft true", total(use_peft=True)))
-    return [one for one in found if one.total < now]
 
 
 def _device() -> torch.device:

@@ -35,8 +35,18 @@ def make_parser() -> argparse.ArgumentParser:
         "train would refuse the run, 2 wrong usage. --debug shows tracebacks.",
         allow_abbrev=False,
     )
-    parser.add_argument("--show", type=int, metavar="N", help="Print N rows with their trained tokens.")
-    parser.add_argument("--time", action="store_true", help="Time three training steps, which are discarded.")
+    parser.add_argument(
+        "--show", type=int, metavar="N", help="Print N rows with their trained tokens; loads the model."
+    )
+    parser.add_argument(
+        "--time", action="store_true", help="Train three steps, discard them, and report the time of a step."
+    )
+    parser.add_argument(
+        "--gpu_memory",
+        type=float,
+        metavar="GIB",
+        help="Memory of a GPU, where the run is for another machine.",
+    )
     parser.add_argument("--json", action="store_true", help="Print JSON instead of text.")
     return parser
 
@@ -76,7 +86,7 @@ def _check(
 
     check_model(run_args)
     rows = prepare_stage(run_args, load_data(run_args))
-    found = _preflight(run_args, rows)
+    found = _preflight(run_args, rows, options.gpu_memory)
     found = replace(found, findings=[*_output_folder(run_args), *found.findings])
     seconds = time_steps(run_args, rows) if options.time else None
     if not options.json:
@@ -85,33 +95,25 @@ def _check(
             from ift.cli.show_rows import show_rows
 
             show_rows(run_args, rows, options.show, reporter.console)
-    return {
-        "method": run_args.method.name,
-        "refused": found.refused,
-        "findings": [asdict(one) for one in found.findings],
-        "data": {name: asdict(one.report) for name, one in rows.sets.items()},
-        "memory": None if found.memory is None else {**asdict(found.memory), "total": found.memory.total},
-        "available_memory": found.available,
-        "steps": found.steps,
-        "step_seconds": seconds,
-    }
+    data = {name: asdict(one.report) for name, one in rows.sets.items()}
+    return {"method": run_args.method.name, "data": data, **found.as_dict(), "step_seconds": seconds}
 
 
-def _preflight(run_args: TrainArguments, rows: PreparedRows) -> Preflight:
-    """Checks the rows and the memory, with a progress bar."""
+def _preflight(run_args: TrainArguments, rows: PreparedRows, gpu_memory: float | None) -> Preflight:
+    """The check of the rows and the memory, under a progress bar."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from ift.check.findings import preflight
+    from ift.runs.launch import wanted_engine
 
-    total = sum(one.report.rows_kept for one in rows.sets.values())
     columns = (TextColumn("checking rows"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=total or None)
-        allowed = run_args.run.allow_truncation
+        task = progress.add_task("", total=sum(one.report.rows_kept for one in rows.sets.values()) or None)
         return preflight(
-            run_args, rows, allow_truncation=allowed, progress=lambda count: progress.advance(task, count)
-        )
+            run_args, rows, allow_truncation=run_args.run.allow_truncation, engine=wanted_engine(run_args.launch),
+            gpu_memory=gpu_memory, progress=lambda count: progress.advance(task, count),
+        )  # fmt: skip
 
 
 def _output_folder(run_args: TrainArguments) -> list[Finding]:
@@ -136,8 +138,7 @@ def _print(found: Preflight, rows: PreparedRows, seconds: float | None, reporter
             median, high, top = getattr(one.report, f"{name}_lengths")
             if top:
                 lines.append(f"  tokens per {name}: median {median:,}, 95 % up to {high:,}, longest {top:,}")
-    if found.memory is not None:
-        lines.append(f"memory: {found.memory.summary()}; {found.available / 2**30:.1f} GiB free")
+    lines += [line] if (line := found.memory_line()) else []
     if found.steps is not None:
         span = timedelta(seconds=round(found.steps * (seconds or 0)))
         time = f", {seconds:.2f} seconds each: {span} without evaluation and saving" if seconds else ""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ift.data.errors import DataError
 from ift.models.adapters import adapter_config, attach_adapter, base_named_in, check_keys, find_base
+from ift.models.deepspeed import without_zero3_partitioning
 from ift.models.limits import check_special_ids, embedded_ids
 from ift.models.model_folder import check_model_path, explain_loading_errors, explain_weight_loading_errors
 from ift.models.record import find_file, read_record
@@ -95,21 +97,28 @@ def warn_of_remote_code(name: str) -> None:
 def load_network(name: str, options: LoadOptions, *, trainable: bool = False) -> Any:
     """Loads a model without its tokenizer, on the device that `from_pretrained` chooses.
 
-    `trainable` is whether an adapter will be trained. Errors are those of `load_model`.
+    Args:
+        name: See `load_model`.
+        options: How; `device` is not used.
+        trainable: Whether it is the model that is trained, or its adapter: ZeRO-3 partitions that one alone.
+
+    Raises:
+        DataError: See `load_model`.
     """
     name = local_path(name)
     check_model_path(name, allow_pickle=options.allow_pickle_weights)
     config = adapter_config(name, options.revision)
-    if config is None:
-        return _load_weights(name, options.revision, options)
-    base = find_base(name, config.base_model_name_or_path)
-    _check_hub_adapter(name, options)
-    network = _load_weights(base, config.revision, options)
-    if find_file(name, "tokenizer_config.json", options.revision):
-        size = len(load_tokenizer(name, options))
-        if size > embedded_ids(network):  # tokens were added when the adapter was trained
-            network.resize_token_embeddings(size, mean_resizing=False)
-    return attach_adapter(network, name, config, trainable=trainable)
+    with nullcontext() if trainable else without_zero3_partitioning():
+        if config is None:
+            return _load_weights(name, options.revision, options)
+        base = find_base(name, config.base_model_name_or_path)
+        _check_hub_adapter(name, options)
+        network = _load_weights(base, config.revision, options)
+        if find_file(name, "tokenizer_config.json", options.revision):
+            size = len(load_tokenizer(name, options))
+            if size > embedded_ids(network):  # tokens were added when the adapter was trained
+                network.resize_token_embeddings(size, mean_resizing=False)
+        return attach_adapter(network, name, config, trainable=trainable)
 
 
 def load_config(name: str, options: LoadOptions) -> Any:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ift.data.samples import ids_and_labels
-from ift.step.model import evaluating
+from ift.step.model import evaluating, unwrapped
 
 ROWS, TOKENS = 3, 128  # number of rows that are compared, and the tokens of each
 EXACT, ROUNDED = (
@@ -56,14 +56,15 @@ def compute_logits(
 ) -> list[Tensor]:
     """Logits of each row separately, (T, V) float32 on the CPU; the model's mode is restored.
 
-    `precision` returns a context manager such as autocast.
+    Args:
+        model: A causal language model or `PeftModel`, in whatever wraps it.
+        rows: Token ids.
+        precision: Makes a context manager such as autocast.
     """
+    device = unwrapped(model).device
     with evaluating(model), torch.compiler.set_stance("force_eager"), precision():
         return [
-            model(input_ids=torch.tensor([list(row)], device=model.device), use_cache=False)
-            .logits[0]
-            .float()
-            .cpu()
+            model(input_ids=torch.tensor([list(row)], device=device), use_cache=False).logits[0].float().cpu()
             for row in rows
         ]
 

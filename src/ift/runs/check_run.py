@@ -12,7 +12,7 @@ from ift.data import DataError
 from ift.models.loading import warn_of_remote_code
 from ift.models.model_folder import check_model_path
 from ift.runs.arguments import TrainArguments
-from ift.runs.launch import is_launched
+from ift.runs.launch import is_launched, running_engine
 from ift.runs.progress import SILENT, Reporter, TerminalReporter
 
 TIMED_STEPS = 3  # the first one warms up
@@ -37,7 +37,8 @@ def refuse_or_warn(run_args: TrainArguments, prepared: Any, reporter: Reporter |
         Refused: The check refuses the run, and --force was not given.
     """
     reporter = reporter or TerminalReporter()
-    found = preflight(run_args, prepared, allow_truncation=run_args.run.allow_truncation)
+    allowed = run_args.run.allow_truncation
+    found = preflight(run_args, prepared, allow_truncation=allowed, engine=running_engine())
     for one in found.findings:
         if one.level != "note":
             reporter.finding(one)

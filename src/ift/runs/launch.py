@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import yaml
 
+from ift.check.engines import Engine
 from ift.runs.arguments import UsageError
 from ift.training.checkpoints import SIGNALS
 
@@ -25,7 +26,9 @@ CPU_FLAGS = {  # accelerate's name -> torchrun's
     "--main_process_ip": "--master-addr",
     "--num_machines": "--nnodes",
     "--machine_rank": "--node-rank",
+    "--rdzv_conf": "--rdzv-conf",
 }
+MEETING_SECONDS = 300  # that the machines of a run wait for each other, unless --rdzv_conf says otherwise
 
 
 def is_launched() -> bool:
@@ -36,6 +39,38 @@ def is_launched() -> bool:
 def is_first_process() -> bool:
     """Whether this is the first process of a run; a run of one process has no RANK."""
     return int(os.environ.get("RANK", 0)) == 0
+
+
+def running_engine() -> Engine:
+    """The engine that this process runs under, from the environment that `accelerate launch` sets."""
+    name = "ddp"
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        name = "fsdp2"
+    elif os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        name = _zero(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", 2))
+    return Engine(name, int(os.environ.get("WORLD_SIZE", 1)))
+
+
+def wanted_engine(launch_flags: list[str]) -> Engine:
+    """The engine and the processes that launch flags ask for.
+
+    Raises:
+        UsageError: An accelerate configuration that is not there, or a number of processes that is no number.
+    """
+    flags = resolve_config(launch_flags)
+    file = _flag(flags, "--config_file")
+    asked = {} if file is None else _read_config_file(Path(file))
+    name = "ddp"
+    if asked.get("distributed_type") == "FSDP":
+        name = "fsdp2"
+    elif asked.get("distributed_type") == "DEEPSPEED":
+        name = _zero((asked.get("deepspeed_config") or {}).get("zero_stage", 2))
+    return Engine(name, max(1, _processes(flags) or 1))
+
+
+def _zero(stage: object) -> str:
+    """Name of DeepSpeed's engine; its stage 0 is data parallelism."""
+    return "ddp" if str(stage) == "0" else f"zero{stage}"
 
 
 def check_world_size() -> None:
@@ -50,15 +85,27 @@ def check_world_size() -> None:
 def launch(launch_flags: list[str], module: str, arguments: list[str], *, use_cpu: bool) -> int:
     """Starts the training processes and waits for them; returns the exit code of the first that failed, or 0.
 
-    On a CPU accelerate silently starts a single process, so torchrun is used there (gloo). Signals are forwarded to the
-    processes, which save and stop; torchrun would kill them after 30 seconds. `use_cpu` selects the CPU although there
-    is an accelerator.
+    On a CPU accelerate silently starts a single process, so torchrun starts the processes there (gloo). A signal is
+    passed on to the processes, which save and stop; torchrun itself would kill them after 30 seconds.
+
+    Args:
+        launch_flags: Flags of `accelerate launch`.
+        module: Python module that each process runs.
+        arguments: Command-line arguments of the module.
+        use_cpu: Whether the processes run on the CPU although there is an accelerator.
+
+    Raises:
+        UsageError: Flags that cannot be used together, or not here.
+        TimeoutError: The machines of a run did not find each other.
     """
     from accelerate.commands.launch import launch_command, launch_command_parser
     from accelerate.utils import patch_environment
+    from torch.distributed import DistError
 
     flags = resolve_config(launch_flags)
-    count = _processes(flags)
+    count, machines = _processes(flags), _machines(flags)
+    if machines > 1 and "--rdzv_conf" not in flags:
+        flags = [*flags, "--rdzv_conf", f"timeout={MEETING_SECONDS}"]
     command = ["--module", module, *arguments]
     environment = {
         "PET_SIGNALS_TO_HANDLE": "SIGQUIT"
@@ -66,11 +113,15 @@ def launch(launch_flags: list[str], module: str, arguments: list[str], *, use_cp
     if use_cpu or not torch.accelerator.is_available():
         from torch.distributed.run import parse_args, run
 
-        print(f"no accelerator in use: {count or 1} process(es) on the CPU, data-parallel (gloo)", flush=True)
-        environment |= {"ACCELERATE_USE_CPU": "true", NUM_PROCESSES: str((count or 1) * _machines(flags))}
-        threads = max(1, (os.cpu_count() or 1) // (count or 1))
-        environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
-        torchrun_arguments = [f"--nproc-per-node={count or 1}", *_torchrun_flags(flags), *command]
+        if (count or machines) % machines:
+            raise UsageError(f"--num_processes {count} cannot be divided by {machines} machines.")
+        here = (count or machines) // machines
+        print(f"no accelerator in use: {here} process(es) on the CPU, data-parallel (gloo)", flush=True)
+        environment |= {"ACCELERATE_USE_CPU": "true", NUM_PROCESSES: str(here * machines)}
+        environment["OMP_NUM_THREADS"] = os.environ.get(
+            "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // here))
+        )
+        torchrun_arguments = [f"--nproc-per-node={here}", *_torchrun_flags(flags), *command]
 
         def start() -> None:
             run(parse_args(torchrun_arguments))
@@ -84,8 +135,23 @@ def launch(launch_flags: list[str], module: str, arguments: list[str], *, use_cp
     # the processes print their own errors
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     with patch_environment(**environment), _forward_signals() as received:
-        code = _exit_code(start)
+        try:
+            code = _exit_code(start)
+        except DistError as error:
+            raise TimeoutError(_not_met(flags, machines, error)) from error
     return SIGNALS[received[0]] if received and code else code
+
+
+def _not_met(flags: list[str], machines: int, error: Exception) -> str:
+    """What to say where the machines did not find each other."""
+    address = (
+        f"{_setting(flags, 'main_process_ip') or '127.0.0.1'}:{_setting(flags, 'main_process_port') or 29500}"
+    )
+    return (
+        f"{machines} machines did not find each other at {address} ({' '.join(str(error).split())}). Fix: run the same "
+        "command on each machine, with its own --machine_rank from 0 and the --main_process_ip and --main_process_port "
+        "of the first, which must be reachable; --rdzv_conf timeout=900 waits longer"
+    )
 
 
 def _exit_code(start: Callable[[], None]) -> int:
@@ -150,17 +216,22 @@ def _flag(flags: list[str], name: str) -> str | None:
     return flags[flags.index(name) + 1] if name in flags else None
 
 
+def _setting(flags: list[str], name: str) -> Any:
+    """A setting by flag, else by the accelerate configuration file; None where neither has it."""
+    given, file = _flag(flags, f"--{name}"), _flag(flags, "--config_file")
+    return _read_config_file(Path(file)).get(name) if given is None and file is not None else given
+
+
 def _machines(flags: list[str]) -> int:
-    return int(_flag(flags, "--num_machines") or 1)
+    return int(_setting(flags, "num_machines") or 1)
 
 
 def _processes(flags: list[str]) -> int | None:
-    """Number of processes from the flag, else from accelerate's configuration file."""
+    """Processes of all machines together."""
     file = _flag(flags, "--config_file")
-    given: str | int | None = _flag(flags, "--num_processes")
-    if given is None and file is not None:
-        asked = _read_config_file(Path(file))
-        given = 1 if asked.get("distributed_type") == "NO" else asked.get("num_processes")
+    given = _setting(flags, "num_processes")
+    if _flag(flags, "--num_processes") is None and file is not None:
+        given = 1 if _read_config_file(Path(file)).get("distributed_type") == "NO" else given
     try:
         return None if given is None else int(given)
     except ValueError as error:

@@ -177,8 +177,8 @@ class TrainingDisplay(TrainerCallback):
 def plan(trainer: Any, stage: Stage, rows: PreparedRows, state: Any) -> dict[str, list[str]]:
     """Lines, by topic, that describe the training."""
     args, model = trainer.args, trainer.model
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    total = sum(p.numel() for p in model.parameters())
+    sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
+    total, trained = sum(size for size, _ in sizes), sum(size for size, wanted in sizes if wanted)
     share = "all trained" if trained == total else f"{_count(trained)} trained ({trained / total:.2%})"
     batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     precision = "bf16 autocast" if args.bf16 else "fp16 autocast" if args.fp16 else "no autocast"

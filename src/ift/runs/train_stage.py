@@ -9,14 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ift.check.memory import Remedy, available_memory, remedies
+from ift.check.memory import available_memory
+from ift.check.remedies import Remedy, remedies
 from ift.data import DataError, LoadedData
 from ift.methods.stage import PreparedRows, Stage, longest_row, prepare_stage
 from ift.methods.start import start_options
 from ift.models.loading import LoadOptions
 from ift.models.merging import save_merged
-from ift.models.outputs import first_rows_ids
+from ift.models.outputs import compute_logits, first_rows_ids
 from ift.models.record import write_record
+from ift.runs.launch import running_engine
 from ift.runs.read_back import read_back
 from ift.runs.resource_errors import disk_full, is_disk_full, is_out_of_memory, out_of_memory
 from ift.training.checkpoints import SealedCheckpoints, Stopped
@@ -28,12 +30,22 @@ def train(trainer: Any, checkpoints: SealedCheckpoints | None) -> None:
     """Trains, from a checkpoint if the trainer's settings name one.
 
     Raises:
+        DataError: A row of a stream cannot be read, or the checkpoint's optimiser state cannot be loaded.
         Stopped: A signal came before the last step; `checkpoints` has saved a checkpoint.
     """
     try:
         trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
     except DataError as error:  # a row of a stream
         raise DataError(_plain_message(error) + _save_before_bad_row(trainer)) from error
+    except AssertionError as error:
+        if "Expected device to be set" not in str(
+            error
+        ):  # an optimiser state without a tensor, in torch's words
+            raise
+        raise DataError(
+            f"{trainer.args.resume_from_checkpoint}: its optimiser has no state (plain SGD keeps none), which torch "
+            "cannot load under FSDP2 with FULL_STATE_DICT. Fix: train from the start, or with --optim adamw_torch"
+        ) from error
     finally:
         if checkpoints is not None:
             checkpoints.release()
@@ -71,15 +83,22 @@ def save(trainer: Any, folder: Path) -> None:
 
 
 def verify(trainer: Any, rows: PreparedRows, folder: Path) -> str:
-    """Verifies the saved model on the first process; returns how, in a few words."""
+    """Read the saved model back; returns how it was verified, in a few words; on the first process alone.
+
+    Every process computes the outputs of the trained model, so that sharded weights can be gathered.
+    """
+    compared = first_rows_ids(rows.sets["train"].dataset)
+    precision = trainer.accelerator.autocast if trainer.args.bf16 or trainer.args.fp16 else nullcontext
+    outputs = compute_logits(trainer.model_wrapped, compared, precision)
     if not trainer.is_world_process_zero():
         return ""
     return read_back(
         folder,
         trainer.accelerator.unwrap_model(trainer.model),
-        first_rows_ids(rows.sets["train"].dataset),
+        compared,
+        outputs,
         trust_remote_code=trainer.args.trust_remote_code,
-        precision=trainer.accelerator.autocast if trainer.args.bf16 or trainer.args.fp16 else nullcontext,
+        precision=precision,
     )
 
 
@@ -110,7 +129,8 @@ def explain_resource_errors(stage: Stage, rows: PreparedRows) -> Iterator[None]:
 
 def _remedies(stage: Stage, rows: PreparedRows) -> list[Remedy]:
     try:
-        return remedies(stage, longest_row(rows.sets["train"].report, stage.config), available_memory())
+        longest = longest_row(rows.sets["train"].report, stage.config)
+        return remedies(stage, longest, available_memory(), running_engine())
     except Exception:  # without an estimate the error itself must still be shown
         return []
 

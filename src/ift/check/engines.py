@@ -1,0 +1,121 @@
+"""How engines divide the memory of a training step over processes, by arithmetic; no engine is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+ENGINES = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
+FULL = 4  # bytes of float32
+GATHERED_BLOCKS = 2  # whole at once in FSDP2 and ZeRO-3: the one at work, and the next
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine and its processes; FSDP1 counts as fsdp2.
+
+    Attributes:
+        name: One of `ENGINES`.
+        processes: 1 or more, one for each device.
+    """
+
+    name: str = "ddp"
+    processes: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.processes} process{'es' if self.processes > 1 else ''}"
+
+    @property
+    def shards_weights(self) -> bool:
+        """Whether no process holds all weights."""
+        return self.name in ("zero3", "fsdp2")
+
+
+ONE_DEVICE = Engine()
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a step holds before it is divided, in bytes unless it says otherwise.
+
+    Attributes:
+        weights: All weights as they are loaded.
+        computed: All weights in the dtype of the computation.
+        copies: Autocast's copies of `weights`.
+        trained: Number of trained parameters.
+        element: Bytes of one number in the dtype of the computation.
+        gradients: In the dtype of the trained weights.
+        optimizer: Optimiser states.
+        reference: A frozen second model as it is loaded; 0 without one.
+        gathered: Of `computed`, what is whole for a while where the weights lie in shards; see `gathered_parameters`.
+    """
+
+    weights: int
+    computed: int
+    copies: int
+    trained: int
+    element: int
+    gradients: int
+    optimizer: int
+    reference: int
+    gathered: int
+
+
+def divide(held: Held, engine: Engine) -> dict[str, int]:
+    """Bytes of "weights", "gradients", "optimizer" and "reference" that one process holds.
+
+    * ddp: everything, and with several processes DDP's buckets of the gradients.
+    * zero1, zero2, zero3: DeepSpeed keeps the weights in the dtype of the computation, and float32 copies of the
+      trained ones beside the optimiser states, in shards; zero2 shards gradients too, zero3 also the weights.
+    * fsdp2: everything in shards, as it was loaded.
+
+    Raises:
+        ValueError: An unknown engine, or no process.
+    """
+    if engine.name not in ENGINES or engine.processes < 1:
+        raise ValueError(
+            f"Found engine {engine.name!r}, {engine.processes} processes; give one of {', '.join(ENGINES)}, and 1 "
+            "process or more."
+        )
+
+    def share(size: int) -> int:
+        return -(-size // engine.processes)
+
+    if engine.name == "ddp":
+        buckets = held.gradients if engine.processes > 1 else 0
+        return _parts(held.weights + held.copies, held.gradients + buckets, held.optimizer, held.reference)
+    optimizer = share(held.optimizer)
+    if engine.name == "fsdp2":
+        weights = share(held.weights) + held.gathered
+        return _parts(weights, share(held.gradients), optimizer, share(held.reference))
+    gradients, masters = held.trained * held.element, share(held.trained * FULL)
+    if engine.name == "zero3":
+        weights = share(held.computed) + masters + held.gathered
+        return _parts(weights, share(gradients), optimizer, share(held.reference))
+    gradients = share(gradients) if engine.name == "zero2" else gradients
+    return _parts(held.computed + masters, gradients, optimizer, held.computed if held.reference else 0)
+
+
+def _parts(weights: int, gradients: int, optimizer: int, reference: int) -> dict[str, int]:
+    return {"weights": weights, "gradients": gradients, "optimizer": optimizer, "reference": reference}
+
+
+def gathered_parameters(blocks: list[int], every: int) -> int:
+    """Parameters that are whole at once where weights lie in shards: what lies outside the blocks, and two blocks.
+
+    Args:
+        blocks: Parameters of each block.
+        every: Parameters of the whole model.
+    """
+    return every - sum(blocks) + GATHERED_BLOCKS * max(blocks, default=0)
+
+
+def block_sizes(model: nn.Module) -> list[int]:
+    """Parameters of each block: of the largest list of modules in a model."""
+    lists = [
+        [sum(p.numel() for p in block.parameters()) for block in module]
+        for module in model.modules()
+        if isinstance(module, nn.ModuleList)
+    ]
+    return max(lists, key=sum, default=[])

@@ -1,0 +1,90 @@
+"""The memory of one process under an engine, by hand: 870,656 parameters, 66,816 of them outside four equal blocks."""
+
+import pytest
+
+from ift.check.engines import Engine
+from ift.check.memory import estimate_memory
+from ift.check.remedies import remedies
+from ift.lab.testbed import tiny_base_path
+from ift.runs.arguments import UsageError, parse
+from ift.runs.launch import running_engine, wanted_engine
+
+N = 870_656
+BLOCK = 4 * 128 * 128 + 3 * 128 * 352 + 2 * 128
+OUTSIDE = 521 * 128 + 128
+WHOLE = OUTSIDE + 2 * BLOCK  # gathered at once
+LORA = 4 * 4 * (128 + 128) * 2  # r (in + out) for q and v of four layers
+
+
+def stage(*words):
+    base = ["--model_name_or_path", str(tiny_base_path()), "--dataset_name", "x", "--output_dir", "x"]
+    return parse([*base, *words])
+
+
+def test_the_parts_of_the_model():
+    assert N == 4 * BLOCK + OUTSIDE
+
+
+@pytest.mark.parametrize(
+    ("engine", "words", "weights", "gradients", "optimizer", "reference"),
+    [
+        ("ddp", [], 4 * N, 2 * 4 * N, 8 * N, 0),  # gradients and DDP's buckets
+        ("zero1", ["--bf16=true"], 2 * N + 4 * N // 4, 2 * N, 8 * N // 4, 0),
+        ("zero2", ["--bf16=true"], 2 * N + 4 * N // 4, 2 * N // 4, 8 * N // 4, 0),
+        ("zero3", ["--bf16=true"], (2 + 4) * N // 4 + 2 * WHOLE, 2 * N // 4, 8 * N // 4, 0),
+        ("fsdp2", ["--bf16=true"], 4 * N // 4 + 2 * WHOLE, 4 * N // 4, 8 * N // 4, 0),
+        ("fsdp2", [], 4 * N // 4 + 4 * WHOLE, 4 * N // 4, 8 * N // 4, 0),
+        ("zero2", ["--bf16=true", "--method=dpo"], 2 * N + 4 * N // 4, 2 * N // 4, 8 * N // 4, 2 * N),
+        ("fsdp2", ["--bf16=true", "--method=dpo"], 4 * N // 4 + 2 * WHOLE, 4 * N // 4, 8 * N // 4, 4 * N // 4),
+        ("fsdp2", ["--use_peft", "--lora_r=4"], (N + LORA) + 4 * WHOLE, LORA, 2 * LORA, 0),
+    ],
+)  # fmt: skip
+def test_one_of_four(engine, words, weights, gradients, optimizer, reference):
+    found = estimate_memory(stage(*words, "--dtype=float32"), 64, engine=Engine(engine, 4))
+    assert (found.weights, found.gradients, found.optimizer, found.reference) == (
+        weights, gradients, optimizer, reference,
+    )  # fmt: skip
+
+
+def test_one_process_of_ddp_is_one_device():
+    assert estimate_memory(stage(), 64, engine=Engine("ddp", 1)) == estimate_memory(stage(), 64)
+
+
+def test_processes_are_added_until_a_step_fits():
+    """Red when: a remedy that does not fit comes before one that does."""
+    run = stage("--per_device_train_batch_size=1", "--gradient_checkpointing=true", "--dtype=float32")
+    eight = estimate_memory(run, 64, engine=Engine("fsdp2", 8)).total
+    found = [str(one) for one in remedies(run, 64, eight, Engine("fsdp2", 2))]
+    assert found[0].startswith("--num_processes 8 (about ")
+    assert all("--dtype" not in one for one in found)
+    found = remedies(run, 64, 2**50, Engine("ddp", 2))
+    assert found[0].flags == "--accelerate_config fsdp2"
+
+
+@pytest.mark.parametrize(
+    ("flags", "engine"),
+    [
+        ([], Engine("ddp", 1)),
+        (["--num_processes", "2"], Engine("ddp", 2)),
+        (["--accelerate_config", "zero2"], Engine("zero2", 8)),
+        (["--accelerate_config", "zero3", "--num_processes", "64"], Engine("zero3", 64)),
+        (["--accelerate_config", "multi_node"], Engine("fsdp2", 16)),
+    ],
+)
+def test_the_engine_that_flags_ask_for(flags, engine):
+    assert wanted_engine(flags) == engine
+
+
+def test_an_unknown_configuration_is_refused():
+    with pytest.raises(UsageError, match="zero2, zero3"):
+        wanted_engine(["--accelerate_config", "zero9"])
+
+
+def test_the_engine_of_a_running_process(monkeypatch):
+    assert running_engine() == Engine("ddp", 1)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")
+    assert running_engine() == Engine("zero3", 4)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert running_engine() == Engine("fsdp2", 4)

@@ -1,0 +1,101 @@
+"""Several machines, on the loopback: each has its own launcher with one process, and they are one run."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from killed_runs import weights
+from short_runs import ROWS, SHORT
+
+RUN = {**SHORT, "max_steps": 3, "optim": "sgd", "learning_rate": 0.1}
+TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node=1", "--nnodes=2", "--master-addr=127.0.0.1"]
+
+
+@pytest.fixture
+def words(chat_model, write_rows, tmp_path):
+    rows = write_rows(ROWS["messages"])
+
+    def words(out, batch):
+        flags = {**RUN, "per_device_train_batch_size": batch, "output_dir": tmp_path / out}
+        flags |= {"model_name_or_path": chat_model, "dataset_name": rows}
+        return ["-m", "ift.cli.main", "train", *(f"--{name}={value}" for name, value in flags.items())]
+
+    return words
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def run(*commands, timeout=240):
+    """Run commands of Python beside each other; their exit codes and outputs."""
+    running = [
+        subprocess.Popen(
+            [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for command in commands
+    ]
+    try:
+        outputs = [process.communicate(timeout=timeout)[0] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    return [process.returncode for process in running], outputs
+
+
+def by_torchrun(rank, port, words):
+    return [*TORCHRUN, f"--node-rank={rank}", f"--master-port={port}", *words]
+
+
+def by_ift(rank, port, words):
+    machines = {"num_machines": 2, "num_processes": 2, "machine_rank": rank}
+    machines |= {"main_process_ip": "127.0.0.1", "main_process_port": port}
+    return [*words, *(f"--{name}={value}" for name, value in machines.items())]
+
+
+@pytest.mark.slow
+def test_two_machines_train_what_one_process_trains(words, tmp_path, chat_model):
+    """By torchrun, and by the flags of `ift train`. Red when: a machine trains by itself, or rows come twice."""
+    codes, outputs = run(words("one", 4))
+    assert codes == [0], outputs[0][-2000:]
+    expected, before = weights(tmp_path / "one"), weights(chat_model)
+    for launcher in (by_torchrun, by_ift):
+        out, port = launcher.__name__, free_port()
+        codes, outputs = run(*(launcher(rank, port, words(out, 2)) for rank in range(2)))
+        assert codes == [0, 0], "\n".join(text[-2000:] for text in outputs)
+        ours = weights(tmp_path / out)
+        gap = max(float((ours[name] - expected[name]).abs().max()) for name in expected)
+        moved = max(float((before[name] - expected[name]).abs().max()) for name in expected)
+        assert gap <= 1e-5 < 1e-3 < moved
+        steps = [json.loads(line)["step"] for line in (tmp_path / out / "metrics.jsonl").open()]
+        assert max(steps) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_machine_that_never_comes_ends_the_run(words, tmp_path, rank):
+    """Rank 0 waits for the other; rank 1 finds nothing at the port. Red when: it waits on."""
+    began = time.monotonic()
+    (code,), (output,) = run([*by_ift(rank, free_port(), words("out", 2)), "--rdzv_conf=timeout=5"])
+    assert code == 1
+    assert time.monotonic() - began < 90
+    assert "2 machines did not find each other at 127.0.0.1:" in output
+    assert "--rdzv_conf timeout=900 waits longer" in output
+    assert "Traceback" not in output
+    assert not list((tmp_path / "out").glob("*.safetensors"))
+
+
+def test_the_slurm_file_of_the_documentation_is_a_script(tmp_path):
+    """And it launches as `by_ift` does. Red when: it cannot be parsed, or a flag of the launch is missing."""
+    page = (Path(__file__).parents[2] / "docs" / "many_gpus.md").read_text()
+    file = tmp_path / "run.sbatch"
+    file.write_text(page.split("```sbatch\n")[1].split("```")[0])
+    subprocess.run(["bash", "-n", file], check=True)
+    flags = [word.split("=")[0] for word in by_ift(0, 1, []) if word.startswith("--")]
+    assert all(f"{flag} " in file.read_text() for flag in flags)
