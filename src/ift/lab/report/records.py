@@ -75,6 +75,7 @@ class Sample:
         right: Whether it counts as right; None where nothing says so.
         first_wrong_step: Line of `answer` where it first goes wrong, from 1; one more than it has lines where a line
             is missing at its end. None where it is right or the place is unknown.
+        scores: Its values by name, such as sentence BLEU; None: it has none of its own.
     """
 
     split: str
@@ -84,6 +85,7 @@ class Sample:
     answer: str
     right: bool | None
     first_wrong_step: int | None = None
+    scores: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
