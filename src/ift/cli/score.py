@@ -50,13 +50,13 @@ def main(
 
 
 def command(
-    answers: Path = typer.Argument(help="A file of ift generate, or of a study's answers folder."),
+    answers: str = typer.Argument(help="A file of ift generate, or of a study's answers folder."),
     score: str = typer.Option(
         ...,
         "--score",
-        help="final-answer, text, contains, json, sql, bleu, chrf, rouge, f1, FILE.py:function; or several with commas.",
+        help="final-answer, text, contains, json, sql, bleu, chrf, rouge, f1, FILE.py:function; or several.",
     ),
-    rows: Path = typer.Option(
+    rows: str = typer.Option(
         None, "--rows", help="File with the rows (default: those in the file of answers)."
     ),
     database: str = typer.Option(None, "--score_db", help="SQLite file for sql, opened read-only."),
@@ -66,9 +66,13 @@ def command(
     pattern: str = typer.Option(
         None, "--answer_pattern", help="For final-answer: ####, boxed or a regular expression."
     ),
-    output: Path = typer.Option(
+    output: str = typer.Option(
         None, "--output", help="File for the values of each row (default: ANSWERS.scores.jsonl)."
     ),
 ) -> int:
     """Score a file of answers: exact match, SQL results, BLEU, a function of your own."""
-    return main(answers, score, rows, database, column, pattern, output)
+
+    def path(text: str | None) -> Path | None:
+        return None if text is None else Path(text).expanduser()
+
+    return main(Path(answers).expanduser(), score, path(rows), database, column, pattern, path(output))

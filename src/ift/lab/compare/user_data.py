@@ -46,7 +46,7 @@ class UserData:
         metric: The score that settings are chosen by, one of `METRICS` or the first of `--score`.
         pattern: Of the final answers (see `FinalAnswer`); None: nothing is scored by exact match.
         max_new_tokens: Longest generated answer.
-        scoring: `names` and `database` of `--score`, and `sha256` of the files that decide the scores. None: answers are
+        scoring: `names` and `database` of `--score`, and `sha256` of the files behind the scores. None: answers are
             scored by exact match if there is a pattern.
     """
 

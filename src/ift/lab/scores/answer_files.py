@@ -20,8 +20,8 @@ def read_answers(path: Path, rows: Path | None = None, column: str | None = None
 
     Args:
         path: A line has `output` (`ift generate`; AlpacaEval) or `answer` (`ift compare`).
-        rows: File with the rows, found by their `question_id` or `id`, otherwise by their number from 1. None: the `row`
-            of each line, or the line itself.
+        rows: File with the rows, found by their `question_id` or `id`, otherwise by their number. None: the `row` of
+            each line, or the line itself.
         column: Column of the right answers; see `Answer`.
 
     Raises:

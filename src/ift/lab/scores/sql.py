@@ -77,7 +77,7 @@ class Database:
         return [tuple(map(_comparable, row)) for row in rows]
 
     def right(self, query: str, reference: str) -> float:
-        """Whether a query has the reference's result, in the reference's order if it has one; 0 for a query that fails."""
+        """Whether a query has the reference's result, in its order if the reference has one; 0 if the query fails."""
         expected = self._expected(reference)
         try:
             found = self.run(query)

@@ -11,7 +11,6 @@ from decimal import Decimal
 from typing import Any
 
 _OPENING, _CLOSING = "\"'`«»“”‘’„([{<*_", "\"'`«»“”‘’)]}>*_.,;:!?。、"
-_FENCE = re.compile(r"\s*```[\w+-]*[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -28,8 +27,9 @@ def normalised_text(text: str) -> str:
 
 def unfenced(text: str) -> str:
     """The content of a text that is one Markdown code block; any other text as it is."""
-    found = _FENCE.fullmatch(text)
-    return found[1] if found else text
+    lines = text.strip().splitlines()
+    fenced = len(lines) > 2 and lines[0].startswith("```") and lines[-1].strip() == "```"
+    return "\n".join(lines[1:-1]) if fenced else text
 
 
 def same_text(answer: str, reference: str) -> float:
