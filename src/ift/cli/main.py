@@ -8,7 +8,20 @@ from typing import Annotated
 
 import typer
 
-from ift.cli import chat, check, compare, demo, env, evaluate, frozen_lake, generate, judge, report, train
+from ift.cli import (
+    chat,
+    check,
+    compare,
+    demo,
+    env,
+    evaluate,
+    frozen_lake,
+    generate,
+    judge,
+    report,
+    score,
+    train,
+)
 from ift.cli.exit_codes import Verbs
 from ift.runs.argv import UsageError
 from ift.runs.removed import REMOVED
@@ -35,6 +48,7 @@ app.command("frozen-lake")(frozen_lake.command)
 app.command("report")(report.command)
 app.command("evaluate")(evaluate.command)
 app.command("generate")(generate.command)
+app.command("score")(score.command)
 app.command("judge")(judge.command)
 app.command("env")(env.command)
 

@@ -170,3 +170,28 @@ def test_the_pattern_is_found_in_the_targets():
         final_answer_of(["it is 1", "but two"], r"\d")
     with pytest.raises(ValueError, match="no regular expression"):
         final_answer_of(["x"], "(")
+
+
+def test_held_out_rows_keep_their_columns_where_scores_need_them(tokenizer, tmp_path):
+    rows = [{**row, "references": [row["completion"], f"or {n}"], "gold": n} for n, row in enumerate(ROWS)]
+    alpaca = [{"instruction": f"say {n}", "output": f"{n} it is"} for n in range(20)]
+    parts = [part(rows, "a"), part(alpaca, "b")]
+    plain = split_rows(parts, None, tokenizer, max_length=64)
+    split = split_rows(parts, None, tokenizer, max_length=64, keep_columns=True)
+    assert "columns" not in plain.test.column_names
+    assert {name: split.sha256[name] for name in plain.sha256} == plain.sha256
+    split.save(tmp_path / "rows")
+    for name in ("validation", "test"):
+        for row in getattr(Split.load(tmp_path / "rows"), name):
+            source = json.loads(row["columns"])
+            assert source in (rows[row["row"] - 1], *alpaca[row["row"] - 1 : row["row"]])
+            answer = source.get("completion", source.get("output")).strip()
+            _, target = last_answer(row["input_ids"], row["labels"])
+            assert answer in tokenizer.decode(target)
+    for row in rows:
+        row["gold"] += 1
+    other = split_rows(
+        [part(rows, "a"), part(alpaca, "b")], None, tokenizer, max_length=64, keep_columns=True
+    )
+    assert other.sha256["test"] == split.sha256["test"]
+    assert other.sha256["test columns"] != split.sha256["test columns"]

@@ -5,6 +5,7 @@ import math
 import os
 from typing import Any
 
+from ift.lab.compare.scoring import PER_TOKEN
 from ift.lab.compare.study import Study
 from ift.lab.compare.testbed import TRIAL_SECONDS
 from ift.methods.table import CONTROLS, parse_methods
@@ -69,9 +70,11 @@ def _seconds_needed(study: Study) -> float:
         return float(len(stages) * found["start_seconds"] + forwards * steps)
 
     passes = 3 if (study.rows / "test-pairs").exists() else 1  # the target, and both sides of the pair
-    answers = found["answer_seconds"] if user_data["pattern"] else 0.0
+    scored = bool(user_data["pattern"] or user_data.get("scoring"))
+    answers = found["answer_seconds"] if scored else 0.0
     choices = found["score_seconds"] * (2 if user_data["metric"] == "choice_accuracy" else 1)
-    choosing = plan.validation_rows * (answers if user_data["metric"] == "exact_match" else choices)
+    by_likelihood = user_data["metric"] in ("choice_accuracy", PER_TOKEN)
+    choosing = plan.validation_rows * (choices if by_likelihood else answers)
     scoring = plan.test_rows * (passes * found["score_seconds"] + answers)
     searched = sum(len(plan.candidates(one)) * (training(one) + choosing) for one in plan.searched())
     return float(searched + scoring + plan.seeds * sum(training(one) + scoring for one in plan.entrants))

@@ -63,7 +63,9 @@ def report_study(study: Study) -> StudyResult:
 
     runs, plan = study.folder / "runs", study.plan
     user_data = plan.user_data
-    metric = "exact_match" if user_data is None or user_data["pattern"] else user_data["metric"]
+    metric = "exact_match"
+    if user_data is not None and (user_data.get("scoring") or not user_data["pattern"]):
+        metric = user_data["metric"]
     baseline = "sft" if any(entrant.label == "sft" for entrant in plan.entrants) else None
     (comparison,) = compare(find([runs]), baseline, [])
     hint = missing_extra("report", "matplotlib")
@@ -71,5 +73,5 @@ def report_study(study: Study) -> StudyResult:
     lines = [f"no report: {hint}"] if hint else write([str(runs)], report, None, None, metric)
     if (answers := study.folder / "answers").exists():
         lines.append(f"answers   {answers}")
-    following = f"ift report {runs}" if hint else f"open {report / 'report.html'}"
+    following = f"ift report {runs} --metric {metric}" if hint else f"open {report / 'report.html'}"
     return StudyResult(comparison, metric, [*lines, f"records   {runs}", f"next: {following}"])

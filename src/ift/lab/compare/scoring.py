@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from ift.data.counts import count_trained
-from ift.generation.final_answer import FinalAnswer, last_answer
+from ift.generation.final_answer import last_answer
+from ift.lab.compare.user_rows import COLUMNS
+from ift.lab.scores import Answer, Score, score_answers
 from ift.lab.testbed.likelihood import summed_log_probs
 
 PER_TOKEN = "target_log_likelihood_per_token"
@@ -21,12 +24,12 @@ class HeldOutScorer:
 
     Attributes:
         train_args: The `TrainArguments` of SFT with the study's flags: model, dtype, batch sizes.
-        final: How a final answer is found; None: there is none.
+        scores: Of generated answers; empty: answers are not scored.
         max_new_tokens: Longest generated answer.
     """
 
-    def __init__(self, train_args: Any, final: FinalAnswer | None, max_new_tokens: int) -> None:
-        self.train_args, self.final, self.max_new_tokens = train_args, final, max_new_tokens
+    def __init__(self, train_args: Any, scores: Sequence[Score], max_new_tokens: int) -> None:
+        self.train_args, self.scores, self.max_new_tokens = train_args, scores, max_new_tokens
         self.batch_size = train_args.config.per_device_eval_batch_size
 
     def load(self, folder: str) -> tuple[Any, Any]:
@@ -62,7 +65,7 @@ class HeldOutScorer:
         """The greedy answer to the last prompt of every row; an empty list where a row has no prompt.
 
         Returns:
-            For each row `row`, `prompt`, `target`, `answer`, `right` (None without a final answer), `stopped` (with an
+            For each row `row`, `prompt`, `target`, `answer`, `right` (None: see `scored_answers`), `stopped` (with an
             end token) and `tokens`.
         """
         from ift.data import end_of_turn_ids
@@ -79,17 +82,42 @@ class HeldOutScorer:
         answers = []
         for row, (prompt, target), one in zip(rows, asked, found, strict=True):
             texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in (prompt, target, one.ids)]
-            right = None if self.final is None else self.final.find(texts[2]) == self.final.find(texts[1])
             answers.append(
                 {
                     "row": row["row"],
                     **dict(zip(("prompt", "target", "answer"), texts, strict=True)),
-                    "right": right,
+                    "right": None,
                     "stopped": one.stopped,
                     "tokens": len(one.ids),
                 }
             )
         return answers
+
+    def scored_answers(
+        self, model: Any, tokenizer: Any, rows: Any
+    ) -> tuple[list[dict[str, Any]], dict[str, float]]:
+        """The answers of `answers` with the values of the scores, and the scores of all answers together.
+
+        Returns:
+            The answers, `right` filled in where the first score is wrong or right, with `scores`, their values by
+            name; and the scores by name. Nothing is filled in without scores or prompts.
+
+        Raises:
+            ScoreError: A row that cannot be scored.
+        """
+        answers = self.answers(model, tokenizer, rows)
+        if not (self.scores and answers):
+            return answers, {}
+        asked = [
+            scored_answer(row, one["prompt"], one["answer"], one["target"])
+            for row, one in zip(rows, answers, strict=True)
+        ]
+        found = score_answers(self.scores, asked)
+        for one, values in zip(answers, found.rows, strict=True):
+            one["scores"] = values
+            if self.scores[0].binary:
+                one["right"] = values[self.scores[0].name] == 1
+        return answers, found.totals
 
     def target_likelihood(self, model: Any, rows: Any) -> dict[str, float]:
         """Mean log-likelihood of the target answers, and that of their tokens."""
@@ -121,6 +149,6 @@ class HeldOutScorer:
             return summed_log_probs(model, rows, self.batch_size)
 
 
-def exact_match(answers: Sequence[Mapping[str, Any]]) -> float:
-    """Share of the answers of `HeldOutScorer.answers` whose final answer is right."""
-    return sum(bool(one["right"]) for one in answers) / len(answers)
+def scored_answer(row: Any, prompt: str, text: str, target: str) -> Answer:
+    """What is scored of a held-out row; its columns are there if the split has kept them."""
+    return Answer(str(row["row"]), prompt, text, target, json.loads(row.get(COLUMNS) or "{}"))

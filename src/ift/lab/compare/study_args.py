@@ -61,6 +61,12 @@ class StudyArgs:
     pair_learning_rates: tuple[float, ...] = _user_flag(
         "The same for methods that learn from pairs [around a tenth of it].", ()
     )
+    score: str | None = _user_flag(
+        "How generated answers are scored: final-answer, text, contains, json, sql, bleu, chrf, rouge, f1, "
+        "FILE.py:function, or several with commas; settings are chosen by the first one [final-answer where "
+        "there are final answers]."
+    )
+    score_db: str | None = _user_flag("SQLite file on which --score sql runs the queries, read-only.")
     metric: str | None = _user_flag(
         "Score that settings are chosen by: exact_match, target_log_likelihood_per_token or choice_accuracy "
         "[exact_match where there are final answers]."

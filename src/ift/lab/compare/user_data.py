@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ift.generation.final_answer import FinalAnswer
 from ift.lab.compare.backend import SAMPLES, Scored, task_entrant
 from ift.lab.compare.plan import IFT_DEFAULTS
-from ift.lab.compare.scoring import PER_TOKEN, HeldOutScorer, exact_match
+from ift.lab.compare.scoring import PER_TOKEN, HeldOutScorer
 from ift.lab.compare.user_rows import Split
 from ift.lab.report.json_files import write_json_lines
+from ift.lab.scores import Score, load_scores
+from ift.lab.scores.table import FINAL_ANSWER
 from ift.methods.table import parse_methods
 from ift.training.timing import StepClock
 
@@ -42,9 +43,11 @@ class UserData:
         words: The command line for `ift train`, without what the study sets itself.
         methods: All that the study trains; a flag that only some of them know is left to these.
         sha256: Of the rows, by split.
-        metric: The score that settings are chosen by, one of `METRICS`.
+        metric: The score that settings are chosen by, one of `METRICS` or the first of `--score`.
         pattern: Of the final answers (see `FinalAnswer`); None: nothing is scored by exact match.
         max_new_tokens: Longest generated answer.
+        scoring: `names` and `database` of `--score`, and `sha256` of the files behind the scores. None: answers are
+            scored by exact match if there is a pattern.
     """
 
     words: list[str]
@@ -53,6 +56,21 @@ class UserData:
     metric: str
     pattern: str | None
     max_new_tokens: int
+    scoring: dict[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, without `scoring` where there is none."""
+        return {name: value for name, value in asdict(self).items() if name != "scoring" or value}
+
+    def scores(self) -> list[Score]:
+        """The scores of generated answers.
+
+        Raises:
+            ScoreError: See `load_scores`.
+        """
+        names = [FINAL_ANSWER] if self.pattern else []
+        given = self.scoring or {"names": names, "database": None}
+        return load_scores(given["names"], given["database"], self.pattern)
 
     def stages(self, method: str, settings: Mapping[str, Any], out: str | Path) -> list[Any]:
         """The stages of a method as `ift train` would read them, with these settings over the user's.
@@ -84,8 +102,7 @@ class UserDataBackend:
         self.user_data = UserData(**task["user_data"])
         self.split = Split.load(Path(task["rows"]))
         (sft,) = self.user_data.stages("sft", {}, "unused")
-        final = None if self.user_data.pattern is None else FinalAnswer(self.user_data.pattern)
-        self.scorer = HeldOutScorer(sft, final, self.user_data.max_new_tokens)
+        self.scorer = HeldOutScorer(sft, self.user_data.scores(), self.user_data.max_new_tokens)
         self._trained: list[Any] = []
 
     # --- training -----------------------------------------------------------------------------------------------------
@@ -154,8 +171,8 @@ class UserDataBackend:
         began = time.perf_counter()
         self.scorer.target_likelihood(model, rows)
         scoring = time.perf_counter() - began
-        if self.scorer.final is not None:
-            self.scorer.answers(model, tokenizer, rows)
+        if self.scorer.scores:
+            self.scorer.scored_answers(model, tokenizer, rows)
         answering = time.perf_counter() - began - scoring
         return {
             "step_seconds": clock.seconds,
@@ -173,34 +190,41 @@ class UserDataBackend:
         model, tokenizer = self.scorer.load(folder)
         rows, metric = self.split.validation, self.user_data.metric
         likelihood = self.scorer.target_likelihood(model, rows)[PER_TOKEN]
-        if metric == "exact_match":
-            return exact_match(self.scorer.answers(model, tokenizer, rows)), likelihood
         if metric == "choice_accuracy":
             return self.scorer.choices(model, self.split.pairs["validation"])[metric], likelihood
-        return likelihood, likelihood
+        if metric == PER_TOKEN:
+            return likelihood, likelihood
+        return self.scorer.scored_answers(model, tokenizer, rows)[1][metric], likelihood
 
     def score(self, folder: str) -> Scored:
-        """Likelihood of the targets; exact match where they have a final answer; choices where there are pairs."""
+        """Likelihood of the targets; the scores of generated answers; choices where there are pairs."""
         from ift.lab.report import DataSplit, Sample
 
         model, tokenizer = self.scorer.load(folder)
-        rows, has_final = self.split.test, self.scorer.final is not None
+        rows, scored = self.split.test, bool(self.scorer.scores)
         scores: dict[str, Any] = {"n": len(rows)}
-        shown = rows if has_final else rows.select(range(min(SAMPLES, len(rows))))
-        answers = self.scorer.answers(model, tokenizer, shown)
-        if has_final:
-            scores["exact_match"] = exact_match(answers)
+        shown = rows if scored else rows.select(range(min(SAMPLES, len(rows))))
+        answers, totals = self.scorer.scored_answers(model, tokenizer, shown)
+        if scored:
+            scores |= totals
             scores["stopped"] = sum(one["stopped"] for one in answers) / len(answers)
             scores["mean_length"] = sum(one["tokens"] for one in answers) / len(answers)
         scores |= self.scorer.target_likelihood(model, rows)
         if "test" in self.split.pairs:
             scores |= self.scorer.choices(model, self.split.pairs["test"])
+        if self.user_data.scoring is None:
+            answers = [{key: value for key, value in one.items() if key != "scores"} for one in answers]
         if answers:
             result = Path(self.task["result"])
             file = result.parent.parent / "answers" / f"{result.stem}.jsonl"
             write_json_lines(file, answers, ensure_ascii=False)
         samples = [
-            Sample("test", str(one["row"]), one["prompt"], one["target"], one["answer"], one["right"])
+            Sample(
+                "test",
+                id=str(one["row"]),
+                **{name: one[name] for name in ("prompt", "target", "answer", "right")},
+                scores=one.get("scores"),
+            )
             for one in answers[:SAMPLES]
         ]
         return Scored({"test": scores}, {"test": DataSplit(len(rows), self.split.sha256["test"])}, samples)

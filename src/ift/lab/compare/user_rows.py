@@ -7,7 +7,7 @@ import json
 import random
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ift.data.masks import UNTRAINED
 from ift.data.pairs import SIDES, prepare_pairs
 from ift.lab.report.json_files import write_json
 
+COLUMNS = "columns"  # of a held-out row: all columns of the row as loaded, as JSON
 SPLIT_SEED = 0  # decides which rows are held out, the same for every method, seed and repeated command
 VALIDATION_SHARE, VALIDATION_AT_MOST = 0.1, 200
 TEST_SHARE, TEST_AT_MOST = 0.2, 500
@@ -27,10 +28,11 @@ class Split:
 
     Attributes:
         train: Rows as loaded, in their order.
-        validation: Held-out rows: `input_ids`, `labels`, and `row`, the number of the row in its part.
+        validation: Held-out rows: `input_ids`, `labels`, `row`, the number of the row in its part, and, if they are
+            kept, `COLUMNS`.
         test: The same, never used to choose anything.
         pairs: By split the held-out pairs of `prepare_pairs`; empty without pairs.
-        sha256: By split, of the token ids and labels.
+        sha256: By split, of the token ids and labels; if the columns of held-out rows are kept, of these too.
         notes: What was decided, one line each.
     """
 
@@ -134,6 +136,15 @@ class _Source:
             [part.select(indices) for part, indices in zip(self.prepared, chosen, strict=True)]
         )
 
+    def select_columns(self, rows: Sequence[_Row]) -> list[str]:
+        """The columns of rows as JSON, in the order of `select_prepared`."""
+        return [
+            json.dumps(part.rows[row.loaded_index], default=str)
+            for number, part in enumerate(self.parts)
+            for row in rows
+            if row.part == number
+        ]
+
     def select_loaded(self, rows: Sequence[_Row]) -> list[Part]:
         """The rows as loaded; parts of which none is wanted are left out."""
         chosen = [[row.loaded_index for row in rows if row.part == part] for part in range(len(self.parts))]
@@ -154,6 +165,7 @@ def split_rows(
     train_rows: int | None = None,
     validation_rows: int | None = None,
     test_rows: int | None = None,
+    keep_columns: bool = False,
 ) -> Split:
     """Hold rows out for validation and test; rows with the same prompt always stay on one side.
 
@@ -169,6 +181,7 @@ def split_rows(
         train_rows: At most so many training rows; None leaves all.
         validation_rows: None holds out a tenth, at most 200.
         test_rows: None holds out a fifth, at most 500; of a test split all, at most 500.
+        keep_columns: Whether held-out rows keep the columns that they were loaded with, for scores.
 
     Raises:
         DataError: Streams, malformed rows, or too few rows.
@@ -200,7 +213,8 @@ def split_rows(
         f"{len(left):,} rows to train on, {len(chosen['validation']):,} to choose settings on, "
         f"{len(chosen['test']):,} to test on" + ("" if test is None else " (of the test split)")
     )
-    return _built(source, left, held_out, tokenizer, max_length, notes)
+    split = _built(source, left, held_out, tokenizer, max_length, notes)
+    return _with_columns(split, held_out) if keep_columns else split
 
 
 def _training_rows(left: list[_Row], wanted: int | None) -> list[_Row]:
@@ -228,6 +242,17 @@ def _built(
             pairs[name] = prepare_pairs(parts, tokenizer, max_length=max_length, name=name).dataset
     hashes = {name: _sha256(rows) for name, rows in {"train": source.select_prepared(left), **ids}.items()}
     return Split(source.select_loaded(left), ids["validation"], ids["test"], pairs, hashes, notes)
+
+
+def _with_columns(split: Split, held_out: dict[str, tuple[_Source, list[_Row]]]) -> Split:
+    """The split with `COLUMNS` in its held-out rows, and with hashes of them."""
+    columns = {name: place.select_columns(rows) for name, (place, rows) in held_out.items()}
+    hashes = {
+        f"{name} columns": hashlib.sha256("\n".join(found).encode()).hexdigest()
+        for name, found in columns.items()
+    }
+    kept = {name: getattr(split, name).add_column(COLUMNS, found) for name, found in columns.items()}
+    return replace(split, **kept, sha256=split.sha256 | hashes)
 
 
 def has_pairs(parts: Sequence[Part]) -> bool:

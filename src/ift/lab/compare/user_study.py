@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ift.lab.compare.plan import Entrant, Plan, Rates
 from ift.lab.compare.study import Study
 from ift.lab.compare.study_args import StudyArgs
+from ift.lab.scores import ScoreError, parse_names, target_scores
+from ift.lab.scores.table import FINAL_ANSWER, file_hashes
 from ift.runs.argv import UsageError, value_of
 
 LORA_FACTOR = 10  # adapters learn at rates about ten times higher (trl's own advice)
@@ -46,16 +48,19 @@ def user_study(args: StudyArgs, words: list[str], say: Say) -> Study:
     Raises:
         UsageError: flags that cannot be read or that the study sets itself; methods that the rows cannot train.
         DataError: rows that cannot be read, trained or split.
+        ScoreError: held-out rows that `--score` cannot score.
         StudyError: the folder holds another study.
     """
     from ift.lab.compare.user_data import UserData
 
+    names = parse_names(args.score, args.score_db) if args.score is not None else []
+    _refuse_unused_flags(args, names)
     refuse_decided_flags(words, say)
     draft = args.plan("unnamed")
     user_data = UserData(words, _methods(draft), {}, args.metric or "", None, 0)
     sft = _parse_stages(user_data, draft)
     rows = _load_rows(sft, args, draft, say)
-    user_data = _choose_scoring(user_data, args, rows, say)
+    user_data = _choose_scoring(user_data, args, names, rows, say)
     plan = _plan(args, user_data, sft, rows, say)
     study = Study(plan, args.output_dir, sft.model.model_name_or_path, 1, args.command)
     study.open()
@@ -129,6 +134,7 @@ def _load_rows(sft: Any, args: StudyArgs, draft: Plan, say: Say) -> CheckedRows:
         train_rows=args.train_rows,
         validation_rows=args.validation_rows,
         test_rows=args.test_rows,
+        keep_columns=args.score is not None,
     )
     for note in [*loaded.notes, *split.notes]:
         say(note)
@@ -152,8 +158,22 @@ def _refuse_pair_methods(args: StudyArgs, draft: Plan, train: Sequence[Any]) -> 
         )
 
 
-def _choose_scoring(user_data: Any, args: StudyArgs, rows: CheckedRows, say: Say) -> Any:
-    """The metric, the pattern of final answers and the token limit, from the held-out target answers."""
+def _refuse_unused_flags(args: StudyArgs, names: Sequence[str]) -> None:
+    """Refuse flags that the scores leave without an effect."""
+    if args.score is None and args.score_db is not None:
+        raise UsageError("--score_db is for --score sql: give both, or neither")
+    if names and args.metric is not None:
+        raise UsageError("--metric: settings are chosen by the first name in --score; leave it out")
+    if names and FINAL_ANSWER not in names and args.answer_pattern is not None:
+        raise UsageError(
+            f"--answer_pattern is for --score {FINAL_ANSWER}: name it too, or leave the pattern out"
+        )
+
+
+def _choose_scoring(
+    user_data: Any, args: StudyArgs, names: Sequence[str], rows: CheckedRows, say: Say
+) -> Any:
+    """The scores, the metric, the pattern of final answers and the token limit, from the held-out rows."""
     from ift.generation.final_answer import final_answer_of, last_answer
     from ift.lab.compare.scoring import PER_TOKEN
 
@@ -161,23 +181,48 @@ def _choose_scoring(user_data: Any, args: StudyArgs, rows: CheckedRows, say: Say
     held_out = [row for part in (split.validation, split.test) for row in part]
     asked = [last_answer(row["input_ids"], row["labels"]) for row in held_out]
     targets = [rows.tokenizer.decode(target, skip_special_tokens=True) for _, target in asked]
-    pattern = args.answer_pattern if all(prompt for prompt, _ in asked) else "none"
+    has_prompts = all(prompt for prompt, _ in asked)
+    pattern = args.answer_pattern if has_prompts and (not names or FINAL_ANSWER in names) else "none"
     try:
         final = final_answer_of(targets, pattern)
     except ValueError as problem:
         raise UsageError(str(problem)) from problem
-    metric = args.metric or ("exact_match" if final else PER_TOKEN)
-    _check_metric(metric, has_final=final is not None, has_pairs=bool(split.pairs))
-    names = {"exact_match": "exact match", PER_TOKEN: "log-likelihood per token of the target answers"}
-    say(f"settings are chosen by {names.get(metric, metric)} on the validation rows")
     longest = max(len(target) for _, target in asked)
-    return replace(
+    user_data = replace(
         user_data,
         sha256=split.sha256,
-        metric=metric,
         pattern=final.pattern if final else None,
         max_new_tokens=args.max_new_tokens or math.ceil(longest * ANSWER_GROWTH),
     )
+    if names:
+        if not has_prompts:
+            raise ScoreError("--score: a held-out row has no prompt to answer; leave --score out")
+        user_data, metric = _with_scores(
+            user_data, args.score_db, names, zip(held_out, targets, strict=True), say
+        )
+    else:
+        metric = args.metric or ("exact_match" if final else PER_TOKEN)
+        _check_metric(metric, has_final=final is not None, has_pairs=bool(split.pairs))
+    shown = {"exact_match": "exact match", PER_TOKEN: "log-likelihood per token of the target answers"}
+    say(f"settings are chosen by {shown.get(metric, metric)} on the validation rows")
+    return replace(user_data, metric=metric)
+
+
+def _with_scores(
+    user_data: Any, database: str | None, names: Sequence[str], rows: Iterable[tuple[Any, str]], say: Say
+) -> tuple[Any, str]:
+    """The user data with the scores of `--score`, checked on the target answers, and the name of the first one."""
+    from ift.lab.compare.scoring import scored_answer
+
+    if FINAL_ANSWER in names and user_data.pattern is None:
+        raise UsageError(
+            f"--score {FINAL_ANSWER}: the target answers have no final answer in common; give --answer_pattern"
+        )
+    given = {"names": [*names], "database": database}
+    found = replace(user_data, scoring=given)
+    totals = target_scores(found.scores(), [scored_answer(row, "", "", target) for row, target in rows])
+    say("the target answers themselves score " + ", ".join(f"{name} {one:g}" for name, one in totals.items()))
+    return replace(user_data, scoring=given | {"sha256": file_hashes(names, database)}), next(iter(totals))
 
 
 def _check_metric(metric: str, *, has_final: bool, has_pairs: bool) -> None:
@@ -206,7 +251,7 @@ def _plan(args: StudyArgs, user_data: Any, sft: Any, rows: CheckedRows, say: Say
         say(f"the rows are no pairs: {', '.join(needing)} left out")
     methods = [name for name in args.method_names if not (needing and Entrant(name).needs_pairs)]
     plan = args.plan(setting, methods, rates=rates, **sizes)
-    return replace(plan, user_data=asdict(replace(user_data, methods=_methods(plan))))
+    return replace(plan, user_data=replace(user_data, methods=_methods(plan)).to_json())
 
 
 def _usual_rate(words: list[str], sft: Any) -> float:

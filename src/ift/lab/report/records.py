@@ -63,6 +63,7 @@ class Sample:
     # line of `answer` where it first goes wrong, from 1; one more than it has lines where a line is missing at its end.
     # None where it is right or the line is unknown
     first_wrong_step: int | None = None
+    scores: dict[str, float] | None = None  # its values by name, such as sentence BLEU
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,12 @@ SHARES = (
     "stopped",
     "choice_accuracy",
     "choice_accuracy_per_token",
+    "text",
+    "contains",
+    "json",
+    "sql",
+    "rouge",
+    "f1",
 )  # in 0..1, shown in percent
 CURVES = ("nll", "eval_nll", "lookahead_accuracy", "eos_nll", "propagation_negative_share")  # what is drawn
 LABELS = {
@@ -19,6 +25,14 @@ LABELS = {
     "choice_accuracy": "choices right",
     "choice_accuracy_per_token": "choices right, per token",
     "mean_length": "answer tokens",
+    "text": "text equal",
+    "contains": "contains the reference",
+    "json": "JSON equal",
+    "sql": "SQL result equal",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "rouge": "ROUGE-L",
+    "f1": "token F1",
     "target_log_likelihood": "log-likelihood of the target",
     "target_log_likelihood_per_token": "log-likelihood of the target, per token",
     "residual_lambda": "lambda",

@@ -1,0 +1,113 @@
+"""The names of scores, and the scores behind them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from ift.generation.final_answer import FinalAnswer
+from ift.lab.scores import overlap, texts
+from ift.lab.scores.answer import Answer, Score, ScoreError, best_reference
+from ift.lab.scores.sql import Database
+from ift.lab.scores.user_function import user_score
+from ift.runs.argv import UsageError
+from ift.text import did_you_mean
+
+FINAL_ANSWER, SQL = "final-answer", "sql"
+_PLAIN: Mapping[str, Callable[[], Score]] = {
+    "text": lambda: Score("text", best_reference(texts.same_text), binary=True),
+    "contains": lambda: Score("contains", best_reference(texts.contains), binary=True),
+    "json": lambda: Score("json", best_reference(texts.same_json), check=_check_json, binary=True),
+    "f1": lambda: Score("f1", best_reference(texts.token_f1)),
+    "bleu": overlap.bleu,
+    "chrf": overlap.chrf,
+    "rouge": overlap.rouge,
+}
+NAMES = (FINAL_ANSWER, *_PLAIN, SQL)
+_TAKEN = ("n", "stopped", "mean_length")  # other keys of a record's scores
+
+
+def parse_names(text: str, database: str | None) -> list[str]:
+    """The names in `--score`, each once.
+
+    Args:
+        text: Names of `NAMES` and `FILE.py:function`, separated by commas.
+        database: `--score_db`.
+
+    Raises:
+        UsageError: An unknown name, one that stands twice, or `sql` and `--score_db` without each other.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in NAMES and ".py:" not in name:
+            hint = did_you_mean(name, NAMES) or ";"
+            raise UsageError(
+                f"--score {name}: unknown{hint} choose from {', '.join(NAMES)}, FILE.py:function"
+            )
+        if names.count(name) > 1 or name.rpartition(":")[2] in _TAKEN:
+            raise UsageError(f"--score {name}: the name is taken; give each score its own")
+    if not names:
+        raise UsageError(f"--score: no name; choose from {', '.join(NAMES)}, FILE.py:function")
+    if (SQL in names) != (database is not None):
+        raise UsageError("--score sql and --score_db FILE.sqlite need each other: give both, or neither")
+    return names
+
+
+def load_scores(names: Sequence[str], database: str | None = None, pattern: str | None = None) -> list[Score]:
+    """The scores of names.
+
+    Args:
+        names: From `parse_names`.
+        database: SQLite file of `sql`.
+        pattern: How `final-answer` finds a final answer; see `FinalAnswer`.
+
+    Raises:
+        ScoreError: A database or a function's file that cannot be opened.
+        MissingExtra: A package of the extra `scores` is not installed.
+    """
+    return [_load(name, database, pattern) for name in names]
+
+
+def _load(name: str, database: str | None, pattern: str | None) -> Score:
+    if name == FINAL_ANSWER:
+        assert pattern is not None  # nosec B101 # the caller has found it
+        return _final_answer(FinalAnswer(pattern))
+    if name == SQL:
+        assert database is not None  # nosec B101 # see parse_names
+        opened = Database(Path(database).expanduser())
+        return Score(SQL, best_reference(opened.right), check=opened.check, binary=True)
+    return _PLAIN[name]() if name in _PLAIN else user_score(name)
+
+
+def file_hashes(names: Sequence[str], database: str | None) -> dict[str, str]:
+    """SHA-256 of the database and of the functions' files, by path: what decides the scores beside the rows."""
+    files = [name.rpartition(":")[0] for name in names if name not in NAMES]
+    found = {}
+    for file in [*files, *([database] if database else [])]:
+        with Path(file).expanduser().open("rb") as opened:
+            found[file] = hashlib.file_digest(opened, "sha256").hexdigest()
+    return found
+
+
+def _final_answer(final: FinalAnswer) -> Score:
+    def match(answer: str, reference: str) -> float:
+        return float(final.find(answer) == final.find(reference))
+
+    def check(answer: Answer) -> None:
+        if without := [text for text in answer.references if final.find(text) is None]:
+            raise ScoreError(
+                f"row {answer.id}: the right answer {without[0]!r:.80} has no final answer ({final.pattern})"
+            )
+
+    return Score("exact_match", best_reference(match), check=check, binary=True)
+
+
+def _check_json(answer: Answer) -> None:
+    for reference in answer.references:
+        try:
+            texts.parse_json(reference)
+        except (ValueError, RecursionError) as error:
+            raise ScoreError(
+                f"json: row {answer.id}: the reference {reference!r:.80} is no JSON: {error}"
+            ) from error

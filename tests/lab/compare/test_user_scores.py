@@ -1,0 +1,188 @@
+"""`ift compare --score`: rows that a score cannot take are refused, and runs end in records that hold the scores."""
+
+import json
+import sqlite3
+
+import pytest
+from typer.testing import CliRunner
+
+from ift.cli.main import app
+from ift.lab.compare import trial
+from ift.lab.compare.run_study import report_study
+from ift.lab.compare.study import Study
+from ift.lab.compare.study_args import StudyArgs
+from ift.lab.compare.user_study import user_study
+from ift.lab.report import load
+from ift.lab.testbed import tiny_base_path
+
+WORDS = [
+    "--max_length",
+    "96",
+    "--per_device_train_batch_size",
+    "8",
+    "--max_steps",
+    "1",
+    "--logging_steps",
+    "1",
+]
+FUNCTION = (
+    'def gold(prompt, answer, row): return {"right": answer == row["gold"], "n": len(row["references"])}'
+)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with rows of SQL, their database and a function."""
+    monkeypatch.chdir(tmp_path)
+    with sqlite3.connect("city.sqlite") as connection:
+        connection.execute("CREATE TABLE city (name TEXT, people INT)")
+        connection.executemany("INSERT INTO city VALUES (?, ?)", [(f"c{n}", n) for n in range(20)])
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": f"Which city has {n} people?"}],
+            "completion": [{"role": "assistant", "content": f"SELECT name FROM city WHERE people = {n}"}],
+            "references": [f"SELECT name FROM city WHERE people = {n}", f"SELECT 'c{n}'"],
+            "gold": f"c{n}",
+        }
+        for n in range(20)
+    ]
+    write(rows)
+    (tmp_path / "mine.py").write_text(FUNCTION)
+    return rows
+
+
+def write(rows):
+    with open("rows.jsonl", "w") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def invoke(*words):
+    model = ["--model_name_or_path", str(tiny_base_path()), "--dataset_name", "rows.jsonl", *WORDS]
+    return CliRunner().invoke(app, ["compare", *model, "--output_dir", "out", *words])
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--score", "sqll"], 2, "--score sqll: unknown; did you mean sql"),
+        (["--score", "sql"], 2, "need each other"),
+        (["--score_db", "city.sqlite"], 2, "--score_db is for --score sql"),
+        (["--score", "text", "--metric", "exact_match"], 2, "chosen by the first name in --score"),
+        (["--score", "text", "--answer_pattern", "x"], 2, "--answer_pattern is for --score final-answer"),
+        (["--score", "final-answer"], 2, "the target answers have no final answer in common"),
+        (["--score", "json"], 1, "is no JSON"),
+        (["--score", "sql", "--score_db", "none.sqlite"], 1, "--score_db none.sqlite: no such file"),
+        (["--score", "mine.py:silver"], 1, "the file has no function 'silver'"),
+        (["--score", "mine.py:gold,mine.py:gold"], 2, "the name is taken"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_before_training(place, tmp_path, words, code, said):
+    found = invoke(*words)
+    assert found.exit_code == code, found.output
+    assert said in " ".join(found.output.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_reference_with_an_error_is_refused_before_training(place, tmp_path):
+    for row in place:
+        row["references"][1] = "SELECT noname FROM city"
+    write(place)
+    found = invoke("--score", "sql", "--score_db", "city.sqlite")
+    assert found.exit_code == 1
+    assert "fails: no such column: noname" in " ".join(found.output.split())
+    assert not (tmp_path / "out").exists()
+
+
+def study_of(*words, say=lambda line: None):
+    from ift.cli.compare import parse
+
+    model = ["--model_name_or_path", str(tiny_base_path()), "--dataset_name", "rows.jsonl", *WORDS]
+    args, train_words = parse(
+        "compare", [*model, "--methods", "sft", "--seeds", "2", "--output_dir", "out", *words]
+    )
+    assert isinstance(args, StudyArgs)
+    return user_study(args, train_words, say)
+
+
+def fake_answers(monkeypatch, answer_of):
+    """Answers in place of those that the tiny base would generate."""
+
+    def answers(scorer, model, tokenizer, rows):
+        sources = [json.loads(row["columns"]) for row in rows]
+        return [
+            {"row": row["row"], "prompt": "p", "target": source["references"][0], "answer": answer_of(source),
+             "right": None, "stopped": True, "tokens": 3}
+            for row, source in zip(rows, sources, strict=True)
+        ]  # fmt: skip
+
+    monkeypatch.setattr("ift.lab.compare.scoring.HeldOutScorer.answers", answers)
+
+
+def test_a_study_is_scored_by_all_names_and_chosen_by_the_first(place, monkeypatch):
+    lines = []
+    names = ("--score", "sql,text,mine.py:gold", "--score_db", "city.sqlite", "--learning_rates", "1e-4")
+    study = study_of(*names, say=lines.append)
+    assert "the target answers themselves score sql 1, text 1, gold.right 0, gold.n 2" in lines
+    assert "settings are chosen by sql on the validation rows" in lines
+    own = json.loads((study.folder / "plan.json").read_text())["own"]
+    assert own["metric"] == "sql"
+    assert {*own["scoring"]["sha256"]} == {"city.sqlite", "mine.py"}
+    even = lambda text: int(text.rpartition("c")[2].rpartition(" ")[2]) % 2 == 0  # noqa: E731
+    fake_answers(monkeypatch, lambda source: source["references"][0] if even(source["gold"]) else "SELECT x")
+    for task in study.runs():
+        file = task.result.with_suffix(".task.json")
+        file.write_text(json.dumps(task.content))
+        trial.main(str(file))
+        file.unlink()
+    record = load(study.folder / "runs" / "sft-seed0.json")
+    right = sum(even(one.target) for one in record.samples) / len(record.samples)
+    assert 0 < right < 1
+    assert [*record.scores["test"]][:5] == ["n", "sql", "text", "gold.right", "gold.n"]
+    assert {name: record.scores["test"][name] for name in ("sql", "text", "gold.right", "gold.n")} == {
+        "sql": right, "text": right, "gold.right": 0, "gold.n": 2,
+    }  # fmt: skip
+    for one in record.samples:
+        assert one.right == (one.scores["sql"] == 1) == even(one.target)
+    written = [
+        json.loads(line) for line in (study.folder / "answers" / "sft-seed0.jsonl").read_text().splitlines()
+    ]
+    assert [one["scores"] for one in written] == [one.scores for one in record.samples]
+    result = report_study(study)
+    assert result.metric == "sql"
+    page = (study.folder / "report" / "report.md").read_text()
+    assert (
+        "| method | SQL result equal | minus sft, paired | by seed | n | text equal | gold.right | gold.n |"
+        in page
+    )
+
+
+def test_another_database_is_another_study(place, tmp_path):
+    names = ("--score", "sql", "--score_db", "city.sqlite")
+    study_of(*names)
+    study_of(*names)  # the same: it resumes
+    with sqlite3.connect("city.sqlite") as connection:
+        connection.execute("INSERT INTO city VALUES ('d', 100)")
+    connection.close()
+    with pytest.raises(RuntimeError, match="holds a study with other data or training settings"):
+        study_of(*names)
+
+
+def test_settings_are_chosen_by_the_first_score(place, monkeypatch):
+    from ift.lab.compare.user_data import UserDataBackend
+
+    pytest.importorskip("sacrebleu")
+    (task,) = study_of("--score", "bleu,text").probe()
+    backend = UserDataBackend(task.content)
+    fake_answers(monkeypatch, lambda source: source["references"][0])
+    monkeypatch.setattr(backend.scorer, "load", lambda folder: (None, None))
+    monkeypatch.setattr(
+        type(backend.scorer), "target_likelihood", lambda *_: {"target_log_likelihood_per_token": -1.0}
+    )
+    assert backend.choose("folder") == (pytest.approx(100), -1.0)
+
+
+def test_without_score_nothing_of_it_is_in_the_plan(place):
+    study = study_of()
+    assert "scoring" not in json.loads((study.folder / "plan.json").read_text())["own"]
+    assert {*study.plan.user_data["sha256"]} == {"train", "validation", "test"}
+    assert isinstance(study, Study)
