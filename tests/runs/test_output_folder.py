@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from ift.data import DataError
-from ift.runs.output_folder import begin, prepare_output_folder, write_run
+from ift.runs.output_folder import mark_run_started, prepare_output_folder, write_run
 from ift.training.checkpoints import NOTHING_TO_RESUME, write_manifest
 
 
@@ -40,7 +40,7 @@ def test_a_new_run_deletes_what_a_run_left_and_nothing_else(tmp_path):
     (out / "checkpoint-5").symlink_to(checkpoint(tmp_path / "elsewhere-5"))
     (out / "answers.jsonl").symlink_to(tmp_path / "elsewhere-5" / "optimizer.pt")
     (out / "metrics.jsonl").write_text("{}\n")
-    begin(told(out))
+    mark_run_started(told(out))
     kept = {"run.json", "checkpoint-best", "checkpoint-4", "checkpoint-5", "answers.jsonl"}
     assert {path.name for path in out.iterdir()} == kept
     assert (tmp_path / "elsewhere-5" / "optimizer.pt").exists()
@@ -48,7 +48,7 @@ def test_a_new_run_deletes_what_a_run_left_and_nothing_else(tmp_path):
 
 def test_files_named_like_ours_stay_where_no_run_was(tmp_path):
     (tmp_path / "answers.jsonl").write_text("mine\n")
-    begin(told(tmp_path))
+    mark_run_started(told(tmp_path))
     assert (tmp_path / "answers.jsonl").read_text() == "mine\n"
 
 
