@@ -86,7 +86,7 @@ def test_no_token_of_the_environment_is_printed_or_saved(blocked):
 
 
 def test_every_trainer_of_ours_sends_nothing(chat_model, run_tiny, monkeypatch):
-    """trl calls `_send_telemetry` whenever a trainer is made; SendsNothing stands before it."""
+    """trl calls `_send_telemetry` whenever a trainer is made; the mixin NoTelemetry overrides it."""
     from trl.trainer import base_trainer
 
     sent = []

@@ -33,7 +33,7 @@ class FinalAnswer:
         else:
             matches = [*(_HASHES if self.pattern == HASHES else re.compile(self.pattern)).finditer(text)]
             found = matches[-1][1 if matches[-1].re.groups else 0] if matches else None
-        return None if found is None else normalise(found)
+        return None if found is None else normalised(found)
 
 
 def final_answer_of(targets: Sequence[str], pattern: str | None = None) -> FinalAnswer | None:
@@ -69,7 +69,7 @@ def final_answer_of(targets: Sequence[str], pattern: str | None = None) -> Final
     return found
 
 
-def normalise(answer: str) -> str:
+def normalised(answer: str) -> str:
     """A number in its shortest decimal form, without `$` and thousands separators; other text in lower case."""
     plain = " ".join(answer.split()).rstrip(".").strip("$ ")
     try:
