@@ -39,8 +39,6 @@ FIELDS_NOT_AFFECTING_WEIGHTS = {
     "prediction_loss_only", "include_tokens_per_second", "include_num_input_tokens_seen", "model_init_kwargs",
     "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "ddp_timeout", "local_rank",
 }  # fmt: skip
-
-
 EARLIER_DEFAULTS: dict[str, Any] = {"propagation_detach": "none"}  # defaults of earlier versions
 
 
@@ -49,10 +47,7 @@ class AlreadyFinished(Exception):
 
 
 def prepare_output_folder(run_args: Any) -> list[str]:
-    """Checks the output folder before anything is loaded, and sets `resume_from_checkpoint`.
-
-    Args:
-        run_args: The `TrainArguments` of a stage.
+    """Checks a stage's output folder before anything is loaded, and sets `resume_from_checkpoint`.
 
     Returns:
         Lines to show: the checkpoint to resume from, and the skipped ones with the reason.
