@@ -155,5 +155,5 @@ def test_a_target_that_cannot_be_written_or_is_an_input_is_refused(tmp_path, mon
     with pytest.raises(ValueError, match="found a folder"):
         check_target(model)
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
-    with pytest.raises(ValueError, match="cannot be written"):
+    with pytest.raises(ValueError, match="not writable"):
         check_target(tmp_path / "new" / "out.jsonl")

@@ -97,7 +97,7 @@ def test_what_is_no_more_is_answered_in_one_line():
         importlib.import_module("ift.testbed.make_base")
     with pytest.raises(ImportError, match=r"ift\.lab\.report\.nothing"):
         from ift.report import nothing  # noqa: F401
-    with pytest.raises(AttributeError, match=r"ift\.baselines is ift\.methods and ift\.runs now"):
+    with pytest.raises(AttributeError, match=r"ift\.baselines is now ift\.methods and ift\.runs"):
         importlib.import_module("ift.baselines").nothing  # noqa: B018
 
 

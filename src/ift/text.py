@@ -38,6 +38,7 @@ def _is_typo(name: str, near: str) -> bool:
 
 
 def _is_near(word: str, near: str) -> bool:
-    if re.search(r"\d", word + near):
-        return word == near
+    if re.search(r"\d", word + near):  # bf16 is not fp16; gsm8kk is gsm8k
+        same_digits = re.findall(r"\d", word) == re.findall(r"\d", near)
+        return same_digits and (word.startswith(near) or near.startswith(word))
     return len(word) == len(near) == 1 or difflib.SequenceMatcher(None, word, near).ratio() >= 0.6

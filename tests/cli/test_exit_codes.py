@@ -92,6 +92,7 @@ def test_every_verb_takes_debug(verb, monkeypatch):
         "evaluate": ["model"],
         "generate": ["model", "prompts"],
         "judge": ["answers", "--judge", "name"],
+        "score": ["answers", "--score", "text"],
     }.get(verb, [])
     for given in (["--debug", *words], [*words, "--debug"]):
         done = CliRunner().invoke(app, [verb, *given])

@@ -71,7 +71,7 @@ def test_without_a_network_a_hub_id_is_refused_soon_and_by_name(blocked, case):
     assert found["tried"] or case != "hub model", "the Hub was not asked: nothing is tested"
     kind, name = ("dataset", "owner/rows") if case == "hub rows" else ("model", "owner/model")
     said = " ".join(found["said"].split())
-    assert f"ift {'chat' if 'chat' in case else 'check'}: {name}: no " in said
+    assert f"ift {'chat' if 'chat' in case else 'check'}: {name}: " in said
     assert f"hf download {name} --repo-type {kind}" in said
     assert "Traceback" not in said
     assert found["seconds"] < 20  # its library tries again for half a minute, for each file
@@ -100,7 +100,10 @@ def test_every_trainer_of_ours_sends_nothing(chat_model, run_tiny, monkeypatch):
 
 def test_foreign_code_is_said_aloud_where_it_may_run(run_tiny, chat_model):
     done = run_tiny("--trust_remote_code", max_steps=1)
-    assert f"trust_remote_code is on: Python code that comes with {chat_model} runs here" in done.err
+    assert (
+        f"trust_remote_code is on: Python code that comes with {chat_model} runs with your permissions"
+        in done.err
+    )
     assert "trust_remote_code" not in run_tiny(max_steps=1, out="without").err
 
 

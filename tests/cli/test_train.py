@@ -165,7 +165,7 @@ def test_a_mixture_of_two_formats(train, chat_model, write_rows, tmp_path):
     )
     done = train("--config", config)
     assert done.code == 0, done.err
-    assert "mixture of 2: chat messages + Alpaca" in done.out
+    assert "format: mixture of 2; chat messages + Alpaca" in done.out
     assert "kept 16 of 16 rows" in done.out
     assert not list((tmp_path / "out").glob("checkpoint-*"))
 

@@ -66,8 +66,8 @@ def test_what_runs_is_not_refused(ift, chat_model, write_rows, tmp_path):
         "metric_for_best_model": "residual_nll",
     }
     done = ift("check", dataset_name=write_rows(), **common, **adapter)
-    assert "fine: " in done.out, done.out
+    assert "ok: " in done.out, done.out
     pairs = write_rows("preference, conversational", "pairs.jsonl")
     done = ift("check", dataset_name=pairs, method="dpo", **common)
-    assert "fine: " in done.out, done.out
+    assert "ok: " in done.out, done.out
     assert not (tmp_path / "out").exists()

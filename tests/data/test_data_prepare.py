@@ -124,7 +124,7 @@ def test_a_stream_is_prepared_as_it_is_read(tokenizer, caplog):
         assert list(done.dataset) == expected.to_list()
     assert "row 2 dropped: nothing to learn" in caplog.text
     assert done.report.streaming
-    assert "a stream" in "\n".join(done.report.lines())
+    assert "streaming: rows are checked when they are read" in "\n".join(done.report.lines())
 
 
 def test_a_stream_from_a_generator_without_known_columns(tokenizer):

@@ -142,7 +142,10 @@ def _unknown_metric(stage: Stage, prepared: PreparedRows) -> str | None:
     if wanted is None or "eval" not in prepared.sets:
         return None
     ours = issubclass(stage.method.load()[0], IFTTrainer)
-    known = [f"eval_{name}" for name in ("loss", *TIMES, *(EVALUATION_METRICS if ours else METRICS_OF_TRL))]
+    names = ["loss", *TIMES, *(EVALUATION_METRICS if ours else METRICS_OF_TRL)]
+    if getattr(getattr(stage, "answers", None), "eval_generate", 0):
+        names += ["answers_stopped", "exact_match"]
+    known = [f"eval_{name}" for name in names]
     name = wanted if wanted.startswith("eval_") else f"eval_{wanted}"
     if name in known:
         return None

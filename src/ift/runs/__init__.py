@@ -5,15 +5,19 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
-__all__ = ["train_method"]
+_HOMES = {
+    "StageResult": "ift.runs.results",
+    "TrainResult": "ift.runs.results",
+    "train_method": "ift.runs.from_python",
+}
+__all__ = ["StageResult", "TrainResult", "train_method"]
 
 
 def __getattr__(name: str) -> Any:
-    """Loads `train_method` on first use (PEP 562): importing trl takes seconds."""
-    if name != "train_method":
+    """Loads a public name on first use (PEP 562): importing trl takes seconds."""
+    if name not in _HOMES:
         raise AttributeError(f"module 'ift.runs' has no attribute {name!r}")
-    from ift.runs.from_python import train_method
-
-    return train_method
+    return getattr(import_module(_HOMES[name]), name)

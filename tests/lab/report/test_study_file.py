@@ -196,7 +196,7 @@ def test_the_verb_refuses_in_one_line(tmp_path):
             2,
             "--metric is for a report, and --pack writes none: leave it out",
         ),
-        (["--pack_points", 3], 2, "--pack_points is for a file of --pack: give that too, or leave it out"),
+        (["--pack_points", 3], 2, "--pack_points needs --pack: give both, or leave it out"),
     ):
         done = run(runs, *words)
         assert done.exit_code == code, done.output
