@@ -73,8 +73,9 @@ def report_study(study: Study) -> StudyResult:
 
     runs, plan = study.folder / "runs", study.plan
     user_data = plan.user_data
-    exact = user_data is None or (user_data["pattern"] and not user_data.get("scoring"))
-    metric = "exact_match" if exact else user_data["metric"]
+    metric = "exact_match"
+    if user_data is not None and (user_data.get("scoring") or not user_data["pattern"]):
+        metric = user_data["metric"]
     baseline = "sft" if any(entrant.label == "sft" for entrant in plan.entrants) else None
     (comparison,) = compare(find([runs]), baseline, [])
     hint = missing_extra("report", "matplotlib")

@@ -46,7 +46,7 @@ class Answer:
         found = next((self.row[name] for name in columns if self.row.get(name) is not None), None)
         if found is None and self.column is None:
             found = self.target
-        texts = found if isinstance(found, list) else [found]
+        texts: list[Any] = found if isinstance(found, list) else [found]
         if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
             raise ScoreError(
                 f"row {self.id}: the right answer is {found!r:.80}; give a text or a list of texts in "
