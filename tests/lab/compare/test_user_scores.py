@@ -120,7 +120,16 @@ def fake_answers(monkeypatch, answer_of):
 
 def test_a_study_is_scored_by_all_names_and_chosen_by_the_first(place, monkeypatch):
     lines = []
-    names = ("--score", "sql,text,mine.py:gold", "--score_db", "city.sqlite", "--learning_rates", "1e-4")
+    names = (
+        "--score",
+        "sql,text,mine.py:gold",
+        "--score_db",
+        "city.sqlite",
+        "--learning_rates",
+        "1e-4",
+        "--test_rows",
+        "8",
+    )
     study = study_of(*names, say=lines.append)
     assert "the target answers themselves score sql 1, text 1, gold.right 0, gold.n 2" in lines
     assert "settings are chosen by sql on the validation rows" in lines

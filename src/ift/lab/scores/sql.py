@@ -6,7 +6,6 @@ import re
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -117,7 +116,7 @@ def is_ordered(query: str) -> bool:
     return any(pair == ("ORDER", "BY") for pair in pairwise(words))
 
 
-def _authorise(action: int, first: str | None, second: str | None, *_: Sequence[str | None]) -> int:
+def _authorise(action: int, first: str | None, second: str | None, *_: str | None) -> int:
     allowed = action in _ALLOWED and not (
         action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in _FORBIDDEN_FUNCTIONS
     )

@@ -54,7 +54,7 @@ def _load(file: Path, name: str, spec: str) -> Callable[..., Any]:
         raise ScoreError(
             f"--score {spec}: importing the file failed: {type(error).__name__}: {error}"
         ) from error
-    function = getattr(module, name, None)
+    function: Callable[..., Any] | None = getattr(module, name, None)
     if not callable(function):
         names = [one for one, value in vars(module).items() if callable(value)]
         raise ScoreError(f"--score {spec}: the file has no function {name!r}{did_you_mean(name, names)}")
