@@ -50,7 +50,7 @@ class Database:
         for limit, value in limits.items():
             self._connection.setlimit(limit, value)
         self._connection.text_factory = lambda text: text.decode(errors="surrogateescape")
-        self._connection.set_authorizer(_authorise)  # type: ignore[arg-type]
+        self._connection.set_authorizer(_authorise)
         self._connection.set_progress_handler(lambda: time.monotonic() > self._deadline, 10_000)
 
     def run(self, query: str) -> Rows:
