@@ -62,7 +62,7 @@ def _encoded(text: str, encoding: str) -> bytes:
 
 
 FILES = [
-    Case("broken JSON", ("rows.jsonl, line 2: found text that is not JSON", "one object on a line"),
+    Case("broken JSON", ("rows.jsonl, line 2: found text that is not JSON", "one object per line"),
          "the line of broken JSON is lost", b'{"text": "a b"}\n{"text": \n{"text": "c"}\n'),
     Case("last line cut off", "rows.jsonl, line 3: found text that is not JSON",
          "a file cut off in its last line is read without it", b'{"text": "a b"}\n\n{"text": "c'),

@@ -54,7 +54,7 @@ def test_an_adapter_of_another_shape_is_refused_with_the_command_that_merges(run
     first = run_tiny(**LORA, out="first")
     done = run_tiny(model_name_or_path=first.folder, lora_r=4, use_peft="true", out="second")
     assert done.code == 1
-    assert f"lora_r is 4, and {first.folder} is an adapter with 2" in done.err
+    assert f"lora_r is 4, but the adapter {first.folder} has 2" in done.err
     command = done.err.split("train the merged model: ")[1]
     assert f"save_merged('{first.folder}', 'first-merged')" in command
 

@@ -294,7 +294,7 @@ def test_every_file_of_a_folder_is_read_or_named(tmp_path):
     assert "not read: extra.jsonl, pretrained.jsonl (" in files_left_out(str(named))[0]
     assert files_left_out(str(mixed / "one.jsonl")) == []
     Dataset.from_list(numbered(1)).to_parquet(str(mixed / "three.parquet"))
-    with pytest.raises(DataError, match=r"\.parquet files beside"):
+    with pytest.raises(DataError, match=r"\.parquet files together with"):
         load_rows(str(mixed))
 
 

@@ -167,7 +167,7 @@ def test_the_trackers_get_a_table(monkeypatch):
         (
             ("--eval_strategy", "no", "--eval_generate", "2"),
             2,
-            "no evaluation to answer at; say --eval_strategy",
+            "eval_generate needs evaluation; set --eval_strategy",
         ),
         (("--eval_generate", "-1"), 2, "eval_generate must be 0 or more"),
         (("--eval_generate", "2", "--answer_pattern", "Z+"), 1, "target answers have no match"),
