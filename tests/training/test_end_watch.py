@@ -209,7 +209,7 @@ def test_too_little_memory_for_the_answers_does_not_fail_a_run_that_is_saved(
     def no_room(*_, **__):
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(final_answers, "continue_prompts", no_room)
+    monkeypatch.setattr(final_answers, "continue_with_trainer", no_room)
     assert train(tmp_path / "run", rows, "--max_steps", "1") == 0
     assert "skipped: memory ran out; ift generate answers with the saved model" in capfd.readouterr().out
     assert (tmp_path / "run" / "model.safetensors").exists()
