@@ -126,7 +126,7 @@ def test_an_end_that_is_not_learnt_is_told(run_tiny):
     )
     long = run_tiny(out="long", max_steps=80, learning_rate=1e-2, method="sft")
     assert long.metrics[-2]["eos_nll"] < 0.5
-    assert "answers may not end" not in long.out
+    assert "answers may not stop" not in long.out
 
 
 def test_evaluation_on_rows_cut_off_the_training_rows(run_tiny):
