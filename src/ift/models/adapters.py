@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,9 @@ def merge_adapter(model: Any) -> Any:
         head = head.get_base_layer()
     if changed and not isinstance(head, AuxiliaryTrainingWrapper):  # a copy of its weights is trained already
         head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
-    model = model.merge_and_unload()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="(?s).*tie_word_embeddings")  # untied above
+        model = model.merge_and_unload()
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     if changed and not torch.equal(head.weight, embedding.weight):
         for config in (model.config, model.config.get_text_config()):
