@@ -80,6 +80,16 @@ def test_the_rejected_side_and_the_spare_column_of_a_preference_row_change_nothi
     assert_equal_weights(chosen, weights(run_tiny(form="messages", out="b").folder))
 
 
+def test_an_ordinary_run_writes_no_message_of_a_library(run_tiny):
+    """Bars are left out: they are drawn for steps of some seconds, and this machine may be slow."""
+    done = run_tiny()
+    assert done.code == 0
+    lines = [
+        line for line in done.err.replace("\r", "\n").splitlines() if line.strip() and "it/s" not in line
+    ]
+    assert not [line for line in lines if "step/s" not in line and "%|" not in line], done.err
+
+
 def test_an_adapter_is_saved_and_loads_on_its_base(run_tiny, chat_model):
     done = run_tiny(use_peft="true", lora_r=2, lora_target_modules="all-linear", learning_rate=0.1)
     assert done.code == 0, done.err

@@ -27,6 +27,10 @@ from ift.training.checkpoints import WritesInCheckpoints
 from ift.training.non_finite import StopsAtNonFinite
 
 
+class RecordInCheckpoints(WritesInCheckpoints):
+    """The model's record; a class of its own, since transformers warns of two callbacks of one class."""
+
+
 @dataclass
 class Stage:
     """The settings of one stage: the method, the model to start from, and the rows.
@@ -149,7 +153,7 @@ def build_trainer(stage: Stage, prepared: PreparedRows, network: Any = None) -> 
     )
     config.model_init_kwargs = init_kwargs
     trainer.record = model_record(stage, reports)
-    trainer.add_callback(WritesInCheckpoints(partial(write_record, record=trainer.record)))
+    trainer.add_callback(RecordInCheckpoints(partial(write_record, record=trainer.record)))
     if not is_ift:
         trainer.data_reports = reports
         stop_generation_at(trainer.model, sorted(end_of_turn_ids(tokenizer)))
