@@ -116,7 +116,23 @@ def one_process(folder):
     return run
 
 
-@pytest.mark.parametrize(("engine", "case"), RUNS, ids=[f"{engine}-{case}" for engine, case in RUNS])
+KNOWN_FAULTS = {
+    (
+        "fsdp1",
+        "adapter",
+    ): "the adapter that is saved lacks tensors; the run ends with an error that names them"
+}
+PARAMETERS = [
+    pytest.param(
+        *one,
+        id="-".join(one),
+        marks=[pytest.mark.xfail(reason=KNOWN_FAULTS[one], strict=True)] if one in KNOWN_FAULTS else [],
+    )
+    for one in RUNS
+]
+
+
+@pytest.mark.parametrize(("engine", "case"), PARAMETERS)
 def test_two_shards_train_what_one_process_trains(engine, case, folder, one_process, tmp_path):
     """Red when: a gradient is summed once too often, a weight is read in pieces, the last batch counts twice."""
     needs(engine)
