@@ -137,6 +137,7 @@ def _last_change(folder):
 
 
 def logged_steps(out):
-    """Steps in metrics.jsonl, without a line that a kill left half written."""
+    """Steps of the trainer's lines in metrics.jsonl, without a line that a kill left half written."""
     text = (out / "metrics.jsonl").read_text()
-    return [json.loads(line)["step"] for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    return [line["step"] for line in lines if "end_nll" not in line]
