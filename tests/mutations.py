@@ -149,17 +149,10 @@ FAULTS = [
         SCORER,
     ),
     Fault(
-        "scorer: a head in pieces is gathered in the forward pass alone",
-        "step/scored_log_probs.py",
-        "inputs = hidden, weight, bias\n        with gathered(weight, bias):",
-        "inputs = hidden, weight, bias\n        with nullcontext():",
-        SCORER,
-    ),
-    Fault(
-        "scorer: a head in pieces is not gathered for the look-ahead",
-        "step/algorithm.py",
-        "with gathered(head.weight, head.bias):",
-        "if True:",
+        "scorer: a partitioned head is read outside of its module",
+        "step/model.py",
+        'hasattr(module.weight, "ds_id")):',
+        "False):",
         SCORER,
     ),
     Fault(

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
-import types
-from contextlib import contextmanager
-from importlib.machinery import ModuleSpec
 
 import pytest
 import torch
@@ -210,69 +206,34 @@ def test_autocasts_dtype_is_kept_for_a_backward_pass_outside_of_it():
         assert torch.equal(value.bfloat16(), reference)
 
 
-class StandIn:
-    """For DeepSpeed ZeRO-3, whose partitioned parameters hold nothing until they are gathered."""
+def test_a_partitioned_head_is_read_inside_its_module_s_forward():
+    """DeepSpeed ZeRO-3 gathers weights by hooks around a module's forward and backward; here hooks do it without it.
 
-    AVAILABLE, NOT_AVAILABLE = (types.SimpleNamespace(name=name) for name in ("AVAILABLE", "NOT_AVAILABLE"))
-
-    def __init__(self, *parameters):
-        self.whole = {id(parameter): parameter.data for parameter in parameters}
-        self.opened = 0
-        self.__spec__ = ModuleSpec("deepspeed", None)  # accelerate asks for it
-        self.zero = types.SimpleNamespace(GatheredParameters=self.gather)
-        for number, parameter in enumerate(parameters):
-            parameter.ds_id = number
-            self.partition(parameter)
-
-    def partition(self, parameter):
-        parameter.data, parameter.ds_status = torch.empty(0), self.NOT_AVAILABLE
-
-    def make_whole(self, parameter):
-        parameter.data, parameter.ds_status = self.whole[id(parameter)], self.AVAILABLE
-
-    @contextmanager
-    def gather(self, parameters):
-        self.opened += 1
-        for parameter in parameters:
-            self.make_whole(parameter)
-        yield
-        for parameter in parameters:
-            self.partition(parameter)
-
-
-def test_a_head_in_pieces_is_gathered_in_both_passes(monkeypatch):
-    """Red when: either pass reads the pieces, or one that is whole already is taken from whoever gathered it."""
-    args = example("bias")
-    expected = results(ours, *args)
-    hidden, weight, bias, *rest = args
-    deepspeed = StandIn(weight, bias)
-    monkeypatch.setitem(sys.modules, "deepspeed", deepspeed)
-    log_probs = ours(hidden, weight, bias, *rest[:3])[0]
-    assert len(weight) == len(bias) == 0
-    found = torch.autograd.grad(log_probs, (hidden, weight, bias), rest[3])
-    assert len(weight) == len(bias) == 0
-    assert deepspeed.opened == 2
-    for value, wanted in zip(found, expected[3:], strict=True):
-        assert torch.equal(value, wanted)
-
-    for parameter in (weight, bias):
-        deepspeed.make_whole(parameter)
-    results(ours, *args)
-    assert deepspeed.opened == 2
-
-
-def test_a_step_gathers_its_head_for_the_look_ahead_too(monkeypatch):
-    """Once for the look-ahead, once for the log-probabilities, once in the backward pass."""
+    Red when: the look-ahead or the log-probabilities read the weight outside of the module, where it is empty.
+    """
     model = models.tiny_model("llama", tie_word_embeddings=False)
     batch = models.padded(*models.uneven_rows(model))
     wanted = ift_loss(model, batch, lookahead_prefix="full").loss
     wanted.backward()
-    gradient, model.lm_head.weight.grad = model.lm_head.weight.grad, None
-    deepspeed = StandIn(model.lm_head.weight)
-    monkeypatch.setitem(sys.modules, "deepspeed", deepspeed)
-    loss = ift_loss(model, batch).loss
-    assert deepspeed.opened == 2
-    (found,) = torch.autograd.grad(loss, model.lm_head.weight)
-    assert deepspeed.opened == 3
+    head, calls = model.lm_head, []
+    gradient, head.weight.grad = head.weight.grad, None
+    whole, empty, head.weight.ds_id = head.weight.data, torch.empty(0), 0
+
+    def gather(*_):
+        calls.append("gathered")
+        head.weight.data = whole
+
+    def partition(*_):
+        head.weight.data = empty
+
+    head.register_forward_pre_hook(gather)
+    head.register_forward_hook(partition)
+    head.register_full_backward_pre_hook(gather)
+    partition()
+    loss = ift_loss(model, batch, lookahead_prefix="full").loss
+    assert calls == ["gathered"] * 2
+    assert head.weight.numel() == 0
+    (found,) = torch.autograd.grad(loss, head.weight)
+    assert calls == ["gathered"] * 3
     assert torch.equal(loss, wanted)
     assert torch.equal(found, gradient)

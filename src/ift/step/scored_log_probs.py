@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -43,8 +42,8 @@ def scored_log_probs(hidden: Tensor, head: Head, targets: Tensor) -> tuple[Tenso
 
     Args:
         hidden: (N, H), the state that predicts each target. Gradient flows to it if it requires one.
-        head: gradient flows to its weight and bias, each if it requires one. Partitioned by DeepSpeed ZeRO-3 it is
-            gathered here and in the backward pass; this was tested with a stand-in for DeepSpeed, not on a GPU.
+        head: gradient flows to its weight and bias, each if it requires one. Its weights must be whole
+            here and in the backward pass: see `ift.step.model.with_head`.
         targets: (N,) int64.
 
     Returns:
@@ -52,26 +51,10 @@ def scored_log_probs(hidden: Tensor, head: Head, targets: Tensor) -> tuple[Tenso
         the most likely token (N,) bool (the first of equals), both without gradient.
     """
     width = tile_shape(len(hidden), hidden.device)[1]
-    with gathered(head.weight, head.bias):
-        scores: tuple[Tensor, Tensor, Tensor] = _ScoredLogProbs.apply(  # type: ignore[no-untyped-call]
-            hidden, head.weight, head.bias, targets, head.scale, head.softcap, width
-        )
+    scores: tuple[Tensor, Tensor, Tensor] = _ScoredLogProbs.apply(  # type: ignore[no-untyped-call]
+        hidden, head.weight, head.bias, targets, head.scale, head.softcap, width
+    )
     return scores
-
-
-def gathered(*parameters: Tensor | None) -> AbstractContextManager[Any]:
-    """While open, parameters that DeepSpeed ZeRO-3 partitions are gathered; all others are left alone.
-
-    One that is gathered already (a tied embedding in use) is left to whoever gathered it.
-    """
-    partitioned: dict[int, Any] = {id(p): p for p in parameters if hasattr(p, "ds_id")}
-    missing = [p for p in partitioned.values() if p.ds_status.name != "AVAILABLE"]
-    if not missing:
-        return nullcontext()
-    import deepspeed
-
-    context: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(missing)
-    return context
 
 
 class _ScoredLogProbs(torch.autograd.Function):
@@ -125,27 +108,26 @@ class _ScoredLogProbs(torch.autograd.Function):
         hidden, weight, bias, targets, log_z = ctx.saved_tensors
         dtype, scale, softcap, width = ctx.settings
         inputs = hidden, weight, bias
-        with gathered(weight, bias):
-            sums = [
-                x.new_zeros(x.shape, dtype=torch.float32) if needed else None
-                for x, needed in zip(inputs, ctx.needs_input_grad[:3], strict=True)
-            ]
-            to_hidden, to_weight, to_bias = sums
-            for rows, start, states, part, tile in _tiles(hidden, weight, bias, dtype, width):
-                z, squashed = _logits(tile, scale, softcap)  # (n, v)
-                to_z = z.sub_(log_z[rows, None]).exp_().neg_()
-                column, inside = _target_column(targets[rows] - start, z.shape[1])
-                to_z.scatter_add_(1, column, inside[:, None].float()).mul_(gradient[rows, None])
-                if squashed is not None:
-                    to_z.mul_(squashed.square_().neg_().add_(1))
-                tile.copy_(to_z if scale == 1 else to_z.mul_(scale))
-                if to_hidden is not None:
-                    _add_product(to_hidden[rows], tile, part)
-                if to_weight is not None:
-                    _add_product(to_weight[start : start + len(part)], tile.t(), states)
-                if to_bias is not None:
-                    to_bias[start : start + len(part)] += tile.sum(0, dtype=torch.float32)
-            gradients = [None if s is None else s.to(x.dtype) for s, x in zip(sums, inputs, strict=True)]
+        sums = [
+            x.new_zeros(x.shape, dtype=torch.float32) if needed else None
+            for x, needed in zip(inputs, ctx.needs_input_grad[:3], strict=True)
+        ]
+        to_hidden, to_weight, to_bias = sums
+        for rows, start, states, part, tile in _tiles(hidden, weight, bias, dtype, width):
+            z, squashed = _logits(tile, scale, softcap)  # (n, v)
+            to_z = z.sub_(log_z[rows, None]).exp_().neg_()
+            column, inside = _target_column(targets[rows] - start, z.shape[1])
+            to_z.scatter_add_(1, column, inside[:, None].float()).mul_(gradient[rows, None])
+            if squashed is not None:
+                to_z.mul_(squashed.square_().neg_().add_(1))
+            tile.copy_(to_z if scale == 1 else to_z.mul_(scale))
+            if to_hidden is not None:
+                _add_product(to_hidden[rows], tile, part)
+            if to_weight is not None:
+                _add_product(to_weight[start : start + len(part)], tile.t(), states)
+            if to_bias is not None:
+                to_bias[start : start + len(part)] += tile.sum(0, dtype=torch.float32)
+        gradients = [None if s is None else s.to(x.dtype) for s, x in zip(sums, inputs, strict=True)]
         return (*gradients, None, None, None, None)
 
 

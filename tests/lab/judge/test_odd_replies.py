@@ -294,9 +294,15 @@ def test_ctrl_c_keeps_what_was_paid_for(judge):
 def test_stopping_does_not_wait_for_retries(judge):
     """One question is refused for good while another waits for its next attempt: the run ends at once."""
 
+    first_asked = threading.Event()  # a wait of 60 seconds would hold it back, too
+
     def answer(text, count):
-        time.sleep(0.2 * (text == "question 1"))
-        return Script.status(401) if text == "question 1" else Script.status(429, Retry_After="60")
+        if text != "question 1":
+            first_asked.wait(30)
+            return Script.status(429, Retry_After="60")
+        first_asked.set()
+        time.sleep(0.2)
+        return Script.status(401)
 
     with serving(answer) as script:
         began = time.monotonic()
