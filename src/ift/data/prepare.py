@@ -110,6 +110,19 @@ def _nothing_to_learn(row: Row, done: TokenisedRow, trained: int) -> str:
     return "" if trained else "nothing to learn after cutting at max_length"
 
 
+def _format_of(
+    dataset: Dataset | IterableDataset, columns: Sequence[str], text_field: str, name: str
+) -> Format:
+    """The format of the first rows; DataError where `text_field` names a column that the format does not have."""
+    form = detect_format(columns, first_rows(dataset, _DETECTION_ROWS))
+    if text_field != "text" and form.name != "text":
+        raise DataError(
+            f"{name} data: dataset_text_field names a column of plain text, and the format is {form.name}. "
+            "Fix: leave dataset_text_field out, or take the other columns out"
+        )
+    return form
+
+
 def prepare_dataset(
     dataset: Dataset | IterableDataset,
     tokenizer: PreTrainedTokenizerBase,
@@ -148,12 +161,7 @@ def prepare_dataset(
         )
     dataset = _with_text_field(dataset, text_field, name)
     columns = column_names(dataset)
-    form = detect_format(columns, first_rows(dataset, _DETECTION_ROWS))
-    if text_field != "text" and form.name != "text":
-        raise DataError(
-            f"{name} data: dataset_text_field names a column of plain text, and the format is {form.name}. "
-            "Fix: leave dataset_text_field out, or take the other columns out"
-        )
+    form = _format_of(dataset, columns, text_field, name)
     default_template = form.conversational and ensure_chat_template(tokenizer)
     tokenise, filled = RowTokenizer(tokenizer, train_on), columns_with_filled_nulls(dataset)
     prepare = _PrepareRow(form, tokenise, max_length, truncation_mode, name, filled)

@@ -271,18 +271,17 @@ def test_a_run_without_any_verdict_stops_early(judge):
         assert sum(one.value is not None for one in found) <= 1
 
 
+@pytest.fixture
+def sigint_raises():
+    """KeyboardInterrupt at SIGINT, which is ignored where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("sigint_raises")
 def test_ctrl_c_keeps_what_was_paid_for(judge):
     """Ctrl-C at the third reply; every reply of the server is kept, and the next run asks for the others only."""
-    before = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # ignored where tests run in the background
-    try:
-        _interrupted_and_resumed(judge)
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _interrupted_and_resumed(judge):
 
     def answer(text, count):
         if text == "question 2":

@@ -24,24 +24,15 @@ TEST_SHARE, TEST_AT_MOST = 0.2, 500
 
 @dataclass(frozen=True)
 class Split:
-    """What a study trains and scores on.
+    """What a study trains and scores on."""
 
-    Attributes:
-        train: Rows as loaded, in their order.
-        validation: Held-out rows: `input_ids`, `labels`, `row`, the number of the row in its part, and, if they are
-            kept, `COLUMNS`.
-        test: The same, never used to choose anything.
-        pairs: By split the held-out pairs of `prepare_pairs`; empty without pairs.
-        sha256: By split, of the token ids and labels; if the columns of held-out rows are kept, of these too.
-        notes: What was decided, one line each.
-    """
-
-    train: list[Part]
+    train: list[Part]  # rows as loaded, in their order
+    # held-out rows: `input_ids`, `labels`, `row` (the row's number in its part) and, if they are kept, `COLUMNS`
     validation: Any
-    test: Any
-    pairs: dict[str, Any]
-    sha256: dict[str, str]
-    notes: list[str]
+    test: Any  # the same, never used to choose anything
+    pairs: dict[str, Any]  # by split the held-out pairs of `prepare_pairs`; empty without pairs
+    sha256: dict[str, str]  # by split, of token ids and labels, and of the columns if they are kept
+    notes: list[str]  # what was decided, one line each
 
     @property
     def train_rows(self) -> int:
