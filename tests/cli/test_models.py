@@ -78,9 +78,9 @@ def test_another_task_than_a_language_model_is_refused_before_the_training(run_t
 @pytest.mark.parametrize(
     ("dtype", "said", "saved"),
     [
-        (None, "weights float32 (bfloat16 in its files: --dtype auto keeps that), optimiser states float32, saved in "
-         "float32", torch.float32),
-        ("auto", "weights bfloat16, optimiser states bfloat16, saved in bfloat16", torch.bfloat16),
+        (None, "weights torch.bfloat16 in the files, torch.float32 in training (--dtype auto keeps torch.bfloat16), "
+         "optimiser states torch.float32, saved in torch.float32", torch.float32),
+        ("auto", "weights torch.bfloat16, optimiser states torch.bfloat16, saved in torch.bfloat16", torch.bfloat16),
     ],
 )  # fmt: skip
 def test_the_plan_says_which_dtypes_there_are(run_tiny, chat_model, tmp_path, dtype, said, saved):

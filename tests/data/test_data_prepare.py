@@ -177,3 +177,23 @@ def test_text_comes_out_as_trl_makes_it(row, adds_bos):
     )
     assert done["input_ids"] == ids
     assert done["labels"] == [-100] * start + ids[start:]
+
+
+def test_rows_with_a_transform_are_refused(tokenizer):
+    def answered(batch):
+        return {"prompt": batch["question"], "completion": ["yes"] * len(batch["question"])}
+
+    rows = Dataset.from_dict({"question": ["is it?", "are they?"]})
+    for changed in (rows.with_transform(answered), rows.map(answered, batched=True).with_transform(answered)):
+        with pytest.raises(DataError, match=r"with_transform or set_transform.*dataset\.map"):
+            prepare_dataset(changed, tokenizer)
+
+
+@pytest.mark.parametrize("kind", ["torch", "numpy"])
+def test_a_format_changes_no_row(tokenizer, kind):
+    rows = Dataset.from_dict(
+        {"input_ids": [[5, 6, 7], [8, 9, 10]], "labels": [[-100, 6, 7], [-100, -100, 10]]}
+    )
+    plain = prepare_dataset(rows, tokenizer).dataset
+    formatted = prepare_dataset(rows.with_format(kind), tokenizer).dataset
+    assert [*formatted] == [*plain] == [*rows]

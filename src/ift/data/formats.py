@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ift.data import conversion
 from ift.data.errors import DataError
@@ -36,12 +36,14 @@ class Format:
 
     Attributes:
         name: Short name, as shown before training.
+        kind: "turns" (rendered with a chat template), "text" or "tokenised".
         explanation: What is trained, in one line.
         reads: Converts a row to the canonical form; call `read` instead, which also handles marks and media.
         silently_unused: Columns that `explanation` already describes as unused.
     """
 
     name: str
+    kind: Literal["turns", "text", "tokenised"]
     explanation: str
     reads: Callable[[SourceRow], Row]
     silently_unused: tuple[str, ...] = ()
@@ -49,7 +51,7 @@ class Format:
     @property
     def conversational(self) -> bool:
         """Whether rows are rendered with a chat template."""
-        return not self.name.endswith(("text", "tokenised"))
+        return self.kind == "turns"
 
     def read(self, source: SourceRow) -> Row:
         """Converts a row to the canonical form (see `ift.data.conversion`); unused columns are noted in `source`.
@@ -79,25 +81,26 @@ def detect_format(columns: Iterable[str], first_rows: Sequence[Mapping[str, Any]
     """
     found = set(columns)
     if "input_ids" in found:
-        return Format("tokenised", _tokenised_explanation(found), conversion.from_tokenised)
+        return Format("tokenised", "tokenised", _tokenised_explanation(found), conversion.from_tokenised)
     if "chosen" in found:
         return _preference(found, first_rows)
     if "messages" in found:
-        return Format("chat messages", "training on all assistant turns", conversion.from_messages)
+        return Format("chat messages", "turns", "training on all assistant turns", conversion.from_messages)
     if "conversations" in found:
-        return Format("ShareGPT", "training on all assistant turns", conversion.from_sharegpt)
+        return Format("ShareGPT", "turns", "training on all assistant turns", conversion.from_sharegpt)
     if {"prompt", "completion"} <= found:
         return _prompt_completion(first_rows)
     if {"instruction", "output"} <= found:
         return Format(
             "Alpaca",
+            "turns",
             "one user turn (instruction, blank line, input); training on the answer (output)",
             conversion.from_alpaca,
         )
     if wrong := explain_one_turn_per_row(found):
         raise DataError(f"no known data format: {wrong}")
     if "text" in found:
-        return Format("text", "training on EVERY token, there is no prompt", conversion.from_text)
+        return Format("text", "text", "training on EVERY token, there is no prompt", conversion.from_text)
     columns_found = ", ".join(sorted(found)) or "none"
     raise DataError(
         f"no known data format: found columns {columns_found}. Accepted: {'; '.join(ACCEPTED)}. "
@@ -116,10 +119,11 @@ def _tokenised_explanation(found: set[str]) -> str:
 
 def _preference(found: set[str], first_rows: Sequence[Mapping[str, Any]]) -> Format:
     text = any(isinstance(row.get("chosen"), str) for row in first_rows)
-    kind = "text" if text and not _has_turns(first_rows, "prompt") else "conversational"
+    in_text = text and not _has_turns(first_rows, "prompt")
     unused = " (rejected is not used)" if "rejected" in found else ""
     return Format(
-        f"preference, {kind}",
+        f"preference, {'text' if in_text else 'conversational'}",
+        "text" if in_text else "turns",
         f"training on the chosen answer{unused}",
         conversion.from_preference,
         ("rejected",),
@@ -130,11 +134,13 @@ def _prompt_completion(first_rows: Sequence[Mapping[str, Any]]) -> Format:
     if _has_turns(first_rows, "prompt") or _has_turns(first_rows, "completion"):
         return Format(
             "prompt-completion, conversational",
+            "turns",
             "training on the assistant turns of the completion",
             conversion.from_prompt_completion,
         )
     return Format(
         "prompt-completion, text",
+        "text",
         "no chat template; training on the completion and an end-of-sequence token",
         conversion.from_prompt_completion,
     )
@@ -174,6 +180,20 @@ def rename_columns(dataset: AnyDataset, mapping: Mapping[str, str]) -> AnyDatase
                 f'--dataset_columns: "{old}" cannot become "{new}", which exists. Fix: rename "{new}" to something else'
             )
     return dataset.rename_columns(dict(mapping))
+
+
+def unformatted(dataset: AnyDataset, name: str) -> AnyDataset:
+    """The data set with plain Python values; a format such as "torch" is taken off.
+
+    Raises:
+        DataError: A transform (`with_transform`, `set_transform`) gives other rows each time that they are read.
+    """
+    if getattr(dataset, "format", {}).get("type") == "custom":
+        raise DataError(
+            f"{name} data: found a data set with a transform (with_transform or set_transform), which runs each time "
+            "that a row is read; rows are prepared once, before training. Fix: apply the function with dataset.map(...)"
+        )
+    return dataset.with_format(None)
 
 
 def column_names(dataset: Dataset | IterableDataset) -> list[str]:

@@ -20,7 +20,7 @@ from ift.data import DataError, DataReport, Part, Prepared, RowTokenizer, detect
 from ift.data.conversion import from_preference
 from ift.data.counts import NOTE_SEPARATOR, count_trained, drop_untrained, features
 from ift.data.errors import describe
-from ift.data.formats import Format, column_names
+from ift.data.formats import Format, column_names, unformatted
 from ift.data.prepare import join_parts
 from ift.data.source import SourceRow, columns_with_filled_nulls
 from ift.data.turns import Message, Row
@@ -65,6 +65,7 @@ def prepare_pairs(
 
 def _prepare(rows: Any, tokenizer: Any, max_length: int | None, num_proc: int | None, name: str) -> Prepared:
     check_columns(rows, name)
+    rows = unformatted(rows, name)
     columns, first_rows = column_names(rows), list(islice(rows, 5))
     form = detect_format(set(columns) - {"input_ids"}, first_rows)
     base = DataReport(

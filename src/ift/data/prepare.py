@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ift.data.counts import COUNTS, NOTE_SEPARATOR, count_trained, drop_untrained, features
 from ift.data.errors import DataError
-from ift.data.formats import Format, column_names, detect_format, first_rows, rename_columns
+from ift.data.formats import (
+    Format,
+    column_names,
+    detect_format,
+    first_rows,
+    rename_columns,
+    unformatted,
+)
 from ift.data.masks import UNTRAINED, RowTokenizer, TokenisedRow, TrainOn
 from ift.data.report import DataReport, mixture_report
 from ift.data.source import SourceRow, columns_with_filled_nulls
@@ -155,6 +162,7 @@ def prepare_dataset(
     """
     from datasets import IterableDataset
 
+    dataset = unformatted(dataset, name)
     if not first_rows(dataset, 1):
         raise DataError(
             f"{name} data: found no rows, expected at least one. Fix: check the file and the split"

@@ -264,15 +264,17 @@ def dtype_line(stage: Stage, model: Any, optimizer: str) -> str:
         there = _name(load_config(stage.model.model_name_or_path, start_options(stage)).dtype or used)
     except (OSError, ValueError):
         there = used
-    kept = "" if there == used else f" ({there} in its files: --dtype auto keeps that)"
+    weights = (
+        used if there == used else f"{there} in the files, {used} in training (--dtype auto keeps {there})"
+    )
     states = "8 bit" if "8bit" in optimizer else trained
     adapter = hasattr(model, "peft_config")
     saved = f"the adapter is saved in {trained}" if adapter else f"saved in {used}"
-    return f"weights {used}{kept}, optimiser states {states}, {saved}"
+    return f"weights {weights}, optimiser states {states}, {saved}"
 
 
 def _name(dtype: Any) -> str:
-    return str(dtype).removeprefix("torch.")
+    return f"torch.{str(dtype).removeprefix('torch.')}"
 
 
 def _count(number: int) -> str:

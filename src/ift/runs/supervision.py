@@ -51,7 +51,7 @@ class Supervision:
 NOT_SUPERVISED = Supervision()
 
 
-def check_run(run_args: Any, rows: PreparedRows, reporter: Reporter) -> dict[str, Any]:
+def check_before_training(run_args: Any, rows: PreparedRows, reporter: Reporter) -> dict[str, Any]:
     """Checks a run before its model is loaded; returns the facts that must not change when it resumes.
 
     Only the first process checks; the others return no facts.
@@ -76,7 +76,7 @@ def check_run(run_args: Any, rows: PreparedRows, reporter: Reporter) -> dict[str
 def supervise(
     trainer: Any, run_args: Any, rows: PreparedRows, facts: dict[str, Any], reporter: Reporter
 ) -> Supervision:
-    """Marks the output folder as a started run and creates the callbacks; `facts` are from `check_run`."""
+    """Marks the output folder as a started run and creates the callbacks; `facts` are from `check_before_training`."""
     if is_first_process():
         mark_run_started(run_args)
     checkpoints = SealedCheckpoints(facts)

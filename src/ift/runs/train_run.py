@@ -15,7 +15,7 @@ from ift.methods.stage import Stage, build_trainer, load_data, prepare_stage
 from ift.runs.output_folder import remove_empty_folder_on_error, write_run
 from ift.runs.progress import SILENT, Reporter
 from ift.runs.results import StageResult
-from ift.runs.supervision import NOT_SUPERVISED, check_run, final_answers, supervise
+from ift.runs.supervision import NOT_SUPERVISED, check_before_training, final_answers, supervise
 from ift.runs.train_stage import explain_resource_errors, merge_for_next_stage, publish, save, train, verify
 
 
@@ -46,7 +46,7 @@ def train_run(
     """
     started, folder = time.perf_counter(), Path(stage.config.output_dir)
     rows = prepare_stage(stage, load_data(stage) if data is None else data)
-    facts = check_run(stage, rows, reporter) if supervised else {}
+    facts = check_before_training(stage, rows, reporter) if supervised else {}
     with remove_empty_folder_on_error(folder):
         trainer = build_trainer(stage, rows)
         supervision = supervise(trainer, stage, rows, facts, reporter) if supervised else NOT_SUPERVISED
