@@ -626,6 +626,13 @@ FAULTS = [
         "propagation_weights(losses, layout",
         CONTROLS,
     ),
+    Fault(
+        "baselines: flooding is of the global batch, not of its last part",
+        "methods/controls.py",
+        "self.batch_loss = self.batch_loss + loss.detach()",
+        "self.batch_loss = loss.detach()",
+        CONTROLS,
+    ),
 ]
 
 

@@ -1,4 +1,4 @@
-"""The controls: random tokens at the look-ahead's rate, and weights from position alone."""
+"""The controls: random tokens at the look-ahead's rate, weights from position alone, and three regularisers of SFT."""
 
 from __future__ import annotations
 
@@ -10,11 +10,19 @@ import torch
 
 import models
 from ift.methods import CONTROLS
-from ift.methods.controls import position_weights, random_guess, random_tokens
+from ift.methods.controls import (
+    add_dropout,
+    position_weights,
+    random_guess,
+    random_tokens,
+    smoothed_log_probs,
+)
 from ift.step.algorithm import ift_loss
 from ift.step.equations import propagation_weights
+from ift.step.head import Head
 from ift.step.lookahead import LookAhead
 from ift.step.rows import row_layout
+from ift.training.compile import decoder_layers
 
 
 def test_as_many_tokens_of_a_document_differ_as_guesses_were_wrong():
@@ -65,23 +73,136 @@ def train(folder, name, **options):
     )
 
 
-def test_the_position_control_trains_the_formula(tmp_path):
-    """Lambda 0: every row is the mean of its losses under fixed weights."""
-    model = models.tiny_model()
+def assert_trains(run, model, loss_of_row):
+    """The first step has the loss and the gradient of the mean over rows of `loss_of_row(losses, log_probs, ids)`."""
     rows, labels = models.uneven_rows(model)
     twin = models.double(model)
     loss = torch.zeros((), dtype=torch.float64)
     for row, label in zip(rows, labels, strict=True):
         at, ids = oracle.responses(label.tolist()), row.tolist()
-        scores = oracle.token_log_probs(twin, ids)
-        raw = {t: sum(0.95 ** (i - t) for i in at if i >= t) for t in at}
-        scale = sum(raw.values()) / len(at)
-        loss = loss - sum(raw[t] / scale * scores[t - 1][ids[t]] for t in at) / len(at) / len(rows)
+        scores = [oracle.token_log_probs(twin, ids)[t - 1] for t in at]
+        loss = loss + loss_of_row([ids[t] for t in at], scores, at) / len(rows)
     loss.backward()
-    run = train(tmp_path, "position-weights", residual_lambda=0.0)
-    assert models.logged(run, "loss")[0] == pytest.approx(loss.item(), rel=1e-4)
     wanted = {name: p.grad for name, p in twin.named_parameters() if p.grad is not None}
     models.assert_same_gradients({name: g.double() for name, g in run.gradients[0].items()}, wanted)
+    return loss.item()
+
+
+def test_the_position_control_trains_the_formula(tmp_path):
+    """Lambda 0: every row is the mean of its losses under fixed weights."""
+
+    def loss_of_row(ids, scores, at):
+        raw = [sum(0.95 ** (i - t) for i in at if i >= t) for t in at]
+        weights = [one * len(at) / sum(raw) for one in raw]
+        return -sum(w * one[y] for w, one, y in zip(weights, scores, ids, strict=True)) / len(at)
+
+    run = train(tmp_path, "position-weights", residual_lambda=0.0)
+    loss = assert_trains(run, models.tiny_model(), loss_of_row)
+    assert models.logged(run, "loss")[0] == pytest.approx(loss, rel=1e-4)
+
+
+def test_label_smoothing_trains_the_formula_and_evaluates_without_it(tmp_path):
+    """(1 - e) of the target's loss and e of the mean of all tokens' losses."""
+
+    def loss_of_row(ids, scores, at):
+        losses = [-0.7 * one[y] - 0.3 * one.mean() for one, y in zip(scores, ids, strict=True)]
+        return sum(losses) / len(at)
+
+    run = train(tmp_path, "label-smoothing", target_smoothing=0.3)
+    loss = assert_trains(run, models.tiny_model(), loss_of_row)
+    assert models.logged(run, "loss")[0] == pytest.approx(loss, rel=1e-4)
+    plain = models.trained(tmp_path, models.tiny_model(), models.uneven_rows(models.tiny_model()), run=False,
+                           residual_lambda=0.0, propagation="none")  # fmt: skip
+    smoothed = train(tmp_path, "label-smoothing", run=False)
+    rows = smoothed.train_dataset
+    assert smoothed.evaluate(rows)["eval_loss"] == pytest.approx(plain.evaluate(rows)["eval_loss"])
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+@pytest.mark.parametrize("biased", [True, False])
+def test_smoothed_log_probs_are_those_of_dense_logits(scale, biased):
+    torch.manual_seed(0)
+    hidden, weight, bias = torch.randn(7, 5), torch.randn(11, 5), torch.randn(11)
+    targets = torch.randint(11, (7,))
+    head = Head(weight, bias if biased else None, scale)
+    logs = (torch.nn.functional.linear(hidden, weight, head.bias) * scale).log_softmax(-1)
+    wanted = 0.8 * logs.gather(1, targets[:, None])[:, 0] + 0.2 * logs.mean(-1)
+    torch.testing.assert_close(smoothed_log_probs(hidden, head, targets, 0.2)[0], wanted)
+    with pytest.raises(ValueError, match="soft-capping is not supported"):
+        smoothed_log_probs(hidden, Head(weight, softcap=3.0), targets, 0.2)
+
+
+def test_flooding_of_tokens_climbs_where_a_token_is_below_the_level(tmp_path):
+    level = 2.0
+
+    def loss_of_row(ids, scores, at):
+        losses = [-one[y] for one, y in zip(scores, ids, strict=True)]
+        assert len(at) < 3 or min(losses) < level < max(losses)
+        return sum((loss - level).abs() + level for loss in losses) / len(at)
+
+    run = train(tmp_path, "flooding", flooding_level=level, flooding_over="token")
+    assert_trains(run, models.tiny_model(), loss_of_row)
+
+
+def test_flooding_of_batches_turns_the_gradient_around_below_the_level(tmp_path):
+    """Of the global batch: with two accumulation steps each half's share of the loss is below the level 1.5 times."""
+    halves = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    plain = train(tmp_path, "flooding", flooding_level=0.0, **halves)
+    loss = models.logged(plain, "loss")[0]
+    for level, sign in ((loss / 1.5, 1), (loss * 1.1, -1)):
+        run = train(tmp_path, "flooding", flooding_level=level, **halves)
+        assert models.logged(run, "loss")[0] == pytest.approx(loss)
+        for name, gradient in plain.gradients[0].items():
+            torch.testing.assert_close(run.gradients[0][name], sign * gradient)
+
+
+def test_flooding_forgets_the_loss_of_the_step_before(tmp_path):
+    steps = {"max_steps": 2, "learning_rate": 0.0}
+    plain = train(tmp_path, "flooding", flooding_level=0.0, **steps)
+    level = models.logged(plain, "loss")[1] * 1.1
+    run = train(tmp_path, "flooding", flooding_level=level, **steps)
+    for name, gradient in plain.gradients[1].items():
+        torch.testing.assert_close(run.gradients[1][name], -gradient)
+
+
+@pytest.mark.parametrize("family", models.FAMILIES)
+def test_dropout_reaches_attention_and_mlp_of_every_layer_in_training_alone(family):
+    model = models.tiny_model(family)
+    (rows, labels) = models.uneven_rows(model, 2)
+    batch = models.padded(rows, labels)
+    plain = ift_loss(model, batch, residual_lambda=0.0, propagation="none").loss
+    seen = []
+    add_dropout(model, 0.5)
+    for layer in decoder_layers(model):
+        for name, child in layer.named_children():
+            child.register_forward_hook(
+                lambda module, inputs, output, name=name: seen.append(
+                    (name, output[0] if isinstance(output, tuple) else output)
+                )
+            )
+    dropped = ift_loss(model, batch, residual_lambda=0.0, propagation="none").loss
+    shares = {name: float((output == 0).float().mean()) for name, output in seen}
+    hit = [name for name, share in shares.items() if share > 0.3]
+    assert len(hit) >= 2, shares
+    assert not any("norm" in name or name.startswith("ln") for name in hit)
+    model.eval()
+    assert dropped != plain
+    assert ift_loss(model, batch, residual_lambda=0.0, propagation="none").loss == pytest.approx(plain.item())
+
+
+def test_the_dropout_control_drops(tmp_path):
+    losses = [models.logged(train(tmp_path, "sft-dropout", dropout=share), "loss")[0] for share in (0.0, 0.5)]
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"dropout": 1.0}, {"target_smoothing": -0.1}, {"flooding_level": -1.0}, {"flooding_over": "row"}],
+)
+def test_values_out_of_range_are_refused(tmp_path, wrong):
+    _, settings = CONTROLS["flooding"].load()
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} is .*; (give|choose)"):
+        settings(str(tmp_path), **wrong)
 
 
 def test_the_random_control_mixes_other_tokens_than_ift_and_the_same_ones_again(tmp_path):

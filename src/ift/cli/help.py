@@ -82,7 +82,7 @@ def own_fields(method: Method) -> tuple[str, ...]:
     of_all = {f.name for f in fields(TrainingArguments)} | set(COMMON)
     names = method.help_fields or tuple(f.name for f in fields(config) if f.name not in of_all)
     if method.name in CONTROLS:
-        names = METHOD
+        names = method.help_fields or METHOD
     return tuple(name for name in names if name not in method.fixed)
 
 

@@ -110,6 +110,12 @@ CONTROLS = _by_name(
            fixed={"lookahead": "random"}),
     Method("position-weights", "control: IFT with weights that depend on the position only", *_CONTROL,
            fixed={"propagation": "position"}),
+    Method("sft-dropout", "control: SFT with dropout on the output of attention and MLP", *_CONTROL,
+           {"dropout": 0.1}, _PLAIN, help_fields=("dropout", "loss_reduction")),
+    Method("label-smoothing", "control: SFT on targets mixed with the uniform distribution", *_CONTROL,
+           {"target_smoothing": 0.1}, _PLAIN, help_fields=("target_smoothing", "loss_reduction")),
+    Method("flooding", "control: SFT that climbs where the loss is below a level", *_CONTROL,
+           {"flooding_level": 0.1}, _PLAIN, help_fields=("flooding_level", "flooding_over", "loss_reduction")),
 )  # fmt: skip
 
 ALIASES: Mapping[str, str] = MappingProxyType({"tdpo": "tdpo2"})

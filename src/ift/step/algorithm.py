@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ift.step.equations import TokenWeights, propagated_loss
+from ift.step.head import Head
 from ift.step.lookahead import LookAhead, look_ahead
 from ift.step.lookahead_variants import look_ahead_uniforms
 from ift.step.mixed_input import mixed_embeddings
@@ -34,6 +35,8 @@ from ift.step.shared_prefix.prefix import SharedPrefix, shared_prefix
 
 # from the model's guess, the input ids (B, T), the layout and the settings to a guess of the same shapes
 ChangeGuess = Callable[[LookAhead, Tensor, RowLayout, StepSettings], LookAhead]
+# as `scored_log_probs`
+ScoreTokens = Callable[[Tensor, Head, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 def ift_loss(
@@ -44,6 +47,7 @@ def ift_loss(
     num_items: Tensor | float | None = None,
     change_guess: ChangeGuess | None = None,
     token_weights: TokenWeights | None = None,
+    score_tokens: ScoreTokens | None = None,
     **overrides: Unpack[SettingOverrides],
 ) -> IFTLoss:
     """The IFT loss of a batch (Algorithm 1, arXiv:2405.11870v3). Call `.loss.backward()` on what it returns.
@@ -58,6 +62,7 @@ def ift_loss(
             this batch.
         change_guess: for experiments: replaces the model's guess before it is mixed in.
         token_weights: for experiments: gives the weights of the token losses in place of the propagation.
+        score_tokens: for experiments: gives the log-probabilities of the targets in place of `scored_log_probs`.
         **overrides: any field of `StepSettings` by name: `ift_loss(model, batch, residual_lambda=0.3, step=step)`.
 
     Raises:
@@ -65,7 +70,9 @@ def ift_loss(
     """
     settings = replace(settings or StepSettings(), **overrides)
     enable_residual(model)
-    scores: TokenScores = model(**batch, ift_step=_Step(settings, change_guess))
+    scores: TokenScores = model(
+        **batch, ift_step=_Step(settings, change_guess, score_tokens or scored_log_probs)
+    )
     loss, weights, gradient = propagated_loss(
         scores.losses, scores.layout, settings, num_items, token_weights
     )
@@ -81,6 +88,7 @@ class _Step:
 
     settings: StepSettings
     change_guess: ChangeGuess | None
+    score_tokens: ScoreTokens
 
 
 def enable_residual(model: nn.Module) -> None:
@@ -140,7 +148,7 @@ def _two_passes(
     # 2. and 3. The forward from e_t = (1 - lambda) E(x_t) + lambda E(p_t) (Eq. 17): l_t = -log pi(x_t | e_<t)
     states, router_logits = passes.mixed_states(guess, settings.residual_lambda)  # (N, H)
     log_probs, entropy, top1 = with_head(
-        model, lambda head, states: scored_log_probs(states, head, targets), states.to(device)
+        model, lambda head, states: step.score_tokens(states, head, targets), states.to(device)
     )
 
     zeros, all_false = labels.new_zeros(labels.shape, dtype=torch.float32), torch.zeros_like(layout.trained)

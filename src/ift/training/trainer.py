@@ -17,7 +17,7 @@ from trl import SFTTrainer
 from trl.trainer.utils import get_config_model_id, global_then_local_main_first
 
 from ift.data import DataError, end_of_turn_ids, prepare_dataset
-from ift.step.algorithm import ChangeGuess, enable_residual, ift_loss
+from ift.step.algorithm import ChangeGuess, ScoreTokens, enable_residual, ift_loss
 from ift.step.equations import TokenWeights
 from ift.step.model import has_weights
 from ift.step.model_checks import check_packing
@@ -62,9 +62,10 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
         "citation": CITATION,
     }
     loss_is_scaled_for_ga = True
-    # an experiment's control may change the guess or the weights (`methods.controls`)
+    # an experiment's control may change the guess, the weights or the losses (`methods.controls`)
     change_guess: ChangeGuess | None = None
     token_weights: TokenWeights | None = None
+    score_tokens: ScoreTokens | None = None
 
     def __init__(self, model: Any, args: IFTConfig | None = None, **kwargs: Any) -> None:
         """Same arguments as `trl.SFTTrainer`; `args` is an `IFTConfig`.
@@ -185,6 +186,7 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
             num_items=num_items_in_batch,
             change_guess=self.change_guess,
             token_weights=self.token_weights,
+            score_tokens=self.score_tokens,
         )
         loss, extra = result.loss, {"lambda": settings.residual_lambda}
         if num_items_in_batch is not None:

@@ -8,12 +8,13 @@ from typing import Any
 from ift.lab.compare.scoring import PER_TOKEN
 from ift.lab.compare.study import Study
 from ift.lab.compare.testbed import TRIAL_SECONDS
-from ift.methods.table import CONTROLS, parse_methods
+from ift.methods.table import parse_methods
 
 MOST_JOBS = 8
 GIB_PER_TESTBED_JOB = 2
 FREE_MEMORY_SHARE = 0.85
-FORWARDS = dict.fromkeys(("ift", *CONTROLS, "dpo", "tdpo1", "tdpo2"), 4)  # cost of a step; of all others 3
+# cost of a step, in forward passes; of all others 3
+FORWARDS = dict.fromkeys(("ift", "random-residual", "position-weights", "dpo", "tdpo1", "tdpo2"), 4)
 
 
 def fitting_jobs(study: Study) -> int:
