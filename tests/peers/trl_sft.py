@@ -174,9 +174,9 @@ def main() -> int:
                     print(f"{number or 'UNEXPLAINED'} {file.name}: weights differ by {gap:.1e}")
         both = theirs.passed & ours.passed
         print(
-            f"{len(theirs.passed)} tests pass with trl's trainer here ({len(theirs.failed)} fail, {len(theirs.skipped)} "
-            f"are skipped: other models, rows or devices); {len(both)} of them pass with IFTTrainer; "
-            f"{equal} trainings end with equal weights; {unexplained} differences are not explained"
+            f"{len(theirs.passed)} tests pass with trl's trainer here ({len(theirs.failed)} fail, "
+            f"{len(theirs.skipped)} are skipped: other models, rows or devices); {len(both)} of them pass with "
+            f"IFTTrainer; {equal} trainings end with equal weights; {unexplained} differences are not explained"
         )
     return int(unexplained > 0)
 
