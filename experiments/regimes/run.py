@@ -1,9 +1,10 @@
-"""Where does IFT help? Contenders against SFT on the word problems of the testbed, in several regimes (docs/regimes.md).
+"""Where does IFT help? Contenders against SFT on the testbed, in several regimes (docs/regimes.md).
 
 `python experiments/regimes/run.py --regime few --seeds 8 --output few.jsonl` trains every contender with every seed and
-adds a line a run: the answers to `test` and `longer` problems that are right, after a part of the steps and at the end.
-All contenders have one learning rate, so nothing is searched. A line that is there is not trained again: after Ctrl-C or a kill the same
-command goes on. `python experiments/regimes/run.py --table few.jsonl` prints the differences from SFT, paired by seed.
+adds a line for each run: which answers to `test` and `longer` problems are right, after a part of the steps and at the
+end. All contenders have one learning rate, so nothing is searched. A run whose line is there is not trained again:
+after Ctrl-C or a kill the same command resumes. `python experiments/regimes/run.py --table few.jsonl` prints the
+differences from SFT, paired by seed.
 """
 
 from __future__ import annotations
