@@ -15,6 +15,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from ift.cli.main import app
+from ift.lab.testbed import tiny_base_path
 from ift.runs import launch
 from ift.runs.arguments import UsageError
 
@@ -96,6 +97,20 @@ def test_env_prints_versions_and_nothing_of_the_environment(monkeypatch, capsys)
     assert "very-private-value" not in said
     for path in (os.getcwd(), sys.prefix, os.path.expanduser("~"), "/usr"):
         assert path not in said
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch, ift):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("IFT_JUDGE_BASE_URL", "http://localhost:9/v1")
+    for words in (
+        ("report", "~/none"),
+        ("judge", "~/none", "--judge=x"),
+        ("evaluate", str(tiny_base_path()), "--data=~/none"),
+    ):
+        done = ift(*words)
+        assert done.code == 1, done.out
+        assert f"{tmp_path}/none" in done.err
+        assert "~" not in done.err
 
 
 def test_chat_answers_one_prompt(chat_model):

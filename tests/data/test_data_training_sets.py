@@ -44,6 +44,21 @@ def test_ultrachat_and_ultrafeedback_schemas(tmp_path):
     assert done["chat"].dataset.to_list() == done["pairs"].dataset.to_list()
 
 
+def test_an_evaluation_split_that_is_not_used_is_named(tmp_path):
+    write(tmp_path / "rows" / "train.jsonl", numbered(4))
+    write(tmp_path / "rows" / "held.jsonl", numbered(2))
+    script, mixture, training = arguments(str(tmp_path / "rows"))
+    script.dataset_test_split = "held"
+    said = load_train_and_eval(script, mixture, training).notes
+    assert any(
+        note.startswith("dataset_test_split held: not used, because eval_strategy is no") for note in said
+    )
+    script, mixture, training = arguments(str(tmp_path / "rows"))
+    assert not any(
+        "dataset_test_split" in note for note in load_train_and_eval(script, mixture, training).notes
+    )
+
+
 def test_evaluation_rows_are_cut_only_when_asked_for(tmp_path):
     path = write(tmp_path / "rows.jsonl", numbered(100))
     data = load_train_and_eval(*arguments(path))

@@ -30,8 +30,8 @@ def main(
     from ift.lab.evaluation.run import evaluate, plan_evaluation
 
     console, started = Console(highlight=False), time.perf_counter()
-    setting = Setting(None if data is None else Path(data), limit, batch_size, options.dtype)
-    evaluation = plan_evaluation(models, tasks, shots, setting, Path(output_dir), options)
+    setting = Setting(None if data is None else Path(data).expanduser(), limit, batch_size, options.dtype)
+    evaluation = plan_evaluation(models, tasks, shots, setting, Path(output_dir).expanduser(), options)
     try:
         found = evaluate(evaluation, lambda line: console.print(line, markup=False, soft_wrap=True))
     except KeyboardInterrupt:

@@ -49,7 +49,7 @@ def main(
     console.print(f"{world.size}x{world.size} lake, {ice} ice, {seeds} agents")
     console.print(f"  target  {target}  (the luckiest optimal roll-out)")
     console.print(f"  detour  {detour}  (rejected by the preference methods)")
-    folder = Path(output_dir)
+    folder = Path(output_dir).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     record, names = _run(console, world, begin, how, seeds, windowed, folder)
     record["seconds"] = round(time.perf_counter() - started, 1)

@@ -46,12 +46,13 @@ def command(
     from ift.lab.judge.settings import JudgeSettings, parse_prices
 
     def path(text: str | None) -> Path | None:
-        return None if text is None else Path(text)
+        return None if text is None else Path(text).expanduser()
 
     settings = JudgeSettings(
-        first=Path(first), second=path(second), judge=judge, reference=reference, questions=path(questions),
-        reference_answers=path(reference_answers), summaries=summaries, output_dir=Path(output_dir), limit=limit,
-        max_tokens=max_tokens, threads=threads, requests_per_minute=requests_per_minute, prices=parse_prices(prices),
+        first=Path(first).expanduser(), second=path(second), judge=judge, reference=reference,
+        questions=path(questions), reference_answers=path(reference_answers), summaries=summaries,
+        output_dir=Path(output_dir).expanduser(), limit=limit, max_tokens=max_tokens,
+        threads=threads, requests_per_minute=requests_per_minute, prices=parse_prices(prices),
     )  # fmt: skip
     return run(settings, yes)
 

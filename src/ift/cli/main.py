@@ -83,6 +83,8 @@ def main() -> None:
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     # bars of datasets and transformers appear only for steps that take longer than this, in seconds
     os.environ.setdefault("TQDM_DELAY", "5")
+    if not sys.stderr.isatty():  # in a log: a line now and then
+        os.environ.setdefault("TQDM_MININTERVAL", "30")
     app(sys.argv[1:])
 
 

@@ -17,7 +17,7 @@ def main(runs: list[str], output_dir: str, baseline: str | None, methods: str | 
     from ift.lab.report.writing import write
 
     needs_extra("report", "matplotlib")
-    print("\n".join(write(runs, Path(output_dir), baseline, methods, metric)))
+    print("\n".join(write(runs, Path(output_dir).expanduser(), baseline, methods, metric)))
     return 0
 
 
@@ -26,7 +26,7 @@ def main_pack(runs: list[str], path: str, points: int | None, samples: int | Non
     from ift.lab.report import pack
     from ift.lab.report.study import POINTS
 
-    file = Path(path)
+    file = Path(path).expanduser()
     count = pack(runs, file, POINTS if points is None else points, samples)
     print(f"{file}: {count} run{'s' if count > 1 else ''}, {file.stat().st_size:,} bytes")
     return 0

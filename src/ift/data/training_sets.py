@@ -106,9 +106,10 @@ def _load_single(script_args: ScriptArguments, evaluates: bool, columns: Mapping
 
     available = split_names(name, config)
     train_split = _choose_split(script_args.dataset_train_split, "train", available, notes)
-    evaluation = None
+    evaluation, wanted = None, script_args.dataset_test_split
+    if not evaluates and wanted != "test":
+        notes.append(f"dataset_test_split {wanted}: not used, because eval_strategy is no")
     if evaluates:
-        wanted = script_args.dataset_test_split
         named = wanted != "test" or choose_split(wanted, available) is not None
         if named:
             split = _choose_split(wanted, "test", available, notes)

@@ -26,7 +26,7 @@ def main(output_dir: str, seed: int, train_rows: int | None, test_rows: int | No
     """Run the demo; returns the exit code. All its files, `record.json` among them, are in `output_dir`."""
     from ift.lab.testbed import problems, tiny_base_path
 
-    out, console = Path(output_dir), Console(highlight=False)
+    out, console = Path(output_dir).expanduser(), Console(highlight=False)
     out.mkdir(parents=True, exist_ok=True)
     train = problems("train", train_rows or TRAIN_ROWS, seed)
     validation, test = problems("validation", VALIDATION_ROWS), problems("test", test_rows or TEST_ROWS)

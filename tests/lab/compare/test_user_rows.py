@@ -64,6 +64,13 @@ def test_held_out_ids_are_those_of_their_rows(tokenizer):
         assert source["completion"].strip() in tokenizer.decode(target)
 
 
+def test_the_column_of_plain_text_may_have_any_name(tokenizer):
+    rows = [{"story": f"{n} plus 2 is what {n} plus 2 is"} for n in range(20)]
+    split = split_rows([part(rows)], None, tokenizer, max_length=64, text_field="story")
+    assert split.train[0].rows.column_names == ["story"]
+    assert split.train_rows + len(split.validation) + len(split.test) == 20
+
+
 def test_rows_that_do_not_fit_are_trained_and_not_held_out_and_dropped_ones_are_told(tokenizer):
     """Rows 1-5 are long, row 6 has nothing to learn: places among the kept rows are not places in the file."""
     rows = [{"text": "long " * 60}] * 5 + [{"text": ""}] + [{"text": f"row {n}"} for n in range(20)]

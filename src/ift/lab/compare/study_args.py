@@ -107,7 +107,7 @@ class StudyArgs:
         values: dict[str, Any] = {one.name: getattr(parsed, one.name, None) for one in fields(cls)}
         for name in ("learning_rates", "pair_learning_rates"):
             values[name] = _rates(name, values[name])
-        values |= {"verb": verb, "command": [*command], "output_dir": Path(parsed.output_dir)}
+        values |= {"verb": verb, "command": [*command], "output_dir": Path(parsed.output_dir).expanduser()}
         return cls(**values)
 
     @property

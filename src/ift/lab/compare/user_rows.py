@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -153,6 +153,7 @@ def split_rows(
     *,
     max_length: int | None,
     train_on: Any = "completions",
+    text_field: str = "text",
     train_rows: int | None = None,
     validation_rows: int | None = None,
     test_rows: int | None = None,
@@ -169,6 +170,7 @@ def split_rows(
         tokenizer: Of the model; one without a chat template gets the default one where it is needed.
         max_length: As in training.
         train_on: As in training.
+        text_field: As in training.
         train_rows: At most so many training rows; None leaves all.
         validation_rows: None holds out a tenth, at most 200.
         test_rows: None holds out a fifth, at most 500; of a test split all, at most 500.
@@ -177,13 +179,14 @@ def split_rows(
     Raises:
         DataError: Streams, malformed rows, or too few rows.
     """
-    source = _source("train", train, tokenizer, max_length, train_on)
+    how = {"train_on": train_on, "text_field": text_field}
+    source = _source("train", train, tokenizer, max_length, how)
     total, notes = len(source.rows), source.notes
     wanted = {
         "test": test_rows or min(TEST_AT_MOST, max(1, round(total * TEST_SHARE))),
         "validation": validation_rows or min(VALIDATION_AT_MOST, max(1, round(total * VALIDATION_SHARE))),
     }
-    test_source = source if test is None else _source("test", test, tokenizer, max_length, train_on)
+    test_source = source if test is None else _source("test", test, tokenizer, max_length, how)
     if test is not None:
         wanted["test"] = test_rows or min(TEST_AT_MOST, sum(row.fits for row in test_source.rows))
     chosen = {"test": test_source.take(wanted["test"])}
@@ -252,9 +255,12 @@ def has_pairs(parts: Sequence[Part]) -> bool:
 
 
 def _source(
-    name: str, parts: Sequence[Part], tokenizer: Any, max_length: int | None, train_on: Any
+    name: str, parts: Sequence[Part], tokenizer: Any, max_length: int | None, how: Mapping[str, Any]
 ) -> _Source:
-    """The parts as token ids, their rows grouped by prompt, and notes on rows that were dropped."""
+    """The parts as token ids, their rows grouped by prompt, and notes on rows that were dropped.
+
+    `how` has further options of `prepare_dataset`.
+    """
     from datasets import Dataset
 
     prepared, groups, notes = [], dict[str, list[_Row]](), []
@@ -263,7 +269,7 @@ def _source(
             raise DataError(
                 f"{name} data: a stream cannot be split for a comparison. Fix: set dataset_streaming to false"
             )
-        done = prepare_dataset(part.rows, tokenizer, name=name, train_on=train_on)
+        done = prepare_dataset(part.rows, tokenizer, name=name, **how)
         if done.report.default_template:
             notes.append("the tokenizer has no chat template: the default one (User: / Assistant:) is used")
         dropped = {row for numbers in done.report.dropped.values() for row in numbers}

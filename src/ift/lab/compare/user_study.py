@@ -131,6 +131,7 @@ def _load_rows(sft: Any, args: StudyArgs, draft: Plan, say: Say) -> CheckedRows:
         prepared.tokenizer,
         max_length=how["max_length"],
         train_on=how["train_on"],
+        text_field=how["text_field"],
         train_rows=args.train_rows,
         validation_rows=args.validation_rows,
         test_rows=args.test_rows,

@@ -176,7 +176,7 @@ def find(places: Iterable[str | Path]) -> dict[Path, RunRecord]:
     Raises:
         ReportError: See `load`, which says it of lines too; a place is missing, or there is no record in any.
     """
-    named = [Path(place) for place in places]
+    named = [Path(place).expanduser() for place in places]
     files: dict[Path, Path] = {}
     for place in named:
         if place.is_dir():

@@ -33,7 +33,7 @@ def pack(
         ReportError: See `find` and `compare`: what these refuse is not written. Also where the file would be in one of
             the folders, or a number makes no sense.
     """
-    path, named = Path(path), [Path(place) for place in places]
+    path, named = Path(path), [Path(place).expanduser() for place in places]
     if path.suffix != LINES:
         raise ReportError(f"{path}: the file's name must end in {LINES}; give it that ending")
     if points < 0 or points == 1:
