@@ -28,12 +28,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from base_tokenizer import MAX_LENGTH, build_tokenizer
+from corpus import noisy_lookups, noisy_problems
 from ift.lab.testbed.families import AnyProblem, family_problems
 from ift.lab.testbed.lookup import draw_lookups
-from ift.lab.testbed.noise import noisy_lookups, noisy_problems
 from ift.lab.testbed.problems import STEPS, Split, problems
 from ift.lab.testbed.scoring import score
-from ift.lab.testbed.tokenizer import MAX_LENGTH, build_tokenizer
 
 CORPUS = (noisy_problems, noisy_lookups)  # an equal number of rows of each
 TOKENIZER_PROBLEMS = 3000  # of each kind: enough to meet every word

@@ -23,9 +23,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
+from corpus import CORPUS_STEPS, noisy_lookups, noisy_relations
 from ift.lab.testbed import base_path
 from ift.lab.testbed.lookup import draw_lookups
-from ift.lab.testbed.noise import CORPUS_STEPS, noisy_lookups, noisy_relations
 from ift.lab.testbed.problems import Message
 from make_base import IGNORED, Recipe, model_config, new_model, padded, save_base, train
 

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from corpus import CORPUS_STEPS, noisy_lookups, noisy_relations
 from ift.lab.testbed.families import family_problems
 from ift.lab.testbed.lookup import (
     COLOURS,
@@ -15,7 +16,7 @@ from ift.lab.testbed.lookup import (
     draw_relations,
     relations,
 )
-from ift.lab.testbed.noise import CORPUS_STEPS, noisy_lookups, noisy_relations, one_wrong_fact
+from ift.lab.testbed.noise import one_wrong_fact
 from ift.lab.testbed.problems import STEPS, bucket_of
 
 SPLITS = tuple(STEPS)

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from ift.lab.testbed.noise import noisy_problems
+from corpus import noisy_problems
 from ift.lab.testbed.problems import STEPS, Problem, bucket_of, calculate, problems
 
 SPLITS = tuple(STEPS)

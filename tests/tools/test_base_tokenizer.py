@@ -3,10 +3,10 @@
 import pytest
 from transformers import AutoTokenizer
 
+from base_tokenizer import build_tokenizer
+from corpus import CORPUS_STEPS, noisy_lookups, noisy_problems
 from ift.lab.testbed import problems, tiny_base_path
 from ift.lab.testbed.lookup import draw_lookups
-from ift.lab.testbed.noise import CORPUS_STEPS, noisy_lookups, noisy_problems
-from ift.lab.testbed.tokenizer import build_tokenizer
 from make_base import tokenizer_problems
 
 CONVERSATION = [
