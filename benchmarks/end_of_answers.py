@@ -1,20 +1,17 @@
-"""Do a model's answers end? SmolLM2-135M-Instruct on E2E: rows, and the record of a trained model (docs/method.md).
+"""Do a model's answers end? SmolLM2-135M-Instruct on E2E: the record of a trained model (docs/method.md).
 
-1. `python benchmarks/end_of_answers.py rows devset.csv testset_w_refs.csv` writes e2e.jsonl (480 inputs with one
-   reference each) and held_out.jsonl (120 other inputs with all their references) from the E2E data set's own files.
-2. `ift train --model_name_or_path SMOLLM2 --dataset_name e2e.jsonl --learning_rate 1e-4 --num_train_epochs 1
+1. `experiments/e2e/make_rows.py` makes the rows: train.jsonl and test.jsonl.
+2. `ift train --model_name_or_path SMOLLM2 --dataset_name train.jsonl --learning_rate 1e-4 --num_train_epochs 1
    --logging_steps 1 --output_dir RUN`, with `--method sft`, with `--propagation_detach none`, and with neither.
-3. `python benchmarks/end_of_answers.py score RUN held_out.jsonl --name ift --trained_with "..." --output FILE.jsonl`
-   adds a line: how many greedy answers end, BLEU (sacrebleu, all references), the loss on the first reference, and the
-   curve of eos_nll.
+3. `python benchmarks/end_of_answers.py RUN test.jsonl --name ift --trained_with "..." --output FILE.jsonl` adds a line:
+   how many greedy answers end, BLEU (sacrebleu, all references), the loss on the first reference, and the curve of
+   eos_nll.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import random
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,41 +21,7 @@ import torch
 
 from ift.files import numbered_lines
 
-TRAIN_ROWS, HELD_OUT_ROWS = 480, 120
 LIMIT = 80  # tokens of an answer; the longest of the held-out first references has 48
-REQUEST = "Describe this restaurant in one or two sentences.\n"
-
-
-def write_rows(dev: Path, test: Path, folder: Path) -> None:
-    """Writes e2e.jsonl and held_out.jsonl; which inputs and references is decided by fixed seeds."""
-    train, held_out = read(dev), read(test)
-    inputs = list(train)
-    random.Random(0).shuffle(inputs)
-    with (folder / "e2e.jsonl").open("w", encoding="utf-8") as file:
-        for one in inputs[:TRAIN_ROWS]:
-            file.write(json.dumps(row(one, random.Random(one).choice(train[one]))) + "\n")
-    inputs = list(held_out)
-    random.Random(1).shuffle(inputs)
-    with (folder / "held_out.jsonl").open("w", encoding="utf-8") as file:
-        for one in inputs[:HELD_OUT_ROWS]:
-            file.write(json.dumps(row(one, held_out[one][0]) | {"references": held_out[one]}) + "\n")
-
-
-def read(file: Path) -> dict[str, list[str]]:
-    """Input -> its references, in the order of the file."""
-    found: dict[str, list[str]] = {}
-    with file.open(encoding="utf-8-sig", newline="") as opened:
-        for line in csv.DictReader(opened):
-            found.setdefault(line["mr"], []).append(line["ref"])
-    return found
-
-
-def row(meaning: str, reference: str) -> dict[str, Any]:
-    """A row for `ift train`: a conversational prompt and completion."""
-    return {
-        "prompt": [{"role": "user", "content": REQUEST + meaning}],
-        "completion": [{"role": "assistant", "content": reference}],
-    }
 
 
 def score(folder: Path, held_out: Path) -> dict[str, Any]:
@@ -128,23 +91,14 @@ def curve(folder: Path) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    """Make the rows, or score a run."""
+    """Score a run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    rows = verbs.add_parser("rows")
-    rows.add_argument("devset", type=Path)
-    rows.add_argument("testset_w_refs", type=Path)
-    rows.add_argument("--folder", type=Path, default=Path())
-    scored = verbs.add_parser("score")
-    scored.add_argument("run", type=Path, help="Output folder of ift train.")
-    scored.add_argument("held_out", type=Path)
-    scored.add_argument("--name", required=True, help="sft, ift, ift as released, ...")
-    scored.add_argument("--trained_with", required=True, help="The words of ift train, and the commit.")
-    scored.add_argument("--output", type=Path, required=True, help="JSON lines; one is added.")
+    parser.add_argument("run", type=Path, help="Output folder of ift train.")
+    parser.add_argument("held_out", type=Path)
+    parser.add_argument("--name", required=True, help="sft, ift, ift as released, ...")
+    parser.add_argument("--trained_with", required=True, help="The words of ift train, and the commit.")
+    parser.add_argument("--output", type=Path, required=True, help="JSON lines; one is added.")
     args = parser.parse_args()
-    if args.verb == "rows":
-        write_rows(args.devset, args.testset_w_refs, args.folder)
-        return
     from ift.lab.report.provenance import provenance
 
     record = {

@@ -3,8 +3,8 @@
 `python experiments/regimes/run.py --regime few --seeds 8 --output few.jsonl` trains every contender with every seed and
 adds a line for each run: which answers to `test` and `longer` problems are right, after a part of the steps and at the
 end. All contenders have one learning rate, so nothing is searched. A run whose line is there is not trained again:
-after Ctrl-C or a kill the same command resumes. `python experiments/regimes/run.py --table few.jsonl` prints the
-differences from SFT, paired by seed.
+after Ctrl-C or a kill the same command resumes. `python experiments/regimes/run.py --pack few.jsonl noisy.jsonl
+--output docs/records/regimes.jsonl` writes the record that docs/fill_tables.py reads.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ import math
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from transformers import TrainerCallback
 
 from ift.files import numbered_lines
 from ift.lab.report import provenance
-from ift.lab.report.intervals import paired_difference
 from ift.lab.testbed import base_path, families, setting_problems, settings
 from ift.lab.testbed.scoring import final_answer, generate_answers, score
 from ift.runs import train_method
@@ -134,42 +132,32 @@ def lines_of(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for _, line in numbered_lines(file)] if file.exists() else []
 
 
-def table(file: Path) -> str:
-    """A Markdown table: exact match of SFT, and the others' differences from it in points, paired by seed."""
-    runs = {(one["contender"], one["seed"]): one["right"] for one in lines_of(file)}
-    when = [name for name in ("early", "end", "sampled") if name in next(iter(runs.values()))]
-    columns = [(name, split) for name in when for split in ("test", "longer")]
-    lines = ["| contender | " + " | ".join(f"{name}, {split}" for name, split in columns) + " | seeds |"]
-    lines.append("| --- |" + " --- |" * (len(columns) + 1))
-    for label in CONTENDERS:
-        seeds = [seed for name, seed in runs if name == label and ("sft", seed) in runs]
-        cells = []
-        for name, split in columns if seeds else []:
-            share, base = (
-                {seed: 100 * runs[one, seed][name][split].count("1") / PROBLEMS for seed in seeds}
-                for one in (label, "sft")
-            )
-            difference = paired_difference(share, base)
-            if label == "sft":
-                cells.append(f"{mean(share.values()):.1f} %")
-            elif difference is not None and difference.half is not None:
-                cells.append(f"{difference.mean:+.1f} ± {difference.half:.1f}")
-        if cells:
-            lines.append(f"| {label} | " + " | ".join(cells) + f" | {len(seeds)} |")
-    return "\n".join(lines)
+def pack(files: list[Path], output: Path) -> None:
+    """Writes the record of the study: right answers of each run, and the settings once for each regime."""
+    lines, described = [], set()
+    for one in (line for file in files for line in lines_of(file)):
+        right = {
+            when: {split: bits.count("1") for split, bits in of.items()} for when, of in one["right"].items()
+        }
+        line = {"regime": one["regime"], "contender": one["contender"], "seed": one["seed"], "right": right}
+        if one["regime"] not in described:
+            described.add(one["regime"])
+            line |= {name: one[name] for name in (*asdict(Regime()), "provenance")} | {"n": PROBLEMS}
+        lines.append(json.dumps(line, separators=(",", ":")) + "\n")
+    output.write_text("".join(lines), encoding="utf-8")
 
 
 def main() -> None:
-    """Trains what is missing, or prints a table."""
+    """Trains what is missing, or packs files of runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--table", type=Path, help="Print the table of a file, train nothing.")
+    parser.add_argument("--pack", type=Path, nargs="+", help="Files of runs to pack; nothing is trained.")
     parser.add_argument("--regime", choices=REGIMES)
     parser.add_argument("--contenders", default=",".join(CONTENDERS), help="Labels, separated by commas.")
     parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
-    if args.table:
-        print(table(args.table))
+    if args.pack:
+        pack(args.pack, args.output)
         return
     regime = REGIMES[args.regime]
     done = {(one["contender"], one["seed"]) for one in lines_of(args.output)}
