@@ -601,7 +601,7 @@ FAULTS = [
     Fault(
         "baselines: the second stage starts from the base",
         "runs/train_run.py",
-        "_model_of_next_stage(stage, rows)",
+        "model_for_next_stage(stage, rows)",
         "stage.model.model_name_or_path",
         METHODS,
     ),
