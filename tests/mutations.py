@@ -482,22 +482,22 @@ FAULTS = [
     Fault(
         "baselines: the head's soft-capping is left out of TDPO",
         "methods/token_kl.py",
-        "Head(weight, bias, head.scale, head.softcap)",
-        "Head(weight, bias, head.scale, None)",
+        "head.logits(states, 0",
+        "Head(head.weight, head.bias, head.scale, None).logits(states, 0",
         LOSSES,
     ),
     Fault(
         "baselines: the head's scale is left out of TDPO",
         "methods/token_kl.py",
-        "Head(weight, bias, head.scale, head.softcap)",
-        "Head(weight, bias, 1.0, head.softcap)",
+        "head.logits(states, 0",
+        "Head(head.weight, head.bias, 1.0, head.softcap).logits(states, 0",
         LOSSES,
     ),
     Fault(
         "baselines: the head's bias is left out of TDPO",
         "methods/token_kl.py",
-        "Head(weight, bias, head.scale, head.softcap)",
-        "Head(weight, None, head.scale, head.softcap)",
+        "head.logits(states, 0",
+        "Head(head.weight, None, head.scale, head.softcap).logits(states, 0",
         LOSSES,
     ),
     Fault(

@@ -82,7 +82,7 @@ def padding_id(tokenizer: Any, stops: Collection[int], model: Any) -> int:
 
 
 def room_for_answers(model: Any, prompts: Sequence[Sequence[int]], wanted: int) -> int:
-    """Number of new tokens after the longest prompt: `wanted`, or fewer if the model's learned positions do not suffice.
+    """Number of new tokens after the longest prompt: `wanted`, or fewer if the learned positions do not suffice.
 
     Raises:
         EvaluationError: Not a single token fits.

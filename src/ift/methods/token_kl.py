@@ -81,8 +81,7 @@ def token_kl(
     detached = Head(other.weight.detach(), bias, other.scale, other.softcap)
     parts = [
         checkpoint(
-            _chunk, states[at], head.weight, head.bias, head, reference.states[at].detach(), detached, targets[at],
-            use_reentrant=False,
+            _chunk, states[at], head, reference.states[at].detach(), detached, targets[at], use_reentrant=False
         )
         for at in (slice(n, n + ROWS_OF_A_CHUNK) for n in range(0, max(len(states), 1), ROWS_OF_A_CHUNK))
     ]  # fmt: skip
@@ -91,17 +90,10 @@ def token_kl(
 
 
 def _chunk(
-    states: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    head: Head,
-    reference_states: Tensor,
-    reference_head: Head,
-    targets: Tensor,
+    states: Tensor, head: Head, reference_states: Tensor, reference_head: Head, targets: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    vocabulary = weight.shape[0]
-    # (n, V)
-    policy = Head(weight, bias, head.scale, head.softcap).logits(states, 0, vocabulary).log_softmax(-1)
+    vocabulary = len(head.weight)
+    policy = head.logits(states, 0, vocabulary).log_softmax(-1)  # (n, V)
     with torch.no_grad():
         reference = reference_head.logits(reference_states, 0, vocabulary).log_softmax(-1)
     at = targets[:, None]
