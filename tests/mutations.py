@@ -102,8 +102,8 @@ FAULTS = [
     Fault(
         "embedded rows: the guesses have a call of their own, with gradient",
         "step/mixed_input.py",
-        "known = None if embedded is None else embedded.after_prefix",
-        "known = None",
+        "embedded_rows = None if embedded is None else embedded.after_prefix",
+        "embedded_rows = None",
         EMBEDDED,
     ),
     Fault(
@@ -144,8 +144,8 @@ FAULTS = [
     Fault(
         "scorer: the backward pass forgets autocast's dtype",
         "step/scored_log_probs.py",
-        "_tiles(hidden, weight, bias, dtype, width):\n                z, squashed",
-        "_tiles(hidden, weight, bias, hidden.dtype, width):\n                z, squashed",
+        "_tiles(hidden, weight, bias, dtype, width):\n            z, squashed",
+        "_tiles(hidden, weight, bias, hidden.dtype, width):\n            z, squashed",
         SCORER,
     ),
     Fault(
@@ -242,15 +242,15 @@ FAULTS = [
     Fault(
         "prompt positions are mixed",
         "step/mixed_input.py",
-        "return own.index_put((positions,)",
-        "return (own + residual_lambda * (own.roll(1, 0) - own)).index_put((positions,)",
+        "return target.index_put((positions,)",
+        "return (target + residual_lambda * (target.roll(1, 0) - target)).index_put((positions,)",
         ("step/test_algorithm.py::test_the_residual_is_mixed_at_trained_positions_only",),
     ),
     Fault(
         "the input is not mixed",
         "step/mixed_input.py",
-        "temporal_residual(own.index_select(0, positions), guessed, residual_lambda)",
-        "temporal_residual(own.index_select(0, positions), guessed, 0.0)",
+        "temporal_residual(target.index_select(0, positions), guessed, residual_lambda)",
+        "temporal_residual(target.index_select(0, positions), guessed, 0.0)",
         OPTIONS,
     ),
     Fault(
@@ -263,8 +263,8 @@ FAULTS = [
     Fault(
         "no gradient reaches the guesses' embeddings",
         "step/mixed_input.py",
-        "temporal_residual(own.index_select(0, positions), guessed, residual_lambda)",
-        "temporal_residual(own.index_select(0, positions), guessed.detach(), residual_lambda)",
+        "temporal_residual(target.index_select(0, positions), guessed, residual_lambda)",
+        "temporal_residual(target.index_select(0, positions), guessed.detach(), residual_lambda)",
         OPTIONS,
     ),
     Fault(
@@ -396,8 +396,8 @@ FAULTS = [
     Fault(
         "the step goes around FSDP2's hooks",
         "step/algorithm.py",
-        "model(**batch, ift_step=",
-        "model.forward(**batch, ift_step=",
+        "scores: TokenScores = model(",
+        "scores: TokenScores = model.forward(",
         RANKS,
     ),
     Fault(
@@ -482,22 +482,22 @@ FAULTS = [
     Fault(
         "baselines: the head's soft-capping is left out of TDPO",
         "methods/token_kl.py",
-        "Head(weight, bias, head.scale, head.softcap)",
-        "Head(weight, bias, head.scale, None)",
+        "head.logits(states, 0",
+        "Head(head.weight, head.bias, head.scale, None).logits(states, 0",
         LOSSES,
     ),
     Fault(
         "baselines: the head's scale is left out of TDPO",
         "methods/token_kl.py",
-        "Head(weight, bias, head.scale, head.softcap)",
-        "Head(weight, bias, 1.0, head.softcap)",
+        "head.logits(states, 0",
+        "Head(head.weight, head.bias, 1.0, head.softcap).logits(states, 0",
         LOSSES,
     ),
     Fault(
         "baselines: the head's bias is left out of TDPO",
         "methods/token_kl.py",
-        "Head(weight, bias, head.scale, head.softcap)",
-        "Head(weight, None, head.scale, head.softcap)",
+        "head.logits(states, 0",
+        "Head(head.weight, None, head.scale, head.softcap).logits(states, 0",
         LOSSES,
     ),
     Fault(
@@ -601,7 +601,7 @@ FAULTS = [
     Fault(
         "baselines: the second stage starts from the base",
         "runs/train_run.py",
-        "_model_of_next_stage(stage, rows)",
+        "model_for_next_stage(stage, rows)",
         "stage.model.model_name_or_path",
         METHODS,
     ),

@@ -165,15 +165,15 @@ CONTENT = [
 ]  # fmt: skip
 
 LENGTHS = [
-    Case("a prompt longer than max_length", ("1 rows dropped: nothing to learn after cutting at max_length (row 3)",
+    Case("a prompt longer than max_length", ("1 rows dropped: nothing to learn after truncation to max_length (row 3)",
          "max_length 64 cuts 33.3% of the rows"), "answers behind max_length are lost in silence",
          [GOOD, GOOD, talk(LONG, ANSWER)], ("--max_length", "64"), verb="check"),
-    Case("every row dropped", ("none of 2 rows is left (nothing to learn after cutting at max_length: 2 rows)",
+    Case("every row dropped", ("none of 2 rows is left (nothing to learn after truncation to max_length: 2 rows)",
          "raise --max_length"), "the loss is 0 and the run succeeds", [talk(LONG, ANSWER)] * 2, ("--max_length", "64")),
     Case("a row of a million characters", ("max_length 1,024 cuts", "the longest row has", "--allow_truncation"),
          "one huge row is cut without a word", [GOOD, talk(USER, {"role": "assistant", "content": "a" * 1_000_000})]),
-    Case("fewer rows than to cut off", "cannot cut 1 evaluation rows off 1", "training and evaluation share a row",
-         [GOOD],
+    Case("too few rows to hold out", "cannot hold out 1 of 1 rows for evaluation",
+         "training and evaluation share a row", [GOOD],
          ("--eval_strategy", "steps", "--eval_steps", "1")),
 ]  # fmt: skip
 

@@ -98,7 +98,7 @@ def test_values_of_yaml_are_read_as_flags_are(config):
         ("base_model: x\n", "line 4: unknown key 'base_model'; here it is model_name_or_path."),
         (
             "train_on_inputs: false\n",
-            "unknown key 'train_on_inputs'; it is not needed: answers alone are trained",
+            "unknown key 'train_on_inputs'; it is not needed: only answers are trained",
         ),
         ("lora_r: 8\n", "lora_r: no effect without use_peft: true. Change that, or leave lora_r out."),
         ("bnb_4bit_quant_type: fp4\n", "bnb_4bit_quant_type: no effect without load_in_4bit: true."),
@@ -181,7 +181,7 @@ def test_a_removed_verb_is_answered_in_one_line(ift, words):
     done = ift("precompute-lookahead", *words)
     assert done.code == 2
     assert done.out == ""
-    assert done.err.startswith("ift precompute-lookahead: this verb was removed, because ")
+    assert done.err.startswith("ift precompute-lookahead: this command was removed, because ")
     assert "Start `ift train`" in done.err
     assert len(done.err.strip().splitlines()) == 1
 
@@ -202,7 +202,7 @@ def test_a_model_and_data_are_asked_for(train, chat_model):
         ({"model_name_or_path": "some/where/else"}, "some/where/else: no such model folder."),
         ({"dataset_name": "missing.jsonl"}, "missing.jsonl: no such file or folder"),
         ({"dataset_train_split": "foo"}, 'found no split "foo", only train'),
-        ({"max_length": 4}, "nothing to learn after cutting at max_length: 8 rows"),
+        ({"max_length": 4}, "nothing to learn after truncation to max_length: 8 rows"),
         ({"use_peft": "true", "lora_target_modules": "nix"}, "Target modules nix not found"),
         ({"resume_from_checkpoint": "nix"}, "Can't find a valid checkpoint at nix"),
         ({"report_to": "clearml"}, "clearml"),

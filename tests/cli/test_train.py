@@ -145,10 +145,10 @@ def test_an_end_that_is_not_learnt_is_told(run_tiny):
     assert "answers may not stop" not in long.out
 
 
-def test_evaluation_on_rows_cut_off_the_training_rows(run_tiny):
+def test_evaluation_on_rows_held_out_from_the_training_rows(run_tiny):
     done = run_tiny(eval_strategy="steps", eval_steps=1)
     assert done.code == 0, done.err
-    assert "no evaluation split: 1 of 8 rows cut off" in done.out
+    assert "no evaluation split: 1 of 8 rows held out" in done.out
     assert "kept 7 of 7 rows" in done.out
     evaluations = [line for line in done.metrics if "eval_nll" in line]
     assert [line["step"] for line in evaluations] == [1, 2]

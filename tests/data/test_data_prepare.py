@@ -44,7 +44,7 @@ def test_cutting_is_counted_and_rows_left_with_nothing_are_named(tokenizer):
     first = [label != -100 for label in whole.dataset[1]["labels"]].index(True)
     done = prepare_dataset(Dataset.from_list(ROWS), tokenizer, max_length=first)
     report = done.report
-    assert report.dropped == {"nothing to learn after cutting at max_length": (2,)}
+    assert report.dropped == {"nothing to learn after truncation to max_length": (2,)}
     assert report.rows_kept == len(done.dataset) == 2
     assert all(len(row["input_ids"]) <= first for row in done.dataset)
     assert report.trained_tokens + report.trained_tokens_lost == whole.report.trained_tokens

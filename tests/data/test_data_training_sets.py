@@ -67,7 +67,7 @@ def test_evaluation_rows_are_cut_only_when_asked_for(tmp_path):
     cut = load_train_and_eval(*arguments(path, strategy="epoch"))
     assert len(texts(cut.evaluation)) == 5
     assert sorted(texts(cut.train) + texts(cut.evaluation)) == sorted(texts(data.train))
-    assert any("5 of 100 rows cut off" in note for note in cut.notes)
+    assert any("5 of 100 rows held out" in note for note in cut.notes)
     assert texts(load_train_and_eval(*arguments(path, strategy="epoch")).evaluation) == texts(cut.evaluation)
     assert texts(load_train_and_eval(*arguments(path, strategy="epoch", seed=8)).evaluation) != texts(
         cut.evaluation
@@ -87,9 +87,9 @@ def test_a_named_evaluation_split_must_exist(tmp_path):
         load_train_and_eval(*arguments(path, train="dev"))
     with pytest.raises(DataError, match="both training and evaluation"):
         load_train_and_eval(*arguments(path, test="train", strategy="steps"))
-    with pytest.raises(DataError, match="cannot cut"):
+    with pytest.raises(DataError, match="cannot hold out"):
         load_train_and_eval(*arguments(write(tmp_path / "one.jsonl", numbered(1)), strategy="steps"))
-    with pytest.raises(DataError, match="stream cannot be cut"):
+    with pytest.raises(DataError, match="stream cannot be held out"):
         load_train_and_eval(*arguments(path, streaming=True, strategy="steps"))
     with pytest.raises(DataError, match="neither dataset_name nor datasets"):
         load_train_and_eval(*arguments())

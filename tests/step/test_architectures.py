@@ -135,7 +135,7 @@ def test_attention_that_forgets_the_documents_is_found_by_the_probe(monkeypatch)
             *args, attention_mask=torch.ones_like(kwargs["input_ids"]), position_ids=position_ids, **kwargs
         ),
     )
-    with pytest.raises(ValueError, match="see each other"):
+    with pytest.raises(ValueError, match="attend to each other"):
         check_packing(model)
 
 

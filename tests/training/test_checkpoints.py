@@ -65,7 +65,7 @@ def weights_alone(folder):
         (lambda folder: (folder / "deep" / "state").unlink(), "deep/state is missing"),
         (lambda folder: (folder / MANIFEST).unlink(), "it has no manifest: its writing was interrupted"),
         (lambda folder: (folder / MANIFEST).write_text('{"step'), "its manifest cannot be read"),
-        (weights_alone, "it has no optimiser state (it was saved with save_only_model)"),
+        (weights_alone, "it has no optimiser state (save_only_model)"),
     ],
 )
 def test_every_damage_is_found(make, harm, said):

@@ -117,11 +117,11 @@ CONFLICTS = [
     ({"loss_type": "dft"}, "own loss.*'nll'"),
     ({"label_smoothing_factor": 0.1}, "full logits.*Set it to 0"),
     ({"neftune_noise_alpha": 5.0}, "NEFTune.*residual_lambda to 0"),
-    ({"packing": True, "packing_strategy": "wrapped"}, "'wrapped' cuts documents.*'bfd'"),
-    ({"packing": True, "packing_strategy": "bfd_split"}, "'bfd_split' cuts documents.*packing=False"),
-    ({"eval_packing": True, "packing_strategy": "wrapped"}, "'wrapped' cuts documents"),
+    ({"packing": True, "packing_strategy": "wrapped"}, "'wrapped' splits documents.*'bfd'"),
+    ({"packing": True, "packing_strategy": "bfd_split"}, "'bfd_split' splits documents.*packing=False"),
+    ({"eval_packing": True, "packing_strategy": "wrapped"}, "'wrapped' splits documents"),
     ({"average_tokens_across_devices": False}, "global batch.*at True"),
-    ({"truncation_mode": "keep_end"}, "cuts prompts.*'keep_start'"),
+    ({"truncation_mode": "keep_end"}, "truncates prompts.*'keep_start'"),
 ]
 
 

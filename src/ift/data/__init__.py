@@ -1,4 +1,4 @@
-"""Converts rows in any of seven formats, under any chat template, to token ids and training labels.
+"""Converts rows in any of seven formats, with any chat template, to token ids and training labels.
 
 Importing this package imports neither torch, transformers, trl nor datasets.
 """

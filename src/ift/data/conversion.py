@@ -1,13 +1,14 @@
-"""Converts one row of each accepted format to the canonical form.
+"""Converts a row of each accepted format to the canonical form.
 
-The canonical form is one of
+A new format needs a function here, and an entry in `formats.detect_format`. The canonical form is one of
 
 * `{"messages": [{"role", "content", "train", ...}], "tools"?: [...], "chat_template_kwargs"?: {...}}`
 * `{"prompt": str, "completion": str}`: plain text, no chat template
 * `{"text": str}`: plain text, every token trained
 * `{"input_ids": [int], "labels": [int]}`: tokenised by the user
 
-Every function takes a `SourceRow`, adds notes to it, and raises `DataError` for a malformed row.
+Every function reads columns with `SourceRow.get` (columns that are not read are reported as not used), reports anything
+unusual with `SourceRow.note`, and raises `SourceRow.error` for a malformed value.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ def from_prompt_completion(source: SourceRow) -> Row:
 def from_preference(source: SourceRow, answer: str = "chosen") -> Row:
     """Converts one side of a preference row, `answer` being "chosen" or "rejected".
 
-    `chosen` may hold the whole conversation (in UltraFeedback-binarized `prompt` repeats its first turn and is not
-    used), only the answer to a `prompt` of text or turns, or a text that begins with the prompt.
+    `chosen` may be the whole conversation (in UltraFeedback-binarized `prompt` repeats its first turn and is not used),
+    the answer to a `prompt` of text or turns, or a text that begins with the prompt.
     """
     side, prompt = source.get(answer), source.get("prompt")
     if isinstance(side, str) and prompt is None:
@@ -138,7 +139,7 @@ def _read_side(source: SourceRow, column: str, role: str, *, train: bool) -> lis
 
 
 def _refuse_chat_columns(source: SourceRow, prompt: str, answer: str) -> None:
-    """Raises DataError for a system prompt, earlier turns or tools, which a plain-text row cannot hold."""
+    """Raises DataError for a system prompt, earlier turns or tools, which plain text cannot express."""
     for column in CHAT_ONLY:
         if source.has(column):
             fix = (
@@ -233,7 +234,7 @@ def _unpadded(source: SourceRow, ids: list[int]) -> tuple[int, int]:
         found, fix = "0 between tokens that are attended to", "write each document as a separate row"
         raise source.error("attention_mask", found, "0 at the ends only, where padding is", fix)
     if len(kept) < len(ids):
-        source.note("column attention_mask: padding is cut off")
+        source.note("column attention_mask: padding is removed")
     return begin, end
 
 

@@ -13,8 +13,8 @@ from ift.data.report import DataReport, quantiles, rows_by_text
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# Column -> type: tokens before cutting, tokens, trained tokens, trained tokens lost, whether the row was cut,
-# whether its end is trained, merged borders, why it is dropped, notes about it
+# Column -> type: tokens before truncation, tokens, trained tokens, trained tokens lost, whether the row was truncated,
+# whether its end is trained, `TokenisedRow.merged`, why it is dropped, notes about it
 COUNTS = {
     "ift_length": "int64",
     "ift_total": "int64",
@@ -69,7 +69,7 @@ def drop_untrained(mapped: Dataset, base: DataReport, what: str) -> tuple[Datase
     )
     if not kept:
         raise _all_dropped(report, what)
-    if what == "rows":  # of a pair only the longer side's length is counted
+    if what == "rows":  # for pairs only the length of the longer side is known
         answers = [one + lost for one, lost in zip(found["ift_trained"], found["ift_lost"], strict=True)]
         prompts = [whole - answer for whole, answer in zip(found["ift_length"], answers, strict=True)]
         report = replace(report, prompt_lengths=quantiles(prompts), answer_lengths=quantiles(answers))
@@ -84,6 +84,6 @@ def _all_dropped(report: DataReport, what: str) -> DataError:
     fix = (
         "raise --max_length"
         if cut
-        else "check that the rows hold answers and that the chat template writes them"
+        else "check that the rows have answers and that the chat template renders them"
     )
     return DataError(f"{report.name} data: none of {report.rows_read} {what} is left ({reasons}). Fix: {fix}")

@@ -1,4 +1,4 @@
-"""Which files of a local folder hold rows, and of which split; files that are not read are reported."""
+"""Finds the data files of a local folder and their splits; files that are not read are reported."""
 
 from __future__ import annotations
 

@@ -38,14 +38,14 @@ class Format:
         name: Short name, as shown before training.
         kind: "turns" (rendered with a chat template), "text" or "tokenised".
         explanation: What is trained, in one line.
-        reads: Converts a row to the canonical form; call `read` instead, which also handles marks and media.
+        converter: Function of `ift.data.conversion` for rows of this format; call `read`, which also checks the row.
         silently_unused: Columns that `explanation` already describes as unused.
     """
 
     name: str
     kind: Literal["turns", "text", "tokenised"]
     explanation: str
-    reads: Callable[[SourceRow], Row]
+    converter: Callable[[SourceRow], Row]
     silently_unused: tuple[str, ...] = ()
 
     @property
@@ -54,13 +54,13 @@ class Format:
         return self.kind == "turns"
 
     def read(self, source: SourceRow) -> Row:
-        """Converts a row to the canonical form (see `ift.data.conversion`); unused columns are noted in `source`.
+        """Converts a row to the canonical form; also handles marks, media and unused columns.
 
         Raises:
             DataError: A malformed row.
         """
         source.refuse_media()
-        row = self.reads(source)
+        row = self.converter(source)
         source.read_marks(answers=self.name not in ("text", "tokenised"))
         for column in source.unused():
             if column not in self.silently_unused:
@@ -68,7 +68,7 @@ class Format:
         return row
 
     def convert(self, row: Row, number: int) -> Row:
-        """Converts a row with a number (from 1), see `read`."""
+        """Converts row `number` (from 1), see `read`."""
         return self.read(SourceRow(row, number))
 
 
@@ -183,10 +183,10 @@ def rename_columns(dataset: AnyDataset, mapping: Mapping[str, str]) -> AnyDatase
 
 
 def unformatted(dataset: AnyDataset, name: str) -> AnyDataset:
-    """The data set with plain Python values; a format such as "torch" is taken off.
+    """The data set without a format such as "torch", so that values are plain Python objects.
 
     Raises:
-        DataError: A transform (`with_transform`, `set_transform`) gives other rows each time that they are read.
+        DataError: The data set has a transform (`with_transform`, `set_transform`).
     """
     if getattr(dataset, "format", {}).get("type") == "custom":
         raise DataError(
@@ -197,7 +197,7 @@ def unformatted(dataset: AnyDataset, name: str) -> AnyDataset:
 
 
 def column_names(dataset: Dataset | IterableDataset) -> list[str]:
-    """Column names of a data set; of a stream without known features those of its first row."""
+    """Column names of a data set; for a stream without known features, those of its first row."""
     if dataset.column_names is not None:
         return list(dataset.column_names)
     return list(next(iter(first_rows(dataset, 1)), {}))

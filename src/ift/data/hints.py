@@ -1,4 +1,4 @@
-"""Suggests how to rename columns that match no format, without losing any of them."""
+"""Suggests how to rename the columns of a data set that matches no format, so that none is lost."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""THE TABLE of known turn keys, roles and columns, and how each is handled. docs/data.md shows it.
+"""The tables of known turn keys, roles and columns, and how each is handled; docs/data.md shows them.
 
-Names outside the tables follow two rules: an unknown turn key is passed to the chat template, and counted if the
-template does not write it; an unknown column is reported as not used.
+Other names follow two rules: an unknown turn key is passed to the chat template, and reported if the template does not
+render it; an unknown column is reported as not used.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Handling = Literal["used", "mark", "named", "refused"]
+Handling = Literal["used", "mark", "reported", "refused"]
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class KnownName:
     """One line of the table.
 
     Attributes:
-        names: Keys or columns that are handled alike.
-        handling: "used"; "mark" (decides whether something is trained); "named" (not used, reported with a count);
+        names: Keys or columns that are handled in the same way.
+        handling: "used"; "mark" (decides whether something is trained); "reported" (not used; reported with a count);
             "refused".
         text: The handling, for the documentation.
         fix: What the user can do about a refused name.
@@ -32,7 +32,7 @@ class KnownName:
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
-# Other names of the speakers, in lower case. A turn of `function_call` holds the call as JSON text
+# Other names of roles, in lower case. The content of a `function_call` turn is the call as JSON text
 OTHER_ROLES = {
     "human": "user", "prompter": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant",
     "bard": "assistant", "model": "assistant", "bot": "assistant", "chatbot": "assistant", "function_call":
@@ -58,7 +58,7 @@ TURN_KEYS = (
               "tool calls. Arguments given as JSON text become objects if the template would quote them a second time"),
     KnownName(("refusal",), "used", "the answer if content is empty; otherwise reported as not used"),
     KnownName(("reasoning_content", "reasoning", "thinking"), "used",
-              "thoughts; reported if the chat template does not write them"),
+              "thoughts; reported if the chat template does not render them"),
     KnownName(MEDIA, "refused", "images, sound, video", _NO_MEDIA),
 )  # fmt: skip
 
@@ -78,15 +78,15 @@ COLUMNS = (
               "as on a turn: rows with false are dropped and counted"),
     KnownName(MEDIA, "refused", "images, sound, video", _NO_MEDIA),
     KnownName(("attention_mask",), "used",
-              "of tokenised rows: padding (0 at either end) is cut off and counted; 0 between tokens is refused"),
+              "of tokenised rows: padding (0 at either end) is removed and counted; 0 between tokens is refused"),
     KnownName(("completion_mask", "assistant_masks", "assistant_mask", "loss_mask"), "used",
               "of tokenised rows without labels: tokens with 0 are not trained"),
     KnownName(("position_ids", "seq_lengths"), "refused",
               "of tokenised rows, if they mark several documents in one row",
               "write each document as a separate row, and set packing to true"),
-    KnownName(("rejected", "rejected_response", "rejected_messages", "margin"), "named",
-              "the other side of a preference, used by methods of pairs only"),
-    KnownName(("score", "rating", "reward"), "named", "rows are neither chosen nor weighted by scores"),
+    KnownName(("rejected", "rejected_response", "rejected_messages", "margin"), "reported",
+              "the other side of a preference, used by preference methods only"),
+    KnownName(("score", "rating", "reward"), "reported", "not used: rows are neither selected nor weighted by scores"),
     KnownName(("role", "parent_id"), "refused",
               "with text or content: each row is one turn of a conversation, or of a tree of conversations",
               'join the turns of each conversation into a list in a column "messages"; for a tree, one row for each '

@@ -17,7 +17,7 @@ from ift.data.text_datasets import load_text_files, stream_text_files
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
-# Splits taken when the usual name does not exist, in this order: UltraChat-200k, UltraFeedback-binarized, others
+# Splits used if the usual name does not exist, in this order: UltraChat-200k, UltraFeedback-binarized, others
 OTHER_NAMES = {
     "train": ("train_sft", "train_prefs"),
     "test": ("test_sft", "test_prefs", "validation", "eval"),
@@ -111,7 +111,7 @@ def load_files(
     from datasets import ReadInstruction, concatenate_datasets
 
     if streaming:
-        raise DataError(f'found split "{split}" with streaming, which has no parts. Fix: name a whole split')
+        raise DataError(f'found split "{split}" with streaming, which has no slices. Fix: name a whole split')
     rows: dict[str, Any] = {name: _read_files(files[name], False) for name in files if name in split}
     try:
         parts = ReadInstruction.from_spec(split).to_absolute({name: len(one) for name, one in rows.items()})
@@ -186,7 +186,7 @@ def _read_parquet(files: Sequence[Path], streaming: bool) -> Any:
     from datasets.data_files import DataFilesDict, DataFilesList
     from datasets.packaged_modules.parquet.parquet import Parquet
 
-    # given as resolved files: as strings, their names would be taken for patterns
+    # given as resolved files, because strings would be interpreted as glob patterns
     versions = [(str(file.stat().st_mtime_ns),) for file in files]
     paths = DataFilesList([str(file.absolute()) for file in files], versions)
     try:

@@ -23,7 +23,7 @@ TrainOn = Literal["completions", "all"]
 Offsets = list[tuple[int, int]]
 UNTRAINED = -100
 EMPTY_THOUGHT = re.compile(r"<think>\s*</think>")
-END_ALONE = "labels of token ids that train nothing but an end token: trained as they are"
+END_ALONE = "the labels train nothing but an end token: used unchanged"
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class TokenisedRow:
         labels: The same ids at trained tokens, -100 elsewhere.
         ends: Whether the last trained token ends a turn or a text.
         merged: Number of trained spans whose preceding ids differ from those of the prompt alone: a token crosses the
-            border, or the tokenizer splits the end of the prompt differently when text follows.
+            boundary, or the tokenizer splits the end of the prompt differently when text follows.
         empty: Number of answers that contain nothing but an end token; they are not trained.
-        notes: What the chat template does not write of the row.
+        notes: What the chat template does not render of the row.
     """
 
     input_ids: list[int]
@@ -98,7 +98,7 @@ class RowTokenizer:
                 self._ending_ids = end_of_turn_ids(self.tokenizer)
             trained = [label for label in labels[1:] if label != UNTRAINED]
             ends = bool(trained) and trained[-1] in self._ending_ids
-            # labels that the user made are trained as they are, as trl does
+            # labels from the user are used unchanged, as in trl
             empty = bool(trained) and self._ending_ids.issuperset(trained)
             return TokenisedRow(ids, labels, ends, notes=(END_ALONE,) if empty else ())
         return self._text(row)
@@ -120,7 +120,7 @@ class RowTokenizer:
     def _conversation(self, row: Row, number: int) -> TokenisedRow:
         if not self.tokenizer.chat_template:
             raise DataError(
-                "the data holds conversations and the tokenizer has no chat template. "
+                "the rows are conversations and the tokenizer has no chat template. "
                 "Fix: call ensure_chat_template(tokenizer), or give a template with --chat_template_path"
             )
         if self._endings is None:
@@ -178,7 +178,7 @@ class RowTokenizer:
         return not text.strip()
 
     def _is_empty(self, span: Span, messages: list[Message], render: Render, full: str) -> bool:
-        """Whether the template writes nothing for this turn beyond what it writes for every turn."""
+        """Whether the template renders nothing for this turn but what it renders for every turn."""
         if not full[span.start : span.written].strip():
             return True
         message = messages[span.turn]
@@ -204,7 +204,7 @@ class RowTokenizer:
     ) -> tuple[int, bool]:
         """Index of the first token of a span, and whether the ids before it equal those of the prompt.
 
-        They differ if a token crosses the border, or if the tokenizer splits the end of the prompt differently when
+        They differ if a token crosses the boundary, or if the tokenizer splits the end of the prompt differently when
         text follows. The span then starts at the first differing id, as in trl.
         """
         if offsets is not None:

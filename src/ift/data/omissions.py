@@ -1,4 +1,4 @@
-"""Finds the parts of a conversation that a chat template does not write, by rendering it with and without them."""
+"""Finds the parts of a conversation that a chat template does not render, by rendering it with and without them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ THOUGHT = re.compile(
 
 
 def find_omissions(render: Render, row: Row, full: str, template: str) -> list[str]:
-    """One sentence for each kind of content that the chat template does not write.
+    """One sentence for each kind of content that the chat template does not render.
 
     `full` is the rendering of the row and `template` the source of the template. A conversation of user and assistant
     turns whose contents all occur in `full` needs no further rendering.
@@ -28,7 +28,7 @@ def find_omissions(render: Render, row: Row, full: str, template: str) -> list[s
         *_contents(render, messages, full),
     ]
     if row.get("tools") and _render(render, messages, tools=None) == full:
-        found.append("column tools: not written by the chat template")
+        found.append("column tools: not rendered by the chat template")
     for option in row.get("chat_template_kwargs", {}):
         if option not in template:
             found.append(f"column chat_template_kwargs: the chat template has no option {option}")
@@ -48,7 +48,7 @@ def extra_keys(message: Message) -> list[str]:
 def _render(render: Render, messages: Sequence[Message], **options: Any) -> str | None:
     try:
         return render(messages, **options)
-    except TemplateRefusal:  # the template needs the omitted part, so it writes it
+    except TemplateRefusal:  # the template needs the omitted part, so it renders it
         return None
 
 
@@ -57,14 +57,14 @@ def _keys(render: Render, messages: Sequence[Message], full: str) -> list[str]:
     for key in dict.fromkeys(key for message in messages for key in extra_keys(message)):
         holders = [index for index, message in enumerate(messages) if key in message]
         if _render(render, [drop_keys(message, key) for message in messages]) == full:
-            found.append(f"turn key {key}: not written by the chat template")
+            found.append(f"turn key {key}: not rendered by the chat template")
         elif len(holders) > 1 and any(
             _render(render, [drop_keys(one, key) if at == index else one for at, one in enumerate(messages)])
             == full
             for index in holders
         ):
             found.append(
-                f"turn key {key}: not written by the chat template for some of the turns, such as earlier ones"
+                f"turn key {key}: not rendered by the chat template for some of the turns, such as earlier ones"
             )
     return found
 
@@ -79,7 +79,7 @@ def _thoughts(render: Render, messages: Sequence[Message], full: str) -> list[st
         bare = _render(render, [rest if at == index else one for at, one in enumerate(messages)])
         if bare == full or thought[1].strip() not in full:
             return [
-                "thoughts in content: not written by the chat template for some of the turns, such as earlier ones"
+                "thoughts in content: not rendered by the chat template for some of the turns, such as earlier ones"
             ]
     return []
 
@@ -103,13 +103,13 @@ def _contents(render: Render, messages: Sequence[Message], full: str) -> list[st
         )
     ]
     return [
-        f"{role} turns: not written by the chat template"
+        f"{role} turns: not rendered by the chat template"
         for role in dict.fromkeys(messages[at]["role"] for at in lost)
     ]
 
 
 def arguments_as_objects(messages: list[Message], full: str | None) -> list[Message]:
-    """Parses tool-call arguments given as JSON text if the template would quote the text a second time.
+    """Parses tool-call arguments given as JSON text if the template would quote the text again.
 
     OpenAI's format has arguments as JSON text; most templates serialise them, so that text would become a JSON string.
     `full` is the rendering, or None if the template refuses the conversation. Returns `messages` itself if nothing

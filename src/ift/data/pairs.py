@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 SIDES = ("chosen", "rejected")
 COLUMNS = tuple(f"{side}_{kind}" for side in SIDES for kind in ("input_ids", "attention_mask", "labels"))
 IDENTICAL = "chosen and rejected are the same"
-CUT_SAME = "chosen and rejected are the same after cutting at max_length"
-CUT_AWAY = "an answer has no token left after cutting at max_length"
+CUT_SAME = "chosen and rejected are the same after truncation to max_length"
+CUT_AWAY = "an answer has no token left after truncation to max_length"
 
 
 def prepare_pairs(
@@ -48,7 +48,7 @@ def prepare_pairs(
     Args:
         parts: The data sets, in the order in which they are joined.
         tokenizer: Gets the default chat template, in place, if it has none and the rows are conversations.
-        max_length: Each side is cut at its end to this many tokens; what is lost is counted.
+        max_length: Each side is truncated to this many tokens; what is lost is counted.
         num_proc: Worker processes.
         name: Name of the data in messages.
 
@@ -92,7 +92,8 @@ def check_columns(rows: Any, name: str) -> None:
 
     if not isinstance(rows, Dataset):
         raise DataError(
-            f"{name} data: pairs cannot be streamed: each is checked. Fix: set dataset_streaming to false"
+            f"{name} data: pairs cannot be streamed: all are checked before training. Fix: set dataset_streaming to "
+            "false"
         )
     if not set(SIDES) <= set(rows.column_names):
         raise DataError(
@@ -168,7 +169,7 @@ class PreparePair:
         first, second = chosen["messages"], rejected["messages"]
         shared = _shared_turns(first, second)
         if shared == len(first) == len(second):
-            return  # the same pair: counted
+            return  # both sides are equal: dropped and counted later
         for side, turns in zip(SIDES, (first, second), strict=True):
             role = turns[shared]["role"] if shared < len(turns) else "no further turn"
             if role != "assistant":

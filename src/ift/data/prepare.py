@@ -1,4 +1,4 @@
-"""Prepares rows in any accepted format as token ids and labels; everything dropped, cut or unused is counted."""
+"""Prepares rows in any accepted format as token ids and labels; counts what is dropped, truncated or not used."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TruncationMode = Literal["keep_start", "keep_end"]
-_DETECTION_ROWS = 5  # rows that the detection of the format sees
+_DETECTION_ROWS = 5  # rows from which the format is detected
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Prepared:
     """Rows ready for the trainer.
 
     Attributes:
-        dataset: `input_ids` and `labels` (-100 at untrained tokens), cut to `max_length`.
+        dataset: `input_ids` and `labels` (-100 at untrained tokens), truncated to `max_length`.
         report: Counts of the rows.
     """
 
@@ -114,13 +114,13 @@ def _nothing_to_learn(row: Row, done: TokenisedRow, trained: int) -> str:
         return "empty"
     if not count_trained(done.labels):
         return f"the {'text' if 'text' in row else 'answer'} is empty" if done.empty else "nothing to learn"
-    return "" if trained else "nothing to learn after cutting at max_length"
+    return "" if trained else "nothing to learn after truncation to max_length"
 
 
 def _format_of(
     dataset: Dataset | IterableDataset, columns: Sequence[str], text_field: str, name: str
 ) -> Format:
-    """The format of the first rows; DataError where `text_field` names a column that the format does not have."""
+    """The format of the first rows; raises DataError if `text_field` is set for a format that is not plain text."""
     form = detect_format(columns, first_rows(dataset, _DETECTION_ROWS))
     if text_field != "text" and form.name != "text":
         raise DataError(
@@ -147,7 +147,7 @@ def prepare_dataset(
         dataset: Rows in an accepted format. A stream is prepared lazily.
         tokenizer: The model's tokenizer. If it has no chat template and the rows are conversations, it gets the default
             one, in place; the report says so.
-        max_length: Rows are cut to this many tokens; None cuts nothing.
+        max_length: Rows are truncated to this many tokens; None for no limit.
         train_on: "completions" trains completions and assistant turns, "all" every token.
         truncation_mode: Which end of a row is kept, "keep_start" or "keep_end".
         num_proc: Worker processes; not used for a stream.
@@ -256,7 +256,7 @@ def _other_format(form: Format, row: Mapping[str, Any]) -> str:
         other = detect_format([column for column, value in row.items() if value is not None], [row])
     except DataError:
         return ""
-    if other.reads is form.reads:
+    if other.converter is form.converter:
         return ""
     return (
         f" (This row looks like {other.name}, and a data set has one format. Write each format to a separate file, and "

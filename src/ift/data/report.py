@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 class DataReport:
     """Counts of one prepared data set, or of a mixture.
 
-    A token is trained if it has a label and is not the first of its row. Tokens are counted after cutting, unless
+    A token is trained if it has a label and is not the first of its row. Tokens are counted after truncation, unless
     stated otherwise. For a stream only `name`, `format`, `explanation` and `max_length` are known.
 
     Attributes:
@@ -18,19 +18,19 @@ class DataReport:
         format: Name of the detected format.
         explanation: What is trained, in one line.
         streaming: Whether the rows are prepared lazily and not counted.
-        max_length: Rows are cut to this many tokens; None cuts nothing.
+        max_length: Rows are truncated to this many tokens; None for no limit.
         rows_read: Number of rows read.
         rows_kept: Number of rows that are trained.
         dropped: Reason -> numbers (from 1) of the dropped rows.
         rows_cut: Kept rows that lost tokens to `max_length`.
         total_tokens: Tokens of the kept rows.
         trained_tokens: Trained tokens of the kept rows.
-        trained_tokens_lost: Trained tokens lost to cutting, including those of dropped rows.
+        trained_tokens_lost: Trained tokens lost to truncation, including those of dropped rows.
         rows_without_end: Kept rows whose last trained token does not end a turn or a text.
         merged_boundaries: Trained spans whose preceding ids differ from those of the prompt alone.
-        lengths: Tokens per row before cutting: median, 95th percentile, maximum.
-        prompt_lengths: Untrained tokens per row before cutting: the same three; zeros for pairs.
-        answer_lengths: Trained tokens per row before cutting: the same three; zeros for pairs.
+        lengths: Tokens per row before truncation: median, 95th percentile, maximum.
+        prompt_lengths: The same for the untrained tokens of a row; zeros for pairs.
+        answer_lengths: The same for the trained tokens of a row; zeros for pairs.
         parts: Reports of the parts of a mixture.
         default_template: Whether the tokenizer had no chat template and got the default one.
         notes: Remark (content not used, or used in an unusual way) -> numbers of the rows, dropped ones included.
@@ -69,13 +69,13 @@ class DataReport:
 
     @property
     def share_cut(self) -> float:
-        """Share of the rows read that `max_length` cut or emptied, from 0 to 1."""
-        emptied = sum(len(rows) for reason, rows in self.dropped.items() if "cutting" in reason)
+        """Share of the rows read that `max_length` truncated, or left without a trained token, from 0 to 1."""
+        emptied = sum(len(rows) for reason, rows in self.dropped.items() if "truncation" in reason)
         return (self.rows_cut + emptied) / self.rows_read if self.rows_read else 0.0
 
     @property
     def share_trained_lost(self) -> float:
-        """Share of the trained tokens lost to cutting, from 0 to 1."""
+        """Share of the trained tokens lost to truncation, from 0 to 1."""
         before = self.trained_tokens + self.trained_tokens_lost
         return self.trained_tokens_lost / before if before else 0.0
 
@@ -101,14 +101,14 @@ class DataReport:
         lines.append(f"  tokens per row: median {median:,}, 95 % up to {high:,}, longest {largest:,}")
         if self.rows_cut or self.trained_tokens_lost:
             lines.append(
-                f"  cut to {self.max_length:,} tokens: {self.rows_cut:,} rows ({self.share_cut:.1%} with those "
+                f"  truncated to {self.max_length:,} tokens: {self.rows_cut:,} rows ({self.share_cut:.1%} with those "
                 f"dropped), {self.share_trained_lost:.1%} of the trained tokens lost"
             )
         if self.rows_without_end:
             lines.append(f"  {self.rows_without_end:,} rows do not train a token that ends the answer")
         if self.merged_boundaries:
             lines.append(
-                f"  {self.merged_boundaries:,} answers begin in a token that also holds the end of the prompt"
+                f"  {self.merged_boundaries:,} answers begin in a token that also contains the end of the prompt"
             )
         for part in self.parts:
             lines.extend(f"  {line}" for line in part.lines())

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def sample_rows(rows: Any, count: int, seed: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields up to `count` rows in random order, with their numbers from 1; of a stream the first ones."""
+    """Yields up to `count` rows in random order, with their numbers from 1; for a stream, the first ones."""
     if not hasattr(rows, "__len__"):
         yield from enumerate(rows.take(count), start=1)
         return
@@ -17,6 +17,6 @@ def sample_rows(rows: Any, count: int, seed: int) -> Iterator[tuple[int, dict[st
 
 
 def ids_and_labels(row: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
-    """Token ids and labels of a prepared row or batch; of pairs those of the chosen side."""
+    """Token ids and labels of a prepared row or batch; for pairs, those of the chosen side."""
     side = "chosen_" if "chosen_input_ids" in row else ""
     return list(row[f"{side}input_ids"]), list(row[f"{side}labels"])

@@ -1,4 +1,4 @@
-"""One row as loaded; tracks which columns were read, so that unused ones can be reported."""
+"""A row as it was loaded, which tracks the columns that were read, so that unused ones can be reported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class SourceRow:
 
     Attributes:
         number: Row number in its data set, from 1.
-        notes: What to report about the row, as the keys of a dict.
+        notes: What to report about the row (the keys; a dict keeps their order).
         drop_reason: Why the whole row must not be trained; "" if it may be.
         untrained_mark: A key that marks a turn of the row as not trained; "" without one.
     """
@@ -53,7 +53,7 @@ class SourceRow:
         self.notes[text] = None
 
     def refuse_media(self) -> None:
-        """Raises DataError for images, audio or video, which a text model would be trained without."""
+        """Raises DataError for images, audio or video, which would otherwise be left out silently."""
         for column in MEDIA:
             if self.has(column):
                 fix = f"{find(COLUMNS, column).fix}, or rename the column if the text does not need it"
@@ -76,7 +76,7 @@ class SourceRow:
                     f"something else (--dataset_columns {column}=my_{column})",
                 )  # fmt: skip
             if flag is None:
-                continue  # some other text: named as a column that is not used
+                continue  # other text: reported as a column that is not used
             self._read.add(column)
             if not flag and not self.drop_reason:
                 what = "a bad answer (KTO)" if column in KTO_MARKS else "not to be trained"

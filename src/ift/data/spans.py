@@ -1,8 +1,8 @@
 """Where the trained turns of a rendered conversation begin and end.
 
 They are found by rendering prefixes of the conversation and comparing them with the whole, never from markers in the
-template; what cannot be verified is refused. Legend: `full` is the rendered conversation, a span is a half-open range
-of its characters.
+template; a turn whose boundaries cannot be verified is refused. Legend: `full` is the rendered conversation, a span is
+a half-open range of its characters.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class Span:
 
     Attributes:
         turn: Index of the turn.
-        start: End of its prompt.
-        written: Start of the text that ends the turn.
-        end: End of that text.
+        start: Where the prompt ends and the answer begins.
+        written: Where the answer ends and the text that closes the turn begins.
+        end: Where that text ends.
     """
 
     turn: int
@@ -64,7 +64,7 @@ def find_spans(
             )
         end, written = max(found) if found else (start + len(full[start:bound].rstrip()), bound)
         if not full[start:written].strip() and _has_words(messages[index]):
-            raise _unverified(number, index, "the template does not write its content")
+            raise _unverified(number, index, "the template does not render its content")
         spans.append(Span(index, start, written, end))
     return spans
 
@@ -82,11 +82,11 @@ def _turn_start(render: Render, messages: Sequence[Message], index: int, full: s
             raise
         return _content_start(
             render, messages, 0, full, number
-        )  # a template that cannot render no turns at all
+        )  # the template refuses an empty list of turns
     if full.startswith(prompt):
         return len(prompt)
-    # The template's generation prompt may differ from how it writes a finished turn (an empty think block). That is
-    # fine as long as everything before the generation prompt is the same.
+    # The generation prompt may differ from how a finished turn is rendered (by an empty think block, for example). That
+    # is fine as long as everything before the generation prompt is the same.
     shared = common_prefix_length(prompt, full)
     before = common_prefix_length(prompt, render(messages[:index])) if index else 0
     if shared < before or before == len(prompt):
@@ -116,7 +116,7 @@ def _content_start(render: Render, messages: Sequence[Message], index: int, full
         turn = {**messages[index], "content": content}
         replaced.append(render([*messages[:index], turn, *messages[index + 1 :]]))
     if replaced[0] == replaced[1]:
-        raise _unverified(number, index, "the template does not write its content")
+        raise _unverified(number, index, "the template does not render its content")
     return common_prefix_length(full, *replaced)
 
 

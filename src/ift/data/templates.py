@@ -1,4 +1,4 @@
-"""Renders chat templates, finds how a template ends a turn, and provides a default template."""
+"""Renders chat templates, finds the text with which a template ends a turn, and provides a default template."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ift.data.turns import Message, Row
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Placeholder for a content, to find what a template writes around it; letters are neither trimmed nor escaped
+# Placeholder for content, to find what a template renders around it; letters are neither trimmed nor escaped
 PROBE = "Qvxz"
 
 # Turns marked in plain text, for a base model whose tokenizer has no template. Nothing here is a new token: the
@@ -108,7 +108,7 @@ def turn_endings(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
         One or two texts, the last turn's first; empty if the template writes nothing at the end of a turn.
 
     Raises:
-        DataError: The template does not write the content of a turn.
+        DataError: The template does not render the content of a turn.
     """
     render = renderer(tokenizer)
     asked, answered = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": PROBE}
@@ -118,8 +118,8 @@ def turn_endings(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
         return ()
     if PROBE not in whole:
         raise DataError(
-            "the chat template does not write its content where a turn's content is text (templates of vision models "
-            "take a list of parts). Fix: use a text model, or give another template with --chat_template_path"
+            "the chat template does not render the content of a turn that is text (templates of vision models "
+            "expect a list of parts). Fix: use a text model, or give another template with --chat_template_path"
         )
     last = _after_probe(whole)
     tokens = _added_tokens(tokenizer, last)

@@ -12,10 +12,9 @@ from typing import Any
 from ift.data.errors import DataError, describe
 from ift.files import numbered_lines
 
-TEXTS = (".jsonl", ".json", ".csv")
 PIECE = 1 << 20  # bytes read at a time
 LONGEST_FIELD = 2**31 - 1  # characters of a CSV field
-MARKS = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
+BYTE_ORDER_MARKS = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
 ONE_OBJECT = "expected one JSON object. Fix: write one object per line"
 
 
@@ -23,7 +22,7 @@ def read_rows(file: Path, *, lone_surrogates: bool = False) -> Iterator[dict[str
     """Yields the rows of a .jsonl, .json or .csv file, from column name to value.
 
     Nothing is converted: a CSV field is a string (null if empty), and a JSON string that looks like a date stays a
-    string. Each string of a JSON list of strings becomes a row with the column "text". A file that holds a single JSON
+    string. Each string of a JSON list of strings becomes a row with the column "text". A file with a single JSON
     value is read whole. Half of a surrogate pair in JSON is refused unless `lone_surrogates` is set.
 
     Raises:
@@ -65,7 +64,7 @@ def json_lines(file: Path, *, lone_surrogates: bool = False) -> Iterator[tuple[i
 
 
 def _one_value(file: Path) -> list[Any] | None:
-    """Reads a file that holds one list, or one object over several lines; None for a JSON Lines file.
+    """Reads a file with one list, or with one object over several lines; None for a JSON Lines file.
 
     A .jsonl file that begins like a list but is not one is left to `json_lines`, which names the faulty line.
     """
@@ -108,13 +107,13 @@ def _csv_rows(file: Path) -> Iterator[dict[str, Any]]:
                 elif len(fields) != len(header):
                     raise DataError(
                         f"{place}: found {len(fields)} fields, expected {len(header)} ({', '.join(header)}). "
-                        'Fix: put a field that holds a comma or a line break into quotes, "a, b"'
+                        'Fix: put a field that contains a comma or a line break into quotes, "a, b"'
                     )
                 else:
                     yield {name: value or None for name, value in zip(header, fields, strict=True)}
         except csv.Error as error:
             raise DataError(
-                f"{file}, line {start + 1}: cannot be read as CSV ({error}). Fix: put a field that holds a quote "
+                f"{file}, line {start + 1}: cannot be read as CSV ({error}). Fix: put a field that contains a quote "
                 'into quotes and write the quote twice, "say ""hi"""'
             ) from error
         except UnicodeDecodeError:
@@ -134,7 +133,7 @@ def _header(fields: list[str], place: str) -> list[str]:
 def check_is_not_utf16(file: Path) -> None:
     """Raises DataError for a file that begins with the byte order mark of UTF-16."""
     with file.open("rb") as opened:
-        kind = MARKS.get(opened.read(2))
+        kind = BYTE_ORDER_MARKS.get(opened.read(2))
     if kind:
         raise DataError(
             f"{file}: found {kind}, expected UTF-8. Fix: iconv -f {kind} -t UTF-8 {file.name} > new{file.suffix}"
@@ -172,7 +171,7 @@ def _has_surrogates(text: str) -> bool:
 
 
 def _check_row(value: Any, may_have_surrogates: bool, place: str) -> None:
-    """Raises DataError for a value that is no object, or holds half a surrogate pair, which UTF-8 cannot encode."""
+    """Raises DataError for a value that is not an object, or has half a surrogate pair, which UTF-8 cannot encode."""
     if not isinstance(value, dict):
         raise DataError(f"{place}: found {describe(value)}, {ONE_OBJECT}")
     if may_have_surrogates and not _can_be_written(value):

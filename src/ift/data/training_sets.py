@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments
     from trl import DatasetMixtureConfig, ScriptArguments
 
-CUT_SHARE = 0.05
-CUT_AT_MOST = 1000
+EVALUATION_SHARE = 0.05
+EVALUATION_ROWS = 1000  # at most
 _READERS = (
     "json",
     "csv",
     "parquet",
-)  # formats of `datasets` that an entry may give as its path, with data_files
+)  # an entry's path may be one of these readers of `datasets`, with data_files
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class LoadedData:
     Attributes:
         train: Parts of the training data; one, except for a mixture.
         evaluation: Parts of the evaluation data; None without evaluation.
-        notes: Decisions made on the way, one line each, to be shown to the user.
+        notes: Decisions made while loading, one line each, to be shown to the user.
     """
 
     train: list[Part]
@@ -67,7 +67,7 @@ def load_train_and_eval(
     data = load_splits(script_args, mixture_args, evaluates(training_args), columns=columns)
     share = mixture_args.test_split_size if mixture_args is not None and mixture_args.datasets else None
     if data.evaluation is None and (evaluates(training_args) or share is not None):
-        data = cut_evaluation(data, training_args.seed, share)
+        data = hold_out_evaluation(data, training_args.seed, share)
     return data if evaluates(training_args) else replace(data, evaluation=None)
 
 
@@ -123,7 +123,7 @@ def _load_single(script_args: ScriptArguments, evaluates: bool, columns: Mapping
 
 
 def _choose_split(wanted: str, use: str, available: Sequence[str], notes: list[str]) -> str:
-    """The existing split for a wanted one; a slice such as `train[:100]` is left to the loader."""
+    """The existing split for a wanted one; a slice such as `train[:100]` is returned as it is."""
     if "[" in wanted or "+" in wanted:
         return wanted
     split = choose_split(wanted, available)
@@ -194,29 +194,29 @@ def _short_name(path: str) -> str:
     return Path(path).name if is_local(path) else path
 
 
-def cut_evaluation(data: LoadedData, seed: int, share: float | None = None) -> LoadedData:
+def hold_out_evaluation(data: LoadedData, seed: int, share: float | None = None) -> LoadedData:
     """Moves a seeded sample of the training rows, in proportion to the parts, to the evaluation set."""
     from datasets import Dataset
 
     if not all(isinstance(part.rows, Dataset) for part in data.train):
         raise DataError(
-            "there is no evaluation split, and a stream cannot be cut. Fix: name one with --dataset_test_split, "
-            "or set eval_strategy to no"
+            "there is no evaluation split, and rows of a stream cannot be held out. Fix: name one with "
+            "--dataset_test_split, or set eval_strategy to no"
         )
     total = sum(len(part.rows) for part in data.train)
     size = (
-        min(CUT_AT_MOST, round(total * CUT_SHARE))
+        min(EVALUATION_ROWS, round(total * EVALUATION_SHARE))
         if share is None
         else round(total * share if share < 1 else share)
     )
     size = max(1, size)
     if size >= total:
         raise DataError(
-            f"cannot cut {size} evaluation rows off {total}. Fix: give more rows, or an evaluation split"
+            f"cannot hold out {size} of {total} rows for evaluation. Fix: give more rows, or an evaluation split"
         )
-    train, evaluation = _cut_rows([part.rows for part in data.train], size, seed)
+    train, evaluation = _split_rows([part.rows for part in data.train], size, seed)
     names = [part.name for part in data.train]
-    note = f"no evaluation split: {size:,} of {total:,} rows cut off the training data (seed {seed})"
+    note = f"no evaluation split: {size:,} of {total:,} rows held out from the training data (seed {seed})"
     return LoadedData(
         [Part(name, rows) for name, rows in zip(names, train, strict=True) if len(rows)],
         [Part(name, rows) for name, rows in zip(names, evaluation, strict=True) if len(rows)],
@@ -224,15 +224,15 @@ def cut_evaluation(data: LoadedData, seed: int, share: float | None = None) -> L
     )
 
 
-def _cut_rows(parts: Sequence[Dataset], size: int, seed: int) -> tuple[list[Dataset], list[Dataset]]:
+def _split_rows(parts: Sequence[Dataset], size: int, seed: int) -> tuple[list[Dataset], list[Dataset]]:
     import random
 
     total = sum(len(rows) for rows in parts)
     drawn = set(random.Random(seed).sample(range(total), size))
     train, evaluation, first = [], [], 0
     for rows in parts:
-        inside = [index in drawn for index in range(first, first + len(rows))]
-        train.append(rows.select([index for index, cut in enumerate(inside) if not cut]))
-        evaluation.append(rows.select([index for index, cut in enumerate(inside) if cut]))
+        drawn_here = [index in drawn for index in range(first, first + len(rows))]
+        train.append(rows.select([index for index, held_out in enumerate(drawn_here) if not held_out]))
+        evaluation.append(rows.select([index for index, held_out in enumerate(drawn_here) if held_out]))
         first += len(rows)
     return train, evaluation

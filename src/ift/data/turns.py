@@ -14,7 +14,7 @@ Message = dict[str, Any]
 Row = dict[str, Any]
 
 MARKS = names(TURN_KEYS, "mark")
-OWN_KEYS = {"role", "from", "content", "value", "function_call", "refusal", *MARKS}
+READ_KEYS = {"role", "from", "content", "value", "function_call", "refusal", *MARKS}
 PLACEHOLDER = re.compile(r"<(image|audio|video)>")
 
 
@@ -70,7 +70,7 @@ class TurnReader:
             turn, number, ("value", "content") if role_key == "from" else ("content", "value")
         )
         message: Message = {"role": role, "content": self._text(turn.get(content_key), number, content_key)}
-        message |= {key: value for key, value in turn.items() if key not in OWN_KEYS and has_value(value)}
+        message |= {key: value for key, value in turn.items() if key not in READ_KEYS and has_value(value)}
         self._tool_calls(message, turn, role_value, number)
         self._refusal(message, turn)
         if message["content"] is None and "tool_calls" in message:
@@ -113,9 +113,7 @@ class TurnReader:
             text = part.get(kind) if isinstance(part, dict) and kind in ("text", "refusal") else part
             if not isinstance(text, str):
                 found = (
-                    f"a part of type {kind}"
-                    if isinstance(part, dict)
-                    else f"a list that holds {describe(part)}"
+                    f"a part of type {kind}" if isinstance(part, dict) else f"a list with {describe(part)}"
                 )
                 fix = "join its text parts into one string, or leave the row out"
                 raise self._error(number, key, found, "a string, or parts of text", fix)

@@ -1,1 +1,1 @@
-"""Generating answers: prompts, decoding, stored answers, and the final answer in a text."""
+"""Generates answers: prompts, decoding, storage of answers, and extraction of the final answer from a text."""

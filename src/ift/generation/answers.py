@@ -100,11 +100,11 @@ def answer_all(
 ) -> None:
     """Answers every turn of every prompt that is not in the store; all first turns come before the second ones.
 
-    Prompts of similar length share a batch. The store receives the answers after each batch, and `progress` their
-    number. `style` is how prompts are written, see `prompt_ids`.
+    Prompts of similar length share a batch. After each batch its answers are added to the store, and `progress` is
+    called with their number. `style` is how prompts are written, see `prompt_ids`.
 
     Raises:
-        EvaluationError: A prompt leaves no room for an answer, or the tokenizer has no end token.
+        EvaluationError: A prompt is too long for an answer to fit into the context, or the tokenizer has no end token.
     """
     stops = end_of_turn_ids(tokenizer)
     if not stops:

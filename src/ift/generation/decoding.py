@@ -32,10 +32,10 @@ class Continuation:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Sampling whose noise depends on seed, prompt and position alone.
+    """Sampling whose noise depends only on seed, prompt and position.
 
-    An answer does therefore not depend on the other prompts, the batch size or earlier answers, except for rounding in
-    the model's own computation.
+    Except for rounding in the model's computation, an answer therefore does not depend on the other prompts, the batch
+    size or earlier answers.
 
     Attributes:
         seed: Any integer.
@@ -76,13 +76,13 @@ class _Noise(LogitsProcessor):
 
 
 def padding_id(tokenizer: Any, stops: Collection[int], model: Any) -> int:
-    """The padding token's id, or that of an end token if the model has no embedding for it; padding is masked."""
+    """The id of the padding token, or of an end token if the model has no embedding for it."""
     pad = tokenizer.pad_token_id
     return min(stops) if pad is None or pad >= embedded_ids(model) else int(pad)
 
 
 def room_for_answers(model: Any, prompts: Sequence[Sequence[int]], wanted: int) -> int:
-    """Number of new tokens after the longest prompt: `wanted`, or fewer if the model's learned positions end before.
+    """Number of new tokens after the longest prompt: `wanted`, or fewer if the learned positions do not suffice.
 
     Raises:
         EvaluationError: Not a single token fits.
@@ -116,7 +116,7 @@ def continue_prompts(
         stop_ids: Ids that end an answer, at least one.
         pad_id: Any id; padding is masked.
         batch_size: Prompts per batch.
-        max_new_tokens: Maximum number of new tokens; fewer if the model's learned positions end before.
+        max_new_tokens: Maximum number of new tokens; see also `room_for_answers`.
         progress: Called after each batch with its number of prompts.
         sampling_seed: None decodes greedily; a seed samples, reproducibly for the same prompts and batch size. The
             state of torch's generators is restored.
@@ -129,7 +129,7 @@ def continue_prompts(
     found = [Continuation([], False)] * len(prompts)
     stops = sorted(stop_ids)
     sampled = sampling_seed is not None
-    # compiled layers would be recompiled for the cache
+    # eager: compiled layers would be recompiled for the cache
     with evaluating(model), torch.compiler.set_stance("force_eager"):
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
@@ -158,7 +158,7 @@ def continue_with_trainer(
     batch_size: int,
     sampling: Sampling | None = None,
 ) -> list[Continuation]:
-    """Continues prompts with the model of a trainer, under the autocast of the training; see `continue_prompts`."""
+    """Continues prompts with the model of a trainer, with the autocast of the training; see `continue_prompts`."""
     stops = end_of_turn_ids(trainer.processing_class)
     model = trainer.accelerator.unwrap_model(trainer.model)
     pad = padding_id(trainer.processing_class, stops, model)

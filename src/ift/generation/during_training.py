@@ -24,7 +24,7 @@ FILE = "answers.jsonl"
 
 @dataclass
 class AnswerArguments:
-    """Answers that are generated during and after a run."""
+    """Options for answers that are generated during and after a run."""
 
     eval_generate: int = field(
         default=0, metadata={"help": "Held-out rows that the model answers at each evaluation (0: none)."}
@@ -72,14 +72,14 @@ class Question:
 
 
 class EvaluationAnswers(TrainerCallback):
-    """Writes answers to `answers.jsonl` and the tracker's table, and exact match to the metrics.
+    """Writes answers to `answers.jsonl` and to a table of the tracker, and logs their exact match.
 
-    The run's seed selects the rows once. Training is unaffected: no random state is used, and only the first process
-    generates.
+    The rows are selected once, with the run's seed. Training is unaffected: no random state is used, and only the first
+    process generates.
     """
 
     def __init__(self, trainer: Any, rows: Any, settings: AnswerArguments) -> None:
-        """Selects the rows; of pairs, the chosen side is the target.
+        """Selects the rows; for pairs, the chosen answer is the target.
 
         Raises:
             DataError: A row has no prompt, or a target has no final answer that matches the pattern.
@@ -181,7 +181,7 @@ class EvaluationAnswers(TrainerCallback):
 
 
 def _questions(rows: Any, count: int, seed: int, tokenizer: Any) -> list[Question]:
-    """`count` rows, or all where there are fewer, in their order; the first ones of a stream."""
+    """Up to `count` sampled rows in the order of the data; for a stream, the first ones."""
     found = []
     for number, row in sorted(sample_rows(rows, count, seed), key=lambda one: one[0]):
         prompt, target = last_answer(*ids_and_labels(row))

@@ -1,4 +1,4 @@
-"""The error of generation and evaluation."""
+"""The error that generation and evaluation raise."""
 
 
 class EvaluationError(ValueError):

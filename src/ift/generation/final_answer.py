@@ -17,7 +17,7 @@ _SEPARATOR = re.compile(r"(?<=\d),(?=\d{3})")
 
 @dataclass(frozen=True)
 class FinalAnswer:
-    r"""A way to extract final answers.
+    r"""Extracts final answers by a pattern.
 
     Attributes:
         pattern: "####" (the last line `#### N`), "boxed" (the last `\boxed{...}`), or a regular expression, whose last
@@ -37,7 +37,7 @@ class FinalAnswer:
 
 
 def final_answer_of(targets: Sequence[str], pattern: str | None = None) -> FinalAnswer | None:
-    """The way to extract a final answer that works for every target.
+    """The `FinalAnswer` that finds a final answer in every target.
 
     Args:
         targets: Target answers.
@@ -76,7 +76,7 @@ def normalised(answer: str) -> str:
         number = Decimal(_SEPARATOR.sub("", plain))
     except InvalidOperation:
         return plain.casefold()
-    if not number.is_finite() or abs(number.adjusted()) > 30:  # 1e999999 would be written out
+    if not number.is_finite() or abs(number.adjusted()) > 30:  # 1e999999 would be written with all its digits
         return plain.casefold()
     return "0" if not number else format(number.normalize(), "f")
 
@@ -95,7 +95,7 @@ def _boxed(text: str) -> str | None:
 
 
 def last_answer(ids: Sequence[int], labels: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Splits a row at its last trained stretch: the ids before it (the prompt), and its ids."""
+    """Splits a row at its last run of trained tokens: the ids before it (the prompt), and its ids (the answer)."""
     end = max(place for place, label in enumerate(labels) if label != UNTRAINED) + 1
     start = end
     while start and labels[start - 1] != UNTRAINED:

@@ -25,7 +25,7 @@ SPARE_TOKENS = 16  # an answer may be this much longer than twice the longest ta
 
 @dataclass(frozen=True)
 class FinalAnswers:
-    """The result.
+    """The result of `write_final_answers`.
 
     Attributes:
         asked: Number of prompts answered.
@@ -52,8 +52,8 @@ class FinalAnswers:
 def write_final_answers(trainer: Any, rows: Any, rows_name: str, count: int) -> FinalAnswers:
     """Answers `count` short prompts of `rows` greedily and writes them to `final_answers.jsonl` in the output folder.
 
-    Of pairs, the chosen side is the target. If nothing is written (no prompts, sharded weights, or a model that is too
-    slow), the note of the result says why.
+    For pairs, the chosen answer is the target. If no answers are written (no prompts, sharded weights, or a model that
+    is too slow), the note of the result says why.
     """
     if trainer.is_fsdp_enabled or not has_weights(trainer.accelerator.unwrap_model(trainer.model)):
         return FinalAnswers(

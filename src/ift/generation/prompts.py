@@ -1,4 +1,4 @@
-"""Reads prompts from files in the formats of benchmarks and training data."""
+"""Reads prompts from files, in the formats of benchmarks and of training data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All methods that can be trained, each exactly as published, in one table (docs/baselines.md).
+"""The table of all methods that can be trained, each exactly as published (docs/baselines.md).
 
 Importing this package imports neither torch, transformers nor trl.
 """

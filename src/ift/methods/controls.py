@@ -1,15 +1,15 @@
-"""Control experiments: IFT with one part of its idea replaced, and SFT with a common regulariser.
+"""Control experiments (ablations): IFT with one part replaced, and SFT with a common regulariser.
 
-They are not methods for training a model.
+They answer questions about IFT, and are not meant for training models.
 
-* random-residual: is it the look-ahead that helps, or any noise? As many tokens of an answer are mixed as the
-  look-ahead gets wrong, but at random positions and with random tokens (`random_tokens`).
-* position-weights: is it the dependence on the losses that helps, or that early tokens count more? The weights are
-  those that bellman gives if all losses of a row are equal, without gradient (`position_weights`).
+* random-residual: does the look-ahead help, or would any noise? As many tokens of an answer are mixed as the look-ahead
+  predicts wrongly, but at random positions and with random tokens (`random_tokens`).
+* position-weights: does it matter that the weights depend on the losses, or only that early tokens count more? The
+  weights are those that bellman gives if all losses of a row are equal, without gradient (`position_weights`).
+* sft-dropout, label-smoothing, flooding: would any regulariser of SFT have the same effect as IFT?
 
-* sft-dropout, label-smoothing, flooding: is what helps IFT's own, or would any regulariser of SFT do?
-
-`IFTConfig` offers none of them: the step takes functions that change the guess, the weights and the token losses.
+`IFTConfig` has no such options. The controls replace the guess, the weights or the token losses by functions that
+`ift_loss` accepts.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class ControlSettings(IFTConfig):
         super().__post_init__()
 
     def step_settings(self, **changes: Any) -> StepSettings:
-        """The settings of a step, in which the parts that a control replaces have a regular value."""
+        """The settings of a step; the parts that a control replaces have an ordinary value."""
         if self.lookahead == "random":
             changes = {"lookahead": "greedy", **changes}
         if self.propagation == "position":
@@ -118,14 +118,14 @@ class ControlTrainer(IFTTrainer):
         elif args.flooding_level:
             if self.is_deepspeed_enabled:
                 raise ValueError(
-                    "flooding of batches turns gradients around before the optimiser step, and DeepSpeed hides them. "
+                    "flooding of batches negates gradients before the optimiser step, and DeepSpeed hides them. "
                     "Use DDP or FSDP2, or flooding_over='token'."
                 )
             self.batch_loss = torch.zeros((), device=args.device)
             self.add_callback(FloodsBatches(self))
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        """`IFTTrainer`'s; adds up the loss of the global batch where that is flooded."""
+        """The loss of `IFTTrainer`; also adds up the loss of the global batch if batches are flooded."""
         loss = super().compute_loss(model, inputs, *args, **kwargs)
         if self.model.training and hasattr(self, "batch_loss"):
             self.batch_loss = self.batch_loss + loss.detach()
@@ -133,16 +133,16 @@ class ControlTrainer(IFTTrainer):
 
 
 class FloodsBatches(TrainerCallback):
-    """Flooding of batches: the gradient of |L - b| + b is that of L, turned around where L is below b.
+    """Flooding of batches: the gradient of |L - b| + b is that of L, negated if L is below b.
 
-    Source: Ishida et al., arXiv:2002.08709. L is that of the global batch, over accumulation steps and processes.
+    Source: Ishida et al., arXiv:2002.08709. L is the loss of the global batch, over accumulation steps and processes.
     """
 
     def __init__(self, trainer: ControlTrainer) -> None:
         self.trainer = trainer
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Turn the gradients around, and begin another sum."""
+        """Negates the gradients if the loss is below the level, and resets the sum."""
         trainer = self.trainer
         if trainer.accelerator.gather(trainer.batch_loss).mean() < args.flooding_level:
             for parameter in trainer.model.parameters():
@@ -152,16 +152,16 @@ class FloodsBatches(TrainerCallback):
 
 
 def flooding_weights(losses: Tensor, layout: RowLayout, level: float) -> Tensor:
-    """Weights (B, T) without gradient that give each token's |l - b| + b its gradient: 1 above the level, -1 below."""
+    """Weights (B, T) with which each token has the gradient of |l - b| + b: 1 above the level, -1 below."""
     return torch.where(losses.detach() < level, -1.0, 1.0)
 
 
 def smoothed_log_probs(
     hidden: Tensor, head: Head, targets: Tensor, smoothing: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`scored_log_probs` with (1 - e) log p(y) + e mean_v log p(v) for log p(y), where a gradient is computed.
+    """`scored_log_probs` with (1 - e) log p(y) + e mean_v log p(v) instead of log p(y) if gradients are enabled.
 
-    That is log p(y) - e (z_y - mean_v z_v), so the head's mean row suffices and no logits are built.
+    This equals log p(y) - e (z_y - mean_v z_v), so the head's mean row suffices and no logits are built.
 
     Raises:
         ValueError: The head has soft-capping, under which logits are not linear in the head.
@@ -181,7 +181,7 @@ def smoothed_log_probs(
 
 
 def add_dropout(model: Any, share: float) -> None:
-    """Dropout in training on the output of each decoder layer's sublayers, its children with a matrix."""
+    """Adds dropout to the output of each decoder layer's sublayers: its children that have a weight matrix."""
 
     def drop(module: nn.Module, inputs: Any, output: Any) -> Any:
         states, *others = output if isinstance(output, tuple) else (output,)
@@ -207,8 +207,8 @@ def random_tokens(
     Args:
         guess: The greedy look-ahead.
         input_ids: (B, T) int64.
-        layout: Of the batch.
-        settings: Give the seed and the step of the noise.
+        layout: The batch's layout.
+        settings: For the seed and the step of the noise.
         vocabulary: V.
     """
     device = guess.top1.device
@@ -221,10 +221,10 @@ def random_tokens(
 def random_guess(
     guess: LookAhead, targets: Tensor, documents: Tensor, uniforms: Tensor, vocabulary: int
 ) -> LookAhead:
-    """Changes which guesses differ from their targets: in each document the same number, at random, with random tokens.
+    """Replaces the wrong guesses of each document by the same number of random tokens at random positions.
 
     The positions are drawn from the document's trained positions, the tokens uniformly from the vocabulary without the
-    target; all other guesses equal their target. `top1` and `nll` are unchanged.
+    target. All other guesses equal their target. `top1` and `nll` are unchanged.
 
     Args:
         guess: The greedy look-ahead.

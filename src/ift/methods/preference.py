@@ -42,7 +42,7 @@ class _Prepared(NoTelemetry):
         super().__init__(model, args=args, processing_class=processing_class, **kwargs)  # type: ignore[call-arg]
 
     def tokenize_row(self, feature: Any, model: Any = None) -> dict[str, Any]:
-        """Returns the row unchanged; trl would tokenise it again, and cut it without counting."""
+        """Returns the row unchanged; trl would tokenise it again, and truncate it without counting."""
         return dict(feature)
 
 
@@ -54,7 +54,7 @@ class PreparedORPOTrainer(_Prepared, ORPOTrainer):
     """
 
     def concatenated_forward(self, model: Any, batch: Any) -> Any:
-        """trl's; unless `orpo_likelihood` is "all", the likelihood term is -m_w averaged over rows."""
+        """As in trl; unless `orpo_likelihood` is "all", the likelihood term is -m_w, averaged over rows."""
         found = super().concatenated_forward(model, batch)
         if self.args.orpo_likelihood == "all":
             return found

@@ -1,4 +1,4 @@
-"""Settings of the methods: trl's configurations, with missing options, that also work without an accelerator."""
+"""Settings of the methods: trl's configurations, made to work without an accelerator, with additional options."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class _OnAnyDevice:
 
     def __post_init__(self: Any) -> None:
         conflicts = {
-            "truncation_mode='keep_end' cuts prompts. Use 'keep_start', or raise max_length.": (
+            "truncation_mode='keep_end' truncates prompts. Use 'keep_start', or raise max_length.": (
                 getattr(self, "truncation_mode", "keep_start") != "keep_start"
             ),
-            "generate_during_eval needs trl's own preparation of the data. Set it to false.": (
+            "generate_during_eval needs data prepared by trl. Set it to false.": (
                 getattr(self, "generate_during_eval", False)
             ),
         }
@@ -57,7 +57,7 @@ class TDPOSettings(_OnAnyDevice, DPOConfig):
     tdpo_alpha: float = field_with_help(0.5, "Weight alpha >= 0 of TDPO2's difference of KL divergences.")
 
     def __post_init__(self) -> None:
-        """Refuses options that the formula does not have."""
+        """Refuses options that the loss does not have."""
         conflicts = {
             f"tdpo_version is {self.tdpo_version}; give 1 or 2.": self.tdpo_version not in (1, 2),
             f"tdpo_alpha is {self.tdpo_alpha}; give 0 or more.": not self.tdpo_alpha >= 0,

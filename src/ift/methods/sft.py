@@ -12,7 +12,7 @@ from ift.training.trainer import IFTTrainer
 
 
 class PlainSFTTrainer(IFTTrainer):
-    """SFT: `IFTTrainer` with lambda 0 and no propagation, under either reduction; its model card does not say IFT.
+    """SFT: `IFTTrainer` with lambda 0 and no propagation, with either reduction; its model card names SFT.
 
     Source: trl's `SFTTrainer` (`loss_reduction="token"`), the IFT paper's code ("sequence").
     """

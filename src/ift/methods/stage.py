@@ -28,12 +28,14 @@ from ift.training.non_finite import StopsAtNonFinite
 
 
 class RecordInCheckpoints(WritesInCheckpoints):
-    """The model's record; a class of its own, since transformers warns of two callbacks of one class."""
+    """Writes the model's record; a subclass because transformers warns about two callbacks of the same class."""
 
 
 @dataclass
 class Stage:
     """The settings of one stage: the method, the model to start from, and the rows.
+
+    A run has one stage, or one for each method of a sequence such as `sft+dpo`.
 
     Attributes:
         script: trl's ScriptArguments (data set name, splits).
@@ -71,7 +73,7 @@ def load_data(stage: Stage) -> LoadedData:
     """Loads the rows that the settings name and checks that the method can train on them.
 
     Raises:
-        DataError: A path, split or column does not exist, rows cannot be read, or a method of pairs gets none.
+        DataError: A path, split or column does not exist, rows cannot be read, or a preference method gets no pairs.
     """
     data = load_train_and_eval(stage.script, stage.mixture, stage.config, columns=stage.columns)
     check_data(stage, data)
@@ -79,7 +81,7 @@ def load_data(stage: Stage) -> LoadedData:
 
 
 def check_data(stage: Stage, data: LoadedData) -> None:
-    """Raises DataError if a method of pairs gets rows without pairs; a sequence checks all stages before training."""
+    """Raises DataError if a preference method gets rows without pairs; called for all stages before any training."""
     if stage.method.needs_pairs:
         from ift.data.pairs import check_columns
 
@@ -114,7 +116,7 @@ def build_trainer(stage: Stage, prepared: PreparedRows, network: Any = None) -> 
     Args:
         stage: The settings.
         prepared: The rows.
-        network: A model to take instead, to try whether the trainer can be built.
+        network: Used instead of loading the model; `ift check` passes a model without weights.
 
     Raises:
         DataError: The model cannot be loaded completely, or lacks embeddings or positions for the rows.
@@ -141,7 +143,10 @@ def build_trainer(stage: Stage, prepared: PreparedRows, network: Any = None) -> 
     given: dict[str, Any] = {"data_reports": reports} if is_ift else {}
     if stage.method.needs_reference and not stage.model.use_peft and not config.precompute_ref_log_probs:
         given["ref_model"] = start_network(stage) if network is None else copy.deepcopy(network)
-    init_kwargs, config.model_init_kwargs = config.model_init_kwargs, None  # trl would warn about them
+    init_kwargs, config.model_init_kwargs = (
+        config.model_init_kwargs,
+        None,
+    )  # trl warns about them for a loaded model
     trainer = trainer_class(
         model=loaded,
         args=config,
@@ -174,7 +179,7 @@ def load_tokenizer(stage: Stage) -> Any:
             ) from error
     elif template and (template.endswith(".jinja") or looks_local(template)) and not os.path.isdir(template):
         raise DataError(f"--chat_template_path {template}: no such file. Fix: correct the path")
-    elif template:  # trl would replace the template after the rows were prepared
+    elif template:  # trl would load that tokenizer's template after the rows have been prepared
         raise DataError(
             f"--chat_template_path {template}: found no file, expected a Jinja file. Fix: give that model's "
             "chat_template.jinja; the tokenizer must already have the tokens that it needs"

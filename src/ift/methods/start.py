@@ -1,4 +1,4 @@
-"""The model that a stage starts from (a full model or an adapter), and what is recorded about it."""
+"""Loads the model that a stage starts from (a full model or an adapter), and records facts about it."""
 
 from __future__ import annotations
 
@@ -59,15 +59,17 @@ def start_adapter(stage: Any) -> Any | None:
     if (found := adapter_config(name, model_args.model_revision)) is not None:
         return found
     if (new := get_peft_config(model_args)) is not None:
-        new.revision = model_args.model_revision  # of the base, for loading the adapter later
+        new.revision = (
+            model_args.model_revision
+        )  # of the base, so that the adapter is loaded onto the same weights
     return new
 
 
 def use_given_adapter(stage: Any) -> None:
-    """Sets `use_peft` if the stage starts from an adapter, whose training is then continued.
+    """Sets `use_peft` if the model is an adapter, whose training is then continued.
 
     Raises:
-        DataError: A LoRA setting differs from that adapter, or asks for another task.
+        DataError: A LoRA setting differs from those of the adapter, or requests another task.
     """
     from trl import ModelConfig
 
@@ -121,7 +123,7 @@ def explain_too_long(longest_row: int, positions: int | None) -> str:
 
 
 def model_record(stage: Any, reports: Any) -> ModelRecord:
-    """What is recorded with the trained model: how its prompts were written, and the base of an adapter."""
+    """The record that is saved with the model: how prompts were written, and the base of an adapter."""
     prompts = reports["train"].prompts
     name = local_path(stage.model.model_name_or_path)
     adapter = start_adapter(stage)

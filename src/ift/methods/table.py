@@ -28,8 +28,8 @@ class Method:
         fixed: Settings that cannot be changed.
         needs_pairs: Whether rows must have a chosen and a rejected answer; otherwise target answers suffice.
         needs_reference: Whether the model is compared with a frozen copy of its start.
-        help_fields: Settings that `--help` shows as the method's; empty for all that trl's configuration adds to
-            transformers'.
+        help_fields: Settings that `--help` lists for the method; if empty, all fields of its configuration that are not
+            in transformers' TrainingArguments.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Method:
 
     @property
     def models_held(self) -> int:
-        """Models in memory without adapters; with LoRA the reference is the base with disabled adapters."""
+        """Number of models in memory (with LoRA it is 1: the reference is the base with disabled adapters)."""
         return 2 if self.needs_reference else 1
 
     @property
@@ -122,7 +122,7 @@ ALIASES: Mapping[str, str] = MappingProxyType({"tdpo": "tdpo2"})
 
 
 def fields_left_to_other_stages(methods: Sequence[Method], number: int) -> set[str]:
-    """Settings that stage `number` (from 1) fixes but another stage can change; a common value is for the others."""
+    """Settings that stage `number` (from 1) fixes and another can change; it ignores values given for all stages."""
     fixed = methods[number - 1].fixed
     free = {
         name

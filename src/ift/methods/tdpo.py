@@ -40,7 +40,7 @@ def tdpo_losses(ratios: Tensor, kl: Tensor, beta: float, alpha: float, version: 
 class TDPOTrainer(PreparedDPOTrainer):
     """TDPO1 and TDPO2 on prepared pairs; arguments as for `PreparedDPOTrainer`, `args` is a `TDPOSettings`.
 
-    The reference is a second model, or the base with its adapters disabled. Both passes use the wrapped forward.
+    The reference is a second model, or the base with its adapters disabled. Both are called through their wrappers.
 
     Raises:
         ValueError: ZeRO-3, `compute_metrics`, or a model with an unknown head.
@@ -96,7 +96,7 @@ class TDPOTrainer(PreparedDPOTrainer):
         with torch.no_grad(), adapters_off, evaluating(other), self.accelerator.autocast():
             states = other(**kwargs, token_kl=STATES).states
             head = head_of(unwrapped(other))
-        torch.clear_autocast_cache()  # weights cast under no_grad carry no graph; the policy must cast its own
+        torch.clear_autocast_cache()  # weights cast under no_grad have no graph; the policy's pass must cast its own
         return Reference(states, head)
 
     def _record(self, found: Any, ratios: Tensor, kl: Tensor, attention_mask: Tensor) -> None:

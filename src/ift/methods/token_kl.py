@@ -1,16 +1,14 @@
 """Per-token log-probabilities of policy and reference, and their KL divergence, without storing an (N, V) tensor.
 
-After `enable_token_kl(model)`, a causal language model accepts `model(..., labels=labels, token_kl=Reference(...))`,
-which DDP, PEFT and checkpointing see as an ordinary forward, and `model(..., labels=labels, token_kl=STATES)` for the
-reference itself. Soft-capping, scaling and bias of the head are applied (`step.model.head_of`).
+After `enable_token_kl(model)`, the policy is called as `model(..., labels=labels, token_kl=Reference(...))`, and the
+reference as `model(..., labels=labels, token_kl=STATES)`; DDP, PEFT and checkpointing see ordinary forward calls.
+Soft-capping, scaling and bias of the head are applied (`step.model.head_of`).
 
 Shape legend: B rows, T positions, H width, V vocabulary, N response positions.
 """
 
 from __future__ import annotations
 
-import functools
-import types
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,20 +17,20 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.utils import ModelOutput
 
+from ift.step.forward import add_forward_argument
 from ift.step.head import Head
-from ift.step.model import auxiliary_loss, has_weights, head_of, unwrapped
-from ift.step.model_checks import check_architecture, check_head
+from ift.step.model import auxiliary_loss, head_of
 
 ROWS_OF_A_CHUNK = 1024
-STATES = "states"  # ask the reference for its states
+STATES = "states"  # value of `token_kl` that returns the hidden states of the reference
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The reference's part in the policy's forward; neither gets gradient.
+    """The reference model's input to the policy's forward; no gradient flows to it.
 
     Attributes:
-        states: (N, H), the states that predict the response tokens.
+        states: (N, H), the hidden states that predict the response tokens.
         head: The reference's head.
     """
 
@@ -46,7 +44,7 @@ class TokenKL(ModelOutput):
 
     Args:
         log_probs: float32, log pi(x_t | x_<t) of the policy; with gradient.
-        reference_log_probs: float32, the same of the reference; no gradient.
+        reference_log_probs: float32, the same for the reference; no gradient.
         kl: float32, KL(reference || policy) of the next-token distribution; gradient flows to the policy.
         aux_loss: Scalar, the unweighted load-balancing loss of the experts; None unless requested.
     """
@@ -75,17 +73,15 @@ def token_kl(
     Args:
         states: (N, H) of the policy.
         head: The policy's head.
-        reference: Of N states.
+        reference: With N states.
         targets: (N,) int64.
     """
     other = reference.head
-    still = Head(
-        other.weight.detach(), None if other.bias is None else other.bias.detach(), other.scale, other.softcap
-    )
+    bias = None if other.bias is None else other.bias.detach()
+    detached = Head(other.weight.detach(), bias, other.scale, other.softcap)
     parts = [
         checkpoint(
-            _chunk, states[at], head.weight, head.bias, head, reference.states[at].detach(), still, targets[at],
-            use_reentrant=False,
+            _chunk, states[at], head, reference.states[at].detach(), detached, targets[at], use_reentrant=False
         )
         for at in (slice(n, n + ROWS_OF_A_CHUNK) for n in range(0, max(len(states), 1), ROWS_OF_A_CHUNK))
     ]  # fmt: skip
@@ -94,20 +90,12 @@ def token_kl(
 
 
 def _chunk(
-    states: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    head: Head,
-    reference_states: Tensor,
-    reference_head: Head,
-    targets: Tensor,
+    states: Tensor, head: Head, reference_states: Tensor, reference_head: Head, targets: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    vocabulary = weight.shape[0]
-    policy = (
-        Head(weight, bias, head.scale, head.softcap).logits(states, 0, vocabulary).log_softmax(-1)
-    )  # (n, V)
+    vocabulary = len(head.weight)
+    policy = head.logits(states, 0, vocabulary).log_softmax(-1)  # (n, V)
     with torch.no_grad():
-        reference = reference_head.logits(reference_states, 0, vocabulary).log_softmax(-1)  # (n, V)
+        reference = reference_head.logits(reference_states, 0, vocabulary).log_softmax(-1)
     at = targets[:, None]
     return (
         policy.gather(1, at)[:, 0],
@@ -122,25 +110,7 @@ def enable_token_kl(model: nn.Module) -> None:
     Raises:
         ValueError: The model's head cannot be applied outside its forward; the message names it.
     """
-    check_architecture(model)
-    inner = unwrapped(model)
-    if getattr(inner, "_token_kl_enabled", False):
-        return
-    original = inner.forward
-    unbound = getattr(original, "__func__", None)  # a copy of the model must not run the forward of this one
-
-    # keep the signature: generate() and Trainer read it
-    @functools.wraps(type(inner).forward)
-    def forward(self: Any, *args: Any, token_kl: Reference | str | None = None, **kwargs: Any) -> Any:
-        if token_kl is not None:
-            return _scored(self, token_kl, **kwargs)
-        return original(*args, **kwargs) if unbound is None else unbound(self, *args, **kwargs)
-
-    if has_weights(model):
-        check_head(model)
-        torch.clear_autocast_cache()
-    inner.forward = types.MethodType(forward, inner)
-    inner._token_kl_enabled = True
+    add_forward_argument(model, "token_kl", _scored)
 
 
 def _scored(

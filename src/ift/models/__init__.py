@@ -1,1 +1,1 @@
-"""Loading models and tokenizers from a folder or the Hub."""
+"""Loads models, adapters and tokenizers from a folder or the Hub, and checks them."""

@@ -116,7 +116,7 @@ def check_keys(name: str, missing: Any, unexpected: Any) -> None:
 def merge_adapter(model: Any) -> Any:
     """Merges the adapter of a `PeftModel` into its base, in place, and returns the base.
 
-    If the adapter changes the embedding or the head and the two share weights, they are untied first; otherwise merging
+    If the adapter changes the embedding or the head and the two are tied, they are untied first; otherwise merging
     would change both. The caller must check that the outputs are unchanged.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -127,7 +127,9 @@ def merge_adapter(model: Any) -> Any:
     changed = any(isinstance(one, BaseTunerLayer | AuxiliaryTrainingWrapper) for one in (head, embedding))
     if changed and isinstance(head, BaseTunerLayer):
         head = head.get_base_layer()
-    if changed and not isinstance(head, AuxiliaryTrainingWrapper):  # a copy of its weights is trained already
+    if changed and not isinstance(
+        head, AuxiliaryTrainingWrapper
+    ):  # such a wrapper has its own copy of the weights
         head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="(?s).*tie_word_embeddings")  # untied above

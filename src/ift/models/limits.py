@@ -1,4 +1,4 @@
-"""Limits of a model: the ids that it embeds and the positions that it has learned."""
+"""Limits of a model: the size of its embedding, and its table of learned positions if it has one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _POSITIONS = re.compile(r"wpe$|position_embeddings$|embed_positions$|position_em
 
 
 def special_ids(tokenizer: Any) -> dict[str, int]:
-    """Special ids that a tokenizer and its chat template add to rows or batches, by name."""
+    """The special ids that a tokenizer and its chat template add to rows or batches, by name."""
     from ift.data import end_of_turn_ids
 
     found = {}
@@ -65,7 +65,7 @@ def embedded_ids(model: Any) -> int:
 
 
 def learned_positions(model: Any) -> int | None:
-    """The longest row that a model with a table of positions (GPT-2, OPT, GPT-J) can read; None without a table."""
+    """The longest row that a model with a table of positions (GPT-2, OPT, GPT-J) can process; None without a table."""
     config = model.config.get_text_config()
     limit = getattr(config, "max_position_embeddings", None)
     tables = [name for name, module in model.named_modules() if isinstance(module, nn.Embedding)]

@@ -1,4 +1,4 @@
-"""Loads a model, its adapter and its tokenizer; the only place that does."""
+"""Loads a model, its adapter and its tokenizer. Everything that needs a model loads it here."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class LoadOptions:
         trust_remote_code: Run Python code that comes with the model.
         allow_pickle_weights: Load weights in PyTorch's pickle format if there are no others.
         revision: Revision of a Hub id.
-        further: Arguments of `from_pretrained`, such as attn_implementation; they override the others.
+        further: Further arguments of `from_pretrained`, such as attn_implementation; they override the others.
     """
 
     dtype: Any = "auto"
@@ -95,12 +95,12 @@ def warn_of_remote_code(name: str) -> None:
 
 
 def load_network(name: str, options: LoadOptions, *, trainable: bool = False) -> Any:
-    """Loads a model without its tokenizer, on the device that `from_pretrained` chooses.
+    """Loads the model alone, without its tokenizer, on the device that `from_pretrained` chooses.
 
     Args:
         name: See `load_model`.
-        options: How; `device` is not used.
-        trainable: Whether it is the model that is trained, or its adapter: ZeRO-3 partitions that one alone.
+        options: How to load; `device` is not used.
+        trainable: Whether the model (or its adapter) will be trained; under ZeRO-3 only such a model is partitioned.
 
     Raises:
         DataError: See `load_model`.
@@ -116,7 +116,7 @@ def load_network(name: str, options: LoadOptions, *, trainable: bool = False) ->
         network = _load_weights(base, config.revision, options)
         if find_file(name, "tokenizer_config.json", options.revision):
             size = len(load_tokenizer(name, options))
-            if size > embedded_ids(network):  # tokens were added when the adapter was trained
+            if size > embedded_ids(network):  # tokens were added for the training of the adapter
                 network.resize_token_embeddings(size, mean_resizing=False)
         return attach_adapter(network, name, config, trainable=trainable)
 
@@ -156,7 +156,7 @@ def load_tokenizer(name: str, options: LoadOptions) -> Any:
 
 
 def model_class(config: Any) -> Any:
-    """The generative class named in a configuration, as trl takes it; otherwise `AutoModelForCausalLM`."""
+    """The generative class named in a configuration, which trl also uses; otherwise `AutoModelForCausalLM`."""
     import transformers
 
     named = getattr(transformers, (config.architectures or [""])[0], None)
@@ -165,7 +165,7 @@ def model_class(config: Any) -> Any:
 
 
 def _load_weights(name: str, revision: str | None, options: LoadOptions) -> Any:
-    """Loads a full model and checks that exactly its tensors were in the files."""
+    """Loads a full model and checks that the files have exactly its tensors."""
     if isinstance(options.dtype, str) and options.dtype not in DTYPES:
         raise DataError(f"dtype is {options.dtype!r}. Fix: give one of {', '.join(DTYPES)}")
     arguments = {

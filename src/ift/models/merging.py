@@ -14,7 +14,7 @@ from ift.models.loading import LoadOptions, load_network, load_tokenizer, local_
 from ift.models.outputs import compare_logits, compute_logits
 from ift.models.record import ModelRecord, read_record, write_record
 
-SAMPLE = "The quick brown fox jumps over the lazy dog. 1 + 2 = 3.\n"  # compared on if no rows are given
+SAMPLE = "The quick brown fox jumps over the lazy dog. 1 + 2 = 3.\n"  # input of the comparison if no rows are given
 
 
 def save_merged(

@@ -1,4 +1,4 @@
-"""Checks a model's folder before loading: missing files, truncated files, pickles."""
+"""Checks a model's folder before it is loaded: missing files, truncated files, pickles."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def check_model_path(name: str, *, allow_pickle: bool = False) -> None:
     folder = Path(name).expanduser()
     if not folder.is_dir():
         raise DataError(
-            f"{name}: no such model folder. Fix: give a folder that holds a config.json, or a Hub id (owner/name)"
+            f"{name}: no such model folder. Fix: give a folder with a config.json, or a Hub id (owner/name)"
         )
     kind = next((file for file in WEIGHTS if (folder / file).exists()), None)
     if kind is None:

@@ -18,7 +18,7 @@ ROWS, TOKENS = 3, 128  # number of rows that are compared, and the tokens of eac
 EXACT, ROUNDED = (
     1e-3,
     0.1,
-)  # limits in float32, and in bfloat16 or float16; in standard deviations of the logits
+)  # limits in standard deviations of the logits: in float32, and in bfloat16 or float16
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Difference:
     Attributes:
         largest: Largest absolute difference of a logit.
         relative: Root mean square of the differences, in standard deviations of the logits.
-        limit: Largest `relative` that counts as rounding.
+        limit: The largest `relative` that is attributed to rounding.
     """
 
     largest: float
@@ -37,7 +37,7 @@ class Difference:
 
     @property
     def same(self) -> bool:
-        """Whether the difference is rounding; False for NaN."""
+        """Whether the difference is within rounding; False for NaN."""
         return self.relative <= self.limit
 
     def __str__(self) -> str:
@@ -45,7 +45,7 @@ class Difference:
 
 
 def first_rows_ids(dataset: Iterable[Any]) -> list[list[int]]:
-    """Token ids of the first rows of a prepared data set, cut to `TOKENS`; of pairs the chosen side."""
+    """Token ids of the first rows of a prepared data set, truncated to `TOKENS`; for pairs, of the chosen side."""
     rows = islice(iter(dataset), ROWS)
     return [ids_and_labels(row)[0][:TOKENS] for row in rows]
 
@@ -57,9 +57,9 @@ def compute_logits(
     """Logits of each row separately, (T, V) float32 on the CPU; the model's mode is restored.
 
     Args:
-        model: A causal language model or `PeftModel`, in whatever wraps it.
+        model: A causal language model or `PeftModel`, wrapped or not.
         rows: Token ids.
-        precision: Makes a context manager such as autocast.
+        precision: Returns a context manager such as autocast.
     """
     device = unwrapped(model).device
     with evaluating(model), torch.compiler.set_stance("force_eager"), precision():

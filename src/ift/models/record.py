@@ -1,4 +1,4 @@
-"""A record in a trained model's folder: how its prompts were written, and an adapter's base."""
+"""`ift_model.json` in a trained model's folder: how its prompts were written, and an adapter's base."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 from ift.files import write_atomically
 
 FILE = "ift_model.json"
-# may change when a model is saved again
+# these may change when a model is saved again
 CONFIG_KEYS_IGNORED = ("transformers_version", "_name_or_path", "architectures")
 SAMPLES, SAMPLE_BYTES = 16, 4096  # samples of every weight file
 
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """Facts about a trained model that its other files do not hold.
+    """Facts about a trained model that its other files do not contain.
 
     Attributes:
         prompts: How prompts were written in training, see `DataReport.prompts`; "" if unknown.
@@ -63,10 +63,10 @@ def find_file(name: str, file: str, revision: str | None = None) -> str | None:
 
 
 def model_sha256(folder: Path) -> str:
-    """A hash that identifies the model in a folder, computed in well under a second.
+    """A hash that identifies the model in a folder, without reading all weights.
 
-    It covers the configuration, the header of every safetensors file (names, shapes, dtypes) and 16 samples of 4 KiB of
-    its tensors, so that other fine-tunes of the same architecture differ.
+    It covers the configuration, and of every safetensors file the header (names, shapes, dtypes) and 16 samples of
+    4 KiB, so that fine-tunes of the same model have different hashes.
     """
     digest = hashlib.sha256()
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""One training run: arguments, processes, output folder, progress; training, saving and verifying.
+"""A training run: parsing its arguments, starting its processes, training, saving and verifying the model.
 
 `train_run` is the main function; `train_method` starts a run from Python.
 """

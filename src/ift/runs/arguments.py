@@ -57,7 +57,7 @@ class MethodArguments:
 
 @dataclass
 class RunArguments:
-    """What the check before a run allows, and how an existing output folder is treated."""
+    """What the check before a run accepts, and how an existing output folder is treated."""
 
     allow_truncation: bool = field_with_help(
         False, "Start although max_length cuts more than 20%% of the rows or of the trained tokens."
@@ -85,10 +85,10 @@ class TrainArguments(Stage):
 
     Attributes:
         run: Options of the check and the output folder.
-        launch: Flags of `accelerate launch`.
+        launch: Flags of `accelerate launch`, such as --num_processes.
         words: The command line without those flags: the arguments of each process.
         answers: Answers generated at each evaluation and at the end.
-        named: Settings given on the command line or in the YAML file, whatever their value.
+        named: Names of the settings on the command line or in the YAML file, even those with their default value.
         finished: Whether the stage is already finished, in a resumed sequence.
     """
 
@@ -117,12 +117,12 @@ class Parser(TrlParser):
         return super().set_defaults_with_config(**{**kwargs, **checked})
 
     def _checked(self, action: argparse.Action, value: Any) -> Any:
-        """`value` parsed like the flag; argparse does not check defaults that are not strings."""
+        """Parses a YAML value like the flag's; argparse does not check defaults that are not strings."""
         kind: Any = action.type or str
         many, choices = action.nargs in ("+", "*"), list(action.choices or [])
         if value is None or isinstance(value, dict) or (isinstance(value, list) and many and kind is not str):
             return value
-        if choices or kind is str:  # as written: YAML takes `no` for false, and 1.10 for 1.1
+        if choices or kind is str:  # the text in the file, since YAML reads `no` as false and 1.10 as 1.1
             value = expand_home(text_as_written(self.nodes[action.dest], value))
             if isinstance(value, list):
                 return value
@@ -172,8 +172,8 @@ def parse_stages(arguments: list[str], other_methods: Sequence[Method] = ()) -> 
 
     Args:
         arguments: The command line after `ift train`.
-        other_methods: Further methods trained with the same arguments: flags that only they know, or can change, are
-            ignored, like those of other stages of a sequence.
+        other_methods: Other methods that are trained with the same arguments (by `ift compare`): flags that only they
+            know, or can change, are ignored, like those of other stages of a sequence.
 
     Raises:
         UsageError: Unknown method, flag or key (with a suggestion), wrong type, value out of range, or conflict.
@@ -229,13 +229,13 @@ def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: se
         )
         from_file, from_flags = drop_flags(from_file, elsewhere), drop_flags(from_flags, elsewhere)
         launch = _launch_flags(known, from_file, lines, parser.file) + _launch_flags(known, from_flags)
-        renamed = parse_columns(parsed[4].dataset_columns)
-        method.check(parsed[1])
-        check_ranges(parsed[1], parsed[2])
-        parsed[7].check(parsed[1].eval_strategy)
+        script, config, model, mixture, columns, _, run, answers = parsed  # in the order of `make_parser`
+        renamed = parse_columns(columns.dataset_columns)
+        method.check(config)
+        check_ranges(config, model)
+        answers.check(config.eval_strategy)
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
-    script, config, model, mixture, _, _, run, answers = parsed
     template = getattr(config, "chat_template_path", None)
     if template and not Path(template).is_file() and len(mixture.datasets) > 1:
         raise UsageError(

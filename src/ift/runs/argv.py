@@ -1,4 +1,4 @@
-"""Splitting a command line into words and flags, before any flag is known."""
+"""Operations on the words of a command line that need no parser: splitting, and dropping flags."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def split_by_stage(arguments: list[str], number: int, stages: int) -> tuple[list
 
 def drop_flags(words: list[str], elsewhere: set[str]) -> list[str]:
     """`words` without the flags in `elsewhere` and their values."""
-    kept, leaving = [], False
+    kept, dropping = [], False
     for word in words:
         if word.startswith("--"):
-            leaving = word in elsewhere
-        if not leaving:
+            dropping = word in elsewhere
+        if not dropping:
             kept.append(word)
     return kept
 

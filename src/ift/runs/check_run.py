@@ -1,4 +1,4 @@
-"""Runs the check before a run, times a few steps, and loads the model for its guesses."""
+"""Checks a run before it starts; for `ift check` also times a few steps and loads the model for its predictions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ift.runs.arguments import TrainArguments
 from ift.runs.launch import is_launched, running_engine
 from ift.runs.progress import SILENT, Reporter, TerminalReporter
 
-TIMED_STEPS = 3  # the first one warms up
+TIMED_STEPS = 3  # the first one is a warm-up
 
 
 class Refused(DataError):
@@ -69,7 +69,7 @@ def time_steps(run_args: TrainArguments, prepared: Any) -> float:
 
 
 def load_guesser(run_args: TrainArguments) -> Callable[[list[int]], list[int]]:
-    """Loads the model; returns a function from token ids to the model's argmax after each of them."""
+    """Loads the model; returns a function from token ids to the model's greedy prediction after each of them."""
     import torch
 
     from ift.methods.start import start_options

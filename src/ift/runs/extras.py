@@ -6,7 +6,7 @@ import importlib.util
 
 
 class MissingExtra(ImportError):
-    """The optional packages of a verb are not installed."""
+    """The optional packages of a command are not installed."""
 
 
 def needs_extra(extra: str, *packages: str) -> None:

@@ -35,13 +35,13 @@ def train_method(
 ) -> TrainResult:
     """Trains a method, or a sequence such as `sft+dpo`, and saves the model.
 
-    Data, masks, settings and folders are those of `ift train --method`; its checks and its display are left out.
+    Data, masks, settings and folders are those of `ift train --method`; its checks and its output are left out.
 
     Args:
         method: A name of the table, an alias, a control, or several joined by `+`.
         model: Folder or Hub id of the model to start from.
         rows: Training rows: a path or Hub id, a list of rows or a `datasets.Dataset`; a tuple has those of each stage.
-            Methods of answers accept pairs, and train the chosen side.
+            Methods that need no pairs accept preference rows, and train on the chosen answer.
         output_dir: Folder for the model; a sequence saves in `1-sft`, `2-dpo` and so on below it.
         settings: Names and values of `ift train`'s flags (the method's settings, `use_peft`, `lora_r`, `dtype`,
             `dataset_train_split`, ...). In a sequence each stage uses those that it knows; `"2.learning_rate"` is for
@@ -109,7 +109,7 @@ def _stage(method: Method, folder: Path, settings: dict[str, Any], rows: Rows, *
 def _loaded(stage: Stage, rows: Rows, eval_rows: Rows | None) -> LoadedData:
     from datasets import Dataset
 
-    from ift.data.training_sets import cut_evaluation, evaluates
+    from ift.data.training_sets import evaluates, hold_out_evaluation
 
     if stage.script.dataset_name is not None and eval_rows is None:
         return load_train_and_eval(stage.script, None, stage.config)
@@ -125,7 +125,7 @@ def _loaded(stage: Stage, rows: Rows, eval_rows: Rows | None) -> LoadedData:
     if not evaluates(stage.config):
         return train
     if eval_rows is None:
-        return cut_evaluation(train, stage.config.seed)
+        return hold_out_evaluation(train, stage.config.seed)
     return LoadedData(train.train, part("eval", eval_rows))
 
 

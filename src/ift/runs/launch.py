@@ -28,7 +28,9 @@ CPU_FLAGS = {  # accelerate's name -> torchrun's
     "--machine_rank": "--node-rank",
     "--rdzv_conf": "--rdzv-conf",
 }
-MEETING_SECONDS = 300  # that the machines of a run wait for each other, unless --rdzv_conf says otherwise
+RENDEZVOUS_SECONDS = (
+    300  # for the machines of a run to find each other, unless --rdzv_conf sets another limit
+)
 
 
 def is_launched() -> bool:
@@ -52,10 +54,10 @@ def running_engine() -> Engine:
 
 
 def wanted_engine(launch_flags: list[str]) -> Engine:
-    """The engine and the processes that launch flags ask for.
+    """The engine and the number of processes that the launch flags request.
 
     Raises:
-        UsageError: An accelerate configuration that is not there, or a number of processes that is no number.
+        UsageError: An accelerate configuration that does not exist, or a number of processes that is not a number.
     """
     flags = resolve_config(launch_flags)
     file = _flag(flags, "--config_file")
@@ -95,7 +97,7 @@ def launch(launch_flags: list[str], module: str, arguments: list[str], *, use_cp
         use_cpu: Whether the processes run on the CPU although there is an accelerator.
 
     Raises:
-        UsageError: Flags that cannot be used together, or not here.
+        UsageError: Flags that cannot be used together, or that have no effect on a CPU.
         TimeoutError: The machines of a run did not find each other.
     """
     from accelerate.commands.launch import launch_command, launch_command_parser
@@ -105,11 +107,9 @@ def launch(launch_flags: list[str], module: str, arguments: list[str], *, use_cp
     flags = resolve_config(launch_flags)
     count, machines = _processes(flags), _machines(flags)
     if machines > 1 and "--rdzv_conf" not in flags:
-        flags = [*flags, "--rdzv_conf", f"timeout={MEETING_SECONDS}"]
+        flags = [*flags, "--rdzv_conf", f"timeout={RENDEZVOUS_SECONDS}"]
     command = ["--module", module, *arguments]
-    environment = {
-        "PET_SIGNALS_TO_HANDLE": "SIGQUIT"
-    }  # torchrun leaves the signals that are handled here alone
+    environment = {"PET_SIGNALS_TO_HANDLE": "SIGQUIT"}  # torchrun must not handle the signals forwarded here
     if use_cpu or not torch.accelerator.is_available():
         from torch.distributed.run import parse_args, run
 
@@ -143,7 +143,7 @@ def launch(launch_flags: list[str], module: str, arguments: list[str], *, use_cp
 
 
 def _not_met(flags: list[str], machines: int, error: Exception) -> str:
-    """What to say where the machines did not find each other."""
+    """The message for machines that did not find each other."""
     address = (
         f"{_setting(flags, 'main_process_ip') or '127.0.0.1'}:{_setting(flags, 'main_process_port') or 29500}"
     )
@@ -162,7 +162,7 @@ def _exit_code(start: Callable[[], None]) -> int:
         start()
     except ChildFailedError as error:
         code = error.get_first_failure()[1].exitcode
-        return code if code > 0 else 128 - code  # killed by a signal: the code that a shell gives
+        return code if code > 0 else 128 - code  # after a signal, the code that a shell returns
     except subprocess.CalledProcessError as error:
         return error.returncode if error.returncode > 0 else 128 - error.returncode
     return 0
@@ -217,7 +217,7 @@ def _flag(flags: list[str], name: str) -> str | None:
 
 
 def _setting(flags: list[str], name: str) -> Any:
-    """A setting by flag, else by the accelerate configuration file; None where neither has it."""
+    """A setting from its flag, otherwise from the accelerate configuration file; None if neither sets it."""
     given, file = _flag(flags, f"--{name}"), _flag(flags, "--config_file")
     return _read_config_file(Path(file)).get(name) if given is None and file is not None else given
 
@@ -227,7 +227,7 @@ def _machines(flags: list[str]) -> int:
 
 
 def _processes(flags: list[str]) -> int | None:
-    """Processes of all machines together."""
+    """Number of processes on all machines together; None if it is not set."""
     file = _flag(flags, "--config_file")
     given = _setting(flags, "num_processes")
     if _flag(flags, "--num_processes") is None and file is not None:
@@ -252,13 +252,13 @@ def _read_config_file(file: Path) -> dict[str, Any]:
 
 
 def _torchrun_flags(flags: list[str]) -> list[str]:
-    """Torchrun's flags for accelerate's; those without effect on a CPU are refused."""
+    """Translates accelerate's flags to torchrun's; raises UsageError for those without effect on a CPU."""
     found: list[str] = []
     words = iter(flags)
     for word in words:
         if word in CPU_FLAGS:
             value = next(words)
-            if (word, value) != ("--main_process_port", "0"):  # with which accelerate asks for any free port
+            if (word, value) != ("--main_process_port", "0"):  # accelerate's way to request any free port
                 found.append(f"{CPU_FLAGS[word]}={value}")
         elif word in ("--num_processes", "--config_file"):
             next(words)

@@ -1,6 +1,6 @@
 """Names of settings in other tools and in earlier versions of trl and transformers, and their equivalents here.
 
-They come before similar names: `warmup_ratio` is similar to `residual_warmup_ratio`, which is something else.
+They take precedence over similar names: `warmup_ratio` is similar to `residual_warmup_ratio`, which is something else.
 """
 
 from __future__ import annotations
@@ -47,41 +47,41 @@ _EXPLAINED = {  # explanation -> names elsewhere that have no exact equivalent
         ("flash_attn", "flash_attention", "use_flash_attention_2", "use_flash_attn"),
     "corresponds to load_in_4bit or load_in_8bit": ("quantization_bit", "bits"),
     "corresponds to gradient_checkpointing: true": ("use_gradient_checkpointing",),
-    "corresponds to per_device_train_batch_size, rows of one device, and gradient_accumulation_steps": ("batch_size",),
+    "corresponds to per_device_train_batch_size (rows per device) times gradient_accumulation_steps": ("batch_size",),
     "corresponds to method: sft, dpo, orpo and others (docs/baselines.md)": ("stage",),
-    "is not needed: the model's own chat template is used; chat_template_path names another":
+    "is not needed: the model's own chat template is used; chat_template_path sets another":
         ("chat_template", "template"),
     "corresponds to chat_template_path, the path of a Jinja file": ("chat_template_jinja",),
     "corresponds to datasets: a list of entries with path and fraction (docs/data.md)":
         ("dataset_mixture", "dataset_mixer"),
     "corresponds to dataset_test_split": ("test_datasets",),
     "is set in the environment: WANDB_PROJECT": ("wandb_project",),
-    "is not needed: max_length cuts whole rows, and the report counts what is cut": ("max_prompt_length",),
+    "is not needed: max_length truncates whole rows, and the report counts what is lost": ("max_prompt_length",),
     "corresponds to resume: auto": ("auto_resume_from_checkpoints",),
-    "corresponds to eval_generate: a number of answers": ("predict_with_generate",),
+    "corresponds to eval_generate, the number of answers": ("predict_with_generate",),
     "has no counterpart: load_best_model_at_end keeps the best checkpoint": ("early_stopping_patience",),
     "has no counterpart: all weights are trained, or LoRA's with use_peft": ("unfrozen_parameters",),
     "has no counterpart: the embedding keeps its size": ("resize_token_embeddings_to_32x",),
-    "is not needed: transformers finds the class": ("use_fast_tokenizer", "tokenizer_type", "model_type"),
-    "is not needed: answers alone are trained": ("train_on_responses_only",),
+    "is not needed: transformers chooses the class": ("use_fast_tokenizer", "tokenizer_type", "model_type"),
+    "is not needed: only answers are trained": ("train_on_responses_only",),
     "is not needed: rows are prepared one by one": ("dataset_batch_size",),
     "is not needed: weights are always saved as safetensors": ("save_safetensors",),
-    "is not needed: transformers loads weights that way": ("low_cpu_mem_usage",),
+    "is not needed: transformers always does this": ("low_cpu_mem_usage",),
     "is not needed: rows are read again if a file has changed": ("overwrite_cache",),
-    "is not needed: answers alone are trained; completion_only_loss: false trains every token":
+    "is not needed: only answers are trained; completion_only_loss: false trains every token":
         ("train_on_inputs", "train_on_prompt"),
     "has no counterpart: every assistant turn is trained; mark turns in the rows (docs/data.md)": ("mask_history",),
     "is not needed: the token that ends an answer is trained": ("train_on_eos",),
     "is now train_sampling_strategy: group_by_length": ("group_by_length",),
-    "corresponds to eval_strategy: steps, which cuts 5 % off the rows, or by a --dataset_test_split":
+    "corresponds to eval_strategy: steps, which holds out 5 % of the rows, or to dataset_test_split":
         ("val_set_size", "val_size"),
-    "corresponds to a split: --dataset_train_split 'train[:1000]'": ("max_samples", "max_train_samples"),
-    "corresponds to a split: --dataset_test_split 'test[:200]'": ("max_eval_samples",),
+    "corresponds to a slice: --dataset_train_split 'train[:1000]'": ("max_samples", "max_train_samples"),
+    "corresponds to a slice: --dataset_test_split 'test[:200]'": ("max_eval_samples",),
     "corresponds to dataset_train_split and dataset_test_split": ("dataset_splits",),
     "is part of dataset_name, which takes the path of a file or folder": ("dataset_dir",),
-    "is not needed: the format is found from the columns (docs/data.md)": ("dataset_format",),
+    "is not needed: the format is detected from the columns (docs/data.md)": ("dataset_format",),
     "is not needed: prepared rows are kept in the cache of datasets": ("dataset_prepared_path",),
-    "is not needed: the tokens that end a turn are found in the template; eos_token names another": ("eot_tokens",),
+    "is not needed: the tokens that end a turn are found in the chat template; eos_token sets another": ("eot_tokens",),
     "corresponds to eos_token and pad_token": ("special_tokens",),
     "has no counterpart: the tokenizer is the one in the model's folder": ("tokenizer_name_or_path", "tokenizer_name"),
     "corresponds to use_peft: true (with load_in_4bit: true for qlora)": ("adapter",),
@@ -89,7 +89,7 @@ _EXPLAINED = {  # explanation -> names elsewhere that have no exact equivalent
         ("adapter_name_or_path", "lora_model_dir"),
     "corresponds to use_peft: true for lora; without it all weights are trained": ("finetuning_type",),
     "is not needed: without use_peft all weights are trained": ("full_finetuning",),
-    "is not needed: peft finds it": ("lora_fan_in_fan_out",),
+    "is not needed: peft sets it": ("lora_fan_in_fan_out",),
     "is not needed: unknown names are always refused": ("strict",),
     "belongs to ift generate and ift chat (temperature)": ("do_sample",),
     "is not needed: metrics.jsonl holds every logged value": ("plot_loss",),

@@ -26,7 +26,7 @@ from ift.training.checkpoints import (
     why_not_resumable,
 )
 
-RUN = "run.json"  # written before the first step; marks the folder as a run of `ift train`
+RUN = "run.json"  # marks the folder as a run of `ift train`; written before the first step
 RUN_FILES = (RUN, "metrics.jsonl", "answers.jsonl", "final_answers.jsonl")  # in addition to the checkpoints
 FIELDS_NOT_AFFECTING_WEIGHTS = {
     "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "run_name", "project", "trackio_space_id",
@@ -89,11 +89,12 @@ def prepare_output_folder(run_args: Any) -> list[str]:
         raise AlreadyFinished(f"this run is finished: the model is in {folder}")
     found, skipped = newest_complete(folder)
     lines = [f"skipped {path}: {reason}" for path, reason in skipped]
-    useless = [path for path, reason in skipped if reason == NOTHING_TO_RESUME]
-    if found is None and useless:
+    stateless = [path for path, reason in skipped if reason == NOTHING_TO_RESUME]
+    if found is None and stateless:
         raise DataError(
-            f"--resume auto: {useless[0]}: {NOTHING_TO_RESUME}. Fix: start a new run from its weights "
-            f"(--model_name_or_path {useless[0]} and another --output_dir), or from scratch with --overwrite_output_dir"
+            f"--resume auto: {stateless[0]}: {NOTHING_TO_RESUME}. Fix: start a new run from its weights "
+            f"(--model_name_or_path {stateless[0]} and another --output_dir), or from scratch with "
+            "--overwrite_output_dir"
         )
     if found is None:
         return [*lines, f"no complete checkpoint in {folder}: starts from scratch"]
@@ -168,7 +169,7 @@ def prepare_output_folders(stages: Sequence[Any]) -> list[str]:
     """Calls `prepare_output_folder` for every stage of a sequence and sets `finished` of finished stages.
 
     Raises:
-        DataError: See `prepare_output_folder`; or a stage has started although the previous one is not finished.
+        DataError: See `prepare_output_folder`; or a stage has files although the previous one is not finished.
         AlreadyFinished: All stages are finished.
     """
     lines: list[str] = []
@@ -238,7 +239,7 @@ def remove_empty_folder_on_error(folder: Path) -> Iterator[None]:
 
 
 def run_facts(run_args: Any, data: str) -> dict[str, Any]:
-    """All settings that affect the trained weights, as JSON values, and the hash of the rows."""
+    """What must not change when the run is resumed: all settings that affect the weights, and a hash of the rows."""
     found: dict[str, Any] = {"method": run_args.method.name, "data": data}
     for part in (run_args.config, run_args.model):
         for name in (one.name for one in fields(part)):

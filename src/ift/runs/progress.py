@@ -1,4 +1,4 @@
-"""Reporters of a run: a silent one, and one that prints plan, progress and next steps to the terminal."""
+"""Reporters of a run: a silent one, and one that prints the plan, the progress and the result to the terminal."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class TrainingDisplay(TrainerCallback):
 
     def __init__(self, reporter: TerminalReporter, trainer: Any, stage: Stage, rows: PreparedRows) -> None:
         self.reporter, self.trainer, self.stage, self.rows = reporter, trainer, stage, rows
-        is_ift = isinstance(trainer.args, IFTConfig)  # trl's other trainers have no metric of the name nll
+        is_ift = isinstance(trainer.args, IFTConfig)  # trl's other trainers log no metric "nll"
         self.key = "nll" if is_ift else "loss"
         self.metrics: tuple[str, ...] = METRICS if is_ift else TRL_METRICS
         self.values: list[float] = []
@@ -175,7 +175,7 @@ class TrainingDisplay(TrainerCallback):
 
 
 def plan(trainer: Any, stage: Stage, rows: PreparedRows, state: Any) -> dict[str, list[str]]:
-    """Lines, by topic, that describe the training."""
+    """The plan that is printed before the first step: lines by topic."""
     args, model = trainer.args, trainer.model
     sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
     total, trained = sum(size for size, _ in sizes), sum(size for size, wanted in sizes if wanted)

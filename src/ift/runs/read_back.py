@@ -13,12 +13,12 @@ from torch import Tensor
 from ift.models.loading import LoadOptions, load_network
 from ift.models.outputs import compare_logits, compute_logits
 
-SPARE = 1.2  # times the size of the weights must be free to load them beside the trained model
+SPARE = 1.2  # times the size of the weights must be free for a second copy
 FSDP1 = "_fsdp_wrapped_module."  # in the names of parameters, once for each FSDP1 wrapper
 
 
 class SaveError(OSError):
-    """The saved model differs from the trained one; the message names the folder and the compare_logits."""
+    """The saved model differs from the trained one; the message names the folder and the difference."""
 
 
 def read_back(
@@ -34,15 +34,15 @@ def read_back(
 
     Args:
         folder: What `save_model` wrote.
-        trained: The model, unwrapped; a `PeftModel` where an adapter was saved. Its weights may lie in shards.
-        rows: Token ids of a few real rows.
-        outputs: Logits of the trained model on `rows`, as `compute_logits` gives them.
-        trust_remote_code: As it was loaded with.
-        precision: Makes the autocast of the training.
+        trained: The model, unwrapped; a `PeftModel` if an adapter was saved. Its weights may be sharded.
+        rows: Token ids of a few training rows.
+        outputs: Logits of the trained model on `rows`, from `compute_logits`.
+        trust_remote_code: As when the model was loaded for training.
+        precision: Returns a context manager with the autocast of the training.
 
     Returns:
-        What was done, to show: the number of tensors, and how far the logits are apart. They are not compared where the
-        machine has too little memory for a second copy, or the base is quantised.
+        One line for the user: the number of tensors, and the difference of the logits. Logits are not compared if there
+        is too little memory for a second copy, or if the base is quantised.
 
     Raises:
         SaveError: A tensor is missing, unknown or has another shape, the file cannot be read, or the outputs are not
@@ -82,9 +82,9 @@ def _compare_outputs(
     outputs: Sequence[Tensor],
     precision: Callable[[], Any],
 ) -> str:
-    """Logits of both models, in the dtype of the training; returns what to show."""
+    """Compares the logits of both models in the dtype of the training; returns one line for the user."""
     dtypes = {name.replace(FSDP1, ""): parameter.dtype for name, parameter in trained.named_parameters()}
-    for name, parameter in model.named_parameters():  # an adapter's base may lie on the disk in another dtype
+    for name, parameter in model.named_parameters():  # an adapter's base may be saved in another dtype
         parameter.data = parameter.data.to(dtypes.get(name, parameter.dtype))
     if _fits(trained.device, model):
         model = model.to(trained.device)
@@ -121,7 +121,7 @@ def _names_in(files: Sequence[Path]) -> set[str]:
 
 
 def _adapter_names(trained: Any) -> set[str]:
-    """Names that the tensors of the trained adapter have in its file; no shard is gathered for them."""
+    """The names of the trained adapter's tensors in its file, determined without gathering shards."""
     from peft import get_peft_model_state_dict
 
     tensors = [*trained.named_parameters(remove_duplicate=False), *trained.named_buffers()]

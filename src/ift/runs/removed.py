@@ -1,4 +1,4 @@
-"""Removed flags, YAML keys and verbs: their messages, and their values in old checkpoints."""
+"""Removed flags, YAML keys and commands: their messages, and their values in old checkpoints."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 _LOSS = "guesses kept from earlier epochs cost up to 6.3 points of accuracy (docs/log.md, 17)"
 _SETTING = f"this setting was removed, because {_LOSS}. Leave it out: every step looks ahead."
 
-REMOVED: Mapping[str, str] = {  # name of the flag and YAML key, or of the verb -> message
+REMOVED: Mapping[str, str] = {  # name of the flag and YAML key, or of the command -> message
     "lookahead_cache": _SETTING,
     "lookahead_refresh": _SETTING,
     "lookahead_cache_path": _SETTING,
-    "precompute-lookahead": f"this verb was removed, because {_LOSS}. Start `ift train`: every step looks ahead.",
+    "precompute-lookahead": f"this command was removed, because {_LOSS}. Start `ift train`: every step looks ahead.",
 }
 OLD_DEFAULTS: Mapping[str, Any] = {  # of the removed settings; a checkpoint made with them can be resumed
     "lookahead_cache": "off",

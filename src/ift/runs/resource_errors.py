@@ -30,7 +30,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def out_of_memory(error: BaseException, remedies: Sequence[Remedy]) -> OutOfMemory:
-    """The error with the original message and up to three settings that need less memory."""
+    """The error for the user: the original message, and up to three settings that need less memory."""
     message = str(error).strip().split("\n")[0] or type(error).__name__
     if remedies:
         fixes = "\n".join(f"  {one}" for one in remedies[:3])
@@ -48,7 +48,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def disk_full(error: BaseException, folder: Path) -> DiskFull:
-    """The error with the folder, the free space, and how to resume."""
+    """The error for the user: the folder, the free space, and how to resume."""
     message = str(error).strip().split("\n")[0]
     good, _ = newest_complete(folder)
     return DiskFull(

@@ -20,11 +20,11 @@ class StageResult:
         start: Model that the training started from.
         seconds: Time for loading, preparing, training and saving.
         steps: Optimiser steps taken.
-        report: Counts of the training rows; None if they were not counted.
+        report: The `DataReport` of the training rows; None if they were not counted.
         history: All log entries, in order.
-        read_back: How the saved model was verified; empty on all processes but the first.
+        read_back: How the saved model was verified; "" on all processes but the first.
         answers: Answers of the saved model to some rows; None if not requested.
-        warnings: Whether answers may fail to stop, one line each; only for a supervised run.
+        warnings: Warnings that answers may not stop, one line each; only for a supervised run (see `train_run`).
     """
 
     method: str

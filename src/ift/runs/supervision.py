@@ -1,4 +1,4 @@
-"""What `ift train` adds to training: the check before it, sealed checkpoints, the end watch, and answers."""
+"""What `ift train` adds to a training run: a check before it, checkpoints with manifests, `end_nll`, and answers."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ NO_END = "no training row ends with an end token: the model is not taught to sto
 
 @dataclass(frozen=True)
 class Supervision:
-    """The callbacks of a supervised run; all None for a run without supervision.
+    """The callbacks of a supervised run (see `train_run`); all None for other runs.
 
     Attributes:
-        checkpoints: Seals every checkpoint, and saves one when a signal stops the run.
-        watch: Measures how likely the end of an answer is.
+        checkpoints: Adds a manifest to every checkpoint, and saves one when a signal stops the run.
+        watch: Logs `end_nll`, the likelihood of end tokens.
         answers: Writes answers at each evaluation; None if not requested.
     """
 
@@ -40,7 +40,7 @@ class Supervision:
         return [one for one in (self.checkpoints, self.watch, self.answers) if one is not None]
 
     def warnings(self) -> tuple[str, ...]:
-        """Warnings that answers may not stop: their end has become less likely, or is unlikely."""
+        """Warnings that answers may not stop: the end token has become less likely, or is unlikely."""
         if self.watch is None:
             return ()
         if not self.watch.rows:
@@ -52,9 +52,9 @@ NOT_SUPERVISED = Supervision()
 
 
 def check_before_training(run_args: Any, rows: PreparedRows, reporter: Reporter) -> dict[str, Any]:
-    """Checks a run before its model is loaded; returns the facts that must not change when it resumes.
+    """Checks a run before its model is loaded; returns its `run_facts`, which must not change when it is resumed.
 
-    Only the first process checks; the others return no facts.
+    Only the first process checks; the others return an empty dictionary.
 
     Raises:
         DataError: The check refuses the run, or the settings of a resumed run have changed.

@@ -8,15 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
-
 from ift.data import LoadedData
 from ift.methods.stage import Stage, build_trainer, load_data, prepare_stage
 from ift.runs.output_folder import remove_empty_folder_on_error, write_run
 from ift.runs.progress import SILENT, Reporter
 from ift.runs.results import StageResult
 from ift.runs.supervision import NOT_SUPERVISED, check_before_training, final_answers, supervise
-from ift.runs.train_stage import explain_resource_errors, merge_for_next_stage, publish, save, train, verify
+from ift.runs.train_stage import explain_resource_errors, model_for_next_stage, publish, save, train, verify
 
 
 def train_run(
@@ -32,8 +30,9 @@ def train_run(
     Args:
         stage: Settings of the stage; `TrainArguments` if the run is supervised.
         reporter: Receives the plan, the progress and the warnings.
-        data: Rows that are loaded already; by default those that the settings name.
-        supervised: Whether the run is checked first, resumable, and monitored, as with `ift train`.
+        data: Rows that are already loaded; by default those that the settings name.
+        supervised: Whether the run is checked before it starts, can be resumed, and monitors its end tokens, as with
+            `ift train` (unrelated to supervised fine-tuning).
         attach: Called with the trainer before its first step, for instance to add a callback.
 
     Raises:
@@ -97,16 +96,7 @@ def train_sequence(
             reporter.message(f"stage {number} of {len(stages)}: {stage.method.name}")
         if not getattr(stage, "finished", False):
             results.append(train_run(stage, reporter, data=rows, supervised=supervised, attach=attach))
-            gc.collect()  # the trainer's model, before the next stage loads its own
+            gc.collect()  # frees the trainer's model before the next stage loads its own
         if number < len(stages):
-            stages[number].model.model_name_or_path = _model_of_next_stage(stage, rows)
+            stages[number].model.model_name_or_path = model_for_next_stage(stage, rows)
     return results
-
-
-def _model_of_next_stage(stage: Stage, rows: LoadedData) -> str:
-    """Model that the next stage starts from; the first process merges an adapter, the others wait."""
-    if PartialState().is_main_process:
-        merge_for_next_stage(stage, rows)
-    PartialState().wait_for_everyone()
-    folder = Path(stage.config.output_dir)
-    return str(folder / "merged" if (folder / "adapter_config.json").exists() else folder)

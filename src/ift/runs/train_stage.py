@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
+
 from ift.check.memory import available_memory
 from ift.check.remedies import Remedy, remedies
 from ift.data import DataError, LoadedData
@@ -40,7 +42,7 @@ def train(trainer: Any, checkpoints: SealedCheckpoints | None) -> None:
     except AssertionError as error:
         if "Expected device to be set" not in str(
             error
-        ):  # an optimiser state without a tensor, in torch's words
+        ):  # torch's message for an optimiser state without tensors
             raise
         raise DataError(
             f"{trainer.args.resume_from_checkpoint}: its optimiser has no state (plain SGD keeps none), which torch "
@@ -83,7 +85,7 @@ def save(trainer: Any, folder: Path) -> None:
 
 
 def verify(trainer: Any, rows: PreparedRows, folder: Path) -> str:
-    """Read the saved model back; returns how it was verified, in a few words; on the first process alone.
+    """Reads the saved model back on the first process; returns how it was verified, in a few words ("" on the others).
 
     Every process computes the outputs of the trained model, so that sharded weights can be gathered.
     """
@@ -106,7 +108,7 @@ def publish(trainer: Any, stage: Stage) -> None:
     """Writes the model card and, if requested, pushes the model to the Hub."""
     name = stage.script.dataset_name
     trainer.create_model_card(
-        # otherwise the card of a local base model is called None
+        # trl would write None for a model that is trained from a local folder
         model_name=os.path.basename(os.path.abspath(stage.config.output_dir)),
         dataset_name=None if name is None or os.path.exists(name) else name,
     )
@@ -131,27 +133,28 @@ def _remedies(stage: Stage, rows: PreparedRows) -> list[Remedy]:
     try:
         longest = longest_row(rows.sets["train"].report, stage.config)
         return remedies(stage, longest, available_memory(), running_engine())
-    except Exception:  # without an estimate the error itself must still be shown
+    except Exception:  # the original error must be shown even if the estimate fails
         return []
 
 
-def merge_for_next_stage(stage: Stage, data: LoadedData) -> Path:
-    """The model that the next stage starts from: the stage's folder, or the adapter merged into its base.
+def model_for_next_stage(stage: Stage, data: LoadedData) -> str:
+    """Folder of the model that the next stage starts from; for an adapter, `merged` below the stage's folder.
 
-    The merged model, in `merged` below the folder, is compared with the adapter on rows of the stage.
+    The first process merges an adapter into its base, and compares their outputs on rows of the stage; the others wait.
 
     Raises:
         DataError: The merged model gives other outputs than the adapter.
     """
     folder = Path(stage.config.output_dir)
-    if not (folder / "adapter_config.json").exists():
-        return folder
-    options = LoadOptions(
-        trust_remote_code=stage.config.trust_remote_code,
-        allow_pickle_weights=start_options(stage).allow_pickle_weights,
-    )
-    save_merged(str(folder), folder / "merged", _first_rows(stage, data), options)
-    return folder / "merged"
+    adapter = folder / "adapter_config.json"
+    if PartialState().is_main_process and adapter.exists():
+        options = LoadOptions(
+            trust_remote_code=stage.config.trust_remote_code,
+            allow_pickle_weights=start_options(stage).allow_pickle_weights,
+        )
+        save_merged(str(folder), folder / "merged", _first_rows(stage, data), options)
+    PartialState().wait_for_everyone()
+    return str(folder / "merged" if adapter.exists() else folder)
 
 
 def _first_rows(stage: Stage, data: LoadedData) -> list[list[int]]:
@@ -159,6 +162,6 @@ def _first_rows(stage: Stage, data: LoadedData) -> list[list[int]]:
     first = replace(data.train[0], rows=data.train[0].rows.take(FIRST_ROWS))
     try:
         prepared = prepare_stage(stage, replace(data, train=[first], evaluation=None))
-    except DataError:  # none of them can be trained
+    except DataError:  # none of these rows can be trained
         return []
     return first_rows_ids(prepared.sets["train"].dataset)

@@ -21,9 +21,7 @@ def parse_yaml_file(path: Path) -> dict[str, yaml.Node]:
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         if node is not None:
-            yaml.SafeLoader("").construct_document(
-                node
-            )  # refuses tags that are not plain data (!!python/...)
+            yaml.SafeLoader("").construct_document(node)  # raises for tags such as !!python/...
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}.") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:

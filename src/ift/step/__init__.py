@@ -3,8 +3,8 @@
 In reading order: `settings` (the method's settings), `rows` (which positions are trained), `equations` (Eq. 17,
 weights, reduction), `lookahead` (the model's own guess), `algorithm` (`ift_loss` and its two passes). They use `head`
 (logits), `lookahead_variants` (sampled and expected guesses), `mixed_input` (how the mix reaches the model),
-`scored_log_probs` (a token's loss under the head), `result`, `model` and `model_checks`. `shared_prefix` gives the same
-results with less computation.
+`scored_log_probs` (a token's loss under the head), `forward` (one more argument of the model's forward), `result`,
+`model` and `model_checks`. `shared_prefix` gives the same results with less computation.
 """
 
 from ift.step.algorithm import enable_residual, ift_loss

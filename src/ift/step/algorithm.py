@@ -1,18 +1,15 @@
-"""One step of Intuitive Fine-Tuning (Algorithm 1, arXiv:2405.11870v3).
+"""One step of Intuitive Fine-Tuning (Algorithm 1, arXiv:2405.11870v3): `ift_loss` and the two passes that it runs.
 
-`enable_residual` patches the model's forward once; `ift_loss` then calls the model with the settings of the step as one
-more argument. The patched forward runs
-the look-ahead pass (no gradient, dropout off) and the mixed pass through the backbone of the module that was called, so
-that DDP, FSDP2, PEFT and checkpointing see one ordinary forward. `FullRows` runs both passes over whole rows;
-`shared_prefix` computes what they have in common once, where that is exact.
+`ift_loss` calls the model with the additional argument `ift_step`, which `enable_residual` adds to its forward. This
+call runs the look-ahead pass (no gradient, dropout off) and the mixed pass (Eq. 17) through the backbone, so that DDP,
+FSDP2, PEFT and gradient checkpointing see one ordinary forward. `FullRows` runs both passes over whole rows.
+`SharedPrefix` gives the same results, and computes the tokens before the first trained one only once.
 
 Shape legend: B rows, T positions, H width, N trained positions.
 """
 
 from __future__ import annotations
 
-import functools
-import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Unpack
@@ -21,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from ift.step.equations import TokenWeights, propagated_loss
+from ift.step.forward import add_forward_argument
 from ift.step.head import Head
 from ift.step.lookahead import LookAhead, look_ahead
 from ift.step.lookahead_variants import look_ahead_uniforms
 from ift.step.mixed_input import mixed_embeddings
-from ift.step.model import auxiliary_loss, evaluating, has_weights, unwrapped, with_head
-from ift.step.model_checks import check_architecture, check_head
+from ift.step.model import auxiliary_loss, evaluating, with_head
 from ift.step.result import IFTLoss, TokenScores
 from ift.step.rows import RowLayout, row_layout
 from ift.step.scored_log_probs import scored_log_probs, tile_shape
@@ -58,8 +55,8 @@ def ift_loss(
             `attention_mask` (B, T), and `position_ids` for packed rows (then without a mask). Further entries go to
             the model.
         settings: the method's settings; None takes the defaults.
-        num_items: documents (`loss_reduction` "sequence") or trained tokens ("token") of the global batch; None counts
-            this batch.
+        num_items: what the loss is divided by: the documents (`loss_reduction` "sequence") or trained tokens ("token")
+            of the global batch; None counts those of this batch.
         change_guess: for experiments: replaces the model's guess before it is mixed in.
         token_weights: for experiments: gives the weights of the token losses in place of the propagation.
         score_tokens: for experiments: gives the log-probabilities of the targets in place of `scored_log_probs`.
@@ -84,7 +81,7 @@ def ift_loss(
 
 @dataclass(frozen=True)
 class _Step:
-    """What `ift_loss` hands to the model's forward."""
+    """The value of the argument `ift_step`."""
 
     settings: StepSettings
     change_guess: ChangeGuess | None
@@ -92,34 +89,15 @@ class _Step:
 
 
 def enable_residual(model: nn.Module) -> None:
-    """Teach the model's forward the argument `ift_step`; without it the forward is what it was. Idempotent.
+    """Adds the argument `ift_step` to the model's forward, which is otherwise unchanged. Idempotent.
 
     Raises:
-        ValueError: the architecture cannot work with a mixed input, or its head is not the one IFT projects through;
-            the message names it and says why.
+        ValueError: the model cannot be trained with IFT; the message names it and says why.
     """
-    check_architecture(model)  # at each call: an adapter may have been put around it since
-    inner = unwrapped(model)
-    if getattr(inner, "_ift_enabled", False):
-        return
-    original = inner.forward
-    unbound = getattr(original, "__func__", None)  # a copy of the model must not run the forward of this one
-
-    # keep the signature: generate() and Trainer read it
-    @functools.wraps(type(inner).forward)
-    def forward(self: Any, *args: Any, ift_step: _Step | None = None, **kwargs: Any) -> Any:
-        if ift_step is not None:
-            return _two_passes(self, ift_step, **kwargs)
-        return original(*args, **kwargs) if unbound is None else unbound(self, *args, **kwargs)
-
-    if has_weights(model):
-        check_head(model)
-        torch.clear_autocast_cache()  # as between the passes below
-    inner.forward = types.MethodType(forward, inner)
-    inner._ift_enabled = True
+    add_forward_argument(model, "ift_step", _two_passes)
 
 
-# its hooks and data-dependent shapes break a graph some twenty times; blocks that are compiled in place stay so
+# hooks and data-dependent shapes would break the graph about twenty times; layers compiled in place stay compiled
 @torch.compiler.disable
 def _two_passes(
     model: Any,
@@ -178,7 +156,7 @@ def _guess(
     targets: Tensor,
     layout: RowLayout,
 ) -> LookAhead:
-    """What is mixed in at the N trained positions: the model's own look-ahead, or what an experiment makes of it."""
+    """The guess that is mixed in at the N trained positions: the model's own, or that of `change_guess`."""
     settings, uniforms = step.settings, None
     with torch.no_grad(), evaluating(passes.model):
         states = passes.look_ahead_states().to(targets.device)  # (N, H)
@@ -200,7 +178,7 @@ def _guess(
 def _passes(
     model: Any, settings: StepSettings, inputs: dict[str, Any], layout: RowLayout, router_logits: bool
 ) -> FullRows | SharedPrefix:
-    """`SharedPrefix` or `FullRows`, by `lookahead_prefix`: "auto" shares on a CPU. Lambda 0 needs one pass only."""
+    """`SharedPrefix` if `lookahead_prefix` and the batch allow it ("auto" only on a CPU), otherwise `FullRows`."""
     on_cpu = inputs["input_ids"].device.type == "cpu"
     share = settings.lookahead_prefix == "shared" or (settings.lookahead_prefix == "auto" and on_cpu)
     if settings.residual_lambda > 0 and share:
@@ -215,9 +193,9 @@ class FullRows:
 
     Args:
         model: the causal language model, unwrapped.
-        inputs: of the backbone: `input_ids` (B, T), `attention_mask` (B, T) or None, and whatever else it takes.
+        inputs: of the backbone: `input_ids` (B, T), `attention_mask` (B, T) or None, and its other arguments.
         layout: of the batch.
-        router_logits: whether the mixed pass must give the experts' router logits.
+        router_logits: whether the mixed pass returns the router logits of a mixture of experts.
     """
 
     shared = False
@@ -228,19 +206,19 @@ class FullRows:
         self.attention_mask = inputs["attention_mask"]
         padded = self.attention_mask is not None and bool((self.attention_mask[:, 0] == 0).any())
         if "position_ids" not in inputs and padded:
-            # learned positions must not start counting in left padding
+            # otherwise a model with learned positions would count left padding
             self.inputs["position_ids"] = layout.positions
 
     def look_ahead_states(self) -> Tensor:
-        """(N, H) states under the target's own prefix. To be called without gradient and in evaluation mode."""
+        """(N, H) hidden states, given the target's prefix. Call it without gradient and in evaluation mode."""
         return self._predicting(self.model.base_model(**self.inputs)[0])
 
     def mixed_states(self, guess: LookAhead | None, residual_lambda: float) -> tuple[Tensor, Any]:
-        """(N, H) states under the mixed input, with gradient, and the router logits of all tokens if asked for."""
+        """(N, H) hidden states, given the mixed input, with gradient; and all tokens' router logits if requested."""
         with mixed_embeddings(self.model, self.layout.trained, guess, residual_lambda):
             output = self.model.base_model(**self.inputs, **self.router_logits)
         return self._predicting(output[0]), output.router_logits if self.router_logits else None
 
     def _predicting(self, hidden: Tensor) -> Tensor:
-        """The states (N, H) that predict the trained positions, from all states (B, T, H)."""
+        """The hidden states (N, H) that predict the trained positions, from those of all positions (B, T, H)."""
         return hidden.flatten(0, 1).index_select(0, self.layout.trained_positions.to(hidden.device) - 1)

@@ -16,7 +16,7 @@ from torch import Tensor
 from ift.step.rows import RowLayout, count_items
 from ift.step.settings import Detach, Propagation, Reduction, StepSettings
 
-# the weights (B, T) of the tokens' losses (B, T), in place of `propagation_weights`
+# a function from the token losses (B, T) and the layout to their weights (B, T), in place of `propagation_weights`
 TokenWeights = Callable[[Tensor, RowLayout], Tensor]
 
 # --- The temporal residual connection (Eq. 17) ------------------------------------------------------------------------
@@ -33,8 +33,8 @@ def temporal_residual(target: Tensor, guess: Tensor, residual_lambda: float) -> 
 def suffix_sums(values: Tensor, gamma: float, documents: Tensor) -> Tensor:
     """S_t = sum_{i >= t} gamma^(i - t) l_i inside t's document; `values` l and the result are (B, T). Gradient flows.
 
-    By doubling: after round k every entry holds the discounted sum of the next 2^k positions. So log2(T) rounds are
-    enough, without a (T, T) matrix and without gamma^-t (nothing overflows; far terms underflow to 0, their value).
+    Computed by doubling: after round k every entry is the discounted sum of the next 2^k positions. So log2(T) rounds
+    suffice, without a (T, T) matrix and without gamma^-t, which could overflow.
     """
     length = values.shape[1]
     sums, reach, discount = values, 1, gamma
@@ -138,7 +138,7 @@ def propagated_loss(
 
 
 class _WithGradient(torch.autograd.Function):
-    """A scalar `value` as a function of `losses`, with a gradient that is known already."""
+    """Returns the scalar `value`, whose `gradient` with respect to `losses` has been computed before."""
 
     @staticmethod
     def forward(ctx: Any, losses: Tensor, value: Tensor, gradient: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ class LookAhead:
     Attributes:
         ids: (N, K) int64. K is 1 for greedy and sampled guesses, the top-k for the expected one.
         probabilities: (N, K) float32, each row sums to 1.
-        top1: (N,) int64. The argmax, whatever the guess.
+        top1: (N,) int64. The argmax, for every kind of guess.
         nll: (N,) float32. Teacher-forced -log pi(x_t | x_<t).
     """
 
@@ -91,7 +91,7 @@ def _look_ahead_tile(
 def _variant(
     hidden: Tensor, head: Head, settings: StepSettings, uniforms: Tensor | None, width: int
 ) -> SampledToken | TopCandidates | None:
-    """The guess that goes beyond the paper, if the settings ask for one."""
+    """What accumulates a sampled or expected guess; None for the greedy guess."""
     if settings.lookahead == "expected":
         return TopCandidates(hidden, settings.lookahead_top_k, settings.lookahead_temperature)
     if settings.lookahead == "sample":

@@ -1,7 +1,7 @@
 """Guesses beyond the paper's greedy one: the top candidates with their probabilities, and a sampled token.
 
-Each is fed the logits of one tile of tokens, vocabulary slice by vocabulary slice, and then gives its candidates. No
-gradient flows through anything here.
+`add` receives the logits of one tile of tokens, one slice of the vocabulary at a time; `guess` then returns the
+candidates. No gradient flows through anything here.
 
 Shape legend: B rows, T positions, V vocabulary, H width, n tokens of one tile, K candidates of one guess.
 """
@@ -26,10 +26,9 @@ class TopCandidates:
 
     def __init__(self, hidden: Tensor, top_k: int, temperature: float) -> None:
         self.top_k, self.temperature = top_k, temperature
-        self.values = hidden.new_empty(
-            (len(hidden), 0), dtype=torch.float32
-        )  # (n, K) the largest logits so far
-        self.ids = hidden.new_empty((len(hidden), 0), dtype=torch.int64)  # (n, K) the tokens that have them
+        # (n, K) the largest logits so far, and their tokens
+        self.values = hidden.new_empty((len(hidden), 0), dtype=torch.float32)
+        self.ids = hidden.new_empty((len(hidden), 0), dtype=torch.int64)
 
     def add(self, start: int, z: Tensor) -> None:
         """Fold in the logits (n, width) of the vocabulary from id `start` on."""
@@ -92,8 +91,8 @@ class SampledToken:
 def look_ahead_uniforms(input_ids: Tensor, layout: RowLayout, seed: int, step: int) -> Tensor:
     """Noise of the sampled guess: (B, T) float32 in (0, 1), a function of (seed, step, document, position) alone.
 
-    A document is known by its hash, so the noise does not depend on the batch, rank, accumulation step, padding or
-    packing that it arrives in.
+    A document is identified by a hash of its tokens, so the noise does not depend on batch, rank, accumulation step,
+    padding or packing.
     """
     document = document_hashes(input_ids, layout)
     bits = _scramble(_scramble(document + 1_000_003 * seed) + _scramble(layout.positions + (step << 32)))

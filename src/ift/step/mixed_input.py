@@ -1,11 +1,12 @@
 """The temporal residual connection (Eq. 17, arXiv:2405.11870v3) at the output of a model's own input-embedding module.
 
 A hook before the module appends the ids of the guesses to those of the batch; a hook after it replaces the embeddings
-of the trained positions by the mix. So whatever the module does (scaling, LoRA) is part of E, the backbone still gets
-the ordinary ids, and the module runs once: its weight gets one gradient, as in a step of SFT.
+of the trained positions with the mix. Everything that the module does (scaling, LoRA) is therefore part of E, the
+backbone still gets ordinary ids, and the module runs once, so that its weight gets one gradient, as in a step of SFT.
 
-`RowEmbeddings` saves memory in a step that shares its prefix, and changes no result: there the prefix is embedded
-before the guesses are known, and the first call reserves room for them.
+To follow Eq. 17, read `mixed_embeddings`. `RowEmbeddings`, which is the rest of the file, saves memory in a step that
+shares its prefix and changes no result: the prefix is embedded before the guesses are known, so the first call of the
+module embeds placeholders for them.
 
 Shape legend: B rows, T positions, P of the prefix, H width, V vocabulary, N trained positions, K candidates of one
 guess, U different guesses.
@@ -35,16 +36,16 @@ def mixed_embeddings(
     residual_lambda: float,
     embedded: RowEmbeddings | None = None,
 ) -> Iterator[None]:
-    """While open, one call of the input-embedding module returns Eq. 17's mix at the trained positions.
+    """While active, one call of the input-embedding module returns the mix of Eq. 17 at the trained positions.
 
-    The module runs with whatever hooks wrappers have put on it. Gradient reaches E(x_t) and E(p_t).
+    Hooks that wrappers have registered on the module still run. Gradient flows to E(x_t) and E(p_t).
 
     Args:
         model: a causal language model, unwrapped.
         trained: (B, T) bool, the N positions to mix, of the ids that the module will be called with.
-        guess: what is mixed in, in the order of the trained positions, row by row; None leaves the module alone.
-        residual_lambda: the guess's share.
-        embedded: the embeddings of these ids from an earlier call, if any; the module then embeds the guesses alone.
+        guess: the guesses, in the order of the trained positions, row by row; None changes nothing.
+        residual_lambda: share of the guess in the mix.
+        embedded: the embeddings of these ids from an earlier call, if any; the module then embeds only the guesses.
     """
     if guess is None:
         yield
@@ -104,15 +105,15 @@ def _expected(embeddings: Tensor, inverse_index: Tensor, probabilities: Tensor) 
 class RowEmbeddings:
     """Embeddings of B rows and of N guesses that are known later, with one gradient of the embedding matrix.
 
-    Two calls of the module would give two gradients of the matrix's size, to be added: at a vocabulary of 150,000 a
-    gigabyte that a step of SFT does not need. So the call on the prefix embeds all rows, and a placeholder for every
-    guess; the backward pass of that call reads the ids that `fill_guesses` has written by then.
+    Two calls of the module would give two gradients of the matrix's size, which must be added: with a
+    vocabulary of 150,000 a gigabyte that a step of SFT does not need. So the call on the prefix embeds all rows, and a
+    placeholder for each guess. Its backward pass uses the ids that `fill_guesses` has written in the meantime.
 
     Args:
         module: the model's input-embedding module.
         ids: (B, T) int64.
-        prefix_length: P, the columns that the prefix's pass asks for.
-        guesses: N.
+        prefix_length: P, the columns that the pass over the prefix embeds.
+        guesses: N, the number of guesses.
     """
 
     def __init__(self, module: nn.Module, ids: Tensor, prefix_length: int, guesses: int) -> None:
@@ -123,9 +124,9 @@ class RowEmbeddings:
 
     @contextmanager
     def prefix_call(self) -> Iterator[None]:
-        """While open, the module's call on the prefix embeds all rows, and returns the prefix that was asked for.
+        """While active, the module's call on the prefix embeds all rows and returns the embeddings of the prefix.
 
-        A module that is not a plain matrix under training is left alone; `after_prefix` stays None.
+        Without effect (`after_prefix` stays None) unless `_trains_plain_matrix`.
         """
         with ExitStack() as lookup:
 
@@ -148,14 +149,14 @@ class RowEmbeddings:
                 yield
 
     def fill_guesses(self, ids: Tensor, embeddings: Tensor) -> Tensor:
-        """The guesses' `embeddings` (N, H) of `ids` (N,), with gradient through the first call."""
+        """Stores the guesses' `ids` (N,); returns their `embeddings` (N, H), with gradient through the first call."""
         assert self._placeholders is not None  # nosec B101 # for the type checker
         self.guess_ids.copy_(ids)
         return _ReplaceValueKeepGradient.apply(self._placeholders, embeddings.detach())
 
 
 def _trains_plain_matrix(module: nn.Module) -> bool:
-    """Whether the module looks rows up in a matrix that is trained, and at most scales them."""
+    """Whether the module is an `nn.Embedding` whose whole matrix is trained, without options that change its lookup."""
     if not torch.is_grad_enabled() or not isinstance(module, nn.Embedding):
         return False
     weight = module.weight
@@ -165,7 +166,7 @@ def _trains_plain_matrix(module: nn.Module) -> bool:
 
 @contextmanager
 def _hooks(module: nn.Module, before: Any, after: Any) -> Iterator[None]:
-    """A forward pre-hook and a forward hook of the module, removed again in the end."""
+    """Registers a forward pre-hook and a forward hook, and removes them at the end."""
     handles = module.register_forward_pre_hook(before), module.register_forward_hook(after)
     try:
         yield
@@ -175,9 +176,9 @@ def _hooks(module: nn.Module, before: Any, after: Any) -> Iterator[None]:
 
 
 class _LookUpWithLateIds(TorchFunctionMode):
-    """While open, `nn.functional.embedding` takes its last N ids for placeholders of `guess_ids`.
+    """While active, `nn.functional.embedding` treats its last N ids as placeholders for `guess_ids`.
 
-    A TorchFunctionMode rather than a replacement of the module's forward, which may scale its output (Gemma's does).
+    The module's own forward cannot be replaced instead, since it may scale its output (Gemma's does).
     """
 
     def __init__(self, guess_ids: Tensor) -> None:
@@ -192,7 +193,7 @@ class _LookUpWithLateIds(TorchFunctionMode):
 
 
 class _Lookup(torch.autograd.Function):
-    """Rows of a matrix (V, H) by ids (1, M), the last N of which the backward pass takes from `guess_ids`."""
+    """Looks up ids (1, M) in a matrix (V, H); in the backward pass the last N ids are those in `guess_ids`."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, ids: Tensor, guess_ids: Tensor, padding: int) -> Tensor:
@@ -209,7 +210,7 @@ class _Lookup(torch.autograd.Function):
 
 
 class _ReplaceValueKeepGradient(torch.autograd.Function):
-    """The values of the second tensor, with the gradient going to the first."""
+    """Returns the values of the second tensor; the gradient goes to the first."""
 
     @staticmethod
     def forward(ctx: Any, placeholders: Tensor, values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a step needs from a model: the module inside the wrappers, its head, evaluation mode, its experts' loss."""
+"""Access to a model's parts: the unwrapped module, its head, evaluation mode, the experts' load-balancing loss."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def has_weights(model: nn.Module) -> bool:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """While open, every module is in evaluation mode (dropout and checkpointing off); each gets its own mode back."""
+    """While active, every module is in evaluation mode (dropout and checkpointing off); the modes are then restored."""
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False
@@ -47,7 +47,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def head_of(model: Any) -> Head:
-    """The model's head, looked up at each call, since PEFT and FSDP replace it. One that FSDP2 shards is gathered."""
+    """The model's head; gathered if FSDP2 shards it. Look it up for each step, since PEFT and FSDP replace it."""
     module, config = model.get_output_embeddings(), model.config.get_text_config()
     weight, bias = module.weight, getattr(module, "bias", None)
     if isinstance(weight, DTensor):
@@ -57,16 +57,15 @@ def head_of(model: Any) -> Head:
 
 
 def with_head(model: Any, function: Callable[[Head, Tensor], Any], states: Tensor) -> Any:
-    """`function(head, states)` with the head's weights whole; called after the backbone, whose pass may gather them.
+    """Returns `function(head, states)`, with unsharded weights in `head`. Call it after the backbone's forward.
 
-    FSDP2 and DeepSpeed ZeRO-3 gather the weights of a module around its forward and its backward, by hooks on the
-    module. Where the head is still in pieces, the function runs as the forward of the head's module. A weight that is
-    read elsewhere would be a shard: its gradient would miss what the other ranks add, or would come when the weight is
-    partitioned again.
+    FSDP2 and DeepSpeed ZeRO-3 gather a module's weights for its forward and backward passes only, by hooks on the
+    module. If the head is still sharded after the backbone's forward, `function` therefore runs as the forward of the
+    head's module. Elsewhere it would read a shard, and the gradient would lack the other ranks' part.
     """
     module: Any = model.get_output_embeddings()
-    in_pieces = isinstance(module.weight, DTensor) and isinstance(module, FSDPModule)
-    if not (in_pieces or hasattr(module.weight, "ds_id")):
+    sharded = isinstance(module.weight, DTensor) and isinstance(module, FSDPModule)
+    if not (sharded or hasattr(module.weight, "ds_id")):
         return function(head_of(model), states)
     original = module.forward
     module.forward = lambda states: function(head_of(model), states)
@@ -77,7 +76,7 @@ def with_head(model: Any, function: Callable[[Head, Tensor], Any], states: Tenso
 
 
 def _logit_scale(config: Any) -> float:
-    """The factor that some families multiply their logits with; `model_checks.check_head` would find a wrong one."""
+    """The factor that some families apply to their logits; `model_checks.check_head` detects a wrong one."""
     for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
         if getattr(config, name, None) is not None:
             return float(getattr(config, name))
@@ -89,7 +88,7 @@ def _logit_scale(config: Any) -> float:
 
 def auxiliary_loss(model: Any, router_logits: Any, attention_mask: Tensor | None) -> Tensor:
     """The load-balancing loss of a mixture of experts, unweighted, as trl's own trainer computes it."""
-    from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func  # takes seconds
+    from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func  # slow to import
 
     config = model.config.get_text_config()
     loss = load_balancing_loss_func(

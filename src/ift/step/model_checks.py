@@ -54,9 +54,9 @@ def check_architecture(model: nn.Module) -> None:
 
 @torch.no_grad()
 def check_head(model: nn.Module) -> None:
-    """Raise ValueError where IFT's head gives other logits than the model (a logit transform that IFT does not know).
+    """Raise ValueError if the model transforms its logits in a way that `Head` does not know.
 
-    Compares log-probabilities of six tokens with those of the model's own full logits.
+    Compares the log-probabilities of five tokens with those from the model's own logits.
     """
     inner = unwrapped(model)
     ids = _probe_ids(inner, 6)
@@ -75,10 +75,10 @@ def check_head(model: nn.Module) -> None:
 
 @torch.no_grad()
 def check_packing(model: nn.Module) -> None:
-    """Raise ValueError where two documents packed into one row see each other (seen on OPT and Falcon).
+    """Raise ValueError if two documents packed into one row attend to each other (seen on OPT and Falcon).
 
-    Probes the backbone: the second document's states must not change with the first one's tokens, and must be
-    those it has alone.
+    Checks on the backbone that the second document's hidden states do not depend on the first one's tokens, and that
+    they equal those of the second document alone.
     """
     inner = unwrapped(model)
     ids = _probe_ids(inner, 10)
@@ -95,7 +95,7 @@ def check_packing(model: nn.Module) -> None:
     scale = alone.abs().max().clamp(min=1e-6)
     if (packed - disturbed).abs().max() > 1e-3 * scale or (packed - alone).abs().max() > 2e-2 * scale:
         raise ValueError(
-            f"{type(inner).__name__} lets packed documents see each other (attention "
+            f"{type(inner).__name__} lets packed documents attend to each other (attention "
             f"{inner.config._attn_implementation!r}). Set packing=False and padding_free=False"
             ", or another attn_implementation."
         )

@@ -21,7 +21,7 @@ class TokenScores(ModelOutput):
         nll: float32, teacher-forced -log pi(x_t | x_<t); no gradient. With lambda 0 it is `losses`, detached.
         lookahead_ids: int64, the model's argmax under the target's prefix (the input's id where nothing is trained);
             None with lambda 0.
-        lookahead_hits: bool, whether that is the target.
+        lookahead_hits: bool, whether the model's argmax equals the target.
         aux_loss: scalar, the experts' load-balancing loss of the mixed pass, unweighted; None if not asked for.
         shared_prefix: whether both passes shared the prefix of their rows (`shared_prefix`); None with lambda 0, which
             takes one pass.

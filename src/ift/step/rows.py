@@ -21,7 +21,7 @@ class RowLayout:
 
     Attributes:
         trained: (B, T) bool. The label is not -100, the token is attended, and it is not the first of its document.
-        attended: (B, T) bool. Not padding, by the attention mask; the pad id is never looked at.
+        attended: (B, T) bool. Not padding, by the attention mask (token ids are not used).
         documents: (B, T) int64. A document's number, unique in the batch; an unpacked row is one document.
         positions: (B, T) int64. Index of the token inside its document, padding not counted.
     """
@@ -54,7 +54,7 @@ class RowLayout:
 def row_layout(
     labels: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
 ) -> RowLayout:
-    """Find the trained positions and the documents of a batch.
+    """Finds the trained positions and the documents of a batch.
 
     Args:
         labels: (B, T) int64, -100 where nothing is learned.

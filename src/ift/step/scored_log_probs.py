@@ -20,8 +20,8 @@ from torch.autograd.function import once_differentiable
 from ift.step.head import Head
 
 TILE_TOKENS = 4096  # of the largest tile
-TILE_WIDTH = 32768  # vocabulary entries of it; fewer where a tile would have more entries than:
-TILE_ENTRIES = 1 << 22  # 16 MiB in float32, two or three copies of which live at once
+TILE_WIDTH = 32768  # vocabulary entries of the largest tile; fewer if it would exceed one of these limits:
+TILE_ENTRIES = 1 << 22  # 16 MiB in float32; two or three such tensors exist at a time
 TILE_ENTRIES_GPU = 1 << 25  # 128 MiB
 
 
@@ -38,7 +38,7 @@ def tile_shape(tokens: int, device: torch.device) -> tuple[int, int]:
 
 
 def scored_log_probs(hidden: Tensor, head: Head, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """How each target is scored by the head at its state.
+    """Scores each target with the head.
 
     Args:
         hidden: (N, H), the state that predicts each target. Gradient flows to it if it requires one.
@@ -48,7 +48,7 @@ def scored_log_probs(hidden: Tensor, head: Head, targets: Tensor) -> tuple[Tenso
 
     Returns:
         Log-probability (N,) float32 with gradient; entropy of the prediction (N,) float32 and whether the target is
-        the most likely token (N,) bool (the first of equals), both without gradient.
+        the most likely token (N,) bool (of tied tokens, the lowest id), both without gradient.
     """
     width = tile_shape(len(hidden), hidden.device)[1]
     scores: tuple[Tensor, Tensor, Tensor] = _ScoredLogProbs.apply(  # type: ignore[no-untyped-call]
@@ -58,7 +58,7 @@ def scored_log_probs(hidden: Tensor, head: Head, targets: Tensor) -> tuple[Tenso
 
 
 class _ScoredLogProbs(torch.autograd.Function):
-    """`scored_log_probs` on plain tensors. All sums are float32, whatever the dtype of the products."""
+    """`scored_log_probs` on plain tensors. All sums are in float32, for products of any dtype."""
 
     @staticmethod
     def forward(
@@ -97,7 +97,7 @@ class _ScoredLogProbs(torch.autograd.Function):
             scale,
             softcap,
             width,
-        )  # the dtype, too: autocast is usually off in the backward pass
+        )  # autocast, which sets the dtype, is off in the backward pass
         ctx.mark_non_differentiable(entropy, top1)
         return chosen - log_z, entropy, top1
 

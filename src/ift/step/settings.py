@@ -35,7 +35,7 @@ class StepSettings:
         step: the optimiser step, for the same noise.
 
     Raises:
-        ValueError: a value out of range, or two that exclude each other; the message says what to set instead.
+        ValueError: a value out of range, or two conflicting values; the message says what to set instead.
     """
 
     residual_lambda: float = 0.2

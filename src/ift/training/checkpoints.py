@@ -1,7 +1,7 @@
 """Checkpoints with a manifest, written last, that lists every file with its size and hash.
 
-A checkpoint without a manifest, or with a file that differs from it, was interrupted while it was written; a resumed
-run skips it. Older checkpoints are deleted only after a newer one has its manifest.
+A checkpoint without a manifest, or with a file that differs from it, was interrupted while it was written, so a resumed
+run skips it. One with a manifest is called sealed. Older checkpoints are deleted only after a newer one is sealed.
 """
 
 from __future__ import annotations
@@ -25,17 +25,15 @@ from ift.files import sync_to_disk, write_atomically
 MANIFEST = "manifest.json"
 SETTINGS = "ift_settings.json"
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}  # -> exit code, as in shells
-SAME_STOP = 2.0  # seconds within which a second signal is taken for a repetition of the first
+SAME_STOP = 2.0  # seconds within which a second signal is treated as a repetition of the first
 _NAME = re.compile(r"checkpoint-(\d+)$")
-NOTHING_TO_RESUME = (
-    "it has no optimiser state (it was saved with save_only_model), so no run can resume from it"
-)
+NOTHING_TO_RESUME = "it has no optimiser state (save_only_model), so no run can resume from it"
 
 
 def write_manifest(folder: Path, step: int, facts: Mapping[str, Any]) -> None:
     """Writes the manifest of a checkpoint after synchronising all its other files to the disk.
 
-    `facts` are JSON values that a resumed run is compared with, see `changed_keys`.
+    `facts` are JSON values with which a resumed run is compared, see `changed_keys`.
     """
     files = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST):
@@ -160,7 +158,7 @@ class SealedCheckpoints(TrainerCallback):
     """Writes a manifest into every checkpoint and then deletes older ones; on SIGINT or SIGTERM, saves and stops.
 
     Attributes:
-        facts: Facts of the run, for the manifests.
+        facts: What the manifests record about the run, see `ift.runs.output_folder.run_facts`.
         stopped: The signal that stopped the run, if any; another one some seconds later stops it immediately.
     """
 
@@ -217,7 +215,7 @@ class SealedCheckpoints(TrainerCallback):
             torch.distributed.barrier()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Restores the limit of checkpoints and the signal handlers."""
+        """Restores `save_total_limit` and the signal handlers."""
         args.save_total_limit = self._limit
         self.release()
 

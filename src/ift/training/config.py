@@ -27,7 +27,7 @@ def _step_field(name: str, text: str) -> Any:
 
 
 def train_without_accelerator(config: Any) -> None:
-    """Selects the CPU, without bf16 unless it was set, if there is no accelerator; trl would raise an error."""
+    """Without an accelerator, selects the CPU and turns off trl's default bf16, with which trl would raise an error."""
     if not torch.accelerator.is_available():
         config.use_cpu = True
         config.bf16 = False if config.bf16 is None else config.bf16
@@ -100,7 +100,7 @@ class IFTConfig(SFTConfig):
         super().__post_init__()
 
     def step_settings(self, **changes: Any) -> StepSettings:
-        """The settings of a step; `changes` are those that depend on the optimiser step (scheduled lambda, `step`)."""
+        """The settings of one step; `changes` are those that vary by step (the scheduled lambda, `step`)."""
         settings = {name: getattr(self, name) for name in METHOD_FIELDS}
         return StepSettings(**{**settings, "seed": self.seed, **changes})
 
@@ -128,7 +128,7 @@ class IFTConfig(SFTConfig):
         conflicts = {
             "residual_lambda_start without a warm-up has no effect. Set residual_warmup_ratio above 0, or leave the "
             "start out.": self.residual_lambda_start is not None and self.residual_warmup_ratio == 0,
-            "residual_noise_std needs a lambda to disturb. Set residual_lambda above 0, or the noise to 0.": (
+            "residual_noise_std has no effect at lambda 0. Set residual_lambda above 0, or the noise to 0.": (
                 self.residual_noise_std > 0 and self.residual_lambda == 0
             ),
             "IFT has its own loss. Leave loss_type at 'nll'; trl's SFTTrainer trains 'dft'.": self.loss_type
@@ -138,14 +138,14 @@ class IFTConfig(SFTConfig):
             ),
             "NEFTune's noise would be added to the guesses as well. Set neftune_noise_alpha to None, or "
             "residual_lambda to 0.": bool(self.neftune_noise_alpha) and self.residual_lambda > 0,
-            f"packing_strategy={self.packing_strategy!r} cuts documents, whose pieces would weigh as whole answers. "
+            f"packing_strategy={self.packing_strategy!r} splits documents, and each part would count as an answer. "
             "Set packing_strategy='bfd', or packing=False.": (
                 (self.packing or bool(self.eval_packing)) and self.packing_strategy != "bfd"
             ),
             "IFT's loss is a mean over the global batch. Leave average_tokens_across_devices at True.": (
                 not self.average_tokens_across_devices
             ),
-            "truncation_mode='keep_end' cuts prompts. Use 'keep_start', or raise max_length.": (
+            "truncation_mode='keep_end' truncates prompts. Use 'keep_start', or raise max_length.": (
                 self.truncation_mode != "keep_start"
             ),
         }

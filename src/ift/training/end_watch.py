@@ -1,4 +1,4 @@
-"""Monitors whether the model still learns to stop, by the likelihood of end tokens in a few fixed training rows."""
+"""Monitors whether the model learns to stop, by the likelihood of the end tokens of a few fixed training rows."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ ROWS = 32  # at most
 ROWS_PER_PASS = 8
 CANDIDATES = 8  # rows read for each row wanted, because some have no trained end
 MEASURED_AT = (0.25, 0.5)  # shares of the run; also measured before the first step and at the end
-LIKELY = math.log(2)  # nats: a probability of one half
-WORSE = 0.05  # increase, in nats, from which a warning is shown
+LIKELY = math.log(2)  # nats, which is a probability of one half
+WORSE = 0.05  # nats; a larger increase gives a warning
 NAME = "end_nll"
 
 
@@ -33,7 +33,7 @@ class EndWatch(TrainerCallback):
 
     Attributes:
         measured: Step -> `end_nll`, including the part of the run before it was resumed.
-        rows: Number of rows measured; if no training row has an end token, it is 0 and nothing is measured.
+        rows: Number of rows measured; 0, and nothing is measured, if no training row has a trained end token.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class EndWatch(TrainerCallback):
         report: Callable[[str], None] = print,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Selects the rows of `trainer`'s training set by the run's seed; of pairs, the chosen side is measured.
+        """Selects rows from the training set with the run's seed; for pairs, the chosen side is measured.
 
-        `report` shows a line and is called by the main process only. If `interrupted()`, the end of the run is not
-        measured.
+        `report` shows a line, and is called on the main process only. If `interrupted()` is true at the end of the run,
+        the final model is not measured.
         """
         self.trainer, self.report, self.interrupted = trainer, report, interrupted
         self._rows = rows_that_end(rows, end_ids, _row_count(trainer.args, rows), trainer.args.seed)
@@ -73,7 +73,7 @@ class EndWatch(TrainerCallback):
             )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Measures if it is due, and warns if the end has become less likely."""
+        """Measures at the steps in `MEASURED_AT`, and warns if the end has become less likely."""
         if self._rows and state.global_step in self._due and state.global_step < state.max_steps:
             self._measure(state)
             if warning := self.less_likely():
@@ -123,7 +123,7 @@ class EndWatch(TrainerCallback):
         control = self.trainer.control
         wanted = control.should_log
         Trainer.log(self.trainer, {NAME: value})  # not self.trainer.log, which would reset its running means
-        control.should_log = wanted  # the step's regular log entry is still to come
+        control.should_log = wanted  # `log` resets it, and the step's regular log entry follows
         return value
 
     def _report(self, state: Any, text: str) -> None:
@@ -132,7 +132,7 @@ class EndWatch(TrainerCallback):
 
 
 def _row_count(args: Any, rows: Any) -> int:
-    """A twentieth of the rows of the run, at least 8 and at most `ROWS`, so that a short run is not slowed down."""
+    """5 % of the rows of the run, at least 8 and at most `ROWS`, so that a short run is not slowed down."""
     planned = args.max_steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     if args.max_steps <= 0:
         planned = args.num_train_epochs * len(rows) if hasattr(rows, "__len__") else math.inf
@@ -144,7 +144,7 @@ def rows_that_end(
 ) -> list[tuple[list[int], list[int]]]:
     """Up to `count` rows in which an end token is trained, as (ids, labels) up to the last such token.
 
-    `CANDIDATES` times as many rows are read; of pairs the chosen side, of a stream the first ones.
+    They are chosen from `CANDIDATES` times as many sampled rows (of a stream, the first ones).
     """
     found: list[tuple[list[int], list[int]]] = []
     for _, row in sample_rows(rows, CANDIDATES * count, seed):

@@ -1,7 +1,7 @@
 """Fills the last batch of an epoch on several processes, so that no row is counted twice and none is dropped.
 
-accelerate fills it with rows from the start of the epoch: of 11 rows on two processes with batches of 4 it would train
-five twice. Here it is filled with rows that have no trained token.
+accelerate fills it with rows from the start of the epoch: with 11 rows, two processes and batches of 4, five rows are
+trained twice. Here it is filled with rows that have no trained token.
 """
 
 from __future__ import annotations

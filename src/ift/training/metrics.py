@@ -24,7 +24,7 @@ def row_statistics(result: IFTLoss, labels: Tensor, eos_ids: Tensor, config: Any
     """Sums over each row of a batch, (B, len(COLUMNS)) float64 without gradient; `weight_max` is a maximum.
 
     Args:
-        result: Of `ift_loss`.
+        result: The result of `ift_loss`.
         labels: (B, T) int64.
         eos_ids: (E,) int64, the ids that end a turn.
         config: An `IFTConfig`, for the reduction.
@@ -34,7 +34,7 @@ def row_statistics(result: IFTLoss, labels: Tensor, eos_ids: Tensor, config: Any
     ends = trained & torch.isin(labels, eos_ids)
     weighted = result.weights * scores.losses.detach()
     items, counts = trained, layout.per_document(trained.double())
-    if config.loss_reduction == "sequence":  # the mean of each document, counted once: at its last position
+    if config.loss_reduction == "sequence":  # each document counts once, at its last position
         last = torch.ones_like(trained)
         last[:, :-1] = layout.documents[:, 1:] != layout.documents[:, :-1]
         weighted = torch.where(trained, weighted / counts.clamp(min=1), 0.0)
@@ -120,7 +120,7 @@ class RunningMeans:
 
 
 class MetricsFile(TrainerCallback):
-    """Appends every log entry to `metrics.jsonl` in the output folder, whatever `report_to` is."""
+    """Appends every log entry to `metrics.jsonl` in the output folder, for every value of `report_to`."""
 
     name = "metrics.jsonl"
 

@@ -30,7 +30,7 @@ class NonFiniteError(RuntimeError):
 
 
 class StopsAtNonFinite:
-    """Mixin before a `transformers.Trainer`: the first non-finite loss or gradient norm stops the run.
+    """Mixin for a `transformers.Trainer`: the first non-finite loss or gradient norm stops the run.
 
     The optimiser has then not taken the step. The first line of `non_finite.jsonl` in the output folder describes the
     step; the other lines are the rows of all micro-batches and processes. Under fp16 loss scaling an overflowing
@@ -40,11 +40,11 @@ class StopsAtNonFinite:
         NonFiniteError: From `train`.
     """
 
-    # the step, and its micro-batches with their losses
+    # the number of the current step, and its micro-batches with their losses
     _seen: tuple[int, list[tuple[dict[str, Any], Tensor]]] = (-1, [])
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        """Transformers' step; also keeps the batch until the optimiser step."""
+        """As in transformers; also keeps the batch until the optimiser step."""
         step = self.state.global_step  # type: ignore[attr-defined]
         if self._seen[0] != step:
             self._seen = (step, [])
@@ -54,7 +54,7 @@ class StopsAtNonFinite:
         return loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """Transformers' norm, computed once before every optimiser step, with the check."""
+        """As in transformers, which calls it once before every optimiser step; raises if a value is not finite."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[misc]
         losses = torch.stack([loss.float() for _, loss in self._seen[1]]) if self._seen[1] else torch.zeros(0)
         scaled = self.accelerator.scaler is not None  # type: ignore[attr-defined]

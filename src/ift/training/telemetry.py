@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class NoTelemetry:
-    """Mixin before a trl trainer: without it, trl reports every trainer that is created to the Hub."""
+    """Mixin for trl trainers, which otherwise report every new trainer to the Hub."""
 
     def _send_telemetry(self) -> None:
         """Does nothing."""

@@ -62,7 +62,7 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
         "citation": CITATION,
     }
     loss_is_scaled_for_ga = True
-    # an experiment's control may change the guess, the weights or the losses (`methods.controls`)
+    # arguments of `ift_loss` that the control experiments set (`methods.controls`)
     change_guess: ChangeGuess | None = None
     token_weights: TokenWeights | None = None
     score_tokens: ScoreTokens | None = None
@@ -70,8 +70,8 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
     def __init__(self, model: Any, args: IFTConfig | None = None, **kwargs: Any) -> None:
         """Same arguments as `trl.SFTTrainer`; `args` is an `IFTConfig`.
 
-        `data_reports` (name -> DataReport) lists the data sets ("train", "eval", ...) that `ift.data` has already
-        prepared.
+        `data_reports` maps the data sets that are already prepared with `ift.data` ("train", "eval", ...) to their
+        `DataReport`.
         """
         if args is None:
             name = model if isinstance(model, str) else get_config_model_id(model.config)
@@ -99,7 +99,7 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
         parallel = self.accelerator.parallelism_config
         if parallel is not None and (parallel.cp_enabled or parallel.sp_enabled):
             raise ValueError(
-                "Context and sequence parallelism cut rows into pieces, and a token's weight sums over its whole row. "
+                "Context and sequence parallelism split rows, and a token's weight is a sum over its whole row. "
                 "Use data parallelism (DDP, FSDP, ZeRO)."
             )
         with self.compute_loss_context_manager():
@@ -108,7 +108,7 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
                 check_packing(self.model)
         compiler = self.accelerator.state.dynamo_plugin
         if compiler.backend != DynamoBackend.NO and not compiler.use_regional_compilation:
-            # shapes change by the batch, and each graph is made with and without gradient: 8 is torch's limit
+            # dynamic: shapes vary between batches, and torch recompiles a layer at most 8 times
             compile_blocks(self.model, **{"dynamic": True, **compiler.to_kwargs()})
         self._eos_ids = torch.tensor(sorted(end_of_turn_ids(self._tokenizer)), dtype=torch.int64)
         stop_generation_at(self.model, self._eos_ids.tolist())
@@ -122,7 +122,7 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
         return {name: getattr(self.args, name) for name in (*METHOD_FIELDS, *LAMBDA_FIELDS)}
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
-        """trl's; warns if the method's settings differ from those of the checkpoint."""
+        """As in trl; warns if the method's settings differ from those of the checkpoint."""
         source = resume_from_checkpoint
         if source is True:
             source = get_last_checkpoint(self.args.output_dir)
@@ -141,7 +141,7 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
         formatting_func: Any,
         dataset_name: str,
     ) -> Dataset | IterableDataset:
-        """Prepares the rows with `ift.data`; trl then cuts, packs and shuffles them."""
+        """Prepares the rows with `ift.data`; trl then packs and shuffles them."""
         if dataset_name in self._already_prepared:
             return super()._prepare_dataset(dataset, processing_class, args, packing, None, dataset_name)
         if formatting_func is not None:
@@ -168,7 +168,7 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
-        """One IFT step's loss, scaled so that the gradients of all micro-batches and ranks add up to the global one."""
+        """The loss of a micro-batch, scaled so that the gradients of all micro-batches and ranks add up."""
         if return_outputs:
             raise ValueError(
                 "IFT never builds the logits. Set prediction_loss_only=True, or leave compute_metrics out."
@@ -205,17 +205,17 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
         return loss
 
     def _count_tokens(self, trained: int) -> None:
-        """Counts `num_tokens` across resumed runs, through transformers' state unless that counts tokens itself."""
-        carries = self.args.include_num_input_tokens_seen == "no"
-        if carries and self.state.num_input_tokens_seen > self._total_train_tokens:
+        """Counts `num_tokens`, also across resumed runs: in transformers' state, unless that counts tokens itself."""
+        in_state = self.args.include_num_input_tokens_seen == "no"
+        if in_state and self.state.num_input_tokens_seen > self._total_train_tokens:
             self._total_train_tokens = self.state.num_input_tokens_seen
             self._clock = (self._clock[0], self._total_train_tokens)
         self._total_train_tokens += trained
-        if carries:
+        if in_state:
             self.state.num_input_tokens_seen = self._total_train_tokens
 
     def _residual_lambda(self, mode: str) -> float:
-        """Scheduled lambda of this optimiser step; with noise in training only."""
+        """Lambda of this optimiser step, by the schedule; in training, with noise."""
         args, step = self.args, self.state.global_step
         scheduled = scheduled_lambda(
             step,
@@ -249,7 +249,7 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
         super().log(logs, start_time)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Trl's card, with the paper and all settings of the method."""
+        """Writes trl's model card, with the paper and all settings of the method."""
         super().create_model_card(*args, **kwargs)
         path = Path(self.args.output_dir) / "README.md"
         if self.is_world_process_zero() and path.exists():
@@ -277,7 +277,7 @@ def stop_generation_at(model: Any, eos_ids: list[int]) -> None:
 
 
 def preparation(args: Any) -> dict[str, Any]:
-    """The options of `prepare_dataset` in a config.
+    """The arguments of `prepare_dataset` that a configuration sets.
 
     Raises:
         DataError: `dataset_kwargs` is set, which would skip the preparation.

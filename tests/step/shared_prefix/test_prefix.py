@@ -296,11 +296,11 @@ def test_rotary_frequencies_that_depend_on_the_length_fall_back(caplog):
     assert_falls_back(caplog, model, batch, "rotary frequencies depend on the length (longrope)")
 
 
-def test_a_mask_with_holes_falls_back(caplog):
+def test_a_mask_with_padding_between_tokens_falls_back(caplog):
     model = models.tiny_model("llama")
     batch = models.padded(*example(model))
     batch["attention_mask"][1, 4] = 0
-    assert_falls_back(caplog, model, batch, "has holes")
+    assert_falls_back(caplog, model, batch, "padding between tokens")
 
 
 def test_whoever_asks_for_it_gets_the_plain_path_without_a_word(caplog):
@@ -312,7 +312,7 @@ def test_a_prefix_that_saves_nothing_is_not_shared(caplog):
     """26 tokens, of which all but the first are trained: 4 x 26 token passes against 3 x 26 + 25, 1 % less."""
     model = models.tiny_model("llama")
     ids = torch.randint(3, 97, (2, 26))
-    assert_falls_back(caplog, model, {"input_ids": ids, "labels": ids}, "without a common prefix")
+    assert_falls_back(caplog, model, {"input_ids": ids, "labels": ids}, "common prefix is too short")
     assert step(model, {"input_ids": ids[:, :24], "labels": ids[:, :24]})[0].scores.shared_prefix
 
 
@@ -321,7 +321,7 @@ def test_packed_documents_of_unlike_lengths_fall_back(caplog):
     model = models.tiny_model("llama")
     rows = [torch.randint(3, 97, (n,)) for n in (40, 6, 6, 6, 6)]
     batch = models.packed(rows, models.masked_labels(rows, [20, 3, 3, 3, 3]))
-    assert_falls_back(caplog, model, batch, "without a common prefix")
+    assert_falls_back(caplog, model, batch, "common prefix is too short")
 
 
 # --- two processes ----------------------------------------------------------------------------------------------------

@@ -1,1 +1,1 @@
-"""What precedes the first trained token of a row, computed once for both passes of a step."""
+"""Computes the tokens before the first trained one of a row once for both passes of a step."""

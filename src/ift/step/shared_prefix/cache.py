@@ -1,7 +1,7 @@
-"""Keys and values of a shared prefix, with their graph: written once, read any number of times.
+"""Keys and values of a shared prefix, with their autograd graph: written once, read any number of times.
 
-These are caches of transformers made for training: nothing grows or is overwritten, so that a layer which gradient
-checkpointing computes again reads what it read the first time.
+These are transformers caches for training: nothing grows or is overwritten, so that a layer which gradient
+checkpointing recomputes reads the same keys and values again.
 
 Shape legend: B rows, P positions of the prefix, C positions that follow it, D width of a head.
 """
@@ -24,13 +24,13 @@ class PrefixWriter(CacheLayerMixin):
     """A layer's keys and values of the prefix, (B, heads, P, D) each; `update` returns its arguments."""
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Keep them; gradient flows."""
+        """Stores them; gradient flows."""
         self.keys, self.values, self.is_initialized = key_states, value_states, True
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Keep the first ones. Those that checkpointing computes again in the backward pass are not kept."""
+        """Stores those of the first call; a recomputation by checkpointing does not replace them."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         return key_states, value_states
@@ -49,26 +49,26 @@ class PrefixWriter(CacheLayerMixin):
 
 
 class PrefixReader(CacheLayerMixin):
-    """A layer's keys and values of the prefix in front of those of the C positions that follow it."""
+    """A layer's keys and values of the prefix, placed before those of the C positions after it."""
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         super().__init__()
         self.lazy_initialization(keys, values)
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Hold them; gradient flows."""
+        """Stores them; gradient flows."""
         self.keys, self.values, self.is_initialized = key_states, value_states, True
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """(B, heads, P + C, D) keys and values; nothing is kept."""
+        """(B, heads, P + C, D) keys and values; the new ones are not stored."""
         assert self.keys is not None  # nosec B101 # for the type checker
         assert self.values is not None  # nosec B101 # for the type checker
         return torch.cat([self.keys, key_states], -2), torch.cat([self.values, value_states], -2)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """The number of keys that are attended to, and the first one's position. The mask has the sliding window."""
+        """The number of keys that are attended to, and the first one's position. The mask applies a sliding window."""
         return self.get_seq_length() + query_length, 0
 
     def get_seq_length(self) -> int:
@@ -82,14 +82,14 @@ class PrefixReader(CacheLayerMixin):
 
 
 def prefix_writer() -> Cache:
-    """An empty cache for the prefix's own pass."""
+    """An empty cache for the pass over the prefix."""
     return Cache(layer_class_to_replicate=PrefixWriter)
 
 
 def pop_keys_and_values(writer: Cache) -> KeysAndValues:
     """Every layer's keys and values, removed from the cache that holds them.
 
-    The graph of checkpointed layers holds the cache, so a cache that held the graph would never be freed.
+    The graph of checkpointed layers refers to the cache; if the cache also referred to the graph, neither was freed.
     """
     prefix = [(layer.keys, layer.values) for layer in writer.layers]
     for layer in writer.layers:
@@ -98,7 +98,7 @@ def pop_keys_and_values(writer: Cache) -> KeysAndValues:
 
 
 def prefix_reader(prefix: KeysAndValues) -> Cache:
-    """A cache for a pass over what follows the prefix. Gradient flows to the prefix where it is enabled."""
+    """A cache for a pass over the tokens after the prefix. Gradient flows to the prefix if it is enabled."""
     return Cache(layers=[PrefixReader(keys, values) for keys, values in prefix])
 
 
@@ -110,13 +110,12 @@ def cache_argument(backbone: nn.Module) -> str:
 
 @contextmanager
 def checkpointing_keeps_caches(model: nn.Module) -> Iterator[None]:
-    """While open, checkpointed layers get their cache, which transformers withholds: ours can be read a second time.
+    """While active, checkpointed layers receive their cache; transformers drops it, since its own grow when read twice.
 
-    A backbone's own flag checkpoints nothing in the architectures that share; in GPT-2 it withholds the cache.
+    The flag of a backbone checkpoints nothing in the architectures that share a prefix; in GPT-2 it drops the cache.
     """
-    from transformers.modeling_layers import (
-        GradientCheckpointingLayer,  # slow to import; a model has loaded it
-    )
+    # imported here because it is slow, and the model has imported it already
+    from transformers.modeling_layers import GradientCheckpointingLayer
 
     layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
     backbones = [

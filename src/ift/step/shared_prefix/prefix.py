@@ -1,15 +1,15 @@
 """Rows whose prefix is computed once for both passes of an IFT step.
 
-Up to a row's first trained token the look-ahead and the mixed pass see the same embeddings. So the prefix is run once,
-with gradient; the look-ahead and the mixed pass over what follows both read its keys and values, the mixed pass with
-gradient. Loss and gradient are those of `algorithm.FullRows`. Where that is not possible, `shared_prefix` returns None
-and logs the reason once.
+Up to a row's first trained token, the look-ahead pass and the mixed pass have the same input. This prefix is therefore
+computed once, with gradient. Both passes then run only over the tokens that follow, and attend to the prefix's keys and
+values; in the mixed pass gradient flows to them. Loss and gradient equal those of `algorithm.FullRows`. If the model or
+the batch does not allow this, `shared_prefix` returns None and logs the reason once.
 
-Every document becomes a row that ends at the right edge of the batch; all are cut at one column, the first that any of
-them trains. The batch gets no wider than it was, unless documents of different lengths were packed into one row: then
-`FullRows` may be cheaper, and is used.
+Every document becomes a row that ends at the right edge of the batch. All rows are split at the same column: the first
+one that any row trains. A padded batch gets no wider. A packed one may, if its documents differ much in length;
+`FullRows` is used where that would cost more.
 
-Shape legend: B rows, T positions, P of the prefix, C = T - P that follow it, H width, N trained positions; from
+Shape legend: B rows, T positions, P of the prefix, C = T - P after it, H width, N trained positions; from
 `_right_aligned` on, B and T are those of the documents.
 """
 
@@ -47,9 +47,9 @@ SHARING = frozenset((
     "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "smollm3", "stablelm", "starcoder2",
 ))  # fmt: skip
 ATTENTION = ("sdpa", "eager")  # other implementations use other mask layouts, and were not tested
-# document borders that trl's collator adds to packed rows, for kernels that take no mask
+# document boundaries that trl's collator adds to packed rows, for attention kernels without a mask
 BORDERS = frozenset(("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"))
-CHEAPER = 0.99  # share of the tokens of `FullRows` below which a pass for the prefix pays off
+CHEAPER = 0.99  # the prefix is shared if that takes less than this share of the tokens of `FullRows`
 
 
 class SharedPrefix:
@@ -58,10 +58,10 @@ class SharedPrefix:
     Args:
         model: the causal language model, unwrapped.
         inputs: of the backbone: `input_ids` (B, T), `attention_mask` (B, T) or None, `position_ids` (B, T), and options
-            that are no tensors.
+            that are not tensors.
         trained: (B, T) bool.
-        cut: P >= 1, no position before it is trained.
-        router_logits: whether the mixed pass must give the experts' router logits.
+        cut: P >= 1, the length of the prefix; no position in it is trained.
+        router_logits: whether the mixed pass returns the router logits of a mixture of experts.
         guesses: N if every trained position has one candidate, so that the guesses can be embedded in the prefix's call
             (`RowEmbeddings`); else None.
     """
@@ -91,14 +91,14 @@ class SharedPrefix:
         self.router_logits: Any = output.router_logits if router_logits else None
 
     def look_ahead_states(self) -> Tensor:
-        """(N, H) states under the target's own prefix. To be called without gradient and in evaluation mode."""
+        """(N, H) hidden states, given the target's prefix. Call it without gradient and in evaluation mode."""
         length = self.inputs["input_ids"].shape[1]
         end = max(length - 1, self.cut + 1)  # the last position predicts nothing
         hidden = self._run(self.cut, end, prefix_reader(self.prefix), {})[0]
         return self._predicting(hidden[:, : length - 1 - self.cut])
 
     def mixed_states(self, guess: LookAhead | None, residual_lambda: float) -> tuple[Tensor, Any]:
-        """(N, H) states under the mixed input, with gradient, and the router logits of all tokens if asked for."""
+        """(N, H) hidden states, given the mixed input, with gradient; and all tokens' router logits if requested."""
         length = self.inputs["input_ids"].shape[1]
         with (
             mixed_embeddings(self.model, self.trained, guess, residual_lambda, self.embedded),
@@ -118,7 +118,7 @@ class SharedPrefix:
         return self.model.base_model(**inputs)
 
     def _predicting(self, hidden: Tensor) -> Tensor:
-        """The states (N, H) that predict the trained positions, from those (B, C - 1, H) after the prefix."""
+        """The hidden states (N, H) that predict the trained positions, from those (B, C - 1, H) after the prefix."""
         return torch.cat([self.last_state.to(hidden.device), hidden], 1)[self.trained.to(hidden.device)]
 
     def _joined(self, router_logits: Any) -> Any:
@@ -133,15 +133,15 @@ class SharedPrefix:
 def shared_prefix(
     model: Any, inputs: dict[str, Any], layout: RowLayout, router_logits: bool, one_guess: bool = True
 ) -> SharedPrefix | None:
-    """The step's passes with a shared prefix, or None where that is not exact or not cheaper; the reason is logged.
+    """The step's passes with a shared prefix; None, with the reason in the log, if that is not exact or not cheaper.
 
-    Where weights are sharded all processes take the same decision, since every pass gathers weights collectively.
+    If weights are sharded, all processes take the same decision, since every pass gathers weights collectively.
 
     Args:
         model: the causal language model, unwrapped.
         inputs: of the backbone: `input_ids` (B, T), `attention_mask` or None, `position_ids` if the batch has them.
         layout: of the batch.
-        router_logits: whether the mixed pass must give the experts' router logits.
+        router_logits: whether the mixed pass returns the router logits of a mixture of experts.
         one_guess: whether the look-ahead has one candidate per trained position.
     """
     reason = cannot_share(model, inputs)
@@ -150,16 +150,22 @@ def shared_prefix(
         return None
     lengths, answers = _lengths(layout)
     counts = [layout.documents.max() + 1, lengths.max(), answers.max(), layout.attended.sum()]
-    counts += [layout.trained.sum(), _holes(layout)]
-    rows, width, answer, tokens, guesses, holes = torch.stack(counts).tolist()  # one GPU synchronisation
+    counts += [layout.trained.sum(), _inner_padding(layout)]
+    rows, width, answer, tokens, guesses, inner_padding = torch.stack(
+        counts
+    ).tolist()  # one GPU synchronisation
     cheaper = 3 * rows * width + rows * answer < CHEAPER * 4 * layout.trained.numel()
-    if holes:
-        _log_once(logging.WARNING, "The look-ahead runs over whole rows: the attention mask has holes.")
+    if inner_padding:
+        _log_once(
+            logging.WARNING,
+            "The look-ahead runs over whole rows: the attention mask has padding between tokens.",
+        )
     elif not cheaper and answer:
         _log_once(
-            logging.INFO, "A batch without a common prefix worth sharing: the look-ahead ran over its rows."
+            logging.INFO,
+            "A batch runs over whole rows: its common prefix is too short to be worth sharing.",
         )
-    if not _all_processes_agree(model, cheaper and answer > 0 and not holes, lengths.device):
+    if not _all_processes_agree(model, cheaper and answer > 0 and not inner_padding, lengths.device):
         return None
     _log_once(logging.INFO, "The look-ahead shares the prefix of its rows with the mixed pass.")
     positions = inputs.get("position_ids")
@@ -214,7 +220,7 @@ def _right_aligned(layout: RowLayout, lengths: Tensor, rows: int, width: int) ->
 
 
 def cannot_share(model: nn.Module, inputs: dict[str, Any]) -> str | None:
-    """The reason why no batch of this model can share its prefix, with a remedy; None if it can."""
+    """Why no batch of this model can share its prefix, with a remedy if there is one; None if it can."""
     config: Any = model.config
     text = config.get_text_config()
     if text.model_type not in SHARING:
@@ -264,7 +270,7 @@ def _noise_of(module: nn.Module) -> str | None:
     return None
 
 
-def _holes(layout: RowLayout) -> Tensor:
+def _inner_padding(layout: RowLayout) -> Tensor:
     """Scalar int64: 1 if some row has padding between its tokens, else 0."""
     before, after = (mask.int().argmax(1) for mask in (layout.attended, layout.attended.flip(1)))
     width = layout.attended.shape[1] - before - after
