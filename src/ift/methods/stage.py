@@ -93,7 +93,7 @@ def prepare_stage(stage: Stage, data: LoadedData) -> PreparedRows:
     from trl.trainer.utils import global_then_local_main_first
 
     from ift.data.pairs import prepare_pairs
-    from ift.training.trainer import preparation
+    from ift.training.config import preparation
 
     use_given_adapter(stage)
     config, tokenizer = stage.config, load_tokenizer(stage)
