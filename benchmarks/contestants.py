@@ -34,7 +34,7 @@ PAD, END = 2, 1
 MAX_LENGTH = 1024  # of the mixed lengths
 PARTS = 8  # batches that are sorted by length together
 PLAIN = {"residual_lambda": 0.0, "propagation": "none", "loss_reduction": "token"}
-ROWS = ("trl-sft", "ift-lambda-0", "ift", "ift-full-prefix", "naive-ift")
+ROWS = ("trl-sft", "ift-lambda-0", "ift", "ift-full-prefix", "ift-shared-prefix", "naive-ift")
 COMPILED = ("ift-lambda-0-compiled", "ift-compiled")  # their layers, as `ift train --torch_compile` has them
 PAIRS = ("dpo", "orpo", "simpo", "tdpo2")
 
@@ -77,6 +77,10 @@ MODELS = {
     "even": Model("llama", 512, 5, 1536, 8, 8, 32768),  # a head as dear as the body: 50 M parameters
     "deep": Model("llama", 512, 12, 1536, 8, 2, 32000),
     "qwen-0.5b": Model("qwen2", 896, 24, 4864, 14, 2, 151936),  # the sizes of Qwen2.5-0.5B
+    # the widths of Qwen2.5 with 4 of 24 layers, 4 of 28 and 2 of 28: the head's share of a step is larger than theirs
+    "qwen-0.5b-4": Model("qwen2", 896, 4, 4864, 14, 2, 151936),
+    "qwen-1.5b-4": Model("qwen2", 1536, 4, 8960, 12, 2, 151936),
+    "qwen-7b-2": Model("qwen2", 3584, 2, 18944, 28, 4, 152064),
     "gemma-270m": Model(
         "gemma3", 640, 18, 2048, 4, 1, 262144
     ),  # of Gemma 3 270M: a head dearer than the body
@@ -268,7 +272,8 @@ def _trainer(
             (SFTTrainer, SFTConfig) if name == "trl-sft" else (IFTTrainer, IFTConfig)
         )
         options |= PLAIN if name.startswith("ift-lambda-0") else {}
-        options |= {"lookahead_prefix": "full"} if name == "ift-full-prefix" else {}
+        if name.endswith("-prefix"):
+            options["lookahead_prefix"] = name.split("-")[1]
         rows = answers(point, vocabulary, 1)
     extra = {} if reference is None else {"ref_model": reference}
     if point.lora:

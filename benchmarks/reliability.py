@@ -2,6 +2,7 @@
 
     python benchmarks/reliability.py equality   # losses and gradients of one batch, however it is split: a minute
     python benchmarks/reliability.py kills      # a run that is killed twenty times: two minutes
+    python benchmarks/reliability.py engines    # tests/engines, with DeepSpeed installed: half an hour
 
 Writes docs/records/reliability/WHAT.json; `python docs/fill_tables.py` then fills the page.
 """
@@ -10,10 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +26,15 @@ sys.path[:0] = [str(ROOT / folder) for folder in ("docs", "tests/cli", "tests/tr
 
 from ift.lab.report.decode import encode  # noqa: E402
 from ift.lab.report.provenance import provenance  # noqa: E402
-from page_tables.reliability import RECORDS, Case, EqualityRecord, Kill, KillRecord  # noqa: E402
+from page_tables.reliability import (  # noqa: E402
+    RECORDS,
+    Case,
+    EngineRecord,
+    EngineTest,
+    EqualityRecord,
+    Kill,
+    KillRecord,
+)
 
 KILLS = 20
 
@@ -126,15 +138,46 @@ def kills(folder: Path) -> KillRecord:
     )
 
 
+def engines(folder: Path) -> EngineRecord:
+    """What became of every test of tests/engines."""
+    report = folder / "report.xml"
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-m",
+        "slow",
+        "-o",
+        "junit_family=xunit1",
+        f"--junitxml={report}",
+    ]
+    subprocess.run(
+        [*command, "-p", "no:cacheprovider", str(ROOT / "tests" / "engines")], cwd=ROOT, check=False
+    )
+    tests = []
+    for case in ET.parse(report).getroot().iter("testcase"):
+        measured = {one.attrib["name"]: float(one.attrib["value"]) for one in case.iter("property")}
+        outcome = next(
+            (kind for kind in ("failure", "error", "skipped") if case.find(kind) is not None), "passed"
+        )
+        test, _, parameters = case.attrib["name"].partition("[")
+        tests.append(
+            EngineTest(
+                test, parameters.removesuffix("]"), outcome, measured.get("weights"), measured.get("numbers")
+            )
+        )
+    return EngineRecord(provenance=here("engines"), deepspeed=version("deepspeed"), tests=tests)
+
+
 def main() -> None:
     """Make a record."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["equality", "kills"])
+    parser.add_argument("what", choices=["equality", "kills", "engines"])
     what = parser.parse_args().what
     with tempfile.TemporaryDirectory() as temporary:
-        found = {"equality": equality, "kills": kills}[what](Path(temporary))
+        found = {"equality": equality, "kills": kills, "engines": engines}[what](Path(temporary))
     place = RECORDS / f"{what}.json"
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text(json.dumps(encode(found), indent=1) + "\n")

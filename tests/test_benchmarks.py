@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -157,3 +159,35 @@ def test_grouped_batches_are_the_drawn_rows_in_order_of_length():
     assert totals == sorted(totals)
     assert len(set(totals)) > PARTS
     assert drawn_lengths(Point(batch=4, lengths="mixed")) != parts[0]
+
+
+@pytest.mark.slow
+def test_the_script_for_the_day_a_gpu_is_there(tmp_path, monkeypatch):
+    """Its tiny mode, every part; the tables are made from its records. Red when: a part cannot even start."""
+    script = [ROOT / "benchmarks" / "gpu.sh", "--tiny", tmp_path]
+    ended = subprocess.run(
+        script, env={**os.environ, "PYTHON": sys.executable}, capture_output=True, text=True, check=True
+    )
+    summary = json.loads(ended.stdout)
+    parts = {name: part["code"] for name, part in summary["parts"].items()}
+    logs = "".join(path.read_text()[-500:] for path in tmp_path.glob("*.log"))
+    assert parts == dict.fromkeys(("launches", "gpu-0.5b", "gpu-1.5b", "gpu-7b", "tests"), 0), logs
+    assert summary["records"] == ["gpu-0.5b.json", "gpu-1.5b.json", "gpu-7b.json", "launches.json"]
+    waits = {
+        name: found["waits"]
+        for name, found in json.loads((tmp_path / "launches.json").read_text())["methods"].items()
+    }
+    assert waits["ift-full-prefix"] < waits["trl-sft"]
+
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    from page_tables import performance
+
+    for file in tmp_path.glob("gpu-*.json"):
+        found = json.loads(file.read_text())
+        for point in found["points"]:  # memory is measured on a GPU alone
+            for figures in point["methods"].values():
+                assert "failed" not in figures, figures
+                figures["memory"] = {"kept_by_forward_bytes": 0, "step_peak_bytes": 0}
+        file.write_text(json.dumps(found))
+    monkeypatch.setattr(performance, "RECORDS", tmp_path)
+    assert "ift-shared-prefix" in performance.gpu("gpu-7b")

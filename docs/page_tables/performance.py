@@ -172,9 +172,9 @@ def memory() -> str:
     return table([*header, "kept / SFT", "weights + peak / SFT"], rows)
 
 
-def gpu() -> str:
-    """All of it on a GPU."""
-    found = json.loads((RECORDS / "gpu.json").read_text())
+def gpu(name: str = "gpu") -> str:
+    """All of a record that was made on a GPU: gpu.json, or one of those that benchmarks/gpu.sh makes."""
+    found = json.loads((RECORDS / f"{name}.json").read_text())
     base = found["points"][0]["point"]
     rows = []
     for entry in found["points"]:

@@ -78,6 +78,38 @@ class KillRecord:
     steps_whole: bool
 
 
+@dataclass(frozen=True)
+class EngineTest:
+    """A test of tests/engines.
+
+    Attributes:
+        test: its function.
+        parameters: of the test, such as "zero3-adapter".
+        outcome: "passed", "failure", "error" or "skipped".
+        weights: largest difference of a saved weight from one process's, over the largest weight.
+        numbers: largest difference of a logged number, over the number (or 0.01 if it is smaller).
+    """
+
+    test: str
+    parameters: str
+    outcome: str
+    weights: float | None
+    numbers: float | None
+
+
+@dataclass(frozen=True)
+class EngineRecord:
+    """What `benchmarks/reliability.py engines` found.
+
+    Attributes:
+        deepspeed: its version.
+    """
+
+    provenance: Provenance
+    deepspeed: str
+    tests: list[EngineTest]
+
+
 def load(kind: type[T], name: str) -> T:
     """A record, every key and type checked."""
     return decode(kind, json.loads((RECORDS / name).read_text()))
@@ -91,6 +123,60 @@ def load_equality() -> EqualityRecord:
 def load_kills() -> KillRecord:
     """The record of the kills."""
     return load(KillRecord, "kills.json")
+
+
+def load_engines() -> EngineRecord:
+    """The record of the engines."""
+    return load(EngineRecord, "engines.json")
+
+
+ENGINES = {
+    "fsdp2": "FSDP2, full state dict",
+    "fsdp2-sharded": "FSDP2, sharded state dict",
+    "fsdp1": "FSDP1",
+    "zero1": "DeepSpeed ZeRO-1",
+    "zero2": "DeepSpeed ZeRO-2",
+    "zero3": "DeepSpeed ZeRO-3",
+}
+CASES = {
+    "ift": "`ift`",
+    "tied": "a tied head",
+    "adapter": "LoRA",
+    "accumulated": "accumulation",
+    "checkpointed": "checkpointing",
+    "sft": "`sft`",
+    "dpo": "`dpo`",
+    "tdpo": "`tdpo`",
+}
+
+
+def engines() -> str:
+    """Every engine: what was equal and how far apart at most, and what became of stopped and killed runs."""
+    record = load_engines()
+    wrong = [one for one in record.tests if one.outcome != "passed"]
+    if wrong:
+        raise ValueError(f"not passed: {wrong}")
+    tests = {(one.test, one.parameters): one for one in record.tests}
+    rows = []
+    for engine, name in ENGINES.items():
+        same = {
+            case: tests["test_two_shards_train_what_one_process_trains", f"{engine}-{case}"]
+            for case in CASES
+            if ("test_two_shards_train_what_one_process_trains", f"{engine}-{case}") in tests
+        }
+        others = [
+            "same bits" if ("test_a_stopped_run_resumes_to_the_same_bits", engine) in tests else "-",
+            "yes"
+            if ("test_a_killed_process_ends_the_others_and_the_next_run_resumes", engine) in tests
+            else "-",
+        ]
+        gaps = [
+            f"{max(getattr(one, what) or 0.0 for one in same.values()):.1e}"
+            for what in ("weights", "numbers")
+        ]
+        rows.append([name, ", ".join(CASES[case] for case in same), *gaps, *others])
+    header = ["engine", "equal to one process", "weights", "logged numbers", "stopped and resumed"]
+    return table([*header, "a process killed, then resumed"], rows)
 
 
 def equality_summary() -> str:
@@ -143,7 +229,7 @@ def kills() -> str:
 def sources() -> str:
     """Where the records were made."""
     rows = []
-    for record in (load_equality(), load_kills()):
+    for record in (load_equality(), load_kills(), load_engines()):
         made, names = record.provenance, ("torch", "transformers", "trl", "accelerate", "peft")
         versions = ", ".join(f"{name} {made.versions[name]}" for name in names)
         machine = f"{made.hardware['cores']} cores ({made.hardware['machine']})"

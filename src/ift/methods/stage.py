@@ -95,7 +95,7 @@ def prepare_stage(stage: Stage, data: LoadedData) -> PreparedRows:
     from trl.trainer.utils import global_then_local_main_first
 
     from ift.data.pairs import prepare_pairs
-    from ift.training.trainer import preparation
+    from ift.training.config import preparation
 
     use_given_adapter(stage)
     config, tokenizer = stage.config, load_tokenizer(stage)
@@ -120,6 +120,7 @@ def build_trainer(stage: Stage, prepared: PreparedRows, network: Any = None) -> 
 
     Raises:
         DataError: The model cannot be loaded completely, or lacks embeddings or positions for the rows.
+        ValueError: The engine cannot train or resume this.
     """
     from ift.training.metrics import MetricsFile
     from ift.training.trainer import IFTTrainer, stop_generation_at
@@ -127,13 +128,8 @@ def build_trainer(stage: Stage, prepared: PreparedRows, network: Any = None) -> 
     config = stage.config
     trainer_class, _ = stage.method.load()
     is_ift = issubclass(trainer_class, IFTTrainer)
+    _refuse_engines(stage, is_ift)
     if not is_ift:
-        deepspeed = stage.config.deepspeed_plugin
-        if deepspeed is not None and deepspeed.zero_stage == 3:
-            raise ValueError(
-                f"{stage.method.name} under DeepSpeed ZeRO-3: trl reads the head's weight outside the head's forward, "
-                "and the backward pass fails. Use ZeRO-2, FSDP2 or DDP; sft and ift run under ZeRO-3."
-            )
         trainer_class = type(trainer_class.__name__, (StopsAtNonFinite, trainer_class), {})
     tokenizer = prepared.tokenizer
     reports = {name: one.report for name, one in prepared.sets.items()}
@@ -164,6 +160,33 @@ def build_trainer(stage: Stage, prepared: PreparedRows, network: Any = None) -> 
         stop_generation_at(trainer.model, sorted(end_of_turn_ids(tokenizer)))
         trainer.add_callback(MetricsFile())
     return trainer
+
+
+def _refuse_engines(stage: Stage, is_ift: bool) -> None:
+    """Raises ValueError for what is known to go wrong under an engine, before anything is trained."""
+    deepspeed = stage.config.deepspeed_plugin
+    if not is_ift and deepspeed is not None and deepspeed.zero_stage == 3:
+        raise ValueError(
+            f"{stage.method.name} under DeepSpeed ZeRO-3: trl reads the head's weight outside the head's forward, "
+            "and the backward pass fails. Use ZeRO-2, FSDP2 or DDP; sft and ift run under ZeRO-3."
+        )
+    if not uses_fsdp1(stage.config):
+        return
+    way_out = "Use FSDP2 (--accelerate_config fsdp2, or fsdp_version: 2 in your accelerate configuration)."
+    if stage.model.use_peft:
+        raise ValueError(f"LoRA under FSDP1: the adapter that it saves lacks tensors. {way_out}")
+    if stage.config.resume_from_checkpoint:
+        raise ValueError(
+            f"Resuming under FSDP1: the optimiser does not go on from its saved state. {way_out}"
+        )
+
+
+def uses_fsdp1(config: Any) -> bool:
+    """Whether a training configuration, or the launcher's environment, asks for the first version of FSDP."""
+    given = config.fsdp_plugin_args
+    if given is not None:
+        return int(given.get("fsdp_version", 1)) == 1
+    return os.environ.get("ACCELERATE_USE_FSDP") == "true" and os.environ.get("FSDP_VERSION", "1") == "1"
 
 
 def load_tokenizer(stage: Stage) -> Any:

@@ -204,8 +204,7 @@ class FullRows:
         self.model, self.inputs, self.layout = model, dict(inputs), layout
         self.router_logits = {"output_router_logits": True} if router_logits else {}
         self.attention_mask = inputs["attention_mask"]
-        padded = self.attention_mask is not None and bool((self.attention_mask[:, 0] == 0).any())
-        if "position_ids" not in inputs and padded:
+        if "position_ids" not in inputs and layout.facts[1]:
             # otherwise a model with learned positions would count left padding
             self.inputs["position_ids"] = layout.positions
 
@@ -215,7 +214,8 @@ class FullRows:
 
     def mixed_states(self, guess: LookAhead | None, residual_lambda: float) -> tuple[Tensor, Any]:
         """(N, H) hidden states, given the mixed input, with gradient; and all tokens' router logits if requested."""
-        with mixed_embeddings(self.model, self.layout.trained, guess, residual_lambda):
+        shape, positions = self.layout.trained.shape, self.layout.trained_positions
+        with mixed_embeddings(self.model, shape, positions, guess, residual_lambda):
             output = self.model.base_model(**self.inputs, **self.router_logits)
         return self._predicting(output[0]), output.router_logits if self.router_logits else None
 

@@ -31,7 +31,8 @@ from ift.step.lookahead import LookAhead
 @contextmanager
 def mixed_embeddings(
     model: Any,
-    trained: Tensor,
+    shape: torch.Size,
+    positions: Tensor,
     guess: LookAhead | None,
     residual_lambda: float,
     embedded: RowEmbeddings | None = None,
@@ -42,7 +43,8 @@ def mixed_embeddings(
 
     Args:
         model: a causal language model, unwrapped.
-        trained: (B, T) bool, the N positions to mix, of the ids that the module will be called with.
+        shape: (B, T), of the ids that the module will be called with.
+        positions: (N,) int64, the trained positions, which are mixed; indices into the flattened ids.
         guess: the guesses, in the order of the trained positions, row by row; None changes nothing.
         residual_lambda: share of the guess in the mix.
         embedded: the embeddings of these ids from an earlier call, if any; the module then embeds only the guesses.
@@ -60,7 +62,7 @@ def mixed_embeddings(
 
     def append_guesses(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         ids = args[0]
-        if calls or ids.shape != trained.shape:
+        if calls or ids.shape != shape:
             raise ValueError(
                 f"{type(model).__name__} embeds its input ids more than once or in another shape: IFT cannot mix them."
             )
@@ -73,12 +75,12 @@ def mixed_embeddings(
         if embedded is not None and embedded_rows is not None:
             target, guessed = embedded_rows.flatten(0, 1), embedded.fill_guesses(guess_ids, output[0])
         else:
-            target, guessed = output[0, : trained.numel()], output[0, trained.numel() :]  # (B T, H), (U, H)
+            target, guessed = output[0, : shape.numel()], output[0, shape.numel() :]  # (B T, H), (U, H)
         if inverse_index is not None:
             guessed = _expected(guessed, inverse_index, guess.probabilities)
-        positions = trained.flatten().nonzero()[:, 0].to(target.device)  # (N,)
-        mixed = temporal_residual(target.index_select(0, positions), guessed, residual_lambda)
-        return target.index_put((positions,), mixed.to(target.dtype)).view(*trained.shape, -1)
+        at = positions.to(target.device)
+        mixed = temporal_residual(target.index_select(0, at), guessed, residual_lambda)
+        return target.index_put((at,), mixed.to(target.dtype)).view(*shape, -1)
 
     with _hooks(model.get_input_embeddings(), append_guesses, mix):
         yield

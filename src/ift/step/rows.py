@@ -32,9 +32,15 @@ class RowLayout:
     positions: Tensor
 
     @cached_property
+    def facts(self) -> tuple[int, bool]:
+        """N, and whether some row begins with padding. The first use causes one GPU synchronisation."""
+        trained, padded = torch.stack([self.trained.sum(), (~self.attended[:, 0]).sum()]).tolist()
+        return trained, padded > 0
+
+    @cached_property
     def trained_positions(self) -> Tensor:
-        """(N,) int64, indices into the flattened batch, row by row. The first use causes one GPU synchronisation."""
-        return self.trained.flatten().nonzero()[:, 0]
+        """(N,) int64, indices into the flattened batch, row by row."""
+        return true_positions(self.trained, self.facts[0])
 
     def at_trained(self, values: Tensor) -> Tensor:
         """(N, ...), the entries of `values` (B, T, ...) at the trained positions, row by row. Gradient flows."""
@@ -49,6 +55,19 @@ class RowLayout:
         """Sum of `values` (B, T) over each position's document, at every position (B, T). Gradient flows."""
         sums = values.new_zeros(values.numel()).index_add(0, self.documents.flatten(), values.flatten())
         return sums[self.documents]
+
+
+def true_positions(mask: Tensor, count: int) -> Tensor:
+    """(count,) int64, where a mask is true, in the flattened mask; no GPU synchronisation.
+
+    Args:
+        mask: bool, of any shape.
+        count: its true entries.
+    """
+    flat = mask.flatten()
+    if flat.device.type in ("cpu", "cuda"):
+        return torch.nonzero_static(flat, size=count)[:, 0]
+    return flat.nonzero()[:, 0]  # other backends do not have it
 
 
 def row_layout(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from trl import SFTConfig
 
+from ift.data import DataError
 from ift.step.settings import CHOICES, StepSettings
 
 METHOD_FIELDS = tuple(field.name for field in fields(StepSettings) if field.name not in ("seed", "step"))
@@ -150,3 +151,22 @@ class IFTConfig(SFTConfig):
             ),
         }
         raise_first(conflicts)
+
+
+def preparation(args: Any) -> dict[str, Any]:
+    """The options of `prepare_dataset` in a config.
+
+    Raises:
+        DataError: `dataset_kwargs` is set, which would skip the preparation.
+    """
+    if getattr(args, "dataset_kwargs", None):
+        raise DataError(
+            f"dataset_kwargs {args.dataset_kwargs}: not supported, because ift prepares every row. Fix: leave it out; "
+            "rows with input_ids and labels are used unchanged"
+        )
+    return {
+        "max_length": args.max_length,
+        "train_on": "all" if args.completion_only_loss is False else "completions",
+        "num_proc": args.dataset_num_proc,
+        "text_field": getattr(args, "dataset_text_field", "text"),
+    }

@@ -69,22 +69,25 @@ class RunningMeans:
 
     def __init__(self) -> None:
         self.total: Tensor | None = None
-        self.weight_max = 0.0
-        self.extra: dict[str, list[float]] = {}
+        self.weight_max: Tensor | None = None
+        self.extra: dict[str, list[Tensor | float]] = {}
         self.looked_ahead = False
 
-    def add(self, rows: Tensor, looked_ahead: bool, **extra: float) -> None:
-        """Adds the (R, len(COLUMNS)) statistics of all ranks; `extra` values are averaged over calls."""
-        total = rows[:, :-1].sum(0)
+    def add(self, rows: Tensor, looked_ahead: bool, **extra: Tensor | float) -> None:
+        """Adds the (R, len(COLUMNS)) statistics of all ranks; `extra` values are averaged over calls.
+
+        Nothing is read here that a GPU may still be computing: the host would wait for it.
+        """
+        total, largest = rows[:, :-1].sum(0), rows[:, -1].max()
         self.total = total if self.total is None else self.total + total
-        self.weight_max = max(self.weight_max, float(rows[:, -1].max()))
+        self.weight_max = largest if self.weight_max is None else torch.maximum(self.weight_max, largest)
         self.looked_ahead = self.looked_ahead or looked_ahead
         for name, value in extra.items():
             self.extra.setdefault(name, []).append(value)
 
     def summary(self) -> dict[str, float]:
         """The metrics; those that were not computed are absent."""
-        if self.total is None:
+        if self.total is None or self.weight_max is None:
             return {}
         sums = dict(zip(COLUMNS[:-1], self.total.tolist(), strict=True))
         found = {name: self.extra_mean(name) for name in self.extra}
@@ -94,7 +97,7 @@ class RunningMeans:
                 "entropy": sums["entropy"] / trained,
                 "mean_token_accuracy": sums["top1"] / trained,
                 "lookahead_accuracy": sums["lookahead_hits"] / trained,
-                "propagation_weight_max": self.weight_max,
+                "propagation_weight_max": max(0.0, float(self.weight_max)),
                 "propagation_negative_share": sums["negative"] / trained,
                 "nll": sums["nll"] / trained,
             }
@@ -107,7 +110,7 @@ class RunningMeans:
 
     def extra_mean(self, name: str) -> float:
         """Mean of an extra value over the calls that gave it; 0 without such a call."""
-        values = self.extra.get(name, [])
+        values = [float(value) for value in self.extra.get(name, [])]
         return sum(values) / len(values) if values else 0.0
 
     @property

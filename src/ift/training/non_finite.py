@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from ift.training.checkpoints import newest_complete
 
@@ -56,13 +57,24 @@ class StopsAtNonFinite:
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """As in transformers, which calls it once before every optimiser step; raises if a value is not finite."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[misc]
-        losses = torch.stack([loss.float() for _, loss in self._seen[1]]) if self._seen[1] else torch.zeros(0)
+        losses, value = _as_numbers([loss for _, loss in self._seen[1]], norm)
         scaled = self.accelerator.scaler is not None  # type: ignore[attr-defined]
-        if not bool(losses.isfinite().all()) or (
-            not scaled and norm is not None and not math.isfinite(float(norm))
-        ):
-            raise _make_error(self, losses.tolist(), None if norm is None else float(norm), alone=scaled)
+        checked = losses if scaled or value is None else [*losses, value]
+        if not all(map(math.isfinite, checked)):
+            raise _make_error(self, losses, value, alone=scaled)
         return norm
+
+
+def _as_numbers(losses: Sequence[Tensor], norm: Tensor | float | None) -> tuple[list[float], float | None]:
+    """The losses of a step and its gradient norm. Read together, so that a GPU is waited for once."""
+    values = [loss.float() for loss in losses]
+    if isinstance(norm, Tensor):
+        whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        values.append(whole.float().to(values[0].device if values else whole.device))
+    numbers: list[float] = torch.stack(values).tolist() if values else []
+    if isinstance(norm, Tensor):
+        return numbers[:-1], numbers[-1]
+    return numbers, norm
 
 
 def _make_error(trainer: Any, losses: list[float], norm: float | None, *, alone: bool) -> NonFiniteError:

@@ -16,7 +16,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTTrainer
 from trl.trainer.utils import get_config_model_id, global_then_local_main_first
 
-from ift.data import DataError, end_of_turn_ids, prepare_dataset
+from ift.data import end_of_turn_ids, prepare_dataset
 from ift.step.algorithm import ChangeGuess, ScoreTokens, enable_residual, ift_loss
 from ift.step.equations import TokenWeights
 from ift.step.model import has_weights
@@ -24,7 +24,7 @@ from ift.step.model_checks import check_packing
 from ift.step.rows import count_items, row_layout
 from ift.training.checkpoints import WritesInCheckpoints, changed_settings, write_settings
 from ift.training.compile import compile_blocks
-from ift.training.config import LAMBDA_FIELDS, METHOD_FIELDS, IFTConfig
+from ift.training.config import LAMBDA_FIELDS, METHOD_FIELDS, IFTConfig, preparation
 from ift.training.lambda_schedule import noisy_lambda, scheduled_lambda
 from ift.training.last_batch import CountsRowsOnce
 from ift.training.metrics import MetricsFile, RunningMeans, row_statistics
@@ -110,9 +110,11 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
         if compiler.backend != DynamoBackend.NO and not compiler.use_regional_compilation:
             # dynamic: shapes vary between batches, and torch recompiles a layer at most 8 times
             compile_blocks(self.model, **{"dynamic": True, **compiler.to_kwargs()})
-        self._eos_ids = torch.tensor(sorted(end_of_turn_ids(self._tokenizer)), dtype=torch.int64)
-        stop_generation_at(self.model, self._eos_ids.tolist())
+        ends = sorted(end_of_turn_ids(self._tokenizer))
+        self._eos_ids = torch.tensor(ends, dtype=torch.int64, device=self.args.device)
+        stop_generation_at(self.model, ends)
         self._total_train_tokens = 0  # trl's
+        self._uncounted_tokens: list[Tensor] = []  # of the steps since `_count_tokens`
         self._means = {"train": RunningMeans(), "eval": RunningMeans()}
         self._clock = (time.perf_counter(), 0.0)  # seconds and tokens at the last log
         self.add_callback(MetricsFile())
@@ -188,31 +190,43 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
             token_weights=self.token_weights,
             score_tokens=self.score_tokens,
         )
-        loss, extra = result.loss, {"lambda": settings.residual_lambda}
+        loss, extra = result.loss, dict[str, Any]({"lambda": settings.residual_lambda})
         if num_items_in_batch is not None:
             loss = loss * (self.accelerator.num_processes // self.get_tp_size())  # DDP averages over ranks
         if result.scores.aux_loss is not None:
             steps = self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1
             loss = loss + self.router_aux_loss_coef * result.scores.aux_loss / steps
-            extra["aux_loss"] = self.accelerator.gather(result.scores.aux_loss.detach()).mean().item()
+            extra["aux_loss"] = self.accelerator.gather(result.scores.aux_loss.detach()).mean()
         if result.scores.shared_prefix is not None:
             extra["shared_prefix"] = float(result.scores.shared_prefix)
         rows = row_statistics(result, inputs["labels"], self._eos_ids.to(inputs["labels"].device), self.args)
         rows = self.accelerator.gather(rows) if mode == "train" else self.accelerator.gather_for_metrics(rows)
         if mode == "train":
-            self._count_tokens(int(rows[:, 0].sum()) // self._tp_size)
+            self._uncounted_tokens.append(rows[:, 0].sum())
         self._means[mode].add(rows, result.scores.lookahead_ids is not None, **extra)
         return loss
 
-    def _count_tokens(self, trained: int) -> None:
-        """Counts `num_tokens`, also across resumed runs: in transformers' state, unless that counts tokens itself."""
+    def _count_tokens(self) -> None:
+        """Counts `num_tokens`, also across resumed runs: in transformers' state, unless that counts tokens itself.
+
+        Called only where the number is needed: each call causes a GPU synchronisation.
+        """
+        if not self._uncounted_tokens:
+            return
+        seen = int(torch.stack(self._uncounted_tokens).sum()) // self._tp_size
+        self._uncounted_tokens.clear()
         in_state = self.args.include_num_input_tokens_seen == "no"
         if in_state and self.state.num_input_tokens_seen > self._total_train_tokens:
             self._total_train_tokens = self.state.num_input_tokens_seen
             self._clock = (self._clock[0], self._total_train_tokens)
-        self._total_train_tokens += trained
+        self._total_train_tokens += seen
         if in_state:
             self.state.num_input_tokens_seen = self._total_train_tokens
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """trl's, with the tokens that were trained so far in the state."""
+        self._count_tokens()
+        super()._save_checkpoint(model, trial)
 
     def _residual_lambda(self, mode: str) -> float:
         """Lambda of this optimiser step, by the schedule; in training, with noise."""
@@ -234,6 +248,7 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the method's metrics to `logs`, with the prefix of the evaluation set if there is one."""
+        self._count_tokens()
         means = self._means[mode := "train" if self.model.training else "eval"]
         self._means[mode] = RunningMeans()
         losses = [key for key in logs if mode == "eval" and key.endswith("_loss") and key != "train_loss"]
@@ -274,22 +289,3 @@ def stop_generation_at(model: Any, eos_ids: list[int]) -> None:
     if missing:
         ids = known + missing
         config.eos_token_id = ids if len(ids) > 1 else ids[0]
-
-
-def preparation(args: Any) -> dict[str, Any]:
-    """The arguments of `prepare_dataset` that a configuration sets.
-
-    Raises:
-        DataError: `dataset_kwargs` is set, which would skip the preparation.
-    """
-    if getattr(args, "dataset_kwargs", None):
-        raise DataError(
-            f"dataset_kwargs {args.dataset_kwargs}: not supported, because ift prepares every row. Fix: leave it out; "
-            "rows with input_ids and labels are used unchanged"
-        )
-    return {
-        "max_length": args.max_length,
-        "train_on": "all" if args.completion_only_loss is False else "completions",
-        "num_proc": args.dataset_num_proc,
-        "text_field": getattr(args, "dataset_text_field", "text"),
-    }

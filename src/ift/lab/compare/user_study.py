@@ -117,7 +117,7 @@ def _load_rows(sft: Any, args: StudyArgs, draft: Plan, say: Say) -> CheckedRows:
     from ift.lab.compare.user_rows import split_rows
     from ift.methods.stage import prepare_stage
     from ift.runs.check_run import check_model, refuse_or_warn
-    from ift.training.trainer import preparation
+    from ift.training.config import preparation
 
     check_model(sft)
     loaded = load_splits(sft.script, sft.mixture, evaluation=True, columns=sft.columns)

@@ -27,7 +27,7 @@ from transformers.cache_utils import Cache
 
 from ift.step.lookahead import LookAhead
 from ift.step.mixed_input import RowEmbeddings, mixed_embeddings
-from ift.step.rows import RowLayout
+from ift.step.rows import RowLayout, true_positions
 from ift.step.shared_prefix.cache import (
     cache_argument,
     checkpointing_keeps_caches,
@@ -59,11 +59,11 @@ class SharedPrefix:
         model: the causal language model, unwrapped.
         inputs: of the backbone: `input_ids` (B, T), `attention_mask` (B, T) or None, `position_ids` (B, T), and options
             that are not tensors.
-        trained: (B, T) bool.
+        trained: (N,) int64, the trained positions, indices into the flattened rows (B, C) that follow the prefix.
         cut: P >= 1, the length of the prefix; no position in it is trained.
         router_logits: whether the mixed pass returns the router logits of a mixture of experts.
-        guesses: N if every trained position has one candidate, so that the guesses can be embedded in the prefix's call
-            (`RowEmbeddings`); else None.
+        one_guess: whether every trained position has one candidate, so that the guesses can be embedded in the
+            prefix's call (`RowEmbeddings`).
     """
 
     shared = True
@@ -75,14 +75,14 @@ class SharedPrefix:
         trained: Tensor,
         cut: int,
         router_logits: bool,
-        guesses: int | None,
+        one_guess: bool,
     ) -> None:
-        self.model, self.inputs, self.trained, self.cut = model, inputs, trained[:, cut:], cut
+        self.model, self.inputs, self.trained, self.cut = model, inputs, trained, cut
         self.extra = {"output_router_logits": True} if router_logits else {}
         self.attention_mask = inputs["attention_mask"]
         module = model.get_input_embeddings()
-        self.embedded = RowEmbeddings(module, inputs["input_ids"], cut, guesses or 0)
-        all_rows = nullcontext() if guesses is None else self.embedded.prefix_call()
+        self.embedded = RowEmbeddings(module, inputs["input_ids"], cut, len(trained))
+        all_rows = self.embedded.prefix_call() if one_guess else nullcontext()
         writer = prefix_writer()
         with checkpointing_keeps_caches(model), all_rows:
             output = self._run(0, cut, writer, self.extra)
@@ -99,9 +99,10 @@ class SharedPrefix:
 
     def mixed_states(self, guess: LookAhead | None, residual_lambda: float) -> tuple[Tensor, Any]:
         """(N, H) hidden states, given the mixed input, with gradient; and all tokens' router logits if requested."""
-        length = self.inputs["input_ids"].shape[1]
+        rows, length = self.inputs["input_ids"].shape
+        shape = torch.Size((rows, length - self.cut))
         with (
-            mixed_embeddings(self.model, self.trained, guess, residual_lambda, self.embedded),
+            mixed_embeddings(self.model, shape, self.trained, guess, residual_lambda, self.embedded),
             checkpointing_keeps_caches(self.model),
         ):
             output = self._run(self.cut, length, prefix_reader(self.prefix), self.extra)
@@ -119,11 +120,12 @@ class SharedPrefix:
 
     def _predicting(self, hidden: Tensor) -> Tensor:
         """The hidden states (N, H) that predict the trained positions, from those (B, C - 1, H) after the prefix."""
-        return torch.cat([self.last_state.to(hidden.device), hidden], 1)[self.trained.to(hidden.device)]
+        states = torch.cat([self.last_state.to(hidden.device), hidden], 1).flatten(0, 1)
+        return states.index_select(0, self.trained.to(hidden.device))
 
     def _joined(self, router_logits: Any) -> Any:
         """Router logits of every layer, (B T, E), from those of the prefix and of the rest."""
-        rows = len(self.trained)
+        rows = len(self.inputs["input_ids"])
         return tuple(
             torch.cat([a.view(rows, -1, a.shape[-1]), b.view(rows, -1, b.shape[-1])], 1).flatten(0, 1)
             for a, b in zip(self.router_logits, router_logits, strict=True)
@@ -150,10 +152,8 @@ def shared_prefix(
         return None
     lengths, answers = _lengths(layout)
     counts = [layout.documents.max() + 1, lengths.max(), answers.max(), layout.attended.sum()]
-    counts += [layout.trained.sum(), _inner_padding(layout)]
-    rows, width, answer, tokens, guesses, inner_padding = torch.stack(
-        counts
-    ).tolist()  # one GPU synchronisation
+    counts.append(_inner_padding(layout))
+    rows, width, answer, tokens, inner_padding = torch.stack(counts).tolist()  # one GPU synchronisation
     cheaper = 3 * rows * width + rows * answer < CHEAPER * 4 * layout.trained.numel()
     if inner_padding:
         _log_once(
@@ -170,21 +170,22 @@ def shared_prefix(
     _log_once(logging.INFO, "The look-ahead shares the prefix of its rows with the mixed pass.")
     positions = inputs.get("position_ids")
     positions = layout.positions if positions is None else positions.expand_as(layout.positions)
-    source, attended = _right_aligned(layout, lengths, rows, width)
+    source, attended = _right_aligned(layout, lengths, tokens, (rows, width))
     aligned = {
         "input_ids": inputs["input_ids"].flatten()[source],
         "attention_mask": None if rows * width == tokens else attended.long(),
         "position_ids": positions.flatten()[source] * attended,
     }
-    trained = layout.trained.flatten()[source] & attended
+    cut = width - answer
+    trained = (layout.trained.flatten()[source] & attended)[:, cut:]
     others = {name: value for name, value in inputs.items() if name not in BORDERS}
     return SharedPrefix(
         model,
         {**others, **aligned},
-        trained,
-        cut=width - answer,
+        true_positions(trained, layout.facts[0]),
+        cut=cut,
         router_logits=router_logits,
-        guesses=guesses if one_guess else None,
+        one_guess=one_guess,
     )
 
 
@@ -198,22 +199,24 @@ def _lengths(layout: RowLayout) -> tuple[Tensor, Tensor]:
     return lengths, (lengths - first).clamp(min=0)
 
 
-def _right_aligned(layout: RowLayout, lengths: Tensor, rows: int, width: int) -> tuple[Tensor, Tensor]:
+def _right_aligned(
+    layout: RowLayout, lengths: Tensor, tokens: int, shape: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
     """Every document as a row that ends at the right edge: the source of each entry in the batch, and what is a token.
 
     Args:
         layout: of the batch.
         lengths: (B T,) tokens of each document.
-        rows: documents D.
-        width: W, the longest document's tokens.
+        tokens: of all documents.
+        shape: documents D, and W, the longest document's tokens.
 
     Returns:
         (D, W) int64, indices into the flattened batch, 0 on padding; (D, W) bool, False on padding.
     """
-    flat = layout.attended.flatten().nonzero()[:, 0]
+    flat = true_positions(layout.attended, tokens)
     documents = layout.documents.flatten()[flat]
-    columns = width - lengths[documents] + layout.positions.flatten()[flat]
-    source = torch.zeros(rows, width, dtype=torch.int64, device=flat.device)
+    columns = shape[1] - lengths[documents] + layout.positions.flatten()[flat]
+    source = torch.zeros(shape, dtype=torch.int64, device=flat.device)
     attended = torch.zeros_like(source, dtype=torch.bool)
     source[documents, columns], attended[documents, columns] = flat, True
     return source, attended

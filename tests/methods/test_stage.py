@@ -1,0 +1,31 @@
+"""What a stage refuses before its model is loaded."""
+
+import pytest
+
+from ift.lab.testbed import tiny_base_path
+from ift.methods.stage import build_trainer
+from ift.runs.arguments import parse
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--use_peft", "true"], "LoRA under FSDP1: the adapter that it saves lacks tensors"),
+        (["--resume_from_checkpoint", "x"], "Resuming under FSDP1: the optimiser does not go on"),
+    ],
+)
+@pytest.mark.parametrize("version", [None, "1", "2"])
+def test_fsdp1_trains_no_adapter_and_resumes_nothing(monkeypatch, words, reason, version):
+    """Version 1 is accelerate's default. Red when: it is refused after the training, or FSDP2 is refused too."""
+    stage = parse(
+        ["--model_name_or_path", str(tiny_base_path()), "--dataset_name", "x", "--output_dir", "x", *words]
+    )
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    if version:
+        monkeypatch.setenv("FSDP_VERSION", version)
+    if version == "2":
+        with pytest.raises(AttributeError):  # it goes on, to the rows, which are not given here
+            build_trainer(stage, prepared=None)
+    else:
+        with pytest.raises(ValueError, match=rf"{reason}.*Use FSDP2 \(--accelerate_config fsdp2"):
+            build_trainer(stage, prepared=None)
