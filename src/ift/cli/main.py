@@ -18,6 +18,7 @@ from ift.cli import (
     frozen_lake,
     generate,
     judge,
+    merge,
     report,
     score,
     train,
@@ -45,6 +46,7 @@ app.command("chat")(chat.command)
 app.command("compare", context_settings=OWN_PARSER)(compare.compare)
 app.command("ablate", context_settings=OWN_PARSER)(compare.ablate)
 app.command("frozen-lake")(frozen_lake.command)
+app.command("merge")(merge.command)
 app.command("report")(report.command)
 app.command("evaluate")(evaluate.command)
 app.command("generate")(generate.command)

@@ -150,11 +150,11 @@ def merge_for_next_stage(stage: Stage, data: LoadedData) -> Path:
         trust_remote_code=stage.config.trust_remote_code,
         allow_pickle_weights=start_options(stage).allow_pickle_weights,
     )
-    save_merged(str(folder), folder / "merged", _first_rows(stage, data), options)
+    save_merged(str(folder), folder / "merged", first_rows(stage, data), options)
     return folder / "merged"
 
 
-def _first_rows(stage: Stage, data: LoadedData) -> list[list[int]]:
+def first_rows(stage: Stage, data: LoadedData) -> list[list[int]]:
     """Token ids of a few training rows, prepared without the others."""
     first = replace(data.train[0], rows=data.train[0].rows.take(FIRST_ROWS))
     try:
