@@ -12,6 +12,7 @@ from ift.cli import (
     chat,
     check,
     compare,
+    convert_config,
     demo,
     env,
     evaluate,
@@ -46,6 +47,7 @@ app.command("chat")(chat.command)
 app.command("compare", context_settings=OWN_PARSER)(compare.compare)
 app.command("ablate", context_settings=OWN_PARSER)(compare.ablate)
 app.command("frozen-lake")(frozen_lake.command)
+app.command("convert-config")(convert_config.command)
 app.command("merge")(merge.command)
 app.command("report")(report.command)
 app.command("evaluate")(evaluate.command)
