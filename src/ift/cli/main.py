@@ -22,6 +22,7 @@ from ift.cli import (
     merge,
     report,
     score,
+    show,
     train,
 )
 from ift.cli.exit_codes import Verbs
@@ -54,6 +55,7 @@ app.command("evaluate")(evaluate.command)
 app.command("generate")(generate.command)
 app.command("score")(score.command)
 app.command("judge")(judge.command)
+app.command("show", context_settings=OWN_PARSER)(show.command)
 app.command("env")(env.command)
 
 

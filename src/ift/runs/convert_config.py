@@ -114,7 +114,7 @@ def convert_file(path: Path, method: str | None = None) -> Converted:
             _convert(str(name), value, written, known, found)
     for source, used in USED_BY.items():
         for name in used:
-            if source in found.translated and found.lost.pop(name, None):
+            if source in found.translated and found.lost.pop(name, ""):
                 found.translated[name] = found.translated[source]
     if found.tool == "LLaMA-Factory" and "dataset" in found.translated:
         found.lost["dataset_info.json"] = (
@@ -193,7 +193,7 @@ def _drop_refused(found: Converted) -> None:
             raise UsageError(f"the converted settings are refused: {message}")
         here = min(candidates, key=lambda name: message.index(name))
         source = sources.get(here, here)
-        for name in found.translated.pop(source, {here: None}):
+        for name in [*found.translated.pop(source, {}), here]:
             found.settings.pop(name, None)
         found.kept = [name for name in found.kept if name != here]
         other = message.startswith("unknown key")

@@ -24,10 +24,8 @@ def _if_on(found: dict[str, Any], off: str = "it is off") -> Callable[[Any, Sett
 
 def _method(value: Any, settings: Settings) -> Translated:
     """The stage of LLaMA-Factory, or `rl` of Axolotl."""
-    name = str(value).lower()
-    name = {"sigmoid": "dpo", "dpo": "dpo"}.get(
-        str(settings.get("pref_loss", name)), settings.get("pref_loss", name)
-    )
+    name = str(settings.get("pref_loss") or value).lower()
+    name = "dpo" if name == "sigmoid" else name
     if name in ("sft", "pt"):
         return {"method": "ift"}
     if name == "ipo":
