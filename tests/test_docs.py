@@ -335,6 +335,7 @@ def test_flags_in_the_documents_exist(monkeypatch):
     from ift.cli.check import make_parser as make_check_parser
     from ift.cli.compare import make_parser as make_study_parser
     from ift.cli.main import app
+    from ift.cli.show import make_parser as make_show_parser
     from ift.methods import METHODS
     from ift.methods.table import CONTROLS
     from ift.runs.arguments import make_parser
@@ -343,7 +344,7 @@ def test_flags_in_the_documents_exist(monkeypatch):
     for verb in typer.main.get_command(app).commands.values():
         words |= {word for option in verb.params for word in (*option.opts, *option.secondary_opts)}
     words |= {*launch_command_parser()._option_string_actions, *torchrun_parser()._option_string_actions}
-    words |= {*make_check_parser()._option_string_actions}
+    words |= {*make_check_parser()._option_string_actions, *make_show_parser()._option_string_actions}
     for verb in ("compare", "ablate"):
         words |= {*make_study_parser(verb)._option_string_actions}
     for method in (*METHODS.values(), *CONTROLS.values()):

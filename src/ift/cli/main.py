@@ -12,14 +12,17 @@ from ift.cli import (
     chat,
     check,
     compare,
+    convert_config,
     demo,
     env,
     evaluate,
     frozen_lake,
     generate,
     judge,
+    merge,
     report,
     score,
+    show,
     train,
 )
 from ift.cli.exit_codes import Verbs
@@ -45,11 +48,14 @@ app.command("chat")(chat.command)
 app.command("compare", context_settings=OWN_PARSER)(compare.compare)
 app.command("ablate", context_settings=OWN_PARSER)(compare.ablate)
 app.command("frozen-lake")(frozen_lake.command)
+app.command("convert-config")(convert_config.command)
+app.command("merge")(merge.command)
 app.command("report")(report.command)
 app.command("evaluate")(evaluate.command)
 app.command("generate")(generate.command)
 app.command("score")(score.command)
 app.command("judge")(judge.command)
+app.command("show", context_settings=OWN_PARSER)(show.command)
 app.command("env")(env.command)
 
 

@@ -23,6 +23,7 @@ from ift.methods.table import Method
 from ift.models import loading
 from ift.models.model_folder import looks_local
 from ift.models.record import write_record
+from ift.models.stop_tokens import stop_generation_at
 from ift.training.checkpoints import WritesInCheckpoints
 from ift.training.non_finite import StopsAtNonFinite
 
@@ -123,7 +124,7 @@ def build_trainer(stage: Stage, prepared: PreparedRows, network: Any = None) -> 
         ValueError: The engine cannot train or resume this.
     """
     from ift.training.metrics import MetricsFile
-    from ift.training.trainer import IFTTrainer, stop_generation_at
+    from ift.training.trainer import IFTTrainer
 
     config = stage.config
     trainer_class, _ = stage.method.load()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -100,8 +101,7 @@ def _names(value: Any) -> set[str]:
 
 def merge_command(name: str) -> str:
     """A shell command that merges an adapter into its base."""
-    target = f"{Path(name).name}-merged"
-    return f"python -c \"from ift.models.merging import save_merged; save_merged('{name}', '{target}')\""
+    return shlex.join(["ift", "merge", name, "--output_dir", f"{Path(name).name}-merged"])
 
 
 def check_limits(stage: Any, tokenizer: Any, longest_row: int, network: Any) -> None:

@@ -11,6 +11,7 @@ _SAME = {  # name here -> names elsewhere, with the same meaning and values
     "warmup_steps": ("warmup_ratio",),  # below 1 it is a share of all steps
     "dtype": ("torch_dtype",),
     "max_length": ("max_seq_length", "max_seq_len", "sequence_len", "cutoff_len"),
+    "seed": ("random_state", "random_seed"),
     "eval_strategy": ("evaluation_strategy",),
     "per_device_train_batch_size": ("per_gpu_train_batch_size", "micro_batch_size", "train_batch_size"),
     "per_device_eval_batch_size": ("per_gpu_eval_batch_size", "eval_batch_size"),
@@ -26,7 +27,7 @@ _SAME = {  # name here -> names elsewhere, with the same meaning and values
     "model_revision": ("tokenizer_revision",),
     "dataset_num_proc": ("preprocessing_num_workers", "dataset_processes", "num_proc"),
     "neftune_noise_alpha": ("neftune_alpha", "noisy_embedding_alpha"),
-    "model_name_or_path": ("base_model", "model_name"),
+    "model_name_or_path": ("base_model", "model_name", "model"),
     "packing": ("sample_packing", "neat_packing"),
     "eval_packing": ("eval_sample_packing",),
     "num_train_epochs": ("num_epochs", "epochs"),
@@ -55,7 +56,7 @@ _EXPLAINED = {  # explanation -> names elsewhere that have no exact equivalent
     "corresponds to datasets: a list of entries with path and fraction (docs/data.md)":
         ("dataset_mixture", "dataset_mixer"),
     "corresponds to dataset_test_split": ("test_datasets",),
-    "is set in the environment: WANDB_PROJECT": ("wandb_project",),
+    "is set in the environment: WANDB_PROJECT, with report_to: wandb": ("wandb_project",),
     "is not needed: max_length truncates whole rows, and the report counts what is lost": ("max_prompt_length",),
     "corresponds to resume: auto": ("auto_resume_from_checkpoints",),
     "corresponds to eval_generate, the number of answers": ("predict_with_generate",),
@@ -100,6 +101,36 @@ _EXPLAINED = {  # explanation -> names elsewhere that have no exact equivalent
     "corresponds to eval_steps: a value below 1 is a share of all steps": ("evals_per_epoch",),
     "was removed from transformers 5: set TENSORBOARD_LOGGING_DIR in the environment": ("logging_dir",),
     "was removed from transformers: fp16: true is enough": ("fp16_backend", "half_precision_backend"),
+    "corresponds to datasets: a list of entries with path and split (docs/data.md)": ("train_dataset", "eval_dataset"),
+    "corresponds to chat_template_path, the path of a Jinja file, and eos_token": ("template_file", "custom_template"),
+    "corresponds to dtype: bfloat16": ("pure_bf16",),
+    "belongs to methods on pairs (docs/baselines.md): beta": ("rl_beta", "pref_beta", "dpo_beta"),
+    "corresponds to report_to: wandb": ("use_wandb", "enable_wandb"),
+    "corresponds to report_to: tensorboard": ("enable_tensorboard",),
+    "is set in the environment: WANDB_ENTITY, WANDB_WATCH, WANDB_LOG_MODEL":
+        ("wandb_entity", "wandb_watch", "wandb_log_model", "wandb_run_id", "wandb_mode"),
+    "has no counterpart: the head's loss is computed in tiles here, and the model's own kernels are used":
+        ("liger_rope", "liger_rms_norm", "liger_glu_activation", "liger_swiglu", "liger_layer_norm", "kernel_config",
+         "liger_fused_linear_cross_entropy", "liger_cross_entropy", "cut_cross_entropy", "enable_liger_kernel",
+         "unsloth_cross_entropy_loss", "use_unsloth", "use_unsloth_gc", "lora_mlp_kernel", "lora_qkv_kernel",
+         "lora_o_kernel"),
+    "has no counterpart: the plugins of the other tool change its trainer": ("plugins",),
+    "is not needed: rows are always shuffled by the seed, and copies are reported by the check":
+        ("shuffle_merged_datasets", "dataset_exact_deduplication"),
+    "is not needed: the rows are text": ("remove_unused_columns_multimodal", "freeze_vision_tower",
+         "freeze_multi_modal_projector", "freeze_language_model", "image_max_pixels", "video_max_pixels"),
+    "is not needed: bitsandbytes is the only way": ("quantization_method",),
+    "is not needed: peft trains no bias": ("bias",),
+    "has no counterpart: a loss or gradient that is not finite stops the run":
+        ("loss_watchdog_threshold", "loss_watchdog_patience"),
+    "has no counterpart: neither tensor, context nor expert parallelism is set here":
+        ("tensor_parallel_size", "context_parallel_size", "sequence_parallel_degree", "expert_parallel_size",
+         "dp_shard_size", "dp_replicate_size", "cp_size", "cp_mode"),
+    "corresponds to accelerate_config, with num_processes (docs/many_gpus.md)": ("fsdp_version", "dist_config"),
+    "corresponds to the numbers of transformers' lr_scheduler_kwargs":
+        ("cosine_min_lr_ratio", "cosine_constant_lr_ratio"),
+    "corresponds to load_in_4bit or load_in_8bit, and dtype": ("quant_config",),
+    "corresponds to use_peft: true, lora_r, lora_alpha and lora_target_modules": ("peft_config", "training_type"),
 }  # fmt: skip
 EXPLAINED: Mapping[str, str] = {name: text for text, names in _EXPLAINED.items() for name in names}
 

@@ -152,12 +152,12 @@ def model_for_next_stage(stage: Stage, data: LoadedData) -> str:
             trust_remote_code=stage.config.trust_remote_code,
             allow_pickle_weights=start_options(stage).allow_pickle_weights,
         )
-        save_merged(str(folder), folder / "merged", _first_rows(stage, data), options)
+        save_merged(str(folder), folder / "merged", first_rows(stage, data), options)
     PartialState().wait_for_everyone()
     return str(folder / "merged" if adapter.exists() else folder)
 
 
-def _first_rows(stage: Stage, data: LoadedData) -> list[list[int]]:
+def first_rows(stage: Stage, data: LoadedData) -> list[list[int]]:
     """Token ids of a few training rows, prepared without the others."""
     first = replace(data.train[0], rows=data.train[0].rows.take(FIRST_ROWS))
     try:

@@ -17,6 +17,7 @@ from trl import SFTTrainer
 from trl.trainer.utils import get_config_model_id, global_then_local_main_first
 
 from ift.data import end_of_turn_ids, prepare_dataset
+from ift.models.stop_tokens import stop_generation_at
 from ift.step.algorithm import ChangeGuess, ScoreTokens, enable_residual, ift_loss
 from ift.step.equations import TokenWeights
 from ift.step.model import has_weights
@@ -276,16 +277,3 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
                 "version of [None].", "local model."
             )
             path.write_text(f"{card}\n## IFT settings\n\n| setting | value |\n| --- | --- |\n{rows}")
-
-
-def stop_generation_at(model: Any, eos_ids: list[int]) -> None:
-    """Adds all end-of-turn ids to the end tokens of the generation config, which is saved with the model."""
-    config = getattr(model, "generation_config", None)
-    if config is None:
-        return
-    known = config.eos_token_id
-    known = [] if known is None else [known] if isinstance(known, int) else list(known)
-    missing = [i for i in eos_ids if i not in known]
-    if missing:
-        ids = known + missing
-        config.eos_token_id = ids if len(ids) > 1 else ids[0]

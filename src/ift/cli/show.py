@@ -1,0 +1,86 @@
+"""`ift show MODEL DATA`: a step of training on a few rows, token by token, in the terminal and as an HTML page."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import typer
+
+from ift.runs.argv import UsageError, UsageParser, split_equals
+
+
+def command(context: typer.Context) -> int:
+    """Show a step on a few rows: each token's loss, look-ahead and weight (takes the flags of `ift train`)."""
+    return main(context.args)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the verb's own arguments; flags of `ift train` pass through."""
+    parser = UsageParser(
+        "ift show",
+        usage="ift show MODEL DATA [-n ROWS] [--output FILE.html] [any flag of ift train]",
+        description="Run the first rows through a step of training, one by one, without changing the model, and show "
+        "for each trained token its loss, the look-ahead's token where it is wrong, the weight, and whether the step "
+        "raises its loss. --debug shows tracebacks.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", metavar="MODEL", help="A folder or Hub id of a model or an adapter.")
+    parser.add_argument("data", metavar="DATA", help="Rows, in any format that ift train reads.")
+    parser.add_argument("-n", type=int, default=3, metavar="ROWS", help="Number of rows (default: 3).")
+    parser.add_argument(
+        "--output", default="ift-show.html", metavar="FILE", help="The page (default: ift-show.html)."
+    )
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """Shows the rows and writes the page; returns the exit code.
+
+    Raises:
+        UsageError: An argument is missing or wrong, or the method has no step of IFT.
+        DataError, ValueError: The model or the rows cannot be loaded, or IFT cannot train the model.
+    """
+    from rich.console import Console
+
+    from ift.files import check_target, write_atomically
+    from ift.lab.show.page import html_page
+    from ift.lab.show.step import prepare_first_rows, shown_rows
+    from ift.lab.show.terminal import LEGEND, lines
+    from ift.runs.arguments import parse
+    from ift.runs.check_run import check_model
+    from ift.text import visible
+
+    parser = make_parser()
+    if not arguments or {"-h", "--help"} & set(arguments):
+        parser.print_help()
+        return 0
+    if len(arguments) < 2 or any(word.startswith("-") for word in arguments[:2]):
+        raise UsageError("give MODEL and DATA first: ift show MODEL DATA -n 3")
+    options, words = parser.parse_known_args(split_equals(arguments))
+    if options.n < 1:
+        raise UsageError(f"-n {options.n}: give 1 or more")
+    run_args = parse(["--model_name_or_path", options.model, "--dataset_name", options.data, *words])
+    if not hasattr(run_args.config, "step_settings"):
+        raise UsageError(f"--method {run_args.method.name} has no step of IFT to show; give ift or sft")
+    output = Path(options.output).expanduser()
+    check_target(output)
+    check_model(run_args)
+    rows = list(shown_rows(run_args, prepare_first_rows(run_args, options.n), options.n))
+    console = Console(highlight=False)
+    for row in rows:
+        console.print(row.summary, style="bold", markup=False)
+        for line in lines(row, console.width):
+            console.print(line, no_wrap=True)
+        console.print()
+    console.print(LEGEND, style="dim", markup=False)
+    step = run_args.config.step_settings()
+    settings = (
+        f"lambda {step.residual_lambda:g}, {step.propagation} propagation, gamma {step.propagation_gamma:g}, detached: "
+        f"{step.propagation_detach}; each row as a step of its own"
+    )
+    title = visible(f"A step of {options.model} on {options.data}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(output, html_page(rows, title, settings))
+    console.print(visible(f"page: {output}"), markup=False)
+    return 0

@@ -1,0 +1,216 @@
+"""Converts the YAML of Axolotl, LLaMA-Factory, alignment-handbook (trl) and unsloth to a file for `ift train --config`.
+
+Every key of the file is kept, translated, or lost with a reason. Names are those of `other_tools`, values those of
+`converted_values`; what is left is parsed as `ift train` parses it, and a setting that it refuses is lost too.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ift.methods.table import METHODS
+from ift.runs.arguments import make_parser, parse_stages
+from ift.runs.argv import UsageError
+from ift.runs.converted_values import USED_BY, VALUES, lost_of_entries
+from ift.runs.other_tools import EXPLAINED, RENAMED
+from ift.runs.yaml_file import parse_yaml_file
+
+SECTIONS = ("training", "lora", "logging", "data")  # of unsloth's file: settings one level deeper
+SIGNS = {  # tool -> settings that only its files have
+    "trl": ("dataset_mixture", "dataset_mixer", "max_seq_length", "torch_dtype", "model_name_or_path"),
+    "Axolotl": ("base_model", "sequence_len", "micro_batch_size", "lora_target_linear", "datasets"),
+    "LLaMA-Factory": (
+        "finetuning_type",
+        "cutoff_len",
+        "template",
+        "stage",
+        "dist_config",
+        "model_class",
+        "train_dataset",
+    ),
+    "unsloth": ("training", "lora", "random_state", "use_unsloth"),
+}
+OF_THE_DEVICE = ("tf32",)  # refused where the device of the conversion lacks it
+ENTRIES = "the format is found from the columns; dataset_columns renames others (docs/data.md)"
+FILL_IN = {"model_name_or_path": "MODEL", "dataset_name": "ROWS.jsonl", "output_dir": "aligned"}
+
+
+@dataclass
+class Converted:
+    """What became of a configuration file.
+
+    Attributes:
+        tool: A key of `SIGNS`.
+        settings: For `ift train`.
+        kept: Names with the same name and value here.
+        translated: Name elsewhere -> the settings that it became.
+        lost: Name elsewhere -> why there is none here.
+        empty: Names without a value.
+        missing: Settings that must be filled in by hand.
+    """
+
+    tool: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    kept: list[str] = field(default_factory=list)
+    translated: dict[str, dict[str, Any]] = field(default_factory=dict)
+    lost: dict[str, str] = field(default_factory=dict)
+    empty: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+    def report(self) -> list[str]:
+        """Lines for the user, one for every name that was not kept as it is."""
+        lines = [f"kept: {', '.join(self.kept) or 'nothing'}"]
+        lines += [f"translated: {name} -> {_shown(found)}" for name, found in self.translated.items()]
+        lines += [f"lost: {name}: {reason}" for name, reason in self.lost.items()]
+        lines += [f"without a value: {', '.join(self.empty)}"] if self.empty else []
+        return lines + [f"fill in: {name}, which the file does not say" for name in self.missing]
+
+    def yaml_text(self, source: str) -> str:
+        """The file for `ift train --config`, what was lost as comments at its end."""
+        lines = [
+            f"# From {source} ({self.tool}) by ift convert-config. Look at it, then: ift check --config THIS_FILE"
+        ]
+        lines += [f"# FILL IN: {name}" for name in self.missing]
+        lines.append(yaml.safe_dump(self.settings, sort_keys=False, width=110, allow_unicode=True).rstrip())
+        lines += ["", "# Without a counterpart:"] if self.lost else []
+        lines += [f"#   {name}: {' '.join(reason.split())}" for name, reason in self.lost.items()]
+        return "\n".join(lines) + "\n"
+
+
+def _shown(settings: Mapping[str, Any]) -> str:
+    text = ", ".join(f"{name}: {value}" for name, value in settings.items())
+    return text if len(text) < 200 else text[:197] + "..."
+
+
+def convert_file(path: Path, method: str | None = None) -> Converted:
+    """Converts a file of another tool; `method` replaces the method that it names.
+
+    Raises:
+        UsageError: The file cannot be read, is not a flat YAML file, or its result is refused for another reason
+            than a setting of the file.
+    """
+    parse_yaml_file(path)  # refuses what is not a mapping, repeated keys and tags
+    written = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
+    found = Converted(_tool(yaml.safe_load(path.read_text(encoding="utf-8"))))
+    if found.tool == "unsloth" and "batch_size" in written:  # rows of one device there
+        written["micro_batch_size"] = written.pop("batch_size")
+    known = {
+        option.lstrip("-")
+        for one in METHODS.values()
+        for option in make_parser(one)._option_string_actions
+        if option.startswith("--")
+    }
+    for name, value in written.items():
+        if value is None or value in ("", []):
+            found.empty.append(str(name))
+        else:
+            _convert(str(name), value, written, known, found)
+    for source, used in USED_BY.items():
+        for name in used:
+            if source in found.translated and found.lost.pop(name, ""):
+                found.translated[name] = found.translated[source]
+    if found.tool == "LLaMA-Factory" and "dataset" in found.translated:
+        found.lost["dataset_info.json"] = (
+            "its names are taken for paths or Hub ids: write those into datasets"
+        )
+    if method is not None or "method" not in found.settings:
+        found.settings = {"method": method or "ift", **found.settings}
+    _fill_in(found)
+    _drop_refused(found)
+    return found
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of unsloth's sections, as those of a flat file."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= value if name in SECTIONS and isinstance(value, Mapping) else {name: value}
+    return flat
+
+
+def _tool(settings: Mapping[str, Any]) -> str:
+    """The tool with most of its signs in a file."""
+    return max(SIGNS, key=lambda tool: sum(sign in settings for sign in SIGNS[tool]))
+
+
+def _convert(name: str, value: Any, written: Mapping[str, Any], known: set[str], found: Converted) -> None:
+    """Sorts one setting into `found`."""
+    if name in VALUES:
+        result = VALUES[name](value, written)
+        if isinstance(result, str):
+            found.lost[name] = result
+            return
+        result = {here: one for here, one in result.items() if here not in found.settings or here == name}
+        found.settings |= result
+        if result == {name: value}:
+            found.kept.append(name)
+        elif result:
+            found.translated[name] = result
+        else:
+            found.lost[name] = EXPLAINED.get(name, "another setting of the file says it already")
+        if name == "datasets":
+            found.lost |= {f"datasets: {key}": ENTRIES for key in lost_of_entries(value)}
+    elif name in known:
+        found.settings[name] = value
+        found.kept.append(name)
+    elif (here := RENAMED.get(name)) is not None:
+        if here in found.settings or written.get(here) is not None:
+            found.lost[name] = f"{here} is set too"
+            return
+        found.settings[here] = value
+        found.translated[name] = {here: value}
+    else:
+        found.lost[name] = EXPLAINED.get(name, "ift has no setting of this name")
+
+
+def _fill_in(found: Converted) -> None:
+    for name, value in FILL_IN.items():
+        if name not in found.settings and not (name == "dataset_name" and found.settings.get("datasets")):
+            found.settings[name] = value
+            found.missing += [name] if name != "output_dir" else []
+
+
+def _drop_refused(found: Converted) -> None:
+    """Moves every setting that `ift train` refuses to `lost`, with its message.
+
+    Raises:
+        UsageError: The message names no setting of the file.
+    """
+    while message := _refusal(found.settings):
+        sources = {here: name for name, result in found.translated.items() for here in result}
+        candidates = [
+            name for name in found.settings if re.search(rf"(?<![\w.]){re.escape(name)}(?![\w])", message)
+        ]
+        candidates = [name for name in candidates if name != "method"]
+        if not candidates:
+            raise UsageError(f"the converted settings are refused: {message}")
+        here = min(candidates, key=lambda name: message.index(name))
+        source = sources.get(here, here)
+        for name in [*found.translated.pop(source, {}), here]:
+            found.settings.pop(name, None)
+        found.kept = [name for name in found.kept if name != here]
+        other = message.startswith("unknown key")
+        found.lost[source] = f"{found.settings['method']} has no such setting" if other else message
+        _fill_in(found)
+
+
+def _refusal(settings: Mapping[str, Any]) -> str:
+    """The message with which `ift train` refuses the settings; "" if it takes them."""
+    settings = {name: value for name, value in settings.items() if name not in OF_THE_DEVICE}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "converted.yaml"
+        file.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+        try:
+            parse_stages(["--config", str(file)])
+        except UsageError as error:
+            return re.sub(rf"{re.escape(str(file))}, line \d+: ", "", str(error))
+        except (ValueError, OSError, ImportError, RuntimeError) as error:
+            return str(error)
+    return ""

@@ -1,0 +1,124 @@
+"""`ift show`: the figures of `ift_loss` beside the tokens they belong to, in the terminal and on the page."""
+
+import json
+import re
+
+import pytest
+import torch
+from rich.cells import cell_len
+from typer.testing import CliRunner
+
+from ift.cli.main import app
+from ift.lab.show.page import html_page
+from ift.lab.show.step import ShownRow, ShownToken, prepare_first_rows, shown_rows
+from ift.lab.show.terminal import lines, shade
+from ift.lab.testbed import problems, tiny_base_path
+from ift.models.loading import LoadOptions, load_network
+from ift.runs.arguments import parse
+from ift.step import ift_loss
+
+HOSTILE = "<img src=x onerror='window.broken = 1'>\u202e\x1b[31m"
+TOKENS = (
+    ShownToken("Hi "),
+    ShownToken("there", True, 2.0, 1.5, "you", 1.25, 0.5),
+    ShownToken("世界\n", True, 0.01, 0.01, "", 0.75, -0.25),
+)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    file = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    file.write_text("".join(json.dumps(problem.row) + "\n" for problem in problems("train", 4)))
+    return file
+
+
+def test_the_figures_are_those_of_the_step(rows):
+    """Row 2, against a call of `ift_loss` on the same ids and labels; something is pushed up with the released code."""
+    args = parse(
+        [
+            "--model_name_or_path",
+            str(tiny_base_path()),
+            "--dataset_name",
+            str(rows),
+            "--propagation_detach",
+            "none",
+        ]
+    )
+    prepared = prepare_first_rows(args, 2)
+    _, row = shown_rows(args, prepared, 2)
+    entry = prepared.sets["train"].dataset[1]
+    batch = {name: torch.tensor([entry[name]]) for name in ("input_ids", "labels")}
+    model = load_network(str(tiny_base_path()), LoadOptions(dtype="float32")).eval()
+    wanted = ift_loss(model, batch, propagation_detach="none")
+    trained = [one for one in row.tokens if one.trained]
+    at = wanted.layout.trained[0]
+    for name, column in (("loss", wanted.scores.losses), ("nll", wanted.scores.nll), ("weight", wanted.weights),
+                         ("push", wanted.gradient)):  # fmt: skip
+        shown = torch.tensor([getattr(one, name) for one in trained])
+        torch.testing.assert_close(shown, column[0][at].detach(), atol=1e-5, rtol=1e-4)
+    assert row.loss == pytest.approx(float(wanted.loss.detach()), abs=1e-5)
+    wrong = wanted.scores.lookahead_ids[0] != batch["input_ids"][0]
+    assert [bool(one.guess) for one in row.tokens] == (wrong & at).tolist()
+    assert [one.pushed_up for one in row.tokens] == (wanted.gradient[0] < 0).tolist()
+    assert any(one.pushed_up for one in trained)
+    assert "".join(one.text for one in row.tokens).startswith("<|user|>")
+
+
+def test_nothing_is_pushed_up_by_the_default(rows):
+    args = parse(["--model_name_or_path", str(tiny_base_path()), "--dataset_name", str(rows)])
+    for row in shown_rows(args, prepare_first_rows(args, 3), 3):
+        assert not any(one.pushed_up for one in row.tokens)
+
+
+@pytest.mark.parametrize(("loss", "level"), [(0.0, 0), (0.6931, 4), (2.302, 8), (50.0, 9), (float("inf"), 9)])
+def test_a_shade_is_the_probability_that_is_lacking(loss, level):
+    """Half of it (loss ln 2) is in the middle of ten shades; a tenth left (ln 10) is at nine tenths."""
+    assert shade(loss, 10) == level
+
+
+@pytest.mark.parametrize("width", [10, 40])
+def test_lines_of_the_terminal_fit_and_stand_below_each_other(width):
+    found = [line.plain for line in lines(ShownRow(1, TOKENS, 0.5), width)]
+    assert all(cell_len(line) <= width for line in found)
+    assert "there" in "".join(found)
+    if width == 40:
+        above, middle, below = found
+        assert middle.index("there") == above.index("you") == below.index("1.25")
+        assert cell_len(middle[: middle.index("世")]) == cell_len(below[: below.index("0.75")])
+        assert "0.75▲" in below
+    assert len(found) == (3 if width == 40 else 5)  # the second line of tokens has no guess above
+
+
+def test_the_page_marks_shades_guesses_weights_and_pushes():
+    page = html_page([ShownRow(1, TOKENS, 0.5)], "A <step>", "lambda 0.2")
+    assert "<title>A &lt;step&gt;</title>" in page
+    assert re.search(
+        r'<span class="guess">you</span><span class="text s8">there</span><span class="weight">1.25<', page
+    )
+    assert re.search(r'class="token up".*?<span class="text s0">世界⏎</span><span class="weight">0.75▲', page)
+    assert '<span class="plain">Hi </span>' in page
+    assert "<script" not in page
+
+
+def test_the_verb_prints_the_rows_and_writes_the_page(rows, tmp_path):
+    page = str(tmp_path / "page.html")
+    done = CliRunner().invoke(app, ["show", str(tiny_base_path()), str(rows), "-n", "2", "--output", page])
+    assert done.exit_code == 0, done.output
+    assert "row 2: " in done.output
+    assert "page: " in done.output
+    assert (tmp_path / "page.html").read_text().count("<section>") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--learning_rate", "1"], "give MODEL and DATA first"),
+        (["m", "d", "-n", "0"], "-n 0: give 1 or more"),
+        (["m", "d", "--method", "dpo"], "--method dpo has no step of IFT to show"),
+        (["m", "d", "--residual_lamda", "1"], "did you mean --residual_lambda?"),
+    ],
+)
+def test_mistakes_of_usage(words, said):
+    done = CliRunner().invoke(app, ["show", *words])
+    assert done.exit_code == 2
+    assert said in done.stderr
