@@ -177,3 +177,41 @@ def test_the_trackers_get_a_table(monkeypatch):
 def test_what_cannot_be_done_is_refused(rows, tmp_path, capsys, words, code, message):
     assert train(rows, tmp_path / "out", *words) == code
     assert message in capsys.readouterr().err
+
+
+def test_answers_are_scored_by_the_scores_named(rows, tmp_path, monkeypatch):
+    """By a name of the table and a function of the user's own; the values are in the file and in the metrics."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("def letters(prompt, answer, row): return len(answer)\n")
+    words = (
+        "--eval_generate",
+        "3",
+        "--eval_generate_max_new_tokens",
+        "8",
+        "--eval_score",
+        "f1,mine.py:letters",
+    )
+    assert train(rows, tmp_path / "out", *words) == 0
+    found = [one for one in lines(tmp_path / "out" / "answers.jsonl") if one["step"] == 4]
+    assert [one["scores"]["letters"] for one in found] == [len(one["answer"]) for one in found]
+    (logged,) = [
+        one for one in lines(tmp_path / "out" / "metrics.jsonl") if one["step"] == 4 and "eval_letters" in one
+    ]
+    assert logged["eval_letters"] == sum(len(one["answer"]) for one in found) / 3
+    assert 0 <= logged["eval_f1"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--eval_score", "f1"], 2, "set --eval_generate too"),
+        (["--eval_generate", "2", "--eval_score", "f2"], 2, "--eval_score f2: unknown"),
+        (["--eval_generate", "2", "--eval_score", "judge"], 2, "would cost money at each evaluation"),
+        (["--eval_generate", "2", "--eval_score", "final-answer"], 2, "is measured anyway"),
+        (["--eval_generate", "2", "--eval_score", "json"], 1, "is no JSON"),
+    ],
+)
+def test_scores_that_cannot_be_are_refused_before_the_first_step(rows, tmp_path, capsys, words, code, said):
+    assert train(rows, tmp_path / "out", *words) == code
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out" / "metrics.jsonl").exists()

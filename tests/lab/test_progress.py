@@ -1,6 +1,7 @@
 """Progress is a bar on a terminal and lines in a log, as often as asked for."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -30,3 +31,23 @@ def test_a_terminal_has_a_bar_that_goes_away():
     found = shown(True, 0)
     assert "done in" not in found
     assert found.endswith("\x1b[2K")  # the last line is cleared
+
+
+def test_a_terminal_has_a_line_for_each_group_with_its_pieces():
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=80)
+    with WorkProgress(console, 3) as progress:
+        progress.add_groups({"sft": 1, "ift": 2})
+        progress.advance("sft, seed 0", "sft")
+        progress.advance("a first measurement")
+        progress._bar.refresh()
+    found = out.getvalue()
+    assert re.search(r"sft .*1/1", found)
+    assert re.search(r"ift .*0/2", found)
+
+
+def test_a_question_is_asked_without_the_bar():
+    out = io.StringIO()
+    with WorkProgress(Console(file=out, force_terminal=True, width=80), 3) as progress, progress.paused():
+        assert not progress._bar.live.is_started
+    assert not progress._bar.live.is_started

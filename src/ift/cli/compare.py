@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from ift.cli.exit_codes import INTERRUPTED
+from ift.cli.judge import agree
 from ift.lab.compare.study_args import StudyArgs
 from ift.runs.argv import UsageError, UsageParser, split_equals
 from ift.text import did_you_mean, visible
@@ -53,12 +54,14 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     from ift.lab.compare.run_study import report_study, run_study
     from ift.lab.compare.testbed import study_on_testbed
     from ift.lab.compare.user_study import user_study
+    from ift.lab.judge.settings import parse_prices
     from ift.lab.progress import WorkProgress
 
+    prices, agreed = parse_prices(args.prices), args.yes
     try:
         study = user_study(args, train_words, say) if train_words else study_on_testbed(args)
         with WorkProgress(console, seconds=0) as progress:
-            run_study(study, args.jobs, progress, say)
+            run_study(study, args.jobs, progress, say, prices, (lambda: None) if agreed else agree)
     except KeyboardInterrupt:
         print(f"\nift {verb}: stopped. Repeat the command to resume.", file=sys.stderr)
         return INTERRUPTED

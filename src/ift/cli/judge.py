@@ -65,7 +65,7 @@ def run(settings: JudgeSettings, yes: bool) -> int:
     from ift.lab.judge.run import run_judge
 
     try:
-        run_judge(settings, _show, lambda: None if yes else _agree())
+        run_judge(settings, _show, lambda: None if yes else agree())
     except KeyboardInterrupt:
         print("\nift judge: stopped. Repeat the command to resume.", file=sys.stderr)
         return INTERRUPTED
@@ -78,7 +78,7 @@ def _show(lines: list[Line]) -> None:
     print(format_lines(lines, shutil.get_terminal_size().columns), flush=True)
 
 
-def _agree() -> None:
+def agree() -> None:
     """Asks whether to start.
 
     Raises:

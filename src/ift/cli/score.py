@@ -6,24 +6,27 @@ from pathlib import Path
 
 import typer
 
+from ift.cli.judge import agree
 from ift.runs.argv import UsageError
 
 
 def main(
     answers: Path, score: str, rows: Path | None, database: str | None, column: str | None, pattern: str | None,
-    output: Path | None,
+    output: Path | None, judge: str | None = None, prices: str | None = None, yes: bool = False,
 ) -> int:  # fmt: skip
     """Score, print a table and write the values of each row; returns the exit code."""
     from ift.files import check_target
     from ift.generation.final_answer import final_answer_of
+    from ift.lab.judge.settings import parse_prices
     from ift.lab.report.json_files import write_json_lines
     from ift.lab.report.wording import label, number
     from ift.lab.scores import load_scores, parse_names, score_answers, target_scores
     from ift.lab.scores.answer_files import read_answers, score_lines
+    from ift.lab.scores.judged import JUDGE, Grader, JudgeOptions, agree_to_cost
     from ift.lab.scores.table import FINAL_ANSWER
     from ift.text import visible
 
-    names = parse_names(score, database)
+    names = parse_names(score, database, judge)
     output = output or answers.with_name(f"{answers.stem}.scores.jsonl")
     check_target(output, [file for file in (answers, rows, database and Path(database)) if file])
     found = read_answers(answers, rows, column)
@@ -34,13 +37,23 @@ def main(
         pattern = final.pattern
     elif pattern is not None:
         raise UsageError(f"--answer_pattern is for --score {FINAL_ANSWER}: name it too, or leave it out")
-    scores = load_scores(names, database, pattern)
+    grader = None if judge is None else Grader(JudgeOptions(judge, output.with_name(f"{answers.stem}.judge")))
+    scores = [
+        grader.score() if grader and name == JUDGE else load_scores([name], database, pattern)[0]
+        for name in names
+    ]
     rights = target_scores(scores, found)
+    if grader is not None:
+        requests, tokens = grader.cost(found)
+        agree_to_cost(
+            str(judge), requests, tokens, parse_prices(prices), print, (lambda: None) if yes else agree
+        )
     result = score_answers(scores, found)
     write_json_lines(output, score_lines(found, result), ensure_ascii=False)
     table = [("score", "answers", "right answers")]
     table += [
-        (label(name), number(one, name), number(rights[name], name)) for name, one in result.totals.items()
+        (label(name), number(one, name), number(rights.get(name), name))
+        for name, one in result.totals.items()
     ]
     width = max(len(name) for name, _, _ in table)
     for name, value, right in table:
@@ -54,7 +67,7 @@ def command(
     score: str = typer.Option(
         ...,
         "--score",
-        help="final-answer, text, contains, json, sql, bleu, chrf, rouge, f1, FILE.py:function; or several.",
+        help="final-answer, text, contains, json, sql, bleu, chrf, rouge, f1, judge, FILE.py:function; or several.",
     ),
     rows: str = typer.Option(
         None, "--rows", help="File with the rows (default: those in the file of answers)."
@@ -66,6 +79,11 @@ def command(
     pattern: str = typer.Option(
         None, "--answer_pattern", help="For final-answer: ####, boxed or a regular expression."
     ),
+    judge: str = typer.Option(
+        None, help="Model that judge asks, at the endpoint of ift judge; it costs money."
+    ),
+    prices: str = typer.Option(None, help="Of the judge, per million tokens in and out, such as 2.5,10."),
+    yes: bool = typer.Option(False, "--yes", help="Agree to the judge's cost beforehand."),
     output: str = typer.Option(
         None, "--output", help="File for the values of each row (default: ANSWERS.scores.jsonl)."
     ),
@@ -75,4 +93,5 @@ def command(
     def path(text: str | None) -> Path | None:
         return None if text is None else Path(text).expanduser()
 
-    return main(Path(answers).expanduser(), score, path(rows), database, column, pattern, path(output))
+    files = path(rows), database, column, pattern, path(output)
+    return main(Path(answers).expanduser(), score, *files, judge, prices, yes)

@@ -36,6 +36,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or any(flag in arguments for flag in HELP):
         return _help(arguments)
     stages = parse_stages(arguments)
+    _load_scores(stages)
     _check_names(stages)
     try:
         if stages[0].launch and not is_launched():
@@ -50,6 +51,15 @@ def main(arguments: list[str]) -> int:
         _print_once("stopped. Checkpoints that were saved are in the output folder.", sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def _load_scores(stages: list[TrainArguments]) -> None:
+    """Hands the scores of --eval_score to the stages."""
+    for answers in (stage.answers for stage in stages):
+        if answers.eval_score:
+            from ift.lab.scores.during_training import answer_scorer
+
+            answers.scorer = answer_scorer(answers.eval_score, answers.eval_score_db)
 
 
 def _train(stages: list[TrainArguments]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from ift.generation.final_answer import FinalAnswer, final_answer_of, last_answe
 from ift.step.model import has_weights
 
 FILE = "answers.jsonl"
+# scores of answers (`prompt`, `target`, `answer`): of all by name, and the values of each in `scores`
+AnswerScorer = Callable[[Sequence[dict[str, Any]]], dict[str, float]]
 
 
 @dataclass
@@ -34,6 +36,16 @@ class AnswerArguments:
     )
     eval_generate_temperature: float = field(
         default=0.0, metadata={"help": "Sampling temperature of these answers (0: greedy)."}
+    )
+    eval_score: str | None = field(
+        default=None,
+        metadata={
+            "help": "Scores of these answers: text, contains, json, sql, bleu, chrf, rouge, f1, FILE.py:function, or "
+            "several with commas."
+        },
+    )
+    eval_score_db: str | None = field(
+        default=None, metadata={"help": "SQLite file on which the score sql runs the queries, read-only."}
     )
     answer_pattern: str | None = field(
         default=None,
@@ -50,8 +62,14 @@ class AnswerArguments:
         },
     )
 
+    scorer: AnswerScorer | None = field(
+        default=None, init=False, repr=False
+    )  # of eval_score; the caller sets it
+
     def check(self, eval_strategy: Any) -> None:
         """Raises ValueError for values out of range, and for eval_generate without evaluation."""
+        if self.eval_score and not self.eval_generate:
+            raise ValueError("eval_score scores the answers of eval_generate; set --eval_generate too.")
         if self.eval_generate < 0 or self.eval_generate_max_new_tokens < 1:
             raise ValueError("eval_generate must be 0 or more, eval_generate_max_new_tokens 1 or more.")
         if self.eval_generate_temperature < 0:
@@ -105,6 +123,11 @@ class EvaluationAnswers(TrainerCallback):
             )
         except ValueError as error:
             raise DataError(str(error)) from error
+        if settings.scorer is not None:  # a target that cannot be scored is found before the first step
+            texts = [(self.tokenizer.decode(one.prompt), one.target) for one in self.questions]
+            settings.scorer(
+                [{"row": n, "prompt": p, "target": t, "answer": t} for n, (p, t) in enumerate(texts, start=1)]
+            )
 
     @property
     def path(self) -> Path:
@@ -129,12 +152,14 @@ class EvaluationAnswers(TrainerCallback):
 
     def _answer_and_score(self, step: int) -> dict[str, float]:
         answers = self._answers(step)
+        scores = self.settings.scorer(answers) if self.settings.scorer is not None else {}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(one, ensure_ascii=False) + "\n" for one in answers)
         found = {"eval_answers_stopped": sum(one["stopped"] for one in answers) / len(answers)}
         if self.final is not None:
             found["eval_exact_match"] = sum(one["right"] for one in answers) / len(answers)
+        found |= {f"eval_{name}": value for name, value in scores.items()}
         self._log_table(answers, self.trainer.args.report_to)
         return found
 

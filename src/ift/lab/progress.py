@@ -1,6 +1,8 @@
 """Progress of long work: a bar on a terminal, a line now and then in a log."""
 
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -9,6 +11,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -32,6 +35,12 @@ class WorkProgress:
         hidden = not console.is_terminal
         self._bar = Progress(*columns, *times, console=console, transient=True, disable=hidden)
         self._task = self._bar.add_task("", total=None)
+        self._groups: dict[str, TaskID] = {}
+
+    def add_groups(self, totals: Mapping[str, int]) -> None:
+        """Show groups of the work, on a terminal: a line each, with its pieces."""
+        for name, total in totals.items():
+            self._groups[name] = self._bar.add_task(name, total=total)
 
     def __enter__(self) -> "WorkProgress":
         self._bar.start()
@@ -40,14 +49,23 @@ class WorkProgress:
     def __exit__(self, *error: Any) -> None:
         self._bar.stop()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Without the bar, so that a question can be asked."""
+        self._bar.stop()
+        yield
+        self._bar.start()
+
     def describe(self, text: str) -> None:
         """Name the current work, in front of the bar."""
         self._bar.update(self._task, description=text, total=self.total or None)
 
-    def advance(self, text: str = "") -> None:
-        """Count one piece of work; without a terminal `text` names it in the line."""
+    def advance(self, text: str = "", group: str = "") -> None:
+        """Count one piece of work, of a group if it is one's; without a terminal `text` names it in the line."""
         self.done, now = self.done + 1, time.monotonic()
         self._bar.update(self._task, completed=self.done, total=self.total or None)
+        if group in self._groups:
+            self._bar.advance(self._groups[group])
         if self._bar.disable and (now - self._shown >= self.seconds or self.done == self.total):
             self._shown, elapsed = now, timedelta(seconds=round(now - self._began))
             line = f"{self.done} of {self.total} done in {elapsed}  {text}".rstrip()

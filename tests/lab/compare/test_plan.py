@@ -5,6 +5,7 @@ import pytest
 from ift.lab.compare.plan import (
     BETAS,
     BUDGETS,
+    CONTENDERS,
     PASSES,
     ROWS_PER_STEP,
     Entrant,
@@ -12,12 +13,13 @@ from ift.lab.compare.plan import (
     compare_plan,
     stage_settings,
 )
-from ift.methods.table import METHODS, parse_methods
+from ift.methods.table import CONTROLS, METHODS, parse_methods
 from ift.runs.from_python import _check_names, _settings_of
 
 FULL = compare_plan("arithmetic-small-clean", BUDGETS["full"]["methods"].split(","), 5, 6, True)
 ABLATION = ablate_plan("arithmetic-small-clean", 3, 3, quick=False)
-ENTRANTS = {entrant.label: entrant for entrant in (*FULL.entrants, *ABLATION.entrants)}
+OTHERS = compare_plan("arithmetic-small-clean", [*METHODS, *CONTROLS, *CONTENDERS], 3, 3, False)
+ENTRANTS = {entrant.label: entrant for entrant in (*OTHERS.entrants, *FULL.entrants, *ABLATION.entrants)}
 
 
 @pytest.mark.parametrize("method", [*METHODS, "sft+dpo", "sft+ift", "sft+simpo"])

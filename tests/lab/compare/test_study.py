@@ -15,6 +15,7 @@ from ift.cli.main import app
 from ift.lab.compare import trial
 from ift.lab.compare.flops import COUNTED_STEPS, UNCOUNTED, StepFlops
 from ift.lab.compare.plan import Entrant, Plan, compare_plan
+from ift.lab.compare.run_study import _label, _score, _work
 from ift.lab.compare.study import Study, StudyError, best
 from ift.lab.report import load
 from ift.lab.testbed import tiny_base_path
@@ -227,7 +228,7 @@ def test_a_search_scores_on_validation_alone(task, tmp_path, monkeypatch):
     ("words", "said"),
     [
         (["compare", "--methods", "sft,ipo"], "unknown method 'ipo'"),
-        (["compare", "--budget", "huge"], "choose from quick, full"),
+        (["compare", "--budget", "huge"], "choose from quick, full, or give a time such as 45m or 2h"),
         (["compare", "--setting", "poems"], "--setting poems: choose from arithmetic-small-clean"),
         (["ablate", "--seeds", "1"], "an interval needs at least 2"),
     ],
@@ -237,6 +238,17 @@ def test_wrong_options_are_usage_errors(words, said, tmp_path):
     assert found.exit_code == 2
     assert said in found.output
     assert not (tmp_path / "out").exists()
+
+
+def test_a_line_says_what_a_trial_scored(study):
+    task = study.searches(sequences=False)[0]
+    assert (_label(task), _score(task, "exact_match")) == ("sft", "")
+    task.result.write_text(json.dumps({"config": {}, "score": 0.5}))
+    assert _score(task, "exact_match") == ": 50.0 %"
+    task.result.write_text(json.dumps({"scores": {"test": {"exact_match": 0.25}}}))
+    assert _score(task, "exact_match") == ": 25.0 %"
+    assert (_label(study.pairs()[0]), _score(study.pairs()[0], "exact_match")) == ("", "")
+    assert _work(study) == {"sft": 2 + 2, "sft+dpo": 2 + 2}
 
 
 @pytest.mark.slow
@@ -251,6 +263,6 @@ def test_a_whole_small_study(tmp_path):
     study.open()
     with WorkProgress(Console()) as progress:
         run_study(study, 2, progress, print)
-    assert progress.done == progress.total == 3 + 5
+    assert progress.done == progress.total == 1 + 3 + 5
     assert len([*(tmp_path / "runs").glob("*.json")]) == 5
     assert load(tmp_path / "runs" / "dpo-seed1.json").cost.labels == 400

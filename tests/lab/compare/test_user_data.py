@@ -113,7 +113,19 @@ def test_choices_are_right_where_the_chosen_answer_is_likelier(study):
         right["mean"] += sums[0] / lengths[0] > sums[1] / lengths[1]
     n = len(backend.split.pairs["test"])
     found = backend.scorer.choices(model, backend.split.pairs["test"])
-    assert found == {"choice_accuracy": right["sum"] / n, "choice_accuracy_per_token": right["mean"] / n}
+    shares = {name: sum(values) / n for name, values in found.items()}
+    assert shares == {"choice_accuracy": right["sum"] / n, "choice_accuracy_per_token": right["mean"] / n}
+
+
+def test_the_parts_of_rows_have_the_likelihood_per_token_as_their_mean(study):
+    backend = backend_of(study)
+    model, _ = backend.scorer.load(str(tiny_base_path()))
+    rows = backend.split.test
+    found = backend.scorer.target_likelihood(model, rows)
+    tokens = [sum(label != -100 for label in row["labels"]) for row in rows]
+    assert len(set(tokens)) > 1
+    mean = sum(found["target_log_likelihood_per_token"]) / len(rows)
+    assert mean == pytest.approx(sum(found["target_log_likelihood"]) / sum(tokens))
 
 
 def test_an_adapter_is_scored_with_its_weights(study, tmp_path):
@@ -301,7 +313,7 @@ def test_one_learning_rate_means_no_search(rows_file, tmp_path, monkeypatch):
     """No trial among the tasks of the whole command, and a log has a line for each task that is done."""
     tasks = []
     measured = dict.fromkeys(
-        ("step_seconds", "steps", "start_seconds", "score_seconds", "answer_seconds"), 1.0
+        ("step_seconds", "steps", "start_seconds", "validation_row_seconds", "test_row_seconds"), 1.0
     )
 
     def perform(study, planned, done, started):

@@ -7,7 +7,8 @@ from datasets import Dataset
 
 from ift.data import DataError, Part
 from ift.generation.final_answer import FinalAnswer, final_answer_of, last_answer, normalised
-from ift.lab.compare.user_rows import Split, split_rows
+from ift.lab.compare.split import Split
+from ift.lab.compare.user_rows import split_rows
 from ift.lab.testbed import tiny_base_path
 
 

@@ -160,9 +160,13 @@ def test_a_study_is_scored_by_all_names_and_chosen_by_the_first(place, monkeypat
     assert result.metric == "sql"
     page = (study.folder / "report" / "report.md").read_text()
     assert (
-        "| method | SQL result equal | minus sft, paired | by seed | n | text equal | gold.right | gold.n |"
+        "| method | SQL result equal | minus sft, paired | rows that differ | by seed | n | text equal |"
         in page
     )
+    assert record.row_scores["test"]["sql"] == [one["scores"]["sql"] for one in written]
+    assert {*record.row_scores["test"]} == {*record.scores["test"]} - {"n"}
+    for name, values in record.row_scores["test"].items():
+        assert sum(values) / 8 == pytest.approx(record.scores["test"][name])
 
 
 def test_another_database_is_another_study(place, tmp_path):
@@ -185,7 +189,7 @@ def test_settings_are_chosen_by_the_first_score(place, monkeypatch):
     fake_answers(monkeypatch, lambda source: source["references"][0])
     monkeypatch.setattr(backend.scorer, "load", lambda folder: (None, None))
     monkeypatch.setattr(
-        type(backend.scorer), "target_likelihood", lambda *_: {"target_log_likelihood_per_token": -1.0}
+        type(backend.scorer), "target_likelihood", lambda *_: {"target_log_likelihood_per_token": [-1.0]}
     )
     assert backend.choose("folder") == (pytest.approx(100), -1.0)
 

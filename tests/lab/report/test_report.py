@@ -120,6 +120,7 @@ def test_what_a_reader_must_know_is_said():
     assert found.notes == [
         "sft: learning_rate was chosen for each seed: 0.001 (seed 0), 1.0 (seed 1).",
         "ift and sft have different seeds; paired over common ones: 1.",
+        "The values of rows are not stored: these intervals are for other seeds, not for other rows.",
     ]
     broken = record("ift", 1, scores={"test": {"n": 5, "exact_match": None}})
     (found,) = grouped([record("ift", 0), broken])

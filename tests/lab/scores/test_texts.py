@@ -124,6 +124,12 @@ def test_bleu_and_chrf_are_sacrebleu_s():
         assert row["bleu"] == sacrebleu.sentence_bleu(text, references).score
         assert row["chrf"] == sacrebleu.sentence_chrf(text, references).score
     assert found.totals["bleu"] != pytest.approx(sum(row["bleu"] for row in found.rows) / 3)
+    for name, of_corpus in (("bleu", sacrebleu.corpus_bleu), ("chrf", sacrebleu.corpus_chrf)):
+        left_out = [of_corpus(texts[1:], [stream[1:] for stream in streams]).score]
+        left_out += [of_corpus([texts[0], texts[2]], [[one[0], one[2]] for one in streams]).score]
+        parts, total = found.parts[name], found.totals[name]
+        assert sum(parts) / 3 == pytest.approx(total)
+        assert parts[0] - parts[1] == pytest.approx(2 * (left_out[1] - left_out[0]))
 
 
 def test_rouge_is_rouge_score_s_f_measure_of_the_best_reference():
@@ -149,7 +155,7 @@ def test_a_missing_package_names_the_extra(monkeypatch):
     ("names", "database", "said"),
     [
         ("blue", None, "--score blue: unknown; did you mean bleu"),
-        ("judge", None, "choose from final-answer, text"),
+        ("judges", None, "choose from final-answer, text"),
         ("", None, "no name"),
         ("text,text", None, "the name is taken"),
         ("f.py:stopped", None, "the name is taken"),

@@ -3,16 +3,17 @@
 import json
 import math
 import os
-from typing import Any
 
-from ift.lab.compare.scoring import PER_TOKEN
+from ift.lab.compare.plan import Entrant, Plan
 from ift.lab.compare.study import Study
-from ift.lab.compare.testbed import TRIAL_SECONDS
+from ift.lab.report.intervals import smallest_difference
+from ift.lab.report.wording import SHARES
 from ift.methods.table import parse_methods
 
 MOST_JOBS = 8
-GIB_PER_TESTBED_JOB = 2
+PAIR_SECONDS = 15  # of sampling the pairs of a seed on the testbed, about
 FREE_MEMORY_SHARE = 0.85
+ROWS_THAT_DIFFER, SEED_DEVIATION = (0.1, 0.3), 0.01  # assumed, of a difference of shares
 # cost of a step, in forward passes; of all others 3
 FORWARDS = dict.fromkeys(("ift", "random-residual", "position-weights", "dpo", "tdpo1", "tdpo2"), 4)
 
@@ -22,34 +23,41 @@ def fitting_jobs(study: Study) -> int:
     import psutil
     import torch
 
-    if study.plan.user_data is None:
-        memory, needed = psutil.virtual_memory().total, float(GIB_PER_TESTBED_JOB * 2**30)
-    elif torch.accelerator.is_available():
+    if torch.accelerator.is_available() and study.plan.user_data is not None:
         return max(1, torch.cuda.device_count())
-    else:
-        memory, needed = FREE_MEMORY_SHARE * psutil.virtual_memory().available, _memory_needed(study)
-    return max(1, min(os.cpu_count() or 1, int(memory / needed), MOST_JOBS))
+    free = FREE_MEMORY_SHARE * psutil.virtual_memory().available
+    return max(1, min(os.cpu_count() or 1, int(free / _memory_needed(study)), MOST_JOBS))
 
 
 def estimate(study: Study) -> str:
-    """The time that the whole study takes and, on the user's data, the memory, as a text."""
-    import torch
-
-    if study.plan.user_data is None:
-        return f"about {_testbed_seconds(study) / study.jobs / 60:.0f} minutes on CPU cores like ours"
-    seconds = _seconds_needed(study)
-    if torch.accelerator.is_available():  # processes on a CPU share its cores
-        seconds /= study.jobs
-    span = f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{max(math.ceil(seconds / 60), 2)} minutes"
+    """The time that the whole study takes, and the memory of a process, as a text."""
     memory = _memory_needed(study) / 2**30
-    return f"at most about {span} and {memory:.1f} GiB for each process, by a first measurement"
+    return f"at most about {span(seconds_needed(study))} and {memory:.1f} GiB for each process, by a first measurement"
 
 
-def _testbed_seconds(study: Study) -> float:
-    plan = study.plan
-    trials = sum(len(plan.candidates(entrant)) for entrant in plan.searched())
-    counts = {"pairs": len(study.pairs()), "search": trials, "run": 1 + len(plan.entrants) * plan.seeds}
-    return float(sum(TRIAL_SECONDS[kind] * count for kind, count in counts.items()))
+def span(seconds: float) -> str:
+    """A time in words: minutes up to one and a half hours, then hours."""
+    return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{max(math.ceil(seconds / 60), 2)} minutes"
+
+
+def foresight(plan: Plan) -> str:
+    """The smallest difference that the study is likely to find, with what is assumed, as a sentence."""
+    rows = f"{plan.test_rows:,} test rows, {plan.seeds} seeds"
+    if plan.metric in SHARES:
+        found = [
+            100 * smallest_difference(plan.seeds, plan.test_rows, math.sqrt(share), SEED_DEVIATION)
+            for share in ROWS_THAT_DIFFER
+        ]
+        given = " or ".join(f"{100 * share:.0f} %" for share in ROWS_THAT_DIFFER)
+        return (
+            f"{rows}: differences from about {found[0]:.1f} or {found[1]:.1f} points on are likely to be found, if "
+            f"{given} of the rows get another result from the other method."
+        )
+    found = [smallest_difference(plan.seeds, plan.test_rows, 1.0, 0.0)]
+    return (
+        f"{rows}: differences from about {found[0]:.2f} standard deviations of a row's difference on are likely to be "
+        "found."
+    )
 
 
 def _memory_needed(study: Study) -> float:
@@ -60,25 +68,27 @@ def _memory_needed(study: Study) -> float:
     return float(found["peak_memory_bytes"] + reference)
 
 
-def _seconds_needed(study: Study) -> float:
-    """Seconds of all tasks, one after the other, finished ones included."""
-    found, plan, user_data = _measured(study), study.plan, study.plan.user_data or {}
+def seconds_needed(study: Study) -> float:
+    """Seconds of all tasks, finished ones included; processes on a CPU share its cores, so they save no time here."""
+    import torch
 
-    def training(entrant: Any) -> float:
+    found, plan = _measured(study), study.plan
+
+    def training(entrant: Entrant) -> float:
         stages = parse_methods(entrant.method)
         forwards = sum(FORWARDS.get(stage.name, 3) for stage in stages) / 3
         steps = found["steps"] * found["step_seconds"] * entrant.more_steps
-        return float(len(stages) * found["start_seconds"] + forwards * steps)
+        times = len(entrant.rate_factors) or 1
+        return float(times * (len(stages) * found["start_seconds"] + forwards * steps))
 
-    passes = 3 if (study.rows / "test-pairs").exists() else 1  # the target, and both sides of the pair
-    scored = bool(user_data["pattern"] or user_data.get("scoring"))
-    answers = found["answer_seconds"] if scored else 0.0
-    choices = found["score_seconds"] * (2 if user_data["metric"] == "choice_accuracy" else 1)
-    by_likelihood = user_data["metric"] in ("choice_accuracy", PER_TOKEN)
-    choosing = plan.validation_rows * (choices if by_likelihood else answers)
-    scoring = plan.test_rows * (passes * found["score_seconds"] + answers)
+    choosing, scoring = (
+        getattr(plan, f"{name}_rows") * found[f"{name}_row_seconds"] for name in ("validation", "test")
+    )
     searched = sum(len(plan.candidates(one)) * (training(one) + choosing) for one in plan.searched())
-    return float(searched + scoring + plan.seeds * sum(training(one) + scoring for one in plan.entrants))
+    runs = scoring + plan.seeds * sum(training(one) + scoring for one in plan.entrants)
+    seconds = searched + runs + PAIR_SECONDS * len(study.pairs())
+    on_devices = plan.user_data is not None and torch.accelerator.is_available()
+    return float(seconds / (study.jobs if on_devices else 1))
 
 
 def _measured(study: Study) -> dict[str, float]:

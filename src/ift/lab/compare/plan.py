@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ift.methods.table import CONTROLS, parse_methods
@@ -58,6 +58,12 @@ class Entrant:
     settings: Mapping[str, Any] = field(default_factory=dict)  # beyond the method's own
     like: str = ""  # label of the entrant whose chosen settings it takes; empty: it is searched itself
     more_steps: float = 1.0  # factor on the number of passes over the rows
+    time_of: str = (
+        ""  # method whose measured seconds of a step the factor is scaled to; empty: `more_steps` as it is
+    )
+    rate_factors: tuple[
+        float, ...
+    ] = ()  # on the learning rate: trained with each, the best on validation rows counts
 
     @property
     def label(self) -> str:
@@ -98,6 +104,8 @@ class Plan:
     validation_rows: int = 200  # rows that the settings are chosen on
     test_rows: int = 500  # rows of each scored split, on the testbed `test` and `longer`
     rates: Rates = TESTBED_RATES  # learning rates of the search
+    # `seconds` that the study may take, and which of seeds, trials, validation_rows and test_rows the user has named
+    time_budget: Mapping[str, Any] | None = None
     # of a study on the user's model and rows, the fields of `ift.lab.compare.user_data.UserData`. None: the testbed
     user_data: Mapping[str, Any] | None = None
 
@@ -105,7 +113,18 @@ class Plan:
         """The content of `plan.json`, where `user_data` keeps the key of earlier versions, `own`."""
         values = asdict(self)
         values["own"] = values.pop("user_data")
+        for entrant in values["entrants"]:  # earlier versions did not know these fields
+            for name in ("time_of", "rate_factors"):
+                if not entrant[name]:
+                    del entrant[name]
         return values
+
+    @property
+    def metric(self) -> str:
+        """The score that differences are taken of."""
+        data = self.user_data
+        by_metric = data is not None and (data.get("scoring") or not data["pattern"])
+        return data["metric"] if data is not None and by_metric else "exact_match"
 
     def candidates(self, entrant: Entrant) -> list[dict[str, Any]]:
         """The settings to choose an entrant's from; a single one is used without a search."""
@@ -125,28 +144,39 @@ FAIRER_SFT = (  # stronger baselines; the second has about IFT's FLOPs: its look
     Entrant("sft", "token mean", {"loss_reduction": "token"}, "sft"),
     Entrant("sft", "4/3 of the steps", {}, "sft", 4 / 3),
 )
+# as dear as IFT in seconds; and two trainings for one, the best of which counts
+SAME_TIME = Entrant("sft", "time of ift", {}, "sft", time_of="ift")
+BEST_OF_TWO = Entrant("sft", "best of two rates", {}, "sft", rate_factors=(1.0, 3.0))
 
 
 def compare_plan(
     setting: str, methods: Sequence[str], seeds: int, trials: int, fairer: bool, **more: Any
 ) -> Plan:
-    """The plan of `ift compare`; the first method of a sequence is added where it is not named.
+    """The plan of `ift compare`; the method that another builds on is added where it is not named.
 
-    `fairer` adds `FAIRER_SFT`; `more` are further fields of `Plan`.
+    Args:
+        setting: As in `Plan`.
+        methods: Names or sequences of methods, or labels of `CONTENDERS`.
+        seeds: As in `Plan`.
+        trials: As in `Plan`.
+        fairer: Whether to add `FAIRER_SFT`.
+        **more: Further fields of `Plan`.
 
     Raises:
         ValueError: an unknown method, or one named twice.
     """
-    names = ["+".join(one.name for one in parse_methods(name)) for name in methods]
+    found = [
+        CONTENDERS.get(name) or Entrant("+".join(one.name for one in parse_methods(name))) for name in methods
+    ]
+    names = [entrant.label for entrant in found]
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"method {name} is named twice")
-    firsts = [name.split("+")[0] for name in names if "+" in name]
-    names = [*dict.fromkeys([*firsts, *names])]
-    entrants = [Entrant(name) for name in names]
+    firsts = [Entrant(one.like or one.method.split("+")[0]) for one in found if one.like or "+" in one.method]
+    entrants = [*{entrant.label: entrant for entrant in [*firsts, *found]}.values()]
     if fairer and "sft" in names:
-        place = names.index("sft") + 1
-        entrants[place:place] = FAIRER_SFT
+        place = [entrant.label for entrant in entrants].index("sft") + 1
+        entrants[place:place] = [one for one in FAIRER_SFT if one.label not in names]
     return Plan("compare", setting, tuple(entrants), seeds, trials, **more)
 
 
@@ -175,6 +205,11 @@ FURTHER = (
     _changed("lambda 0.4 to 0", residual_lambda=0.0, residual_lambda_start=0.4, residual_warmup_ratio=1.0),
 )
 VARIANTS: Mapping[str, Entrant] = {entrant.label: entrant for entrant in (*PARTS, *FURTHER)}
+# what `ift compare --methods` takes beside methods: SFT at other costs, and parts of IFT, which are searched themselves
+CONTENDERS: Mapping[str, Entrant] = {
+    **{entrant.label: entrant for entrant in (*FAIRER_SFT, SAME_TIME, BEST_OF_TWO)},
+    **{label: replace(entrant, like="") for label, entrant in VARIANTS.items() if entrant.variant},
+}
 
 
 def ablate_plan(

@@ -1,13 +1,18 @@
 """A study from its first measurement to its report: search trials, final runs, records, tables."""
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ift.lab.compare.estimate import estimate, fitting_jobs
+from ift.lab.compare.budget import fit_to_budget
+from ift.lab.compare.estimate import estimate, foresight
+from ift.lab.compare.plan import Entrant
 from ift.lab.compare.study import Study, Task
 from ift.lab.progress import WorkProgress
+from ift.lab.report.wording import number
+from ift.lab.scores.judged import JUDGE, agree_to_cost
 from ift.runs.extras import missing_extra
 
 Say = Callable[[str], object]
@@ -22,56 +27,117 @@ class StudyResult:
     lines: list[str]
 
 
-def run_study(study: Study, jobs: int | None, progress: WorkProgress, say: Say) -> None:
+def run_study(
+    study: Study,
+    jobs: int | None,
+    progress: WorkProgress,
+    say: Say,
+    prices: tuple[float, float] | None = None,
+    agree: Callable[[], object] = lambda: None,
+) -> None:
     """Run everything that has no result yet.
 
     The study's folder is open; `jobs` are processes at the same time (None: as many as fit). The total of `progress` is
-    set here; `say` is called with the lines that announce the study.
+    set here; `say` is called with the lines that announce the study. `agree` is called before a judge is paid, at
+    `prices` per million tokens in and out; it raises an error to refuse.
 
     Raises:
         StudyError: a process failed.
+        UsageError: the study does not fit its time.
         KeyboardInterrupt: after the processes are stopped.
     """
-    plan = study.plan
-    trials = sum(len(plan.candidates(entrant)) for entrant in plan.searched())
-    runs = 1 + len(plan.entrants) * plan.seeds
-    progress.total = len(study.probe()) + len(study.pairs()) + trials + runs
-    say(f"{plan.setting}: {', '.join(entrant.label for entrant in plan.entrants)}")
+    say(f"{study.plan.setting}: {', '.join(entrant.label for entrant in study.plan.entrants)}")
 
     def done(task: Task) -> None:
-        progress.advance(task.title)
+        progress.advance(f"{task.title}{_score(task, study.plan.metric)}", _label(task))
 
     def started(titles: list[str]) -> None:
         progress.describe(", ".join(titles))
 
+    progress.total = _total(study)
     study.perform(study.probe(), done, started)
-    study = replace(study, jobs=jobs or fitting_jobs(study))
+    study = fit_to_budget(study, jobs, say)
+    plan = study.plan
+    trials = sum(len(plan.candidates(entrant)) for entrant in plan.searched())
+    runs = 1 + len(plan.entrants) * plan.seeds
+    progress.total = _total(study)
     search = f"{trials} trials to choose settings" if trials else "no search (one candidate for each method)"
     say(f"{search}, {runs} runs over {plan.seeds} seeds, {study.jobs} at a time: {estimate(study)}.")
+    say(foresight(plan))
     say("Ctrl-C loses no finished run: repeat the command to resume.")
+    progress.add_groups(_work(study))
+    with progress.paused():
+        _agree_to_judge(study, prices, say, agree)
     single, sequences = (partial(study.searches, sequences=one) for one in (False, True))
     stages = (study.pairs, single, sequences, study.runs)
     for tasks in stages:  # each stage reads the results of the one before
         study.perform(tasks(), done, started)
 
 
+def _total(study: Study) -> int:
+    return len(study.probe()) + len(study.pairs()) + 1 + sum(_work(study).values())
+
+
+def _work(study: Study) -> dict[str, int]:
+    """Trainings of each entrant: trials of its search, and runs."""
+    plan, searched = study.plan, [one.label for one in study.plan.searched()]
+    return {
+        one.label: plan.seeds + (len(plan.candidates(one)) if one.label in searched else 0)
+        for one in plan.entrants
+    }
+
+
+def _label(task: Task) -> str:
+    """Of the entrant of a trial or a run; empty for other tasks."""
+    entrant = task.content.get("entrant")
+    return Entrant(**entrant).label if entrant else ""
+
+
+def _score(task: Task, metric: str) -> str:
+    """What a trial or a run scored, for its line; empty where it has no score."""
+    if "entrant" not in task.content or not task.result.exists():
+        return ""
+    result = json.loads(task.result.read_text())
+    scores = result.get("scores")
+    value = result.get("score") if scores is None else scores.get("test", {}).get(metric)
+    return "" if value is None else f": {number(value, metric)}"
+
+
+def _agree_to_judge(
+    study: Study, prices: tuple[float, float] | None, say: Say, agree: Callable[[], object]
+) -> None:
+    """Ask about the cost of the trials and runs that have no result yet, where a judge scores."""
+    plan = study.plan
+    scoring = (plan.user_data or {}).get("scoring") or {}
+    if "judge" not in scoring:
+        return
+    trials = sum(len(plan.candidates(entrant)) for entrant in plan.searched())
+    chosen = trials - len([*(study.folder / "search").glob("*.json")])
+    chosen += plan.seeds * sum(len(entrant.rate_factors) for entrant in plan.entrants)
+    runs = 1 + len(plan.entrants) * plan.seeds - len([*(study.folder / "runs").glob("*.json")])
+    by_judge = plan.metric == JUDGE
+    requests = runs * plan.test_rows + (chosen * plan.validation_rows if by_judge and runs else 0)
+    tokens = requests * scoring["prompt_tokens"]
+    agree_to_cost(scoring["judge"], requests, tokens, prices, say, agree)
+
+
 def report_study(study: Study) -> StudyResult:
     """Compare the records of a finished study and write its report."""
     from ift.lab.report import find
+    from ift.lab.report.answers import with_answers
     from ift.lab.report.comparisons import compare
+    from ift.lab.report.verdict import verdict
     from ift.lab.report.writing import write
 
     runs, plan = study.folder / "runs", study.plan
-    user_data = plan.user_data
-    metric = "exact_match"
-    if user_data is not None and (user_data.get("scoring") or not user_data["pattern"]):
-        metric = user_data["metric"]
+    metric = plan.metric
     baseline = "sft" if any(entrant.label == "sft" for entrant in plan.entrants) else None
-    (comparison,) = compare(find([runs]), baseline, [])
+    (comparison,) = compare(with_answers(find([runs])), baseline, [])
     hint = missing_extra("report", "matplotlib")
     report = study.folder / "report"
     lines = [f"no report: {hint}"] if hint else write([str(runs)], report, None, None, metric)
     if (answers := study.folder / "answers").exists():
         lines.append(f"answers   {answers}")
     following = f"ift report {runs} --metric {metric}" if hint else f"open {report / 'report.html'}"
-    return StudyResult(comparison, metric, [*lines, f"records   {runs}", f"next: {following}"])
+    found = verdict(comparison, metric)
+    return StudyResult(comparison, metric, [*found, *lines, f"records   {runs}", f"next: {following}"])

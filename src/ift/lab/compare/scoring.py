@@ -13,7 +13,7 @@ import torch
 from ift.data.counts import count_trained
 from ift.generation.final_answer import last_answer
 from ift.lab.compare.user_rows import COLUMNS
-from ift.lab.scores import Answer, Score, score_answers
+from ift.lab.scores import Answer, Result, Score, score_answers
 from ift.lab.testbed.likelihood import summed_log_probs
 
 PER_TOKEN = "target_log_likelihood_per_token"
@@ -94,41 +94,42 @@ class HeldOutScorer:
         return answers
 
     def scored_answers(
-        self, model: Any, tokenizer: Any, rows: Any
-    ) -> tuple[list[dict[str, Any]], dict[str, float]]:
-        """The answers of `answers` with the values of the scores, and the scores of all answers together.
+        self, model: Any, tokenizer: Any, rows: Any, scores: Sequence[Score] | None = None
+    ) -> tuple[list[dict[str, Any]], Result]:
+        """The answers of `answers` with the values of scores (None: all), and the scores of all answers together.
 
         Returns:
             The answers, `right` filled in where the first score is wrong or right, with `scores`, their values by
-            name; and the scores by name. Nothing is filled in without scores or prompts.
+            name; and the scores. Nothing is filled in without scores or prompts.
 
         Raises:
             ScoreError: A row that cannot be scored.
         """
-        answers = self.answers(model, tokenizer, rows)
-        if not (self.scores and answers):
-            return answers, {}
+        scores, answers = self.scores if scores is None else scores, self.answers(model, tokenizer, rows)
+        if not (scores and answers):
+            return answers, Result({}, [], {})
         asked = [
             scored_answer(row, one["prompt"], one["answer"], one["target"])
             for row, one in zip(rows, answers, strict=True)
         ]
-        found = score_answers(self.scores, asked)
+        found = score_answers(scores, asked)
         for one, values in zip(answers, found.rows, strict=True):
             one["scores"] = values
-            if self.scores[0].binary:
-                one["right"] = values[self.scores[0].name] == 1
-        return answers, found.totals
+            if scores[0].binary:
+                one["right"] = values[scores[0].name] == 1
+        return answers, found
 
-    def target_likelihood(self, model: Any, rows: Any) -> dict[str, float]:
-        """Mean log-likelihood of the target answers, and that of their tokens."""
+    def target_likelihood(self, model: Any, rows: Any) -> dict[str, list[float]]:
+        """Log-likelihood of each target answer; and of their tokens, each row's part in the mean over all tokens."""
         pairs = [(row["input_ids"], row["labels"]) for row in rows]
-        total, tokens = (
-            sum(self.log_likelihoods(model, pairs)), sum(count_trained(labels) for _, labels in pairs)
-        )  # fmt: skip
-        return {"target_log_likelihood": total / len(pairs), PER_TOKEN: total / tokens}
+        found = self.log_likelihoods(model, pairs)
+        lengths = [count_trained(labels) for _, labels in pairs]
+        mean, length = sum(found) / sum(lengths), sum(lengths) / len(lengths)
+        parts = [mean + (one - mean * tokens) / length for one, tokens in zip(found, lengths, strict=True)]
+        return {"target_log_likelihood": found, PER_TOKEN: parts}
 
-    def choices(self, model: Any, pairs: Any) -> dict[str, float]:
-        """Share of held-out pairs whose chosen answer is the more likely one, in all and per token; a tie is wrong."""
+    def choices(self, model: Any, pairs: Any) -> dict[str, list[float]]:
+        """Whether a held-out pair's chosen answer is the more likely one, in all and per token; a tie is wrong."""
         sides = [
             [(row[f"{side}_input_ids"], row[f"{side}_labels"]) for row in pairs]
             for side in ("chosen", "rejected")
@@ -139,7 +140,7 @@ class HeldOutScorer:
             for found, side in zip(sums, sides, strict=True)
         ]
         return {
-            name: sum(a > b for a, b in zip(*found, strict=True)) / len(pairs)
+            name: [float(a > b) for a, b in zip(*found, strict=True)]
             for name, found in {"choice_accuracy": sums, "choice_accuracy_per_token": means}.items()
         }
 

@@ -19,7 +19,10 @@ from ift.lab.report.json_files import write_json
 from ift.methods.table import parse_methods
 
 POLL_SECONDS = 0.2
-_PLAN_WORDS = {"own": "data or training settings"}  # of keys of plan.json, in messages
+_PLAN_WORDS = {
+    "own": "data or training settings",
+    "time_budget": "--budget",
+}  # of keys of plan.json, in messages
 
 
 class StudyError(RuntimeError):
@@ -80,10 +83,9 @@ class Study:
         return self.folder / "rows"
 
     def probe(self) -> list[Task]:
-        """The task that measures, for the estimate, what steps and scoring cost; none on the testbed."""
-        if self.plan.user_data is None:
-            return []
-        return [self._task("a first measurement", "probe", "probe.json", 0)]
+        """The task that measures, for the estimate, what steps and scoring cost."""
+        timed = sorted({one.time_of for one in self.plan.entrants} - {""})
+        return [self._task("a first measurement", "probe", "measured.json", 0, {"timed": timed})]
 
     def pairs(self) -> list[Task]:
         """Tasks that sample the rejected answers of every seed; none if no method needs pairs, or rows are pairs."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ift.lab.compare.plan import BUDGETS, VARIANTS, Plan, ablate_plan, compare_plan
+from ift.lab.compare.plan import BUDGETS, CONTENDERS, VARIANTS, Plan, ablate_plan, compare_plan
 from ift.runs.argv import UsageError, named
 
+_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(h|m|min|s)")
+_SECONDS = {"h": 3600, "m": 60, "min": 60, "s": 1}
 FIRST_SETTING = "arithmetic-small-clean"  # of the testbed, unless another is named
 
 
@@ -38,12 +41,17 @@ class StudyArgs:
     verb: str
     command: list[str]
     output_dir: Path
-    methods: str | None = _flag("Such as sft,ift,dpo,sft+ift [as the budget says].", verb="compare")
+    methods: str | None = _flag(
+        "Such as sft,ift,sft+ift, also 'sft time of ift' or 'ift residual only' [as the budget says].",
+        verb="compare",
+    )
     variants: str | None = _flag(
         "Such as 'ift lambda 0.4,ift as released' [as the budget says].", verb="ablate"
     )
     budget: str = _flag(
-        "Methods, seeds and trials: quick (minutes on the testbed) or full (hours) [quick].", "quick"
+        "A time, such as 45m or 2h, that seeds, settings tried and scored rows are fitted to; or quick (minutes on the "
+        "testbed) or full (hours) [quick].",
+        "quick",
     )
     seeds: int | None = _flag("Runs of each method [as the budget says].")
     jobs: int | None = _flag("Processes at the same time [as many as cores and memory allow].")
@@ -63,10 +71,17 @@ class StudyArgs:
     )
     score: str | None = _user_flag(
         "How generated answers are scored: final-answer, text, contains, json, sql, bleu, chrf, rouge, f1, "
-        "FILE.py:function, or several with commas; settings are chosen by the first one [final-answer where "
+        "judge, FILE.py:function, or several with commas; settings are chosen by the first one [final-answer where "
         "there are final answers]."
     )
     score_db: str | None = _user_flag("SQLite file on which --score sql runs the queries, read-only.")
+    judge: str | None = _user_flag(
+        "Model that --score judge asks, at the endpoint of ift judge; it costs money."
+    )
+    prices: str | None = _user_flag(
+        "Of the judge, per million tokens in and out, such as 2.5,10: shows the cost."
+    )
+    yes: bool | None = _user_flag("Agree to the judge's cost beforehand.")
     metric: str | None = _user_flag(
         "Score that settings are chosen by: exact_match, target_log_likelihood_per_token or choice_accuracy "
         "[exact_match where there are final answers]."
@@ -87,7 +102,9 @@ class StudyArgs:
             if about and about.get("verb", verb) == verb and about.get("user_data", False) == user_data:
                 kind = int if str(one.type).startswith("int") else str
                 default = one.default or None  # rates are parsed from a text
-                found.append((one.name, {"type": kind, "default": default, "help": about["help"]}))
+                on = str(one.type).startswith("bool")
+                options: dict[str, Any] = {"action": "store_true"} if on else {"type": kind}
+                found.append((one.name, {**options, "default": default, "help": about["help"]}))
         return found
 
     @classmethod
@@ -97,8 +114,10 @@ class StudyArgs:
         Raises:
             UsageError: an unknown budget, a number out of range, or learning rates that are no numbers.
         """
-        if parsed.budget not in BUDGETS:
-            raise UsageError(f"--budget {parsed.budget}: choose from {', '.join(BUDGETS)}")
+        if parsed.budget not in BUDGETS and parse_time(parsed.budget) is None:
+            raise UsageError(
+                f"--budget {parsed.budget}: choose from {', '.join(BUDGETS)}, or give a time such as 45m or 2h"
+            )
         if parsed.seeds is not None and parsed.seeds < 2:
             raise UsageError(f"--seeds {parsed.seeds}: an interval needs at least 2")
         for name in ("jobs", "train_rows", "validation_rows", "test_rows", "max_new_tokens"):
@@ -113,8 +132,8 @@ class StudyArgs:
     @property
     def method_names(self) -> list[str]:
         """The methods that the user named, or those of the budget."""
-        names = self.methods or BUDGETS[self.budget]["methods"]
-        return [name.strip() for name in names.split(",") if name.strip()]
+        names = self.methods or self._budget["methods"]
+        return named(names, CONTENDERS)
 
     def plan(self, setting: str, methods: Sequence[str] | None = None, **more: Any) -> Plan:
         """The plan of the study, with `methods` in place of `method_names`; `more` are further fields of `Plan`.
@@ -122,7 +141,8 @@ class StudyArgs:
         Raises:
             UsageError: an unknown method or variant.
         """
-        budget: Mapping[str, Any] = BUDGETS[self.budget]
+        budget = self._budget
+        more |= self._time_budget()
         seeds = self.seeds or budget["seeds"]
         trials = len(self.learning_rates) or budget["trials"]
         try:
@@ -133,6 +153,26 @@ class StudyArgs:
             return compare_plan(setting, methods or self.method_names, seeds, trials, full, **more)
         except ValueError as problem:
             raise UsageError(str(problem)) from problem
+
+    @property
+    def _budget(self) -> Mapping[str, Any]:
+        """Of that name; the quick one's methods where the budget is a time."""
+        return BUDGETS.get(self.budget, BUDGETS["quick"])
+
+    def _time_budget(self) -> dict[str, Any]:
+        """The field of `Plan`, with what the user has named; nothing without a time."""
+        seconds = parse_time(self.budget)
+        if seconds is None:
+            return {}
+        named = {"seeds": self.seeds, "trials": len(self.learning_rates) or None}
+        rows = {name: getattr(self, name) for name in ("validation_rows", "test_rows")}
+        return {"time_budget": {"seconds": seconds, **named, **rows}}
+
+
+def parse_time(text: str) -> float | None:
+    """Seconds of a time such as `2h`, `45m` or `90s`; None where the text is none."""
+    found = _TIME.fullmatch(text.strip().lower())
+    return float(found[1]) * _SECONDS[found[2]] if found and float(found[1]) else None
 
 
 def _rates(name: str, text: str | None) -> tuple[float, ...]:

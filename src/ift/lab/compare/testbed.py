@@ -1,13 +1,15 @@
 """Trials on the testbed: rows of a named setting, greedy answers scored by exact match, multiple choice, likelihood."""
 
+import math
+import time
 from pathlib import Path
 from typing import Any
 
-from ift.lab.compare.backend import SAMPLES, Scored, task_entrant
-from ift.lab.compare.plan import IFT_DEFAULTS, ROWS_PER_STEP, stage_settings
+from ift.lab.compare.backend import PROBE_STEPS, Scored, task_entrant
+from ift.lab.compare.plan import IFT_DEFAULTS, PASSES, ROWS_PER_STEP, stage_settings
 from ift.lab.compare.study import Study
 from ift.lab.compare.study_args import FIRST_SETTING, StudyArgs
-from ift.lab.report import DataSplit, Sample
+from ift.lab.report import DataSplit
 from ift.lab.testbed import base_path, families, setting_problems, settings
 from ift.lab.testbed.likelihood import mean_likelihood, multiple_choice
 from ift.lab.testbed.pairs import cached_pairs
@@ -17,8 +19,9 @@ from ift.methods.table import parse_methods
 from ift.models.loading import LoadOptions, load_model
 from ift.runs import train_method
 from ift.runs.argv import UsageError
+from ift.training.timing import StepClock
 
-TRIAL_SECONDS = {"pairs": 15, "search": 35, "run": 60, "base": 60}  # about, on one core
+PROBE_ROWS = 32
 
 
 def study_on_testbed(args: StudyArgs) -> Study:
@@ -46,9 +49,9 @@ class TestbedBackend:
         self.task, self.entrant = task, task_entrant(task)
         self.setting = settings()[task["setting"]]
 
-    def train(self, folder: Path, attach: Any) -> Any:
-        """Train the embedded base on rows of the task's seed."""
-        chosen, method = {**self._settings(), "seed": self.task["seed"]}, self.entrant.method
+    def train(self, folder: Path, attach: Any, **more: Any) -> Any:
+        """Train the embedded base on rows of the task's seed; `more` are further settings."""
+        chosen, method = {**self._settings(), "seed": self.task["seed"], **more}, self.entrant.method
         return train_method(method, self.task["base"], self._rows(), folder, chosen, attach=attach)
 
     def config(self) -> dict[str, Any]:
@@ -68,13 +71,36 @@ class TestbedBackend:
         """`ROWS_PER_STEP` at every step."""
         return sum(stage.steps for stage in trained.stages) * ROWS_PER_STEP
 
+    def probe(self, folder: Path) -> dict[str, float]:
+        """See `TrialBackend.probe`."""
+        clock, began = StepClock(), time.perf_counter()
+        trained = self.train(folder, lambda trainer: trainer.add_callback(clock), max_steps=PROBE_STEPS)
+        training = time.perf_counter() - began
+        model, tokenizer = _loaded(str(trained.folder))
+        problems = families.family_problems(self.setting.family, "validation", PROBE_ROWS)
+        began = time.perf_counter()
+        score(model, tokenizer, problems)
+        answering = (time.perf_counter() - began) / PROBE_ROWS
+        began = time.perf_counter()
+        mean_likelihood(model, tokenizer, problems)
+        multiple_choice(model, tokenizer, problems)
+        scoring = (time.perf_counter() - began) / PROBE_ROWS
+        return {
+            "step_seconds": clock.seconds,
+            "steps": math.ceil(len(self._rows()) / ROWS_PER_STEP) * PASSES,
+            "start_seconds": training - clock.total,
+            "validation_row_seconds": answering,
+            "test_row_seconds": 2 * (answering + scoring),  # of both splits
+            "weight_bytes": sum(one.numel() * one.element_size() for one in model.parameters()),
+        }
+
     def choose(self, folder: str) -> tuple[float, float]:
         """Exact match on validation problems; of equal ones the first tried."""
         problems = families.family_problems(self.setting.family, "validation", self.task["validation_rows"])
         return score(*_loaded(folder), problems).exact_match, 0.0
 
     def score(self, folder: str) -> Scored:
-        """Scores, first wrong steps, samples and data of the splits `test` and `longer`."""
+        """Scores, first wrong steps, answers and data of the splits `test` and `longer`."""
         model, tokenizer = _loaded(folder)
         found = Scored()
         for split in ("test", "longer"):
@@ -100,14 +126,19 @@ class TestbedBackend:
         wrong = [first_wrong_step(one, text) for one, text in zip(problems, found.answers, strict=True)]
         places = [place for place in wrong if place is not None]
         into.error_steps[split] = [places.count(place) for place in range(max(places, default=-1) + 1)]
-        for index, problem in enumerate(problems[:SAMPLES]):
-            answer, place = found.answers[index], wrong[index]
-            right, step = final_answer(answer) == problem.answer, None if place is None else place + 1
-            texts = (problem.question, problem.solution, answer)
-            into.samples.append(Sample(split, str(index), *texts, right, step))
+        rights = [final_answer(text) == one.answer for one, text in zip(problems, found.answers, strict=True)]
+        into.row_scores[split] = {"exact_match": [float(right) for right in rights]}
+        into.answers.extend(
+            {
+                "split": split, "row": index, "prompt": problem.question, "target": problem.solution,
+                "answer": found.answers[index], "right": rights[index],
+                "first_wrong_step": None if place is None else place + 1,
+            }
+            for index, (problem, place) in enumerate(zip(problems, wrong, strict=True))
+        )  # fmt: skip
 
     def _settings(self) -> dict[str, Any]:
-        return stage_settings(self.entrant, self.task["chosen"], self.task["first"])
+        return stage_settings(self.entrant, self.task.get("chosen", {}), self.task.get("first", {}))
 
     def _rows(self) -> list[dict[str, Any]]:
         seed = self.task["seed"]

@@ -6,20 +6,25 @@ import os
 import resource
 import shutil
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ift.lab.compare.backend import TrialBackend
+from ift.lab.compare.backend import PROBE_STEPS, SAMPLES, Scored, TrialBackend
 from ift.lab.compare.flops import StepFlops
 from ift.lab.compare.testbed import TestbedBackend
 from ift.lab.compare.user_data import UserDataBackend
 from ift.lab.report import Cost, RunRecord, Trial, provenance, save
-from ift.lab.report.json_files import write_json
+from ift.lab.report.answers import sample
+from ift.lab.report.json_files import write_json, write_json_lines
 from ift.lab.testbed.pairs import cached_pairs
 from ift.lab.testbed.settings import settings
 from ift.methods.table import parse_methods
+from ift.training.timing import StepClock
 
 
 def main(file: str) -> None:
@@ -48,9 +53,18 @@ def make_pairs(task: dict[str, Any], work: Path) -> None:
 
 
 def probe(task: dict[str, Any], work: Path) -> None:
-    """Time some steps and some scoring, for the estimate."""
-    measured = UserDataBackend(task).probe(work / "model")
+    """Time some steps and some scoring, for the estimate, and steps of methods whose time others are to take."""
+    measured = backend_of(task).probe(work / "model")
+    for name in task["timed"]:
+        clock, other = StepClock(), backend_of({**task, "entrant": {"method": name}})
+        add_clock = partial(_add, clock)
+        other.train(work / name, add_clock, max_steps=PROBE_STEPS)
+        measured[f"{name}_step_seconds"] = clock.seconds
     write_json(Path(task["result"]), {**measured, "peak_memory_bytes": peak_memory()})
+
+
+def _add(callback: Any, trainer: Any) -> None:
+    trainer.add_callback(callback)
 
 
 def search(task: dict[str, Any], work: Path) -> None:
@@ -65,7 +79,12 @@ def search(task: dict[str, Any], work: Path) -> None:
 def run(task: dict[str, Any], work: Path) -> None:
     """Train once (the base is not trained), score on all test splits, write the record."""
     backend = backend_of(task)
-    folder, training = (task["base"], {}) if task["kind"] == "base" else _train(backend, work / "model")
+    if task["kind"] == "base":
+        folder, training = task["base"], dict[str, Any]()
+    elif backend.entrant.rate_factors:
+        folder, training = _train_best(task, backend.entrant.rate_factors, work)
+    else:
+        folder, training = _train(backend, work / "model")
     scored = backend.score(folder)
     record = RunRecord(
         experiment=task["experiment"],
@@ -75,13 +94,49 @@ def run(task: dict[str, Any], work: Path) -> None:
         seed=task["seed"],
         data=training.pop("data", {}) | scored.data,
         scores=scored.scores,
-        search=[Trial(**one) for one in task["tried"]] or None,
+        row_scores=_finite(scored),
+        search=training.pop("search", None) or [Trial(**one) for one in task["tried"]] or None,
         error_steps=scored.error_steps,
-        samples=scored.samples,
+        samples=[
+            sample(line)
+            for split in scored.scores
+            for line in [one for one in scored.answers if one["split"] == split][:SAMPLES]
+        ],
         provenance=provenance(task["command"]),
         **training,
     )
-    save(record, task["result"])
+    result = Path(task["result"])
+    if scored.answers:
+        write_json_lines(
+            result.parent.parent / "answers" / f"{result.stem}.jsonl", scored.answers, ensure_ascii=False
+        )
+    save(record, result)
+
+
+def _finite(scored: Scored) -> dict[str, dict[str, list[float]]]:
+    """The values of rows, without scores that are not finite."""
+    return {
+        split: {name: values for name, values in found.items() if all(map(math.isfinite, values))}
+        for split, found in scored.row_scores.items()
+    }
+
+
+def _train_best(task: dict[str, Any], factors: Sequence[float], work: Path) -> tuple[str, dict[str, Any]]:
+    """The best on validation rows of trainings with several learning rates, at the cost of all of them."""
+    trials, found = [], []
+    for number, factor in enumerate(factors):
+        chosen = {**task["chosen"], "learning_rate": factor * task["chosen"]["learning_rate"]}
+        backend = backend_of({**task, "chosen": chosen})
+        found.append(_train(backend, work / f"model-{number}"))
+        score = backend.choose(found[-1][0])[0]
+        trials.append(Trial(chosen, score if math.isfinite(score) else None))
+    scores = [-math.inf if one.score is None else one.score for one in trials]
+    folder, fields = found[scores.index(max(scores))]
+    costs = [one["cost"] for _, one in found]
+    total = {
+        name: sum(getattr(cost, name) for cost in costs) for name in ("seconds", "flops", "answers_seen")
+    }
+    return folder, {**fields, "cost": replace(costs[-1], **total), "search": trials}
 
 
 def _train(backend: TrialBackend, folder: Path) -> tuple[str, dict[str, Any]]:

@@ -7,14 +7,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from ift.lab.compare.backend import SAMPLES, Scored, task_entrant
+from ift.lab.compare.backend import PROBE_STEPS, SAMPLES, Scored, task_entrant
 from ift.lab.compare.plan import IFT_DEFAULTS
 from ift.lab.compare.scoring import PER_TOKEN, HeldOutScorer
-from ift.lab.compare.user_rows import Split
-from ift.lab.report.json_files import write_json_lines
+from ift.lab.compare.split import Split
 from ift.lab.scores import Score, load_scores
+from ift.lab.scores.judged import JudgeOptions
 from ift.lab.scores.table import FINAL_ANSWER
 from ift.methods.table import parse_methods
 from ift.training.timing import StepClock
@@ -32,7 +33,6 @@ DECIDED = (  # flags of `ift train` that the study sets itself
     "method", "output_dir", "seed", "beta", "simpo_gamma", "resume_from_checkpoint", "resume", "hub_token",
     "eval_generate", *FORCED,
 )  # fmt: skip
-PROBE_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class UserData:
         metric: The score that settings are chosen by, one of `METRICS` or the first of `--score`.
         pattern: Of the final answers (see `FinalAnswer`); None: nothing is scored by exact match.
         max_new_tokens: Longest generated answer.
-        scoring: `names` and `database` of `--score`, and `sha256` of the files behind the scores. None: answers are
-            scored by exact match if there is a pattern.
+        scoring: `names`, `database` and, if it is asked, `judge` of `--score`, `prompt_tokens` of a request to it, and
+            `sha256` of the files behind the scores. None: answers are scored by exact match if there is a pattern.
     """
 
     words: list[str]
@@ -62,15 +62,17 @@ class UserData:
         """The fields, without `scoring` where there is none."""
         return {name: value for name, value in asdict(self).items() if name != "scoring" or value}
 
-    def scores(self) -> list[Score]:
-        """The scores of generated answers.
+    def scores(self, folder: Path) -> list[Score]:
+        """The scores of generated answers; `folder` is the study's, where replies of a judge are kept.
 
         Raises:
             ScoreError: See `load_scores`.
         """
         names = [FINAL_ANSWER] if self.pattern else []
         given = self.scoring or {"names": names, "database": None}
-        return load_scores(given["names"], given["database"], self.pattern)
+        model = given.get("judge")
+        judge = None if model is None else JudgeOptions(model, folder / "judge")
+        return load_scores(given["names"], given["database"], self.pattern, judge)
 
     def stages(self, method: str, settings: Mapping[str, Any], out: str | Path) -> list[Any]:
         """The stages of a method as `ift train` would read them, with these settings over the user's.
@@ -100,9 +102,10 @@ class UserDataBackend:
     def __init__(self, task: dict[str, Any]) -> None:
         self.task, self.entrant = task, task_entrant(task)
         self.user_data = UserData(**task["user_data"])
-        self.split = Split.load(Path(task["rows"]))
+        self.split = Split.load(Path(task["rows"])).first(task["validation_rows"], task["test_rows"])
         (sft,) = self.user_data.stages("sft", {}, "unused")
-        self.scorer = HeldOutScorer(sft, self.user_data.scores(), self.user_data.max_new_tokens)
+        scores = self.user_data.scores(Path(task["rows"]).parent)
+        self.scorer = HeldOutScorer(sft, scores, self.user_data.max_new_tokens)
         self._trained: list[Any] = []
 
     # --- training -----------------------------------------------------------------------------------------------------
@@ -152,12 +155,7 @@ class UserDataBackend:
         )
 
     def probe(self, folder: Path) -> dict[str, float]:
-        """Measure a short training of SFT and the scoring of a batch.
-
-        Returns:
-            Seconds of a step, of starting a training, of scoring and of answering a row; steps of a whole training;
-            bytes of the weights.
-        """
+        """See `TrialBackend.probe`."""
         (full,) = self._stages(folder)
         config = full.config
         steps = math.ceil(self.split.train_rows / _rows_per_step(config)) * config.num_train_epochs
@@ -170,16 +168,20 @@ class UserDataBackend:
         )
         began = time.perf_counter()
         self.scorer.target_likelihood(model, rows)
-        scoring = time.perf_counter() - began
+        scoring = (time.perf_counter() - began) / len(rows)
+        began = time.perf_counter()
         if self.scorer.scores:
-            self.scorer.scored_answers(model, tokenizer, rows)
-        answering = time.perf_counter() - began - scoring
+            free = [score for score in self.scorer.scores if not score.costs]
+            self.scorer.scored_answers(model, tokenizer, rows, free)
+        answering = (time.perf_counter() - began) / len(rows)
+        passes = 3 if "test" in self.split.pairs else 1  # the target, and both sides of the pair
+        chosen_by = {PER_TOKEN: scoring, "choice_accuracy": 3 * scoring}
         return {
             "step_seconds": clock.seconds,
             "steps": config.max_steps if config.max_steps > 0 else steps,
             "start_seconds": training - clock.total,
-            "score_seconds": scoring / len(rows),
-            "answer_seconds": answering / len(rows),
+            "validation_row_seconds": chosen_by.get(self.user_data.metric, scoring + answering),
+            "test_row_seconds": passes * scoring + answering,
             "weight_bytes": sum(one.numel() * one.element_size() for one in model.parameters()),
         }
 
@@ -189,45 +191,33 @@ class UserDataBackend:
         """The study's metric on the validation rows; likelihood per token where shares are equal."""
         model, tokenizer = self.scorer.load(folder)
         rows, metric = self.split.validation, self.user_data.metric
-        likelihood = self.scorer.target_likelihood(model, rows)[PER_TOKEN]
+        likelihood = fmean(self.scorer.target_likelihood(model, rows)[PER_TOKEN])
         if metric == "choice_accuracy":
-            return self.scorer.choices(model, self.split.pairs["validation"])[metric], likelihood
+            return fmean(self.scorer.choices(model, self.split.pairs["validation"])[metric]), likelihood
         if metric == PER_TOKEN:
             return likelihood, likelihood
-        return self.scorer.scored_answers(model, tokenizer, rows)[1][metric], likelihood
+        first = self.scorer.scores[:1]
+        return self.scorer.scored_answers(model, tokenizer, rows, first)[1].totals[metric], likelihood
 
     def score(self, folder: str) -> Scored:
         """Likelihood of the targets; the scores of generated answers; choices where there are pairs."""
-        from ift.lab.report import DataSplit, Sample
+        from ift.lab.report import DataSplit
 
         model, tokenizer = self.scorer.load(folder)
         rows, scored = self.split.test, bool(self.scorer.scores)
         scores: dict[str, Any] = {"n": len(rows)}
         shown = rows if scored else rows.select(range(min(SAMPLES, len(rows))))
-        answers, totals = self.scorer.scored_answers(model, tokenizer, shown)
+        answers, result = self.scorer.scored_answers(model, tokenizer, shown)
+        by_row = dict(result.parts)
         if scored:
-            scores |= totals
-            scores["stopped"] = sum(one["stopped"] for one in answers) / len(answers)
-            scores["mean_length"] = sum(one["tokens"] for one in answers) / len(answers)
-        scores |= self.scorer.target_likelihood(model, rows)
+            by_row["stopped"] = [float(one["stopped"]) for one in answers]
+            by_row["mean_length"] = [float(one["tokens"]) for one in answers]
+        by_row |= self.scorer.target_likelihood(model, rows)
         if "test" in self.split.pairs:
-            scores |= self.scorer.choices(model, self.split.pairs["test"])
-        if self.user_data.scoring is None:
-            answers = [{key: value for key, value in one.items() if key != "scores"} for one in answers]
-        if answers:
-            result = Path(self.task["result"])
-            file = result.parent.parent / "answers" / f"{result.stem}.jsonl"
-            write_json_lines(file, answers, ensure_ascii=False)
-        samples = [
-            Sample(
-                "test",
-                id=str(one["row"]),
-                **{name: one[name] for name in ("prompt", "target", "answer", "right")},
-                scores=one.get("scores"),
-            )
-            for one in answers[:SAMPLES]
-        ]
-        return Scored({"test": scores}, {"test": DataSplit(len(rows), self.split.sha256["test"])}, samples)
+            by_row |= self.scorer.choices(model, self.split.pairs["test"])
+        scores |= {name: fmean(values) for name, values in by_row.items()} | result.totals
+        data = {"test": DataSplit(len(rows), self.split.sha256["test"])}
+        return Scored({"test": scores}, data, {"test": by_row}, [{"split": "test", **one} for one in answers])
 
 
 def share_answers(stage: Any, more_steps: float = 1.0) -> None:

@@ -5,67 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from ift.data import DataError, Part, prepare_dataset
 from ift.data.masks import UNTRAINED
 from ift.data.pairs import SIDES, prepare_pairs
-from ift.lab.report.json_files import write_json
+from ift.lab.compare.split import Split
 
 COLUMNS = "columns"  # of a held-out row: all columns of the row as loaded, as JSON
 SPLIT_SEED = 0  # decides which rows are held out, the same for every method, seed and repeated command
 VALIDATION_SHARE, VALIDATION_AT_MOST = 0.1, 200
 TEST_SHARE, TEST_AT_MOST = 0.2, 500
-
-
-@dataclass(frozen=True)
-class Split:
-    """What a study trains and scores on."""
-
-    train: list[Part]  # rows as loaded, in their order
-    # held-out rows: `input_ids`, `labels`, `row` (the row's number in its part) and, if they are kept, `COLUMNS`
-    validation: Any
-    test: Any  # the same, never used to choose anything
-    pairs: dict[str, Any]  # by split the held-out pairs of `prepare_pairs`; empty without pairs
-    sha256: dict[str, str]  # by split, of token ids and labels, and of the columns if they are kept
-    notes: list[str]  # what was decided, one line each
-
-    @property
-    def train_rows(self) -> int:
-        """Rows of all parts."""
-        return sum(len(part.rows) for part in self.train)
-
-    def save(self, folder: Path) -> None:
-        """Write everything below `folder`; `split.json` comes last, so that where it is, the split is complete."""
-        done = folder / "split.json"
-        if done.exists() and json.loads(done.read_text())["sha256"] == self.sha256:
-            return
-        shutil.rmtree(folder, ignore_errors=True)
-        folders = {f"train-{number}": part.rows for number, part in enumerate(self.train)}
-        folders |= {"validation": self.validation, "test": self.test}
-        folders |= {f"{name}-pairs": rows for name, rows in self.pairs.items()}
-        for name, rows in folders.items():
-            rows.save_to_disk(str(folder / name))
-        names = [part.name for part in self.train]
-        write_json(done, {"sha256": self.sha256, "train": names, "pairs": [*self.pairs]})
-
-    @classmethod
-    def load(cls, folder: Path) -> Split:
-        """Read what `save` wrote."""
-        from datasets import load_from_disk
-
-        about = json.loads((folder / "split.json").read_text())
-        train = [
-            Part(name, load_from_disk(str(folder / f"train-{number}")))
-            for number, name in enumerate(about["train"])
-        ]
-        validation, test = (load_from_disk(str(folder / name)) for name in ("validation", "test"))
-        pairs = {name: load_from_disk(str(folder / f"{name}-pairs")) for name in about["pairs"]}
-        return cls(train, validation, test, pairs, about["sha256"], [])
 
 
 @dataclass(frozen=True)

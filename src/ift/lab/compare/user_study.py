@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ift.lab.compare.plan import Entrant, Plan, Rates
+from ift.lab.compare.plan import CONTENDERS, Entrant, Plan, Rates
 from ift.lab.compare.study import Study
 from ift.lab.compare.study_args import StudyArgs
-from ift.lab.scores import ScoreError, parse_names, target_scores
+from ift.lab.scores import Answer, ScoreError, load_scores, parse_names, target_scores
+from ift.lab.scores.judged import JUDGE, check_endpoint, prompt_tokens
 from ift.lab.scores.table import FINAL_ANSWER, file_hashes
 from ift.runs.argv import UsageError, value_of
 
@@ -53,7 +54,9 @@ def user_study(args: StudyArgs, words: list[str], say: Say) -> Study:
     """
     from ift.lab.compare.user_data import UserData
 
-    names = parse_names(args.score, args.score_db) if args.score is not None else []
+    names = parse_names(args.score, args.score_db, args.judge) if args.score is not None else []
+    if JUDGE in names:
+        check_endpoint(str(args.judge))
     _refuse_unused_flags(args, names)
     refuse_decided_flags(words, say)
     draft = args.plan("unnamed")
@@ -163,6 +166,10 @@ def _refuse_unused_flags(args: StudyArgs, names: Sequence[str]) -> None:
     """Refuse flags that the scores leave without an effect."""
     if args.score is None and args.score_db is not None:
         raise UsageError("--score_db is for --score sql: give both, or neither")
+    if args.judge is None and (args.prices is not None or args.yes):
+        raise UsageError("--prices and --yes are for --score judge: give --judge too, or leave them out")
+    if args.score is None and args.judge is not None:
+        raise UsageError("--judge is for --score judge: give both, or neither")
     if names and args.metric is not None:
         raise UsageError("--metric: settings are chosen by the first name in --score; leave it out")
     if names and FINAL_ANSWER not in names and args.answer_pattern is not None:
@@ -176,7 +183,7 @@ def _choose_scoring(
 ) -> Any:
     """The scores, the metric, the pattern of final answers and the token limit, from the held-out rows."""
     from ift.generation.final_answer import final_answer_of, last_answer
-    from ift.lab.compare.scoring import PER_TOKEN
+    from ift.lab.compare.scoring import PER_TOKEN, scored_answer
 
     split = rows.split
     held_out = [row for part in (split.validation, split.test) for row in part]
@@ -198,9 +205,9 @@ def _choose_scoring(
     if names:
         if not has_prompts:
             raise ScoreError("--score: a held-out row has no prompt to answer; leave --score out")
-        user_data, metric = _with_scores(
-            user_data, args.score_db, names, zip(held_out, targets, strict=True), say
-        )
+        texts = [rows.tokenizer.decode(prompt, skip_special_tokens=True) for prompt, _ in asked]
+        answers = [scored_answer(*one) for one in zip(held_out, texts, targets, targets, strict=True)]
+        user_data, metric = _with_scores(user_data, args, names, answers, say)
     else:
         metric = args.metric or ("exact_match" if final else PER_TOKEN)
         _check_metric(metric, has_final=final is not None, has_pairs=bool(split.pairs))
@@ -210,20 +217,24 @@ def _choose_scoring(
 
 
 def _with_scores(
-    user_data: Any, database: str | None, names: Sequence[str], rows: Iterable[tuple[Any, str]], say: Say
+    user_data: Any, args: StudyArgs, names: Sequence[str], answers: Sequence[Answer], say: Say
 ) -> tuple[Any, str]:
     """The user data with the scores of `--score`, checked on the target answers, and the name of the first one."""
-    from ift.lab.compare.scoring import scored_answer
-
     if FINAL_ANSWER in names and user_data.pattern is None:
         raise UsageError(
             f"--score {FINAL_ANSWER}: the target answers have no final answer in common; give --answer_pattern"
         )
-    given = {"names": [*names], "database": database}
-    found = replace(user_data, scoring=given)
-    totals = target_scores(found.scores(), [scored_answer(row, "", "", target) for row, target in rows])
-    say("the target answers themselves score " + ", ".join(f"{name} {one:g}" for name, one in totals.items()))
-    return replace(user_data, scoring=given | {"sha256": file_hashes(names, database)}), next(iter(totals))
+    given: dict[str, Any] = {"names": [*names], "database": args.score_db}
+    if args.judge is not None:
+        given |= {"judge": args.judge, "prompt_tokens": prompt_tokens(answers)}
+    scores = load_scores([name for name in names if name != JUDGE], args.score_db, user_data.pattern)
+    if totals := target_scores(scores, answers):
+        say(
+            "the target answers themselves score "
+            + ", ".join(f"{name} {one:g}" for name, one in totals.items())
+        )
+    given["sha256"] = file_hashes(names, args.score_db)
+    return replace(user_data, scoring=given), JUDGE if names[0] == JUDGE else next(iter(totals))
 
 
 def _check_metric(metric: str, *, has_final: bool, has_pairs: bool) -> None:
@@ -250,7 +261,11 @@ def _plan(args: StudyArgs, user_data: Any, sft: Any, rows: CheckedRows, say: Say
     needing = _untrainable(args.plan(setting), rows.train)
     if needing:
         say(f"the rows are no pairs: {', '.join(needing)} left out")
-    methods = [name for name in args.method_names if not (needing and Entrant(name).needs_pairs)]
+    methods = [
+        name
+        for name in args.method_names
+        if not needing or name in CONTENDERS or not Entrant(name).needs_pairs
+    ]
     plan = args.plan(setting, methods, rates=rates, **sizes)
     return replace(plan, user_data=replace(user_data, methods=_methods(plan)).to_json())
 

@@ -7,43 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ift.lab.report.decode import ReportError
-from ift.lab.report.intervals import Estimate, mean_interval, paired_difference
-from ift.lab.report.records import Config, RunRecord
+from ift.lab.report.intervals import Estimate
+from ift.lab.report.records import RunRecord
+from ift.lab.report.variants import Variant, apart_by_row, difference
 
 FIRST_SPLITS = ("test", "validation")
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One method in one variant: its runs by seed, in order of the seeds."""
-
-    label: str
-    runs: dict[int, RunRecord]
-
-    @property
-    def config(self) -> Config:
-        """Of the first seed; the others' differs only where each seed was searched for itself."""
-        return next(iter(self.runs.values())).config
-
-    def scores(self, split: str, metric: str) -> dict[int, float]:
-        """A metric by seed; a seed without a finite number is absent."""
-        found = {seed: run.scores.get(split, {}).get(metric) for seed, run in self.runs.items()}
-        return {seed: value for seed, value in found.items() if value is not None}
-
-    def costs(self, name: str) -> dict[int, float]:
-        """A field of `Cost` by seed, where it was measured."""
-        found = {seed: getattr(run.cost, name) for seed, run in self.runs.items()}
-        return {seed: float(value) for seed, value in found.items() if value is not None}
-
-    def estimate(self, split: str, metric: str) -> Estimate | None:
-        """Mean over all seeds; None where any of them has no finite number, for the others would flatter."""
-        values = self.scores(split, metric)
-        return mean_interval([*values.values()]) if len(values) == len(self.runs) else None
-
-    def mean_cost(self, name: str) -> float | None:
-        """Mean of a field of `Cost` over the seeds; None where any was not measured."""
-        values = self.costs(name)
-        return mean_interval([*values.values()]).mean if len(values) == len(self.runs) else None
 
 
 @dataclass(frozen=True)
@@ -75,12 +43,22 @@ class Comparison:
         names = dict.fromkeys(name for run in runs for scores in run.scores.values() for name in scores)
         return [name for name in names if name != "n"]
 
+    @property
+    def base(self) -> Variant | None:
+        """The baseline's runs."""
+        return next((one for one in self.variants if one.label == self.baseline), None)
+
     def difference(self, variant: Variant, split: str, metric: str) -> Estimate | None:
-        """Variant - baseline, paired by seed; None for the baseline itself, without one, or without common seeds."""
-        base = next((one for one in self.variants if one.label == self.baseline), None)
-        if base is None or base is variant:
-            return None
-        return paired_difference(variant.scores(split, metric), base.scores(split, metric))
+        """Variant - baseline, see `difference`; None for the baseline itself, without one, or without common seeds."""
+        base = self.base
+        return None if base is None or base is variant else difference(variant, base, split, metric)
+
+    def differing(self, variant: Variant, split: str, metric: str) -> float | None:
+        """Share in 0..1 of rows whose value is not the baseline's; None where the values of rows are not stored."""
+        base = self.base
+        apart = [] if base is None or base is variant else apart_by_row(variant, base, split, metric)
+        values = [value for rows in apart for value in rows]
+        return sum(value != 0 for value in values) / len(values) if values else None
 
 
 def compare(
@@ -109,7 +87,8 @@ def compare(
         notes = _notes(variants)
         if base in labels:
             notes += _pairing_notes(variants, base)
-        elif len(variants) > 1:
+        notes += _row_notes(variants)
+        if base not in labels and len(variants) > 1:
             notes.append(f"There is no {base} here, so no differences are shown.")
         found.append(Comparison(experiment, setting, variants, base if base in labels else None, notes))
     present = sorted({name for run in records.values() for name in (run.method, run.label)})
@@ -233,6 +212,32 @@ def _notes(variants: list[Variant]) -> list[str]:
             if broken := ", ".join(name for name, one in scores if one is None):
                 notes.append(f"{variant.label}, seed {seed}: not a finite number: {broken}.")
     return notes
+
+
+def _row_notes(variants: list[Variant]) -> list[str]:
+    """Scores whose intervals are for other seeds alone."""
+    runs = [run for variant in variants for run in variant.runs.values()]
+    scored = dict.fromkeys(
+        (split, name)
+        for run in runs
+        for split, scores in run.scores.items()
+        for name in scores
+        if name != "n"
+    )
+    without = [
+        (split, name) for split, name in scored
+        if not all(variant.rows(split, name) for variant in variants if variant.scores(split, name))
+    ]  # fmt: skip
+    if not without:
+        return []
+    which = (
+        ""
+        if len(without) == len(scored)
+        else " of " + ", ".join(f"{split}.{name}" for split, name in without)
+    )
+    return [
+        f"The values of rows{which} are not stored: these intervals are for other seeds, not for other rows."
+    ]
 
 
 def _pairing_notes(variants: list[Variant], baseline: str) -> list[str]:

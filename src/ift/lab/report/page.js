@@ -40,7 +40,7 @@ function filter() {
     row.hidden = !(fits(row.dataset) && fitsMethod(row.dataset.label));
     shown += !row.hidden;
   }
-  for (const part of document.querySelectorAll("div[data-comparison]")) part.hidden = !fits({ comparison: part.dataset.comparison });
+  for (const part of document.querySelectorAll("div[data-comparison], p[data-comparison]")) part.hidden = !fits({ comparison: part.dataset.comparison });
   for (const part of document.querySelectorAll("details[data-label]")) part.hidden = !fitsMethod(part.dataset.label);
   byId("status").textContent = `${shown} of ${body.rows.length} rows shown.`;
   place = 0;
@@ -51,10 +51,11 @@ const answersOf = (problem) => problem.answers.filter((answer) => fitsMethod(ans
 
 function problems() {
   return samples.filter((problem) => {
-    const right = answersOf(problem).map((answer) => answer.right);
-    if (!fits(problem) || !right.length) return false;
-    if (chosen.outcome.value === "wrong") return right.includes(false);
-    return chosen.outcome.value !== "differ" || (right.includes(false) && right.includes(true));
+    const found = answersOf(problem);
+    if (!fits(problem) || !found.length) return false;
+    if (chosen.outcome.value === "wrong") return found.some((answer) => answer.right === false);
+    const said = found.map((answer) => (answer.right === null ? answer.lines.join("\n") : answer.right));
+    return chosen.outcome.value !== "differ" || new Set(said).size > 1;
   });
 }
 

@@ -11,7 +11,8 @@ import jinja2
 from ift.lab.report.comparisons import Comparison
 from ift.lab.report.figures import image, pictures
 from ift.lab.report.intervals import Estimate
-from ift.lab.report.tables import COSTS, HOW_TO_READ, answers, by_seed
+from ift.lab.report.tables import COSTS, HOW_TO_READ, answers, by_seed, share
+from ift.lab.report.verdict import verdict
 from ift.lab.report.wording import estimate, json_for_script, label, number
 from ift.text import visible
 
@@ -41,6 +42,7 @@ def html_page(comparisons: Sequence[Comparison], metric: str = "exact_match") ->
         rows=_rows(comparisons, metric),
         splits=list(dict.fromkeys(split for comparison in comparisons for split in comparison.splits)),
         comparisons=comparisons,
+        verdicts={comparison.title: verdict(comparison, metric) for comparison in comparisons},
         figures={comparison.title: _figures(comparison, metric) for comparison in comparisons},
     )
 
@@ -53,7 +55,7 @@ def _columns(comparisons: Sequence[Comparison], metric: str) -> list[dict[str, A
     names = _metrics(comparisons, metric)
     bases = list(dict.fromkeys(comparison.baseline for comparison in comparisons if comparison.baseline))
     heads = [("method", False), ("split", False), (label(metric), True)]
-    heads += [(f"minus {bases[0]}", True)] if bases else []
+    heads += [(f"minus {bases[0]}", True), ("rows that differ", True)] if bases else []
     heads += [("comparison", False), ("by seed", False), ("answers", True)]
     heads += [(label(name), True) for name in (*names, *_costs(comparisons))]
     return [{"name": name, "numeric": numeric} for name, numeric in heads]
@@ -83,6 +85,8 @@ def _rows(comparisons: Sequence[Comparison], metric: str) -> list[dict[str, Any]
                 cells = [_cell(variant.estimate(split, metric), metric)]
                 if has_base:
                     cells.append(_cell(comparison.difference(variant, split, metric), metric, signed=True))
+                    differ = comparison.differing(variant, split, metric)
+                    cells.append({"text": share(differ), "value": differ, "number": True})
                 cells += [_text_cell(comparison.title), _text_cell(by_seed(variant, split, metric))]
                 cells.append({"text": answers(variant, split), "value": min(n.values()), "number": True})
                 cells += [_cell(variant.estimate(split, name), name) for name in others]

@@ -98,6 +98,8 @@ class RunRecord:
     cost: Cost = field(default_factory=Cost)
     # how the configuration was chosen on validation data; None: it was not searched
     search: list[Trial] | None = None
+    # by split and score: the value of each row, in the rows' order; their mean is the score
+    row_scores: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     # by split: how many of the `n` answers first go wrong at step 1, 2, ... (see `Sample`)
     error_steps: dict[str, list[int]] = field(default_factory=dict)
     # what was logged, a mapping per logging step with `step` in each; steps count on through stages

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from ift.lab.report.comparisons import Comparison, Variant
+from ift.lab.report.verdict import verdict
 from ift.lab.report.wording import NONE, estimate, label, markdown, number
 
 COSTS = ("seconds", "flops", "peak_memory_bytes", "models_held", "answers_seen", "labels")
@@ -19,12 +20,15 @@ def score_cells(comparison: Comparison, split: str, metric: str = "exact_match")
         if name != metric and any(variant.scores(split, name) for variant in comparison.variants)
     ]
     base = comparison.baseline
-    heads = ["method", label(metric), *([f"minus {base}, paired"] if base else []), "by seed", "n"]
+    differ = any(comparison.differing(one, split, metric) is not None for one in comparison.variants)
+    apart = [f"minus {base}, paired", *(["rows that differ"] if differ else [])]
+    heads = ["method", label(metric), *(apart if base else []), "by seed", "n"]
     lines = []
     for variant in comparison.variants:
         cells = [variant.label, estimate(variant.estimate(split, metric), metric)]
         if base:
             cells.append(estimate(comparison.difference(variant, split, metric), metric, signed=True))
+            cells += [share(comparison.differing(variant, split, metric))] if differ else []
         cells += [by_seed(variant, split, metric), answers(variant, split)]
         lines.append([*cells, *(estimate(variant.estimate(split, name), name) for name in others)])
     return [*heads, *map(label, others)], lines
@@ -51,6 +55,11 @@ def cost_table(comparison: Comparison) -> str:
     return _table(heads, lines) if len(heads) > 1 else ""
 
 
+def share(value: float | None) -> str:
+    """A share in 0..1 in percent."""
+    return NONE if value is None else f"{100 * value:.1f} %"
+
+
 def by_seed(variant: Variant, split: str, metric: str) -> str:
     """Every seed's value, in order of the seeds."""
     values = variant.scores(split, metric)
@@ -72,6 +81,7 @@ def report_markdown(
     for comparison in comparisons:
         parts.append(f"## {markdown(comparison.title)}")
         parts += [f"* {markdown(note)}" for note in comparison.notes]
+        parts += [markdown(" ".join(found))] if (found := verdict(comparison, metric)) else []
         for split in comparison.splits:
             parts += [f"### {markdown(split)}", score_table(comparison, split, metric)]
         costs = cost_table(comparison)
@@ -81,8 +91,9 @@ def report_markdown(
 
 
 HOW_TO_READ = (
-    "Mean over seeds ± half of its 95 % interval (Student's t over seeds: training and data order vary, the scored "
-    "problems do not). Differences are paired by seed. One seed has no interval. Costs are means over seeds."
+    "Mean over seeds ± half of its 95 % interval, for other seeds and other rows where the values of rows are stored, "
+    "else for other seeds alone (Student's t). Differences are paired by seed and by row. One seed has no interval. "
+    "Costs are means over seeds."
 )
 
 

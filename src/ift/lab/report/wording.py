@@ -33,6 +33,7 @@ LABELS = {
     "chrf": "chrF",
     "rouge": "ROUGE-L",
     "f1": "token F1",
+    "judge": "judge's grade",
     "target_log_likelihood": "log-likelihood of the target",
     "target_log_likelihood_per_token": "log-likelihood of the target, per token",
     "residual_lambda": "lambda",

@@ -8,12 +8,13 @@ from ift.runs.argv import named
 def write(runs: list[str], out: Path, baseline: str | None, methods: str | None, metric: str) -> list[str]:
     """Write the report; returns lines that name the files written."""
     from ift.lab.report import ReportError, find
+    from ift.lab.report.answers import with_answers
     from ift.lab.report.comparisons import compare
     from ift.lab.report.figures import image, pictures
     from ift.lab.report.page import html_page
     from ift.lab.report.tables import report_markdown
 
-    records = find(runs)
+    records = with_answers(find(runs))
     known_names = {name for record in records.values() for name in (record.method, record.label)}
     names = named(methods or "", known_names)
     comparisons = compare(records, baseline, names)

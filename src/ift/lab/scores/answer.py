@@ -62,16 +62,20 @@ class Score:
     Attributes:
         name: In records and tables.
         of_row: The value of an answer, or several values by name.
-        corpus: The value of all answers together where that is not the mean over rows.
+        corpus: The value of all answers together where that is not the mean over rows, and that without each of them.
         check: Raises `ScoreError` where the row of an answer cannot be scored.
         binary: Whether the values are 0 and 1, wrong and right.
+        prepare: Called with all answers before `of_row`.
+        costs: Whether each answer costs money: such a score is not tried on the right answers.
     """
 
     name: str
     of_row: Callable[[Answer], float | Mapping[str, float]]
-    corpus: Callable[[Sequence[Answer]], float] | None = None
+    corpus: Callable[[Sequence[Answer]], tuple[float, list[float]]] | None = None
     check: Callable[[Answer], object] = lambda answer: answer.references
     binary: bool = False
+    prepare: Callable[[Sequence[Answer]], object] = lambda answers: None
+    costs: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,10 +85,13 @@ class Result:
     Attributes:
         totals: Of all answers together, by name; the values of `scores` in their order.
         rows: The values of each answer, by name.
+        parts: By name what each answer adds: values whose mean is the total. Those of a mean are the answers' values;
+            those of a corpus its pseudo-values (jackknife), what the total says less without the answer.
     """
 
     totals: dict[str, float]
     rows: list[dict[str, float]]
+    parts: dict[str, list[float]]
 
 
 def best_reference(match: Callable[[str, str], float]) -> Callable[[Answer], float]:
@@ -103,8 +110,9 @@ def score_answers(scores: Sequence[Score], answers: Sequence[Answer]) -> Result:
         ScoreError: An answer that cannot be scored.
     """
     rows: list[dict[str, float]] = [{} for _ in answers]
-    totals: dict[str, float] = {}
+    totals, parts = dict[str, float](), dict[str, list[float]]()
     for score in scores:
+        score.prepare(answers)
         values = [_named(score.name, score.of_row(answer)) for answer in answers]
         for row, answer, found in zip(rows, answers, values, strict=True):
             if found.keys() != values[0].keys():
@@ -116,9 +124,19 @@ def score_answers(scores: Sequence[Score], answers: Sequence[Answer]) -> Result:
                 raise ScoreError(f"two scores are called {min(twice)}; rename one")
             row |= found
         for name in values[0]:
-            numbers = [one[name] for one in values]
-            totals[name] = score.corpus(answers) if score.corpus else fmean(numbers)
-    return Result(totals, rows)
+            parts[name] = [one[name] for one in values]
+            if score.corpus:
+                totals[name], without = score.corpus(answers)
+                parts[name] = _pseudo_values(totals[name], without)
+            else:
+                totals[name] = fmean(parts[name])
+    return Result(totals, rows, parts)
+
+
+def _pseudo_values(total: float, without: Sequence[float]) -> list[float]:
+    """From a statistic of n answers, and that without each of them: values with the statistic as their mean."""
+    mean = fmean(without)
+    return [total + (len(without) - 1) * (mean - one) for one in without]
 
 
 def _named(name: str, found: float | Mapping[str, float]) -> dict[str, float]:
@@ -135,7 +153,7 @@ def target_scores(scores: Sequence[Score], rows: Sequence[Answer]) -> dict[str, 
         rows: Held-out rows; their `text` is not read.
 
     Returns:
-        What the first right answers themselves score, by name.
+        What the first right answers themselves score, by name; without scores that cost money.
 
     Raises:
         ScoreError: A row that cannot be scored, or a score that is not finite.
@@ -146,7 +164,7 @@ def target_scores(scores: Sequence[Score], rows: Sequence[Answer]) -> dict[str, 
     rights = [
         replace(row, text=row.target if row.target and not row.column else row.references[0]) for row in rows
     ]
-    totals = score_answers(scores, rights).totals
+    totals = score_answers([score for score in scores if not score.costs], rights).totals
     if broken := [name for name, value in totals.items() if not math.isfinite(value)]:
         raise ScoreError(f"{broken[0]}: not a finite number for the right answers themselves")
     return totals

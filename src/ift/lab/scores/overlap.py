@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import Any
 
+import numpy as np
+
 from ift.lab.scores.answer import Answer, Score
 from ift.runs.extras import needs_extra
 
@@ -35,9 +37,13 @@ def chrf() -> Score:
 
 
 def _sacrebleu(name: str, corpus: Any, sentence: Any) -> Score:
-    def of_corpus(answers: Sequence[Answer]) -> float:
+    def of_corpus(answers: Sequence[Answer]) -> tuple[float, list[float]]:
         streams = [*zip_longest(*(answer.references for answer in answers))]  # None where a row has fewer
-        return float(corpus.corpus_score([answer.text for answer in answers], streams).score)
+        texts = [answer.text for answer in answers]
+        total = float(corpus.corpus_score(texts, streams).score)
+        counts = np.array(corpus._extract_corpus_statistics(texts, streams))  # as its own bootstrap does
+        without = [corpus._compute_score_from_stats((counts.sum(0) - one).tolist()).score for one in counts]
+        return total, without if len(texts) > 1 else [total]
 
     def of_row(answer: Answer) -> float:
         return float(sentence.sentence_score(answer.text, answer.references).score)

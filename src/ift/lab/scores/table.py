@@ -9,6 +9,7 @@ from pathlib import Path
 from ift.generation.final_answer import FinalAnswer
 from ift.lab.scores import overlap, texts
 from ift.lab.scores.answer import Answer, Score, ScoreError, best_reference
+from ift.lab.scores.judged import JUDGE, Grader, JudgeOptions
 from ift.lab.scores.sql import Database
 from ift.lab.scores.user_function import user_score
 from ift.runs.argv import UsageError
@@ -24,19 +25,21 @@ _PLAIN: Mapping[str, Callable[[], Score]] = {
     "chrf": overlap.chrf,
     "rouge": overlap.rouge,
 }
-NAMES = (FINAL_ANSWER, *_PLAIN, SQL)
+NAMES = (FINAL_ANSWER, *_PLAIN, SQL, JUDGE)
 _TAKEN = ("n", "stopped", "mean_length")  # other keys of a record's scores
 
 
-def parse_names(text: str, database: str | None) -> list[str]:
+def parse_names(text: str, database: str | None, judge: str | None = None) -> list[str]:
     """The names in `--score`, each once.
 
     Args:
         text: Names of `NAMES` and `FILE.py:function`, separated by commas.
         database: `--score_db`.
+        judge: `--judge`.
 
     Raises:
-        UsageError: An unknown name, one that stands twice, or `sql` and `--score_db` without each other.
+        UsageError: An unknown name, one that stands twice, or `sql` and `--score_db`, or `judge` and `--judge`, without
+            each other.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
@@ -51,25 +54,37 @@ def parse_names(text: str, database: str | None) -> list[str]:
         raise UsageError(f"--score: no name; choose from {', '.join(NAMES)}, FILE.py:function")
     if (SQL in names) != (database is not None):
         raise UsageError("--score sql and --score_db FILE.sqlite need each other: give both, or neither")
+    if (JUDGE in names) != (judge is not None):
+        raise UsageError("--score judge and --judge MODEL need each other: give both, or neither")
     return names
 
 
-def load_scores(names: Sequence[str], database: str | None = None, pattern: str | None = None) -> list[Score]:
+def load_scores(
+    names: Sequence[str],
+    database: str | None = None,
+    pattern: str | None = None,
+    judge: JudgeOptions | None = None,
+) -> list[Score]:
     """The scores of names.
 
     Args:
         names: From `parse_names`.
         database: SQLite file of `sql`.
         pattern: How `final-answer` finds a final answer; see `FinalAnswer`.
+        judge: Of `judge`.
 
     Raises:
         ScoreError: A database or a function's file that cannot be opened.
-        MissingExtra: A package of the extra `scores` is not installed.
+        MissingExtra: A package of the extra `scores` or `judge` is not installed.
+        JudgeError: The environment names no endpoint for the judge.
     """
-    return [_load(name, database, pattern) for name in names]
+    return [_load(name, database, pattern, judge) for name in names]
 
 
-def _load(name: str, database: str | None, pattern: str | None) -> Score:
+def _load(name: str, database: str | None, pattern: str | None, judge: JudgeOptions | None) -> Score:
+    if name == JUDGE:
+        assert judge is not None  # nosec B101 # see parse_names
+        return Grader(judge).score()
     if name == FINAL_ANSWER:
         assert pattern is not None  # nosec B101 # the caller has found it
         return _final_answer(FinalAnswer(pattern))

@@ -1,0 +1,137 @@
+"""What a comparison says, in words, by the rule of docs/compare.md: the same sentences whoever is ahead."""
+
+from __future__ import annotations
+
+import math
+from statistics import fmean
+
+from ift.lab.report.comparisons import Comparison
+from ift.lab.report.intervals import CONFIDENCE, Estimate, MeanSquares, student_quantile
+from ift.lab.report.variants import Variant, apart_by_row, difference
+from ift.lab.report.wording import estimate, label, number
+
+FEWEST_SEEDS = 3
+MOST_SEEDS = 30  # that are proposed
+
+
+def verdict(comparison: Comparison, metric: str) -> list[str]:
+    """The verdict on the first split, a sentence or two a line; empty where fewer than two methods can be compared."""
+    split = comparison.splits[0]
+    trained = [one for one in comparison.variants if one.label != "base" and one.scores(split, metric)]
+    sound = [one for one in trained if one.estimate(split, metric) is not None]
+    lines = [f"{one.label} is left out: a seed has no finite score." for one in trained if one not in sound]
+    if len(sound) < 2:
+        return []
+    common = set.intersection(*({*one.runs} for one in sound))
+    named = f"Verdict on {split} ({label(metric)})"
+    if len(common) < FEWEST_SEEDS:
+        return [
+            *lines,
+            f"{named}: none. {_count(len(common), 'common seed')} cannot tell a difference between methods from one "
+            f"between seeds; give --seeds {FEWEST_SEEDS} or more.",
+        ]
+    best = max(sound, key=lambda one: fmean(one.scores(split, metric).values()))
+    confidence = 1 - (1 - CONFIDENCE) / (len(sound) - 1)
+    apart = {
+        one.label: (one, found)
+        for one in sound
+        if one is not best and (found := difference(one, best, split, metric, confidence))
+    }
+    shown = {name: f"{name} ({estimate(found, metric, signed=True)})" for name, (_, found) in apart.items()}
+    behind = [shown[name] for name, (_, found) in apart.items() if _below_zero(found)]
+    level = [best, *(one for one, found in apart.values() if not _below_zero(found))]
+    others = ", ".join(shown[one.label] for one in level[1:])
+    score = number(fmean(best.scores(split, metric).values()), metric)
+    if len(level) == 1:
+        lines.append(f"{named}: {best.label} is ahead of every other method beyond noise, with {score}.")
+    elif not behind:
+        lines.append(
+            f"{named}: no method is behind the best, {best.label} with {score}, beyond noise: {others}."
+        )
+    else:
+        lines.append(f"{named}: {best.label} is the best with {score}. Not behind it beyond noise: {others}.")
+    if behind:
+        lines.append(f"Behind it: {', '.join(behind)}.")
+    lines.append(_cheapest(level, sound))
+    rival = _rival(level, best, apart)
+    if rival is not None:
+        lines.append(_more_seeds(best, rival, split, metric, confidence))
+    return [line for line in lines if line]
+
+
+def _below_zero(found: Estimate) -> bool:
+    return found.half is not None and found.mean + found.half < 0
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _cost(variant: Variant) -> tuple[str, float] | None:
+    """The name and mean of what is compared: FLOPs, else seconds."""
+    found = ((name, variant.mean_cost(name)) for name in ("flops", "seconds"))
+    return next(((name, value) for name, value in found if value), None)
+
+
+def _cheapest(level: list[Variant], all_methods: list[Variant]) -> str:
+    """Which of the methods that are not behind is the cheapest, and what the others cost."""
+    costs = {one.label: _cost(one) for one in all_methods}
+    known = [found for found in costs.values() if found is not None]
+    if len(known) < len(costs) or len({name for name, _ in known}) > 1:
+        return "Which is the cheapest is not known: costs were not measured."
+    unit = label(known[0][0])
+    value = {name: found[1] for name, found in costs.items() if found is not None}
+    cheapest = min(level, key=lambda one: value[one.label])
+    shown = f"{number(value[cheapest.label], known[0][0])} {unit}"
+    times = [
+        f"{one.label} {value[one.label] / value[cheapest.label]:.2f}" for one in level if one is not cheapest
+    ]
+    if times:
+        more = ", ".join(times)
+        return (
+            f"Of those not behind {cheapest.label} is the cheapest: {shown} a training. Times that: {more}."
+        )
+    least = min(all_methods, key=lambda one: value[one.label])
+    if least is cheapest:
+        return f"It is also the cheapest: {shown} a training."
+    ratio = value[cheapest.label] / value[least.label]
+    return f"It takes {shown} a training, {ratio:.2f} times those of {least.label}, the cheapest."
+
+
+def _rival(level: list[Variant], best: Variant, apart: dict[str, tuple[Variant, Estimate]]) -> Variant | None:
+    """The cheapest method that is level with the best, if it is not the best itself; else the nearest in score."""
+    others = [one for one in level if one is not best]
+    if not others:
+        return None
+    costs = {one.label: _cost(one) for one in level}
+    if all(costs.values()):
+        cheapest = min(level, key=lambda one: (costs[one.label] or ("", 0.0))[1])
+        if cheapest is not best:
+            return cheapest
+    return max(others, key=lambda one: apart[one.label][1].mean)
+
+
+def _more_seeds(best: Variant, rival: Variant, split: str, metric: str, confidence: float) -> str:
+    """What the interval of a difference that is not beyond noise would be with more seeds."""
+    found = difference(rival, best, split, metric, confidence)
+    if found is None or found.half is None:
+        return ""
+    rows = apart_by_row(rival, best, split, metric)
+    squares = MeanSquares.of(rows) if rows and len(rows[0]) > 1 else None
+
+    def half(seeds: int) -> float:
+        if squares is not None:
+            return squares.half_with(seeds, confidence)
+        quantiles = [student_quantile((1 + confidence) / 2, count - 1) for count in (seeds, found.n)]
+        return (found.half or 0.0) * quantiles[0] / quantiles[1] * math.sqrt(found.n / seeds)
+
+    def shown(value: float) -> str:
+        return estimate(Estimate(0.0, value, 2), metric).partition("± ")[2].replace(" %", " points")
+
+    twice = 2 * found.n
+    text = f"With {twice} seeds the interval of {rival.label} - {best.label} would be about ± {shown(half(twice))}"
+    enough = next((n for n in range(found.n + 1, MOST_SEEDS + 1) if half(n) < abs(found.mean)), None)
+    if enough is not None:
+        return f"{text}; a difference as now would be beyond noise with about {enough}."
+    why = ", and more test rows would be needed" if squares is not None else ""
+    return f"{text}; a difference as now would not be beyond noise with {MOST_SEEDS} either{why}."

@@ -1,0 +1,47 @@
+"""Scores of the answers that `ift train --eval_generate` writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ift.generation.during_training import AnswerScorer
+from ift.lab.scores.answer import Answer, score_answers
+from ift.lab.scores.judged import JUDGE
+from ift.lab.scores.table import FINAL_ANSWER, load_scores, parse_names
+from ift.runs.argv import UsageError
+
+
+def answer_scorer(text: str, database: str | None) -> AnswerScorer:
+    """Scores against the targets, which are checked; rows have no columns here.
+
+    Args:
+        text: `--eval_score`.
+        database: `--eval_score_db`.
+
+    Raises:
+        UsageError: An unknown name, or one that training does not offer.
+        ScoreError: A database or a function's file that cannot be opened.
+        MissingExtra: A package of the extra `scores` is not installed.
+    """
+    given = [name.strip() for name in text.split(",")]
+    for name, why in ((FINAL_ANSWER, "is measured anyway"), (JUDGE, "would cost money at each evaluation")):
+        if name in given:
+            raise UsageError(f"--eval_score {name}: it {why}; leave it out")
+    try:
+        names = parse_names(text, database)
+    except UsageError as error:
+        raise UsageError(str(error).replace("--score", "--eval_score")) from error
+    scores = load_scores(names, database)
+
+    def score(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
+        answers = [Answer(str(one["row"]), one["prompt"], one["answer"], one["target"]) for one in lines]
+        for one in scores:
+            for answer in answers:
+                one.check(answer)
+        found = score_answers(scores, answers)
+        for line, values in zip(lines, found.rows, strict=True):
+            line["scores"] = values
+        return found.totals
+
+    return score

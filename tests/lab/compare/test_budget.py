@@ -1,0 +1,143 @@
+"""`--budget 2h`: the last plan of the ladder that fits the time, what the user has named, and what does not fit."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import ift.lab.compare.plan
+from ift.lab.compare.budget import LADDER, fit_to_budget
+from ift.lab.compare.estimate import foresight, seconds_needed
+from ift.lab.compare.plan import Entrant, compare_plan
+from ift.lab.compare.split import _spread
+from ift.lab.compare.study import Study, StudyError
+from ift.lab.compare.study_args import parse_time
+from ift.lab.compare.testbed import TestbedBackend
+from ift.lab.report.intervals import smallest_difference
+from ift.lab.testbed import tiny_base_path
+from ift.runs.argv import UsageError
+
+MEASURED = {
+    "step_seconds": 1.0, "steps": 30, "start_seconds": 10.0, "validation_row_seconds": 0.1, "test_row_seconds": 0.4,
+    "peak_memory_bytes": 1, "weight_bytes": 1,
+}  # fmt: skip
+ROOT = Path(__file__).parents[3]
+NOTHING = dict.fromkeys(("seeds", "trials", "validation_rows", "test_rows"))
+
+
+@pytest.fixture
+def study_of(tmp_path):
+    """A study of SFT and IFT that has measured `MEASURED`, with a budget of some seconds."""
+
+    def made(seconds, **named):
+        budget = {"seconds": seconds, **NOTHING, **named}
+        plan = compare_plan("arithmetic-small-clean", ["sft", "ift"], 3, 3, False, time_budget=budget)
+        study = Study(plan, tmp_path / "study", tiny_base_path(), 1, ["compare"])
+        study.open()
+        study.probe()[0].result.write_text(json.dumps(MEASURED))
+        return study
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("2h", 7200), ("45m", 2700), ("1.5 h", 5400), ("90s", 90), ("30min", 1800), ("2", None), ("0h", None)],
+)
+def test_times(text, seconds):
+    assert parse_time(text) == seconds
+
+
+def test_the_time_of_a_plan_by_hand(study_of):
+    """SFT 10 + 30 s, IFT 10 + 40 s (four forwards for three); 200 validation and 500 test rows."""
+    study = study_of(1)
+    searched = 3 * (40 + 20) + 3 * (50 + 20)
+    runs = 200 + 3 * (40 + 200 + 50 + 200)
+    assert seconds_needed(study) == pytest.approx(searched + runs)
+
+
+@pytest.mark.parametrize("rung", range(len(LADDER)))
+def test_the_last_rung_that_fits_is_taken(study_of, rung):
+    """With just the time of each rung, the plan is that rung's."""
+    seeds, trials, share = LADDER[rung]
+    study = study_of(1)
+    rows = {"validation_rows": max(50, round(200 * share)), "test_rows": round(500 * share)}
+    expected = replace(study.plan, seeds=seeds, trials=trials, **rows)
+    needed = seconds_needed(replace(study, plan=expected))
+    budget = {**study.plan.time_budget, "seconds": 1.001 * needed / 0.9}
+    lines = []
+    found = fit_to_budget(replace(study, plan=replace(study.plan, time_budget=budget)), 1, lines.append).plan
+    assert (found.seeds, found.trials, found.test_rows, found.validation_rows) == (
+        seeds, trials, rows["test_rows"], rows["validation_rows"]
+    )  # fmt: skip
+    assert f"{seeds} seeds" in lines[0]
+    assert ("no search" in lines[0]) == (trials == 1)
+
+
+def test_the_page_has_the_ladder():
+    shares = {"a quarter": 0.25, "half": 0.5, "all": 1.0}
+    text = (
+        (ROOT / "docs" / "compare.md").read_text().partition("## A budget in time")[2].partition("\n## ")[0]
+    )
+    rows = [[cell.strip() for cell in line.split("|")[1:4]] for line in text.splitlines() if "|" in line][2:]
+    assert tuple((int(a), int(b.split()[0]), shares[c]) for a, b, c in rows) == LADDER
+
+
+def test_what_the_user_has_named_stays(study_of):
+    study = study_of(1e6, seeds=4, trials=1, test_rows=500)
+    found = fit_to_budget(study, 1, lambda line: None).plan
+    assert (found.seeds, found.trials, found.test_rows) == (4, 1, 500)
+    assert found.searched() == []
+
+
+def test_what_does_not_fit_is_refused_with_what_it_needs(study_of):
+    with pytest.raises(UsageError, match=r"--budget: 10 minutes are too short. The smallest study of sft, ift "
+                       r"\(3 seeds, no search, 125 test rows\) needs about 12 minutes; give that much"):  # fmt: skip
+        fit_to_budget(study_of(600), 1, lambda line: None)
+
+
+def test_a_resumed_study_keeps_its_plan(study_of):
+    first = fit_to_budget(study_of(3000), 1, lambda line: None).plan
+    study = study_of(3000)  # opens the same folder
+    study.probe()[0].result.write_text(json.dumps(MEASURED | {"step_seconds": 1000.0}))
+    assert fit_to_budget(study, 1, lambda line: None).plan == first
+    with pytest.raises(StudyError, match="a study with other --budget"):
+        study_of(4000)
+
+
+def test_without_a_time_nothing_is_changed(study_of):
+    study = study_of(1)
+    study = replace(study, plan=replace(study.plan, time_budget=None))
+    found = fit_to_budget(study, 2, print)
+    assert (found.plan, found.jobs) == (study.plan, 2)
+
+
+def test_fewer_rows_are_spread_evenly():
+    class Rows(list):
+        def select(self, places):
+            return [self[place] for place in places]
+
+    assert _spread(Rows(range(10)), 4) == [0, 2, 5, 7]
+    assert _spread(Rows(range(3)), 4) == [0, 1, 2]
+
+
+def test_the_testbed_measures_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr("ift.lab.compare.testbed.PROBE_ROWS", 4)
+    plan = compare_plan("arithmetic-small-clean", ["sft"], 2, 1, False)
+    study = Study(plan, tmp_path, tiny_base_path(), 1, ["compare"])
+    backend = TestbedBackend(study.probe()[0].content)
+    found = backend.probe(tmp_path / "model")
+    assert found["steps"] == ift.lab.compare.plan.PASSES * 400 / 16
+    assert found["weight_bytes"] > 1e6
+    assert all(value > 0 for value in found.values())
+    assert backend.entrant == Entrant("sft")
+
+
+def test_the_smallest_difference_is_said_with_what_is_assumed():
+    plan = compare_plan("arithmetic-small-clean", ["sft", "ift"], 3, 1, False)
+    found = 100 * smallest_difference(3, 500, 0.1**0.5, 0.01)
+    assert foresight(plan).startswith(f"500 test rows, 3 seeds: differences from about {found:.1f} or ")
+    assert "if 10 % or 30 % of the rows get another result" in foresight(plan)
+    data = {"metric": "bleu", "pattern": None, "scoring": {"names": ["bleu"]}}
+    assert "standard deviations of a row's difference" in foresight(replace(plan, user_data=data))

@@ -1,0 +1,98 @@
+"""What the answers of a study add to its records: values of rows, the share that differs, rows side by side."""
+
+import json
+from pathlib import Path
+
+import pytest
+from small_records import record
+
+from ift.lab.report import find, save
+from ift.lab.report.answers import SHOWN, with_answers
+from ift.lab.report.comparisons import compare
+from ift.lab.report.intervals import crossed_interval
+from ift.lab.report.page import html_page
+from ift.lab.report.tables import report_markdown, score_table
+
+ROWS = 60
+
+
+def right(method, seed, row):
+    """SFT is right at even rows; IFT at these and, with seed 1, at rows 1, 5, 9, ..."""
+    return row % 2 == 0 or (method == "ift" and seed == 1 and row % 4 == 1)
+
+
+def study(folder, *, scores=False, total=None):
+    """Records and answers of two methods with two seeds."""
+    for method in ("sft", "ift"):
+        for seed in range(2):
+            values = [float(right(method, seed, row)) for row in range(ROWS)]
+            split = {"n": ROWS, "exact_match": sum(values) / ROWS if total is None else total}
+            one = record(method, seed, scores={"test": split}, error_steps={}, samples=[], data={})
+            save(one, folder / "runs" / f"{method}-seed{seed}.json")
+            lines = [
+                {"row": row, "prompt": f"p{row}", "target": "t", "answer": f"a{value:g}", "right": value == 1}
+                | ({"scores": {"exact_match": value}} if scores else {})
+                for row, value in enumerate(values)
+            ]
+            file = folder / "answers" / f"{method}-seed{seed}.jsonl"
+            file.parent.mkdir(exist_ok=True)
+            file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder / "runs"
+
+
+@pytest.mark.parametrize("scores", [True, False])
+def test_values_of_rows_pair_the_difference_by_row(tmp_path, scores):
+    runs = study(tmp_path, scores=scores)
+    (found,) = compare(with_answers(find([runs])))
+    sft, ift = found.variants
+    apart = [
+        [float(right("ift", seed, row)) - right("sft", seed, row) for row in range(ROWS)] for seed in (0, 1)
+    ]
+    assert found.difference(ift, "test", "exact_match") == crossed_interval(apart)
+    assert sft.estimate("test", "exact_match").rows == ROWS
+    assert found.differing(ift, "test", "exact_match") == 15 / (2 * ROWS)
+    assert found.differing(sft, "test", "exact_match") is None
+    assert found.notes == []
+    table = score_table(found, "test").splitlines()
+    assert table[0] == "| method | exact match | minus sft, paired | rows that differ | by seed | n |"
+    assert "| 12.5 % |" in table[3]
+
+
+def test_without_answers_intervals_are_for_seeds_alone_and_a_sentence_says_so(tmp_path):
+    runs = study(tmp_path)
+    (found,) = compare(find([runs]))
+    assert found.variants[0].estimate("test", "exact_match").rows is None
+    assert found.notes == [
+        "The values of rows are not stored: these intervals are for other seeds, not for other rows."
+    ]
+    assert "rows that differ" not in report_markdown([found], "exact_match", {})
+
+
+def test_values_whose_mean_is_not_the_score_are_not_taken(tmp_path):
+    """As sentence BLEU is not the corpus'."""
+    (found,) = compare(with_answers(find([study(tmp_path, scores=True, total=0.9)])))
+    assert found.variants[0].rows("test", "exact_match") == {}
+
+
+def test_rows_where_methods_differ_stand_side_by_side(tmp_path):
+    """15 rows differ, at one seed; each is in the page with the answers of all methods and seeds."""
+    records = with_answers(find([study(tmp_path)]))
+    for one in records.values():
+        assert [sample.id for sample in one.samples] == [str(row) for row in range(1, ROWS, 4)]
+        assert one.samples[0].answer == ("a1" if one.label == "ift" and one.seed == 1 else "a0")
+    page = html_page(compare(records))
+    assert '"id":"5"' in page
+    assert '"id":"2"' not in page
+
+
+def test_at_most_twenty_rows_are_shown_evenly_spread(tmp_path):
+    for method, answer in (("sft", "a"), ("ift", "b")):
+        save(record(method, 0, samples=[]), tmp_path / "runs" / f"{method}.json")
+        lines = [
+            {"row": row, "prompt": "p", "target": "t", "answer": answer, "right": None} for row in range(100)
+        ]
+        file = Path(tmp_path, "answers", f"{method}.jsonl")
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for one in with_answers(find([tmp_path / "runs"])).values():
+        assert [sample.id for sample in one.samples] == [str(row) for row in range(0, 100, 100 // SHOWN)]

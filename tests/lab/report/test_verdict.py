@@ -1,0 +1,114 @@
+"""The verdict in words: the same sentences whoever is ahead, and none from too few seeds."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from small_records import record
+
+from ift.lab.report import Cost
+from ift.lab.report.comparisons import compare
+from ift.lab.report.page import html_page
+from ift.lab.report.tables import report_markdown
+from ift.lab.report.verdict import verdict
+
+ROWS = 200
+FLOPS = {"sft": 1e12, "ift": 1.2e12, "dpo": 2e12, "base": 1.0}
+
+
+def comparison(shares, seeds=3, spread=0, **changes):
+    """Methods with just these shares of right answers, at rows drawn for each method and seed."""
+    records = []
+    for method, share in shares.items():
+        for seed in range(seeds):
+            right = share * ROWS + spread * (seed - 1) * (1 if method == "ift" else -1)
+            values = [float(row < right) for row in range(ROWS)]
+            random.Random(f"{method} {seed}").shuffle(values)
+            one = record(method, seed, scores={"test": {"n": ROWS, "exact_match": sum(values) / ROWS}})
+            cost = Cost(seconds=FLOPS[method] / 1e11, flops=FLOPS[method])
+            rows = {"test": {"exact_match": values}}
+            records.append(replace(one, **{"cost": cost, "row_scores": rows, **changes}))
+    (found,) = compare({Path(f"{number}.json"): one for number, one in enumerate(records)})
+    return found
+
+
+@pytest.mark.parametrize(("first", "second"), [("sft", "ift"), ("ift", "sft")])
+def test_one_winner_is_named_in_the_same_words_whoever_it_is(first, second):
+    lines = verdict(comparison({first: 0.8, second: 0.6, "dpo": 0.5, "base": 0.1}), "exact_match")
+    assert lines[0].startswith(
+        f"Verdict on test (exact match): {first} is ahead of every other method beyond noise, with "
+    )
+    assert lines[1].startswith("Behind it: ")
+    assert f"{second} (-" in lines[1]
+    assert "base" not in " ".join(lines)
+    expected = {
+        "sft": "It is also the cheapest: 1.00e+12 FLOPs a training.",
+        "ift": "It takes 1.20e+12 FLOPs a training, 1.20 times those of sft, the cheapest.",
+    }
+    assert lines[2:] == [expected[first]]
+
+
+def test_where_all_are_level_the_cheapest_is_named_and_what_more_seeds_would_tell():
+    found = comparison({"sft": 0.7, "ift": 0.71, "dpo": 0.69})
+    lines = verdict(found, "exact_match")
+    assert lines[0].startswith("Verdict on test (exact match): no method is behind the best, ift with ")
+    assert "sft (-" in lines[0]
+    assert "dpo (-" in lines[0]
+    assert lines[1].startswith(
+        "Of those not behind sft is the cheapest: 1.00e+12 FLOPs a training. Times that: "
+    )
+    assert "ift 1.20" in lines[1]
+    assert lines[2].startswith("With 6 seeds the interval of sft - ift would be about ± ")
+    assert "points" in lines[2]
+
+
+def test_some_are_level_and_some_behind():
+    lines = verdict(comparison({"sft": 0.7, "ift": 0.71, "dpo": 0.4}), "exact_match")
+    assert ": ift is the best with " in lines[0]
+    assert "Not behind it beyond noise: sft (-" in lines[0]
+    assert lines[1].startswith("Behind it: dpo (-")
+
+
+def test_too_few_seeds_give_no_verdict():
+    (line,) = verdict(comparison({"sft": 0.8, "ift": 0.4}, seeds=2), "exact_match")
+    assert line.startswith("Verdict on test (exact match): none. 2 common seeds cannot tell")
+    assert "give --seeds 3 or more" in line
+    assert verdict(comparison({"sft": 0.8}), "exact_match") == []
+
+
+def test_many_comparisons_need_more_than_one_does():
+    """Bonferroni: a difference that is beyond noise among two methods is not so among many level ones."""
+    two = comparison({"sft": 0.8, "ift": 0.74})
+    assert "ahead of every other" in verdict(two, "exact_match")[0]
+    crowd = [replace(two.variants[1], label=f"ift {number}") for number in range(200)]
+    found = replace(two, variants=[two.variants[0], *crowd])
+    assert "no method is behind the best" in verdict(found, "exact_match")[0]
+
+
+def test_a_method_with_a_seed_that_diverged_is_left_out():
+    found = comparison({"sft": 0.8, "ift": 0.6, "dpo": 0.5})
+    broken = replace(found.variants[1].runs[0], scores={"test": {"n": ROWS, "exact_match": None}})
+    found.variants[1].runs[0] = broken
+    lines = verdict(found, "exact_match")
+    assert lines[0] == f"{found.variants[1].label} is left out: a seed has no finite score."
+
+
+def test_costs_that_nobody_measured_are_not_made_up():
+    found = comparison({"sft": 0.8, "ift": 0.6})
+    for seed, run in found.variants[0].runs.items():
+        found.variants[0].runs[seed] = replace(run, cost=Cost())
+    assert "costs were not measured" in " ".join(verdict(found, "exact_match"))
+
+
+def test_without_rows_the_interval_over_seeds_decides():
+    found = comparison({"sft": 0.8, "ift": 0.6}, row_scores={})
+    assert "sft is ahead of every other" in verdict(found, "exact_match")[0]
+    level = comparison({"sft": 0.7, "ift": 0.71}, spread=3, row_scores={})
+    assert "With 6 seeds the interval" in " ".join(verdict(level, "exact_match"))
+
+
+def test_the_report_has_the_verdict():
+    found = comparison({"sft": 0.8, "ift": 0.6})
+    assert "Verdict on test" in report_markdown([found], "exact_match", {})
+    assert "Verdict on test" in html_page([found])
