@@ -66,8 +66,7 @@ def test_local_rows_change_where_rows_come_from_and_nothing_else(manager, data, 
     """The configuration of the loaded task is lm-eval's own, but for the data set and splits without a file."""
     own = dict(manager.task_index[name].cfg)
     changed = local_rows(own, data)
-    assert changed["dataset_path"] == "json"
-    assert {key for key in changed if not key.startswith("dataset_")} <= {"validation_split"}
+    assert {"custom_dataset"} <= changed.keys() <= {"custom_dataset", "validation_split"}
     loaded = load_task(manager, name, data).config.to_dict()
     for key in (
         "output_type",
@@ -98,10 +97,17 @@ def test_rows_are_found_by_repository_name_alone_and_absent_ones_are_said(manage
     ):
         local_rows(config, tmp_path)
     write(folder, "test-00000-of-00001", [arc(2)])
-    assert [*local_rows(config, tmp_path)["dataset_kwargs"]["data_files"]] == ["train", "test"]
+    assert {*local_rows(config, tmp_path)["custom_dataset"]()} == {"train", "test"}
     (folder / "validation.csv").write_text("a,b\n")
     with pytest.raises(EvaluationError, match="several formats"):
         local_rows(config, tmp_path)
+
+
+def test_a_text_that_looks_like_a_date_stays_a_text(manager, tmp_path):
+    write(tmp_path / "ai2_arc" / "ARC-Challenge", "test", [arc(2) | {"id": "2024-10-05"}] * 2)
+    assert [row["id"] for row in load_task(manager, "arc_challenge", tmp_path).test_docs()] == [
+        "2024-10-05"
+    ] * 2
 
 
 def test_arc_gen_asks_with_letters_whatever_the_labels(manager, data):

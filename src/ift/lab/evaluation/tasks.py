@@ -1,11 +1,13 @@
 """Which of lm-eval's tasks are asked, with how many examples, and where their rows come from."""
 
 import glob
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ift.data.loading import load_files
 from ift.generation.errors import EvaluationError
 from ift.text import did_you_mean
 
@@ -136,17 +138,27 @@ def local_rows(config: dict[str, Any], data: Path) -> dict[str, Any] | None:
             f"{folder}: found no rows of the split {asked!r}, which {config['task']} asks. "
             f"Fix: write them to {asked}.jsonl there, in the schema of {config['dataset_path']}"
         )
-    # escaped: `datasets` takes names of files for patterns
-    found = {split: [glob.escape(str(file)) for file in names] for split, names in files.items() if names}
-    kinds = {_SUFFIXES[file.suffix] for names in files.values() for file in names}
+    found = {split: names for split, names in files.items() if names}
+    kinds = {_SUFFIXES[file.suffix] for names in found.values() for file in names}
     if len(kinds) > 1:
         raise EvaluationError(f"{folder}: found files of several formats; keep those of one")
-    return {
+    changes: dict[str, Any] = {key: None for key, split in wanted.items() if split not in found}
+    if kinds == {"json"}:  # the reader of `datasets` would make dates of texts that look like one
+        return changes | {"custom_dataset": partial(_read_json, found)}
+    # escaped: `datasets` takes names of files for patterns
+    escaped = {split: [glob.escape(str(file)) for file in names] for split, names in found.items()}
+    return changes | {
         "dataset_path": kinds.pop(),
         "dataset_name": None,
-        "dataset_kwargs": {"data_files": found},
-        **{key: None for key, split in wanted.items() if split not in found},
+        "dataset_kwargs": {"data_files": escaped},
     }
+
+
+def _read_json(files: Mapping[str, Sequence[Path]], **_: Any) -> Any:
+    """The splits as lm-eval takes them; it also hands over the task's metadata."""
+    from datasets import DatasetDict
+
+    return DatasetDict({split: load_files(files, split) for split in files})
 
 
 def _split_files(folder: Path, split: str) -> list[Path]:
