@@ -58,14 +58,15 @@ def prepare_output_folder(run_args: Any) -> list[str]:
     """
     folder, run = Path(run_args.config.output_dir), run_args.run
     _check_writable(folder)
-    held = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    existing = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     source = run.resume if run.resume != "auto" else None
     source = source or run_args.config.resume_from_checkpoint
     inside = source is not None and Path(source).resolve().parent == folder.resolve()
     if run.resume != "auto":
-        if held and not inside and not run.overwrite_output_dir:
+        if existing and not inside and not run.overwrite_output_dir:
+            more = ", ..." if len(existing) > 3 else ""
             raise DataError(
-                f"{folder}: the output folder is not empty ({', '.join(held[:3])}{', ...' if len(held) > 3 else ''}). "
+                f"{folder}: the output folder is not empty ({', '.join(existing[:3])}{more}). "
                 "Fix: give another --output_dir, --resume auto to resume the run in it, or --overwrite_output_dir"
             )
         if run.resume is None and source is None:
@@ -80,12 +81,12 @@ def prepare_output_folder(run_args: Any) -> list[str]:
             )
         run_args.config.resume_from_checkpoint = str(path)
         return [f"resumes from {path}", *keep_earlier_defaults(run_args)]
-    if held and not (folder / RUN).exists():
+    if existing and not (folder / RUN).exists():
         raise DataError(
             f"--resume auto: {folder} holds files and no {RUN}: it is not a run of ift train. "
             "Fix: give the run's own --output_dir"
         )
-    if held and _finished(folder / RUN):
+    if existing and _finished(folder / RUN):
         raise AlreadyFinished(f"this run is finished: the model is in {folder}")
     found, skipped = newest_complete(folder)
     lines = [f"skipped {path}: {reason}" for path, reason in skipped]
@@ -113,11 +114,11 @@ def _files_of_earlier_run(folder: Path) -> list[Path]:
 
 def _check_inputs(run_args: Any, folder: Path) -> None:
     """Raises DataError if the run would replace or delete its own start model or rows."""
-    lost = {path.resolve() for path in _files_of_earlier_run(folder)}
+    deleted = {path.resolve() for path in _files_of_earlier_run(folder)}
     data = [run_args.script.dataset_name, *(one.path for one in run_args.mixture.datasets)]
     for name in (run_args.model.model_name_or_path, *data):
         path = Path(name or "").expanduser().resolve()
-        if name and path.exists() and (path == folder.resolve() or lost & {path, *path.parents}):
+        if name and path.exists() and (path == folder.resolve() or deleted & {path, *path.parents}):
             raise DataError(
                 f"{name}: is in the output folder {folder}, and this run would replace it. "
                 "Fix: give another --output_dir"
@@ -131,11 +132,11 @@ def keep_earlier_defaults(run_args: Any) -> list[str]:
         Lines to show, one for each setting of `EARLIER_DEFAULTS` that is kept in `run_args.config`.
     """
     source = run_args.config.resume_from_checkpoint
-    began = read_facts(Path(source)) if source and Path(source).is_dir() else None
+    initial = read_facts(Path(source)) if source and Path(source).is_dir() else None
     lines = []
     for name, before in EARLIER_DEFAULTS.items():
         now = getattr(run_args.config, name, before)
-        if began is not None and began.get(name) == before != now and name not in run_args.named:
+        if initial is not None and initial.get(name) == before != now and name not in run_args.named:
             setattr(run_args.config, name, before)
             if getattr(run_args.config, "propagation", None) == "bellman":  # otherwise it has no effect
                 lines.append(
