@@ -14,7 +14,7 @@ from torch import Tensor
 from ift.data.samples import ids_and_labels
 from ift.step.model import evaluating, unwrapped
 
-ROWS, TOKENS = 3, 128  # number of rows that are compared, and the tokens of each
+ROWS, TOKENS = 3, 128  # rows that are compared, and tokens of each
 EXACT, ROUNDED = (
     1e-3,
     0.1,

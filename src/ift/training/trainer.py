@@ -112,7 +112,7 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
             compile_blocks(self.model, **{"dynamic": True, **compiler.to_kwargs()})
         self._eos_ids = torch.tensor(sorted(end_of_turn_ids(self._tokenizer)), dtype=torch.int64)
         stop_generation_at(self.model, self._eos_ids.tolist())
-        self._total_train_tokens = 0  # trl's
+        self._total_train_tokens = 0  # trl logs it as num_tokens
         self._means = {"train": RunningMeans(), "eval": RunningMeans()}
         self._clock = (time.perf_counter(), 0.0)  # seconds and tokens at the last log
         self.add_callback(MetricsFile())
