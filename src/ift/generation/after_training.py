@@ -1,4 +1,4 @@
-"""A few greedy answers of the trained model, written after a run."""
+"""A few greedy answers of the trained model, written to `final_answers.jsonl` after a run."""
 
 from __future__ import annotations
 
