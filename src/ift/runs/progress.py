@@ -136,7 +136,7 @@ class TrainingDisplay(TrainerCallback):
         for label, lines in plan(self.trainer, self.stage, self.rows, state).items():
             for number, line in enumerate(lines):
                 self.reporter.labelled("" if number else label, line)
-        # leave=False: the log lines stay, the bar does not; disable=None: no bar where the output is a file
+        # leave=False: the bar disappears at the end, the log lines stay; disable=None: no bar if the output is a file
         self.bar = tqdm(
             total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True, leave=False, delay=0,
             disable=None,
