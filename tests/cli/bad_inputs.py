@@ -393,7 +393,7 @@ FOLDERS = [
     option("a file above the folder", "is a file, expected a folder", "Errno 20, after hours", "--output_dir",
            "OUT/below",
            code=1, out=lambda folder: folder.write_text("thesis")),
-    option("resuming what is no run", ("holds files and no run.json", "it is not a run of ift train"),
+    option("resuming what is no run", ("is not empty and has no run.json", "it is not a run of ift train"),
            "a foreign folder is trained into", "--resume", "auto", code=1, out=file_in("thesis.txt")),
     option("resuming a finished run", "this run is finished: the model is in", "a finished run trains again",
            "--resume", "auto", code=0, out=file_in("run.json", '{"finished": true}')),

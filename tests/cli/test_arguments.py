@@ -197,7 +197,7 @@ def test_a_model_and_data_are_asked_for(train, chat_model):
     [
         (
             {"model_name_or_path": "./nowhere"},
-            "./nowhere: no such model folder. Fix: give a folder that holds",
+            "./nowhere: no such model folder. Fix: give a folder with",
         ),
         ({"model_name_or_path": "some/where/else"}, "some/where/else: no such model folder."),
         ({"dataset_name": "missing.jsonl"}, "missing.jsonl: no such file or folder"),

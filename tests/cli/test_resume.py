@@ -149,7 +149,7 @@ def test_a_later_stage_does_not_go_on_before_the_one_ahead_of_it(run_tiny, stopp
     (folder / "1-sft" / "run.json").write_text('{"finished": false}')
     done = run_tiny("--resume", "auto", **flags)
     assert done.code == 1
-    assert f"{folder / '2-ift'} holds files, but the stage before it is not finished" in done.err
+    assert f"{folder / '2-ift'} is not empty, but the stage before it is not finished" in done.err
 
 
 def test_a_finished_run_is_finished(run_tiny):
@@ -175,7 +175,7 @@ def test_a_foreign_folder_is_not_resumed(run_tiny, tmp_path):
     (tmp_path / "out" / "thesis.txt").write_text("")
     done = run_tiny("--resume", "auto")
     assert done.code == 1
-    assert "holds files and no run.json" in done.err
+    assert "is not empty and has no run.json" in done.err
 
 
 def test_resume_auto_in_a_new_folder_just_begins(run_tiny):

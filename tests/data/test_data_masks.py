@@ -248,7 +248,7 @@ def test_two_tokens_that_end_a_turn_together():
 
 def test_a_template_that_drops_what_is_said_is_refused():
     parts_only = T.CHATML.replace("m.content", "(m.content if m.content is not string else '')")
-    with pytest.raises(DataError, match="does not render its content"):
+    with pytest.raises(DataError, match="does not render the content"):
         tokenise(parts_only, TWO)
 
 

@@ -139,7 +139,7 @@ def test_fractions_are_all_or_none_and_not_for_streams(tmp_path):
     path = write(tmp_path / "one.jsonl", numbered(4))
     script, _, training = arguments()
     for entries, options, words in (
-        ([{"path": path, "fraction": 0.5}, {"path": path}], {}, "for some only"),
+        ([{"path": path, "fraction": 0.5}, {"path": path}], {}, "for some entries only"),
         ([{"path": path, "fraction": 0.5}], {"streaming": True}, "with streaming"),
         ([{"path": path, "fraction": 0.0}], {}, "not above 0"),
         ([{"path": "missing.jsonl"}], {}, "no such file"),

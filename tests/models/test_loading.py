@@ -85,7 +85,7 @@ def test_an_adapter_can_be_trained_on(base, tmp_path):
             lambda tensors: tensors.pop("model.layers.1.mlp.up_proj.weight"),
             "lack tensors.*layers.1.mlp.up_proj",
         ),
-        (lambda tensors: tensors.update(extra=torch.zeros(2)), "the model does not have: extra"),
+        (lambda tensors: tensors.update(extra=torch.zeros(2)), "the model lacks: extra"),
     ],
 )
 def test_a_model_with_other_tensors_is_refused_by_name(base, change, said):

@@ -59,12 +59,12 @@ def _not_finite(file):
     ("harm", "said"),
     [
         (lambda file: file.unlink(), "no weight files were written"),
-        (lambda file: file.write_bytes(file.read_bytes()[:-100]), "cannot be loaded back"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-100]), "cannot be loaded"),
         (
             _other_values,
-            r"gives other outputs than the trained one on 1 rows: largest difference of a logit [\d.]+,",
+            r"has other outputs than the trained one on 1 rows: largest difference of a logit [\d.]+,",
         ),
-        (_not_finite, "outputs that are not finite"),
+        (_not_finite, "the loaded model are not finite"),
         (_lose, "its weights lack tensors of the model: model.layers.0.mlp.up_proj.weight"),
     ],
 )
@@ -77,7 +77,7 @@ def test_a_damaged_save_is_found(saved, harm, said):
 
 def test_another_shape_is_found(saved):
     folder, _ = saved
-    with pytest.raises(SaveError, match="gives other outputs than the trained one"):
+    with pytest.raises(SaveError, match="has other outputs than the trained one"):
         compare(folder, tiny_model(intermediate_size=40))
 
 
@@ -91,5 +91,5 @@ def test_an_adapter_is_read_back_and_a_lost_tensor_found(tmp_path):
     tensors = load_file(file)
     lost = sorted(tensors)[0]
     save_file({name: value for name, value in tensors.items() if name != lost}, file)
-    with pytest.raises(SaveError, match="is absent in the file"):
+    with pytest.raises(SaveError, match="is missing from the file"):
         compare(tmp_path / "adapter", model)

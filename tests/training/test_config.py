@@ -111,7 +111,7 @@ def test_the_start_of_the_warm_up_is_a_share_too(start):
 
 CONFLICTS = [
     ({"residual_lambda_start": 0.1}, "without a warm-up.*residual_warmup_ratio"),
-    ({"residual_noise_std": 0.5, "residual_lambda": 0.0}, "lambda to disturb.*residual_lambda above 0"),
+    ({"residual_noise_std": 0.5, "residual_lambda": 0.0}, "no effect at lambda 0.*residual_lambda above 0"),
     ({"propagation_detach": "weights", "propagation": "none"}, "bellman weights only.*propagation='bellman'"),
     ({"propagation_detach": "weights", "propagation": "cumsum"}, "bellman weights only"),
     ({"loss_type": "dft"}, "own loss.*'nll'"),

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from ift import IFTConfig
 from ift.cli.exit_codes import run_verb
 from ift.cli.train import main
-from ift.generation import final_answers
+from ift.generation import after_training
 from ift.lab.testbed import problems, tiny_base_path
 from ift.training.end_watch import EndWatch, end_nll, rows_that_end
 
@@ -197,7 +197,7 @@ def test_the_closing_lines_say_how_many_end(rows, tmp_path, capfd):
 
 
 def test_answers_that_would_take_long_are_skipped_and_that_is_said(rows, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(final_answers, "SECONDS", 0.0)
+    monkeypatch.setattr(after_training, "SECONDS", 0.0)
     assert train(tmp_path / "run", rows) == 0
     assert "skipped: 8 answers would take about" in capfd.readouterr().out
     assert not (tmp_path / "run" / "final_answers.jsonl").exists()
@@ -209,7 +209,7 @@ def test_too_little_memory_for_the_answers_does_not_fail_a_run_that_is_saved(
     def no_room(*_, **__):
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(final_answers, "continue_with_trainer", no_room)
+    monkeypatch.setattr(after_training, "continue_with_trainer", no_room)
     assert train(tmp_path / "run", rows, "--max_steps", "1") == 0
     assert "skipped: memory ran out; ift generate answers with the saved model" in capfd.readouterr().out
     assert (tmp_path / "run" / "model.safetensors").exists()

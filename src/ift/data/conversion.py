@@ -1,6 +1,6 @@
 """Converts a row of each accepted format to the canonical form.
 
-A new format needs a function here, and an entry in `formats.detect_format`. The canonical form is one of
+docs/architecture.md says how to add a format. The canonical form is one of
 
 * `{"messages": [{"role", "content", "train", ...}], "tools"?: [...], "chat_template_kwargs"?: {...}}`
 * `{"prompt": str, "completion": str}`: plain text, no chat template

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-SECONDS = 5  # for the Hub to answer
+SECONDS = 5  # within which the Hub must answer
 
 
 def go_offline_if_unreachable() -> None:
@@ -26,7 +26,7 @@ def go_offline_if_unreachable() -> None:
             file=sys.stderr,
         )
         constants.HF_HUB_OFFLINE = True
-        os.environ["HF_HUB_OFFLINE"] = "1"  # for the processes that are started from here
+        os.environ["HF_HUB_OFFLINE"] = "1"  # for child processes
 
 
 def download_hint(name: str, kind: str) -> str:

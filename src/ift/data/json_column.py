@@ -26,7 +26,7 @@ class JsonColumn(Json):
         if _LONG_NUMBER.search(text):
             try:
                 ujson_loads(text)
-            except ValueError as error:  # the library would store it as text of text
+            except ValueError as error:  # datasets would store it as JSON text inside JSON text
                 raise DataError(
                     f"{text[:60]}...: found a number of more than 64 bits, which cannot be stored. Fix: make it text"
                 ) from error

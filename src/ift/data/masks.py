@@ -53,7 +53,7 @@ def plain_prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[in
     ids = plain_ids(tokenizer, prompt)
     eos = str(tokenizer.eos_token or "")
     if ids[-1:] == [tokenizer.eos_token_id] and not (eos and prompt.endswith(eos)):
-        return ids[:-1]  # this tokenizer ends every text
+        return ids[:-1]  # the tokenizer appends its end token to every text
     return ids
 
 
@@ -61,9 +61,9 @@ def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """The ids of a text with the tokenizer's special tokens, none of them twice."""
     ids = list(tokenizer(text)["input_ids"])
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    if bos is not None and ids[:2] == [bos, bos]:  # the text begins with one
+    if bos is not None and ids[:2] == [bos, bos]:  # one from the text, one from the tokenizer
         ids = ids[1:]
-    if eos is not None and bos != eos and ids[-2:] == [eos, eos]:  # the tokenizer adds one
+    if eos is not None and bos != eos and ids[-2:] == [eos, eos]:  # likewise
         ids = ids[:-1]
     return ids
 

@@ -133,8 +133,8 @@ def common_prefix_length(first: Sequence[Any], *others: Sequence[Any]) -> int:
 def _rewritten(number: int, index: int, prompt: str, full: str, shared: int) -> DataError:
     alone, within = prompt[max(0, shared - 20) : shared + 40], full[max(0, shared - 20) : shared + 40]
     return DataError(
-        f"row {number}, turn {index + 1}: the chat template writes the turns before it differently once later turns "
-        f"are there, so training and generation would differ: {alone!r} as a prompt, {within!r} in the whole "
+        f"row {number}, turn {index + 1}: the chat template renders the turns before it differently when later turns "
+        f"follow, so training and generation would differ: {alone!r} as a prompt, {within!r} in the whole "
         "conversation. Fix: split the conversation so that it ends at this turn, leave the system turn out, or use "
         "another chat template"
     )

@@ -139,7 +139,7 @@ def turn_endings(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
 def end_of_turn_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Ids at which generation of an assistant turn must stop; empty if there are none.
 
-    They are the tokenizer's end-of-sequence id and the last token of the template's turn ending (not where that is
+    They are the tokenizer's end-of-sequence id and the last token of the template's turn ending (unless that is
     plain text of several tokens).
     """
     ids = set() if tokenizer.eos_token_id is None else {tokenizer.eos_token_id}

@@ -15,8 +15,8 @@ from ift.data.text_files import read_rows
 if TYPE_CHECKING:
     from datasets import Dataset, Features, IterableDataset
 
-VERSION = 1  # of the cached rows; files are cached again when it changes
-STREAM_ROWS = 1000  # rows of a stream that are read for its columns
+VERSION = 1  # of the cached rows; a new version invalidates the cache
+STREAM_ROWS = 1000  # rows of a stream that determine its columns
 _PLAIN = {str: "string", int: "int64", float: "float64", bool: "bool"}
 
 

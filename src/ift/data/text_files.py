@@ -58,7 +58,7 @@ def json_lines(file: Path, *, lone_surrogates: bool = False) -> Iterator[tuple[i
         try:
             value = json.loads(text, object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{place}: {_why(error)}, {ONE_OBJECT}") from error
+            raise DataError(f"{place}: {_explain(error)}, {ONE_OBJECT}") from error
         _check_row(value, not lone_surrogates and _has_surrogates(text), place)
         yield number, value
 
@@ -79,7 +79,9 @@ def _one_value(file: Path) -> list[Any] | None:
     except (ValueError, RecursionError) as error:
         if lines or not is_list or isinstance(error, DataError):
             return None
-        raise DataError(f"{file}: {_why(error)}. Fix: give a list of objects, [{{...}}, {{...}}]") from error
+        raise DataError(
+            f"{file}: {_explain(error)}. Fix: give a list of objects, [{{...}}, {{...}}]"
+        ) from error
     return found if isinstance(found, list) else [found]
 
 
@@ -124,9 +126,9 @@ def _csv_rows(file: Path) -> Iterator[dict[str, Any]]:
 def _header(fields: list[str], place: str) -> list[str]:
     """Column names; a column without a name, such as the index that pandas writes, is named after its number."""
     names = [name or f"column {number}" for number, name in enumerate(fields, start=1)]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise DataError(f"{place}: found the column {twice!r} twice. Fix: give each column a unique name")
+    duplicate = next((name for name in names if names.count(name) > 1), None)
+    if duplicate is not None:
+        raise DataError(f"{place}: found the column {duplicate!r} twice. Fix: give each column a unique name")
     return names
 
 
@@ -181,7 +183,7 @@ def _check_row(value: Any, may_have_surrogates: bool, place: str) -> None:
         )
 
 
-class _Twice(ValueError):
+class _DuplicateKey(ValueError):
     """A key that occurs twice in one object."""
 
 
@@ -189,13 +191,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _Twice(f"found the key {twice!r} twice in one object")
+        duplicate = next(name for name in names if names.count(name) > 1)
+        raise _DuplicateKey(f"found the key {duplicate!r} twice in one object")
     return found
 
 
-def _why(error: Exception) -> str:
-    if isinstance(error, _Twice):
+def _explain(error: Exception) -> str:
+    if isinstance(error, _DuplicateKey):
         return str(error)
     if isinstance(error, RecursionError):
         return "found lists or objects nested too deeply"

@@ -115,7 +115,7 @@ def _load_single(script_args: ScriptArguments, evaluates: bool, columns: Mapping
             split = _choose_split(wanted, "test", available, notes)
             if split == train_split:
                 raise DataError(
-                    f'{name}: the split "{split}" is asked for both training and evaluation. '
+                    f'{name}: the split "{split}" is requested for both training and evaluation. '
                     "Fix: name another --dataset_test_split"
                 )
             evaluation = load(split)
@@ -148,7 +148,7 @@ def _load_mixture(mixture_args: DatasetMixtureConfig, columns: Mapping[str, str]
         return LoadedData(parts, None, left_out)
     if any(fraction is None for fraction in fractions):
         raise DataError(
-            "datasets: found a fraction for some only. Fix: set it for every data set or for none"
+            "datasets: found a fraction for some entries only. Fix: set it for every entry or for none"
         )
     if mixture_args.streaming:
         raise DataError("datasets: found a fraction with streaming. Fix: leave one of the two out")
@@ -162,7 +162,7 @@ def _load_mixture(mixture_args: DatasetMixtureConfig, columns: Mapping[str, str]
     notes = list(left_out)
     chosen = []
     for part, size in zip(parts, sizes, strict=True):
-        notes.append(f"{part.name}: {size:,} of {len(part.rows):,} rows, as its fraction asks")
+        notes.append(f"{part.name}: {size:,} of {len(part.rows):,} rows, by its fraction")
         if size:
             chosen.append(replace(part, rows=part.rows.select(range(size))))
     return LoadedData(chosen, None, notes)

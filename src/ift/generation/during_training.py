@@ -1,4 +1,4 @@
-"""Answers to held-out rows at each evaluation of a training run."""
+"""Answers to held-out rows at each evaluation of a training run, written to `answers.jsonl`."""
 
 from __future__ import annotations
 

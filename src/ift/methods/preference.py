@@ -27,8 +27,11 @@ class PreparedDPOTrainer(NoTelemetry, DPOTrainer):
         )
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        """Checks the columns; the rows are already prepared."""
-        return checked_columns(dataset)
+        """Checks that the rows are prepared; trl would tokenise them again."""
+        missing = set(COLUMNS) - set(dataset.column_names or [])
+        if missing:
+            raise ValueError(f"not prepared: {', '.join(sorted(missing))} missing. Call prepare_pairs first.")
+        return dataset
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = [*COLUMNS, "ref_chosen_logps", "ref_rejected_logps"]
@@ -81,11 +84,3 @@ def set_pad_token(tokenizer: Any, wanted: str | None) -> None:
     """Sets the padding token: the wanted one, else the tokenizer's, else its end-of-sequence token."""
     if wanted or tokenizer.pad_token is None:
         tokenizer.pad_token = wanted or tokenizer.eos_token
-
-
-def checked_columns(dataset: Any) -> Any:
-    """Returns `dataset` if it has the columns of prepared pairs; otherwise raises ValueError."""
-    missing = set(COLUMNS) - set(dataset.column_names or [])
-    if missing:
-        raise ValueError(f"not prepared: {', '.join(sorted(missing))} missing. Call prepare_pairs first.")
-    return dataset

@@ -100,15 +100,15 @@ def prepare_stage(stage: Stage, data: LoadedData) -> PreparedRows:
 
     use_given_adapter(stage)
     config, tokenizer = stage.config, load_tokenizer(stage)
-    found: dict[str, Prepared] = {}
+    sets: dict[str, Prepared] = {}
     with global_then_local_main_first():
         for name, parts in {"train": data.train, "eval": data.evaluation}.items():
             if parts and stage.method.needs_pairs:
-                how = {"max_length": config.max_length, "num_proc": config.dataset_num_proc}
-                found[name] = prepare_pairs(parts, tokenizer, name=name, **how)
+                options = {"max_length": config.max_length, "num_proc": config.dataset_num_proc}
+                sets[name] = prepare_pairs(parts, tokenizer, name=name, **options)
             elif parts:
-                found[name] = prepare_mixture(parts, tokenizer, name=name, **preparation(config))
-    return PreparedRows(tokenizer, found, tuple(data.notes))
+                sets[name] = prepare_mixture(parts, tokenizer, name=name, **preparation(config))
+    return PreparedRows(tokenizer, sets, tuple(data.notes))
 
 
 def build_trainer(stage: Stage, prepared: PreparedRows, network: Any = None) -> Any:
@@ -137,9 +137,9 @@ def build_trainer(stage: Stage, prepared: PreparedRows, network: Any = None) -> 
     sets = {name: one.dataset for name, one in prepared.sets.items()}
     loaded = start_network(stage) if network is None else network
     check_limits(stage, tokenizer, longest_row(reports["train"], config), loaded)
-    given: dict[str, Any] = {"data_reports": reports} if is_ift else {}
+    extra: dict[str, Any] = {"data_reports": reports} if is_ift else {}
     if stage.method.needs_reference and not stage.model.use_peft and not config.precompute_ref_log_probs:
-        given["ref_model"] = start_network(stage) if network is None else copy.deepcopy(network)
+        extra["ref_model"] = start_network(stage) if network is None else copy.deepcopy(network)
     init_kwargs, config.model_init_kwargs = (
         config.model_init_kwargs,
         None,
@@ -151,7 +151,7 @@ def build_trainer(stage: Stage, prepared: PreparedRows, network: Any = None) -> 
         eval_dataset=sets.get("eval"),
         processing_class=tokenizer,
         peft_config=None if hasattr(loaded, "peft_config") else start_adapter(stage),
-        **given,
+        **extra,
     )
     config.model_init_kwargs = init_kwargs
     trainer.record = model_record(stage, reports)

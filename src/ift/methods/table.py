@@ -114,7 +114,7 @@ CONTROLS = _by_name(
            {"dropout": 0.1}, _PLAIN, help_fields=("dropout", "loss_reduction")),
     Method("label-smoothing", "control: SFT on targets mixed with the uniform distribution", *_CONTROL,
            {"target_smoothing": 0.1}, _PLAIN, help_fields=("target_smoothing", "loss_reduction")),
-    Method("flooding", "control: SFT that climbs where the loss is below a level", *_CONTROL,
+    Method("flooding", "control: SFT with flooding, which raises the loss again below a level", *_CONTROL,
            {"flooding_level": 0.1}, _PLAIN, help_fields=("flooding_level", "flooding_over", "loss_reduction")),
 )  # fmt: skip
 

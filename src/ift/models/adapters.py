@@ -103,7 +103,7 @@ def check_keys(name: str, missing: Any, unexpected: Any) -> None:
     for kind, keys, fix in (
         ("lack tensors of the model", missing, "copy the whole model again, or use the right configuration"),
         (
-            "hold tensors that the model does not have",
+            "have tensors that the model lacks",
             unexpected,
             "use the configuration that belongs to them",
         ),

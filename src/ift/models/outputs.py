@@ -14,7 +14,7 @@ from torch import Tensor
 from ift.data.samples import ids_and_labels
 from ift.step.model import evaluating, unwrapped
 
-ROWS, TOKENS = 3, 128  # number of rows that are compared, and the tokens of each
+ROWS, TOKENS = 3, 128  # rows that are compared, and tokens of each
 EXACT, ROUNDED = (
     1e-3,
     0.1,
@@ -75,6 +75,6 @@ def compare_logits(first: Sequence[Tensor], second: Sequence[Tensor], *, rounded
     if any(one.shape != other.shape for one, other in zip(first, second, strict=True)):
         return Difference(float("inf"), float("inf"), limit)
     one, other = (torch.cat([part.flatten() for part in parts]) for parts in (first, second))
-    apart = (one - other).abs()
-    spread = one.std().clamp_min(1e-6)
-    return Difference(float(apart.max()), float(apart.square().mean().sqrt() / spread), limit)
+    differences = (one - other).abs()
+    deviation = one.std().clamp_min(1e-6)
+    return Difference(float(differences.max()), float(differences.square().mean().sqrt() / deviation), limit)

@@ -12,7 +12,7 @@ from ift.files import write_atomically
 FILE = "ift_model.json"
 # these may change when a model is saved again
 CONFIG_KEYS_IGNORED = ("transformers_version", "_name_or_path", "architectures")
-SAMPLES, SAMPLE_BYTES = 16, 4096  # samples of every weight file
+SAMPLES, SAMPLE_BYTES = 16, 4096  # number of samples of each weight file, and their size
 
 
 @dataclass(frozen=True)

@@ -115,13 +115,16 @@ def launch(launch_flags: list[str], module: str, arguments: list[str], *, use_cp
 
         if (count or machines) % machines:
             raise UsageError(f"--num_processes {count} cannot be divided by {machines} machines.")
-        here = (count or machines) // machines
-        print(f"no accelerator in use: {here} process(es) on the CPU, data-parallel (gloo)", flush=True)
-        environment |= {"ACCELERATE_USE_CPU": "true", NUM_PROCESSES: str(here * machines)}
-        environment["OMP_NUM_THREADS"] = os.environ.get(
-            "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // here))
+        local_processes = (count or machines) // machines
+        print(
+            f"no accelerator in use: {local_processes} process(es) on the CPU, data-parallel (gloo)",
+            flush=True,
         )
-        torchrun_arguments = [f"--nproc-per-node={here}", *_torchrun_flags(flags), *command]
+        environment |= {"ACCELERATE_USE_CPU": "true", NUM_PROCESSES: str(local_processes * machines)}
+        environment["OMP_NUM_THREADS"] = os.environ.get(
+            "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // local_processes))
+        )
+        torchrun_arguments = [f"--nproc-per-node={local_processes}", *_torchrun_flags(flags), *command]
 
         def start() -> None:
             run(parse_args(torchrun_arguments))
@@ -138,11 +141,11 @@ def launch(launch_flags: list[str], module: str, arguments: list[str], *, use_cp
         try:
             code = _exit_code(start)
         except DistError as error:
-            raise TimeoutError(_not_met(flags, machines, error)) from error
+            raise TimeoutError(_rendezvous_error(flags, machines, error)) from error
     return SIGNALS[received[0]] if received and code else code
 
 
-def _not_met(flags: list[str], machines: int, error: Exception) -> str:
+def _rendezvous_error(flags: list[str], machines: int, error: Exception) -> str:
     """The message for machines that did not find each other."""
     address = (
         f"{_setting(flags, 'main_process_ip') or '127.0.0.1'}:{_setting(flags, 'main_process_port') or 29500}"

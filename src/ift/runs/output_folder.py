@@ -58,52 +58,55 @@ def prepare_output_folder(run_args: Any) -> list[str]:
     """
     folder, run = Path(run_args.config.output_dir), run_args.run
     _check_writable(folder)
-    held = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-    source = run.resume if run.resume != "auto" else None
-    source = source or run_args.config.resume_from_checkpoint
-    inside = source is not None and Path(source).resolve().parent == folder.resolve()
-    if run.resume != "auto":
-        if held and not inside and not run.overwrite_output_dir:
-            raise DataError(
-                f"{folder}: the output folder is not empty ({', '.join(held[:3])}{', ...' if len(held) > 3 else ''}). "
-                "Fix: give another --output_dir, --resume auto to resume the run in it, or --overwrite_output_dir"
-            )
-        if run.resume is None and source is None:
-            _check_inputs(run_args, folder)
-        if run.resume is None and not (source and why_not_resumable(Path(source)) == NOTHING_TO_RESUME):
-            return keep_earlier_defaults(run_args)
-        path = Path(str(source))
-        reason = why_not_resumable(path) if path.is_dir() else "there is no such folder"
-        if reason:
-            raise DataError(
-                f"--resume {path}: {reason}. Fix: name a complete checkpoint, or use --resume auto"
-            )
-        run_args.config.resume_from_checkpoint = str(path)
-        return [f"resumes from {path}", *keep_earlier_defaults(run_args)]
-    if held and not (folder / RUN).exists():
+    existing = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    if run.resume == "auto":
+        return _resume_newest(run_args, folder, existing)
+    named = run_args.config.resume_from_checkpoint if run.resume is None else run.resume
+    source = None if named is None else Path(named)
+    inside = source is not None and source.resolve().parent == folder.resolve()
+    if existing and not inside and not run.overwrite_output_dir:
+        more = ", ..." if len(existing) > 3 else ""
         raise DataError(
-            f"--resume auto: {folder} holds files and no {RUN}: it is not a run of ift train. "
+            f"{folder}: the output folder is not empty ({', '.join(existing[:3])}{more}). "
+            "Fix: give another --output_dir, --resume auto to resume the run in it, or --overwrite_output_dir"
+        )
+    if source is None:
+        _check_inputs(run_args, folder)
+        return []
+    reason = why_not_resumable(source) if source.is_dir() else "there is no such folder"
+    if run.resume is None and reason != NOTHING_TO_RESUME:  # trl's flag: the checkpoint needs no manifest
+        return keep_earlier_defaults(run_args)
+    if reason:
+        raise DataError(f"--resume {source}: {reason}. Fix: name a complete checkpoint, or use --resume auto")
+    run_args.config.resume_from_checkpoint = str(source)
+    return [f"resumes from {source}", *keep_earlier_defaults(run_args)]
+
+
+def _resume_newest(run_args: Any, folder: Path, existing: list[str]) -> list[str]:
+    """`prepare_output_folder` for --resume auto."""
+    if existing and not (folder / RUN).exists():
+        raise DataError(
+            f"--resume auto: {folder} is not empty and has no {RUN}: it is not a run of ift train. "
             "Fix: give the run's own --output_dir"
         )
-    if held and _finished(folder / RUN):
+    if existing and _finished(folder / RUN):
         raise AlreadyFinished(f"this run is finished: the model is in {folder}")
     found, skipped = newest_complete(folder)
     lines = [f"skipped {path}: {reason}" for path, reason in skipped]
-    stateless = [path for path, reason in skipped if reason == NOTHING_TO_RESUME]
-    if found is None and stateless:
-        raise DataError(
-            f"--resume auto: {stateless[0]}: {NOTHING_TO_RESUME}. Fix: start a new run from its weights "
-            f"(--model_name_or_path {stateless[0]} and another --output_dir), or from scratch with "
-            "--overwrite_output_dir"
-        )
-    if found is None:
-        return [*lines, f"no complete checkpoint in {folder}: starts from scratch"]
-    run_args.config.resume_from_checkpoint = str(found)
-    return [*lines, f"resumes from {found}", *keep_earlier_defaults(run_args)]
+    if found is not None:
+        run_args.config.resume_from_checkpoint = str(found)
+        return [*lines, f"resumes from {found}", *keep_earlier_defaults(run_args)]
+    for path, reason in skipped:
+        if reason == NOTHING_TO_RESUME:
+            raise DataError(
+                f"--resume auto: {path}: {NOTHING_TO_RESUME}. Fix: start a new run from its weights "
+                f"(--model_name_or_path {path} and another --output_dir), or from scratch with --overwrite_output_dir"
+            )
+    return [*lines, f"no complete checkpoint in {folder}: starts from scratch"]
 
 
 def _files_of_earlier_run(folder: Path) -> list[Path]:
-    """The files of an earlier run that a new run in the folder deletes: its checkpoints and `RUN_FILES`."""
+    """The files of an earlier run that a new run deletes: checkpoints with a manifest, and `RUN_FILES`."""
     files = [folder / name for name in RUN_FILES] if (folder / RUN).is_file() else []
     return [
         *checkpoints_with_manifest(folder),
@@ -113,11 +116,11 @@ def _files_of_earlier_run(folder: Path) -> list[Path]:
 
 def _check_inputs(run_args: Any, folder: Path) -> None:
     """Raises DataError if the run would replace or delete its own start model or rows."""
-    lost = {path.resolve() for path in _files_of_earlier_run(folder)}
+    deleted = {path.resolve() for path in _files_of_earlier_run(folder)}
     data = [run_args.script.dataset_name, *(one.path for one in run_args.mixture.datasets)]
     for name in (run_args.model.model_name_or_path, *data):
         path = Path(name or "").expanduser().resolve()
-        if name and path.exists() and (path == folder.resolve() or lost & {path, *path.parents}):
+        if name and path.exists() and (path == folder.resolve() or deleted & {path, *path.parents}):
             raise DataError(
                 f"{name}: is in the output folder {folder}, and this run would replace it. "
                 "Fix: give another --output_dir"
@@ -131,11 +134,11 @@ def keep_earlier_defaults(run_args: Any) -> list[str]:
         Lines to show, one for each setting of `EARLIER_DEFAULTS` that is kept in `run_args.config`.
     """
     source = run_args.config.resume_from_checkpoint
-    began = read_facts(Path(source)) if source and Path(source).is_dir() else None
+    initial = read_facts(Path(source)) if source and Path(source).is_dir() else None
     lines = []
     for name, before in EARLIER_DEFAULTS.items():
         now = getattr(run_args.config, name, before)
-        if began is not None and began.get(name) == before != now and name not in run_args.named:
+        if initial is not None and initial.get(name) == before != now and name not in run_args.named:
             setattr(run_args.config, name, before)
             if getattr(run_args.config, "propagation", None) == "bellman":  # otherwise it has no effect
                 lines.append(
@@ -177,7 +180,7 @@ def prepare_output_folders(stages: Sequence[Any]) -> list[str]:
         held = Path(run_args.config.output_dir).is_dir() and any(Path(run_args.config.output_dir).iterdir())
         if number > 1 and held and run_args.run.resume == "auto" and not stages[number - 2].finished:
             raise DataError(
-                f"--resume auto: {run_args.config.output_dir} holds files, but the stage before it is not finished. "
+                f"--resume auto: {run_args.config.output_dir} is not empty, but the stage before it is not finished. "
                 "Fix: move them away"
             )
         try:
@@ -213,11 +216,7 @@ def prepare_folders_on_first_process(stages: Sequence[Any]) -> list[str]:
 
 
 def mark_run_started(run_args: Any) -> None:
-    """Marks the output folder as a started run, once everything has been checked.
-
-    A new run first deletes the checkpoints with a manifest and, if there is a run.json, `RUN_FILES` of an earlier run.
-    All other files, and symbolic links, are kept.
-    """
+    """Marks the output folder as a started run, after all checks; a new run deletes the files of an earlier one."""
     folder = Path(run_args.config.output_dir)
     if not run_args.config.resume_from_checkpoint:
         for path in _files_of_earlier_run(folder):

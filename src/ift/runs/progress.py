@@ -136,7 +136,7 @@ class TrainingDisplay(TrainerCallback):
         for label, lines in plan(self.trainer, self.stage, self.rows, state).items():
             for number, line in enumerate(lines):
                 self.reporter.labelled("" if number else label, line)
-        # leave=False: the log lines stay, the bar does not; disable=None: no bar where the output is a file
+        # leave=False: the bar disappears at the end, the log lines stay; disable=None: no bar if the output is a file
         self.bar = tqdm(
             total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True, leave=False, delay=0,
             disable=None,
@@ -261,12 +261,12 @@ def dtype_line(stage: Stage, model: Any, optimizer: str) -> str:
     used = _name(next(p.dtype for p in model.parameters() if p.is_floating_point()))
     trained = _name(next((p.dtype for p in model.parameters() if p.requires_grad), torch.float32))
     try:
-        there = _name(load_config(stage.model.model_name_or_path, start_options(stage)).dtype or used)
+        in_files = _name(load_config(stage.model.model_name_or_path, start_options(stage)).dtype or used)
     except (OSError, ValueError):
-        there = used
-    weights = (
-        used if there == used else f"{there} in the files, {used} in training (--dtype auto keeps {there})"
-    )
+        in_files = used
+    weights = used
+    if in_files != used:
+        weights = f"{in_files} in the files, {used} in training (--dtype auto keeps {in_files})"
     states = "8 bit" if "8bit" in optimizer else trained
     adapter = hasattr(model, "peft_config")
     saved = f"the adapter is saved in {trained}" if adapter else f"saved in {used}"

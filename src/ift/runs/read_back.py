@@ -69,7 +69,7 @@ def read_back(
         raise
     except Exception as error:  # anything from transformers, peft or safetensors
         raise SaveError(
-            f"{folder}: saved, and cannot be loaded back ({type(error).__name__}: {error})"
+            f"{folder}: saved, but it cannot be loaded ({type(error).__name__}: {error})"
         ) from error
     return f"{tensors}, {_compare_outputs(folder, trained, model, rows, outputs, precision)}"
 
@@ -90,15 +90,15 @@ def _compare_outputs(
         model = model.to(trained.device)
     found = compute_logits(model, rows, precision)
     if not all(bool(one.isfinite().all()) for one in found):
-        raise SaveError(f"{folder}: saved, and the model read back gives outputs that are not finite")
+        raise SaveError(f"{folder}: saved, but the outputs of the loaded model are not finite")
     rounded = not {torch.bfloat16, torch.float16}.isdisjoint(dtypes.values()) or precision is not nullcontext
-    apart = compare_logits(outputs, found, rounded=rounded)
-    if not apart.same:
+    difference = compare_logits(outputs, found, rounded=rounded)
+    if not difference.same:
         raise SaveError(
-            f"{folder}: saved, and the model read back gives other outputs than the trained one on {len(rows)} rows: "
-            f"{apart}. Fix: do not use it; the checkpoints of the run hold the trained weights. Please report this"
+            f"{folder}: saved, but the loaded model has other outputs than the trained one on {len(rows)} rows: "
+            f"{difference}. Fix: do not use it; the checkpoints of the run have the trained weights. Please report this"
         )
-    return f"same outputs on {len(rows)} row{'s' if len(rows) > 1 else ''} ({apart})"
+    return f"same outputs on {len(rows)} row{'s' if len(rows) > 1 else ''} ({difference})"
 
 
 def _fits(device: torch.device, model: Any) -> bool:
@@ -131,8 +131,8 @@ def _adapter_names(trained: Any) -> set[str]:
 
 def _compare_names(folder: Path, wanted: set[str], found: set[str]) -> None:
     for name in sorted(wanted ^ found):
-        absent = "the file" if name in wanted else "the trained model"
-        raise SaveError(f"{folder}: saved, and {name} is absent in {absent}")
+        place = "the file" if name in wanted else "the trained model"
+        raise SaveError(f"{folder}: saved, but {name} is missing from {place}")
 
 
 def _free_memory() -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ift.generation.final_answers import FinalAnswers
+    from ift.generation.after_training import FinalAnswers
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ift.data import DataError, end_of_turn_ids
+from ift.generation.after_training import FinalAnswers, write_final_answers
 from ift.generation.during_training import EvaluationAnswers
-from ift.generation.final_answers import FinalAnswers, write_final_answers
 from ift.methods.stage import PreparedRows
 from ift.runs.check_run import refuse_or_warn
 from ift.runs.launch import is_first_process

@@ -1,4 +1,7 @@
-"""The main function, `train_run`: from the settings of a run to a saved and verified model."""
+"""The main function, `train_run`: from the settings of a run to a saved and verified model.
+
+docs/architecture.md lists the steps from `ift train` to the first optimiser step.
+"""
 
 from __future__ import annotations
 

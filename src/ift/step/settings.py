@@ -22,7 +22,7 @@ class StepSettings:
             (the top-k candidates, weighted with their renormalised probabilities).
         lookahead_temperature: of "sample" and "expected", above 0.
         lookahead_top_k: candidates of "expected", 1 or more; cut to the vocabulary.
-        lookahead_prefix: "shared" computes what precedes the first trained token once for both passes, where that is
+        lookahead_prefix: "shared" computes the tokens before the first trained one once for both passes, where that is
             exact; "full" computes it twice; "auto" shares on a CPU. Loss and gradient are the same.
         propagation: the weights of the token losses: "bellman" (Algorithm 1), "cumsum" (Eq. 21 read literally) or
             "none" (all 1).

@@ -96,8 +96,8 @@ def delete_old(output_dir: Path, limit: int | None, best: str | None) -> None:
     if not limit or not found:
         return
     kept = {found[-1].resolve(), *([Path(best).resolve()] if best else [])}
-    free = [path for path in found if path.resolve() not in kept]
-    for path in free[: max(0, len(found) - max(limit, len(kept)))]:
+    deletable = [path for path in found if path.resolve() not in kept]
+    for path in deletable[: max(0, len(found) - max(limit, len(kept)))]:
         shutil.rmtree(path)
 
 

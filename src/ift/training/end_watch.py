@@ -17,7 +17,7 @@ from ift.training.config import IFTConfig
 
 ROWS = 32  # at most
 ROWS_PER_PASS = 8
-CANDIDATES = 8  # rows read for each row wanted, because some have no trained end
+CANDIDATES = 8  # rows read per row wanted, because some have no trained end token
 MEASURED_AT = (0.25, 0.5)  # shares of the run; also measured before the first step and at the end
 LIKELY = math.log(2)  # nats, which is a probability of one half
 WORSE = 0.05  # nats; a larger increase gives a warning
@@ -169,7 +169,7 @@ def end_nll(
     """
     total, count = 0.0, 0
     keeps = "logits_to_keep" in inspect.signature(type(unwrapped(model)).forward).parameters
-    per_pass = ROWS_PER_PASS if keeps else 1  # the logits of all positions need memory
+    per_pass = ROWS_PER_PASS if keeps else 1  # without it, the logits of all positions are in memory
     with evaluating(model), torch.compiler.set_stance("force_eager"):
         for start in range(0, len(rows), per_pass):
             some = rows[start : start + per_pass]

@@ -61,12 +61,12 @@ class StopsAtNonFinite:
         scaled = self.accelerator.scaler is not None  # type: ignore[attr-defined]
         checked = losses if scaled or value is None else [*losses, value]
         if not all(map(math.isfinite, checked)):
-            raise _make_error(self, losses, value, alone=scaled)
+            raise _make_error(self, losses, value, local=scaled)
         return norm
 
 
 def _as_numbers(losses: Sequence[Tensor], norm: Tensor | float | None) -> tuple[list[float], float | None]:
-    """The losses of a step and its gradient norm. Read together, so that a GPU is waited for once."""
+    """The losses of a step and its gradient norm. Read together: one GPU synchronisation."""
     values = [loss.float() for loss in losses]
     if isinstance(norm, Tensor):
         whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
@@ -77,8 +77,8 @@ def _as_numbers(losses: Sequence[Tensor], norm: Tensor | float | None) -> tuple[
     return numbers, norm
 
 
-def _make_error(trainer: Any, losses: list[float], norm: float | None, *, alone: bool) -> NonFiniteError:
-    """Writes the report and returns the error; with `alone`, other processes may not have reached this point."""
+def _make_error(trainer: Any, losses: list[float], norm: float | None, *, local: bool) -> NonFiniteError:
+    """Writes the report and returns the error; if `local`, other processes may not have reached this point."""
     args = trainer.args
     numbers = _row_numbers(trainer)
     rows = [
@@ -86,7 +86,7 @@ def _make_error(trainer: Any, losses: list[float], norm: float | None, *, alone:
         for number, ((batch, _), loss) in enumerate(zip(trainer._seen[1], losses, strict=True), start=1)
         for row in _rows(trainer.processing_class, batch, numbers)
     ]
-    many = args.world_size > 1 and not alone
+    many = args.world_size > 1 and not local
     if many:
         gathered: list[Any] = [None] * args.world_size
         torch.distributed.all_gather_object(gathered, rows)
@@ -105,7 +105,7 @@ def _make_error(trainer: Any, losses: list[float], norm: float | None, *, alone:
         "last_good_checkpoint": None if good is None else str(good),
     }
     file: Path | None = Path(args.output_dir) / REPORT
-    if trainer.is_world_process_zero() or alone:
+    if trainer.is_world_process_zero() or local:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)  # type: ignore[union-attr]
             file.write_text("".join(json.dumps(one) + "\n" for one in (facts, *rows)))  # type: ignore[union-attr]
@@ -129,13 +129,17 @@ def _message(facts: dict[str, Any], rows: Sequence[dict[str, Any]], file: Path |
         else f"the loss is finite and the gradient norm is {facts['gradient_norm']}"
     )
     known = [str(row["row"]) for row in rows if row["row"] is not None]
-    shown = f", rows {', '.join(known[:8])}{', ...' if len(known) > 8 else ''} of those kept" if known else ""
+    shown = (
+        f" (of the kept rows, numbers {', '.join(known[:8])}{', ...' if len(known) > 8 else ''})"
+        if known
+        else ""
+    )
     mixed = "" if facts["lambda"] is None else f", lambda {facts['lambda']:g}"
     autocast = f" under {facts['autocast']} autocast" if facts["autocast"] else ""
     good = facts["last_good_checkpoint"]
     lines = [
         f"stopped at step {facts['step']}: {what}. The optimiser has not taken the step.",
-        f"  batch: {len(rows)} rows{shown}; all of them{f' in {file}' if file else ' could not be written to a file'}",
+        f"  batch: {len(rows)} rows{shown}; {f'written to {file}' if file else 'they could not be written to a file'}",
         f"  run: weights {facts['dtype']}{autocast}{mixed}, learning rate {facts['learning_rate']:g}",
         f"  last good checkpoint: {good or 'none yet'}",
     ]

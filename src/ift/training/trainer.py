@@ -114,7 +114,7 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
         ends = sorted(end_of_turn_ids(self._tokenizer))
         self._eos_ids = torch.tensor(ends, dtype=torch.int64, device=self.args.device)
         stop_generation_at(self.model, ends)
-        self._total_train_tokens = 0  # trl's
+        self._total_train_tokens = 0  # trl logs it as num_tokens
         self._uncounted_tokens: list[Tensor] = []  # of the steps since `_count_tokens`
         self._means = {"train": RunningMeans(), "eval": RunningMeans()}
         self._clock = (time.perf_counter(), 0.0)  # seconds and tokens at the last log

@@ -1,4 +1,4 @@
-"""A few greedy answers of the trained model, written after a run."""
+"""A few greedy answers of the trained model, written to `final_answers.jsonl` after a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ift.step.model import has_weights
 
 FILE = "final_answers.jsonl"
 CANDIDATES = 256  # rows that the prompts are sampled from
-SECONDS = 300.0  # limit for the estimated time of all answers
+SECONDS = 300.0  # limit of the estimated time for all answers
 Question = tuple[int, list[int], list[int]]  # number of the row from 1, prompt ids, target ids
 SPARE_TOKENS = 16  # an answer may be this much longer than twice the longest target
 
