@@ -12,10 +12,10 @@ READY := $(VENV)/.ready
 DOCS_READY := $(VENV)/.docs-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types security check bench docs tiny-base
+.PHONY: help setup demo test test-slow test-versions lint types security check bench docs tiny-base
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
@@ -36,6 +36,9 @@ test: $(READY) ## the fast tests (PYTEST_ARGS="-k name" to choose)
 
 test-slow: $(READY) ## the tests that take minutes, and those on real rows where the rows are there
 	$(PY) -m pytest -m "(slow or realdata) and not gpu" $(PYTEST_ARGS)
+
+test-versions: $(READY) ## contract tests and short trainings on the oldest and newest versions allowed of trl and others
+	$(PY) tools/versions.py
 
 lint: $(READY) ## ruff: rules and format; import-linter: which room may import which
 	$(VENV)/bin/ruff check .

@@ -179,7 +179,7 @@ def test_all_threads_wait_as_long_as_the_endpoint_asks(judge):
 def test_a_wait_that_is_too_long_ends_the_run(value, judge):
     with serving(lambda text, count: Script.status(429, Retry_After=value)) as script:
         with pytest.raises(
-            JudgeError, match=r"asks to wait 3,\d+ s \(Retry-After\)\. What was judged is kept"
+            JudgeError, match=r"asks to wait 3,\d+ s \(Retry-After\)\. Earlier replies are kept"
         ):
             judge(script)
         assert len(script.seen) == 1

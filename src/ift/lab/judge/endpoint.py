@@ -5,7 +5,9 @@ import random
 import re
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import httpx2
@@ -15,7 +17,7 @@ from ift.lab.judge.replies import Failure, FailureKind, Reply, read_response
 
 URL_NAMES, KEY_NAMES = ("IFT_JUDGE_BASE_URL", "OPENAI_BASE_URL"), ("IFT_JUDGE_API_KEY", "OPENAI_API_KEY")
 _LONGEST_WAIT_SECONDS = 120.0
-_KEPT = "What was judged is kept: the same command resumes"
+_KEPT = "Earlier replies are kept: the same command resumes"
 _NOT_TAKEN = re.compile(
     r"unsupported|not support|not permitted|not allowed|unrecognized|unknown|unexpected|deprecated|instead",
     re.I,
@@ -29,17 +31,19 @@ class RequestForm:
 
     # the field with the longest reply; reasoning models want `max_completion_tokens`
     limit_name: str = "max_tokens"
-    temperature: bool = True  # whether temperature 0 is requested; some models accept their default only
+    temperature: bool = True  # whether a temperature is requested; some models accept their default only
     # whether the system message stands alone; otherwise it is put before the user's first text
     system: bool = True
 
-    def body(self, model: str, messages: list[dict[str, str]], max_tokens: int) -> dict[str, Any]:
+    def body(
+        self, model: str, messages: list[dict[str, str]], max_tokens: int, sampling: Mapping[str, float]
+    ) -> dict[str, Any]:
         """The JSON body of a request."""
         if not self.system and len(messages) > 1 and messages[0]["role"] == "system":
             system, user, *further = messages
             messages = [{**user, "content": f"{system['content']}\n\n{user['content']}"}, *further]
-        temperature = {"temperature": 0} if self.temperature else {}
-        return {"model": model, "messages": messages, **temperature, self.limit_name: max_tokens}
+        given = {name: x for name, x in sampling.items() if self.temperature or name != "temperature"}
+        return {"model": model, "messages": messages, **given, self.limit_name: max_tokens}
 
     def without_what_is_refused(self, words: str) -> "RequestForm | None":
         """The form to try next after a refusal in these words; None where they name nothing that can change."""
@@ -56,7 +60,8 @@ class Endpoint:
     """Sends chats, one reply each. Safe to use from several threads.
 
     At most `tries` attempts are made at one chat, each of at most `timeout_seconds`; `wait_seconds` pass before the
-    second and twice as many before each further one.
+    second and twice as many before each further one. Without an `address` the environment names it. `key_names` are the
+    environment's variables with the key, the first that is set counts. `sampling` is sent with every chat.
 
     Raises:
         JudgeError: The environment names no endpoint, or an address or a key that cannot be used.
@@ -69,10 +74,15 @@ class Endpoint:
         tries: int = 6,
         timeout_seconds: float = 120,
         wait_seconds: float = 1,
+        address: str | None = None,
+        key_names: tuple[str, ...] = KEY_NAMES,
+        sampling: Mapping[str, float] = MappingProxyType({"temperature": 0}),
     ) -> None:
-        self._key = _key()
+        self._key, self.sampling = _key(key_names), sampling
         self._client = httpx2.Client(
-            base_url=_address(),
+            base_url=_address(*_from_environment(URL_NAMES))
+            if address is None
+            else _address("--endpoint", address),
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
             timeout=timeout_seconds,
         )
@@ -90,7 +100,7 @@ class Endpoint:
         self._stopped.set()
 
     def ask(self, messages: list[dict[str, str]], max_tokens: int) -> Reply:
-        """One reply to a chat (`role` and `content` each), at temperature 0 where the model accepts that.
+        """One reply to a chat (`role` and `content` each), with `sampling` as far as the model accepts it.
 
         Raises:
             QuestionRefused: The endpoint accepts other chats, but not this one.
@@ -121,7 +131,7 @@ class Endpoint:
         self._take_turn()
         try:
             response = self._client.post(
-                "/chat/completions", json=form.body(self.model, messages, max_tokens)
+                "/chat/completions", json=form.body(self.model, messages, max_tokens, self.sampling)
             )
         except httpx2.RequestError as error:  # no connection, a broken one, a time-out
             return Failure(FailureKind.TEMPORARY, type(error).__name__)
@@ -166,8 +176,7 @@ def _from_environment(names: tuple[str, ...]) -> tuple[str, str]:
     return next(((name, value) for name in names if (value := os.environ.get(name, "").strip())), ("", ""))
 
 
-def _address() -> str:
-    name, value = _from_environment(URL_NAMES)
+def _address(name: str, value: str) -> str:
     if not name:
         raise JudgeError(f"no endpoint: set {' or '.join(URL_NAMES)}, such as http://localhost:8000/v1")
     try:
@@ -179,8 +188,8 @@ def _address() -> str:
     return str(url)
 
 
-def _key() -> str:
-    name, value = _from_environment(KEY_NAMES)
+def _key(names: tuple[str, ...]) -> str:
+    name, value = _from_environment(names)
     if not (value.isascii() and value.isprintable()):
         raise JudgeError(f"{name} holds characters that no key has; set it again")
     return value

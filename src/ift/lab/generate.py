@@ -1,0 +1,121 @@
+"""The work of `ift generate`: answers to a file of prompts, by a model that is loaded here or behind a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from rich.progress import track
+
+from ift.data import ensure_chat_template
+from ift.files import check_target
+from ift.generation.answer_files import check_format, choose_format, write_answers
+from ift.generation.answers import AnswerStore, Settings, answer_all, fingerprint
+from ift.generation.prompts import Prompt, read_prompts
+from ift.models.loading import CHAT_TEMPLATE, PLAIN_TEXT, LoadOptions, identity, load_model, short_name
+from ift.runs.extras import needs_extra
+
+# answers what the store lacks; calls its last argument with the number of new answers
+Answer = Callable[[Sequence[Prompt], AnswerStore, Callable[[int], None]], None]
+
+
+def generate(
+    model: str, prompts: str, output: str | None, form: str | None, settings: Settings, batch_size: int,
+    system: str | None, limit: int | None, options: LoadOptions, endpoint: str | None = None,
+) -> list[str]:  # fmt: skip
+    """Answers all prompts and writes the file; returns a summary in lines.
+
+    Args:
+        model: A run folder, checkpoint, adapter or Hub id; with an endpoint, the model's name there.
+        prompts: A file, see `read_prompts`.
+        output: The file to write; None: named after model and prompts.
+        form: One of `FORMATS`; None: that of the prompts.
+        settings: How answers are generated.
+        batch_size: Prompts per batch; with an endpoint, requests at once.
+        system: A system prompt for every prompt that has none.
+        limit: Answer only the first so many.
+        options: How the model is loaded.
+        endpoint: The address of an OpenAI-compatible server, such as http://localhost:8000/v1; None: load the model.
+
+    Raises:
+        EvaluationError: The prompts cannot be read or answered.
+        JudgeError: The endpoint cannot be used or does not answer.
+        OSError: The model is missing.
+    """
+    source = Path(prompts).expanduser()
+    asked = read_prompts(source, system)[:limit]
+    form = form or choose_format(asked)
+    check_format(form, asked)
+    name = short_name(model)
+    suffix = "json" if form == "alpaca-eval" else "jsonl"
+    path = Path(output).expanduser() if output else Path(f"{name}-{source.stem}.{suffix}")
+    stored = path.with_name(f"{path.name}.answers")
+    for target in (path, stored):
+        check_target(target, [source] if endpoint else [source, Path(model).expanduser()])
+    if endpoint is None:
+        key, answer = _local(model, asked, settings, batch_size, options)
+    else:
+        key, answer = _served(endpoint, model, settings, batch_size)
+    store = AnswerStore(stored, key)
+    _answer(asked, store, answer)
+    found = [[store.get(one, turn) for turn in range(1 + len(one.further))] for one in asked]
+    answers = [[turn for turn in turns if turn is not None] for turns in found]
+    write_answers(path, form, name, asked, answers)
+    stopped = sum(turn.stopped for turns in answers for turn in turns)
+    store.path.unlink()
+    return [
+        f"{sum(map(len, answers))} answers to {len(asked)} prompts, {stopped} of them stopped with an end token",
+        f"{form:<12} {path}",
+    ]
+
+
+def _local(
+    model: str, asked: list[Prompt], settings: Settings, batch_size: int, options: LoadOptions
+) -> tuple[str, Answer]:
+    """A model that is loaded here: the fingerprint of its answers, and what generates them."""
+    loaded = load_model(model, options)
+    style, note = loaded.prompts, loaded.note
+    if style == PLAIN_TEXT and (several := sum(len(one.messages) > 1 or bool(one.further) for one in asked)):
+        ensure_chat_template(loaded.tokenizer)
+        style = CHAT_TEMPLATE
+        note = f"trained on plain text, but {several} prompts have several turns: "
+        note += "using a chat template that it was not trained with"
+    if note:
+        print(note)
+    template = PLAIN_TEXT if style == PLAIN_TEXT else loaded.tokenizer.chat_template
+
+    def answer(prompts: Sequence[Prompt], store: AnswerStore, progress: Callable[[int], None]) -> None:
+        answer_all(loaded.model, loaded.tokenizer, prompts, settings, store, batch_size, progress, style)
+
+    return fingerprint(identity(model), template, settings), answer
+
+
+def _served(address: str, model: str, settings: Settings, threads: int) -> tuple[str, Answer]:
+    """A model behind a server: the fingerprint of its answers, and what asks for them."""
+    needs_extra("judge", "httpx2")
+    from ift.lab.served_answers import answer_all_served, open_endpoint
+
+    endpoint = open_endpoint(address, model, settings)
+
+    def answer(prompts: Sequence[Prompt], store: AnswerStore, progress: Callable[[int], None]) -> None:
+        with closing(endpoint):
+            answer_all_served(endpoint, prompts, settings, store, threads, progress)
+
+    return fingerprint(f"{address} {model}", "the server's", settings), answer
+
+
+def _answer(prompts: Sequence[Prompt], store: AnswerStore, answer: Answer) -> None:
+    """Asks for the missing answers, with a progress bar."""
+    turns = [(one, turn) for one in prompts for turn in range(1 + len(one.further))]
+    before = sum(store.get(one, turn) is not None for one, turn in turns)
+    if before:
+        print(f"{before} of {len(turns)} answers were generated before")
+    bar = iter(track(range(len(turns) - before), description="answers"))
+
+    def progress(count: int) -> None:
+        for _ in range(count):
+            next(bar, None)
+
+    answer(prompts, store, progress)
+    next(bar, None)
