@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 DOCS_READY := $(VENV)/.docs-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types security check bench docs tiny-base
+.PHONY: help setup demo test test-slow lint types security check bench docs dist sbom tiny-base
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
@@ -62,6 +62,21 @@ bench: $(READY) ## cost of a step against trl: operations and seconds, JSON and 
 
 docs: $(DOCS_READY) ## build the documentation into site/, every warning an error
 	$(VENV)/bin/mkdocs build --strict
+
+# packages of the two targets below, outside .venv, whose versions are constraints.txt's
+TOOLS := .venv-dist
+$(TOOLS)/.ready:
+	test -x $(TOOLS)/bin/python || $(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --disable-pip-version-check hatchling==1.33.0 hatch-fancy-pypi-readme==25.1.0 cyclonedx-bom==7.5.0
+	touch $@
+
+# the time of the last commit: the same tree gives the same bytes
+dist: $(TOOLS)/.ready ## wheel and source archive in dist/, reproducible
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} $(TOOLS)/bin/hatchling build
+	cd dist && sha256sum *.whl *.tar.gz
+
+sbom: $(TOOLS)/.ready ## bill of materials of the pinned versions (CycloneDX) in sbom.cdx.json
+	$(TOOLS)/bin/cyclonedx-py requirements constraints.txt --pyproject pyproject.toml --output-reproducible -o sbom.cdx.json
 
 tiny-base: $(READY) ## make the shipped base model again, from nothing
 	$(PY) tools/make_base.py --output src/ift/lab/testbed/tiny_base
