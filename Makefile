@@ -63,20 +63,20 @@ bench: $(READY) ## cost of a step against trl: operations and seconds, JSON and 
 docs: $(DOCS_READY) ## build the documentation into site/, every warning an error
 	$(VENV)/bin/mkdocs build --strict
 
-# packages of the two targets below, outside .venv, whose versions are constraints.txt's
-TOOLS := .venv-dist
-$(TOOLS)/.ready:
-	test -x $(TOOLS)/bin/python || $(PYTHON) -m venv $(TOOLS)
-	$(TOOLS)/bin/pip install --disable-pip-version-check hatchling==1.33.0 hatch-fancy-pypi-readme==25.1.0 cyclonedx-bom==7.5.0
-	touch $@
-
 # the time of the last commit: the same tree gives the same bytes
-dist: $(TOOLS)/.ready ## wheel and source archive in dist/, reproducible
-	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} $(TOOLS)/bin/hatchling build
+dist: $(READY) ## wheel and source archive in dist/, reproducible
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} $(VENV)/bin/hatchling build
 	cd dist && sha256sum *.whl *.tar.gz
 
-sbom: $(TOOLS)/.ready ## bill of materials of the pinned versions (CycloneDX) in sbom.cdx.json
-	$(TOOLS)/bin/cyclonedx-py requirements constraints.txt --pyproject pyproject.toml --output-reproducible -o sbom.cdx.json
+# outside .venv, whose packages it would change
+SBOM := .venv-sbom
+$(SBOM)/.ready:
+	test -x $(SBOM)/bin/python || $(PYTHON) -m venv $(SBOM)
+	$(SBOM)/bin/pip install --disable-pip-version-check cyclonedx-bom==7.5.0
+	touch $@
+
+sbom: $(SBOM)/.ready ## bill of materials of the pinned versions (CycloneDX) in sbom.cdx.json
+	$(SBOM)/bin/cyclonedx-py requirements constraints.txt --pyproject pyproject.toml --output-reproducible -o sbom.cdx.json
 
 tiny-base: $(READY) ## make the shipped base model again, from nothing
 	$(PY) tools/make_base.py --output src/ift/lab/testbed/tiny_base
