@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 DOCS_READY := $(VENV)/.docs-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-versions lint types security check bench docs tiny-base
+.PHONY: help setup demo test test-slow test-versions lint types security check bench docs dist sbom tiny-base
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -65,6 +65,21 @@ bench: $(READY) ## cost of a step against trl: operations and seconds, JSON and 
 
 docs: $(DOCS_READY) ## build the documentation into site/, every warning an error
 	$(VENV)/bin/mkdocs build --strict
+
+# the time of the last commit: the same tree gives the same bytes
+dist: $(READY) ## wheel and source archive in dist/, reproducible
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} $(VENV)/bin/hatchling build
+	cd dist && sha256sum *.whl *.tar.gz
+
+# outside .venv, whose packages it would change
+SBOM := .venv-sbom
+$(SBOM)/.ready:
+	test -x $(SBOM)/bin/python || $(PYTHON) -m venv $(SBOM)
+	$(SBOM)/bin/pip install --disable-pip-version-check cyclonedx-bom==7.5.0
+	touch $@
+
+sbom: $(SBOM)/.ready ## bill of materials of the pinned versions (CycloneDX) in sbom.cdx.json
+	$(SBOM)/bin/cyclonedx-py requirements constraints.txt --pyproject pyproject.toml --output-reproducible -o sbom.cdx.json
 
 tiny-base: $(READY) ## make the shipped base model again, from nothing
 	$(PY) tools/make_base.py --output src/ift/lab/testbed/tiny_base

@@ -479,3 +479,29 @@ def test_the_architectures_that_share_a_prefix_are_named():
     text = (ROOT / "docs" / "performance.md").read_text()
     named = text[text.index("**Shared**") : text.index("With the attentions")]
     assert set(re.findall(r"`(\w+)`", named)) - {"model_type"} == SHARING
+
+
+def test_the_words_of_every_message_in_the_troubleshooting_are_in_the_source():
+    """And there are at least thirty. What is between two parts of a message is written as "..." on the page."""
+    sources = "\n".join(file.read_text() for file in sorted((ROOT / "src" / "ift").rglob("*.py")))
+    joined = re.sub(r'"\s*\n\s*f?"', "", sources).replace("`", "")
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    messages = re.findall(r"^\| [^|]+ \| `([^`]+)` \| .+ \|$", page, re.MULTILINE)
+    assert len(messages) >= 30
+    filled = {"a number": "{expected}", "fine-tuning[report]": "fine-tuning[{extra}]"}
+    for message in messages:
+        for shown, written in filled.items():
+            message = message.replace(shown, written)
+        for part in message.split("..."):
+            assert part.strip() in joined, message
+
+
+def test_the_paper_is_what_is_cited_and_issues_ask_for_the_environment():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["preferred-citation"]["title"].startswith("Intuitive Fine-Tuning: Towards")
+    assert len(citation["preferred-citation"]["authors"]) == 7
+    for file in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"):
+        form = yaml.safe_load(file.read_text())
+        if "body" in form:
+            required = [one["attributes"]["label"] for one in form["body"] if one["validations"]["required"]]
+            assert "Output of `ift env`" in required, file.name

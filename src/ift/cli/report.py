@@ -1,4 +1,4 @@
-"""`ift report`: turns run records into tables, figures and one HTML page, or packs them into one file."""
+"""`ift report`: run records as tables, figures and one HTML page, or packed into one file; curves of training runs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,24 @@ from ift.runs.argv import UsageError
 from ift.runs.extras import needs_extra
 
 
-def main(runs: list[str], output_dir: str, baseline: str | None, methods: str | None, metric: str) -> int:
-    """Writes the report to `output_dir`; returns the exit code."""
+def main(
+    runs: list[str], output_dir: str, baseline: str | None, methods: str | None, metric: str | None
+) -> int:
+    """Writes the report of records, or of training runs, to `output_dir`; returns the exit code."""
+    needs_extra("report", "matplotlib")
+    from ift.lab.report.training_runs import training_folders, write_training_report
     from ift.lab.report.writing import write
 
-    needs_extra("report", "matplotlib")
-    print("\n".join(write(runs, Path(output_dir).expanduser(), baseline, methods, metric)))
+    out = Path(output_dir).expanduser()
+    if folders := training_folders(runs):
+        _refuse(
+            {"baseline": baseline, "methods": methods, "metric": metric},
+            "is for records of ift compare, and these are training runs: leave it out",
+        )
+        print("\n".join(write_training_report(folders, out)))
+        return 0
+    metric = "exact_match" if metric is None else metric
+    print("\n".join(write(runs, out, baseline, methods, metric)))
     return 0
 
 
@@ -33,7 +45,10 @@ def main_pack(runs: list[str], path: str, points: int | None, samples: int | Non
 
 
 def command(
-    runs: Annotated[list[str], typer.Argument(help="Run records, packed files, or folders to search.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="Run records, packed files, folders, or runs of ift train."),
+    ],
     output_dir: str = typer.Option(None, "--output_dir", help="Folder for the report (default: ift-report)."),
     baseline: str = typer.Option(None, help="Method to compare the others with (default: sft, if present)."),
     methods: str = typer.Option(None, help="Methods to show, in this order, such as sft,ift (default: all)."),
@@ -52,7 +67,7 @@ def command(
     if pack is None:
         _refuse(of_pack, "needs --pack: give both, or leave it out")
         out = "ift-report" if output_dir is None else output_dir
-        return main(runs, out, baseline, methods, "exact_match" if metric is None else metric)
+        return main(runs, out, baseline, methods, metric)
     _refuse(of_report, "is for a report, and --pack writes none: leave it out")
     return main_pack(runs, pack, pack_points, pack_samples)
 
