@@ -627,6 +627,27 @@ FAULTS = [
         CONTROLS,
     ),
     Fault(
+        "report: an interval is for other rows too",
+        "lab/report/intervals.py",
+        "max(max(self.seeds, self.rest / 2) + self.rows - self.rest, self.seeds)",
+        "self.seeds",
+        ("lab/report/test_intervals.py",),
+    ),
+    Fault(
+        "report: the best is compared at the level of all comparisons together",
+        "lab/report/verdict.py",
+        "1 - (1 - CONFIDENCE) / (len(sound) - 1)",
+        "CONFIDENCE",
+        ("lab/report/test_verdict.py",),
+    ),
+    Fault(
+        "compare: the best of two rates costs both trainings",
+        "lab/compare/trial.py",
+        "sum(getattr(cost, name) for cost in costs)",
+        "getattr(costs[-1], name)",
+        ("lab/compare/test_contenders.py",),
+    ),
+    Fault(
         "baselines: flooding is of the global batch, not of its last part",
         "methods/controls.py",
         "self.batch_loss = self.batch_loss + loss.detach()",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from small_records import record
 
-from ift.lab.report import find, save
+from ift.lab.report import find, pack, save
 from ift.lab.report.answers import SHOWN, with_answers
 from ift.lab.report.comparisons import compare
 from ift.lab.report.intervals import crossed_interval
@@ -96,3 +96,16 @@ def test_at_most_twenty_rows_are_shown_evenly_spread(tmp_path):
         file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     for one in with_answers(find([tmp_path / "runs"])).values():
         assert [sample.id for sample in one.samples] == [str(row) for row in range(0, 100, 100 // SHOWN)]
+
+
+def test_a_packed_study_keeps_the_values_of_its_rows(tmp_path):
+    """Those of answers beside it too, and to seven digits; so its intervals are those of the folder."""
+    runs = study(tmp_path)
+    pack([runs], tmp_path / "study.jsonl")
+    (packed,), (whole,) = compare(find([tmp_path / "study.jsonl"])), compare(with_answers(find([runs])))
+    for one, other in zip(packed.variants, whole.variants, strict=True):
+        assert one.rows("test", "exact_match") == other.rows("test", "exact_match") != {}
+    save(record(row_scores={"test": {"nll": [1 / 3]}}), tmp_path / "one" / "run.json")
+    pack([tmp_path / "one"], tmp_path / "one.jsonl")
+    (found,) = find([tmp_path / "one.jsonl"]).values()
+    assert found.row_scores == {"test": {"nll": [0.3333333]}}

@@ -54,6 +54,10 @@ def run_study(
     def started(titles: list[str]) -> None:
         progress.describe(", ".join(titles))
 
+    def ask() -> None:
+        with progress.paused():
+            agree()
+
     progress.total = _total(study)
     study.perform(study.probe(), done, started)
     study = fit_to_budget(study, jobs, say)
@@ -66,8 +70,7 @@ def run_study(
     say(foresight(plan))
     say("Ctrl-C loses no finished run: repeat the command to resume.")
     progress.add_groups(_work(study))
-    with progress.paused():
-        _agree_to_judge(study, prices, say, agree)
+    _agree_to_judge(study, prices, say, ask)
     single, sequences = (partial(study.searches, sequences=one) for one in (False, True))
     stages = (study.pairs, single, sequences, study.runs)
     for tasks in stages:  # each stage reads the results of the one before

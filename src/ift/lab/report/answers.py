@@ -40,6 +40,11 @@ def with_answers(records: Mapping[Path, RunRecord]) -> dict[Path, RunRecord]:
     return filled
 
 
+def with_row_scores(file: Path, record: RunRecord) -> RunRecord:
+    """The record of a file with the values of its rows from the answers of its run, where it has none itself."""
+    return _with_rows(record, _read(file))
+
+
 def differing_rows(runs: Sequence[Sequence[Line]]) -> set[tuple[str, str]]:
     """Split and id of at most `SHOWN` rows of each split that not all runs answer equally well."""
     values: dict[tuple[str, str], set[Any]] = {}

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from ift.lab.report.answers import with_row_scores
 from ift.lab.report.comparisons import compare
 from ift.lab.report.decode import ReportError, encode
 from ift.lab.report.json_files import write_json_lines
@@ -20,8 +21,9 @@ def pack(
 ) -> int:
     """Writes run records into one file that `find` reads, and returns their number.
 
-    All scores, costs and whatever else is in tables is kept. Of curves the metrics that figures draw are kept, to seven
-    significant digits. A reader sees the whole old file or the whole new one.
+    All scores, costs and whatever else is in tables is kept, the values of rows to seven significant digits; those that
+    lie in a folder of answers are added. Of curves the metrics that figures draw are kept, to as many digits. A reader
+    sees the whole old file or the whole new one.
 
     Args:
         places: Files and folders, as for `find`.
@@ -47,11 +49,22 @@ def pack(
             raise ReportError(
                 f"{path}: it would be in {place}, where its records would be found twice; write it elsewhere"
             )
-    records = find(named)
+    records = {file: with_row_scores(file, record) for file, record in find(named).items()}
     compare(records)  # what no report can be made of is refused here, with the files' names
     lines = []
     for one in records.values():
-        thin = replace(one, curves=thinned(one.curves, points), samples=first_problems(one.samples, samples))
+        thin = replace(
+            one,
+            curves=thinned(one.curves, points),
+            samples=first_problems(one.samples, samples),
+            row_scores={
+                split: {
+                    name: [float(f"{value:.{_DIGITS}g}") for value in values]
+                    for name, values in found.items()
+                }
+                for split, found in one.row_scores.items()
+            },
+        )
         # a missing key means the same as an empty value
         lines.append({key: value for key, value in encode(thin).items() if value not in (None, "", [], {})})
     write_json_lines(path, lines, sync=True, separators=(",", ":"))

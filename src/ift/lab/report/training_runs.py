@@ -67,7 +67,7 @@ def training_folders(places: Sequence[str]) -> list[Path]:
     found: list[Path] = []
     others: list[str] = []
     for place in places:
-        folder = Path(place)
+        folder = Path(place).expanduser()
         stages = sorted(one.parent for one in folder.glob(f"*/{METRICS}") if (one.parent / RUN).is_file())
         inside = [folder] if (folder / METRICS).is_file() and (folder / RUN).is_file() else stages
         found += inside
