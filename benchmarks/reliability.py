@@ -30,7 +30,6 @@ from page_tables.reliability import (  # noqa: E402
     RECORDS,
     Case,
     EngineRecord,
-    EngineTest,
     EqualityRecord,
     Kill,
     KillRecord,
@@ -154,19 +153,16 @@ def engines(folder: Path) -> EngineRecord:
     subprocess.run(
         [*command, "-p", "no:cacheprovider", str(ROOT / "tests" / "engines")], cwd=ROOT, check=False
     )
-    tests = []
+    outcomes: dict[str, dict[str, str]] = {}
+    gaps = {}
     for case in ET.parse(report).getroot().iter("testcase"):
+        test, _, parameters = case.attrib["name"].removesuffix("]").partition("[")
+        wrong = [kind for kind in ("failure", "error", "skipped") if case.find(kind) is not None]
+        outcomes.setdefault(test, {})[parameters] = wrong[0] if wrong else "passed"
         measured = {one.attrib["name"]: float(one.attrib["value"]) for one in case.iter("property")}
-        outcome = next(
-            (kind for kind in ("failure", "error", "skipped") if case.find(kind) is not None), "passed"
-        )
-        test, _, parameters = case.attrib["name"].partition("[")
-        tests.append(
-            EngineTest(
-                test, parameters.removesuffix("]"), outcome, measured.get("weights"), measured.get("numbers")
-            )
-        )
-    return EngineRecord(provenance=here("engines"), deepspeed=version("deepspeed"), tests=tests)
+        if {"weights", "numbers"} <= measured.keys():
+            gaps[parameters] = [float(f"{measured[name]:.3g}") for name in ("weights", "numbers")]
+    return EngineRecord(here("engines"), version("deepspeed"), outcomes, gaps)
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ def requirements(kind: str, pyproject: Path = ROOT / "pyproject.toml") -> list[s
 def make_environment(kind: str, folder: Path) -> Path:
     """An environment with these versions; returns its Python."""
     place = folder / kind
-    venv.create(place, with_pip=True)
+    venv.create(place, with_pip=True, clear=True)
     python = place / "bin" / "python"
     own = subprocess.check_output(
         [python, "-c", "import site; print(site.getsitepackages()[0])"], text=True
@@ -51,7 +51,7 @@ def make_environment(kind: str, folder: Path) -> Path:
     lines = "".join(f"import site; site.addsitedir({path!r})\n" for path in below)
     Path(own, "below.pth").write_text(lines, encoding="utf-8")
     command = [python, "-m", "pip", "install", "--disable-pip-version-check", "-q", "--no-deps"]
-    # without what this environment has, pip would take it for the newest
+    # pip would take what this environment has for good enough
     subprocess.run([*command, "--ignore-installed", "--upgrade", *requirements(kind)], check=True)
     return python
 

@@ -79,35 +79,20 @@ class KillRecord:
 
 
 @dataclass(frozen=True)
-class EngineTest:
-    """A test of tests/engines.
-
-    Attributes:
-        test: its function.
-        parameters: of the test, such as "zero3-adapter".
-        outcome: "passed", "failure", "error" or "skipped".
-        weights: largest difference of a saved weight from one process's, over the largest weight.
-        numbers: largest difference of a logged number, over the number (or 0.01 if it is smaller).
-    """
-
-    test: str
-    parameters: str
-    outcome: str
-    weights: float | None
-    numbers: float | None
-
-
-@dataclass(frozen=True)
 class EngineRecord:
     """What `benchmarks/reliability.py engines` found.
 
     Attributes:
         deepspeed: its version.
+        outcomes: of the tests of tests/engines: function -> parameters, such as "zero3-adapter" -> "passed".
+        gaps: engine and case -> the largest difference of a saved weight from one process's, over the largest weight;
+            and that of a logged number, over the number (or 0.01 if it is smaller).
     """
 
     provenance: Provenance
     deepspeed: str
-    tests: list[EngineTest]
+    outcomes: dict[str, dict[str, str]]
+    gaps: dict[str, list[float]]
 
 
 def load(kind: type[T], name: str) -> T:
@@ -153,28 +138,17 @@ CASES = {
 def engines() -> str:
     """Every engine: what was equal and how far apart at most, and what became of stopped and killed runs."""
     record = load_engines()
-    wrong = [one for one in record.tests if one.outcome != "passed"]
+    wrong = [test for test, found in record.outcomes.items() if set(found.values()) != {"passed"}]
     if wrong:
         raise ValueError(f"not passed: {wrong}")
-    tests = {(one.test, one.parameters): one for one in record.tests}
+    resumed = record.outcomes["test_a_stopped_run_resumes_to_the_same_bits"]
+    killed = record.outcomes["test_a_killed_process_ends_the_others_and_the_next_run_resumes"]
     rows = []
     for engine, name in ENGINES.items():
-        same = {
-            case: tests["test_two_shards_train_what_one_process_trains", f"{engine}-{case}"]
-            for case in CASES
-            if ("test_two_shards_train_what_one_process_trains", f"{engine}-{case}") in tests
-        }
-        others = [
-            "same bits" if ("test_a_stopped_run_resumes_to_the_same_bits", engine) in tests else "-",
-            "yes"
-            if ("test_a_killed_process_ends_the_others_and_the_next_run_resumes", engine) in tests
-            else "-",
-        ]
-        gaps = [
-            f"{max(getattr(one, what) or 0.0 for one in same.values()):.1e}"
-            for what in ("weights", "numbers")
-        ]
-        rows.append([name, ", ".join(CASES[case] for case in same), *gaps, *others])
+        same = {case: gaps for case in CASES if (gaps := record.gaps.get(f"{engine}-{case}"))}
+        largest = [f"{max(column):.1e}" for column in zip(*same.values(), strict=True)]
+        others = ["same bits" if engine in resumed else "-", "yes" if engine in killed else "-"]
+        rows.append([name, ", ".join(CASES[case] for case in same), *largest, *others])
     header = ["engine", "equal to one process", "weights", "logged numbers", "stopped and resumed"]
     return table([*header, "a process killed, then resumed"], rows)
 
