@@ -14,12 +14,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
+# not httpx2, which the client of the Hub takes too where it is there
 EXTRAS = (
     "matplotlib",
     "gymnasium",
     "bitsandbytes",
     "lm_eval",
-    "httpx2",
     "sacrebleu",
     "rouge_score",
     "trackio",

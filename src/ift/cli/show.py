@@ -19,7 +19,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of the verb's own arguments; flags of `ift train` pass through."""
     parser = UsageParser(
         "ift show",
-        usage="ift show MODEL DATA [-n ROWS] [--output FILE.html] [any flag of ift train]",
+        usage="ift show MODEL DATA [-n ROWS] [--output FILE.html] [flags of ift train]",
         description="Run the first rows through a step of training, one by one, without changing the model, and show "
         "for each trained token its loss, the look-ahead's token where it is wrong, the weight, and whether the step "
         "raises its loss. --debug shows tracebacks.",
