@@ -335,7 +335,7 @@ def test_flags_in_the_documents_exist(monkeypatch):
     from ift.cli.check import make_parser as make_check_parser
     from ift.cli.compare import make_parser as make_study_parser
     from ift.cli.main import app
-    from ift.methods import METHODS
+    from ift.methods import CONTROLS, METHODS
     from ift.runs.arguments import make_parser
 
     words = {"--help", "--help-all", "--config", "--accelerate_config"}
@@ -345,7 +345,7 @@ def test_flags_in_the_documents_exist(monkeypatch):
     words |= {*make_check_parser()._option_string_actions}
     for verb in ("compare", "ablate"):
         words |= {*make_study_parser(verb)._option_string_actions}
-    for method in METHODS.values():
+    for method in [*METHODS.values(), *CONTROLS.values()]:
         words |= {*make_parser(method)._option_string_actions}
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     from step_cost import make_parser as make_benchmark_parser
