@@ -193,6 +193,15 @@ def test_hostile_texts_in_the_page_are_text():
     assert not re.search(r'\s(?:src|href|srcset|action)="(?!data:|#)', page)
 
 
+def test_hostile_texts_in_what_is_printed_are_written_out(tmp_path):
+    from ift.lab.report.writing import write as write_report
+
+    runs = write([record("sft", seed, setting=HOSTILE) for seed in range(2)], tmp_path / "runs")
+    said = write_report([str(runs)], tmp_path / "out", None, None, "exact_match")
+    assert said[0].startswith("note: ")
+    "".join(said).encode()
+
+
 def test_json_in_a_script_cannot_end_it():
     text = "</script><!-- <script> \u2028 & \ud800"
     shown = json_for_script([text])

@@ -99,8 +99,9 @@ def _planned(plan: Plan, seeds: int, trials: int, share: float) -> dict[str, Any
 def _too_small(plan: Plan, smallest: dict[str, Any], seconds: float) -> str:
     methods = ", ".join(entrant.label for entrant in plan.entrants)
     needed = seconds / SHARE_USED
+    less = ", train less (--max_steps, --train_rows)" if plan.user_data is not None else ""
     return (
         f"--budget: {span((plan.time_budget or {})['seconds'])} are too short. The smallest study of {methods} "
         f"({smallest['seeds']} seeds, {_rates(smallest['trials'])}, {smallest['test_rows']:,} test rows) needs about "
-        f"{span(needed)}; give that much, name fewer --methods, or train less (--max_steps, --train_rows)"
+        f"{span(needed)}; give that much{less} or name fewer --methods"
     )

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ift.runs.argv import named
+from ift.text import visible
 
 
 def write(runs: list[str], out: Path, baseline: str | None, methods: str | None, metric: str) -> list[str]:
@@ -34,7 +35,11 @@ def write(runs: list[str], out: Path, baseline: str | None, methods: str | None,
         report_markdown(comparisons, metric, figures), encoding="utf-8", errors="replace"
     )
     (out / "report.html").write_text(html_page(comparisons, metric), encoding="utf-8", errors="replace")
-    notes = [f"note: {comparison.title}: {note}" for comparison in comparisons for note in comparison.notes]
+    notes = [
+        visible(f"note: {comparison.title}: {note}")
+        for comparison in comparisons
+        for note in comparison.notes
+    ]
     drawn = sum(map(len, figures.values()))
     return [
         *notes,
