@@ -206,9 +206,9 @@ def test_unsloth(converted):
         "num_train_epochs": 3, "per_device_train_batch_size": 2, "seed": 3407, "packing": False,
         "gradient_checkpointing": True, "load_in_4bit": True,
     })  # fmt: skip
-    assert "no effect without use_peft" in found.lost["lora_r"]
-    found, _ = converted(UNSLOTH.replace("training:", "training:\n  training_type: lora"))
     holds(found.settings, {**LORA, "lora_r": 16, "lora_target_modules": ["q_proj", "v_proj"]})
+    found, _ = converted(UNSLOTH.replace("training:", "training:\n  training_type: full"))
+    assert "no effect without use_peft" in found.lost["lora_r"]
 
 
 def test_what_is_missing_is_to_be_filled_in(converted):

@@ -116,6 +116,9 @@ def convert_file(path: Path, method: str | None = None) -> Converted:
         for name in used:
             if source in found.translated and found.lost.pop(name, ""):
                 found.translated[name] = found.translated[source]
+    if found.tool == "unsloth" and "lora_r" in found.settings and "training_type" not in written:
+        found.settings["use_peft"] = True  # its default
+        found.translated["lora"] = {"use_peft": True}
     if found.tool == "LLaMA-Factory" and "dataset" in found.translated:
         found.lost["dataset_info.json"] = (
             "its names are taken for paths or Hub ids: write those into datasets"
