@@ -175,7 +175,9 @@ def test_all_threads_wait_as_long_as_the_endpoint_asks(judge):
         assert last - first >= 0.29
 
 
-@pytest.mark.parametrize("value", ["3600", formatdate(time.time() + 3600, usegmt=True)])
+@pytest.mark.parametrize(
+    "value", ["3600", formatdate(time.time() + 3600, usegmt=True)], ids=["seconds", "date"]
+)
 def test_a_wait_that_is_too_long_ends_the_run(value, judge):
     with serving(lambda text, count: Script.status(429, Retry_After=value)) as script:
         with pytest.raises(
