@@ -3,7 +3,7 @@
 import pytest
 
 from ift.check.engines import Engine
-from ift.check.memory import estimate_memory
+from ift.check.memory import _state_bytes, estimate_memory
 from ift.check.remedies import remedies
 from ift.lab.testbed import tiny_base_path
 from ift.runs.arguments import UsageError, parse
@@ -88,3 +88,11 @@ def test_the_engine_of_a_running_process(monkeypatch):
     assert running_engine() == Engine("zero3", 4)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     assert running_engine() == Engine("fsdp2", 4)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "states"),
+    [("adamw_torch", 2), ("rmsprop", 1), ("adagrad", 1), ("lion_32bit", 1), ("sgd", 0)],
+)
+def test_optimisers_hold_their_states(optimizer, states):
+    assert _state_bytes(optimizer, 4) == 4 * states

@@ -186,6 +186,8 @@ def _state_bytes(optimizer: str, each: int) -> float:
         return 0.1
     if optimizer.startswith("sgd"):
         return 0.0
+    if optimizer in ("rmsprop", "adagrad") or "lion" in optimizer:
+        return 1.0 * each
     return 2.0 * each
 
 
