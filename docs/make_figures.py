@@ -1,4 +1,4 @@
-"""Draw the figures of docs/method.md and docs/results.md into docs/images: `python docs/make_figures.py`."""
+"""Draw the figures of the pages from the records into docs/images: `python docs/make_figures.py`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from ift.lab.report.figures import image, pictures
 from ift.step import propagated_loss, row_layout
 from ift.step.settings import StepSettings
-from page_tables import DOCS, RECORDS
+from page_tables import DOCS, RECORDS, regimes
 from page_tables.method import RUNS
 from page_tables.results import grouped
 
@@ -30,6 +30,11 @@ LABELS = {
     "weights": "weights",
 }
 RUN_COLORS = {"sft": "#7f7f7f", "ift as released": "#d55e00", "ift": "#0072b2"}
+CONTENDER_COLORS = {
+    "ift": "#0072b2", "ift as released": "#d55e00", "ift residual only": "#56b4e9", "random-residual": "#7f7f7f",
+    "label-smoothing": "#009e73",
+}  # fmt: skip
+REGIMES = {"few": "48 rows, 24 passes", "many": "400 rows, 4 passes"}
 WINDOW = 5  # steps of the moving mean: a step has eight ends
 
 
@@ -76,6 +81,27 @@ def ends(records: dict[str, dict[str, Any]]) -> Figure:
     return figure
 
 
+def regime_map() -> Figure:
+    """Differences from SFT of IFT and of what else was tried, by regime, at the end of training."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    splits = regimes.SPLITS
+    for axes, split in zip(figure.subplots(1, len(splits), sharey=True), splits, strict=True):
+        for row, regime in enumerate(REGIMES):
+            found = regimes.differences(regime)["end", split]
+            shown = [(name, color) for name, color in CONTENDER_COLORS.items() if name in found]
+            for place, (name, color) in enumerate(shown):
+                height = row + 0.6 * (place / max(1, len(shown) - 1) - 0.5)
+                one = found[name]
+                axes.errorbar(one.mean, height, xerr=one.half, fmt="o", ms=4, color=color, lw=1.2,
+                              label=name if row == 0 else None)  # fmt: skip
+        axes.axvline(0, color="black", lw=0.8)
+        axes.set(title=split, xlabel="exact match minus SFT's, in points", yticks=range(len(REGIMES)))
+        axes.set_yticklabels(REGIMES.values())
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=7)
+    return figure
+
+
 def lambda_curve() -> bytes:
     """Exact match against lambda, as SVG."""
     (picture,) = [it for it in pictures(grouped("ablate-full", "sft")) if it.name == "lambda"]
@@ -83,11 +109,12 @@ def lambda_curve() -> bytes:
 
 
 def main() -> None:
-    """Write the three figures."""
+    """Write the figures."""
     lines = (RECORDS / "end-of-answers.jsonl").read_text().splitlines()
     records = {record["name"]: record for record in map(json.loads, lines)}
+    figures = {"push-by-position": pushes(), "end-of-answers": ends(records), "regimes": regime_map()}
     with mpl.rc_context({"svg.hashsalt": "ift"}):
-        for name, figure in {"push-by-position": pushes(), "end-of-answers": ends(records)}.items():
+        for name, figure in figures.items():
             figure.savefig(DOCS / "images" / f"{name}.svg", metadata={"Date": None})
     (DOCS / "images" / "ablate-lambda.svg").write_bytes(lambda_curve())
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from ift.generation.prompts import prompt_ids
+from ift.lab.testbed import tiny_base_path
 from ift.models.loading import PLAIN_TEXT
 from ift.models.record import model_sha256, read_record
 
@@ -90,6 +91,29 @@ def test_the_plan_says_which_dtypes_there_are(run_tiny, chat_model, tmp_path, dt
     assert done.code == 0, done.err
     assert f"dtype   {said}" in done.out
     assert {one.dtype for one in load_file(done.folder / "model.safetensors").values()} == {saved}
+
+
+def test_a_tied_matrix_is_not_trained_twice(ift, write_rows):
+    """peft would train two copies of it, of which one is lost when the adapter is loaded."""
+    given = {
+        "model_name_or_path": tiny_base_path(),
+        "dataset_name": write_rows("messages"),
+        "use_peft": "true",
+    }
+    done = ift("check", "--lora_modules_to_save", "embed_tokens", "lm_head", **given, output_dir="out")
+    assert done.code == 1
+    assert "embed_tokens and lm_head are one matrix" in " ".join(done.out.split())
+
+
+def test_a_run_elsewhere_is_planned_without_weights(ift, write_rows, tmp_path):
+    folder = shutil.copytree(
+        tiny_base_path(), tmp_path / "plan", ignore=shutil.ignore_patterns("*.safetensors")
+    )
+    given = {"model_name_or_path": folder, "dataset_name": write_rows("messages"), "output_dir": "out"}
+    planned = ift("check", **given, gpu_memory=24, accelerate_config="fsdp2", num_processes=8)
+    assert planned.code == 0, planned.err + planned.out
+    assert "it fits" in planned.out
+    assert "no weights in this folder" in ift("check", **given).err
 
 
 @pytest.mark.parametrize("token", ["pad_token", "bos_token"])

@@ -244,6 +244,9 @@ def test_the_verb_writes_the_file_and_reports_every_key(tmp_path):
     words = ["convert-config", str(tmp_path / "theirs.yml")]
     done = CliRunner().invoke(app, [*words, "--output", str(tmp_path / "new" / "ours.yml")])
     assert done.exit_code == 0, done.output
+    again = CliRunner().invoke(app, [*words, "--output", str(tmp_path / "new" / "ours.yml")])
+    assert again.exit_code == 2
+    assert "this file exists" in again.output
     for line in (
         "lost: some_new_key: ift has no",
         "translated: sequence_len -> max_length: 4096",

@@ -84,7 +84,8 @@ def _check(
     from ift.methods.stage import load_data, prepare_stage
     from ift.runs.check_run import check_model, time_steps
 
-    check_model(run_args)
+    # a run elsewhere is planned: the weights need not be here
+    check_model(run_args, weights=options.gpu_memory is None or bool(options.time or options.show))
     rows = prepare_stage(run_args, load_data(run_args))
     found = _preflight(run_args, rows, options.gpu_memory)
     found = replace(found, findings=[*_output_folder(run_args), *found.findings])

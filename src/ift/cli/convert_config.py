@@ -7,6 +7,8 @@ from pathlib import Path
 
 import typer
 
+from ift.runs.argv import UsageError
+
 
 def main(file: Path, output: Path | None, method: str | None) -> int:
     """Converts, writes the YAML to `output` or standard output and the report to standard error; returns the exit code.
@@ -26,10 +28,14 @@ def main(file: Path, output: Path | None, method: str | None) -> int:
     if output is None:
         print(text, end="")
     else:
+        if output.exists():
+            raise UsageError(f"--output {output}: this file exists. Fix: name another one, or delete it")
         output.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(output, text)
     for line in [f"{file}: {found.tool}", *found.report()]:
         print(visible(line), file=sys.stderr)
+    if output is not None:
+        print(f"written: {output}; next: ift check --config {output}", file=sys.stderr)
     return 0
 
 

@@ -104,9 +104,23 @@ def merge_command(name: str) -> str:
     return shlex.join(["ift", "merge", name, "--output_dir", f"{Path(name).name}-merged"])
 
 
+def _check_saved_modules(stage: Any, network: Any) -> None:
+    """Raises DataError if an adapter would train a tied matrix twice: its two copies cannot both be loaded again."""
+    config = network.config.get_text_config()
+    both = (network.get_input_embeddings(), network.get_output_embeddings())
+    wanted = _names(stage.model.lora_modules_to_save) if stage.model.use_peft else set()
+    named = {name.rpartition(".")[2] for name, module in network.named_modules() if module in both}
+    if getattr(config, "tie_word_embeddings", False) and len(wanted & named) > 1:
+        raise DataError(
+            f"lora_modules_to_save: {' and '.join(sorted(wanted & named))} are one matrix in this model "
+            "(tie_word_embeddings), and the adapter would train two copies of it. Fix: name only the embedding"
+        )
+
+
 def check_limits(stage: Any, tokenizer: Any, longest_row: int, network: Any) -> None:
     """Raises DataError for a special id without an embedding, or a row longer than the model's positions."""
     name = stage.model.model_name_or_path
+    _check_saved_modules(stage, network)
     check_special_ids(name, tokenizer, network)
     if problem := explain_too_long(longest_row, learned_positions(network)):
         raise DataError(f"{name}: {problem}")

@@ -145,7 +145,7 @@ def load_tokenizer(name: str, options: LoadOptions) -> Any:
     from transformers import AutoTokenizer
 
     name, revision = local_path(name), options.revision
-    check_model_path(name, allow_pickle=options.allow_pickle_weights)
+    check_model_path(name, weights=False)
     adapter = adapter_config(name, revision)
     if adapter is not None and not find_file(name, "tokenizer_config.json", revision):
         name, revision = find_base(name, adapter.base_model_name_or_path), adapter.revision

@@ -23,8 +23,10 @@ def looks_local(name: str) -> bool:
     return name.startswith((".", "/", "~")) or name.count("/") > 1 or os.path.exists(name)
 
 
-def check_model_path(name: str, *, allow_pickle: bool = False) -> None:
+def check_model_path(name: str, *, allow_pickle: bool = False, weights: bool = True) -> None:
     """Checks that a model can be loaded from a local folder; for a Hub id only that the Hub is reachable.
+
+    Without `weights`, a configuration is enough: memory and steps are planned from it.
 
     Raises:
         DataError: The folder, a configuration, weights or a shard is missing; a file is truncated; there are only
@@ -44,11 +46,12 @@ def check_model_path(name: str, *, allow_pickle: bool = False) -> None:
             f"{name}: no config.json in this folder. Fix: give the folder that the model was saved to"
         )
     found = _json_object(folder / kind)
-    _check_weights(folder, kind, allow_pickle, named=found.get("transformers_weights"))
+    if weights:
+        _check_weights(folder, kind, allow_pickle, named=found.get("transformers_weights"))
     if kind == "adapter_config.json":
         base = find_base(name, found.get("base_model_name_or_path"))
         try:
-            check_model_path(base, allow_pickle=allow_pickle)
+            check_model_path(base, allow_pickle=allow_pickle, weights=weights)
         except DataError as error:
             raise DataError(f"{name}: the base of this adapter: {error}") from error
 

@@ -22,10 +22,10 @@ class Refused(DataError):
     """The check before a run does not let it start."""
 
 
-def check_model(run_args: TrainArguments) -> None:
+def check_model(run_args: TrainArguments, weights: bool = True) -> None:
     """Refuses a model folder that cannot be loaded (see `check_model_path`), and warns if the model's code will run."""
     name = run_args.model.model_name_or_path
-    check_model_path(name, allow_pickle=run_args.run.allow_pickle_weights)
+    check_model_path(name, allow_pickle=run_args.run.allow_pickle_weights, weights=weights)
     if run_args.config.trust_remote_code and not is_launched():
         warn_of_remote_code(name)
 

@@ -137,7 +137,10 @@ def test_the_testbed_measures_itself(tmp_path, monkeypatch):
 def test_the_smallest_difference_is_said_with_what_is_assumed():
     plan = compare_plan("arithmetic-small-clean", ["sft", "ift"], 3, 1, False)
     found = 100 * smallest_difference(3, 500, 0.1**0.5, 0.01)
-    assert foresight(plan).startswith(f"500 test rows, 3 seeds: differences from about {found:.1f} or ")
-    assert "if 10 % or 30 % of the rows get another result" in foresight(plan)
+    assert foresight(plan).startswith(
+        "500 test rows, 3 seeds: differences that are likely to be found depend on "
+    )
+    assert f"with 10 %, those from about {found:.1f} points on; with 30 %, those from" in foresight(plan)
+    assert "with 10 %, none; with 30 %, none" in foresight(replace(plan, test_rows=8))
     data = {"metric": "bleu", "pattern": None, "scoring": {"names": ["bleu"]}}
     assert "standard deviations of a row's difference" in foresight(replace(plan, user_data=data))

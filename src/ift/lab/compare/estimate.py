@@ -48,10 +48,16 @@ def foresight(plan: Plan) -> str:
             100 * smallest_difference(plan.seeds, plan.test_rows, math.sqrt(share), SEED_DEVIATION)
             for share in ROWS_THAT_DIFFER
         ]
-        given = " or ".join(f"{100 * share:.0f} %" for share in ROWS_THAT_DIFFER)
+        # a difference cannot be larger than the share of rows that differ
+        shown = [
+            f"with {100 * share:.0f} %, those from about {least:.1f} points on"
+            if least < 100 * share
+            else f"with {100 * share:.0f} %, none"
+            for share, least in zip(ROWS_THAT_DIFFER, found, strict=True)
+        ]
         return (
-            f"{rows}: differences from about {found[0]:.1f} or {found[1]:.1f} points on are likely to be found, if "
-            f"{given} of the rows get another result from the other method."
+            f"{rows}: differences that are likely to be found depend on the share of rows that get another result from "
+            f"the other method: {'; '.join(shown)}."
         )
     found = [smallest_difference(plan.seeds, plan.test_rows, 1.0, 0.0)]
     return (

@@ -31,7 +31,10 @@ def verdict(comparison: Comparison, metric: str) -> list[str]:
             f"between seeds; give --seeds {FEWEST_SEEDS} or more.",
         ]
     best = max(sound, key=lambda one: fmean(one.scores(split, metric).values()))
-    confidence = 1 - (1 - CONFIDENCE) / (len(sound) - 1)
+    pairs = (
+        len(sound) * (len(sound) - 1) / 2
+    )  # any two methods may turn out to be the best and the one behind it
+    confidence = 1 - (1 - CONFIDENCE) / pairs
     apart = {
         one.label: (one, found)
         for one in sound
