@@ -216,7 +216,10 @@ def hold_out_evaluation(data: LoadedData, seed: int, share: float | None = None)
         )
     train, evaluation = _split_rows([part.rows for part in data.train], size, seed)
     names = [part.name for part in data.train]
-    note = f"no evaluation split: {size:,} of {total:,} rows held out from the training data (seed {seed}); the others are numbered anew"
+    note = (
+        f"no evaluation split: {size:,} of {total:,} rows held out from the training data (seed {seed}); "
+        "the others are numbered anew"
+    )
     return LoadedData(
         [Part(name, rows) for name, rows in zip(names, train, strict=True) if len(rows)],
         [Part(name, rows) for name, rows in zip(names, evaluation, strict=True) if len(rows)],
