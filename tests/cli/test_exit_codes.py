@@ -93,6 +93,8 @@ def test_every_verb_takes_debug(verb, monkeypatch):
         "generate": ["model", "prompts"],
         "judge": ["answers", "--judge", "name"],
         "score": ["answers", "--score", "text"],
+        "convert-config": ["file.yml"],
+        "merge": ["adapter", "--output_dir", "merged"],
     }.get(verb, [])
     for given in (["--debug", *words], [*words, "--debug"]):
         done = CliRunner().invoke(app, [verb, *given])
