@@ -545,6 +545,21 @@ def test_the_model_card_has_the_paper_and_every_setting(tmp_path, rows):
     assert (tmp_path / "README.md").read_text().count("## IFT settings") == 1
 
 
+def test_weights_of_the_users_own_are_named_in_the_records(tmp_path, rows):
+    def linear(losses, layout):
+        return (layout.positions + 1.0).to(losses.dtype)
+
+    saving = {"max_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    run = trained(tmp_path, tiny_model(), rows, run=False, **saving)
+    run.token_weights = linear
+    run.train()
+    run.create_model_card()
+    settings = json.loads((tmp_path / "checkpoint-1" / "ift_settings.json").read_text())
+    assert settings["propagation"] == "a function: linear"
+    assert settings["lookahead"] == "greedy"
+    assert "| `propagation` | a function: linear |" in (tmp_path / "README.md").read_text()
+
+
 def test_the_saved_model_stops_where_it_was_trained_to_and_loads(tmp_path, rows):
     model = tiny_model()
     model.generation_config.eos_token_id = 7

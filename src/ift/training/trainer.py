@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import torch
 from accelerate.utils import DynamoBackend
@@ -23,6 +22,7 @@ from ift.step.equations import TokenWeights
 from ift.step.model import has_weights
 from ift.step.model_checks import check_packing
 from ift.step.rows import count_items, row_layout
+from ift.step.settings import StepSettings
 from ift.training.checkpoints import WritesInCheckpoints, changed_settings, write_settings
 from ift.training.compile import compile_blocks
 from ift.training.config import LAMBDA_FIELDS, METHOD_FIELDS, IFTConfig, preparation
@@ -119,10 +119,15 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
         self._means = {"train": RunningMeans(), "eval": RunningMeans()}
         self._clock = (time.perf_counter(), 0.0)  # seconds and tokens at the last log
         self.add_callback(MetricsFile())
-        self.add_callback(WritesInCheckpoints(partial(write_settings, settings=self._method_settings())))
+        self.add_callback(WritesInCheckpoints(lambda folder: write_settings(folder, self._method_settings())))
 
     def _method_settings(self) -> dict[str, Any]:
-        return {name: getattr(self.args, name) for name in (*METHOD_FIELDS, *LAMBDA_FIELDS)}
+        """The settings that were trained with; a function that replaces a part is named in the part's place."""
+        found = {name: getattr(self.args, name) for name in (*METHOD_FIELDS, *LAMBDA_FIELDS)}
+        for part, function in (("propagation", self.token_weights), ("lookahead", self.change_guess)):
+            if function is not None and found[part] in get_args(get_type_hints(StepSettings)[part]):
+                found[part] = f"a function: {getattr(function, '__name__', type(function).__name__)}"
+        return found
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """As in trl; warns if the method's settings differ from those of the checkpoint."""
@@ -269,8 +274,7 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
         super().create_model_card(*args, **kwargs)
         path = Path(self.args.output_dir) / "README.md"
         if self.is_world_process_zero() and path.exists():
-            names = [*METHOD_FIELDS, *LAMBDA_FIELDS]
-            rows = "".join(f"| `{name}` | {getattr(self.args, name)} |\n" for name in names)
+            rows = "".join(f"| `{name}` | {value} |\n" for name, value in self._method_settings().items())
             name = path.parent.resolve().name  # trl writes None for a model that is not on the Hub
             card = path.read_text().replace("(https://huggingface.co/None)", "")
             card = card.replace('model="None"', f'model="{name}"').replace(
