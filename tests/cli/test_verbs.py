@@ -123,7 +123,7 @@ def test_chat_goes_on_until_the_end_of_the_input(chat_model, monkeypatch, capsys
     from ift.cli.chat import main
     from ift.models.loading import LoadOptions
 
-    said = iter(["Hi", "And then?"])
+    said = iter(["Hi", "  ", "And then?"])
 
     def listen(prompt):
         try:
@@ -133,6 +133,9 @@ def test_chat_goes_on_until_the_end_of_the_input(chat_model, monkeypatch, capsys
 
     monkeypatch.setattr("builtins.input", listen)
     assert main(str(chat_model), None, 3, LoadOptions()) == 0
+    found = capsys.readouterr()
+    assert "Ctrl-D ends the conversation." in found.err
+    assert len([line for line in found.out.splitlines() if line.strip()]) == 2  # an empty line is not asked
 
 
 def test_chat_with_what_is_no_model_is_one_line(tmp_path):

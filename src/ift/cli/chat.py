@@ -40,6 +40,8 @@ def main(model: str, prompt: str | None, max_new_tokens: int, options: LoadOptio
     network, tokenizer, style, note = load_model(model, options)
     if note:
         print(f"{model}: {note}", file=sys.stderr)
+    if prompt is None:
+        print("Ctrl-D ends the conversation.", file=sys.stderr)
     streamer = Visible(tokenizer, skip_prompt=True, skip_special_tokens=True)
     stops = _stop_ids(network, tokenizer)
     messages: list[dict[str, Any]] = []
@@ -49,6 +51,8 @@ def main(model: str, prompt: str | None, max_new_tokens: int, options: LoadOptio
         except (EOFError, KeyboardInterrupt):
             print()
             return 0
+        if not text.strip() and prompt is None:
+            continue
         messages.append({"role": "user", "content": text})
         ids = prompt_ids(tokenizer, messages, style)
         room = room_for_answers(network, [ids], max_new_tokens)

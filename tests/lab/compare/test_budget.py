@@ -142,5 +142,6 @@ def test_the_smallest_difference_is_said_with_what_is_assumed():
     )
     assert f"with 10 %, those from about {found:.1f} points on; with 30 %, those from" in foresight(plan)
     assert "with 10 %, none; with 30 %, none" in foresight(replace(plan, test_rows=8))
+    assert "no verdict with fewer than 3 seeds; give --seeds 3" in foresight(replace(plan, seeds=2))
     data = {"metric": "bleu", "pattern": None, "scoring": {"names": ["bleu"]}}
     assert "standard deviations of a row's difference" in foresight(replace(plan, user_data=data))

@@ -7,6 +7,7 @@ import os
 from ift.lab.compare.plan import Entrant, Plan
 from ift.lab.compare.study import Study
 from ift.lab.report.intervals import smallest_difference
+from ift.lab.report.verdict import FEWEST_SEEDS
 from ift.lab.report.wording import SHARES
 from ift.methods.table import parse_methods
 
@@ -43,6 +44,8 @@ def span(seconds: float) -> str:
 def foresight(plan: Plan) -> str:
     """The smallest difference that the study is likely to find, with what is assumed, as a sentence."""
     rows = f"{plan.test_rows:,} test rows, {plan.seeds} seeds"
+    if plan.seeds < FEWEST_SEEDS:
+        return f"{rows}: no verdict with fewer than {FEWEST_SEEDS} seeds; give --seeds {FEWEST_SEEDS} or more for one."
     if plan.metric in SHARES:
         found = [
             100 * smallest_difference(plan.seeds, plan.test_rows, math.sqrt(share), SEED_DEVIATION)
