@@ -6,6 +6,7 @@ from small_templates import CHATML
 from small_tokenizers import small_tokenizer
 
 from ift.data import DataError, detect_format, load_train_and_eval, prepare_mixture
+from ift.data.pairs import prepare_pairs
 
 USER = {"role": "user", "content": "Hi"}
 ANSWER = {"role": "assistant", "content": "one"}
@@ -42,6 +43,32 @@ def test_ultrachat_and_ultrafeedback_schemas(tmp_path):
         done[name] = prepare_mixture(data.train, tokenizer)
         assert done[name].report.format == form
     assert done["chat"].dataset.to_list() == done["pairs"].dataset.to_list()
+
+
+def test_rows_keep_their_numbers_where_others_are_held_out(tmp_path):
+    """Of 60 rows three are held out, so that those behind them are at other places."""
+    tokenizer = small_tokenizer(CHATML)
+    rows = [{"prompt": f"q {n}", "completion": f" a {n}"} for n in range(1, 61)]
+    rows[57]["completion"] = ""
+    path = write(tmp_path / "rows.jsonl", rows)
+    data = load_train_and_eval(*arguments(path, strategy="epoch"))
+    (train,), (evaluation,) = data.train, data.evaluation
+    assert max(evaluation.numbers) < 58  # else nothing would be shown
+    for part in (train, evaluation):
+        assert [row["prompt"] for row in part.rows] == [f"q {n}" for n in part.numbers]
+    assert prepare_mixture(data.train, tokenizer).report.dropped == {"the answer is empty": (58,)}
+    rows[57]["completion"] = None
+    data = load_train_and_eval(*arguments(write(tmp_path / "rows.jsonl", rows), strategy="epoch"))
+    with pytest.raises(DataError, match=r'row 58, column "completion": found null'):
+        prepare_mixture(data.train, tokenizer)
+
+
+def test_pairs_keep_their_numbers_where_others_are_held_out(tmp_path):
+    rows = [{"prompt": f"q {n}", "chosen": f" a {n}", "rejected": " no"} for n in range(1, 61)]
+    rows[57]["rejected"] = None
+    data = load_train_and_eval(*arguments(write(tmp_path / "rows.jsonl", rows), strategy="epoch"))
+    with pytest.raises(DataError, match=r'row 58, column "rejected"'):
+        prepare_pairs(data.train, small_tokenizer(CHATML), name="train")
 
 
 def test_an_evaluation_split_that_is_not_used_is_named(tmp_path):

@@ -58,7 +58,7 @@ def scan_rows(
     dropped = (
         set() if prepared.report.parts else {n for rows in prepared.report.dropped.values() for n in rows}
     )
-    numbers = (number for number in itertools.count(1) if number not in dropped)
+    numbers = (number for number in prepared.numbers or itertools.count(1) if number not in dropped)
     rows = prepared.dataset.take(STREAM_ROWS) if prepared.report.streaming else prepared.dataset
     for batch in rows.iter(batch_size=BATCH):
         all_ids, all_labels = ids_and_labels(batch)

@@ -42,10 +42,13 @@ def features(columns: Sequence[str]) -> Any:
     return Features({**lists, **{column: Value(kind) for column, kind in COUNTS.items()}})
 
 
-def drop_untrained(mapped: Dataset, base: DataReport, what: str) -> tuple[Dataset, DataReport]:
+def drop_untrained(
+    mapped: Dataset, base: DataReport, what: str, numbers: Sequence[int] | None = None
+) -> tuple[Dataset, DataReport]:
     """Drops the rows with a reason to be dropped and completes the report; raises DataError if no row is left.
 
-    `mapped` has prepared rows with their counts; `what` is "rows" or "pairs".
+    `mapped` has prepared rows with their counts; `what` is "rows" or "pairs"; `numbers` are those of the rows, None for
+    1, 2, 3 and so on.
     """
     found = {column: list(mapped[column]) for column in COUNTS}
     kept = [index for index, reason in enumerate(found["ift_reason"]) if not reason]
@@ -57,8 +60,8 @@ def drop_untrained(mapped: Dataset, base: DataReport, what: str) -> tuple[Datase
         base,
         rows_read=len(mapped),
         rows_kept=len(kept),
-        dropped=rows_by_text([reason] for reason in found["ift_reason"]),
-        notes=rows_by_text(notes.split(NOTE_SEPARATOR) for notes in found["ift_notes"]),
+        dropped=rows_by_text(([reason] for reason in found["ift_reason"]), numbers),
+        notes=rows_by_text((notes.split(NOTE_SEPARATOR) for notes in found["ift_notes"]), numbers),
         rows_cut=total("ift_cut"),
         total_tokens=total("ift_total"),
         trained_tokens=total("ift_trained"),

@@ -59,13 +59,13 @@ def prepare_pairs(
         DataError: No preference data, or a malformed pair.
     """
     return join_parts(
-        parts, name, lambda rows, called: _prepare(rows, tokenizer, max_length, num_proc, called)
+        parts, name, lambda part, called: _prepare(part, tokenizer, max_length, num_proc, called)
     )
 
 
-def _prepare(rows: Any, tokenizer: Any, max_length: int | None, num_proc: int | None, name: str) -> Prepared:
-    check_columns(rows, name)
-    rows = unformatted(rows, name)
+def _prepare(part: Part, tokenizer: Any, max_length: int | None, num_proc: int | None, name: str) -> Prepared:
+    check_columns(part.rows, name)
+    rows, numbers = unformatted(part.rows, name), part.numbers
     columns, first_rows = column_names(rows), list(islice(rows, 5))
     form = detect_format(set(columns) - {"input_ids"}, first_rows)
     base = DataReport(
@@ -76,14 +76,16 @@ def _prepare(rows: Any, tokenizer: Any, max_length: int | None, num_proc: int | 
         default_template=form.conversational and ensure_chat_template(tokenizer),
     )
     mapped = rows.map(
-        PreparePair(form, RowTokenizer(tokenizer), max_length, name, columns_with_filled_nulls(rows)),
+        PreparePair(
+            form, RowTokenizer(tokenizer), max_length, name, columns_with_filled_nulls(rows), numbers
+        ),
         with_indices=True,
         remove_columns=columns,
         features=features(COLUMNS),
         num_proc=num_proc,
         desc=f"Preparing {name} pairs",
     )
-    return Prepared(*drop_untrained(mapped, base, "pairs"))
+    return Prepared(*drop_untrained(mapped, base, "pairs", numbers), numbers)
 
 
 def check_columns(rows: Any, name: str) -> None:
@@ -112,10 +114,11 @@ class PreparePair:
     max_length: int | None
     name: str
     features: Mapping[str, Any]
+    numbers: tuple[int, ...] | None = None
 
     def __call__(self, row: Any, index: int) -> dict[str, Any]:
         """The columns of a pair and its counts; raises DataError for a malformed pair."""
-        number = index + 1
+        number = self.numbers[index] if self.numbers else index + 1
         source = SourceRow(row, number, self.features)
         try:
             for side in SIDES:

@@ -44,6 +44,7 @@ class Prepared:
 
     dataset: Dataset | IterableDataset
     report: DataReport
+    numbers: tuple[int, ...] | None = None  # as in `Part`, of all rows that were read; None in a mixture
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,12 @@ class Part:
     Attributes:
         name: Name in reports.
         rows: The rows as loaded.
+        numbers: The numbers of the rows, where others were taken out; None if they are 1, 2, 3 and so on.
     """
 
     name: str
     rows: Dataset | IterableDataset
+    numbers: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,17 +72,19 @@ class _PrepareRow:
     truncation_mode: TruncationMode
     name: str
     features: Mapping[str, Any]
+    numbers: tuple[int, ...] | None
 
     def __call__(self, row: Any, index: int) -> dict[str, Any]:
-        source = SourceRow(row, index + 1, self.features)
+        number = self.numbers[index] if self.numbers else index + 1
+        source = SourceRow(row, number, self.features)
         try:
             canonical = self.form.read(source)
             if source.untrained_mark and self.tokenise.train_on == "all":
                 raise DataError(
-                    f"row {index + 1}: found turns that {source.untrained_mark} marks as not to be trained, and "
+                    f"row {number}: found turns that {source.untrained_mark} marks as not to be trained, and "
                     "completion_only_loss is false, which trains every token. Fix: leave one of the two out"
                 )
-            done = self.tokenise(canonical, index + 1)
+            done = self.tokenise(canonical, number)
         except DataError as error:
             raise DataError(f"{self.name} data, {error}{_other_format(self.form, row)}") from error
         cut = slice(None)
@@ -140,6 +145,7 @@ def prepare_dataset(
     num_proc: int | None = None,
     text_field: str = "text",
     name: str = "train",
+    numbers: tuple[int, ...] | None = None,
 ) -> Prepared:
     """Tokenises a data set and labels the trained tokens, as a tokenised data set for trl's `SFTTrainer`.
 
@@ -153,6 +159,7 @@ def prepare_dataset(
         num_proc: Worker processes; not used for a stream.
         text_field: trl's `dataset_text_field`, the column of plain text.
         name: Name of the data in reports and errors.
+        numbers: As in `Part`.
 
     Returns:
         The rows that have trained tokens, and the report, which counts the dropped ones.
@@ -172,7 +179,7 @@ def prepare_dataset(
     form = _format_of(dataset, columns, text_field, name)
     default_template = form.conversational and ensure_chat_template(tokenizer)
     tokenise, filled = RowTokenizer(tokenizer, train_on), columns_with_filled_nulls(dataset)
-    prepare = _PrepareRow(form, tokenise, max_length, truncation_mode, name, filled)
+    prepare = _PrepareRow(form, tokenise, max_length, truncation_mode, name, filled, numbers)
     base = DataReport(
         name=name,
         format=form.name,
@@ -189,7 +196,7 @@ def prepare_dataset(
         rows = dataset.map(prepare, **options).filter(_HasSomethingToLearn(name), with_indices=True)
         return Prepared(rows.remove_columns(list(COUNTS)), replace(base, streaming=True))
     mapped = dataset.map(prepare, **options, num_proc=num_proc, desc=f"Preparing {name} data")
-    return Prepared(*drop_untrained(mapped, base, "rows"))
+    return Prepared(*drop_untrained(mapped, base, "rows", numbers), numbers)
 
 
 def prepare_mixture(
@@ -200,21 +207,25 @@ def prepare_mixture(
     `options` and errors are those of `prepare_dataset`.
     """
     return join_parts(
-        parts, name, lambda rows, called: prepare_dataset(rows, tokenizer, name=called, **options)
+        parts,
+        name,
+        lambda part, called: prepare_dataset(
+            part.rows, tokenizer, name=called, numbers=part.numbers, **options
+        ),
     )
 
 
-def join_parts(parts: Sequence[Part], name: str, prepare: Callable[[Any, str], Prepared]) -> Prepared:
-    """Prepares each part by `prepare(rows, name)` and concatenates them; raises DataError if there are none."""
+def join_parts(parts: Sequence[Part], name: str, prepare: Callable[[Part, str], Prepared]) -> Prepared:
+    """Prepares each part by `prepare(part, name)` and concatenates them; raises DataError if there are none."""
     if not parts:
         raise DataError(
             f"{name} data: found no data sets, expected at least one. Fix: set dataset_name or datasets"
         )
     if len(parts) == 1:
-        return prepare(parts[0].rows, name)
+        return prepare(parts[0], name)
     from datasets import concatenate_datasets
 
-    done = [prepare(part.rows, f"{name} {part.name}") for part in parts]
+    done = [prepare(part, f"{name} {part.name}") for part in parts]
     joined = concatenate_datasets([part.dataset for part in done])
     return Prepared(joined, mixture_report(name, [part.report for part in done]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 
 @dataclass(frozen=True)
@@ -159,10 +160,12 @@ def row_numbers(rows: Sequence[int]) -> str:
     return f"row{'s' if len(rows) > 1 else ''} {shown}{', ...' if len(rows) > 8 else ''}"
 
 
-def rows_by_text(texts: Iterable[Iterable[str]]) -> dict[str, tuple[int, ...]]:
-    """Maps each sentence to the numbers (from 1) of the rows that it is about."""
+def rows_by_text(
+    texts: Iterable[Iterable[str]], numbers: Iterable[int] | None = None
+) -> dict[str, tuple[int, ...]]:
+    """Maps each sentence to the numbers of the rows that it is about: those given, or 1, 2, 3 and so on."""
     found: dict[str, list[int]] = {}
-    for number, sentences in enumerate(texts, start=1):
+    for number, sentences in zip(numbers or count(1), texts, strict=False):
         for text in sentences:
             if text:
                 found.setdefault(text, []).append(number)

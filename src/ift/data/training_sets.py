@@ -14,7 +14,6 @@ from ift.data.loading import choose_split, files_left_out, is_local, load_files,
 from ift.data.prepare import Part
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from transformers import TrainingArguments
     from trl import DatasetMixtureConfig, ScriptArguments
 
@@ -214,28 +213,28 @@ def hold_out_evaluation(data: LoadedData, seed: int, share: float | None = None)
         raise DataError(
             f"cannot hold out {size} of {total} rows for evaluation. Fix: give more rows, or an evaluation split"
         )
-    train, evaluation = _split_rows([part.rows for part in data.train], size, seed)
-    names = [part.name for part in data.train]
-    note = (
-        f"no evaluation split: {size:,} of {total:,} rows held out from the training data (seed {seed}); "
-        "the others are numbered anew"
-    )
+    train, evaluation = _split_rows(data.train, size, seed)
+    note = f"no evaluation split: {size:,} of {total:,} rows held out from the training data (seed {seed})"
     return LoadedData(
-        [Part(name, rows) for name, rows in zip(names, train, strict=True) if len(rows)],
-        [Part(name, rows) for name, rows in zip(names, evaluation, strict=True) if len(rows)],
+        [part for part in train if part.numbers],
+        [part for part in evaluation if part.numbers],
         [*data.notes, note],
     )
 
 
-def _split_rows(parts: Sequence[Dataset], size: int, seed: int) -> tuple[list[Dataset], list[Dataset]]:
+def _split_rows(parts: Sequence[Part], size: int, seed: int) -> tuple[list[Part], list[Part]]:
     import random
 
-    total = sum(len(rows) for rows in parts)
+    total = sum(len(part.rows) for part in parts)
     drawn = set(random.Random(seed).sample(range(total), size))
-    train, evaluation, first = [], [], 0
-    for rows in parts:
-        drawn_here = [index in drawn for index in range(first, first + len(rows))]
-        train.append(rows.select([index for index, held_out in enumerate(drawn_here) if not held_out]))
-        evaluation.append(rows.select([index for index, held_out in enumerate(drawn_here) if held_out]))
-        first += len(rows)
+    train: list[Part] = []
+    evaluation: list[Part] = []
+    first = 0
+    for part in parts:
+        sides: tuple[list[int], list[int]] = ([], [])
+        for index in range(len(part.rows)):
+            sides[first + index in drawn].append(index)
+        for into, kept in zip((train, evaluation), sides, strict=True):
+            into.append(Part(part.name, part.rows.select(kept), tuple(index + 1 for index in kept)))
+        first += len(part.rows)
     return train, evaluation
