@@ -265,3 +265,13 @@ def test_what_is_no_configuration_is_a_mistake_of_usage(tmp_path, text):
         convert_file(tmp_path / "theirs.yml")
     done = CliRunner().invoke(app, ["convert-config", str(tmp_path / "theirs.yml")])
     assert done.exit_code == 2
+
+
+def test_what_ift_refuses_is_not_called_kept(tmp_path):
+    file = tmp_path / "trl.yml"
+    file.write_text(
+        "model_name_or_path: m\ndataset_name: d\noutput_dir: o\ndataset_kwargs:\n  skip_prepare_dataset: false\n"
+    )
+    found = convert_file(file)
+    assert "every row is prepared here" in found.lost["dataset_kwargs"]
+    assert "dataset_kwargs" not in found.settings

@@ -179,6 +179,9 @@ VALUES: Mapping[str, Callable[[Any, Settings], Translated]] = {
     "datasets": _datasets,
     "deepspeed": _engine,
     "dpo_beta": lambda value, settings: {"beta": value},
+    "dataset_kwargs": lambda value, written: (
+        "every row is prepared here; rows with input_ids are used unchanged"
+    ),
     "enable_tensorboard": _if_on({"report_to": "tensorboard"}),
     "enable_wandb": _if_on({"report_to": "wandb"}),
     "evals_per_epoch": _per_epoch("eval"),
