@@ -58,7 +58,7 @@ def plain_prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[in
 
 
 def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The ids of a text with the tokenizer's special tokens, none of them twice."""
+    """The ids of a text with the tokenizer's special tokens; one that the text already has is not added again."""
     ids = list(tokenizer(text)["input_ids"])
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     if bos is not None and ids[:2] == [bos, bos]:  # one from the text, one from the tokenizer

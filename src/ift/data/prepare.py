@@ -159,7 +159,7 @@ def prepare_dataset(
         num_proc: Worker processes; not used for a stream.
         text_field: trl's `dataset_text_field`, the column of plain text.
         name: Name of the data in reports and errors.
-        numbers: As in `Part`.
+        numbers: As in `Part`; None for a stream.
 
     Returns:
         The rows that have trained tokens, and the report, which counts the dropped ones.
@@ -169,12 +169,7 @@ def prepare_dataset(
     """
     from datasets import IterableDataset
 
-    dataset = unformatted(dataset, name)
-    if not first_rows(dataset, 1):
-        raise DataError(
-            f"{name} data: found no rows, expected at least one. Fix: check the file and the split"
-        )
-    dataset = _with_text_field(dataset, text_field, name)
+    dataset = _with_text_field(unformatted(dataset, name), text_field, name)
     columns = column_names(dataset)
     form = _format_of(dataset, columns, text_field, name)
     default_template = form.conversational and ensure_chat_template(tokenizer)
@@ -247,7 +242,11 @@ class _HasSomethingToLearn:
 
 
 def _with_text_field(dataset: Any, text_field: str, name: str) -> Any:
-    """Renames the column of trl's `dataset_text_field` to "text"."""
+    """Renames the column of trl's `dataset_text_field` to "text"; DataError without rows or without that column."""
+    if not first_rows(dataset, 1):
+        raise DataError(
+            f"{name} data: found no rows, expected at least one. Fix: check the file and the split"
+        )
     columns = column_names(dataset)
     if text_field == "text":
         return dataset

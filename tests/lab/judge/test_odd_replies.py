@@ -300,11 +300,12 @@ def test_ctrl_c_keeps_what_was_paid_for(judge):
         with pytest.raises(KeyboardInterrupt):
             judge(script, count=30)
         before = asked(script)
-        assert len(before) < 30
+        assert len(before) == len(script.seen) < 30
     with serving(lambda text, count: GOOD) as script:
         found, _ = judge(script, count=30)
         assert [one.value for one in found] == ["1"] * 30
         assert asked(script) == {question(number).messages[-1]["content"] for number in range(30)} - before
+        assert len(script.seen) == 30 - len(before)
 
 
 def test_stopping_does_not_wait_for_retries(judge):

@@ -9,6 +9,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 LIMIT_SECONDS = 60
 
@@ -16,6 +18,15 @@ LIMIT_SECONDS = 60
 def executable():
     """The browser to test with, or None; IFT_CHROMIUM names another one."""
     return os.environ.get("IFT_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+
+
+SHOTS = Path(os.environ.get("IFT_SCREENSHOTS", Path(__file__).parents[3] / "screenshots"))
+MARKS = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        executable() is None, reason="no Chromium found: apt-get install chromium, or set IFT_CHROMIUM"
+    ),
+]
 
 
 class Chromium:

@@ -2,11 +2,9 @@
 
 import base64
 import json
-import os
-from pathlib import Path
 
 import pytest
-from chromium import Chromium, executable
+from chromium import MARKS, SHOTS, Chromium
 from small_records import HOSTILE, ablation, comparison, record, write
 from typer.testing import CliRunner
 
@@ -14,13 +12,7 @@ from ift.cli.main import app
 from ift.lab.report import save
 from ift.text import visible
 
-SHOTS = Path(os.environ.get("IFT_SCREENSHOTS", Path(__file__).parents[3] / "screenshots"))
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        executable() is None, reason="no Chromium found: apt-get install chromium, or set IFT_CHROMIUM"
-    ),
-]
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")

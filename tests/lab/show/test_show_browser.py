@@ -1,24 +1,16 @@
 """The page of `ift show` in a Chromium: it fits desktop and phone, fetches and runs nothing, and is readable."""
 
 import base64
-import os
-from pathlib import Path
 
 import pytest
-from chromium import Chromium, executable
+from chromium import MARKS, SHOTS, Chromium
 
 from ift.lab.show.page import html_page
 from ift.lab.show.step import ShownRow, ShownToken
 from ift.text import visible
 
-SHOTS = Path(os.environ.get("IFT_SCREENSHOTS", Path(__file__).parents[3] / "screenshots"))
 HOSTILE = visible("<img src=x onerror='window.broken = 1'>\u202e\x1b[31m" + "long" * 60)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        executable() is None, reason="no Chromium found: apt-get install chromium, or set IFT_CHROMIUM"
-    ),
-]
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")

@@ -148,11 +148,7 @@ def split_rows(
         notes += [*test_source.notes, *([left_out] if double else [])]
     chosen["validation"] = source.take(wanted["validation"])
     if not (chosen["test"] and chosen["validation"] and source.rows):
-        raise DataError(
-            f"{total:,} rows that can be trained are too few to hold out {wanted['test']:,} for the test and "
-            f"{wanted['validation']:,} for validation (of rows that fit max_length {max_length}, no prompt on two "
-            "sides). Fix: give more rows, lower --test_rows and --validation_rows, or raise --max_length"
-        )
+        raise _too_few(total, wanted, max_length)
     left = _training_rows(source.rows, train_rows)
     held_out = {"validation": (source, chosen["validation"]), "test": (test_source, chosen["test"])}
     notes.append(
@@ -161,6 +157,14 @@ def split_rows(
     )
     split = _built(source, left, held_out, tokenizer, max_length, notes)
     return _with_columns(split, held_out) if keep_columns else split
+
+
+def _too_few(total: int, wanted: Mapping[str, int], max_length: int | None) -> DataError:
+    return DataError(
+        f"{total:,} rows that can be trained are too few to hold out {wanted['test']:,} for the test and "
+        f"{wanted['validation']:,} for validation (of rows that fit max_length {max_length}, no prompt on two "
+        "sides). Fix: give more rows, lower --test_rows and --validation_rows, or raise --max_length"
+    )
 
 
 def _training_rows(left: list[_Row], wanted: int | None) -> list[_Row]:
