@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-REQUEST = "Write one SQL query for this question about US geography.\n"
+SYSTEM = "Write one SQL query for this question about US geography."
 
 
 def write_rows(questions: Path, database: Path, folder: Path) -> Counter[str]:
@@ -62,7 +62,7 @@ def has_result(connection: sqlite3.Connection, query: str) -> bool:
 def row(question: str, query: str) -> dict[str, Any]:
     """A row for `ift train`: a conversational prompt and completion."""
     return {
-        "prompt": [{"role": "user", "content": REQUEST + question}],
+        "prompt": [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}],
         "completion": [{"role": "assistant", "content": query}],
     }
 
