@@ -13,31 +13,24 @@ import argparse
 import json
 import math
 import tempfile
+import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from contenders import CONTENDERS, VARIANTS, Contender
 from transformers import TrainerCallback
 
 from ift.files import numbered_lines
+from ift.generation.decoding import continue_prompts
 from ift.lab.report import provenance
 from ift.lab.testbed import base_path, families, setting_problems, settings
+from ift.lab.testbed.problems import LARGEST
 from ift.lab.testbed.scoring import final_answer, generate_answers, score
 from ift.runs import train_method
 
 BATCH, PROBLEMS, FIRST_SEED = 16, 300, 20  # no earlier study has the seeds from 20 on
-CONTENDERS: dict[str, tuple[str, dict[str, Any]]] = {  # label -> method, settings beyond the regime's
-    "sft": ("sft", {}),
-    "ift": ("ift", {}),
-    "ift as released": ("ift", {"propagation_detach": "none"}),
-    "ift residual only": ("ift", {"propagation": "none"}),
-    "random-residual": ("random-residual", {}),
-    "neftune": ("neftune", {}),
-    "sft-dropout": ("sft-dropout", {}),
-    "label-smoothing": ("label-smoothing", {}),
-    "flooding": ("flooding", {"flooding_level": 0.1, "flooding_over": "token"}),
-    "sft 4/3 of the steps": ("sft", {}),
-}
 
 
 @dataclass(frozen=True)
@@ -50,7 +43,11 @@ class Regime:
         steps: Of `BATCH` rows.
         early: The step after which a first score is taken.
         sampled: Whether answers drawn at temperature 1 are scored too, at the end.
+        planted: Whether answers that go on after a wrong first line are scored too, at the end.
         learning_rate: The same for all.
+        optim: Of transformers.
+        rounded: Whether the weights are rounded to bfloat16 after each step, as where a model is trained in bfloat16.
+        after_sft: Whether all start from the base after SFT with as many steps on as many other rows.
     """
 
     setting: str = "arithmetic-small-clean"
@@ -58,7 +55,11 @@ class Regime:
     steps: int = 72
     early: int = 24
     sampled: bool = False
+    planted: bool = False
     learning_rate: float = 5e-5
+    optim: str = "adamw_torch_fused"
+    rounded: bool = False
+    after_sft: bool = False
 
 
 REGIMES = {
@@ -66,6 +67,13 @@ REGIMES = {
     "many": Regime(rows=400, steps=100, early=25, sampled=True),
     "noisy": Regime(setting="arithmetic-small-noisy", rows=400, steps=100, early=25),
     "relation": Regime(setting="relation-small-clean", rows=400, steps=100, early=25),
+    "good": Regime(rows=400, steps=100, early=25, after_sft=True),
+    "planted": Regime(rows=400, steps=100, early=25, planted=True),
+    # the paper's optimiser, and its rate relative to the weights (5e-7 at 0.02; these have 0.055); then ten times that
+    "rounded": Regime(rows=400, steps=100, early=25, optim="rmsprop", learning_rate=1.5e-6, rounded=True),
+    "rounded, fast": Regime(
+        rows=400, steps=100, early=25, optim="rmsprop", learning_rate=1.5e-5, rounded=True
+    ),
 }
 
 
@@ -81,14 +89,32 @@ class ScoreAt(TrainerCallback):
             self.into["early"] = right_answers(model, self.tokenizer, self.family)
 
 
+class RoundsWeights(TrainerCallback):
+    """Rounds the weights to bfloat16 before training and after each step; a step below half a unit is lost."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Rounds in place."""
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(parameter.bfloat16())
+
+    def on_optimizer_step(
+        self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
+    ) -> None:
+        """Rounds in place."""
+        self.on_train_begin(args, state, control, model)
+
+
 def right_answers(
-    model: Any, tokenizer: Any, family: str, sampling_seed: int | None = None
+    model: Any, tokenizer: Any, family: str, *, sampling_seed: int | None = None, planted: bool = False
 ) -> dict[str, str]:
     """For each split a text of `1` and `0`, one for each problem: whether the answer is right."""
     found = {}
     for split in ("test", "longer"):
         problems = families.family_problems(family, split, PROBLEMS)
-        if sampling_seed is None:
+        if planted:
+            answers = answers_after_an_error(model, tokenizer, problems)
+        elif sampling_seed is None:
             answers = score(model, tokenizer, problems).answers
         else:
             prompts = [one.messages[:1] for one in problems]
@@ -98,33 +124,60 @@ def right_answers(
     return found
 
 
-def run(label: str, regime: Regime, seed: int) -> dict[str, Any]:
-    """Trains one contender with one seed, and scores it."""
-    method, changes = CONTENDERS[label]
-    setting = replace(settings()[regime.setting])
+def answers_after_an_error(model: Any, tokenizer: Any, problems: Any) -> list[str]:
+    """What the model writes after a first line whose result is wrong by one: a right answer has come back from it."""
+    starts = []
+    for one in problems:
+        first = one.steps[0]
+        line = str(replace(first, result=first.result + (1 if first.result < LARGEST else -1)))
+        prompt = tokenizer.apply_chat_template(one.messages[:1], tokenize=False, add_generation_prompt=True)
+        starts.append(f"{prompt}{line} {one.unit}\n")
+    ids = tokenizer(starts, add_special_tokens=False)["input_ids"]
+    found = continue_prompts(model, ids, {tokenizer.eos_token_id}, tokenizer.pad_token_id, max_new_tokens=96)
+    return [tokenizer.decode(one.ids, skip_special_tokens=True) for one in found]
+
+
+def run(contender: Contender, regime: Regime, seed: int, starts: Path) -> dict[str, Any]:
+    """Trains one contender with one seed, and scores it; `starts` is a folder for what regimes start from."""
+    setting = settings()[regime.setting]
+    base = str(base_path(setting.family))
+    if regime.after_sft:
+        base = str(starts / f"{regime.setting}-{seed}")
+        if not Path(base, "config.json").exists():
+            other = [one.row for one in setting_problems(setting, seed + 1_000)[: regime.rows]]
+            train_method("sft", base_path(setting.family), other, base, fixed_settings(regime, seed))
     rows = [one.row for one in setting_problems(setting, seed)[: regime.rows]]
-    steps = math.ceil(regime.steps * 4 / 3) if "4/3" in label else regime.steps
-    fixed = {
-        "learning_rate": regime.learning_rate, "max_steps": steps, "per_device_train_batch_size": BATCH, "seed": seed,
-        "lr_scheduler_type": "cosine", "warmup_steps": 0.1, "max_length": 512, "save_strategy": "no",
-        "disable_tqdm": True, "logging_steps": 10,
-    }  # fmt: skip
+    given = fixed_settings(regime, seed) | contender.settings
+    given["max_steps"] = math.ceil(regime.steps * contender.more_steps)
     found: dict[str, Any] = {}
     trainers: list[Any] = []
 
     def attach(trainer: Any) -> None:
         trainers.append(trainer)
         trainer.add_callback(ScoreAt(regime.early, setting.family, trainer.processing_class, found))
+        if regime.rounded:
+            trainer.add_callback(RoundsWeights())
+        if contender.change is not None:
+            contender.change(trainer)
 
     with tempfile.TemporaryDirectory() as folder:
-        train_method(method, base_path(setting.family), rows, folder, fixed | changes, attach=attach)
-    trainer = trainers[0]
-    found["end"] = right_answers(trainer.model, trainer.processing_class, setting.family)
+        train_method(contender.method, base, rows, folder, given, attach=attach)
+    model, tokenizer = trainers[0].model, trainers[0].processing_class
+    found["end"] = right_answers(model, tokenizer, setting.family)
     if regime.sampled:
-        found["sampled"] = right_answers(
-            trainer.model, trainer.processing_class, setting.family, 1_000 + seed
-        )
+        found["sampled"] = right_answers(model, tokenizer, setting.family, sampling_seed=1_000 + seed)
+    if regime.planted:
+        found["planted"] = right_answers(model, tokenizer, setting.family, planted=True)
     return found
+
+
+def fixed_settings(regime: Regime, seed: int) -> dict[str, Any]:
+    """What is the same for all contenders."""
+    return {
+        "learning_rate": regime.learning_rate, "max_steps": regime.steps, "per_device_train_batch_size": BATCH,
+        "seed": seed, "optim": regime.optim, "lr_scheduler_type": "cosine", "warmup_steps": 0.1, "max_length": 512,
+        "save_strategy": "no", "disable_tqdm": True, "logging_steps": 10,
+    }  # fmt: skip
 
 
 def lines_of(file: Path) -> list[dict[str, Any]]:
@@ -133,9 +186,13 @@ def lines_of(file: Path) -> list[dict[str, Any]]:
 
 
 def pack(files: list[Path], output: Path) -> None:
-    """Writes the record of the study: right answers of each run, and the settings once for each regime."""
-    lines, described = [], set()
+    """Adds the runs of `files` to the record of the study; the settings stand once for each regime."""
+    lines = lines_of(output)
+    described = {one["regime"] for one in lines}
+    known = {(one["regime"], one["contender"], one["seed"]) for one in lines}
     for one in (line for file in files for line in lines_of(file)):
+        if (one["regime"], one["contender"], one["seed"]) in known:
+            continue
         right = {
             when: {split: bits.count("1") for split, bits in of.items()} for when, of in one["right"].items()
         }
@@ -143,8 +200,10 @@ def pack(files: list[Path], output: Path) -> None:
         if one["regime"] not in described:
             described.add(one["regime"])
             line |= {name: one[name] for name in (*asdict(Regime()), "provenance")} | {"n": PROBLEMS}
-        lines.append(json.dumps(line, separators=(",", ":")) + "\n")
-    output.write_text("".join(lines), encoding="utf-8")
+        lines.append(line)
+    output.write_text(
+        "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines), encoding="utf-8"
+    )
 
 
 def main() -> None:
@@ -154,22 +213,26 @@ def main() -> None:
     parser.add_argument("--regime", choices=REGIMES)
     parser.add_argument("--contenders", default=",".join(CONTENDERS), help="Labels, separated by commas.")
     parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--first_seed", type=int, default=FIRST_SEED)
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
     if args.pack:
         pack(args.pack, args.output)
         return
     regime = REGIMES[args.regime]
-    done = {(one["contender"], one["seed"]) for one in lines_of(args.output)}
-    for seed in range(FIRST_SEED, FIRST_SEED + args.seeds):
+    starts = args.output.with_suffix(".starts")
+    done = {(one["regime"], one["contender"], one["seed"]) for one in lines_of(args.output)}
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
         for label in args.contenders.split(","):
-            if (label, seed) in done:
+            if (args.regime, label, seed) in done:
                 continue
+            begin = time.perf_counter()
             line = {"regime": args.regime, **asdict(regime), "contender": label, "seed": seed}
-            line |= {"right": run(label, regime, seed), "provenance": asdict(provenance())}
+            line |= {"right": run((CONTENDERS | VARIANTS)[label], regime, seed, starts)}
+            line |= {"provenance": asdict(provenance())}
             with args.output.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-            print(f"{label}, seed {seed}: done", flush=True)
+            print(f"{args.regime}, {label}, seed {seed}: {time.perf_counter() - begin:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
