@@ -6,8 +6,15 @@ import json
 import sqlite3
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+
+from ift.lab.testbed import tiny_base_path
+from ift.step import StepSettings, ift_loss
+from ift.step.lookahead import LookAhead
+from ift.step.rows import row_layout
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
@@ -65,21 +72,20 @@ def test_rows_of_geoquery(monkeypatch, tmp_path):
         "train: kept": 1, "train: left out": 1, "test: kept": 1, "test: left out": 1, "dev: not used": 1
     }  # fmt: skip
     (row,) = rows_of(tmp_path / "rows" / "test.jsonl")
-    assert row["prompt"][0]["content"].endswith("is paris or rome there")
+    assert row["prompt"][-1] == {"role": "user", "content": "is paris or rome there"}
     assert row["completion"][0]["content"] == 'SELECT name FROM city WHERE name IN ("paris", "rome") ;'
 
 
 @pytest.fixture
 def regimes(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS / "regimes"))
     return script(monkeypatch, "regimes/run")
 
 
 def test_the_record_of_the_regimes_counts_right_answers(regimes, tmp_path):
-    from dataclasses import asdict
-
     run = {
         "regime": "few",
-        **asdict(regimes.REGIMES["few"]),
+        **regimes.asdict(regimes.REGIMES["few"]),
         "contender": "sft",
         "provenance": {"git_commit": "x"},
     }
@@ -95,9 +101,132 @@ def test_the_record_of_the_regimes_counts_right_answers(regimes, tmp_path):
     assert second.keys() == {"regime", "contender", "seed", "right"}
 
 
+def test_packing_keeps_what_the_record_has(regimes, tmp_path):
+    run = {"regime": "few", **regimes.asdict(regimes.REGIMES["few"]), "provenance": {}}
+    right = {"end": {"test": "1", "longer": "0"}}
+    for file, seed, label in (("a", 20, "sft"), ("b", 20, "sft"), ("b", 21, "ift")):
+        with (tmp_path / f"{file}.jsonl").open("a") as opened:
+            opened.write(json.dumps({**run, "contender": label, "seed": seed, "right": right}) + "\n")
+    for file in ("a", "b"):
+        regimes.pack([tmp_path / f"{file}.jsonl"], tmp_path / "record.jsonl")
+    found = rows_of(tmp_path / "record.jsonl")
+    assert [(one["contender"], one["seed"]) for one in found] == [("sft", 20), ("ift", 21)]
+    assert "rows" in found[0]
+    assert "rows" not in found[1]
+
+
 def test_every_contender_is_a_method_with_known_settings(regimes):
     from ift.methods.table import parse_methods
 
-    for method, changes in regimes.CONTENDERS.values():
-        (found,) = parse_methods(method)
-        assert changes.keys() <= set(found.load()[1].__dataclass_fields__)
+    for contender in (regimes.CONTENDERS | regimes.VARIANTS).values():
+        (found,) = parse_methods(contender.method)
+        assert contender.settings.keys() <= set(found.load()[1].__dataclass_fields__)
+
+
+# --- The variants of the method ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def variants(monkeypatch):
+    return script(monkeypatch, "regimes/contenders")
+
+
+def changed(change, **attributes):
+    """What a variant has set, on a stand-in for the trainer."""
+    trainer = SimpleNamespace(**attributes)
+    change(trainer)
+    return trainer
+
+
+# two rows: a prompt of one token, answers of three and two tokens
+LABELS = torch.tensor([[-100, 5, 6, 7], [-100, 8, 9, -100]])
+MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
+LOSSES = torch.tensor([[0.0, 3.0, 2.0, 1.0], [0.0, 4.0, 2.0, 0.0]])
+
+
+def weighted(variants, name):
+    """The weights, and the gradient of the mean weighted loss of each answer with respect to the losses."""
+    losses = LOSSES.clone().requires_grad_()
+    weights = changed(getattr(variants, name)).token_weights(losses, row_layout(LABELS, MASK))
+    (weights * losses / torch.tensor([[3.0], [2.0]])).sum().backward()
+    return weights.detach(), losses.grad
+
+
+def test_gamma_by_length(variants):
+    """The second row has gamma 1/2: sums 4 + 2/2 = 5 and 2, mean 7/2."""
+    weights, _ = weighted(variants, "gamma_by_length")
+    assert weights[1, 1:3].tolist() == pytest.approx([10 / 7, 4 / 7])
+    sums = torch.tensor([3 + 2 * 2 / 3 + 4 / 9, 2 + 2 / 3, 1.0])  # gamma 2/3
+    assert weights[0, 1:].tolist() == pytest.approx((sums / sums.mean()).tolist())
+
+
+def test_batch_mean(variants):
+    """All five sums have one mean, which carries no gradient: dL/dl_t is w_t + the weights' own gradient."""
+    weights, gradient = weighted(variants, "batch_mean")
+    sums = torch.tensor([3 + 0.95 * 2 + 0.95**2, 2 + 0.95, 1.0, 4 + 0.95 * 2, 2.0])
+    found = torch.cat([weights[0, 1:], weights[1, 1:3]])
+    assert found.tolist() == pytest.approx((sums / sums.mean()).tolist())
+    assert gradient[1, 1].item() == pytest.approx(((4 + 0.95 * 2) + 4) / sums.mean().item() / 2)
+
+
+def test_the_last_token_keeps_its_plain_gradient(variants):
+    weights, gradient = weighted(variants, "released_but_the_end")
+    assert weights[0, 3] == weights[1, 2] == 1
+    assert (gradient[0, 3], gradient[1, 2]) == (pytest.approx(1 / 3), pytest.approx(1 / 2))
+    assert weights[1, 1].item() == pytest.approx((4 + 0.95 * 2) / (4 + 0.95 * 2 + 2) * 2)
+
+
+def guess_of(ids, probabilities, top1):
+    return LookAhead(
+        torch.tensor(ids), torch.tensor(probabilities), torch.tensor(top1), torch.zeros(len(top1))
+    )
+
+
+def test_lambda_times_the_probability_of_the_guess(variants):
+    """The mix of K = 2 candidates with shares p and 1 - p is (1 - lambda p) E(x) + lambda p E(guess)."""
+    layout, ids = row_layout(LABELS[1:], MASK[1:]), LABELS[1:].clamp(min=0)
+    guess = guess_of([[3, 8], [9, 1]], [[0.7, 0.3], [0.6, 0.4]], [3, 9])
+    found = changed(variants.mixed_where_sure).change_guess(guess, ids, layout, StepSettings())
+    assert found.ids.tolist() == [[3, 8], [9, 9]]
+    torch.testing.assert_close(found.probabilities, torch.tensor([[0.7, 0.3], [0.6, 0.4]]))
+
+
+def test_only_close_wrong_guesses_are_mixed(variants):
+    """Of three wrong guesses the two most like their targets; a right guess is its target anyway."""
+    table = torch.eye(10)
+    table[3], table[4] = table[5] + 0.1 * table[3], table[6] + table[4]  # 3 is like 5, 4 somewhat like 6
+    model = SimpleNamespace(get_input_embeddings=lambda: SimpleNamespace(weight=table))
+    layout = row_layout(LABELS, MASK)
+    guess = guess_of([[3], [4], [1], [8], [9]], [[1.0]] * 5, [3, 4, 1, 8, 9])
+    change = changed(variants.mixed_where_close, model=model).change_guess
+    assert change(guess, LABELS.clamp(min=0), layout, StepSettings()).ids[:, 0].tolist() == [3, 4, 7, 8, 9]
+
+
+def test_the_second_guess_follows_the_mix_of_the_first(variants):
+    """With lambda 0 the mix is the clean input, so the second guess is the first; with lambda 1 it is another."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_base_path())
+    ids = torch.randint(5, 200, (2, 24), generator=torch.Generator().manual_seed(0))
+    layout = row_layout(ids)
+    first = []
+    ift_loss(
+        model,
+        {"input_ids": ids, "labels": ids},
+        change_guess=lambda guess, *rest: first.append(guess) or guess,
+    )
+    change = changed(variants.two_guesses_deep, model=model).change_guess
+    same, other = (change(first[0], ids, layout, StepSettings(residual_lambda=share)) for share in (0.0, 1.0))
+    assert torch.equal(same.top1, first[0].top1)
+    assert not torch.equal(other.top1, first[0].top1)
+
+
+def test_clean_and_mixed_is_the_mean_of_both_losses(variants):
+    """The stand-in's loss is its lambda; evaluation keeps the mixed loss alone."""
+    trainer = SimpleNamespace(model=SimpleNamespace(training=True), _residual_lambda=lambda mode: 0.2)
+    trainer.compute_loss = lambda model, inputs: trainer._residual_lambda("train")
+    variants.clean_and_mixed(trainer)
+    assert trainer.compute_loss(None, {}) == pytest.approx(0.1)
+    assert trainer._residual_lambda("train") == 0.2
+    trainer.model.training = False
+    assert trainer.compute_loss(None, {}) == 0.2

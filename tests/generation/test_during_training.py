@@ -180,7 +180,8 @@ def test_what_cannot_be_done_is_refused(rows, tmp_path, capsys, words, code, mes
 
 
 def test_answers_are_scored_by_the_scores_named(rows, tmp_path, monkeypatch):
-    """By a name of the table and a function of the user's own; the values are in the file and in the metrics."""
+    """By a name of the table and a function of the user's own; the values are in the file and in the metrics, and a
+    checkpoint can be chosen by them."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text("def letters(prompt, answer, row): return len(answer)\n")
     words = (
@@ -190,6 +191,12 @@ def test_answers_are_scored_by_the_scores_named(rows, tmp_path, monkeypatch):
         "8",
         "--eval_score",
         "f1,mine.py:letters",
+        "--metric_for_best_model",
+        "eval_letters",
+        "--save_strategy",
+        "steps",
+        "--save_steps",
+        "2",
     )
     assert train(rows, tmp_path / "out", *words) == 0
     found = [one for one in lines(tmp_path / "out" / "answers.jsonl") if one["step"] == 4]
@@ -198,6 +205,8 @@ def test_answers_are_scored_by_the_scores_named(rows, tmp_path, monkeypatch):
         one for one in lines(tmp_path / "out" / "metrics.jsonl") if one["step"] == 4 and "eval_letters" in one
     ]
     assert logged["eval_letters"] == sum(len(one["answer"]) for one in found) / 3
+    state = json.loads((tmp_path / "out" / "checkpoint-4" / "trainer_state.json").read_text())
+    assert state["best_metric"] >= logged["eval_letters"]
     assert 0 <= logged["eval_f1"] <= 1
 
 
@@ -209,6 +218,11 @@ def test_answers_are_scored_by_the_scores_named(rows, tmp_path, monkeypatch):
         (["--eval_generate", "2", "--eval_score", "judge"], 2, "would cost money at each evaluation"),
         (["--eval_generate", "2", "--eval_score", "final-answer"], 2, "is measured anyway"),
         (["--eval_generate", "2", "--eval_score", "json"], 1, "is no JSON"),
+        (
+            ["--eval_generate", "2", "--eval_score", "f1", "--metric_for_best_model", "eval_sql"],
+            1,
+            "There are eval_loss",
+        ),
     ],
 )
 def test_scores_that_cannot_be_are_refused_before_the_first_step(rows, tmp_path, capsys, words, code, said):

@@ -143,8 +143,12 @@ def _unknown_metric(stage: Stage, prepared: PreparedRows) -> str | None:
         return None
     ours = issubclass(stage.method.load()[0], IFTTrainer)
     names = ["loss", *TIMES, *(EVALUATION_METRICS if ours else METRICS_OF_TRL)]
-    if getattr(getattr(stage, "answers", None), "eval_generate", 0):
-        names += ["answers_stopped", "exact_match"]
+    answers = getattr(stage, "answers", None)
+    if answers is not None and answers.eval_generate:
+        scores = [one.strip() for one in (answers.eval_score or "").split(",") if one]
+        if any(":" in one for one in scores):
+            return None  # a function names its values itself
+        names += ["answers_stopped", "exact_match", *scores]
     known = [f"eval_{name}" for name in names]
     name = wanted if wanted.startswith("eval_") else f"eval_{wanted}"
     if name in known:

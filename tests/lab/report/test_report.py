@@ -67,8 +67,8 @@ def test_a_table_by_hand():
     assert score_table(found, "test").splitlines() == [
         "| method | exact match | minus sft, paired | by seed | n |",
         "| --- | --- | --- | --- | --- |",
-        "| sft | 55.0 ± 63.5 % | – | 0: 50.0 %, 1: 60.0 % | 10 |",
-        "| ift | 70.0 ± 127.1 % | +15.0 ± 63.5 points | 0: 60.0 %, 1: 80.0 % | 10 |",
+        "| sft | 55.0 % (0.0 to 100.0) | – | 0: 50.0 %, 1: 60.0 % | 10 |",
+        "| ift | 70.0 % (0.0 to 100.0) | +15.0 ± 63.5 points | 0: 60.0 %, 1: 80.0 % | 10 |",
     ]
     (found,) = grouped(runs, "ift", ["sft", "ift"])
     assert "minus ift, paired" in score_table(found, "test")

@@ -52,7 +52,10 @@ def test_one_winner_is_named_in_the_same_words_whoever_it_is(first, second):
 def test_where_all_are_level_the_cheapest_is_named_and_what_more_seeds_would_tell():
     found = comparison({"sft": 0.7, "ift": 0.71, "dpo": 0.69})
     lines = verdict(found, "exact_match")
-    assert lines[0].startswith("Verdict on test (exact match): no method is behind the best, ift with ")
+    assert lines[0].startswith(
+        "Verdict on test (exact match): no method differs from another beyond noise. The highest mean is "
+    )
+    assert "%, of ift; minus that: " in lines[0]
     assert "sft (-" in lines[0]
     assert "dpo (-" in lines[0]
     assert lines[1].startswith(
@@ -83,7 +86,7 @@ def test_many_comparisons_need_more_than_one_does():
     assert "ahead of every other" in verdict(two, "exact_match")[0]
     crowd = [replace(two.variants[1], label=f"ift {number}") for number in range(200)]
     found = replace(two, variants=[two.variants[0], *crowd])
-    assert "no method is behind the best" in verdict(found, "exact_match")[0]
+    assert "no method differs from another beyond noise" in verdict(found, "exact_match")[0]
 
 
 def test_a_method_with_a_seed_that_diverged_is_left_out():

@@ -33,7 +33,9 @@ def fitting_jobs(study: Study) -> int:
 def estimate(study: Study) -> str:
     """The time that the whole study takes, and the memory of a process, as a text."""
     memory = _memory_needed(study) / 2**30
-    return f"at most about {span(seconds_needed(study))} and {memory:.1f} GiB for each process, by a first measurement"
+    return (
+        f"about {span(seconds_needed(study))} and {memory:.1f} GiB for each process, by a first measurement"
+    )
 
 
 def span(seconds: float) -> str:

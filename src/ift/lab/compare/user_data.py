@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from ift.data.counts import count_trained
 from ift.lab.compare.backend import PROBE_STEPS, SAMPLES, Scored, task_entrant
 from ift.lab.compare.plan import IFT_DEFAULTS
 from ift.lab.compare.scoring import PER_TOKEN, HeldOutScorer
@@ -148,9 +149,9 @@ class UserDataBackend:
         return DataSplit(self.split.train_rows, self.split.sha256["train"])
 
     def answers_seen(self, trained: Any) -> int:
-        """Steps times the rows of a step, pairs twice."""
+        """Rows trained, repeats included; pairs are two."""
         return sum(
-            done.steps * _rows_per_step(stage.config) * (2 if stage.method.needs_pairs else 1)
+            _rows_seen(done, stage.config) * (2 if stage.method.needs_pairs else 1)
             for done, stage in zip(trained.stages, self._trained, strict=True)
         )
 
@@ -169,10 +170,12 @@ class UserDataBackend:
         began = time.perf_counter()
         self.scorer.target_likelihood(model, rows)
         scoring = (time.perf_counter() - began) / len(rows)
+        # three steps do not teach a model to stop; after training an answer is about as long as its target
+        longest = min(self.scorer.max_new_tokens, max(count_trained(row["labels"]) for row in rows))
+        scorer = HeldOutScorer(self.scorer.train_args, self.scorer.scores, longest)
         began = time.perf_counter()
-        if self.scorer.scores:
-            free = [score for score in self.scorer.scores if not score.costs]
-            self.scorer.scored_answers(model, tokenizer, rows, free)
+        if scorer.scores:
+            scorer.scored_answers(model, tokenizer, rows, [one for one in scorer.scores if not one.costs])
         answering = (time.perf_counter() - began) / len(rows)
         passes = 3 if "test" in self.split.pairs else 1  # the target, and both sides of the pair
         chosen_by = {PER_TOKEN: scoring, "choice_accuracy": 3 * scoring}
@@ -240,6 +243,15 @@ def share_answers(stage: Any, more_steps: float = 1.0) -> None:
 
 def _rows_per_step(config: Any) -> int:
     return int(config.per_device_train_batch_size * config.gradient_accumulation_steps)
+
+
+def _rows_seen(done: Any, config: Any) -> int:
+    """Rows that a stage has trained: the last step of a pass has what is left."""
+    rows, of_step = done.report.rows_kept, _rows_per_step(config)
+    if getattr(config, "packing", False):
+        return round(done.history[-1]["epoch"] * rows)
+    passes, steps = divmod(done.steps, math.ceil(rows / of_step))
+    return int(passes * rows + steps * of_step)
 
 
 def _changed_settings(stage: Any) -> dict[str, Any]:

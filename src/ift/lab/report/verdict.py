@@ -49,7 +49,8 @@ def verdict(comparison: Comparison, metric: str) -> list[str]:
         lines.append(f"{named}: {best.label} is ahead of every other method beyond noise, with {score}.")
     elif not behind:
         lines.append(
-            f"{named}: no method is behind the best, {best.label} with {score}, beyond noise: {others}."
+            f"{named}: no method differs from another beyond noise. The highest mean is {score}, of {best.label}; "
+            f"minus that: {others}."
         )
     else:
         lines.append(f"{named}: {best.label} is the best with {score}. Not behind it beyond noise: {others}.")
@@ -129,7 +130,7 @@ def _more_seeds(best: Variant, rival: Variant, split: str, metric: str, confiden
         return (found.half or 0.0) * quantiles[0] / quantiles[1] * math.sqrt(found.n / seeds)
 
     def shown(value: float) -> str:
-        return estimate(Estimate(0.0, value, 2), metric).partition("± ")[2].replace(" %", " points")
+        return estimate(Estimate(0.0, value, 2), metric, signed=True).partition("± ")[2]
 
     twice = 2 * found.n
     text = f"With {twice} seeds the interval of {rival.label} - {best.label} would be about ± {shown(half(twice))}"

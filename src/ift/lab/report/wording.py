@@ -68,13 +68,20 @@ def number(value: float | None, name: str) -> str:
 
 
 def estimate(found: Estimate | None, name: str, signed: bool = False) -> str:
-    """Mean +- half of its 95 % interval; the mean alone where one seed gives no interval. Signed: a difference."""
+    """Mean +- half of its 95 % interval; the mean alone where one seed gives no interval. Signed: a difference.
+
+    The interval of a share that would reach beyond 0 or 100 % is shown by its ends, cut there.
+    """
     if found is None:
         return NONE
     scale = 100 if name in SHARES else 1
     digits = 1 if name in SHARES else 3
     mean, sign = scale * found.mean, "+" if signed else ""
     unit = "" if name not in SHARES else " points" if signed else " %"
+    if found.half is not None and name in SHARES and not signed:
+        low, high = found.mean - found.half, found.mean + found.half
+        if low < 0 or high > 1:
+            return f"{mean:.1f} % ({100 * max(low, 0):.1f} to {100 * min(high, 1):.1f})"
     half = "" if found.half is None else f" ± {scale * found.half:.{digits}f}"
     return f"{mean:{sign}.{digits}f}{half}" + unit
 
