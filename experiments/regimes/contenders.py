@@ -34,12 +34,14 @@ class Contender:
         settings: Beyond those of the regime.
         change: Called with the trainer before its first step.
         more_steps: Times the regime's steps.
+        faster: Times the regime's learning rate.
     """
 
     method: str
     settings: dict[str, Any] = field(default_factory=dict)
     change: Callable[[Any], None] | None = None
     more_steps: float = 1.0
+    faster: float = 1.0
 
 
 # --- The look-ahead -------------------------------------------------------------------------------------------------
@@ -167,6 +169,9 @@ CONTENDERS = {
 }
 VARIANTS = {
     "ift propagation only": Contender("ift", {"residual_lambda": 0.0}),
+    "position-weights only": Contender("position-weights", {"residual_lambda": 0.0}),
+    "sft 1.5 times the rate": Contender("sft", faster=1.5),
+    "sft 2 times the rate": Contender("sft", faster=2.0),
     "ift sure": Contender("ift", {"lookahead": "expected", "lookahead_top_k": 16}, mixed_where_sure),
     "ift close": Contender("ift", change=mixed_where_close),
     "ift falling lambda": Contender(

@@ -149,6 +149,7 @@ def run(contender: Contender, regime: Regime, seed: int, starts: Path) -> dict[s
     rows = [one.row for one in setting_problems(setting, seed)[: regime.rows]]
     given = fixed_settings(regime, seed) | contender.settings
     given["max_steps"] = math.ceil(regime.steps * contender.more_steps)
+    given["learning_rate"] *= contender.faster
     found: dict[str, Any] = {}
     trainers: list[Any] = []
 
