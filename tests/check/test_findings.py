@@ -22,7 +22,9 @@ from ift.runs.arguments import parse
 def tokenizer():
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(tiny_base_path())
+    loaded = AutoTokenizer.from_pretrained(tiny_base_path())
+    loaded.chat_template = None
+    return loaded
 
 
 def found(tokenizer, train, evaluation=None, *, max_length=None, vocabulary=521, step=1, **options):
@@ -120,6 +122,29 @@ def test_bos_twice_and_bos_missing():
     ]
     assert "row 2 is the first" in texts[0]
     assert "row 3 is the first" in texts[1]
+
+
+def test_plain_text_for_a_model_that_converses():
+    """Told where the model has a template, unless the text was made with one, or is a conversation."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base_path())
+    ((level, _, text),) = found(tokenizer, FINE)
+    assert (level, "chat template" in text) == ("warning", True)
+    made = [{"prompt": f"<|user|>{n} plus 1<|end|><|assistant|>", "completion": f"{n}"} for n in range(10)]
+    turns = [{"role": "user", "content": "1 plus 1"}, {"role": "assistant", "content": "2"}]
+    assert found(tokenizer, made) == found(tokenizer, [{"messages": turns}]) == []
+
+
+def test_answers_without_a_space_before_them(tokenizer):
+    """`7?8` and `7.8` but not `7? 8`, `7 = 8` with a line end, nor `=8`."""
+    ends = ("?", ".", "? ", " =", "\n")
+    rows = [{"prompt": f"{n} and 7{end}", "completion": "8"} for n, end in enumerate(ends)]
+    ((level, _, text),) = found(tokenizer, rows)
+    assert level == "warning"
+    assert text.startswith(
+        "2 of 5 rows have no space or line end between the prompt and the completion (row 1 "
+    )
 
 
 def test_fewer_rows_than_a_step(tokenizer):

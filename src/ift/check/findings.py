@@ -57,6 +57,18 @@ def data_findings(
     for name, one in sets.items():
         found += _check_report(name, one.report, allow_truncation)
         found += _check_scan(name, scans[name], tokenizer, vocabulary)
+        asks = one.report.format.startswith(("prompt-completion", "preference"))
+        if (
+            asks
+            and one.report.prompts == "plain text"
+            and tokenizer.chat_template
+            and not scans[name].rendered
+        ):
+            text = (
+                "the rows are plain text, which leaves the model's chat template out. Fix, if it is to answer in a "
+                'conversation: write rows as {"messages": [...]} (docs/data.md)'
+            )
+            found.append(Finding("warning", name, text))
     if "eval" in sets:
         found += _check_overlap(scans["train"], scans["eval"])
     report = sets["train"].report
@@ -119,6 +131,8 @@ def _check_scan(name: str, one: RowScan, tokenizer: Any, vocabulary: int | None)
          ". Fix: remove it from the rows or the template"),
         (one.without_bos if adds_bos(tokenizer) else [], "", "do not begin with the beginning-of-sequence token, which "
          "the tokenizer puts before plain text", ". Fix: let the chat template write it"),
+        (one.joined, of_all, "have no space or line end between the prompt and the completion",
+         ". Fix: begin the completion with a space, or end the prompt with a line end"),
         (one.untrained_end, of_all, "train no token that ends an answer",
          ": the model may not learn to stop. Fix: a template that ends turns, or an --eos_token that the rows use"),
     )  # fmt: skip

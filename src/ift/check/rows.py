@@ -34,6 +34,8 @@ class RowScan:
         double_bos: Rows that begin with the beginning-of-sequence token twice.
         without_bos: Rows that do not begin with it.
         untrained_end: Rows that were not cut and have no end-of-turn id among their labels.
+        rendered: Whether some prompt of plain text holds a special token, as text that was made with a template does.
+        joined: Rows of plain text whose answer goes on in the last word or sentence of the prompt, without a space.
     """
 
     rows: int = 0
@@ -45,6 +47,8 @@ class RowScan:
     double_bos: list[int] = field(default_factory=list)
     without_bos: list[int] = field(default_factory=list)
     untrained_end: list[int] = field(default_factory=list)
+    rendered: bool = False
+    joined: list[int] = field(default_factory=list)
 
 
 def scan_rows(
@@ -55,6 +59,8 @@ def scan_rows(
     `ends` are the ids that end a turn; `progress` is called with the number of rows of each batch.
     """
     found, bos = RowScan(), tokenizer.bos_token_id
+    plain = prepared.report.prompts == "plain text"
+    marks = set(tokenizer.all_special_ids) - {bos, tokenizer.unk_token_id}
     dropped = (
         set() if prepared.report.parts else {n for rows in prepared.report.dropped.values() for n in rows}
     )
@@ -74,6 +80,9 @@ def scan_rows(
             start = int((trained != -100).argmax())
             if start:
                 found.prompts.setdefault(_key(whole[:start]), number)
+                found.rendered |= plain and not marks.isdisjoint(whole[:start].tolist())
+                if plain and _joined(*tokenizer.convert_ids_to_tokens(whole[start - 1 : start + 1].tolist())):
+                    found.joined.append(number)
             found.largest_id = max(found.largest_id, int(whole.max(initial=-1)), int(trained.max(initial=-1)))
             if bos is not None and whole[:1].tolist() != [bos]:
                 found.without_bos.append(number)
@@ -83,6 +92,12 @@ def scan_rows(
                 found.untrained_end.append(number)
         progress(len(all_ids))
     return found
+
+
+def _joined(before: str, after: str) -> bool:
+    """Whether the second token goes on where the first ends: `?` and `We`, not `?` and `ĠWe`, nor `=` and `7`."""
+    ends = before[-1:].isascii() and (before[-1:].isalnum() or before[-1:] in ".?!")
+    return bool(ends and after[:1].isascii() and after[:1].isalnum())
 
 
 def _key(ids: Any) -> bytes:
