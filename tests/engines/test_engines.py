@@ -51,6 +51,7 @@ CASES = {
     "sft": SGD | {"method": "sft"},
     "dpo": SGD | {"method": "dpo", "max_steps": 2, "eval_strategy": "no"},
     "tdpo": SGD | {"method": "tdpo", "max_steps": 2, "eval_strategy": "no"},
+    "qlora": ADAM | ADAPTER | {"load_in_4bit": "true"},
 }
 EVERY_ENGINE = ["ift", "tied", "adapter"]
 ONCE = {
@@ -182,6 +183,19 @@ def test_tensor_parallel_processes_train_what_one_trains(case, folder, one_proce
         assert line == pytest.approx(wanted, rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.parametrize("engine", ["ddp", "fsdp2"])
+def test_an_adapter_on_four_bits_logs_what_one_process_logs(engine, folder, one_process, tmp_path):
+    """FSDP2 shards the adapter and leaves the 4-bit weights whole. The adapter is in bfloat16, as trl makes it."""
+    pytest.importorskip("bitsandbytes", reason="pip install bitsandbytes")
+    environment = {} if engine == "ddp" else engine_environment(engine, CONFIGURATIONS)
+    tensors, log = trained_on_two(flags_of("qlora", folder, tmp_path / "out", 2), environment)
+    expected, expected_log = one_process("qlora")
+    assert tensors.keys() == expected.keys()
+    nll, expected_nll = ([line["nll"] for line in lines if "nll" in line] for lines in (log, expected_log))
+    assert nll == pytest.approx(expected_nll, rel=1e-2)
+    assert expected_nll[-1] < 0.99 * expected_nll[0]
+
+
 def test_methods_of_trl_are_refused_under_zero3(folder, tmp_path):
     """trl's head fails in the backward pass there. Red when: the run starts, or the message names no way out."""
     needs("zero3")
@@ -223,7 +237,7 @@ def test_an_adapter_is_refused_under_fsdp1(folder, tmp_path):
     flags = flags_of("adapter", folder, tmp_path / "out", 2)
     ended = wait_for(start_processes(flags, engine_environment("fsdp1", CONFIGURATIONS)))
     assert ended.codes == [1, 1]
-    assert "LoRA under FSDP1: the adapter that it saves lacks tensors. Use FSDP2" in ended.outputs[0]
+    assert "LoRA under FSDP1: peft saves the adapter without its tensors. Use FSDP2" in ended.outputs[0]
 
 
 def test_plain_sgd_is_not_resumed_under_fsdp2(folder, tmp_path):
