@@ -32,6 +32,7 @@ def test_an_adapter_on_a_quantised_base_learns_and_is_read_back(
     assert all(map(math.isfinite, losses(done)))
     assert losses(done)[-1] < losses(done)[0] - 0.2
     assert "same outputs on 3 rows" in done.out
+    assert "MatMul8bitLt" not in done.out + done.err  # a warning of bitsandbytes in each layer of each pass
 
 
 def test_a_quantised_base_without_an_adapter_is_refused_before_it_is_loaded(
