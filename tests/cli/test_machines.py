@@ -1,6 +1,7 @@
 """Several machines, on the loopback: each has its own launcher with one process, and they are one run."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -91,11 +92,49 @@ def test_a_machine_that_never_comes_ends_the_run(words, tmp_path, rank):
     assert not list((tmp_path / "out").glob("*.safetensors"))
 
 
-def test_the_slurm_file_of_the_documentation_is_a_script(tmp_path):
-    """And it launches as `by_ift` does. Red when: it cannot be parsed, or a flag of the launch is missing."""
+def slurm_files():
+    """The two job scripts of the documentation: for one node and for several."""
     page = (Path(__file__).parents[2] / "docs" / "many_gpus.md").read_text()
-    file = tmp_path / "run.sbatch"
-    file.write_text(page.split("```sbatch\n")[1].split("```")[0])
-    subprocess.run(["bash", "-n", file], check=True)
+    one, several = (block.split("```")[0] for block in page.split("```sbatch\n")[1:])
+    return one, several
+
+
+def test_the_slurm_files_of_the_documentation_are_scripts(tmp_path):
+    """And that of several nodes launches as `by_ift` does. Red when: one cannot be parsed, or a flag is missing."""
+    for text in slurm_files():
+        file = tmp_path / "run.sbatch"
+        file.write_text(text)
+        subprocess.run(["bash", "-n", file], check=True)
+        assert "--resume auto" in text
+        assert "#SBATCH --signal=TERM@300" in text
     flags = [word.split("=")[0] for word in by_ift(0, 1, []) if word.startswith("--")]
-    assert all(f"{flag} " in file.read_text() for flag in flags)
+    assert all(f"{flag} " in slurm_files()[1] for flag in flags)
+
+
+@pytest.mark.slow
+def test_the_slurm_file_for_one_node_trains_what_one_process_trains(words, tmp_path):
+    """The script itself, with a `srun` that sets Slurm's variables and two processes in place of eight GPUs."""
+    codes, outputs = run(words("one", 4))
+    assert codes == [0], outputs[0][-2000:]
+    settings = dict(word.removeprefix("--").split("=", 1) for word in words("slurm", 2)[3:])
+    (tmp_path / "run.yaml").write_text("".join(f"{name}: {value}\n" for name, value in settings.items()))
+    (tmp_path / "run.sbatch").write_text(slurm_files()[0].replace("GPUS=8", "GPUS=2"))
+    programs = {
+        "srun": 'SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NTASKS=1 SLURM_NODEID=0 exec "$@"',
+        "ift": f'exec {sys.executable} -m ift.cli.main "$@"',
+    }
+    for name, line in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    found = subprocess.run(
+        ["bash", "run.sbatch"],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_NNODES": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert found.returncode == 0, (found.stdout + found.stderr)[-2000:]
+    assert "2 process(es) on the CPU" in found.stdout
+    ours, expected = weights(tmp_path / "slurm"), weights(tmp_path / "one")
+    assert max(float((ours[name] - expected[name]).abs().max()) for name in expected) <= 1e-5

@@ -1,5 +1,7 @@
 """Settings that trl, transformers, peft or a missing package refuse are refused before anything is loaded."""
 
+import json
+
 import pytest
 
 REFUSED = {  # what is typed: what the check says
@@ -71,3 +73,17 @@ def test_what_runs_is_not_refused(ift, chat_model, write_rows, tmp_path):
     done = ift("check", dataset_name=pairs, method="dpo", **common)
     assert "ok: " in done.out, done.out
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("method", ["ift", "dpo"])
+def test_weights_on_disk_are_refused_before_the_first_step(run_tiny, tmp_path, method):
+    """Red when: a trainer of trl starts with them, or the run leaves a folder."""
+    places = {"model": "cpu", "lm_head": "disk"}
+    given = json.dumps({"device_map": places, "offload_folder": str(tmp_path / "offload")})
+    form = "preference, conversational" if method == "dpo" else "messages"
+    done = run_tiny(form=form, method=method, model_init_kwargs=given)
+    assert done.code == 1
+    said = " ".join((done.out + done.err).split())
+    assert "on the CPU or on disk (lm_head), and offloaded weights cannot be trained" in said
+    assert "Traceback" not in said
+    assert not done.folder.exists()

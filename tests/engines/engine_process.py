@@ -1,7 +1,7 @@
 """`ift train` in one process of an engine, on a CPU; started by `engine_runs.py` with accelerate's environment.
 
-accelerate turns FSDP into plain data parallelism where there is no accelerator. What is changed for that stands here,
-and nowhere in the package: everything else that runs is what runs on GPUs.
+accelerate turns FSDP into plain data parallelism where there is no accelerator, and refuses tensor parallelism. What is
+changed for that stands here, and nowhere in the package: everything else that runs is what runs on GPUs.
 """
 
 import contextlib
@@ -12,9 +12,11 @@ import torch
 from accelerate.state import DistributedType, PartialState
 from torch.distributed.fsdp._flat_param import FlatParamHandle
 
+TENSOR_PARALLEL = "TEST_TENSOR_PARALLEL"  # variable of the environment
+
 
 def shard_on_cpu() -> None:
-    """Let accelerate apply FSDP to processes on a CPU."""
+    """Let accelerate apply FSDP, or accept a model split by tensor parallelism, in processes on a CPU."""
     original = PartialState.__init__
 
     def init(self, *args, **kwargs):
@@ -30,7 +32,7 @@ def shard_on_cpu() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+    if "true" in (os.environ.get("ACCELERATE_USE_FSDP"), os.environ.get(TENSOR_PARALLEL)):
         shard_on_cpu()
     from ift.cli.main import app
 

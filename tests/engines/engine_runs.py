@@ -25,6 +25,7 @@ ENGINES = {  # name: shipped configuration and changes to it, as flags of `accel
     "zero2": ("zero2", []),
     "zero3": ("zero3", []),
 }
+TENSOR_PARALLEL = {"TEST_TENSOR_PARALLEL": "true"}  # environment; the model is split by model_init_kwargs
 
 
 def engine_environment(engine: str, configurations: Path) -> dict[str, str]:

@@ -13,7 +13,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_runs import ENGINES, engine_environment, start_launcher, start_processes, wait_for
+from engine_runs import (
+    ENGINES,
+    TENSOR_PARALLEL,
+    engine_environment,
+    start_launcher,
+    start_processes,
+    wait_for,
+)
 from safetensors.torch import load_file
 from short_runs import ROWS, SHORT
 from tiny_folder import CHATML, save_tiny
@@ -44,6 +51,7 @@ CASES = {
     "sft": SGD | {"method": "sft"},
     "dpo": SGD | {"method": "dpo", "max_steps": 2, "eval_strategy": "no"},
     "tdpo": SGD | {"method": "tdpo", "max_steps": 2, "eval_strategy": "no"},
+    "qlora": ADAM | ADAPTER | {"load_in_4bit": "true"},
 }
 EVERY_ENGINE = ["ift", "tied", "adapter"]
 ONCE = {
@@ -108,6 +116,14 @@ def largest_difference(log, expected):
     return max(abs(one - other) / max(abs(other), 0.01) for one, other in pairs)
 
 
+def trained_on_two(flags, environment):
+    """What a run of two processes saves."""
+    ended = wait_for(start_processes(flags, environment))
+    assert ended.codes == [0, 0], "\n".join(text[-3000:] for text in ended.outputs)
+    assert "same outputs on 3 rows" in ended.outputs[0]
+    return saved(flags["output_dir"])
+
+
 def needs(engine):
     if engine.startswith("zero"):
         pytest.importorskip("deepspeed", reason="pip install deepspeed")
@@ -135,11 +151,9 @@ def test_two_shards_train_what_one_process_trains(
     """Red when: a gradient is summed once too often, a weight is read in pieces, the last batch counts twice."""
     needs(engine)
     expected, expected_log = one_process(case)
-    flags = flags_of(case, folder, tmp_path / "out", 2)
-    ended = wait_for(start_processes(flags, engine_environment(engine, CONFIGURATIONS)))
-    assert ended.codes == [0, 0], "\n".join(text[-3000:] for text in ended.outputs)
-    assert "same outputs on 3 rows" in ended.outputs[0]
-    tensors, log = saved(tmp_path / "out")
+    tensors, log = trained_on_two(
+        flags_of(case, folder, tmp_path / "out", 2), engine_environment(engine, CONFIGURATIONS)
+    )
     tensors = {name: tensor for name, tensor in tensors.items() if name in expected or case != "tied"}
     assert tensors.keys() == expected.keys()
     largest = max(float(tensor.abs().max()) for tensor in expected.values())
@@ -153,6 +167,33 @@ def test_two_shards_train_what_one_process_trains(
     record_property("numbers", largest_difference(log, expected_log))
     for line, wanted in zip(log, expected_log, strict=True):
         assert line == pytest.approx(wanted, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("case", ["ift", "sft", "accumulated"])
+def test_tensor_parallel_processes_train_what_one_trains(case, folder, one_process, tmp_path):
+    """Transformers' `tp_plan`: both processes have the same rows. Red when: the loss is divided by the rows of both."""
+    expected, expected_log = one_process(case)
+    split = {"model_init_kwargs": '{"tp_plan": "auto"}'}
+    tensors, log = trained_on_two(flags_of(case, folder, tmp_path / "out", 4) | split, TENSOR_PARALLEL)
+    assert tensors.keys() == expected.keys()
+    largest = max(float(tensor.abs().max()) for tensor in expected.values())
+    assert max(float((tensors[name] - expected[name]).abs().max()) for name in expected) <= 1e-5 * largest
+    assert {"loss", "grad_norm"} <= {key for line in log for key in line}
+    for line, wanted in zip(log, expected_log, strict=True):
+        assert line == pytest.approx(wanted, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("engine", ["ddp", "fsdp2"])
+def test_an_adapter_on_four_bits_logs_what_one_process_logs(engine, folder, one_process, tmp_path):
+    """FSDP2 shards the adapter and leaves the 4-bit weights whole. The adapter is in bfloat16, as trl makes it."""
+    pytest.importorskip("bitsandbytes", reason="pip install bitsandbytes")
+    environment = {} if engine == "ddp" else engine_environment(engine, CONFIGURATIONS)
+    tensors, log = trained_on_two(flags_of("qlora", folder, tmp_path / "out", 2), environment)
+    expected, expected_log = one_process("qlora")
+    assert tensors.keys() == expected.keys()
+    nll, expected_nll = ([line["nll"] for line in lines if "nll" in line] for lines in (log, expected_log))
+    assert nll == pytest.approx(expected_nll, rel=1e-2)
+    assert expected_nll[-1] < 0.99 * expected_nll[0]
 
 
 def test_methods_of_trl_are_refused_under_zero3(folder, tmp_path):
@@ -196,7 +237,7 @@ def test_an_adapter_is_refused_under_fsdp1(folder, tmp_path):
     flags = flags_of("adapter", folder, tmp_path / "out", 2)
     ended = wait_for(start_processes(flags, engine_environment("fsdp1", CONFIGURATIONS)))
     assert ended.codes == [1, 1]
-    assert "LoRA under FSDP1: the adapter that it saves lacks tensors. Use FSDP2" in ended.outputs[0]
+    assert "LoRA under FSDP1: peft saves the adapter without its tensors. Use FSDP2" in ended.outputs[0]
 
 
 def test_plain_sgd_is_not_resumed_under_fsdp2(folder, tmp_path):

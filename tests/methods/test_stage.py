@@ -10,7 +10,7 @@ from ift.runs.arguments import parse
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--use_peft", "true"], "LoRA under FSDP1: the adapter that it saves lacks tensors"),
+        (["--use_peft", "true"], "LoRA under FSDP1: peft saves the adapter without its tensors"),
         (["--resume_from_checkpoint", "x"], "Resuming under FSDP1: the optimiser does not go on"),
     ],
 )

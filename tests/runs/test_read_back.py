@@ -33,7 +33,7 @@ def test_a_saved_model_is_read_back(saved):
 
 
 def test_little_memory_is_said(saved, monkeypatch):
-    monkeypatch.setattr("ift.runs.read_back._free_memory", lambda: 1000)
+    monkeypatch.setattr("ift.runs.read_back._free_memory", lambda device: 1000)
     assert compare(*saved).endswith("too little memory is free to load it a second time")
 
 

@@ -166,7 +166,9 @@ def _element_size(stage: Any, model: Any) -> int:
 def _weight_bytes(model: Any, model_args: Any, element: int) -> int:
     """Bytes of all weights; quantised linear layers need half a byte or one byte per weight."""
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    share = 0.5 if model_args.load_in_4bit else 1.0 if model_args.load_in_8bit else None
+    saved = getattr(model.config, "quantization_config", None) or {}
+    four, eight = (getattr(model_args, bits) or saved.get(bits) for bits in ("load_in_4bit", "load_in_8bit"))
+    share = 0.5 if four else 1.0 if eight else None
     total = 0.0
     seen: set[int] = set()
     for module in model.modules():

@@ -11,6 +11,7 @@ from typing import Any
 
 from ift.data import DataError, LoadedData, end_of_turn_ids, load_train_and_eval, prepare_mixture
 from ift.data.prepare import Prepared
+from ift.methods.engines import refuse_engines
 from ift.methods.start import (
     check_limits,
     model_record,
@@ -24,6 +25,7 @@ from ift.models import loading
 from ift.models.model_folder import looks_local
 from ift.models.record import write_record
 from ift.models.stop_tokens import stop_generation_at
+from ift.step.model_checks import check_placement
 from ift.training.checkpoints import WritesInCheckpoints
 from ift.training.non_finite import StopsAtNonFinite
 
@@ -129,13 +131,14 @@ def build_trainer(stage: Stage, prepared: PreparedRows, network: Any = None) -> 
     config = stage.config
     trainer_class, _ = stage.method.load()
     is_ift = issubclass(trainer_class, IFTTrainer)
-    _refuse_engines(stage, is_ift)
+    refuse_engines(stage, is_ift)
     if not is_ift:
         trainer_class = type(trainer_class.__name__, (StopsAtNonFinite, trainer_class), {})
     tokenizer = prepared.tokenizer
     reports = {name: one.report for name, one in prepared.sets.items()}
     sets = {name: one.dataset for name, one in prepared.sets.items()}
     loaded = start_network(stage) if network is None else network
+    check_placement(loaded)
     check_limits(stage, tokenizer, longest_row(reports["train"], config), loaded)
     extra: dict[str, Any] = {"data_reports": reports} if is_ift else {}
     if stage.method.needs_reference and not stage.model.use_peft and not config.precompute_ref_log_probs:
@@ -161,33 +164,6 @@ def build_trainer(stage: Stage, prepared: PreparedRows, network: Any = None) -> 
         stop_generation_at(trainer.model, sorted(end_of_turn_ids(tokenizer)))
         trainer.add_callback(MetricsFile())
     return trainer
-
-
-def _refuse_engines(stage: Stage, is_ift: bool) -> None:
-    """Raises ValueError for what is known to go wrong under an engine, before anything is trained."""
-    deepspeed = stage.config.deepspeed_plugin
-    if not is_ift and deepspeed is not None and deepspeed.zero_stage == 3:
-        raise ValueError(
-            f"{stage.method.name} under DeepSpeed ZeRO-3: trl reads the head's weight outside the head's forward, "
-            "and the backward pass fails. Use ZeRO-2, FSDP2 or DDP; sft and ift run under ZeRO-3."
-        )
-    if not uses_fsdp1(stage.config):
-        return
-    way_out = "Use FSDP2 (--accelerate_config fsdp2, or fsdp_version: 2 in your accelerate configuration)."
-    if stage.model.use_peft:
-        raise ValueError(f"LoRA under FSDP1: the adapter that it saves lacks tensors. {way_out}")
-    if stage.config.resume_from_checkpoint:
-        raise ValueError(
-            f"Resuming under FSDP1: the optimiser does not go on from its saved state. {way_out}"
-        )
-
-
-def uses_fsdp1(config: Any) -> bool:
-    """Whether a training configuration, or the launcher's environment, asks for the first version of FSDP."""
-    given = config.fsdp_plugin_args
-    if given is not None:
-        return int(given.get("fsdp_version", 1)) == 1
-    return os.environ.get("ACCELERATE_USE_FSDP") == "true" and os.environ.get("FSDP_VERSION", "1") == "1"
 
 
 def load_tokenizer(stage: Stage) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from dataclasses import fields
 from pathlib import Path
@@ -48,6 +49,10 @@ def start_options(stage: Any) -> LoadOptions:
 
 def start_network(stage: Any) -> Any:
     """Loads the model to train; a `PeftModel` if the stage starts from an adapter. Errors as in `load_network`."""
+    if (
+        stage.model.load_in_8bit
+    ):  # bitsandbytes would warn in each layer of each pass that inputs become float16
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     return load_network(stage.model.model_name_or_path, start_options(stage), trainable=True)
 
 

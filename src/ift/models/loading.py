@@ -81,9 +81,14 @@ def load_model(name: str, options: LoadOptions = LoadOptions()) -> LoadedModel:
         ensure_chat_template(tokenizer)
     model = load_network(name, options)
     check_special_ids(name, tokenizer, model, padding=False)
-    if not getattr(model, "is_quantized", False):
-        model = model.to(options.device or str(torch.accelerator.current_accelerator() or "cpu"))
+    model = to_device(model, options.device or str(torch.accelerator.current_accelerator() or "cpu"))
     return LoadedModel(model.eval(), tokenizer, prompts, note)
+
+
+def to_device(model: Any, device: Any) -> Any:
+    """The model on the device, unless it was put on devices when it was loaded: quantised, or by a device_map."""
+    placed = hasattr(model, "hf_device_map") or getattr(model, "is_quantized", False)
+    return model if placed else model.to(device)
 
 
 def warn_of_remote_code(name: str) -> None:

@@ -73,11 +73,10 @@ def load_guesser(run_args: TrainArguments) -> Callable[[list[int]], list[int]]:
     import torch
 
     from ift.methods.start import start_options
-    from ift.models.loading import load_network
+    from ift.models.loading import load_network, to_device
 
     model = load_network(run_args.model.model_name_or_path, start_options(run_args)).eval()
-    if not hasattr(model, "hf_device_map"):
-        model = model.to(run_args.config.device)
+    model = to_device(model, run_args.config.device)
 
     @torch.no_grad()
     def guess(ids: list[int]) -> list[int]:

@@ -123,8 +123,10 @@ _EXPLAINED = {  # explanation -> names elsewhere that have no exact equivalent
     "is not needed: peft trains no bias": ("bias",),
     "has no counterpart: a loss or gradient that is not finite stops the run":
         ("loss_watchdog_threshold", "loss_watchdog_patience"),
-    "has no counterpart: neither tensor, context nor expert parallelism is set here":
-        ("tensor_parallel_size", "context_parallel_size", "sequence_parallel_degree", "expert_parallel_size",
+    "corresponds to model_init_kwargs: {tp_plan: auto}, with num_processes (docs/many_gpus.md)":
+        ("tensor_parallel_size",),
+    "has no counterpart: neither context nor expert parallelism is set here":
+        ("context_parallel_size", "sequence_parallel_degree", "expert_parallel_size",
          "dp_shard_size", "dp_replicate_size", "cp_size", "cp_mode"),
     "corresponds to accelerate_config, with num_processes (docs/many_gpus.md)": ("fsdp_version", "dist_config"),
     "corresponds to the numbers of transformers' lr_scheduler_kwargs":

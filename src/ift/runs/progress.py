@@ -180,7 +180,8 @@ def plan(trainer: Any, stage: Stage, rows: PreparedRows, state: Any) -> dict[str
     sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
     total, trained = sum(size for size, _ in sizes), sum(size for size, wanted in sizes if wanted)
     share = "all trained" if trained == total else f"{_count(trained)} trained ({trained / total:.2%})"
-    batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    split = trainer.get_tp_size()  # processes that have the same rows
+    batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size // split
     precision = "bf16 autocast" if args.bf16 else "fp16 autocast" if args.fp16 else "no autocast"
     processes = f"{args.world_size} process{'es' if args.world_size > 1 else ''}"
     schedule = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
@@ -191,7 +192,8 @@ def plan(trainer: Any, stage: Stage, rows: PreparedRows, state: Any) -> dict[str
         "dtype": [dtype_line(stage, model, str(getattr(args.optim, "value", args.optim)))],
         "steps": [
             f"{state.max_steps} steps of {batch} rows ({args.train_batch_size} per device x "
-            f"{args.gradient_accumulation_steps} gradient accumulation x {processes}), "
+            f"{args.gradient_accumulation_steps} gradient accumulation x {processes}"
+            f"{f', {split} of them for the same rows' if split > 1 else ''}), "
             f"learning rate {args.learning_rate:g} ({schedule})"
         ],
         "method": [method_line(stage, args)],

@@ -42,7 +42,7 @@ def read_back(
 
     Returns:
         One line for the user: the number of tensors, and the difference of the logits. Logits are not compared if there
-        is too little memory for a second copy, or if the base is quantised.
+        is too little memory for a second copy. The base of an adapter is quantised as in the training.
 
     Raises:
         SaveError: A tensor is missing, unknown or has another shape, the file cannot be read, or the outputs are not
@@ -60,11 +60,11 @@ def read_back(
         tensors = f"read back {len(names):,} tensors"
         if adapter:
             _compare_names(folder, _adapter_names(trained), names)
-        if size * SPARE > _free_memory():
+        quantised = bool(getattr(trained, "is_quantized", False))
+        if size * SPARE > _free_memory(trained.device if quantised else torch.device("cpu")):
             return f"{tensors}; outputs not compared: too little memory is free to load it a second time"
-        if getattr(trained, "is_quantized", False):
-            return f"{tensors}; outputs not compared: the base is quantised"
-        model = load_network(str(folder), LoadOptions(trust_remote_code=trust_remote_code))
+        further = {"quantization_config": trained.config.quantization_config} if quantised else {}
+        model = load_network(str(folder), LoadOptions(trust_remote_code=trust_remote_code, further=further))
     except SaveError:
         raise
     except Exception as error:  # anything from transformers, peft or safetensors
@@ -85,8 +85,9 @@ def _compare_outputs(
     """Compares the logits of both models in the dtype of the training; returns one line for the user."""
     dtypes = {name.replace(FSDP1, ""): parameter.dtype for name, parameter in trained.named_parameters()}
     for name, parameter in model.named_parameters():  # an adapter's base may be saved in another dtype
-        parameter.data = parameter.data.to(dtypes.get(name, parameter.dtype))
-    if _fits(trained.device, model):
+        if (dtype := dtypes.get(name, parameter.dtype)) != parameter.dtype:
+            parameter.data = parameter.data.to(dtype)
+    if not getattr(model, "is_quantized", False) and _fits(trained.device, model):
         model = model.to(trained.device)
     found = compute_logits(model, rows, precision)
     if not all(bool(one.isfinite().all()) for one in found):
@@ -135,7 +136,10 @@ def _compare_names(folder: Path, wanted: set[str], found: set[str]) -> None:
         raise SaveError(f"{folder}: saved, but {name} is missing from {place}")
 
 
-def _free_memory() -> int:
+def _free_memory(device: torch.device) -> int:
+    """Free bytes where a second copy is loaded."""
     import psutil
 
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from ift.step.model import evaluating, head_of, unwrapped
 from ift.step.scored_log_probs import scored_log_probs
 
+MATRIX = (torch.float64, torch.float32, torch.bfloat16, torch.float16)  # dtypes of a head that is not packed
+
 
 def check_architecture(model: nn.Module) -> None:
     """Raise ValueError for a model that IFT cannot train exactly, with its name and the reason."""
@@ -40,6 +42,8 @@ def check_architecture(model: nn.Module) -> None:
         raise ValueError(
             f"{name} cannot be trained with IFT: it has no separate backbone and language-model head."
         )
+    check_placement(inner)
+    _check_head_weight(name, inner.get_output_embeddings())
     if hasattr(inner.get_output_embeddings(), "lora_A"):
         raise ValueError(
             "An adapter on `lm_head` cannot be trained: log-probabilities are computed from its weight directly. "
@@ -50,6 +54,35 @@ def check_architecture(model: nn.Module) -> None:
             raise ValueError(
                 f"{adapter.peft_type} adds virtual tokens that shift every position. Use LoRA or the like."
             )
+
+
+def check_placement(model: nn.Module) -> None:
+    """Raise ValueError if accelerate keeps weights on the CPU or on disk and lends them to each forward call.
+
+    Their parameters are empty ("meta"): they get no gradient, and the head's weight cannot be read.
+    """
+    places = getattr(unwrapped(model), "hf_device_map", None) or {}
+    offloads = {"disk"} if {"cpu", "disk"}.issuperset(map(str, places.values())) else {"cpu", "disk"}
+    away = [name for name, place in places.items() if str(place) in offloads]
+    if away and any(parameter.is_meta for parameter in model.parameters()):
+        shown = ", ".join(away[:3]) + (f" and {len(away) - 3} more" if len(away) > 3 else "")
+        raise ValueError(
+            f"device_map puts parts of the model on the CPU or on disk ({shown}), and offloaded weights cannot be "
+            "trained. Use a device_map whose devices hold all weights, a smaller model or dtype, load_in_4bit with "
+            "use_peft, or FSDP2 over several GPUs."
+        )
+
+
+def _check_head_weight(name: str, head: nn.Module) -> None:
+    """Raise ValueError for a quantised head, whose weight is packed and cannot be read as a matrix."""
+    weight = getattr(head, "weight", None)
+    packed = weight is None or weight.dtype not in MATRIX or "bitsandbytes" in type(head).__module__
+    if packed:
+        raise ValueError(
+            f"{name} cannot be trained with IFT: its language-model head is quantised ({type(head).__name__}), and "
+            "log-probabilities are computed from its weight directly. Leave the head out of the quantisation "
+            "(llm_int8_skip_modules of BitsAndBytesConfig), as load_in_4bit and load_in_8bit do."
+        )
 
 
 @torch.no_grad()

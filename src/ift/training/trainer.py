@@ -162,14 +162,19 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
         return super()._prepare_dataset(prepared.dataset, processing_class, args, packing, None, dataset_name)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
-        """Rows ("sequence") or trained tokens ("token") of the global batch: all micro-batches, all ranks."""
+        """Rows ("sequence") or trained tokens ("token") of the global batch: all micro-batches, all ranks.
+
+        The ranks of a tensor-parallel group have the same rows, which count once.
+        """
         layouts = [
             row_layout(batch["labels"], batch.get("attention_mask"), batch.get("position_ids"))
             for batch in batch_samples
         ]
         counts = [count_items(layout, self.args.loss_reduction) for layout in layouts]
         items = torch.stack(counts).sum().to(device) if counts else torch.tensor(0, device=device)
-        return self.accelerator.gather(items).sum() if self.args.world_size > 1 else items
+        if self.args.world_size == 1:
+            return items
+        return self.accelerator.gather(items).sum() // self.get_tp_size()
 
     # --- the step -----------------------------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ class HeldOutScorer:
         from ift.data import ensure_chat_template
         from ift.methods.stage import load_tokenizer
         from ift.methods.start import start_options
-        from ift.models.loading import load_network
+        from ift.models.loading import load_network, to_device
 
         options = start_options(self.train_args)
         if folder != self.train_args.model.model_name_or_path:
@@ -46,9 +46,7 @@ class HeldOutScorer:
         tokenizer = load_tokenizer(self.train_args)
         with contextlib.suppress(ValueError):  # rows that need no template do without
             ensure_chat_template(tokenizer)
-        return (
-            model if hasattr(model, "hf_device_map") else model.to(self.train_args.config.device)
-        ), tokenizer
+        return to_device(model, self.train_args.config.device), tokenizer
 
     @contextlib.contextmanager
     def _precision(self) -> Iterator[None]:

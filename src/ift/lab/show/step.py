@@ -12,7 +12,7 @@ import torch
 from ift.data.samples import ids_and_labels
 from ift.methods.stage import PreparedRows, Stage, load_data, prepare_stage
 from ift.methods.start import start_options
-from ift.models.loading import load_network
+from ift.models.loading import load_network, to_device
 from ift.step import ift_loss
 from ift.text import visible
 
@@ -85,8 +85,7 @@ def shown_rows(stage: Stage, prepared: PreparedRows, count: int) -> Iterator[Sho
         ValueError: IFT cannot train it.
     """
     model = load_network(stage.model.model_name_or_path, start_options(stage)).eval()
-    if not hasattr(model, "hf_device_map"):
-        model = model.to(stage.config.device)
+    model = to_device(model, stage.config.device)
     for number, row in enumerate(itertools.islice(prepared.sets["train"].dataset, count), start=1):
         yield _shown(model, stage.config.step_settings(), prepared.tokenizer, number, *ids_and_labels(row))
 

@@ -1,0 +1,84 @@
+"""Refuses what is known to go wrong under an engine, with a quantised base, or with offloaded weights."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from ift.methods.start import start_options
+from ift.models.loading import load_config
+
+# transformers' names of the optimisers of bitsandbytes; adamw_torch_8bit is torchao's
+BITSANDBYTES_OPTIMISER = re.compile(r"(?!.*torch).*(8bit|32bit|bnb|paged)|lion|ademamix")
+FSDP2_FIX = "Use FSDP2 (--accelerate_config fsdp2, or fsdp_version: 2 in your accelerate configuration)."
+
+
+def refuse_engines(stage: Any, is_ift: bool) -> None:
+    """Raises ValueError for what is known to go wrong, before a model is loaded.
+
+    Args:
+        stage: An `ift.methods.stage.Stage`.
+        is_ift: Whether its trainer is an `IFTTrainer`.
+    """
+    config = stage.config
+    if not is_ift and config.deepspeed_plugin is not None and config.deepspeed_plugin.zero_stage == 3:
+        raise ValueError(
+            f"{stage.method.name} under DeepSpeed ZeRO-3: trl reads the head's weight outside the head's forward, "
+            "and the backward pass fails. Use ZeRO-2, FSDP2 or DDP; sft and ift run under ZeRO-3."
+        )
+    _refuse_optimiser(config)
+    _refuse_quantised_weights(stage)
+    if fsdp_version(config) == 1 and stage.model.use_peft:
+        # peft 0.21 looks for tensors by the names of modules, and removes only the outermost wrapper's part of them
+        raise ValueError(f"LoRA under FSDP1: peft saves the adapter without its tensors. {FSDP2_FIX}")
+    if fsdp_version(config) == 1 and config.resume_from_checkpoint:
+        raise ValueError(
+            f"Resuming under FSDP1: the optimiser does not go on from its saved state. {FSDP2_FIX}"
+        )
+
+
+def _refuse_optimiser(config: Any) -> None:
+    """Raises ValueError for an optimiser of bitsandbytes on weights that are split: it has no such step."""
+    name = str(getattr(config.optim, "value", config.optim))
+    splits = {"FSDP2": fsdp_version(config) == 2, "tensor parallelism": _splits_tensors(config)}
+    for engine in (engine for engine, used in splits.items() if used):
+        if BITSANDBYTES_OPTIMISER.match(name):
+            raise ValueError(
+                f"optim {name} under {engine}: bitsandbytes has no step for split weights. Use --optim adamw_torch "
+                "(or adamw_torch_8bit of torchao), DDP or ZeRO-2."
+            )
+
+
+def _refuse_quantised_weights(stage: Any) -> None:
+    """Raises ValueError for a quantised model without an adapter."""
+    model_args = stage.model
+    flag = "load_in_4bit" if model_args.load_in_4bit else "load_in_8bit" if model_args.load_in_8bit else ""
+    if model_args.use_peft or not (flag or _bitsandbytes_in_files(stage)):
+        return
+    found = flag or f"{model_args.model_name_or_path} is saved in few bits (bitsandbytes)"
+    other = f"leave {flag} out" if flag else "give the model in full precision"
+    raise ValueError(
+        f"{found}, without an adapter: quantised weights cannot be trained themselves. Fix: --use_peft true, or {other}"
+    )
+
+
+def _bitsandbytes_in_files(stage: Any) -> bool:
+    """Whether the model's config.json says that its weights were saved quantised by bitsandbytes."""
+    read = load_config(stage.model.model_name_or_path, start_options(stage))
+    return (getattr(read, "quantization_config", None) or {}).get("quant_method") == "bitsandbytes"
+
+
+def _splits_tensors(config: Any) -> bool:
+    """Whether the model is loaded with transformers' tensor parallelism."""
+    return any((config.model_init_kwargs or {}).get(name) for name in ("tp_plan", "tp_size"))
+
+
+def fsdp_version(config: Any) -> int | None:
+    """The version of FSDP that a training configuration, or the launcher's environment, asks for; None without FSDP."""
+    given = config.fsdp_plugin_args
+    if given is not None:
+        return int(given.get("fsdp_version", 1))
+    if os.environ.get("ACCELERATE_USE_FSDP") != "true":
+        return None
+    return int(os.environ.get("FSDP_VERSION", "1"))
