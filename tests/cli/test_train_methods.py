@@ -93,7 +93,7 @@ def test_what_a_stage_fixes_is_left_to_the_stage_that_has_it_free(tmp_path, chat
         "per_device_train_batch_size": 2,
     }
     result = train_method("sft+ift", chat_model, str(write_rows()), tmp_path / "out", settings)
-    assert [stage.history[0]["lambda"] for stage in result.stages if "lambda" in stage.history[0]] == [0, 0.3]
+    assert [stage.history[0]["lambda"] for stage in result.stages if "lambda" in stage.history[0]] == [0.3]
 
 
 def test_a_sequence_starts_from_the_weights_before_it(run_tiny, chat_model, tmp_path):

@@ -105,6 +105,11 @@ class IFTConfig(SFTConfig):
         settings = {name: getattr(self, name) for name in METHOD_FIELDS}
         return StepSettings(**{**settings, "seed": self.seed, **changes})
 
+    @property
+    def has_lambda(self) -> bool:
+        """Whether lambda is above 0 at any step; without it a run is one without look-ahead."""
+        return self.residual_lambda > 0 or (self.residual_lambda_start or 0.0) > 0
+
     def _set_defaults(self: Any) -> None:
         if self.metric_for_best_model is None:
             self.metric_for_best_model = "eval_nll"  # the loss depends on lambda

@@ -196,7 +196,8 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
             token_weights=self.token_weights,
             score_tokens=self.score_tokens,
         )
-        loss, extra = result.loss, dict[str, Any]({"lambda": settings.residual_lambda})
+        loss = result.loss
+        extra: dict[str, Any] = {"lambda": settings.residual_lambda} if self.args.has_lambda else {}
         if num_items_in_batch is not None:
             loss = loss * (self.accelerator.num_processes // self.get_tp_size())  # DDP averages over ranks
         if result.scores.aux_loss is not None:
