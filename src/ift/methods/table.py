@@ -68,7 +68,8 @@ class Method:
                 )
 
 
-_PLAIN = {"residual_lambda": 0.0, "residual_noise_std": 0.0, "propagation": "none"}
+_OWN_WEIGHTS = {"token_weights": None}  # of IFT alone: what is compared with it stays what its name says
+_PLAIN = {"residual_lambda": 0.0, "residual_noise_std": 0.0, "propagation": "none", **_OWN_WEIGHTS}
 _TDPO = {"loss_type": ["sigmoid"], "precompute_ref_log_probs": False}
 _SIMPO = {"loss_type": "simpo", "cpo_alpha": 0.0, "alpha": 0.0}
 
@@ -107,9 +108,9 @@ METHODS = _by_name(
 
 CONTROLS = _by_name(
     Method("random-residual", "control: IFT with random tokens instead of the look-ahead's", *_CONTROL,
-           fixed={"lookahead": "random"}),
+           fixed={"lookahead": "random", **_OWN_WEIGHTS}),
     Method("position-weights", "control: IFT with weights that depend on the position only", *_CONTROL,
-           fixed={"propagation": "position"}),
+           fixed={"propagation": "position", **_OWN_WEIGHTS}),
     Method("sft-dropout", "control: SFT with dropout on the output of attention and MLP", *_CONTROL,
            {"dropout": 0.1}, _PLAIN, help_fields=("dropout", "loss_reduction")),
     Method("label-smoothing", "control: SFT on targets mixed with the uniform distribution", *_CONTROL,

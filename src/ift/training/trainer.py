@@ -18,7 +18,7 @@ from trl.trainer.utils import get_config_model_id, global_then_local_main_first
 from ift.data import end_of_turn_ids, prepare_dataset
 from ift.models.stop_tokens import stop_generation_at
 from ift.step.algorithm import ChangeGuess, ScoreTokens, enable_residual, ift_loss
-from ift.step.equations import TokenWeights
+from ift.step.equations import TokenWeights, name_of
 from ift.step.model import has_weights
 from ift.step.model_checks import check_packing
 from ift.step.rows import count_items, row_layout
@@ -31,6 +31,7 @@ from ift.training.last_batch import CountsRowsOnce
 from ift.training.metrics import MetricsFile, RunningMeans, row_statistics
 from ift.training.non_finite import StopsAtNonFinite
 from ift.training.telemetry import NoTelemetry
+from ift.user_code import load_function
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,8 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
         `data_reports` maps the data sets that are already prepared with `ift.data` ("train", "eval", ...) to their
         `DataReport`.
         """
+        if args is not None and getattr(args, "token_weights", None):
+            self.token_weights = load_function(args.token_weights, "--token_weights")
         if args is None:
             name = model if isinstance(model, str) else get_config_model_id(model.config)
             args = IFTConfig(output_dir=f"{str(name).rstrip('/').split('/')[-1]}-IFT")
@@ -123,10 +126,11 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
 
     def _method_settings(self) -> dict[str, Any]:
         """The settings that were trained with; a function that replaces a part is named in the part's place."""
-        found = {name: getattr(self.args, name) for name in (*METHOD_FIELDS, *LAMBDA_FIELDS)}
+        names = (*METHOD_FIELDS, *LAMBDA_FIELDS, "token_weights")
+        found = {name: getattr(self.args, name) for name in names}
         for part, function in (("propagation", self.token_weights), ("lookahead", self.change_guess)):
             if function is not None and found[part] in get_args(get_type_hints(StepSettings)[part]):
-                found[part] = f"a function: {getattr(function, '__name__', type(function).__name__)}"
+                found[part] = f"a function: {name_of(function)}"
         return found
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
