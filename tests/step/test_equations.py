@@ -394,7 +394,7 @@ def test_the_gradient_is_the_formula_of_the_method():
 
 
 WRONG_WEIGHTS = {
-    "a shape": (lambda losses, layout: losses[:, 1:], r"returned float64 of shape \(1, 3\) on cpu; expected a floating-point"),
+    "a shape": (lambda losses, layout: losses[:, 1:], r"returned float64 of shape \(1, 3\) on cpu; expected a float"),
     "whole numbers": (lambda losses, layout: layout.positions, r"returned int64 of shape \(1, 4\)"),
     "no tensor": (lambda losses, layout: losses.tolist(), r"returned list; expected .* of shape \(1, 4\) on cpu"),
     "NaN": (lambda losses, layout: losses.log(), "returned nan at row 0, position 2"),

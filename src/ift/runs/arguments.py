@@ -232,7 +232,7 @@ def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: se
         script, config, model, mixture, columns, _, run, answers = parsed  # in the order of `make_parser`
         renamed = parse_columns(columns.dataset_columns)
         method.check(config)
-        check_ranges(config, model)
+        check_ranges(config, model, mixture)
         answers.check(config.eval_strategy)
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
