@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -167,13 +167,16 @@ def parse(arguments: list[str]) -> TrainArguments:
     return run_args
 
 
-def parse_stages(arguments: list[str], other_methods: Sequence[Method] = ()) -> list[TrainArguments]:
+def parse_stages(
+    arguments: list[str], other_methods: Sequence[Method] = (), other_keys: Collection[str] = ()
+) -> list[TrainArguments]:
     """Parses the command line, and the YAML file if it names one, into the settings of each stage of the method.
 
     Args:
         arguments: The command line after `ift train`.
         other_methods: Other methods that are trained with the same arguments (by `ift compare`): flags that only they
             know, or can change, are ignored, like those of other stages of a sequence.
+        other_keys: Keys of the YAML file that another command reads.
 
     Raises:
         UsageError: Unknown method, flag or key (with a suggestion), wrong type, value out of range, or conflict.
@@ -181,6 +184,7 @@ def parse_stages(arguments: list[str], other_methods: Sequence[Method] = ()) -> 
     arguments = [expand_home(word) for word in split_equals(arguments)]
     config_file = value_of(arguments, "--config")
     nodes = parse_yaml_file(Path(config_file)) if config_file else {}
+    nodes = {key: node for key, node in nodes.items() if key not in other_keys}
     methods = wanted_methods(arguments, nodes)
     parsers = [make_parser(method) for method in methods]
     known = {option for parser in parsers for option in parser._option_string_actions}
@@ -192,7 +196,8 @@ def parse_stages(arguments: list[str], other_methods: Sequence[Method] = ()) -> 
         for word in specific:
             if word.startswith("--") and word not in parser._option_string_actions:
                 raise UsageError(_unknown(word, [*parser._option_string_actions], None, None))
-        others = parser.others = frozenset(fields_left_to_other_stages((*methods, *other_methods), number))
+        others = frozenset(fields_left_to_other_stages((*methods, *other_methods), number))
+        parser.others = others | frozenset(other_keys)
         common = drop_flags(common, {f"--{name}" for name in others})
         stages.append(_parse_stage(method, parser, common + specific, known))
         stages[-1].words = drop_words(arguments, stages[-1].words)
