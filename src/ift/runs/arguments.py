@@ -25,12 +25,10 @@ from ift.runs.argv import (
     split_equals,
     value_of,
 )
-from ift.runs.other_tools import suggest_equivalent
+from ift.runs.known_flags import refuse_foreign_file, unknown
 from ift.runs.output_folder import stage_folder
 from ift.runs.ranges import check_ranges, check_used
-from ift.runs.removed import REMOVED
 from ift.runs.yaml_file import parse_mixture, parse_yaml_file, text_as_written
-from ift.text import did_you_mean
 from ift.training.config import field_with_help
 
 
@@ -152,7 +150,7 @@ def make_parser(method: Method = METHODS["ift"]) -> Parser:
     # trl warns about its own default and about the experimental features that ift pins
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*trl.experimental")
-    _, config = method.load()
+    config = method.load_config()
     kinds = (ScriptArguments, config, ModelConfig, DatasetMixtureConfig, ColumnArguments, MethodArguments)
     parser = Parser(
         (*kinds, RunArguments, AnswerArguments), prog="ift train", allow_abbrev=False, add_help=False
@@ -185,6 +183,7 @@ def parse_stages(
     config_file = value_of(arguments, "--config")
     nodes = parse_yaml_file(Path(config_file)) if config_file else {}
     nodes = {key: node for key, node in nodes.items() if key not in other_keys}
+    refuse_foreign_file(config_file, nodes)
     methods = wanted_methods(arguments, nodes)
     parsers = [make_parser(method) for method in methods]
     known = {option for parser in parsers for option in parser._option_string_actions}
@@ -195,7 +194,7 @@ def parse_stages(
         common, specific = split_by_stage(arguments, number, len(methods))
         for word in specific:
             if word.startswith("--") and word not in parser._option_string_actions:
-                raise UsageError(_unknown(word, [*parser._option_string_actions], None, None))
+                raise UsageError(unknown(word, [*parser._option_string_actions], None, None))
         others = frozenset(fields_left_to_other_stages((*methods, *other_methods), number))
         parser.others = others | frozenset(other_keys)
         common = drop_flags(common, {f"--{name}" for name in others})
@@ -279,26 +278,8 @@ def _launch_flags(
             kept = kept if word == "True" else kept[:-1]
             continue
         elif word.startswith("--") or not values:
-            raise UsageError(_unknown(word, [*options, *known], lines, file))
+            raise UsageError(unknown(word, [*options, *known], lines, file))
         else:
             values = 0
         kept.append(word)
     return kept
-
-
-def _unknown(word: str, options: list[str], lines: dict[str, int] | None, file: str | None) -> str:
-    key = word.lstrip("-")
-    name = key.replace("-", "_")
-    if word.startswith("--") and name in REMOVED:
-        place = f"{file}, line {lines[key]}: {key}" if lines is not None and key in lines else word
-        return f"{place}: {REMOVED[name]}"
-    if lines is not None and key in lines:
-        where, dashes = f"{file}, line {lines[key]}: unknown key {key!r}", ""
-    elif not word.startswith("-"):
-        return f"{word!r} does not belong to any flag."
-    else:
-        where, dashes = f"unknown flag {word}", "--"
-    hint = suggest_equivalent(key, dashes) or did_you_mean(
-        key, [option.lstrip("-") for option in options], lambda near: dashes + near
-    )
-    return where + (hint or "; `ift train --help-all` lists them all.")

@@ -16,7 +16,8 @@ def parse_yaml_file(path: Path) -> dict[str, yaml.Node]:
     """The value node of every top-level key of a YAML file.
 
     Raises:
-        UsageError: The file cannot be read, is not a mapping, has a key that is no text, or sets one twice, at any depth.
+        UsageError: The file cannot be read, is not a mapping, has a key that is no text, or sets a key twice, at any
+            depth.
     """
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
