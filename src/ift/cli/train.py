@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 import typer
 
 from ift.cli.exit_codes import INTERRUPTED
-from ift.runs.known_flags import refuse_unknown_names
+from ift.runs.known_flags import refuse_unknown_names, wanted_methods
 
 if TYPE_CHECKING:
     from ift.runs.arguments import TrainArguments
@@ -110,7 +110,6 @@ def _check_names(stages: list[TrainArguments]) -> None:
 
 def _help(arguments: list[str]) -> int:
     from ift.cli.help import print_help
-    from ift.runs.arguments import wanted_methods
     from ift.runs.argv import split_equals
 
     print_help("--help-all" in arguments, wanted_methods(split_equals(arguments)))

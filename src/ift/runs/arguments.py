@@ -15,7 +15,7 @@ from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, TrlParser
 from ift.data.formats import parse_columns
 from ift.generation.during_training import AnswerArguments
 from ift.methods.stage import Stage
-from ift.methods.table import METHODS, Method, fields_left_to_other_stages, parse_methods
+from ift.methods.table import METHODS, Method, fields_left_to_other_stages
 from ift.runs.argv import (
     UsageError,
     drop_flags,
@@ -25,7 +25,7 @@ from ift.runs.argv import (
     split_equals,
     value_of,
 )
-from ift.runs.known_flags import refuse_foreign_file, unknown
+from ift.runs.known_flags import refuse_foreign_file, unknown, wanted_methods
 from ift.runs.output_folder import stage_folder
 from ift.runs.ranges import check_ranges, check_used
 from ift.runs.yaml_file import parse_mixture, parse_yaml_file, text_as_written
@@ -212,15 +212,6 @@ def parse_stages(
             if number < len(methods):
                 stages[-1].answers.final_answers = 0
     return stages
-
-
-def wanted_methods(arguments: list[str], nodes: dict[str, yaml.Node] | None = None) -> tuple[Method, ...]:
-    """The methods named on the command line, else in the YAML file, else `ift`."""
-    written = nodes["method"].value if nodes and "method" in nodes else "ift"
-    try:
-        return parse_methods(str(value_of(arguments, "--method") or written))
-    except ValueError as error:
-        raise UsageError(str(error)) from error
 
 
 def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: set[str]) -> TrainArguments:

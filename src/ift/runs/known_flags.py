@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from ift.methods.table import METHODS, parse_methods
+from ift.methods.table import METHODS, Method, parse_methods
 from ift.runs.argv import UsageError, split_equals, value_of
 from ift.runs.other_tools import foreign_tool, suggest_equivalent
 from ift.runs.removed import REMOVED
@@ -47,10 +47,7 @@ def refuse_unknown_names(arguments: list[str]) -> None:
     file = value_of(words, "--config")
     nodes = parse_yaml_file(Path(file).expanduser()) if file else {}
     refuse_foreign_file(file, nodes)
-    try:
-        methods = parse_methods(value_of(words, "--method") or getattr(nodes.get("method"), "value", "ift"))
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    methods = wanted_methods(words, nodes)
     known = known_names()
     if not known or any(method.config != METHODS["ift"].config for method in methods):
         return
@@ -61,6 +58,15 @@ def refuse_unknown_names(arguments: list[str]) -> None:
         if word.startswith("--") and name not in known and name.removeprefix("no_") not in known:
             in_file = word not in words
             raise UsageError(unknown(flag, known, lines if in_file else None, file))
+
+
+def wanted_methods(arguments: list[str], nodes: dict[str, yaml.Node] | None = None) -> tuple[Method, ...]:
+    """The methods named on the command line, else in the YAML file, else `ift`."""
+    written = nodes["method"].value if nodes and "method" in nodes else "ift"
+    try:
+        return parse_methods(str(value_of(arguments, "--method") or written))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def known_names() -> set[str]:

@@ -75,8 +75,6 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
         `data_reports` maps the data sets that are already prepared with `ift.data` ("train", "eval", ...) to their
         `DataReport`.
         """
-        if args is not None and getattr(args, "token_weights", None):
-            self.token_weights = load_function(args.token_weights, "--token_weights")
         if args is None:
             name = model if isinstance(model, str) else get_config_model_id(model.config)
             args = IFTConfig(output_dir=f"{str(name).rstrip('/').split('/')[-1]}-IFT")
@@ -89,6 +87,8 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
                 raise ValueError(
                     f"{name} needs the full logits, which IFT never builds. Use a callback instead."
                 )
+        if args.token_weights is not None:
+            self.token_weights = load_function(args.token_weights, "--token_weights")
         eval_sets = kwargs.get("eval_dataset")
         if isinstance(eval_sets, dict) and args.metric_for_best_model == "eval_nll":
             args.metric_for_best_model = f"eval_{next(iter(eval_sets))}_nll"
