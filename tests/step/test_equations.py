@@ -415,6 +415,18 @@ def test_weights_of_the_users_own_are_checked(name):
     assert weights.tolist() == [[3.0, 2.0, 1.0, 2.0]]
 
 
+def test_a_function_that_says_so_may_give_negative_weights():
+    def signs(losses, layout):
+        return (losses - 1.5).sign()
+
+    losses = torch.tensor([[1.0, 1.0, 2.0]])
+    layout = row_layout(torch.tensor([[-100, 5, 5]]))
+    with pytest.raises(ValueError, match="token_weights signs: returned -1 at row 0, position 1"):
+        F.propagated_loss(losses, layout, StepSettings(), token_weights=signs)
+    signs.may_be_negative = True
+    assert F.propagated_loss(losses, layout, StepSettings(), token_weights=signs)[1].tolist() == [[-1, -1, 1]]
+
+
 def test_a_loss_that_is_not_finite_is_not_the_fault_of_the_weights():
     """It is reported where losses are checked."""
     losses = torch.tensor([[1.0, 2.0, math.nan, 1.0]])

@@ -149,6 +149,8 @@ def name_of(function: Any) -> str:
 def _own_weights(token_weights: TokenWeights, losses: Tensor, layout: RowLayout) -> Tensor:
     """What `token_weights` returns, checked. The check of its values causes one GPU synchronisation.
 
+    A function with a true attribute `may_be_negative` may also raise losses.
+
     Raises:
         ValueError: The function fails, or returns something else than finite weights, 0 or more, (B, T); the message
             names the function, what was found, and what is expected.
@@ -168,7 +170,9 @@ def _own_weights(token_weights: TokenWeights, losses: Tensor, layout: RowLayout)
     if found != (shape, device) or not weights.is_floating_point():
         kind = str(weights.dtype).removeprefix("torch.")
         raise ValueError(f"{place}: returned {kind} of shape {found[0]} on {found[1]}; {expected}")
-    wrong = layout.trained & ~((weights >= 0) & weights.isfinite())
+    function = getattr(token_weights, "func", token_weights)
+    least = -torch.inf if getattr(function, "may_be_negative", False) else 0.0
+    wrong = layout.trained & ~((weights >= least) & weights.isfinite())
     wrong &= losses.isfinite().all()  # otherwise it is not the function's fault
     first = int(torch.where(wrong.any(), wrong.flatten().int().argmax(), -1))
     if first >= 0:
