@@ -110,12 +110,15 @@ def first_errors(name: str) -> str:
         if variant.label not in EXPLAINED:
             continue
         runs = [*variant.runs.values()]
-        logged = [[point for point in run.curves if "lookahead_accuracy" in point] for run in runs]
-        right = statistics.mean(points[0]["lookahead_accuracy"] for points in logged)
+        logged = [[point for point in run.curves if "propagation_negative_share" in point] for run in runs]
+        guesses = [points[0]["lookahead_accuracy"] for points in logged if "lookahead_accuracy" in points[0]]
+        right = (
+            f"{statistics.mean(guesses):.1%}" if guesses else "-"
+        )  # without a look-ahead there is no guess
         pushed = statistics.mean(points[-1]["propagation_negative_share"] for points in logged)
         likely = estimate(variant.estimate("test", "target_log_likelihood"), "target_log_likelihood")
         stopped = statistics.mean(run.scores["test"]["stopped"] for run in runs)
-        cells = [variant.label, f"{right:.1%}", f"{pushed:.1%}", likely, f"{stopped:.1%}"]
+        cells = [variant.label, right, f"{pushed:.1%}", likely, f"{stopped:.1%}"]
         for step in steps:
             counts = [(run.error_steps["test"][step : step + 1] or [0])[0] for run in runs]
             cells.append(f"{statistics.mean(counts) / runs[0].scores['test']['n']:.1%}")

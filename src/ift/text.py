@@ -5,8 +5,11 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
+Item = TypeVar("Item")
+TRAINED = "⟦⟧"  # enclose trained tokens where there is no colour
 _BIDI_OR_INVISIBLE = re.compile("[\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff]")
 
 
@@ -18,6 +21,21 @@ def visible(text: str) -> str:
         return f"[U+{ord(character):04X}]" if odd or _BIDI_OR_INVISIBLE.match(character) else character
 
     return text if text.isascii() and text.isprintable() else "".join(map(shown, text))
+
+
+def bracketed(tokens: Sequence[Item], trained: Sequence[bool], bracket: Callable[[str], Item]) -> list[Item]:
+    """`tokens` with brackets before and after each run of trained ones, for a display without colour.
+
+    `bracket` makes an item of an opening or closing bracket.
+    """
+    found: list[Item] = []
+    before = False
+    for token, now in zip(tokens, trained, strict=True):
+        if now != before:
+            found.append(bracket(TRAINED[0] if now else TRAINED[1]))
+        found.append(token)
+        before = now
+    return [*found, bracket(TRAINED[1])] if before else found
 
 
 def did_you_mean(name: str, known: Iterable[str], shown: Callable[[str], str] = str) -> str:

@@ -104,6 +104,10 @@ def test_values_of_yaml_are_read_as_flags_are(config):
         ("bnb_4bit_quant_type: fp4\n", "bnb_4bit_quant_type: no effect without load_in_4bit: true."),
         ("streaming: true\n", "streaming: no effect without datasets:"),
         ("datasets:\n  - path: x\n", "dataset_name: no effect with datasets:"),
+        (
+            "test_split_size: -1\n",
+            "test_split_size is -1.0; give a share below 1 or a number of rows, more than 0.",
+        ),
         ("datasets:\n  - x.jsonl\n", "run.yaml, line 5: datasets: give a list of entries such as"),
         (
             "datasets:\n  - path: x\n    fraction: some\n",
@@ -120,6 +124,7 @@ def test_values_of_yaml_are_read_as_flags_are(config):
         ("residual_lambda: 7\n", "residual_lambda is 7.0; give a value in [0, 1]."),
         ("propagation_gamma: 0\n", "For weights that do not look ahead at all set propagation='none'."),
         ("- a\n", "run.yaml is not YAML"),
+        ("yes: 1\n", "run.yaml, line 4: YAML reads the key yes as True; write it in quotes."),
     ],
 )
 def test_a_wrong_yaml_file_is_a_usage_error_with_its_line(train, config, text, answer):

@@ -1,12 +1,18 @@
 """`ift check` says what `ift train` would do, exits as it would, and `ift train` refuses what it refuses."""
 
+import io
 import json
+import re
 
 import pytest
+from rich.console import Console
 from short_runs import ROWS, SHORT
 from typer.testing import CliRunner
 
 from ift.cli.main import app
+from ift.cli.show_rows import show_rows
+from ift.methods.stage import load_data, prepare_stage
+from ift.runs.arguments import parse
 
 FLAGS = [f"--{name}={value}" for name, value in SHORT.items()]
 
@@ -89,6 +95,25 @@ def test_rows_are_shown_with_what_is_trained_and_what_the_model_would_say(check)
     assert "What is 1 plus 1?" in done.output.replace("\n", "")
     assert "<|im_end|>" in done.output
     assert "‹" in done.output.partition("row 1 of")[2]
+
+
+@pytest.mark.parametrize("colour", [True, False])
+def test_what_is_trained_is_seen_with_and_without_colour(chat_model, write_rows, colour):
+    """The rows' answers, in their colour or between brackets; the prompt is neither."""
+    words = ["--model_name_or_path", str(chat_model), "--dataset_name", str(write_rows())]
+    run_args = parse(words)
+    terminal = io.StringIO()
+    console = Console(
+        file=terminal, force_terminal=True, color_system="standard", no_color=not colour, width=200
+    )
+    show_rows(run_args, prepare_stage(run_args, load_data(run_args)), 1, console)
+    said = terminal.getvalue()
+    assert ("⟦" in said) != colour
+    assert ("\x1b[32m" in said) == colour  # green
+    if not colour:
+        prompt, _, answer = re.sub(r"\x1b\[[\d;]*m", "", said).partition("⟦")
+        assert "What is 0 plus 0?" in prompt
+        assert "<|im_end|>" in answer.partition("⟧")[0]
 
 
 @pytest.mark.parametrize("method", ["dpo", "sft+dpo"])

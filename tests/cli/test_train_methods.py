@@ -93,7 +93,47 @@ def test_what_a_stage_fixes_is_left_to_the_stage_that_has_it_free(tmp_path, chat
         "per_device_train_batch_size": 2,
     }
     result = train_method("sft+ift", chat_model, str(write_rows()), tmp_path / "out", settings)
-    assert [stage.history[0]["lambda"] for stage in result.stages if "lambda" in stage.history[0]] == [0, 0.3]
+    assert [stage.history[0]["lambda"] for stage in result.stages if "lambda" in stage.history[0]] == [0.3]
+
+
+OWN_WEIGHTS = """
+def by_loss(losses, layout):
+    return losses.detach() + 0.1
+
+def negative(losses, layout):
+    return by_loss(losses, layout) - 100
+"""
+
+
+def test_weights_of_the_users_own_from_the_command_line(run_tiny, tmp_path):
+    """They are those of the attribute; a function that gives something else, or that is not there, is refused."""
+    (tmp_path / "mine.py").write_text(OWN_WEIGHTS)
+    plain = run_tiny(out="plain", save_strategy="no")
+    done = run_tiny(out="own", token_weights=f"{tmp_path}/mine.py:by_loss", save_strategy="no")
+    assert done.code == 0, done.err
+    assert done.metrics[0]["nll"] == plain.metrics[0]["nll"]
+    assert done.metrics[0]["loss"] != plain.metrics[0]["loss"]
+    assert "| `propagation` | a function: by_loss |" in (done.folder / "README.md").read_text()
+    for name, said in (
+        ("negative", "token_weights negative: returned -"),
+        ("by_los", "the file has no function 'by_los'; did you mean by_loss?"),
+    ):
+        done = run_tiny(out=name, token_weights=f"{tmp_path}/mine.py:{name}")
+        assert done.code == 1
+        assert said in " ".join((done.out + done.err).split())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--method", "sft"], "method sft fixes it at None"),
+        (["--propagation_gamma", "0.5"], "takes the place of the propagation"),
+    ],
+)
+def test_weights_of_the_users_own_that_have_no_effect_are_refused(words, said):
+    given = ["--model_name_or_path", "m", "--dataset_name", "d", "--token_weights", "mine.py:by_loss"]
+    with pytest.raises(UsageError, match=said):
+        parse_stages([*given, *words])
 
 
 def test_a_sequence_starts_from_the_weights_before_it(run_tiny, chat_model, tmp_path):

@@ -25,6 +25,10 @@ REFUSED = {  # what is typed: what the check says
         {"eval_strategy": "steps", "eval_steps": 1, "metric_for_best_model": "eval_nlll"},
         "did you mean eval_nll?",
     ),
+    "a metric of the look-ahead, without one": (
+        {"method": "sft", "eval_strategy": "steps", "eval_steps": 1, "metric_for_best_model": "residual_nll"},
+        "metric_for_best_model is 'residual_nll', which no evaluation reports",
+    ),
     "an argument of the model": ({"model_init_kwargs": '{"rope_tetha": 1}'}, "rope_tetha"),
     "an argument of checkpointing": (
         {"gradient_checkpointing": "true", "gradient_checkpointing_kwargs": '{"use_reentrent": false}'},

@@ -1,5 +1,9 @@
 """What is trained and evaluated on: splits found by themselves, cuts, mixtures."""
 
+import re
+from dataclasses import fields
+from pathlib import Path
+
 import pytest
 from small_files import arguments, numbered, texts, write
 from small_templates import CHATML
@@ -160,6 +164,25 @@ def test_a_mixture_of_local_files_with_fractions(tmp_path):
     assert [len(part.rows) for part in whole.train] == [40, 30]
     share = load_train_and_eval(script, mixture([{"path": one}], test_split_size=0.25), training)
     assert (len(share.train[0].rows), len(share.evaluation[0].rows)) == (30, 10)
+
+
+def test_a_number_of_rows_is_held_out_of_a_mixture_and_never_trained(tmp_path):
+    path = write(tmp_path / "one.jsonl", numbered(40))
+    for strategy in ("steps", "no"):
+        script, _, training = arguments(strategy=strategy)
+        data = load_train_and_eval(script, mixture([{"path": path}], test_split_size=3), training)
+        assert len(data.train[0].rows) == 37
+        assert (data.evaluation is None) == (strategy == "no")
+
+
+def test_every_key_of_an_entry_is_documented():
+    from trl.scripts.utils import DatasetConfig
+
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    table = page.partition("| key of an entry |")[2].partition("\n\n")[0]
+    assert {one.name for one in fields(DatasetConfig)} == set(
+        re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    )
 
 
 def test_fractions_are_all_or_none_and_not_for_streams(tmp_path):

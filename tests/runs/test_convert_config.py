@@ -1,5 +1,8 @@
 """Configurations of other tools: each key is kept, translated or lost, and `ift train` takes the result."""
 
+import os
+import warnings
+
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -143,15 +146,119 @@ def test_axolotl(converted):
         "dataset_columns": ["turns=messages"], "test_split_size": 0.05, "eval_strategy": "steps", "eval_steps": 0.125,
         "save_strategy": "epoch", "max_length": 4096, "packing": True, "per_device_train_batch_size": 2,
         "num_train_epochs": 4, "optim": "adamw_bnb_8bit", "tf32": True, "gradient_checkpointing": True,
-        "attn_implementation": "flash_attention_2", "warmup_steps": 0.1, "pad_token": "<pad>",
+        "attn_implementation": "flash_attention_2", "warmup_steps": 0.1, "report_to": "wandb",
+        "env": {"WANDB_PROJECT": "mine"},
     })  # fmt: skip
     assert args.config.learning_rate == 2e-5
     assert found.empty == ["lora_model_dir"]
     assert "--accelerate_config zero3" in found.lost["deepspeed"]
     assert found.lost["bf16"] == "auto is the default here"
     assert found.lost["some_new_key"] == "ift has no setting of this name"
-    assert "dataset_columns renames" in found.lost["datasets: type"]
-    assert {"plugins", "wandb_project", "tokenizer_type"} <= set(found.lost)
+    assert "is not needed: padding is neither" in found.lost["special_tokens.pad_token"]
+    assert {"plugins", "tokenizer_type"} <= set(found.lost)
+
+
+ENTRIES = """
+base_model: some/model
+datasets:
+  - path: one
+    type: chat_template
+    message_property_mappings: {role: from, content: value}
+    roles_to_train: [assistant, gpt]
+    roles: {user: [human], assistant: [gpt, model]}
+    message_field_training: train
+  - path: two
+    type: {field_instruction: q, field_output: a, system_prompt: Be brief, field_system: ""}
+    message_property_mappings: {role: speaker, content: text}
+    roles_to_train: [user]
+    roles: {assistant: [wizard]}
+    message_field_training: learn
+    shards: 4
+  - path: three
+    type: context_qa.load_v2
+special_tokens: {pad_token: <pad>, eos_token: <end>, bos_token: <s>}
+"""
+
+
+def test_keys_inside_entries_are_translated_or_lost_by_their_full_names(converted):
+    """What rows say without being told is not named: from and value, gpt, marks of turns."""
+    found, args = converted(ENTRIES)
+    assert found.settings["dataset_columns"] == ["q=instruction", "a=output"]
+    assert found.settings["eos_token"] == args.config.eos_token == "<end>"
+    inside = {name: reason for name, reason in found.lost.items() if "." in name}
+    assert {name: next(word for word in words if word in inside.get(name, "")) for name, words in {
+        "datasets.type.system_prompt": ["a prompt is not built here"],
+        "datasets.message_property_mappings.role": ["write role in the rows in place of speaker"],
+        "datasets.message_property_mappings.content": ["write content in the rows in place of text"],
+        "datasets.roles_to_train": ["only assistant turns are trained here, not those of user"],
+        "datasets.roles.assistant": ["in place of wizard"],
+        "datasets.message_field_training": ["write train in the rows in place of learn"],
+        "datasets.shards": ["an entry has no such key here"],
+        "datasets.type": ["what context_qa.load_v2 adds to a prompt is not added"],
+        "special_tokens.pad_token": ["is not needed"],
+        "special_tokens.bos_token": ["it is that of the tokenizer"],
+    }.items()}.keys() == inside.keys()  # fmt: skip
+    assert "datasets.type.system_prompt: a prompt" in found.yaml_text("x")
+    found, _ = converted(HANDBOOK.replace("test_split_size: 100", "test_split_size: 100\n  seed: 0"))
+    assert "the run's seed" in found.lost["dataset_mixture.seed"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reported", "variables"),
+    [
+        ("wandb_project: p\nwandb_entity: e\nwandb_watch:\nwandb_log_model: false\n", "wandb",
+         {"WANDB_PROJECT": "p", "WANDB_ENTITY": "e", "WANDB_LOG_MODEL": "false"}),
+        ("wandb_project: p\nuse_wandb: false\n", "none", {"WANDB_PROJECT": "p"}),
+        ("report_to: tensorboard\nwandb_run_group: g\n", "tensorboard", {"WANDB_RUN_GROUP": "g"}),
+        ("env: {A: b}\nwandb_project: p\n", "wandb", {"A": "b", "WANDB_PROJECT": "p"}),
+        ("use_wandb: true\n", "wandb", None),
+    ],
+)  # fmt: skip
+def test_settings_of_wandb_report_to_it(converted, text, reported, variables, monkeypatch):
+    for name in variables or ():
+        monkeypatch.setenv(name, "before")  # set back after the test: parsing sets them
+    found, args = converted(f"model_name_or_path: m\ndataset_name: d\nwandb_name: first\n{text}")
+    assert found.settings["report_to"] == reported
+    assert found.settings.get("env") == variables
+    assert args.config.run_name == "first"
+    assert {name: os.environ[name] for name in variables or ()} == (variables or {})
+
+
+def test_the_loss_of_dft_is_a_method(converted):
+    found, args = converted("model_name_or_path: m\ndataset_name: d\nloss_type: dft\n")
+    assert args.method.name == "dft"
+    assert found.translated["loss_type"] == {"method": "dft"}
+    assert converted("model_name_or_path: m\ndataset_name: d\nloss_type: nll\n")[0].kept == [
+        "model_name_or_path",
+        "dataset_name",
+        "loss_type",
+    ]
+
+
+def test_the_method_that_is_asked_for_replaces_the_files(converted):
+    found, _ = converted("base_model: m\ndataset: d\nrl: dpo\n", "orpo")
+    assert found.settings["method"] == "orpo"
+
+
+def test_nothing_but_the_report_is_printed(tmp_path):
+    """trl warns of a setting that goes in its next version; whoever trains with the file is told then."""
+    (tmp_path / "theirs.yml").write_text("model_name_or_path: m\ndataset_name: d\npad_token: <pad>\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert convert_file(tmp_path / "theirs.yml").settings["pad_token"] == "<pad>"
+
+
+@pytest.mark.parametrize(("text", "tool"), [(AXOLOTL, "Axolotl"), (LLAMA_FACTORY, "LLaMA-Factory"),
+                                            (HANDBOOK, "trl"), (UNSLOTH, "unsloth")])  # fmt: skip
+@pytest.mark.parametrize("verb", ["train", "check"])
+def test_the_file_of_another_tool_is_recognised(tmp_path, verb, text, tool):
+    (tmp_path / "theirs.yml").write_text(text)
+    done = CliRunner().invoke(app, [verb, "--config", str(tmp_path / "theirs.yml")])
+    assert done.exit_code == 2
+    assert f"theirs.yml is a configuration of {tool} (" in done.stderr
+    assert "ift convert-config" in done.stderr
+    with pytest.raises(UsageError, match=f"is a configuration of {tool}"):
+        parse(["--config", str(tmp_path / "theirs.yml")])
 
 
 def test_llama_factory(converted):
@@ -236,7 +343,7 @@ def test_every_name_whose_value_is_translated_is_in_the_table_or_a_setting():
     known = {
         option.lstrip("-") for one in METHODS.values() for option in make_parser(one)._option_string_actions
     }
-    assert set(VALUES) <= {*RENAMED, *EXPLAINED, *known}
+    assert set(VALUES) <= {*RENAMED, *EXPLAINED, *known, "env"}
 
 
 def test_the_verb_writes_the_file_and_reports_every_key(tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import math
+from functools import partial
 
 import pytest
 import torch
@@ -389,6 +391,48 @@ def test_the_gradient_is_the_formula_of_the_method():
         ]
         found = gradient_of(losses, layout, "bellman", gamma, detach, "sequence")[0, 1:]
         torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0)
+
+
+WRONG_WEIGHTS = {
+    "a shape": (lambda losses, layout: losses[:, 1:], r"returned float64 of shape \(1, 3\) on cpu; expected a float"),
+    "whole numbers": (lambda losses, layout: layout.positions, r"returned int64 of shape \(1, 4\)"),
+    "no tensor": (lambda losses, layout: losses.tolist(), r"returned list; expected .* of shape \(1, 4\) on cpu"),
+    "NaN": (lambda losses, layout: losses.log(), "returned nan at row 0, position 2"),
+    "below 0": (lambda losses, layout: losses + 0.5, "returned -0.5 at row 0, position 2 .* 0 or more"),
+    "an error": (lambda losses, layout: layout.no_such, "AttributeError: .*no_such"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_WEIGHTS)
+def test_weights_of_the_users_own_are_checked(name):
+    """Losses 2 and -1 are trained (no loss is negative, but a function may subtract); position 0 and 3 do not count."""
+    function, said = WRONG_WEIGHTS[name]
+    losses = torch.tensor([[-3.0, 2.0, -1.0, -2.0]], dtype=torch.float64)
+    layout = row_layout(torch.tensor([[-100, 5, 5, -100]]))
+    with pytest.raises(ValueError, match=rf"^token_weights <lambda>: {said}"):
+        F.propagated_loss(losses, layout, StepSettings(), token_weights=partial(function))
+    _, weights, _ = F.propagated_loss(losses, layout, StepSettings(), token_weights=lambda one, _: one.abs())
+    assert weights.tolist() == [[3.0, 2.0, 1.0, 2.0]]
+
+
+def test_a_function_that_says_so_may_give_negative_weights():
+    def signs(losses, layout):
+        return (losses - 1.5).sign()
+
+    losses = torch.tensor([[1.0, 1.0, 2.0]])
+    layout = row_layout(torch.tensor([[-100, 5, 5]]))
+    with pytest.raises(ValueError, match="token_weights signs: returned -1 at row 0, position 1"):
+        F.propagated_loss(losses, layout, StepSettings(), token_weights=signs)
+    signs.may_be_negative = True
+    assert F.propagated_loss(losses, layout, StepSettings(), token_weights=signs)[1].tolist() == [[-1, -1, 1]]
+
+
+def test_a_loss_that_is_not_finite_is_not_the_fault_of_the_weights():
+    """It is reported where losses are checked."""
+    losses = torch.tensor([[1.0, 2.0, math.nan, 1.0]])
+    layout = row_layout(torch.tensor([[-100, 5, 5, 5]]))
+    loss, *_ = F.propagated_loss(losses, layout, StepSettings(), token_weights=lambda one, _: one)
+    assert loss.isnan()
 
 
 def test_the_residual_is_equation_17():

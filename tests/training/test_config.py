@@ -14,7 +14,7 @@ OWN = [name for name in IFTConfig.__dataclass_fields__ if name not in SFTConfig.
 OWN_OF_THE_STEP = tuple(
     name
     for name in OWN
-    if name not in ("residual_lambda_start", "residual_warmup_ratio", "residual_noise_std")
+    if name not in ("residual_lambda_start", "residual_warmup_ratio", "residual_noise_std", "token_weights")
 )
 
 
@@ -37,6 +37,7 @@ def test_the_defaults_are_the_papers():
         "propagation_gamma": 0.95,
         "propagation_detach": "scale",
         "loss_reduction": "sequence",
+        "token_weights": None,
     }
 
 

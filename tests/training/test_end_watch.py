@@ -12,7 +12,9 @@ from ift import IFTConfig
 from ift.cli.exit_codes import run_verb
 from ift.cli.train import main
 from ift.generation import after_training
+from ift.generation.after_training import FinalAnswers
 from ift.lab.testbed import problems, tiny_base_path
+from ift.runs.supervision import Supervision
 from ift.training.end_watch import EndWatch, end_nll, rows_that_end
 
 ENDS = {2, 9}
@@ -102,7 +104,20 @@ def test_an_end_that_is_less_likely_than_not_is_told():
     assert watch(config(), {0: 3.0, 4: 0.69}).unlikely() is None
     assert watch(config(), {0: 3.0}).unlikely() is None
     said = watch(config(), {0: 3.0, 4: 1.0}).unlikely()
-    assert "after step 4 the end token has a probability of 36.8%" in said
+    assert said.startswith("answers may not stop: after step 4 the end token has a probability of 36.8%")
+
+
+def test_the_warning_of_an_unlikely_end_and_the_answers_say_one_thing():
+    """Greedy answers can all end where the end token is less likely than not; then "may not stop" would contradict."""
+    unsure = watch(config(), {0: 3.0, 4: 1.0})
+    assert unsure.unlikely(3, 3).startswith(
+        "3 of 3 greedy answers end, but sampled ones may run on: after step 4"
+    )
+    assert unsure.unlikely(1, 3).startswith("answers may not stop: 1 of 3 greedy ones end, and after step 4")
+    warned = Supervision(watch=unsure).warnings(FinalAnswers(asked=3, ended=3, limit=9))
+    assert "may not stop" not in " ".join(warned)
+    assert "may not stop" in " ".join(Supervision(watch=unsure).warnings(FinalAnswers(note="no prompt")))
+    assert watch(config(), {0: 3.0, 4: 0.1}).unlikely(1, 3) is None
 
 
 # --- through ift train ------------------------------------------------------------------------------------------------

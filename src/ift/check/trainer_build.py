@@ -135,7 +135,7 @@ def _unknown_init_kwargs(stage: Stage) -> str | None:
 
 def _unknown_metric(stage: Stage, prepared: PreparedRows) -> str | None:
     """What is wrong with `metric_for_best_model`, which transformers reads only after the first evaluation."""
-    from ift.training.metrics import EVALUATION_METRICS
+    from ift.training.metrics import EVALUATION_METRICS, LOOKAHEAD_METRICS
     from ift.training.trainer import IFTTrainer
 
     wanted = stage.config.metric_for_best_model
@@ -143,6 +143,7 @@ def _unknown_metric(stage: Stage, prepared: PreparedRows) -> str | None:
         return None
     ours = issubclass(stage.method.load()[0], IFTTrainer)
     names = ["loss", *TIMES, *(EVALUATION_METRICS if ours else METRICS_OF_TRL)]
+    names += LOOKAHEAD_METRICS if ours and stage.config.has_lambda else ()
     answers = getattr(stage, "answers", None)
     if answers is not None and answers.eval_generate:
         scores = [one.strip() for one in (answers.eval_score or "").split(",") if one]

@@ -12,6 +12,7 @@ import typer
 
 from ift.cli.exit_codes import EXPECTED
 from ift.runs.argv import UsageError, UsageParser, split_equals
+from ift.runs.known_flags import refuse_unknown_names
 
 if TYPE_CHECKING:
     from ift.check.findings import Finding, Preflight
@@ -53,13 +54,14 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str]) -> int:
     """Runs `ift check`; returns the exit code, 0 or 1."""
+    options, words = make_parser().parse_known_args(split_equals(arguments))
+    if options.show is not None and options.show < 1:
+        raise UsageError(f"--show {options.show}: give 1 or more")
+    refuse_unknown_names(words)  # before imports that take seconds
     from ift.runs.arguments import parse_stages
     from ift.runs.progress import TerminalReporter
 
     reporter = TerminalReporter()
-    options, words = make_parser().parse_known_args(split_equals(arguments))
-    if options.show is not None and options.show < 1:
-        raise UsageError(f"--show {options.show}: give 1 or more")
     stages = parse_stages(words)
     try:
         found = [_check(run_args, options, reporter) for run_args in stages]

@@ -13,7 +13,7 @@ from rich.console import Console
 from ift.cli.exit_codes import INTERRUPTED
 from ift.cli.judge import agree
 from ift.lab.compare.study_args import StudyArgs
-from ift.runs.argv import UsageError, UsageParser, split_equals
+from ift.runs.argv import UsageError, UsageParser, split_equals, value_of
 from ift.text import did_you_mean, visible
 
 if TYPE_CHECKING:
@@ -72,11 +72,17 @@ def main(verb: str, arguments: Sequence[str]) -> int:
 def parse(verb: str, arguments: Sequence[str]) -> tuple[StudyArgs, list[str]]:
     """The study's arguments, and the flags of `ift train` (none for a study on the testbed).
 
+    The YAML file of --config may hold both; a flag takes precedence over its key.
+
     Raises:
         UsageError: An unknown flag, a value out of range, or conflicting flags.
     """
     parser = make_parser(verb)
-    parsed, train_words = parser.parse_known_args(split_equals(list(arguments)))
+    words = split_equals(list(arguments))
+    from_file, of_training = StudyArgs.in_file(verb, value_of(words, "--config"), parser)
+    parsed, train_words = parser.parse_known_args([*from_file, *words])
+    if not of_training and len(train_words) == len(("--config", "FILE")):
+        train_words = []
     if not train_words:
         for name, _ in StudyArgs.flags(verb, user_data=True):
             if getattr(parsed, name) is not None:

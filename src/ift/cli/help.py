@@ -21,7 +21,7 @@ COMMON = (
     "gradient_accumulation_steps", "max_length", "packing", "eval_strategy", "eval_generate", "dtype",
     "use_peft", "lora_r", "load_in_4bit", "seed", "resume", "overwrite_output_dir", "force",
 )  # fmt: skip
-METHOD = (*METHOD_FIELDS, *LAMBDA_FIELDS)
+METHOD = (*METHOD_FIELDS, *LAMBDA_FIELDS, "token_weights")
 
 
 def print_help(everything: bool, methods: Sequence[Method] = (METHODS["ift"],)) -> None:
@@ -55,8 +55,8 @@ def _introduction(method: Method) -> list[str]:
     ]
     if method.name != "ift":
         paragraphs.append(f"{method.name}: {method.description}.")
-    if method.fixed:
-        paragraphs.append(f"Fixed: {', '.join(f'{name} {value}' for name, value in method.fixed.items())}.")
+    if fixed := [f"{name} {value}" for name, value in method.fixed.items() if value is not None]:
+        paragraphs.append(f"Fixed: {', '.join(fixed)}.")
     return paragraphs
 
 

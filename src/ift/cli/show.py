@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
     from ift.files import check_target, write_atomically
     from ift.lab.show.page import html_page
     from ift.lab.show.step import prepare_first_rows, shown_rows
-    from ift.lab.show.terminal import LEGEND, lines
+    from ift.lab.show.terminal import LEGEND, PLAIN_LEGEND, lines
     from ift.runs.arguments import parse
     from ift.runs.check_run import check_model
     from ift.text import visible
@@ -68,12 +68,13 @@ def main(arguments: list[str]) -> int:
     check_model(run_args)
     rows = list(shown_rows(run_args, prepare_first_rows(run_args, options.n), options.n))
     console = Console(highlight=False)
+    colour = console.color_system is not None and not console.no_color
     for row in rows:
         console.print(row.summary, style="bold", markup=False)
-        for line in lines(row, console.width):
+        for line in lines(row, console.width, colour):
             console.print(line, no_wrap=True)
         console.print()
-    console.print(LEGEND, style="dim", markup=False)
+    console.print(LEGEND if colour else PLAIN_LEGEND, style="dim", markup=False)
     step = run_args.config.step_settings()
     settings = (
         f"lambda {step.residual_lambda:g}, {step.propagation} propagation, gamma {step.propagation_gamma:g}, detached: "

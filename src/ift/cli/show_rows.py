@@ -11,28 +11,33 @@ from ift.data.samples import ids_and_labels
 from ift.methods.stage import PreparedRows
 from ift.runs.arguments import TrainArguments
 from ift.runs.check_run import load_guesser
-from ift.text import visible
+from ift.text import TRAINED, bracketed, visible
 
 
 def show_rows(run_args: TrainArguments, prepared: PreparedRows, count: int, console: Console) -> None:
-    """Prints rows: prompt dim, trained tokens green, and the model's guess where it differs."""
+    """Prints rows: prompt dim, trained tokens green (without colour: in brackets), and the model's other guesses."""
     tokenizer, one = prepared.tokenizer, prepared.sets["train"]
     guess = load_guesser(run_args)
     special = set(tokenizer.all_special_ids)
+    colour = console.color_system is not None and not console.no_color
     console.print()
     for number, row in enumerate(itertools.islice(one.dataset, count), start=1):
         ids, labels = ids_and_labels(row)
-        guesses, text = guess(ids), Text()
+        guesses, parts = guess(ids), list[Text]()
         for position, (token, label) in enumerate(zip(ids, labels, strict=True)):
             piece = visible(tokenizer.decode([token], clean_up_tokenization_spaces=False))
             shown = repr(piece)[1:-1] if token in special else piece
             style = "green" if label != -100 else "dim"
-            text.append(shown, f"magenta {'bold' if label != -100 else 'dim'}" if token in special else style)
+            style = f"magenta {'bold' if label != -100 else 'dim'}" if token in special else style
+            parts.append(Text.assemble((shown, style)))
             if label != -100 and position and guesses[position - 1] != token:
                 guessed = visible(tokenizer.decode([guesses[position - 1]]))
-                text.append(f"‹{guessed}›".replace("\n", "\\n"), "red")
+                parts[-1].append(f"‹{guessed}›".replace("\n", "\\n"), "red")
+        parts = parts if colour else bracketed(parts, [label != -100 for label in labels], Text)
         console.print(f"[bold]row {number}[/bold] of the kept rows, {len(ids)} tokens")
-        console.print(text)
+        console.print(Text().join(parts))
     console.print(
         "(prompt dim, [green]trained[/green], [magenta]special token[/magenta], [red]‹the model's guess›[/red])"
+        if colour
+        else f"({TRAINED[0]}trained{TRAINED[1]}, ‹the model's guess›)"
     )

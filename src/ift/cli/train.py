@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 import typer
 
 from ift.cli.exit_codes import INTERRUPTED
+from ift.runs.known_flags import refuse_unknown_names, wanted_methods
 
 if TYPE_CHECKING:
     from ift.runs.arguments import TrainArguments
@@ -28,13 +29,14 @@ def main(arguments: list[str]) -> int:
         UsageError: The command line or YAML file cannot be parsed.
         DataError, ValueError, OSError, ImportError, RuntimeError: See `ift.runs.train_run.train_run`.
     """
+    if not arguments or any(flag in arguments for flag in HELP):
+        return _help(arguments)
+    refuse_unknown_names(arguments)  # before imports that take seconds
     from ift.runs.arguments import parse_stages
     from ift.runs.launch import is_launched
     from ift.runs.output_folder import AlreadyFinished
     from ift.training.checkpoints import Stopped
 
-    if not arguments or any(flag in arguments for flag in HELP):
-        return _help(arguments)
     stages = parse_stages(arguments)
     _load_scores(stages)
     _check_names(stages)
@@ -108,7 +110,6 @@ def _check_names(stages: list[TrainArguments]) -> None:
 
 def _help(arguments: list[str]) -> int:
     from ift.cli.help import print_help
-    from ift.runs.arguments import wanted_methods
     from ift.runs.argv import split_equals
 
     print_help("--help-all" in arguments, wanted_methods(split_equals(arguments)))

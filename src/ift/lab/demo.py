@@ -83,11 +83,12 @@ def curves(out: Path, folders: dict[str, str]) -> None:
     panels = ("nll", "lookahead_accuracy", "eos_nll", "propagation_negative_share")
     figure = Figure(figsize=(4 * len(panels), 3.4), layout="constrained")
     axes = figure.subplots(1, len(panels))
-    for method, folder in folders.items():
+    for number, (method, folder) in enumerate(folders.items()):
         lines = [json.loads(line) for _, line in numbered_lines(out / folder / "metrics.jsonl")]
         for axis, name in zip(axes, panels, strict=True):
             points = [(line["step"], line[name]) for line in lines if name in line]
-            axis.plot(*zip(*points, strict=True), label=method.upper())
+            if points:  # SFT has no look-ahead
+                axis.plot(*zip(*points, strict=True), label=method.upper(), color=f"C{number}")
     for axis, name in zip(axes, panels, strict=True):
         axis.set(title=name, xlabel="step")
         axis.legend()

@@ -156,6 +156,9 @@ def flooding_weights(losses: Tensor, layout: RowLayout, level: float) -> Tensor:
     return torch.where(losses.detach() < level, -1.0, 1.0)
 
 
+flooding_weights.may_be_negative = True  # type: ignore[attr-defined]
+
+
 def smoothed_log_probs(
     hidden: Tensor, head: Head, targets: Tensor, smoothing: float
 ) -> tuple[Tensor, Tensor, Tensor]:

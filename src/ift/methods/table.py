@@ -44,9 +44,11 @@ class Method:
 
     def load(self) -> tuple[Any, Any]:
         """Imports and returns (trainer class, class of its settings)."""
-        paths = (path.rpartition(".") for path in (self.trainer, self.config))
-        trainer, config = (getattr(import_module(f"ift.{module}"), name) for module, _, name in paths)
-        return trainer, config
+        return _imported(self.trainer), self.load_config()
+
+    def load_config(self) -> Any:
+        """Imports and returns the class of its settings alone, which takes less time."""
+        return _imported(self.config)
 
     @property
     def models_held(self) -> int:
@@ -68,7 +70,13 @@ class Method:
                 )
 
 
-_PLAIN = {"residual_lambda": 0.0, "residual_noise_std": 0.0, "propagation": "none"}
+def _imported(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(f"ift.{module}"), name)
+
+
+_OWN_WEIGHTS = {"token_weights": None}  # of IFT alone: what is compared with it stays what its name says
+_PLAIN = {"residual_lambda": 0.0, "residual_noise_std": 0.0, "propagation": "none", **_OWN_WEIGHTS}
 _TDPO = {"loss_type": ["sigmoid"], "precompute_ref_log_probs": False}
 _SIMPO = {"loss_type": "simpo", "cpo_alpha": 0.0, "alpha": 0.0}
 
@@ -107,9 +115,9 @@ METHODS = _by_name(
 
 CONTROLS = _by_name(
     Method("random-residual", "control: IFT with random tokens instead of the look-ahead's", *_CONTROL,
-           fixed={"lookahead": "random"}),
+           fixed={"lookahead": "random", **_OWN_WEIGHTS}),
     Method("position-weights", "control: IFT with weights that depend on the position only", *_CONTROL,
-           fixed={"propagation": "position"}),
+           fixed={"propagation": "position", **_OWN_WEIGHTS}),
     Method("sft-dropout", "control: SFT with dropout on the output of attention and MLP", *_CONTROL,
            {"dropout": 0.1}, _PLAIN, help_fields=("dropout", "loss_reduction")),
     Method("label-smoothing", "control: SFT on targets mixed with the uniform distribution", *_CONTROL,
@@ -127,7 +135,7 @@ def fields_left_to_other_stages(methods: Sequence[Method], number: int) -> set[s
     free = {
         name
         for other in methods
-        for name in fixed.keys() & other.load()[1].__dataclass_fields__.keys()
+        for name in fixed.keys() & other.load_config().__dataclass_fields__.keys()
         if name not in other.fixed
     }
     return free if len(methods) > 1 else set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,7 +15,7 @@ from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, TrlParser
 from ift.data.formats import parse_columns
 from ift.generation.during_training import AnswerArguments
 from ift.methods.stage import Stage
-from ift.methods.table import METHODS, Method, fields_left_to_other_stages, parse_methods
+from ift.methods.table import METHODS, Method, fields_left_to_other_stages
 from ift.runs.argv import (
     UsageError,
     drop_flags,
@@ -25,12 +25,10 @@ from ift.runs.argv import (
     split_equals,
     value_of,
 )
-from ift.runs.other_tools import suggest_equivalent
+from ift.runs.known_flags import refuse_foreign_file, unknown, wanted_methods
 from ift.runs.output_folder import stage_folder
 from ift.runs.ranges import check_ranges, check_used
-from ift.runs.removed import REMOVED
 from ift.runs.yaml_file import parse_mixture, parse_yaml_file, text_as_written
-from ift.text import did_you_mean
 from ift.training.config import field_with_help
 
 
@@ -152,7 +150,7 @@ def make_parser(method: Method = METHODS["ift"]) -> Parser:
     # trl warns about its own default and about the experimental features that ift pins
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*trl.experimental")
-    _, config = method.load()
+    config = method.load_config()
     kinds = (ScriptArguments, config, ModelConfig, DatasetMixtureConfig, ColumnArguments, MethodArguments)
     parser = Parser(
         (*kinds, RunArguments, AnswerArguments), prog="ift train", allow_abbrev=False, add_help=False
@@ -167,13 +165,16 @@ def parse(arguments: list[str]) -> TrainArguments:
     return run_args
 
 
-def parse_stages(arguments: list[str], other_methods: Sequence[Method] = ()) -> list[TrainArguments]:
+def parse_stages(
+    arguments: list[str], other_methods: Sequence[Method] = (), other_keys: Collection[str] = ()
+) -> list[TrainArguments]:
     """Parses the command line, and the YAML file if it names one, into the settings of each stage of the method.
 
     Args:
         arguments: The command line after `ift train`.
         other_methods: Other methods that are trained with the same arguments (by `ift compare`): flags that only they
             know, or can change, are ignored, like those of other stages of a sequence.
+        other_keys: Keys of the YAML file that another command reads.
 
     Raises:
         UsageError: Unknown method, flag or key (with a suggestion), wrong type, value out of range, or conflict.
@@ -181,6 +182,8 @@ def parse_stages(arguments: list[str], other_methods: Sequence[Method] = ()) -> 
     arguments = [expand_home(word) for word in split_equals(arguments)]
     config_file = value_of(arguments, "--config")
     nodes = parse_yaml_file(Path(config_file)) if config_file else {}
+    nodes = {key: node for key, node in nodes.items() if key not in other_keys}
+    refuse_foreign_file(config_file, nodes)
     methods = wanted_methods(arguments, nodes)
     parsers = [make_parser(method) for method in methods]
     known = {option for parser in parsers for option in parser._option_string_actions}
@@ -191,8 +194,9 @@ def parse_stages(arguments: list[str], other_methods: Sequence[Method] = ()) -> 
         common, specific = split_by_stage(arguments, number, len(methods))
         for word in specific:
             if word.startswith("--") and word not in parser._option_string_actions:
-                raise UsageError(_unknown(word, [*parser._option_string_actions], None, None))
-        others = parser.others = frozenset(fields_left_to_other_stages((*methods, *other_methods), number))
+                raise UsageError(unknown(word, [*parser._option_string_actions], None, None))
+        others = frozenset(fields_left_to_other_stages((*methods, *other_methods), number))
+        parser.others = others | frozenset(other_keys)
         common = drop_flags(common, {f"--{name}" for name in others})
         stages.append(_parse_stage(method, parser, common + specific, known))
         stages[-1].words = drop_words(arguments, stages[-1].words)
@@ -210,15 +214,6 @@ def parse_stages(arguments: list[str], other_methods: Sequence[Method] = ()) -> 
     return stages
 
 
-def wanted_methods(arguments: list[str], nodes: dict[str, yaml.Node] | None = None) -> tuple[Method, ...]:
-    """The methods named on the command line, else in the YAML file, else `ift`."""
-    written = nodes["method"].value if nodes and "method" in nodes else "ift"
-    try:
-        return parse_methods(str(value_of(arguments, "--method") or written))
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-
-
 def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: set[str]) -> TrainArguments:
     """Parses the arguments of one stage; `known` are the options of all stages."""
     elsewhere = known - set(parser._option_string_actions)
@@ -232,7 +227,7 @@ def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: se
         script, config, model, mixture, columns, _, run, answers = parsed  # in the order of `make_parser`
         renamed = parse_columns(columns.dataset_columns)
         method.check(config)
-        check_ranges(config, model)
+        check_ranges(config, model, mixture)
         answers.check(config.eval_strategy)
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
@@ -274,26 +269,8 @@ def _launch_flags(
             kept = kept if word == "True" else kept[:-1]
             continue
         elif word.startswith("--") or not values:
-            raise UsageError(_unknown(word, [*options, *known], lines, file))
+            raise UsageError(unknown(word, [*options, *known], lines, file))
         else:
             values = 0
         kept.append(word)
     return kept
-
-
-def _unknown(word: str, options: list[str], lines: dict[str, int] | None, file: str | None) -> str:
-    key = word.lstrip("-")
-    name = key.replace("-", "_")
-    if word.startswith("--") and name in REMOVED:
-        place = f"{file}, line {lines[key]}: {key}" if lines is not None and key in lines else word
-        return f"{place}: {REMOVED[name]}"
-    if lines is not None and key in lines:
-        where, dashes = f"{file}, line {lines[key]}: unknown key {key!r}", ""
-    elif not word.startswith("-"):
-        return f"{word!r} does not belong to any flag."
-    else:
-        where, dashes = f"unknown flag {word}", "--"
-    hint = suggest_equivalent(key, dashes) or did_you_mean(
-        key, [option.lstrip("-") for option in options], lambda near: dashes + near
-    )
-    return where + (hint or "; `ift train --help-all` lists them all.")

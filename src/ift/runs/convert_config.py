@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,27 +19,12 @@ import yaml
 from ift.methods.table import METHODS
 from ift.runs.arguments import make_parser, parse_stages
 from ift.runs.argv import UsageError
-from ift.runs.converted_values import USED_BY, VALUES, lost_of_entries
-from ift.runs.other_tools import EXPLAINED, RENAMED
+from ift.runs.converted_values import LOST_INSIDE, USED_BY, VALUES
+from ift.runs.other_tools import EXPLAINED, RENAMED, SIGNS
 from ift.runs.yaml_file import parse_yaml_file
 
 SECTIONS = ("training", "lora", "logging", "data")  # of unsloth's file: settings one level deeper
-SIGNS = {  # tool -> settings that only its files have
-    "trl": ("dataset_mixture", "dataset_mixer", "max_seq_length", "torch_dtype", "model_name_or_path"),
-    "Axolotl": ("base_model", "sequence_len", "micro_batch_size", "lora_target_linear", "datasets"),
-    "LLaMA-Factory": (
-        "finetuning_type",
-        "cutoff_len",
-        "template",
-        "stage",
-        "dist_config",
-        "model_class",
-        "train_dataset",
-    ),
-    "unsloth": ("training", "lora", "random_state", "use_unsloth"),
-}
 OF_THE_DEVICE = ("tf32",)  # refused where the device of the conversion lacks it
-ENTRIES = "the format is found from the columns; dataset_columns renames others (docs/data.md)"
 FILL_IN = {"model_name_or_path": "MODEL", "dataset_name": "ROWS.jsonl", "output_dir": "aligned"}
 
 
@@ -124,7 +110,7 @@ def convert_file(path: Path, method: str | None = None) -> Converted:
             "its names are taken for paths or Hub ids: write those into datasets"
         )
     if method is not None or "method" not in found.settings:
-        found.settings = {"method": method or "ift", **found.settings}
+        found.settings = {**{"method": "ift"}, **found.settings, **({"method": method} if method else {})}
     _fill_in(found)
     _drop_refused(found)
     return found
@@ -147,10 +133,15 @@ def _convert(name: str, value: Any, written: Mapping[str, Any], known: set[str],
     """Sorts one setting into `found`."""
     if name in VALUES:
         result = VALUES[name](value, written)
+        if name in LOST_INSIDE:
+            found.lost |= LOST_INSIDE[name](value)
         if isinstance(result, str):
             found.lost[name] = result
             return
+        variables = result.pop("env", None)
         result = {here: one for here, one in result.items() if here not in found.settings or here == name}
+        if variables:
+            result["env"] = {**found.settings.get("env", {}), **variables}
         found.settings |= result
         if result == {name: value}:
             found.kept.append(name)
@@ -158,8 +149,6 @@ def _convert(name: str, value: Any, written: Mapping[str, Any], known: set[str],
             found.translated[name] = result
         else:
             found.lost[name] = EXPLAINED.get(name, "another setting of the file says it already")
-        if name == "datasets":
-            found.lost |= {f"datasets: {key}": ENTRIES for key in lost_of_entries(value)}
     elif name in known:
         found.settings[name] = value
         found.kept.append(name)
@@ -206,12 +195,15 @@ def _drop_refused(found: Converted) -> None:
 
 def _refusal(settings: Mapping[str, Any]) -> str:
     """The message with which `ift train` refuses the settings; "" if it takes them."""
-    settings = {name: value for name, value in settings.items() if name not in OF_THE_DEVICE}
+    elsewhere = (*OF_THE_DEVICE, "env")  # parsing would set the variables in this process
+    settings = {name: value for name, value in settings.items() if name not in elsewhere}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "converted.yaml"
         file.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
         try:
-            parse_stages(["--config", str(file)])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of trl, about settings that the run warns of
+                parse_stages(["--config", str(file)])
         except UsageError as error:
             return re.sub(rf"{re.escape(str(file))}, line \d+: ", "", str(error))
         except (ValueError, OSError, ImportError, RuntimeError) as error:

@@ -6,15 +6,18 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import Any
 
-Settings = Mapping[str, Any]
-# the settings here, or why there are none
-Translated = dict[str, Any] | str
+from ift.runs.converted_datasets import (
+    Settings,
+    Translated,
+    lost_of_entries,
+    lost_of_mixture,
+    translate_datasets,
+    translate_mixer,
+    translate_mixture,
+)
 
 PAIRS = ("dpo", "orpo", "simpo")
 FLASH = {"fa2": "flash_attention_2", "fa3": "flash_attention_3", "sdpa": "sdpa", "disabled": "eager"}
-ENTRY = {"path": "path", "id": "path", "name": "name", "config": "name", "split": "split", "data_files": "data_files",
-         "data_dir": "data_dir", "columns": "columns", "weight": "fraction", "fraction": "fraction"}  # fmt: skip
-ROWS_FOUND = ("messages", "conversations")  # columns in which conversations are found without being named
 
 
 def _if_on(found: dict[str, Any], off: str = "it is off") -> Callable[[Any, Settings], Translated]:
@@ -92,8 +95,30 @@ def _per_epoch(name: str) -> Callable[[Any, Settings], Translated]:
 
 
 def _special_tokens(value: Any, settings: Settings) -> Translated:
-    kept = {name: value[name] for name in ("eos_token", "pad_token") if value.get(name)}
-    return kept or "the beginning-of-sequence and unknown tokens are those of the tokenizer"
+    if value.get("eos_token"):
+        return {"eos_token": value["eos_token"]}
+    return "the special tokens are those of the tokenizer"
+
+
+def _lost_of_special_tokens(value: Any) -> dict[str, str]:
+    reasons = {"pad_token": "is not needed: padding is neither trained nor attended to, whatever its token"}
+    lost = [name for name in value if name != "eos_token" and value[name]]
+    return {f"special_tokens.{name}": reasons.get(name, "it is that of the tokenizer") for name in lost}
+
+
+def _wandb(variable: str) -> Callable[[Any, Settings], Translated]:
+    """A setting of wandb, as an environment variable in the file's `env:`."""
+
+    def translate(value: Any, settings: Settings) -> Translated:
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        reported = settings.get("report_to") or ("wandb" if settings.get("use_wandb", True) else "none")
+        return {"report_to": reported, "env": {variable: text}}
+
+    return translate
+
+
+def _loss_type(value: Any, settings: Settings) -> Translated:
+    return {"method": "dft"} if value == "dft" else {"loss_type": value}
 
 
 def _chat_template(value: Any, settings: Settings) -> Translated:
@@ -112,60 +137,7 @@ def _engine(value: Any, settings: Settings) -> Translated:
     return f"launch with --accelerate_config {name} --num_processes N (docs/many_gpus.md)"
 
 
-def _datasets(value: Any, settings: Settings) -> Translated:
-    """Entries of Axolotl and alignment-handbook, or LLaMA-Factory's names; `max_samples` goes into the split."""
-    if isinstance(value, str):
-        value = [{"path": name.strip()} for name in value.split(",")]
-    entries, columns = [], []
-    for one in value:
-        one = one if isinstance(one, Mapping) else {"path": str(one)}
-        entry = {ENTRY[key]: found for key, found in one.items() if key in ENTRY and found is not None}
-        entry["split"] = entry.get("split") or "train"
-        if count := settings.get("max_samples"):
-            entry["split"] += f"[:{count}]"
-        if str(entry.get("path")) in ("json", "parquet", "csv") and isinstance(entry.get("data_files"), str):
-            entry["path"] = entry.pop("data_files")
-        field = one.get("field_messages") or one.get("field")
-        columns += [f"{field}={'messages' if one.get('field_messages') else 'text'}"] if field else []
-        entries.append(entry)
-    renamed = [one for one in dict.fromkeys(columns) if one.partition("=")[0] not in (*ROWS_FOUND, "text")]
-    return {"datasets": entries, **({"dataset_columns": renamed} if renamed else {})}
-
-
-def lost_of_entries(value: Any) -> list[str]:
-    """Keys of entries of `datasets` that have no counterpart, other than those that are not needed."""
-    entries = value if isinstance(value, list) else []
-    not_needed = {"type", "ds_type", "field_messages", "field"}
-    keys = (
-        key for one in entries if isinstance(one, Mapping) for key, found in one.items() if found is not None
-    )
-    of_type = ["type" for one in entries if isinstance(one, Mapping) and isinstance(one.get("type"), Mapping)]
-    return sorted({*(key for key in keys if key not in ENTRY and key not in not_needed), *of_type})
-
-
-def _mixture(value: Any, settings: Settings) -> Translated:
-    found = _datasets(value.get("datasets", []), settings)
-    size = value.get("test_split_size")
-    return {**found, **({"test_split_size": size} if size else {})}  # type: ignore[dict-item]
-
-
-def _mixer(value: Any, settings: Settings) -> Translated:
-    splits = settings.get("dataset_splits") or ["train"]
-    training = [name for name in splits if "train" in str(name)] or ["train"]
-    if len(value) == 1 and float(next(iter(value.values()))) == 1 and len(training) == 1:
-        test = [name for name in splits if name not in training]
-        found = {"dataset_name": next(iter(value)), "dataset_train_split": training[0]}
-        return {**found, **({"dataset_test_split": test[0]} if test else {})}
-    return {
-        "datasets": [
-            {"path": path, "split": split, "fraction": float(share)}
-            for path, share in value.items()
-            for split in training
-        ]
-    }
-
-
-VALUES: Mapping[str, Callable[[Any, Settings], Translated]] = {
+VALUES: dict[str, Callable[[Any, Settings], Translated]] = {
     "adapter": _adapter,
     "attn_implementation": _attention,
     "auto_resume_from_checkpoints": _if_on({"resume": "auto"}),
@@ -173,15 +145,16 @@ VALUES: Mapping[str, Callable[[Any, Settings], Translated]] = {
     "bits": _bits,
     "chat_template": _chat_template,
     "chat_template_jinja": _chat_template,
-    "dataset": _datasets,
-    "dataset_mixer": _mixer,
-    "dataset_mixture": _mixture,
-    "datasets": _datasets,
+    "dataset": translate_datasets,
+    "dataset_mixer": translate_mixer,
+    "dataset_mixture": translate_mixture,
+    "datasets": translate_datasets,
     "deepspeed": _engine,
     "dpo_beta": lambda value, settings: {"beta": value},
     "dataset_kwargs": lambda value, written: (
         "every row is prepared here; rows with input_ids are used unchanged"
     ),
+    "env": lambda value, settings: {"env": value},
     "enable_tensorboard": _if_on({"report_to": "tensorboard"}),
     "enable_wandb": _if_on({"report_to": "wandb"}),
     "evals_per_epoch": _per_epoch("eval"),
@@ -194,6 +167,7 @@ VALUES: Mapping[str, Callable[[Any, Settings], Translated]] = {
     "gradient_checkpointing": lambda value, settings: {"gradient_checkpointing": bool(value)},
     "group_by_length": _if_on({"train_sampling_strategy": "group_by_length"}),
     "lora_target": _targets,
+    "loss_type": _loss_type,
     "lora_target_linear": _if_on({"lora_target_modules": "all-linear"}),
     "lora_target_modules": _targets,
     "peft_config": _peft,
@@ -216,6 +190,15 @@ VALUES: Mapping[str, Callable[[Any, Settings], Translated]] = {
     "use_wandb": _if_on({"report_to": "wandb"}),
     "val_set_size": _held_out,
     "val_size": _held_out,
+}
+WANDB = {f"wandb_{name}": f"WANDB_{name.upper()}"
+         for name in ("project", "entity", "watch", "log_model", "run_id", "mode", "run_group")}  # fmt: skip
+VALUES |= {name: _wandb(variable) for name, variable in WANDB.items()}
+# keys inside a value that are lost, by their full names
+LOST_INSIDE: Mapping[str, Callable[[Any], dict[str, str]]] = {
+    "dataset_mixture": lost_of_mixture,
+    "datasets": lost_of_entries,
+    "special_tokens": _lost_of_special_tokens,
 }
 # what a translation above has used of other settings
 USED_BY: Mapping[str, tuple[str, ...]] = {

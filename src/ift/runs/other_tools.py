@@ -5,7 +5,7 @@ They take precedence over similar names: `warmup_ratio` is similar to `residual_
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 _SAME = {  # name here -> names elsewhere, with the same meaning and values
     "warmup_steps": ("warmup_ratio",),  # below 1 it is a share of all steps
@@ -33,7 +33,7 @@ _SAME = {  # name here -> names elsewhere, with the same meaning and values
     "num_train_epochs": ("num_epochs", "epochs"),
     "optim": ("optimizer",),
     "lr_scheduler_type": ("lr_scheduler",),
-    "run_name": ("wandb_name",),
+    "run_name": ("wandb_name", "wandb_run_name"),
     "dataset_name": ("dataset", "dataset_path", "train_file", "data_path"),
     "learning_rate": ("lr",),
     "gradient_accumulation_steps": ("grad_accum", "gradient_accumulation"),
@@ -56,7 +56,6 @@ _EXPLAINED = {  # explanation -> names elsewhere that have no exact equivalent
     "corresponds to datasets: a list of entries with path and fraction (docs/data.md)":
         ("dataset_mixture", "dataset_mixer"),
     "corresponds to dataset_test_split": ("test_datasets",),
-    "is set in the environment: WANDB_PROJECT, with report_to: wandb": ("wandb_project",),
     "is not needed: max_length truncates whole rows, and the report counts what is lost": ("max_prompt_length",),
     "corresponds to resume: auto": ("auto_resume_from_checkpoints",),
     "corresponds to eval_generate, the number of answers": ("predict_with_generate",),
@@ -107,8 +106,9 @@ _EXPLAINED = {  # explanation -> names elsewhere that have no exact equivalent
     "belongs to methods on pairs (docs/baselines.md): beta": ("rl_beta", "pref_beta", "dpo_beta"),
     "corresponds to report_to: wandb": ("use_wandb", "enable_wandb"),
     "corresponds to report_to: tensorboard": ("enable_tensorboard",),
-    "is set in the environment: WANDB_ENTITY, WANDB_WATCH, WANDB_LOG_MODEL":
-        ("wandb_entity", "wandb_watch", "wandb_log_model", "wandb_run_id", "wandb_mode"),
+    "is an environment variable, WANDB_PROJECT and so on, which env: in the YAML file sets, with report_to: wandb":
+        ("wandb_project", "wandb_entity", "wandb_watch", "wandb_log_model", "wandb_run_id", "wandb_mode",
+         "wandb_run_group"),
     "has no counterpart: the head's loss is computed in tiles here, and the model's own kernels are used":
         ("liger_rope", "liger_rms_norm", "liger_glu_activation", "liger_swiglu", "liger_layer_norm", "kernel_config",
          "liger_fused_linear_cross_entropy", "liger_cross_entropy", "cut_cross_entropy", "enable_liger_kernel",
@@ -135,6 +135,31 @@ _EXPLAINED = {  # explanation -> names elsewhere that have no exact equivalent
     "corresponds to use_peft: true, lora_r, lora_alpha and lora_target_modules": ("peft_config", "training_type"),
 }  # fmt: skip
 EXPLAINED: Mapping[str, str] = {name: text for text, names in _EXPLAINED.items() for name in names}
+
+
+SIGNS = {  # tool -> settings that only its files have
+    "trl": ("dataset_mixture", "dataset_mixer", "max_seq_length", "torch_dtype", "model_name_or_path"),
+    "Axolotl": ("base_model", "sequence_len", "micro_batch_size", "lora_target_linear", "datasets"),
+    "LLaMA-Factory": (
+        "finetuning_type",
+        "cutoff_len",
+        "template",
+        "stage",
+        "dist_config",
+        "model_class",
+        "train_dataset",
+    ),
+    "unsloth": ("training", "lora", "random_state", "use_unsloth"),
+}
+
+
+def foreign_tool(keys: Collection[str]) -> tuple[str, list[str]] | None:
+    """The tool whose configuration file these keys are from, and the keys that say so; None if it may be ift's own."""
+    for tool, signs in SIGNS.items():
+        found = [key for key in keys if key in signs and key not in ("datasets", "model_name_or_path")]
+        if len(found) > 1:
+            return tool, found
+    return None
 
 
 def suggest_equivalent(name: str, dashes: str = "") -> str | None:

@@ -31,6 +31,7 @@ RANGES = {  # name -> (least, most, words)
     "per_device_train_batch_size": (1, MOST, "1 or more"),
     "save_steps": (ABOVE_0, MOST, "more than 0"),
     "save_total_limit": (1, MOST, "1 or more"),
+    "test_split_size": (ABOVE_0, MOST, "a share below 1 or a number of rows, more than 0"),
     "seed": (0, 2**32 - 1, "a whole number from 0 to 4294967295"),
     "weight_decay": (0, MOST, "0 or more"),
 }

@@ -39,13 +39,18 @@ class Supervision:
         """The callbacks; the checkpoints come first, so that signals are handled while the others run."""
         return [one for one in (self.checkpoints, self.watch, self.answers) if one is not None]
 
-    def warnings(self) -> tuple[str, ...]:
-        """Warnings that answers may not stop: the end token has become less likely, or is unlikely."""
+    def warnings(self, answers: FinalAnswers | None = None) -> tuple[str, ...]:
+        """Warnings that answers may not stop: the end token has become less likely, or is unlikely.
+
+        `answers` are those of the trained model, so that the warning says what they show.
+        """
         if self.watch is None:
             return ()
         if not self.watch.rows:
             return (NO_END,)
-        return tuple(warning for warning in (self.watch.less_likely(), self.watch.unlikely()) if warning)
+        shown = answers or FinalAnswers()
+        unlikely = self.watch.unlikely(shown.ended, shown.asked)
+        return tuple(warning for warning in (self.watch.less_likely(), unlikely) if warning)
 
 
 NOT_SUPERVISED = Supervision()

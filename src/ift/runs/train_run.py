@@ -63,6 +63,7 @@ def train_run(
         publish(trainer, stage)
     if supervised and trainer.is_world_process_zero():
         write_run(folder, finished=True)
+    answers = final_answers(trainer, stage, rows) if supervised else None
     return StageResult(
         method=stage.method.name,
         folder=folder,
@@ -72,8 +73,8 @@ def train_run(
         report=trainer.data_reports.get("train"),
         history=tuple(trainer.state.log_history),
         read_back=verified,
-        answers=final_answers(trainer, stage, rows) if supervised else None,
-        warnings=supervision.warnings(),
+        answers=answers,
+        warnings=supervision.warnings(answers),
     )
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
-from trl.scripts.utils import DatasetConfig
 
-from ift.runs.argv import UsageError, expand_home
+from ift.runs.argv import UsageError, UsageParser, expand_home
 
 
 def parse_yaml_file(path: Path) -> dict[str, yaml.Node]:
     """The value node of every top-level key of a YAML file.
 
     Raises:
-        UsageError: The file cannot be read, is not a mapping, or sets a key twice, at any depth.
+        UsageError: The file cannot be read, is not a mapping, has a key that is no text, or sets a key twice, at any
+            depth.
     """
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
@@ -29,6 +30,11 @@ def parse_yaml_file(path: Path) -> dict[str, yaml.Node]:
     if not isinstance(node, yaml.MappingNode):
         raise UsageError(f"--config {path} must hold `key: value` lines.")
     _refuse_repeated_keys(path, node)
+    for key, _ in node.value:
+        if key.tag != "tag:yaml.org,2002:str":
+            read = yaml.SafeLoader("").construct_object(key)
+            place = f"{path}, line {key.start_mark.line + 1}"
+            raise UsageError(f"{place}: YAML reads the key {key.value} as {read!r}; write it in quotes.")
     return {key.value: value for key, value in node.value}
 
 
@@ -46,12 +52,38 @@ def text_as_written(node: yaml.Node, value: Any) -> Any:
     return value
 
 
+def flags_in_file(path: str, names: Collection[str], parser: UsageParser) -> list[str]:
+    """The words of a command line that the keys `names` of a YAML file stand for; a list becomes `a,b`.
+
+    Raises:
+        UsageError: The file cannot be parsed, or `parser` refuses a value; the message names the line.
+    """
+    words: list[str] = []
+    for name, node in parse_yaml_file(Path(path)).items():
+        if name not in names:
+            continue
+        value = yaml.SafeLoader("").construct_document(node)
+        if value is None or value is False:
+            continue
+        value = expand_home(text_as_written(node, value)) if value is not True else True
+        parts = value if isinstance(value, list) else [value]
+        flag = [f"--{name}"] if value is True else [f"--{name}={','.join(map(str, parts))}"]
+        try:
+            parser.parse_known_args(flag)
+        except UsageError as error:
+            raise UsageError(f"{path}, line {node.start_mark.line + 1}: {error}") from error
+        words += flag
+    return words
+
+
 def parse_mixture(node: yaml.Node, file: str) -> list[dict[str, Any]]:
     """The entries of `datasets:`, with strings as they are in the file and fractions as numbers.
 
     Raises:
         UsageError: An entry is not a mapping, or has an unknown key or invalid value; the message names the line.
     """
+    from trl.scripts.utils import DatasetConfig
+
     known = {one.name for one in fields(DatasetConfig)}
     entries = []
     for child in node.value if isinstance(node, yaml.SequenceNode) else [node]:

@@ -115,6 +115,9 @@ def propagated_loss(
         num_items: as in `reduce_losses`.
         token_weights: gives the weights in place of `propagation_weights`; gradient flows through what it returns.
 
+    Raises:
+        ValueError: `token_weights` fails, or returns something else than weights.
+
     Returns:
         The loss, a scalar with gradient to `losses`; the weights (B, T); and d loss / d l_t, (B, T): where it is
         negative, the step pushes that token's loss *up*, as `propagation_detach` "none" does (docs/method.md). The last
@@ -130,11 +133,56 @@ def propagated_loss(
             )
             weights = propagation_weights(leaf, layout, kind, gamma, detach)
         else:
-            weights = token_weights(leaf, layout)
+            weights = _own_weights(token_weights, leaf, layout)
         loss = reduce_losses(weights * leaf, layout, settings.loss_reduction, num_items)
         gradient = torch.autograd.grad(loss, leaf)[0]
     value: Tensor = _WithGradient.apply(losses, loss.detach(), gradient)  # type: ignore[no-untyped-call]
     return value, weights.detach(), gradient
+
+
+def name_of(function: Any) -> str:
+    """The name of a function, for messages and records; of a partial one, that of the function."""
+    function = getattr(function, "func", function)
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def _own_weights(token_weights: TokenWeights, losses: Tensor, layout: RowLayout) -> Tensor:
+    """What `token_weights` returns, checked. The check of its values causes one GPU synchronisation.
+
+    A function with a true attribute `may_be_negative` may also raise losses.
+
+    Raises:
+        ValueError: The function fails, or returns something else than finite weights, 0 or more, (B, T); the message
+            names the function, what was found, and what is expected.
+    """
+    place = f"token_weights {name_of(token_weights)}"
+    try:
+        weights = token_weights(losses, layout)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{place}: {type(error).__name__}: {error}") from error
+    shape, device = tuple(losses.shape), losses.device
+    expected = f"expected a floating-point tensor of shape {shape} on {device}, as the losses"
+    if not isinstance(weights, Tensor):
+        raise ValueError(f"{place}: returned {type(weights).__name__}; {expected}")
+    found = (tuple(weights.shape), weights.device)
+    if found != (shape, device) or not weights.is_floating_point():
+        kind = str(weights.dtype).removeprefix("torch.")
+        raise ValueError(f"{place}: returned {kind} of shape {found[0]} on {found[1]}; {expected}")
+    function = getattr(token_weights, "func", token_weights)
+    least = -torch.inf if getattr(function, "may_be_negative", False) else 0.0
+    wrong = layout.trained & ~((weights >= least) & weights.isfinite())
+    wrong &= losses.isfinite().all()  # otherwise it is not the function's fault
+    first = int(torch.where(wrong.any(), wrong.flatten().int().argmax(), -1))
+    if first >= 0:
+        row, position = divmod(first, shape[1])
+        value = float(weights.detach()[row, position])
+        raise ValueError(
+            f"{place}: returned {value:g} at row {row}, position {position} (from 0) of the batch; expected a finite "
+            "weight, 0 or more, at every trained position"
+        )
+    return weights
 
 
 class _WithGradient(torch.autograd.Function):

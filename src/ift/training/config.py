@@ -92,6 +92,12 @@ class IFTConfig(SFTConfig):
         "loss_reduction", "Mean over rows of each row's mean (the paper), or over all trained tokens (trl)."
     )
 
+    token_weights: str | None = field_with_help(
+        None,
+        "A function of your own, FILE.py:function, that gives the weights of the token losses in place of the "
+        "propagation; the file is imported (docs/method.md).",
+    )
+
     def __post_init__(self) -> None:
         """Checks ranges and conflicts before trl's own checks."""
         self._set_defaults()
@@ -104,6 +110,11 @@ class IFTConfig(SFTConfig):
         """The settings of one step; `changes` are those that vary by step (the scheduled lambda, `step`)."""
         settings = {name: getattr(self, name) for name in METHOD_FIELDS}
         return StepSettings(**{**settings, "seed": self.seed, **changes})
+
+    @property
+    def has_lambda(self) -> bool:
+        """Whether lambda is above 0 at any step; without it a run is one without look-ahead."""
+        return self.residual_lambda > 0 or (self.residual_lambda_start or 0.0) > 0
 
     def _set_defaults(self: Any) -> None:
         if self.metric_for_best_model is None:
@@ -137,6 +148,10 @@ class IFTConfig(SFTConfig):
             "label_smoothing_factor needs the full logits, which IFT never builds. Set it to 0.": (
                 self.label_smoothing_factor > 0
             ),
+            f"token_weights {self.token_weights} takes the place of the propagation. Leave propagation, "
+            "propagation_gamma and propagation_detach at their defaults.": (
+                self.token_weights is not None and self.propagation != "none" and self._changed_propagation()
+            ),
             "NEFTune's noise would be added to the guesses as well. Set neftune_noise_alpha to None, or "
             "residual_lambda to 0.": bool(self.neftune_noise_alpha) and self.residual_lambda > 0,
             f"packing_strategy={self.packing_strategy!r} splits documents, and each part would count as an answer. "
@@ -151,6 +166,10 @@ class IFTConfig(SFTConfig):
             ),
         }
         raise_first(conflicts)
+
+    def _changed_propagation(self) -> bool:
+        names = [name for name in METHOD_FIELDS if name.startswith("propagation")]
+        return any(getattr(self, name) != getattr(StepSettings, name) for name in names)
 
 
 def preparation(args: Any) -> dict[str, Any]:

@@ -95,15 +95,27 @@ class EndWatch(TrainerCallback):
             f"{self.rows} training rows). {self._remedy()}"
         )
 
-    def unlikely(self) -> str | None:
-        """The warning if the end has a probability below one half at the last measurement; otherwise None."""
+    def unlikely(self, ended: int = 0, answers: int = 0) -> str | None:
+        """The warning if the end has a probability below one half at the last measurement; otherwise None.
+
+        Args:
+            ended: How many of the greedy answers after the training stopped with their end token.
+            answers: How many there are; 0 if they were not requested or could not be written.
+        """
         step, last = max(self.measured.items(), default=(0, 0.0))
         if step == 0 or last <= LIKELY:
             return None
-        return (
-            f"answers may not stop: after step {step} the end token has a probability of "
-            f"{math.exp(-last):.1%} ({NAME} {last:.3g}). {self._remedy()}"
+        measured = (
+            f"after step {step} the end token has a probability of {math.exp(-last):.1%} where an answer of a training "
+            f"row ends ({NAME} {last:.3g})"
         )
+        if answers and ended == answers:
+            text = f"{ended} of {answers} greedy answers end, but sampled ones may run on: {measured}"
+        elif answers:
+            text = f"answers may not stop: {ended} of {answers} greedy ones end, and {measured}"
+        else:
+            text = f"answers may not stop: {measured}"
+        return f"{text}. {self._remedy()}"
 
     def _remedy(self) -> str:
         args = self.trainer.args

@@ -59,9 +59,11 @@ def row_statistics(result: IFTLoss, labels: Tensor, eos_ids: Tensor, config: Any
 
 # what an evaluation can report, without its prefix: `RunningMeans.summary` and the trainer's extra values
 EVALUATION_METRICS = (
-    "entropy", "mean_token_accuracy", "lookahead_accuracy", "propagation_weight_max", "propagation_negative_share",
-    "nll", "residual_nll", "residual_gap", "eos_nll", "lambda", "aux_loss", "shared_prefix", "num_tokens",
+    "entropy", "mean_token_accuracy", "propagation_weight_max", "propagation_negative_share", "nll", "eos_nll",
+    "aux_loss", "num_tokens",
 )  # fmt: skip
+# what it reports besides if the run has a lambda
+LOOKAHEAD_METRICS = ("lookahead_accuracy", "residual_nll", "residual_gap", "lambda", "shared_prefix")
 
 
 class RunningMeans:
@@ -96,12 +98,12 @@ class RunningMeans:
             found |= {
                 "entropy": sums["entropy"] / trained,
                 "mean_token_accuracy": sums["top1"] / trained,
-                "lookahead_accuracy": sums["lookahead_hits"] / trained,
                 "propagation_weight_max": max(0.0, float(self.weight_max)),
                 "propagation_negative_share": sums["negative"] / trained,
                 "nll": sums["nll"] / trained,
             }
             if self.looked_ahead:
+                found["lookahead_accuracy"] = sums["lookahead_hits"] / trained
                 found["residual_nll"] = sums["residual_nll"] / trained
                 found["residual_gap"] = found["residual_nll"] - found["nll"]
         if sums["eos"]:

@@ -18,7 +18,7 @@ from trl.trainer.utils import get_config_model_id, global_then_local_main_first
 from ift.data import end_of_turn_ids, prepare_dataset
 from ift.models.stop_tokens import stop_generation_at
 from ift.step.algorithm import ChangeGuess, ScoreTokens, enable_residual, ift_loss
-from ift.step.equations import TokenWeights
+from ift.step.equations import TokenWeights, name_of
 from ift.step.model import has_weights
 from ift.step.model_checks import check_packing
 from ift.step.rows import count_items, row_layout
@@ -31,6 +31,7 @@ from ift.training.last_batch import CountsRowsOnce
 from ift.training.metrics import MetricsFile, RunningMeans, row_statistics
 from ift.training.non_finite import StopsAtNonFinite
 from ift.training.telemetry import NoTelemetry
+from ift.user_code import load_function
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,8 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
                 raise ValueError(
                     f"{name} needs the full logits, which IFT never builds. Use a callback instead."
                 )
+        if args.token_weights is not None:
+            self.token_weights = load_function(args.token_weights, "--token_weights")
         eval_sets = kwargs.get("eval_dataset")
         if isinstance(eval_sets, dict) and args.metric_for_best_model == "eval_nll":
             args.metric_for_best_model = f"eval_{next(iter(eval_sets))}_nll"
@@ -123,10 +126,11 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
 
     def _method_settings(self) -> dict[str, Any]:
         """The settings that were trained with; a function that replaces a part is named in the part's place."""
-        found = {name: getattr(self.args, name) for name in (*METHOD_FIELDS, *LAMBDA_FIELDS)}
+        names = (*METHOD_FIELDS, *LAMBDA_FIELDS, "token_weights")
+        found = {name: getattr(self.args, name) for name in names}
         for part, function in (("propagation", self.token_weights), ("lookahead", self.change_guess)):
             if function is not None and found[part] in get_args(get_type_hints(StepSettings)[part]):
-                found[part] = f"a function: {getattr(function, '__name__', type(function).__name__)}"
+                found[part] = f"a function: {name_of(function)}"
         return found
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
@@ -201,7 +205,8 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
             token_weights=self.token_weights,
             score_tokens=self.score_tokens,
         )
-        loss, extra = result.loss, dict[str, Any]({"lambda": settings.residual_lambda})
+        loss = result.loss
+        extra: dict[str, Any] = {"lambda": settings.residual_lambda} if self.args.has_lambda else {}
         if num_items_in_batch is not None:
             loss = loss * (self.accelerator.num_processes // self.get_tp_size())  # DDP averages over ranks
         if result.scores.aux_loss is not None:

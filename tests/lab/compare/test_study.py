@@ -117,6 +117,27 @@ def test_a_failure_is_named_and_the_others_are_stopped(study, monkeypatch):
     assert all(process.poll() is not None for process in processes)
 
 
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (
+            9,
+            r"was killed by signal 9 \(out of memory is the usual reason: give fewer --jobs.*last line was: step 3",
+        ),
+        (15, r"was killed by signal 15 \(somebody, or the scheduler"),
+        (6, r"was killed by signal 6 \(another program"),
+    ],
+)
+def test_a_process_that_a_signal_ended_is_not_the_methods_failure(study, monkeypatch, number, said):
+    def start(self, task, slot):
+        code = f"import os; print('step 3', flush=True); os.kill(os.getpid(), {number})"
+        return subprocess.Popen([sys.executable, "-c", code], stdout=self._log(task).open("wb"))
+
+    monkeypatch.setattr(Study, "_start", start)
+    with pytest.raises(StudyError, match=said):
+        study.perform(study.searches(sequences=False)[:1], lambda task: None)
+
+
 def test_another_study_in_the_folder_is_refused(study):
     study.open()
     other = replace(study, plan=replace(PLAN, seeds=3))

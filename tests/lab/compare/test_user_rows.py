@@ -1,6 +1,7 @@
 """The user's rows are split once, without a prompt on two sides, and final answers are found where they are."""
 
 import json
+import sys
 
 import pytest
 from datasets import Dataset
@@ -141,6 +142,16 @@ def test_saved_and_loaded_again(tokenizer, tmp_path):
     done.write_text(json.dumps({**json.loads(done.read_text()), "sha256": {}}))
     split.save(tmp_path / "rows")  # of other rows, or half done: written again
     assert not (tmp_path / "rows" / "mark").exists()
+
+
+def test_saving_shows_no_bar(tokenizer, tmp_path, monkeypatch, capfd):
+    """The bar of `save_to_disk` would take no notice of TQDM_DELAY, and the next line would begin in its line."""
+    bars = sys.modules["datasets.utils.tqdm"]
+    monkeypatch.setattr(bars, "HF_DATASETS_DISABLE_PROGRESS_BARS", None)
+    monkeypatch.setattr(bars, "_hf_datasets_progress_bars_disabled", False)
+    split_rows([part(ROWS)], None, tokenizer, max_length=64).save(tmp_path / "rows")
+    assert "Saving the dataset" not in capfd.readouterr().err
+    assert not bars.are_progress_bars_disabled()
 
 
 @pytest.mark.parametrize(

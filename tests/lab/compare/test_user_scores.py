@@ -11,6 +11,7 @@ from ift.lab.compare import trial
 from ift.lab.compare.run_study import report_study
 from ift.lab.compare.study import Study
 from ift.lab.compare.study_args import StudyArgs
+from ift.lab.compare.user_data import UserData
 from ift.lab.compare.user_study import user_study
 from ift.lab.report import load
 from ift.lab.testbed import tiny_base_path
@@ -91,6 +92,63 @@ def test_a_reference_with_an_error_is_refused_before_training(place, tmp_path):
     assert found.exit_code == 1
     assert "fails: no such column: noname" in " ".join(found.output.split())
     assert not (tmp_path / "out").exists()
+
+
+STUDY = """
+model_name_or_path: {base}
+dataset_name: rows.jsonl
+max_length: 96
+methods: [sft, ift]
+seeds: 3
+learning_rates: [1e-5, 3.0e-5]
+score: text
+test_rows: 4
+"yes": false
+max_new_tokens:
+"""
+
+
+def test_a_yaml_file_holds_the_flags_of_the_study_too(place, tmp_path):
+    """As on the command line, which takes precedence; what is left is the training's, in the trials as well."""
+    from ift.cli.compare import parse
+
+    (tmp_path / "compare.yaml").write_text(STUDY.format(base=tiny_base_path()))
+    args, words = parse("compare", ["--config", "compare.yaml", "--seeds", "2", "--output_dir", "out"])
+    assert (args.methods, args.seeds, args.score, args.test_rows) == ("sft,ift", 2, "text", 4)
+    assert args.learning_rates == (1e-5, 3e-5)
+    assert (args.yes, args.max_new_tokens) == (None, None)
+    assert words == ["--config", "compare.yaml"]
+    (stage,) = UserData(words, ["sft", "ift"], {}, "text", None, 9).stages("ift", {}, "unused")
+    assert stage.config.max_length == 96
+
+
+def test_a_yaml_file_of_study_flags_alone_is_for_the_testbed(tmp_path, monkeypatch):
+    from ift.cli.compare import parse
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study.yaml").write_text("methods: sft,ift\nseeds: 4\n")
+    args, words = parse("compare", ["--config", "study.yaml"])
+    assert (args.methods, args.seeds, words) == ("sft,ift", 4, [])
+
+
+@pytest.mark.parametrize(
+    ("verb", "text", "said"),
+    [
+        ("compare", "seeds: many\n", "c.yaml, line 1: argument --seeds: invalid int value: 'many'"),
+        ("ablate", "seeds: 3\nmethods: sft\n", "c.yaml, line 2: methods is no flag of ift ablate"),
+        ("compare", "seeds: 1\n", "--seeds 1: an interval needs at least 2"),
+        ("compare", "model_name_or_path: m\ndataset_name: d\nseedz: 3\n", "unknown key 'seedz'"),
+        ("compare", "test_rows: 3\n", "--test_rows is for your own data"),
+    ],
+)
+def test_a_wrong_flag_of_the_study_in_the_file_is_named_with_its_line(
+    tmp_path, monkeypatch, verb, text, said
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.yaml").write_text(text)
+    found = CliRunner().invoke(app, [verb, "--config", "c.yaml", "--output_dir", "out"])
+    assert found.exit_code == 2, found.output
+    assert said in " ".join(found.output.split())
 
 
 def study_of(*words, say=lambda line: None):

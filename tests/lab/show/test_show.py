@@ -89,6 +89,15 @@ def test_lines_of_the_terminal_fit_and_stand_below_each_other(width):
     assert len(found) == (3 if width == 40 else 5)  # the second line of tokens has no guess above
 
 
+def test_without_colour_brackets_say_what_is_trained_and_numbers_what_the_loss_is():
+    above, middle, below, losses = [line.plain for line in lines(ShownRow(1, TOKENS, 0.5), 40, colour=False)]
+    assert middle.startswith("Hi ⟦there")
+    assert middle.index("there") == above.index("you") == below.index("1.25") == losses.index("2.00")
+    tokens = (*TOKENS[:2], ShownToken("!"), *TOKENS[1:2])
+    (_, found, *_) = [line.plain for line in lines(ShownRow(1, tokens, 0.5), 40, colour=False)]
+    assert found.replace(" ", "") == "Hi⟦there⟧!⟦there⟧"
+
+
 def test_the_page_marks_shades_guesses_weights_and_pushes():
     page = html_page([ShownRow(1, TOKENS, 0.5)], "A <step>", "lambda 0.2")
     assert "<title>A &lt;step&gt;</title>" in page
@@ -106,6 +115,8 @@ def test_the_verb_prints_the_rows_and_writes_the_page(rows, tmp_path):
     assert done.exit_code == 0, done.output
     assert "row 2: " in done.output
     assert "page: " in done.output
+    assert "⟦trained⟧; above: " in done.output  # the output of the runner is no terminal
+    assert "⟦" in done.output.partition("row 2: ")[2].partition("⟦trained⟧")[0]
     assert (tmp_path / "page.html").read_text().count("<section>") == 2
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,8 +41,9 @@ class Split:
         folders = {f"train-{number}": part.rows for number, part in enumerate(self.train)}
         folders |= {"validation": self.validation, "test": self.test}
         folders |= {f"{name}-pairs": rows for name, rows in self.pairs.items()}
-        for name, rows in folders.items():
-            rows.save_to_disk(str(folder / name))
+        with without_datasets_bars():
+            for name, rows in folders.items():
+                rows.save_to_disk(str(folder / name))
         names = [part.name for part in self.train]
         write_json(done, {"sha256": self.sha256, "train": names, "pairs": [*self.pairs]})
 
@@ -69,6 +72,23 @@ class Split:
             if len(found) < len(getattr(self, name))
         }
         return replace(self, **rows, pairs=pairs, sha256=self.sha256 | hashes)
+
+
+@contextmanager
+def without_datasets_bars() -> Iterator[None]:
+    """While active, datasets shows no progress bars.
+
+    That of `save_to_disk` appears in spite of TQDM_DELAY, and then ends without a line feed.
+    """
+    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    shown = not are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bars()
 
 
 def _spread(rows: Any, wanted: int) -> Any:

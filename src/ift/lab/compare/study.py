@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,10 @@ from ift.lab.report.json_files import write_json
 from ift.methods.table import parse_methods
 
 POLL_SECONDS = 0.2
+KILLED_BY: Mapping[int, str] = {  # signal -> what usually sends it
+    signal.SIGKILL: "out of memory is the usual reason: give fewer --jobs, smaller batches or a smaller model",
+    signal.SIGTERM: "somebody, or the scheduler of the machine, stopped it",
+}
 _PLAN_WORDS = {
     "own": "data or training settings",
     "time_budget": "--budget",
@@ -235,6 +240,9 @@ class Study:
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         last = lines[-1] if lines else "no output"
         hint = f"Its output is in {log}; repeat the command to resume"
+        if code < 0:  # the last line of its output is of what it did before, not of why it ended
+            cause = KILLED_BY.get(-code, "another program, the system or a fault in a library")
+            return f"{task.title} was killed by signal {-code} ({cause}); its last line was: {last}\n{hint}"
         return f"{task.title} failed with exit code {code}: {last}\n{hint}"
 
 

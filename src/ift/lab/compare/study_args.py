@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ift.lab.compare.plan import BUDGETS, CONTENDERS, VARIANTS, Plan, ablate_plan, compare_plan
-from ift.runs.argv import UsageError, named
+from ift.runs.argv import UsageError, UsageParser, named
+from ift.runs.yaml_file import flags_in_file, parse_yaml_file
 
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(h|m|min|s)")
 _SECONDS = {"h": 3600, "m": 60, "min": 60, "s": 1}
@@ -106,6 +107,27 @@ class StudyArgs:
                 options: dict[str, Any] = {"action": "store_true"} if on else {"type": kind}
                 found.append((one.name, {**options, "default": default, "help": about["help"]}))
         return found
+
+    @classmethod
+    def keys(cls) -> frozenset[str]:
+        """Names of the flags of both verbs, which are keys of a YAML file too; output_dir is not among them."""
+        return frozenset(one.name for one in fields(cls) if one.metadata)
+
+    @classmethod
+    def in_file(cls, verb: str, file: str | None, parser: UsageParser) -> tuple[list[str], bool]:
+        """The study's flags in the YAML file of --config, as words, and whether it has keys of `ift train` too.
+
+        Raises:
+            UsageError: the file cannot be parsed, a value is refused, or a key is a flag of the other verb.
+        """
+        if file is None:
+            return [], True
+        own = {name for user_data in (False, True) for name, _ in cls.flags(verb, user_data=user_data)}
+        keys = parse_yaml_file(Path(file))
+        for key in (key for key in keys if key in cls.keys() - own):
+            line = keys[key].start_mark.line + 1
+            raise UsageError(f"{file}, line {line}: {key} is no flag of ift {verb}; leave it out")
+        return flags_in_file(file, own, parser), bool(keys.keys() - own)
 
     @classmethod
     def from_namespace(cls, verb: str, command: Sequence[str], parsed: argparse.Namespace) -> StudyArgs:

@@ -81,12 +81,13 @@ class UserData:
         Raises:
             UsageError: as `ift train` raises it.
         """
+        from ift.lab.compare.study_args import StudyArgs
         from ift.runs.arguments import parse_stages
 
         beside = {one.name: one for name in self.methods for one in parse_methods(name)}
         given = {**FORCED, **settings, "method": method, "output_dir": out}
         words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
-        return parse_stages([*self.words, *words], [*beside.values()])
+        return parse_stages([*self.words, *words], [*beside.values()], StudyArgs.keys())
 
 
 class UserDataBackend:

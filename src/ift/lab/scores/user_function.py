@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from ift.lab.scores.answer import Answer, Score, ScoreError
-from ift.text import did_you_mean
+from ift.user_code import load_function
 
 
 def user_score(spec: str) -> Score:
@@ -22,8 +20,10 @@ def user_score(spec: str) -> Score:
     Raises:
         ScoreError: The file is missing or fails, or has no such function.
     """
-    file, _, name = spec.rpartition(":")
-    function = _load(Path(file).expanduser(), name, spec)
+    try:
+        function = load_function(spec, "--score")
+    except ValueError as error:
+        raise ScoreError(str(error)) from error
 
     def of_row(answer: Answer) -> float | Mapping[str, float]:
         try:
@@ -38,27 +38,7 @@ def user_score(spec: str) -> Score:
             }
         return _number(found, f"{spec}: row {answer.id}")
 
-    return Score(name, of_row, check=lambda answer: of_row(replace(answer, text="")))
-
-
-def _load(file: Path, name: str, spec: str) -> Callable[..., Any]:
-    if not file.is_file():
-        raise ScoreError(f"--score {spec}: {file}: no such file")
-    found = importlib.util.spec_from_file_location(f"ift_score_{file.stem}", file)
-    if found is None or found.loader is None:
-        raise ScoreError(f"--score {spec}: {file}: no Python file; its name must end in .py")
-    module = importlib.util.module_from_spec(found)
-    try:
-        found.loader.exec_module(module)
-    except Exception as error:
-        raise ScoreError(
-            f"--score {spec}: importing the file failed: {type(error).__name__}: {error}"
-        ) from error
-    function: Callable[..., Any] | None = getattr(module, name, None)
-    if not callable(function):
-        names = [one for one, value in vars(module).items() if callable(value)]
-        raise ScoreError(f"--score {spec}: the file has no function {name!r}{did_you_mean(name, names)}")
-    return function
+    return Score(spec.rpartition(":")[2], of_row, check=lambda answer: of_row(replace(answer, text="")))
 
 
 def _number(value: Any, place: str) -> float:

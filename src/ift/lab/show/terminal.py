@@ -1,18 +1,27 @@
-"""Rows for a terminal: the look-ahead's token above, the token shaded by its loss, its weight below."""
+"""Rows for a terminal: the look-ahead's token above, the token shaded by its loss, its weight below.
+
+Without colour, brackets enclose what is trained, and the loss is a number below the weight.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from math import exp
 
 from rich.cells import cell_len
 from rich.text import Text
 
 from ift.lab.show.step import ShownRow, ShownToken
+from ift.text import TRAINED, bracketed
 
 LEGEND = (
     "above: the look-ahead's token, where it is wrong; shaded: the loss of the token, from none to red; below: the "
     "weight of the loss; ▲: the step raises this token's loss"
+)
+PLAIN_LEGEND = (
+    f"{TRAINED[0]}trained{TRAINED[1]}; above: the look-ahead's token, where it is wrong; below: the weight of the "
+    "loss, and the loss of the token; ▲: the step raises this token's loss"
 )
 UP = "▲"
 
@@ -22,39 +31,56 @@ def shade(loss: float, steps: int) -> int:
     return min(steps - 1, int((1 - exp(-loss)) * steps))
 
 
-def lines(row: ShownRow, width: int) -> Iterator[Text]:
-    """The row as lines of at most `width` cells: three for each line of trained tokens, one for one of other tokens."""
-    above, middle, below = Text(), Text(), Text()
-    for token in row.tokens:
-        cells = _cells(token)
+def lines(row: ShownRow, width: int, colour: bool = True) -> Iterator[Text]:
+    """The row as lines of at most `width` cells: three for each line of trained tokens, one for one of other tokens.
+
+    Without `colour` there is a fourth with the losses, and brackets enclose the trained tokens.
+    """
+    tokens = row.tokens if colour else bracketed(row.tokens, [one.trained for one in row.tokens], ShownToken)
+    block = _Block()
+    for token in tokens:
+        cells = _cells(token, colour)
         size = max(cell_len(part) for part in cells)
-        if middle.cell_len + size > width and middle.cell_len:
-            yield from _filled(above, middle, below)
-            above, middle, below = Text(), Text(), Text()
-        above.append(cells[0].ljust(size + len(cells[0]) - cell_len(cells[0])), "red")
-        middle.append(cells[1], _style(token)).append(" " * (size - cell_len(cells[1])))
-        below.append(
-            cells[2].ljust(size + len(cells[2]) - cell_len(cells[2])),
-            "bold magenta" if token.pushed_up else "dim",
-        )
-        if token.text.endswith("\n"):
-            yield from _filled(above, middle, below)
-            above, middle, below = Text(), Text(), Text()
-    yield from _filled(above, middle, below)
+        full = block.middle.cell_len + size > width and block.middle.cell_len
+        if full or (block.ended and token.text != TRAINED[1]):
+            yield from block.filled()
+            block = _Block()
+        block.above.append(_padded(cells[0], size), "red")
+        block.middle.append(cells[1], _style(token)).append(" " * (size - cell_len(cells[1])))
+        block.below.append(_padded(cells[2], size), "bold magenta" if token.pushed_up else "dim")
+        block.losses.append(_padded(cells[3], size), "dim")
+        block.ended = token.text.endswith("\n")
+    yield from block.filled()
 
 
-def _filled(*three: Text) -> Iterator[Text]:
-    return (line for line in three if line.plain.strip())
+@dataclass
+class _Block:
+    """Lines that stand below each other."""
+
+    above: Text = field(default_factory=Text)
+    middle: Text = field(default_factory=Text)
+    below: Text = field(default_factory=Text)
+    losses: Text = field(default_factory=Text)
+    ended: bool = False  # its last token has a line feed
+
+    def filled(self) -> Iterator[Text]:
+        """Those that are not blank."""
+        return (line for line in (self.above, self.middle, self.below, self.losses) if line.plain.strip())
 
 
-def _cells(token: ShownToken) -> tuple[str, str, str]:
+def _padded(text: str, size: int) -> str:
+    return text + " " * (size - cell_len(text))
+
+
+def _cells(token: ShownToken, colour: bool) -> tuple[str, str, str, str]:
     text = token.text.replace("\n", "⏎")
     if not token.trained:
-        return "", text, ""
+        return "", text, "", ""
     return (
         f"{token.guess} ".replace("\n", "⏎").lstrip() if token.guess else "",
         text,
         f"{token.weight:.2f}{UP if token.pushed_up else ''} ",
+        "" if colour else f"{token.loss:.2f} ",
     )
 
 
