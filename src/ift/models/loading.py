@@ -71,6 +71,16 @@ def load_model(name: str, options: LoadOptions = LoadOptions()) -> LoadedModel:
     """
     import torch
 
+    tokenizer, prompts, note = load_writer(name, options)
+    model = load_network(name, options)
+    check_special_ids(name, tokenizer, model, padding=False)
+    if not getattr(model, "is_quantized", False):
+        model = model.to(options.device or str(torch.accelerator.current_accelerator() or "cpu"))
+    return LoadedModel(model.eval(), tokenizer, prompts, note)
+
+
+def load_writer(name: str, options: LoadOptions) -> tuple[Any, str, str]:
+    """What writes a model's prompts: `tokenizer`, `prompts` and `note` of a `LoadedModel`."""
     from ift.data import ensure_chat_template
 
     if options.trust_remote_code:
@@ -79,11 +89,7 @@ def load_model(name: str, options: LoadOptions = LoadOptions()) -> LoadedModel:
     prompts, note = prompt_style(name, tokenizer)
     if prompts == CHAT_TEMPLATE:
         ensure_chat_template(tokenizer)
-    model = load_network(name, options)
-    check_special_ids(name, tokenizer, model, padding=False)
-    if not getattr(model, "is_quantized", False):
-        model = model.to(options.device or str(torch.accelerator.current_accelerator() or "cpu"))
-    return LoadedModel(model.eval(), tokenizer, prompts, note)
+    return tokenizer, prompts, note
 
 
 def warn_of_remote_code(name: str) -> None:
