@@ -341,6 +341,7 @@ def test_flags_in_the_documents_exist(monkeypatch):
     from ift.runs.arguments import make_parser
 
     words = {"--help", "--help-all", "--config", "--accelerate_config"}
+    words |= {"--head", "--port", "--address", "--num-cpus"}  # of `ray start`
     for verb in typer.main.get_command(app).commands.values():
         words |= {word for option in verb.params for word in (*option.opts, *option.secondary_opts)}
     words |= {*launch_command_parser()._option_string_actions, *torchrun_parser()._option_string_actions}

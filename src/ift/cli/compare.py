@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -56,11 +57,13 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     from ift.lab.compare.user_study import user_study
     from ift.lab.judge.settings import parse_prices
     from ift.lab.progress import WorkProgress
+    from ift.lab.ray_tasks import ray_tasks
 
     prices, agreed = parse_prices(args.prices), args.yes
     try:
         study = user_study(args, train_words, say) if train_words else study_on_testbed(args)
-        with WorkProgress(console, seconds=0) as progress:
+        with ray_tasks(args.ray, args.jobs) as tasks, WorkProgress(console, seconds=0) as progress:
+            study = replace(study, executor=tasks or study.executor)
             run_study(study, args.jobs, progress, say, prices, (lambda: None) if agreed else agree)
     except KeyboardInterrupt:
         print(f"\nift {verb}: stopped. Repeat the command to resume.", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from ift.cli.exit_codes import INTERRUPTED
 from ift.cli.model_options import ALLOW_PICKLE, DEVICE, DTYPE, TRUST_REMOTE_CODE
+from ift.cli.ray_option import RAY
 from ift.runs.extras import needs_extra
 
 if TYPE_CHECKING:
@@ -22,18 +24,21 @@ if TYPE_CHECKING:
 
 def main(
     models: list[str], tasks: str, data: str | None, limit: int | None, shots: int | None, batch_size: str,
-    output_dir: str, options: LoadOptions,
+    output_dir: str, options: LoadOptions, ray: str | None = None,
 ) -> int:  # fmt: skip
     """Evaluates the models, saves and shows their scores; returns the exit code."""
     needs_extra("eval", "lm_eval")
     from ift.lab.evaluation.harness import Setting
     from ift.lab.evaluation.run import evaluate, plan_evaluation
+    from ift.lab.ray_tasks import check_ray, ray_tasks
 
+    check_ray(ray)
     console, started = Console(highlight=False), time.perf_counter()
     setting = Setting(None if data is None else Path(data).expanduser(), limit, batch_size, options.dtype)
     evaluation = plan_evaluation(models, tasks, shots, setting, Path(output_dir).expanduser(), options)
     try:
-        found = evaluate(evaluation, lambda line: console.print(line, markup=False, soft_wrap=True))
+        with ray_tasks(ray) as executor:
+            found = evaluate(evaluation, partial(console.print, markup=False, soft_wrap=True), executor)
     except KeyboardInterrupt:
         print(
             f"\nift evaluate: stopped. Repeat the command for the tasks that {output_dir} lacks.",
@@ -89,6 +94,7 @@ def command(
     ),
     batch_size: str = typer.Option("auto", "--batch_size", help="auto, or a number."),
     output_dir: str = typer.Option("ift-evaluate", "--output_dir", help="Folder for results and records."),
+    ray: str = RAY,
     dtype: str = DTYPE,
     device: str = DEVICE,
     trust_remote_code: bool = TRUST_REMOTE_CODE,
@@ -98,4 +104,4 @@ def command(
     from ift.models.loading import LoadOptions
 
     options = LoadOptions(dtype, device, trust_remote_code, allow_pickle)
-    return main(models, tasks, data, limit, num_fewshot, batch_size, output_dir, options)
+    return main(models, tasks, data, limit, num_fewshot, batch_size, output_dir, options, ray)

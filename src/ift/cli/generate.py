@@ -9,6 +9,7 @@ import typer
 
 from ift.cli.exit_codes import INTERRUPTED
 from ift.cli.model_options import ALLOW_PICKLE, DEVICE, DTYPE, TRUST_REMOTE_CODE
+from ift.cli.ray_option import RAY
 
 if TYPE_CHECKING:
     from ift.generation.answers import Settings
@@ -52,6 +53,7 @@ def command(
         None,
         help="Ask an OpenAI-compatible server, such as http://localhost:8000/v1, instead of loading the model.",
     ),
+    ray: str = RAY,
     dtype: str = DTYPE,
     device: str = DEVICE,
     trust_remote_code: bool = TRUST_REMOTE_CODE,
@@ -61,12 +63,16 @@ def command(
     from ift.generation.answers import Settings
     from ift.generation.errors import EvaluationError
     from ift.lab.generate import generate
+    from ift.lab.ray_tasks import check_ray, ray_tasks
     from ift.models.loading import LoadOptions
     from ift.models.model_folder import check_model_path
 
     settings = Settings(max_new_tokens, temperature, top_p, seed)
     options = LoadOptions(dtype, device, trust_remote_code, allow_pickle)
     _check(settings, batch_size, form, limit)
+    check_ray(ray)
+    if endpoint is not None and ray is not None:
+        raise EvaluationError("--endpoint: the server does the work. Fix: leave out --ray")
     if endpoint is None:
         check_model_path(model, allow_pickle=allow_pickle)
     elif options != LoadOptions():
@@ -75,7 +81,10 @@ def command(
             "--trust_remote_code and --allow_pickle_weights"
         )
     try:
-        lines = generate(model, prompts, output, form, settings, batch_size, system, limit, options, endpoint)
+        with ray_tasks(ray) as tasks:
+            lines = generate(
+                model, prompts, output, form, settings, batch_size, system, limit, options, endpoint, tasks
+            )
     except KeyboardInterrupt:
         print("\nift generate: stopped. Repeat the command to resume.", file=sys.stderr)
         return INTERRUPTED

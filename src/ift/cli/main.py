@@ -26,6 +26,7 @@ from ift.cli import (
     train,
 )
 from ift.cli.exit_codes import Verbs
+from ift.cli.ray_option import WithRay
 from ift.runs.argv import UsageError
 from ift.runs.removed import REMOVED
 
@@ -51,8 +52,8 @@ app.command("frozen-lake")(frozen_lake.command)
 app.command("convert-config")(convert_config.command)
 app.command("merge")(merge.command)
 app.command("report")(report.command)
-app.command("evaluate")(evaluate.command)
-app.command("generate")(generate.command)
+app.command("evaluate", cls=WithRay)(evaluate.command)
+app.command("generate", cls=WithRay)(generate.command)
 app.command("score")(score.command)
 app.command("judge")(judge.command)
 app.command("show", context_settings=OWN_PARSER)(show.command)

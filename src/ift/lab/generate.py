@@ -8,21 +8,20 @@ from pathlib import Path
 
 from rich.progress import track
 
-from ift.data import ensure_chat_template
 from ift.files import check_target
 from ift.generation.answer_files import check_format, choose_format, write_answers
-from ift.generation.answers import AnswerStore, Settings, answer_all, fingerprint
+from ift.generation.answers import AnswerStore, Settings, fingerprint
 from ift.generation.prompts import Prompt, read_prompts
-from ift.models.loading import CHAT_TEMPLATE, PLAIN_TEXT, LoadOptions, identity, load_model, short_name
+from ift.lab.local_answers import Answer, answer_here, answer_in_jobs
+from ift.lab.processes import Executor
+from ift.models.loading import LoadOptions, short_name
 from ift.runs.extras import needs_extra
-
-# answers what the store lacks; calls its last argument with the number of new answers
-Answer = Callable[[Sequence[Prompt], AnswerStore, Callable[[int], None]], None]
 
 
 def generate(
     model: str, prompts: str, output: str | None, form: str | None, settings: Settings, batch_size: int,
     system: str | None, limit: int | None, options: LoadOptions, endpoint: str | None = None,
+    executor: Executor | None = None,
 ) -> list[str]:  # fmt: skip
     """Answers all prompts and writes the file; returns a summary in lines.
 
@@ -37,6 +36,7 @@ def generate(
         limit: Answer only the first so many.
         options: How the model is loaded.
         endpoint: The address of an OpenAI-compatible server, such as http://localhost:8000/v1; None: load the model.
+        executor: Runs processes that each answer a part of the prompts; None: this process answers all.
 
     Raises:
         EvaluationError: The prompts cannot be read or answered.
@@ -53,8 +53,11 @@ def generate(
     stored = path.with_name(f"{path.name}.answers")
     for target in (path, stored):
         check_target(target, [source] if endpoint else [source, Path(model).expanduser()])
-    if endpoint is None:
-        key, answer = _local(model, asked, settings, batch_size, options)
+    local = (model, asked, settings, batch_size, options)
+    if executor is not None:
+        key, answer = answer_in_jobs(executor, source, stored, system, *local)
+    elif endpoint is None:
+        key, answer = answer_here(*local)
     else:
         key, answer = _served(endpoint, model, settings, batch_size)
     store = AnswerStore(stored, key)
@@ -68,27 +71,6 @@ def generate(
         f"{sum(map(len, answers))} answers to {len(asked)} prompts, {stopped} of them stopped with an end token",
         f"{form:<12} {path}",
     ]
-
-
-def _local(
-    model: str, asked: list[Prompt], settings: Settings, batch_size: int, options: LoadOptions
-) -> tuple[str, Answer]:
-    """A model that is loaded here: the fingerprint of its answers, and what generates them."""
-    loaded = load_model(model, options)
-    style, note = loaded.prompts, loaded.note
-    if style == PLAIN_TEXT and (several := sum(len(one.messages) > 1 or bool(one.further) for one in asked)):
-        ensure_chat_template(loaded.tokenizer)
-        style = CHAT_TEMPLATE
-        note = f"trained on plain text, but {several} prompts have several turns: "
-        note += "using a chat template that it was not trained with"
-    if note:
-        print(note)
-    template = PLAIN_TEXT if style == PLAIN_TEXT else loaded.tokenizer.chat_template
-
-    def answer(prompts: Sequence[Prompt], store: AnswerStore, progress: Callable[[int], None]) -> None:
-        answer_all(loaded.model, loaded.tokenizer, prompts, settings, store, batch_size, progress, style)
-
-    return fingerprint(identity(model), template, settings), answer
 
 
 def _served(address: str, model: str, settings: Settings, threads: int) -> tuple[str, Answer]:

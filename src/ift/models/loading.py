@@ -71,6 +71,15 @@ def load_model(name: str, options: LoadOptions = LoadOptions()) -> LoadedModel:
     """
     import torch
 
+    tokenizer, prompts, note = load_writer(name, options)
+    model = load_network(name, options)
+    check_special_ids(name, tokenizer, model, padding=False)
+    model = to_device(model, options.device or str(torch.accelerator.current_accelerator() or "cpu"))
+    return LoadedModel(model.eval(), tokenizer, prompts, note)
+
+
+def load_writer(name: str, options: LoadOptions) -> tuple[Any, str, str]:
+    """What writes a model's prompts: `tokenizer`, `prompts` and `note` of a `LoadedModel`."""
     from ift.data import ensure_chat_template
 
     if options.trust_remote_code:
@@ -79,10 +88,7 @@ def load_model(name: str, options: LoadOptions = LoadOptions()) -> LoadedModel:
     prompts, note = prompt_style(name, tokenizer)
     if prompts == CHAT_TEMPLATE:
         ensure_chat_template(tokenizer)
-    model = load_network(name, options)
-    check_special_ids(name, tokenizer, model, padding=False)
-    model = to_device(model, options.device or str(torch.accelerator.current_accelerator() or "cpu"))
-    return LoadedModel(model.eval(), tokenizer, prompts, note)
+    return tokenizer, prompts, note
 
 
 def to_device(model: Any, device: Any) -> Any:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -55,6 +56,8 @@ def test_the_time_of_a_plan_by_hand(study_of):
     searched = 3 * (40 + 20) + 3 * (50 + 20)
     runs = 200 + 3 * (40 + 200 + 50 + 200)
     assert seconds_needed(study) == pytest.approx(searched + runs)
+    on_four_nodes = SimpleNamespace(speed=lambda jobs, on_devices: 4.0)
+    assert seconds_needed(replace(study, executor=on_four_nodes)) == pytest.approx((searched + runs) / 4)
 
 
 @pytest.mark.parametrize("rung", range(len(LADDER)))

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 import ift.lab.compare.plan
 from ift.cli.main import app
+from ift.lab import processes
 from ift.lab.compare import trial
 from ift.lab.compare.flops import COUNTED_STEPS, UNCOUNTED, StepFlops
 from ift.lab.compare.plan import Entrant, Plan, compare_plan
@@ -36,27 +38,22 @@ def study(tmp_path):
 
 @pytest.fixture
 def faked(monkeypatch):
-    """Processes that only write a score; returns the titles started."""
+    """Processes that only write a score; returns the names of their logs."""
     started = []
 
-    def start(self, task, slot):
-        started.append(task.title)
-        file = self._log(task).with_suffix(".task.json")
-        file.write_text(json.dumps(task.content))
-        return subprocess.Popen([sys.executable, "-c", WRITES, str(file)])
+    def start(job, cores, slot):
+        started.append(job.log.stem)
+        return subprocess.Popen([sys.executable, "-c", WRITES, job.words[1]])
 
-    monkeypatch.setattr(Study, "_start", start)
+    monkeypatch.setattr(processes, "start", start)
     return started
 
 
 def test_a_study_resumes(study, faked):
     done = []
     study.perform(study.searches(sequences=False), lambda task: done.append(task.title))
-    assert (
-        sorted(faked)
-        == sorted(done)
-        == ["search sft learning_rate=0.0001", "search sft learning_rate=0.0003"]
-    )
+    assert sorted(done) == ["search sft learning_rate=0.0001", "search sft learning_rate=0.0003"]
+    assert sorted(faked) == sorted(study._log(task).stem for task in study.searches(sequences=False))
     study.searches(sequences=False)[0].result.unlink()
     study.perform(study.searches(sequences=False), done.append)
     assert len(faked) == 3
@@ -100,21 +97,21 @@ def test_without_a_search_runs_take_the_only_candidate(tmp_path):
 
 
 def test_a_failure_is_named_and_the_others_are_stopped(study, monkeypatch):
-    processes = []
+    begun = []
 
-    def start(self, task, slot):
-        fails = "0.0001" in task.title
+    def start(job, cores, slot):
+        fails = json.loads(Path(job.words[1]).read_text())["chosen"]["learning_rate"] == 1e-4
         code = "import sys; sys.exit('no room on the disk')" if fails else "import time; time.sleep(60)"
-        log = self._log(task).open("wb")
-        processes.append(subprocess.Popen([sys.executable, "-c", code], stderr=log))
-        return processes[-1]
+        log = job.log.open("wb")
+        begun.append(subprocess.Popen([sys.executable, "-c", code], stderr=log))
+        return begun[-1]
 
-    monkeypatch.setattr(Study, "_start", start)
+    monkeypatch.setattr(processes, "start", start)
     said = r"learning_rate=0.0001 failed with exit code 1: no room on the disk\n.*repeat the command"
     with pytest.raises(StudyError, match=said):
         study.perform(study.searches(sequences=False), lambda task: None)
-    assert len(processes) == 2
-    assert all(process.poll() is not None for process in processes)
+    assert len(begun) == 2
+    assert all(process.poll() is not None for process in begun)
 
 
 @pytest.mark.parametrize(
@@ -129,11 +126,11 @@ def test_a_failure_is_named_and_the_others_are_stopped(study, monkeypatch):
     ],
 )
 def test_a_process_that_a_signal_ended_is_not_the_methods_failure(study, monkeypatch, number, said):
-    def start(self, task, slot):
+    def start(job, cores, slot):
         code = f"import os; print('step 3', flush=True); os.kill(os.getpid(), {number})"
-        return subprocess.Popen([sys.executable, "-c", code], stdout=self._log(task).open("wb"))
+        return subprocess.Popen([sys.executable, "-c", code], stdout=job.log.open("wb"))
 
-    monkeypatch.setattr(Study, "_start", start)
+    monkeypatch.setattr(processes, "start", start)
     with pytest.raises(StudyError, match=said):
         study.perform(study.searches(sequences=False)[:1], lambda task: None)
 

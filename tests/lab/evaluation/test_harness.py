@@ -236,6 +236,62 @@ def test_several_models_are_compared_and_answers_kept_are_not_asked_again(evalua
     }
 
 
+class Inline:
+    """An executor that asks the benchmark of every job here, and keeps their titles; see `ift.lab.processes`."""
+
+    def __init__(self):
+        self.asked = []
+
+    def run(self, work, jobs, started=None):
+        from ift.lab.evaluation.run import main
+
+        for place, job in enumerate(work):
+            assert all(one.exists() for one in job.reads)
+            part = json.loads(job.reads[0].read_text())
+            self.asked.append((part["names"], [one["task"] for one in part["benchmarks"]]))
+            yield place, main(job.words[1])
+
+
+def test_with_an_executor_each_benchmark_of_each_model_is_a_job(data, tmp_path):
+    """The record is that of one process. Red when: a result that is there is asked again, or a record is of a part."""
+    from ift.lab.evaluation.run import evaluate, plan_evaluation
+    from ift.lab.testbed import tiny_base_path
+    from ift.models.loading import LoadOptions
+
+    def record_of(folder):
+        found = json.loads((folder / "tiny_base" / "record.json").read_text())
+        return {name: found[name] for name in ("scores", "row_scores", "config", "samples")}
+
+    out, plain = tmp_path / "out", tmp_path / "plain"
+    given = (str(tiny_base_path()),), "winogrande,arc_challenge", None, Setting(data=data, limit=1)
+    evaluate(plan_evaluation(*given, plain, LoadOptions()), [].append)
+    executor, evaluation = Inline(), plan_evaluation(*given, out, LoadOptions())
+    evaluate(evaluation, [].append, executor)
+    assert executor.asked == [(["tiny_base"], ["winogrande"]), (["tiny_base"], ["arc_challenge"])]
+    assert record_of(out) == record_of(plain)
+    (out / "tiny_base" / "tasks" / "winogrande.json").unlink()
+    evaluate(evaluation, [].append, executor)
+    assert executor.asked[2:] == [(["tiny_base"], ["winogrande"])]
+
+
+def test_a_job_that_fails_is_named_with_its_log(data, tmp_path):
+    from types import SimpleNamespace
+
+    from ift.lab.evaluation.run import evaluate, plan_evaluation
+    from ift.lab.testbed import tiny_base_path
+    from ift.models.loading import LoadOptions
+
+    def run(work, jobs):
+        yield 0, "failed with exit code 1: no memory"
+
+    given = (str(tiny_base_path()),), "winogrande", None, Setting(data=data, limit=2), tmp_path, LoadOptions()
+    said = (
+        r"tiny_base: WinoGrande failed with exit code 1: no memory\n.*tiny_base/logs/winogrande.log; repeat"
+    )
+    with pytest.raises(EvaluationError, match=said):
+        evaluate(plan_evaluation(*given), [].append, SimpleNamespace(run=run))
+
+
 def test_mistakes_are_refused_before_anything_is_loaded(tmp_path):
     for words, message in {
         ("a/tiny", "b/tiny"): "a/tiny, b/tiny: two models of one name",

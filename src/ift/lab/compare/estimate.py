@@ -80,7 +80,7 @@ def _memory_needed(study: Study) -> float:
 
 
 def seconds_needed(study: Study) -> float:
-    """Seconds of all tasks, finished ones included; processes on a CPU share its cores, so they save no time here."""
+    """Seconds of all tasks, finished ones included, with what runs them."""
     import torch
 
     found, plan = _measured(study), study.plan
@@ -99,7 +99,7 @@ def seconds_needed(study: Study) -> float:
     runs = scoring + plan.seeds * sum(training(one) + scoring for one in plan.entrants)
     seconds = searched + runs + PAIR_SECONDS * len(study.pairs())
     on_devices = plan.user_data is not None and torch.accelerator.is_available()
-    return float(seconds / (study.jobs if on_devices else 1))
+    return float(seconds / study.executor.speed(study.jobs, on_devices))
 
 
 def _measured(study: Study) -> dict[str, float]:

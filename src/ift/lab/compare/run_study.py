@@ -66,7 +66,8 @@ def run_study(
     runs = 1 + len(plan.entrants) * plan.seeds
     progress.total = _total(study)
     search = f"{trials} trials to choose settings" if trials else "no search (one candidate for each method)"
-    say(f"{search}, {runs} runs over {plan.seeds} seeds, {study.jobs} at a time: {estimate(study)}.")
+    at_once = study.executor.at_once(study.jobs)
+    say(f"{search}, {runs} runs over {plan.seeds} seeds, {at_once} at a time: {estimate(study)}.")
     say(foresight(plan))
     say("Ctrl-C loses no finished run: repeat the command to resume.")
     progress.add_groups(_work(study))

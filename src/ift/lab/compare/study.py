@@ -2,28 +2,18 @@
 
 import json
 import math
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ift.lab.compare.plan import SEARCH_SEED, Entrant, Plan, key_of
+from ift.lab.processes import Executor, Job, LocalProcesses
 from ift.lab.report.json_files import write_json
 from ift.methods.table import parse_methods
 
-POLL_SECONDS = 0.2
-KILLED_BY: Mapping[int, str] = {  # signal -> what usually sends it
-    signal.SIGKILL: "out of memory is the usual reason: give fewer --jobs, smaller batches or a smaller model",
-    signal.SIGTERM: "somebody, or the scheduler of the machine, stopped it",
-}
 _PLAN_WORDS = {
     "own": "data or training settings",
     "time_budget": "--budget",
@@ -54,8 +44,9 @@ class Study:
     plan: Plan  # what to do
     folder: Path  # holds `plan.json`, `pairs/`, `search/`, `runs/` and `logs/`
     base: Path | str  # folder or Hub id of the model that every method starts from
-    jobs: int  # processes side by side; each computes with its share of the cores
+    jobs: int  # processes side by side on this machine; each computes with its share of the cores
     command: list[str]  # the command line after `ift`, for the records
+    executor: Executor = field(default_factory=LocalProcesses)  # what runs the processes
 
     def open(self) -> None:
         """Make the folder, or resume the same study in it.
@@ -181,78 +172,48 @@ class Study:
         done: Callable[[Task], object],
         started: Callable[[list[str]], object] = lambda titles: None,
     ) -> None:
-        """Run the tasks that have no result yet, `jobs` at a time.
+        """Run the tasks that have no result yet.
 
         `done` is called with each finished task, those finished by an earlier command too, `started` with the titles of
-        all running tasks whenever one is started.
+        all running tasks, where they are known, whenever one is started.
 
         Raises:
             StudyError: a process failed; the others are stopped, and finished results stay.
             KeyboardInterrupt: after the processes are stopped.
         """
-        waiting, running = list(tasks), dict[int, tuple[Task, subprocess.Popen[bytes]]]()  # by slot
+        waiting: list[Task] = []
+        for task in tasks:
+            if task.result.exists():
+                done(task)
+            else:
+                waiting.append(task)
+
+        def running(places: list[int]) -> None:
+            started([waiting[place].title for place in places])
+
         try:
-            while waiting or running:
-                while waiting and len(running) < self.jobs:
-                    task = waiting.pop(0)
-                    if task.result.exists():
-                        done(task)
-                    else:
-                        slot = min(set(range(self.jobs)) - running.keys())
-                        running[slot] = (task, self._start(task, slot))
-                        started([one.title for one, _ in running.values()])
-                for slot, (task, process) in list(running.items()):
-                    if process.poll() is None:
-                        continue
-                    del running[slot]
-                    if process.returncode or not task.result.exists():
-                        raise StudyError(self._failure(task, process.returncode))
-                    done(task)
-                time.sleep(POLL_SECONDS if running else 0)
+            with closing(self.executor.run([*map(self._job, waiting)], self.jobs, running)) as ended:
+                for place, problem in ended:
+                    if problem is not None:
+                        raise StudyError(self._failure(waiting[place], problem))
+                    done(waiting[place])
         finally:
-            for _, process in running.values():
-                process.terminate()
-            for _, process in running.values():
-                process.wait()
             shutil.rmtree(self.folder / "work", ignore_errors=True)
 
     def _log(self, task: Task) -> Path:
         return self.folder / "logs" / f"{Path(task.content['work']).name}.log"
 
-    def _start(self, task: Task, slot: int) -> subprocess.Popen[bytes]:
+    def _job(self, task: Task) -> Job:
+        """The process of a task, whose file is written."""
         log = self._log(task)
         file = log.with_suffix(".task.json")
         write_json(file, task.content)
-        # more threads than cores would slow each other down
-        share = max(1, (os.cpu_count() or 1) // self.jobs)
-        threads = min(share, int(os.environ.get("OMP_NUM_THREADS") or share))
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **one_device(slot)}
-        with log.open("wb") as output:
-            return subprocess.Popen(  # nosec B603 # this Python on this package; no shell
-                [sys.executable, "-m", "ift.lab.compare.trial", str(file)],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
-            )
+        base = Path(self.base)  # a name on the Hub is no folder
+        reads = (file, base) if base.is_dir() else (file,)
+        return Job(("ift.lab.compare.trial", str(file)), log, task.result, reads)
 
-    def _failure(self, task: Task, code: int) -> str:
-        log = self._log(task)
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        last = lines[-1] if lines else "no output"
-        hint = f"Its output is in {log}; repeat the command to resume"
-        if code < 0:  # the last line of its output is of what it did before, not of why it ended
-            cause = KILLED_BY.get(-code, "another program, the system or a fault in a library")
-            return f"{task.title} was killed by signal {-code} ({cause}); its last line was: {last}\n{hint}"
-        return f"{task.title} failed with exit code {code}: {last}\n{hint}"
-
-
-def one_device(slot: int) -> dict[str, str]:
-    """The environment that restricts a process to one of several CUDA devices; the Trainer would use all of them."""
-    count = torch.cuda.device_count()
-    if count < 2:
-        return {}
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
-    return {"CUDA_VISIBLE_DEVICES": visible.split(",")[slot % count]}
+    def _failure(self, task: Task, problem: str) -> str:
+        return f"{task.title} {problem}\nIts output is in {self._log(task)}; repeat the command to resume"
 
 
 def best(tried: list[dict[str, Any]]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ift.lab.compare.plan import BUDGETS, CONTENDERS, VARIANTS, Plan, ablate_plan, compare_plan
+from ift.lab.ray_tasks import HELP, OWN, check_ray
 from ift.runs.argv import UsageError, UsageParser, named
 from ift.runs.yaml_file import flags_in_file, parse_yaml_file
 
@@ -56,6 +57,7 @@ class StudyArgs:
     )
     seeds: int | None = _flag("Runs of each method [as the budget says].")
     jobs: int | None = _flag("Processes at the same time [as many as cores and memory allow].")
+    ray: str | None = _flag(f"{HELP} --jobs is then the most at the same time.", optional=OWN)
     setting: str | None = _flag(
         f"Setting of the testbed: family, size and noise of its rows [{FIRST_SETTING}]."
     )
@@ -105,6 +107,8 @@ class StudyArgs:
                 default = one.default or None  # rates are parsed from a text
                 on = str(one.type).startswith("bool")
                 options: dict[str, Any] = {"action": "store_true"} if on else {"type": kind}
+                if "optional" in about:  # a flag whose value may be left out
+                    options |= {"nargs": "?", "const": about["optional"], "metavar": "ADDRESS"}
                 found.append((one.name, {**options, "default": default, "help": about["help"]}))
         return found
 
@@ -145,6 +149,7 @@ class StudyArgs:
         for name in ("jobs", "train_rows", "validation_rows", "test_rows", "max_new_tokens"):
             if (value := getattr(parsed, name)) is not None and value < 1:
                 raise UsageError(f"--{name} {value}: give 1 or more")
+        check_ray(parsed.ray)
         values: dict[str, Any] = {one.name: getattr(parsed, one.name, None) for one in fields(cls)}
         for name in ("learning_rates", "pair_learning_rates"):
             values[name] = _rates(name, values[name])

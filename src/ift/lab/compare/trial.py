@@ -2,10 +2,10 @@
 
 import json
 import math
-import os
 import resource
 import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -30,9 +30,10 @@ from ift.training.timing import StepClock
 def main(file: str) -> None:
     """Run the task in `file` and write its result, in one move, where the task says."""
     task = json.loads(Path(file).read_text())
-    # the number of the process: one left over from a killed study may be at work on the same task
-    work = Path(f"{task['work']}-{os.getpid()}")
-    work.mkdir(parents=True)
+    # a folder of its own: a process left over from a killed study or a lost node may be at work on the same task
+    planned = Path(task["work"])
+    planned.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f"{planned.name}-", dir=planned.parent))
     kinds = {"pairs": make_pairs, "probe": probe, "search": search, "run": run, "base": run}
     try:
         kinds[task["kind"]](task, work)

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ift.generation.errors import EvaluationError
-from ift.lab.evaluation.tasks import Benchmark, data_folders, load_task, single_tasks
+from ift.lab.evaluation.tasks import Benchmark, data_folders, load_task, local_rows, single_tasks
 from ift.lab.report.decode import ReportError, decode
 from ift.lab.report.json_files import write_json, write_json_lines
 
@@ -113,10 +113,7 @@ def ask(
     names = single_tasks(manager, benchmark.task)
     results, absent = [], []
     for number, name in enumerate(names, start=1):
-        facts = [name, identity, benchmark.shots, setting.limit, setting.dtype, version("lm-eval")]
-        facts += _rows_identity(manager.task_index[name].cfg, setting.data)
-        fingerprint = hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
-        kept = _kept(folder / "tasks" / f"{name}.json", fingerprint)
+        fingerprint, kept = _earlier(manager, name, benchmark, setting, identity, folder)
         place = f"{name} ({number} of {len(names)})" if len(names) > 1 else name
         if kept is not None:
             say(f"{place}: done before")
@@ -133,6 +130,25 @@ def ask(
     if absent:
         say(f"{benchmark.label}: no rows for {len(absent)} of its {len(names)} tasks, which are left out")
     return results
+
+
+def is_asked(manager: Any, benchmark: Benchmark, setting: Setting, identity: str, folder: Path) -> bool:
+    """Whether `ask` with these arguments would find all results in the folder."""
+    return all(
+        _earlier(manager, name, benchmark, setting, identity, folder)[1] is not None
+        for name in single_tasks(manager, benchmark.task)
+        if setting.data is None or local_rows(manager.task_index[name].cfg, setting.data) is not None
+    )
+
+
+def _earlier(
+    manager: Any, name: str, benchmark: Benchmark, setting: Setting, identity: str, folder: Path
+) -> tuple[str, TaskResult | None]:
+    """The fingerprint of a task's result, and the result if an earlier run has left it."""
+    facts = [name, identity, benchmark.shots, setting.limit, setting.dtype, version("lm-eval")]
+    facts += _rows_identity(manager.task_index[name].cfg, setting.data)
+    fingerprint = hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
+    return fingerprint, _kept(folder / "tasks" / f"{name}.json", fingerprint)
 
 
 def _no_rows(manager: Any, name: str, data: Path | None) -> str:
