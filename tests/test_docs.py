@@ -354,6 +354,7 @@ def test_flags_in_the_documents_exist(monkeypatch):
     from step_cost import make_parser as make_benchmark_parser
 
     words |= {*make_benchmark_parser()._option_string_actions}
+    words |= {"--outfile", "--outtype"}  # of llama.cpp's converter
     wrong = {"--residual_lamda"}  # shown as a mistake
     for page in [ROOT / "README.md", *PAGES]:
         text = re.sub(r"(?m)^#SBATCH .*", "", page.read_text())

@@ -95,6 +95,7 @@ def test_every_verb_takes_debug(verb, monkeypatch):
         "score": ["answers", "--score", "text"],
         "convert-config": ["file.yml"],
         "merge": ["adapter", "--output_dir", "merged"],
+        "modelfile": ["model", "--weights", "model.gguf"],
     }.get(verb, [])
     for given in (["--debug", *words], [*words, "--debug"]):
         done = CliRunner().invoke(app, [verb, *given])

@@ -20,6 +20,7 @@ from ift.cli import (
     generate,
     judge,
     merge,
+    modelfile,
     report,
     score,
     show,
@@ -51,6 +52,7 @@ app.command("ablate", context_settings=OWN_PARSER)(compare.ablate)
 app.command("frozen-lake")(frozen_lake.command)
 app.command("convert-config")(convert_config.command)
 app.command("merge")(merge.command)
+app.command("modelfile")(modelfile.command)
 app.command("report")(report.command)
 app.command("evaluate", cls=WithRay)(evaluate.command)
 app.command("generate", cls=WithRay)(generate.command)

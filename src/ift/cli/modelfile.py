@@ -1,0 +1,30 @@
+"""`ift modelfile MODEL`: Ollama's Modelfile of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def command(
+    model: str = typer.Argument(
+        help="A run folder, checkpoint or Hub id; of a merged adapter, either folder."
+    ),
+    weights: str = typer.Option(..., help="The GGUF file, absolute or relative to the Modelfile."),
+    output: str = typer.Option("Modelfile", help="File to write; it must not exist."),
+) -> int:
+    """Write Ollama's Modelfile: the chat template as a Go template, and where answers end."""
+    from ift.data import DataError
+    from ift.files import write_atomically
+    from ift.models.model_folder import check_model_path
+    from ift.models.modelfile import modelfile
+    from ift.text import visible
+
+    path = Path(output).expanduser()
+    if path.exists():
+        raise DataError(f"{path}: exists. Fix: name another --output")
+    check_model_path(model, weights=False)
+    write_atomically(path, modelfile(model, weights))
+    print(visible(f"{path}\nnext      ollama create NAME -f {path}"))
+    return 0
