@@ -78,7 +78,9 @@ def test_a_gpu_is_planned_with_the_precision_that_a_run_has_there(check):
     def estimate(*more):
         done = check("--json", *flags, *more)
         found = json.loads(done.stdout)
-        return found["memory"]["total"], [one["text"] for one in found["findings"] if one["about"] == "memory"]
+        return found["memory"]["total"], [
+            one["text"] for one in found["findings"] if one["about"] == "memory"
+        ]
 
     (planned, said), (asked, silent) = estimate(), estimate("--bf16", "true")
     full, also_silent = estimate("--bf16", "false")

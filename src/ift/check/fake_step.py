@@ -223,7 +223,7 @@ def _follow_phases(count: LiveBytes, blocks: nn.ModuleList) -> None:
             raise _NotSeparable
 
         def complete(parameter: Tensor) -> None:
-            waiting.discard(parameter)  # type: ignore[arg-type]
+            waiting.discard(parameter)
             if not waiting:
                 count.phase = phase
 
