@@ -78,7 +78,7 @@ def test_memory_grows_with_the_length_and_with_its_square_only_where_a_mask_is_k
         1024, "--attn_implementation=eager"
     )
     padded = "--per_device_train_batch_size=2"
-    assert activations(2048, padded) > 2.5 * activations(1024, padded)
+    assert activations(2048, padded) > 2.2 * activations(1024, padded)
 
 
 def test_checkpointing_and_accumulation():
@@ -88,7 +88,14 @@ def test_checkpointing_and_accumulation():
     assert steps.total - plain.total == 4 * 870_656  # the gradients of the micro-batch before
 
 
-@pytest.mark.parametrize("words", [[], ["--bf16=true", "--gradient_checkpointing=true"], ["--use_peft=true"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--bf16=true", "--gradient_checkpointing=true"],
+        pytest.param([], marks=pytest.mark.slow),
+        pytest.param(["--use_peft=true"], marks=pytest.mark.slow),
+    ],
+)
 def test_three_blocks_tell_what_many_need(tmp_path, monkeypatch, words):
     config = models.config_of("llama", num_hidden_layers=9)
     config.save_pretrained(tmp_path)
@@ -98,7 +105,16 @@ def test_three_blocks_tell_what_many_need(tmp_path, monkeypatch, words):
     assert step_needs(run, 50).peak.total == pytest.approx(shallow.peak.total, rel=0.02)
 
 
-@pytest.mark.parametrize("family", [*models.FAMILIES, *models.OTHERS])
+FAST = ("gemma3", "gpt2", "bloom", "mixtral")  # windows, learned positions, alibi, experts
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
+        for name in (*models.FAMILIES, *models.OTHERS)
+    ],
+)
 def test_every_family_is_estimated_and_more_layers_keep_more(family, tmp_path):
     sizes = []
     for layers in (2, 4):

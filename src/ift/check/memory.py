@@ -21,8 +21,8 @@ from ift.step.scored_log_probs import tile_shape
 PARTS = ("weights", "reference", "gradients", "optimizer", "activations")
 FULL_LOGITS = ("orpo", "simpo")  # methods whose trainers build the logits of all positions
 DTYPES = {4: torch.float32, 2: torch.bfloat16, 8: torch.float64, 1: torch.bfloat16}  # by bytes
-# optimisers of torch that on a GPU make a copy of all weights' states in a step (its "foreach" form)
-COPYING = ("adamw_torch", "rmsprop", "adagrad")
+# copies of a state of all weights that torch's optimisers make in a step on a GPU (in their "foreach" form)
+COPIES = {"adamw_torch": 1, "rmsprop": 1, "adagrad": 2}
 RESERVE = 0.1  # of a device: the driver, the allocator's fragments, the communication's buffers
 
 
@@ -173,7 +173,7 @@ def step_needs(
         positions=learned_positions(model),
         held=held,
         peak=passes_peak(build, passes),
-        stepping=trained * each if device.type != "cpu" and optimizer in COPYING else 0,
+        stepping=0 if device.type == "cpu" else COPIES.get(optimizer, 0) * trained * each,
     )
 
 
