@@ -205,10 +205,10 @@ def estimated_and_measured(folder, shape, *words):
     [
         ("ift", ""),
         ("sft", ""),
-        ("ift", "--lookahead_prefix=full"),
         *(
             pytest.param(method, words, marks=pytest.mark.slow)
             for words in (
+                "--lookahead_prefix=full",
                 "--bf16=true",
                 "--gradient_checkpointing=true",
                 "--gradient_accumulation_steps=2",
