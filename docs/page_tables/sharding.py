@@ -1,4 +1,4 @@
-"""What a training step takes on each of many GPUs: memory (`ift.check.engines`), and bytes sent, by arithmetic.
+"""The bytes that each of many GPUs sends in a training step, by arithmetic.
 
 AdamW, weights kept in float32, computed in bfloat16, as ift's accelerate configurations have it. How often a block is
 gathered is measured on two processes (tests/training/test_distributed.py); nothing here was measured on a GPU.
@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 
-from ift.check.engines import FULL, GATHERED_BLOCKS, Engine, Held, divide
+from ift.check.engines import FULL
 
 STRATEGIES = ("ddp", "zero2", "zero3", "fsdp2")
 HALF = 2  # bytes of bfloat16
-STATES = 2  # of AdamW per weight
 
 
 @dataclass(frozen=True)
@@ -63,28 +62,6 @@ class Shape:
         return self.blocks * self.block + self.root
 
 
-@dataclass(frozen=True)
-class Share:
-    """What one GPU has to hold and to send.
-
-    Attributes:
-        states: bytes of weights, gradients, optimiser states and reference.
-        gathered: bytes of weights that are whole for a while.
-        activations: bytes that depend on the rows alone; the same on every GPU.
-        sent: bytes sent in one optimiser step without accumulation.
-    """
-
-    states: int
-    gathered: int
-    activations: int
-    sent: int
-
-    @property
-    def memory(self) -> int:
-        """Bytes at the fullest moment, without the allocator's fragments and the communication's own buffers."""
-        return self.states + self.gathered + self.activations
-
-
 def shape_of(config: Any) -> Shape:
     """The shape of the causal language model of a transformers configuration; no weight is made.
 
@@ -105,15 +82,14 @@ def shape_of(config: Any) -> Shape:
     return Shape(len(sizes), sizes[0], every - sum(sizes))
 
 
-def share(shape: Shape, method: str, strategy: str, gpus: int, activations: int) -> Share:
-    """One GPU's share of a step.
+def sent_bytes(shape: Shape, method: str, strategy: str, gpus: int) -> int:
+    """Bytes that one GPU sends in one optimiser step without accumulation; one GPU sends nothing.
 
     Args:
         shape: of the model.
         method: "sft", "ift" or "dpo", as `GATHERS` has them.
         strategy: one of `STRATEGIES`.
-        gpus: 1 or more; one GPU sends nothing.
-        activations: bytes of activations and logits for the rows that one GPU takes at once.
+        gpus: 1 or more.
 
     Raises:
         ValueError: a strategy, a method or a number of GPUs that is not known here.
@@ -123,21 +99,7 @@ def share(shape: Shape, method: str, strategy: str, gpus: int, activations: int)
             f"Found strategy {strategy!r}, method {method!r}, {gpus} GPUs; give one of {', '.join(STRATEGIES)}, one of "
             f"{', '.join(GATHERS)}, and 1 GPU or more."
         )
-    every = shape.parameters
-    gathered = HALF * (shape.root + GATHERED_BLOCKS * shape.block) if strategy in ("zero3", "fsdp2") else 0
-    held = Held(
-        weights=FULL * every,
-        computed=HALF * every,
-        copies=HALF * every,
-        trained=every,
-        element=HALF,
-        gradients=FULL * every,
-        optimizer=STATES * FULL * every,
-        reference=FULL * every if method == "dpo" else 0,
-        gathered=gathered,
-    )
-    states = sum(divide(held, Engine(strategy, gpus)).values()) - gathered
-    return Share(states, gathered, activations, round(_passed(shape, method, strategy) * (gpus - 1) / gpus))
+    return round(_passed(shape, method, strategy) * (gpus - 1) / gpus)
 
 
 def gathered_parameters(shape: Shape, method: str) -> int:

@@ -1,9 +1,4 @@
-"""What is known before a run: each finding from rows that have exactly that fault, memory against a real step."""
-
-import json
-import os
-import subprocess
-import sys
+"""What is known before a run: each finding from rows that have exactly that fault."""
 
 import pytest
 from datasets import Dataset
@@ -11,11 +6,9 @@ from tokenizers import processors
 
 import models
 from ift.check.findings import data_findings
-from ift.check.memory import estimate_memory
 from ift.check.rows import scan_rows
 from ift.data import end_of_turn_ids, prepare_dataset
 from ift.lab.testbed import tiny_base_path
-from ift.runs.arguments import parse
 
 
 @pytest.fixture(scope="module")
@@ -151,102 +144,3 @@ def test_fewer_rows_than_a_step(tokenizer):
     ((level, _, text),) = found(tokenizer, FINE, step=16)
     assert level == "warning"
     assert "10 rows are fewer than the 16 of one step" in text
-
-
-def estimated(*words, longest=64):
-    base = ["--model_name_or_path", str(tiny_base_path()), "--dataset_name", "x", "--output_dir", "x"]
-    return estimate_memory(parse([*base, *words]), longest)
-
-
-def test_weights_gradients_and_optimiser_by_hand():
-    """870,656 parameters (record.json of the base), one tensor shared by embeddings and head."""
-    record = json.loads((tiny_base_path() / "record.json").read_text())
-    n = record["parameters"]
-    full = estimated()
-    assert (full.parameters, full.trained, full.vocabulary) == (n, n, 521)
-    assert (full.weights, full.gradients, full.optimizer, full.reference) == (4 * n, 4 * n, 8 * n, 0)
-    half = estimated("--dtype", "bfloat16")
-    assert (half.weights, half.gradients, half.optimizer) == (2 * n, 2 * n, 4 * n)
-    assert estimated("--method", "dpo").reference == 4 * n
-    assert estimated("--optim", "sgd").optimizer == 0
-    assert estimated("--optim", "adamw_8bit").optimizer == 2 * n
-    lora = estimated("--use_peft", "--lora_r", "4")
-    assert lora.trained == 4 * 4 * (128 + 128) * 2  # r (in + out) for q and v of four layers
-    assert lora.weights == 4 * n + 4 * lora.trained
-    assert estimated("--use_peft", "--method", "dpo").reference == 0
-    four = estimated("--load_in_4bit").weights
-    linear = 4 * (4 * 128 * 128 + 3 * 128 * 352)
-    assert four == 4 * (n - linear) + linear // 2
-
-
-def test_checkpointing_keeps_less_and_length_and_rows_keep_more():
-    plain = estimated("--gradient_checkpointing", "false").activations
-    assert estimated("--gradient_checkpointing", "true").activations < plain
-    more = estimated("--gradient_checkpointing", "false", "--per_device_train_batch_size", "16").activations
-    assert more == pytest.approx(2 * plain, rel=0.02)
-    assert estimated("--gradient_checkpointing", "false", longest=100).activations == pytest.approx(
-        100 / 64 * plain, rel=0.02
-    )
-
-
-@pytest.mark.parametrize("family", [name for name in (*models.FAMILIES, *models.OTHERS) if name != "bloom"])
-def test_every_family_is_estimated_and_more_layers_keep_more(family, tmp_path):
-    """Bloom's mask cannot be made without data; the check says that there is no estimate."""
-    sizes = []
-    for layers in (2, 4):
-        config = models.config_of(family)
-        config.num_hidden_layers = layers
-        if getattr(config, "layer_types", None):
-            config.layer_types = config.layer_types[:1] * layers
-        config.save_pretrained(tmp_path)
-        words = ["--model_name_or_path", str(tmp_path), "--dataset_name", "x", "--output_dir", "x"]
-        sizes.append(estimate_memory(parse([*words, "--gradient_checkpointing", "false"]), 50))
-    assert 0 < sizes[0].activations < sizes[1].activations < 2.2 * sizes[0].activations
-    assert sizes[0].parameters < sizes[1].parameters
-
-
-STEP = """
-import json, resource, sys, torch
-from transformers import LlamaConfig, LlamaForCausalLM
-from ift.step.algorithm import ift_loss
-layers, rows, tokens, checkpointing = map(int, sys.argv[1:5])
-torch.manual_seed(0)
-config = LlamaConfig(vocab_size=2000, hidden_size=256, intermediate_size=704, num_hidden_layers=layers,
-                     num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=4096)
-model = LlamaForCausalLM(config).train()
-if len(sys.argv) > 5:
-    model.save_pretrained(sys.argv[5]); sys.exit()
-if checkpointing:
-    model.gradient_checkpointing_enable({"use_reentrant": False})
-optimizer = torch.optim.AdamW(model.parameters())
-def step(rows, tokens):
-    ids = torch.randint(0, 2000, (rows, tokens))
-    ift_loss(model, {"input_ids": ids, "labels": ids}).loss.backward()
-    optimizer.step()
-step(1, 8)  # gradients and optimiser states are there now
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-step(rows, tokens)
-print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024))
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of the resident set")
-@pytest.mark.parametrize("checkpointing", [0, 1])
-def test_the_estimate_is_near_what_a_step_takes(tmp_path, checkpointing):
-    """Growth of the process in a step of some hundred MB: activations and head, within a fifth."""
-
-    def run(*more):
-        words = [sys.executable, "-c", STEP, "8", "8", "512", str(checkpointing), *more]
-        returned = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_ARENA_MAX": "1"}
-        environment = {**os.environ, **returned}  # what is freed goes back at once: the peak is what is alive
-        done = subprocess.run(words, check=True, capture_output=True, text=True, env=environment)
-        return done.stdout
-
-    run(str(tmp_path / "model"))
-    words = ["--model_name_or_path", str(tmp_path / "model"), "--dataset_name", "x", "--output_dir", "x"]
-    words += ["--per_device_train_batch_size", "8", "--gradient_checkpointing", str(bool(checkpointing))]
-    estimate = estimate_memory(parse(words), 512)
-    measured = json.loads(run())
-    assert measured > 100e6
-    assert estimate.activations + estimate.head == pytest.approx(measured, rel=0.2)

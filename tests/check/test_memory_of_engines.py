@@ -2,8 +2,8 @@
 
 import pytest
 
-from ift.check.engines import Engine
-from ift.check.memory import _state_bytes, estimate_memory
+from ift.check.engines import Engine, divide
+from ift.check.memory import _state_bytes, estimate_memory, step_needs
 from ift.check.remedies import remedies
 from ift.lab.testbed import tiny_base_path
 from ift.runs.arguments import UsageError, parse
@@ -40,10 +40,10 @@ def test_the_parts_of_the_model():
     ],
 )  # fmt: skip
 def test_one_of_four(engine, words, weights, gradients, optimizer, reference):
-    found = estimate_memory(stage(*words, "--dtype=float32"), 64, engine=Engine(engine, 4))
-    assert (found.weights, found.gradients, found.optimizer, found.reference) == (
-        weights, gradients, optimizer, reference,
-    )  # fmt: skip
+    held = step_needs(stage(*words, "--dtype=float32"), 64, whole=engine == "ddp").held
+    assert divide(held, Engine(engine, 4)) == {
+        "weights": weights, "gradients": gradients, "optimizer": optimizer, "reference": reference,
+    }  # fmt: skip
 
 
 def test_one_process_of_ddp_is_one_device():
@@ -54,11 +54,26 @@ def test_processes_are_added_until_a_step_fits():
     """Red when: a remedy that does not fit comes before one that does."""
     run = stage("--per_device_train_batch_size=1", "--gradient_checkpointing=true", "--dtype=float32")
     eight = estimate_memory(run, 64, engine=Engine("fsdp2", 8)).total
-    found = [str(one) for one in remedies(run, 64, eight, Engine("fsdp2", 2))]
-    assert found[0].startswith("--num_processes 8 (about ")
-    assert all("--dtype" not in one for one in found)
+    found = remedies(run, 64, eight, Engine("fsdp2", 2))
+    assert str(found[0]).startswith("--num_processes 8 (about ")
+    assert all(one.total <= eight for one in found)
     found = remedies(run, 64, 2**50, Engine("ddp", 2))
-    assert found[0].flags == "--accelerate_config fsdp2"
+    assert [one.flags for one in found][:2] == ["--accelerate_config zero2", "--accelerate_config fsdp2"]
+
+
+def test_the_smallest_change_that_fits_comes_first_and_else_several_together():
+    run = stage("--gradient_checkpointing=false", "--per_device_train_batch_size=4")
+    now, longest = estimate_memory(run, 256).total, 256
+    first = remedies(run, longest, now - 1)
+    assert [one.flags.split()[0] for one in first] == [
+        "--gradient_checkpointing", "--per_device_train_batch_size", "--max_length", "--use_peft", "--dtype",
+    ]  # fmt: skip
+    assert first[1].flags == "--per_device_train_batch_size 2 --gradient_accumulation_steps 2"
+    assert first[2].flags == "--max_length 128"
+    least = min(one.total for one in remedies(run, longest, 0))
+    (together,) = remedies(run, longest, int(0.7 * least))
+    assert together.total <= 0.7 * least
+    assert together.flags.startswith("--gradient_checkpointing true --per_device_train_batch_size 1 ")
 
 
 @pytest.mark.parametrize(

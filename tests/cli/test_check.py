@@ -14,6 +14,7 @@ from ift.cli.show_rows import show_rows
 from ift.methods.stage import load_data, prepare_stage
 from ift.runs.arguments import parse
 
+PACKED = ["--packing", "true", "--max_length", "200"]
 FLAGS = [f"--{name}={value}" for name, value in SHORT.items()]
 
 
@@ -69,11 +70,47 @@ def test_an_engine_divides_the_memory_and_the_steps(check):
     found = json.loads(check("--json", *flags).stdout)
     assert found["steps"] == 6
     assert found["engine"] == {"name": "zero3", "processes": 2}
-    assert found["available_memory"] == 80 * 2**30
+    assert found["available_memory"] == round(0.9 * 80 * 2**30)
     whole = json.loads(check("--json").stdout)["memory"]
     assert found["memory"]["optimizer"] == whole["optimizer"] / 2
     assert "memory on each device (zero3, 2 processes): about" in (said := check(*flags).output)
-    assert "80.0 GiB free, it fits" in said
+    assert "72.0 GiB of a 80 GB GPU can be used: it fits" in " ".join(said.split())
+
+
+def test_a_gpu_is_planned_with_the_precision_that_a_run_has_there(check):
+    """Red when: a plan for a GPU is made with the precision of a machine without one."""
+    flags = ["--gpu_memory", "24", "--accelerate_config", "ddp"]
+
+    def estimate(*more):
+        done = check("--json", *flags, *more)
+        found = json.loads(done.stdout)
+        return found["memory"]["total"], [
+            one["text"] for one in found["findings"] if one["about"] == "memory"
+        ]
+
+    (planned, said), (asked, silent) = estimate(), estimate("--bf16", "true")
+    full, also_silent = estimate("--bf16", "false")
+    assert planned == asked < full
+    assert silent == also_silent == []
+    assert said[0].startswith("planned for a GPU that computes in bfloat16")
+
+
+def test_packed_rows_make_fewer_steps(check):
+    """The number is that of the trainer."""
+    flags = ["--max_steps", "-1", "--num_train_epochs", "3", "--per_device_train_batch_size", "1"]
+    unpacked, packed = (json.loads(check("--json", *flags, *more).stdout) for more in ([], PACKED))
+    assert (unpacked["steps"], packed["steps"]) == (24, 6)
+
+
+def test_all_settings_that_are_wrong_are_named(check):
+    done = check("--learning_rate", "-1", "--per_device_train_batch_size", "0")
+    assert done.exit_code == 2
+    assert "learning_rate is -1" in done.output
+    assert "per_device_train_batch_size is 0" in done.output
+    flags = ["--use_liger_kernel", "true", "--gradient_checkpointing", "true"]
+    said = " ".join(check(*flags, "--gradient_checkpointing_kwargs", '{"often": 1}').output.split())
+    assert "refused settings: use_liger_kernel needs a package" in said
+    assert "refused settings: gradient_checkpointing_kwargs: often is no argument" in said
 
 
 def test_steps_are_those_of_the_run(check):
@@ -128,6 +165,7 @@ def test_pairs_and_sequences_are_checked(check, method):
     [
         (["--residual_lamda", "1"], 2, "did you mean --residual_lambda"),
         (["--show", "0"], 2, "--show 0: give 1 or more"),
+        (["--gpu_memory", "0"], 2, "--gpu_memory 0: give 1 or more"),
         (["--model_name_or_path", "/no/such"], 1, "no such model folder"),
         (["--dataset_columns", "a=b"], 1, 'found no column "a"'),
         (["--max_length", "40"], 1, "refused: ift train would not start"),

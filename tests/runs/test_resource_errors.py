@@ -21,7 +21,11 @@ def run_method(tmp_path):
     from ift.lab.testbed import tiny_base_path
     from ift.runs import train_method
 
-    rows = [{"prompt": f"{n} plus {n}", "chosen": f" {2 * n}", "rejected": f" {2 * n + 1}"} for n in range(4)]
+    long = 80  # times, so that activations are what fills the memory
+    rows = [
+        {"prompt": f"{n} plus {n}", "chosen": f" {2 * n}" * long, "rejected": f" {2 * n + 1}"}
+        for n in range(4)
+    ]
 
     def run(method, **settings):
         how = {"logging_steps": 1, "save_strategy": "no", "per_device_train_batch_size": 2, **settings}
@@ -38,14 +42,14 @@ def run_method(tmp_path):
         (
             {"per_device_train_batch_size": 4},
             [
-                "--per_device_train_batch_size 2 --gradient_accumulation_steps 2 (about",
                 "--gradient_checkpointing true (about",
-                "--dtype bfloat16 (about",
+                "--per_device_train_batch_size 2 --gradient_accumulation_steps 2 (about",
+                "--max_length ",
             ],
         ),
         (
             {"per_device_train_batch_size": 1, "gradient_checkpointing": True, "dtype": "bfloat16"},
-            ["--use_peft true (about"],
+            ["--max_length ", "--use_peft true (about"],
         ),
     ],
 )

@@ -42,7 +42,6 @@ class Held:
     Attributes:
         weights: All weights as they are loaded.
         computed: All weights in the dtype of the computation.
-        copies: Autocast's copies of `weights`.
         trained: Number of trained parameters.
         element: Bytes of one number in the dtype of the computation.
         gradients: In the dtype of the trained weights.
@@ -53,7 +52,6 @@ class Held:
 
     weights: int
     computed: int
-    copies: int
     trained: int
     element: int
     gradients: int
@@ -84,7 +82,7 @@ def divide(held: Held, engine: Engine) -> dict[str, int]:
 
     if engine.name == "ddp":
         buckets = held.gradients if engine.processes > 1 else 0
-        return _parts(held.weights + held.copies, held.gradients + buckets, held.optimizer, held.reference)
+        return _parts(held.weights, held.gradients + buckets, held.optimizer, held.reference)
     optimizer = share(held.optimizer)
     if engine.name == "fsdp2":
         weights = share(held.weights) + held.gathered
@@ -112,10 +110,11 @@ def gathered_parameters(blocks: list[int], every: int) -> int:
 
 
 def block_sizes(model: nn.Module) -> list[int]:
-    """Parameters of each block: of the largest list of modules in a model."""
-    lists = [
-        [sum(p.numel() for p in block.parameters()) for block in module]
-        for module in model.modules()
-        if isinstance(module, nn.ModuleList)
-    ]
-    return max(lists, key=sum, default=[])
+    """Parameters of each block."""
+    return [sum(p.numel() for p in block.parameters()) for block in blocks_of(model)]
+
+
+def blocks_of(model: nn.Module) -> nn.ModuleList:
+    """The blocks of a model: its list of modules with most parameters; an empty list where it has none."""
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    return max(lists, key=lambda one: sum(p.numel() for p in one.parameters()), default=nn.ModuleList())

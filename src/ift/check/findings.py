@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from ift.check.engines import ONE_DEVICE, Engine
 from ift.check.memory import MemoryEstimate, available_memory, estimate_memory
+from ift.check.planned_gpu import on_planned_gpu
 from ift.check.remedies import Remedy, remedies
 from ift.check.rows import RowScan, scan_rows
-from ift.check.trainer_build import build_error
+from ift.check.steps import count_steps, rows_of_steps
+from ift.check.trainer_build import build_errors
 from ift.data import DataError, DataReport, Prepared, end_of_turn_ids
 from ift.data.templates import adds_bos
 from ift.methods.stage import longest_row
@@ -46,12 +47,13 @@ def data_findings(
     *,
     vocabulary: int | None,
     rows_per_step: int,
+    rows: int | None = None,
     allow_truncation: bool = False,
 ) -> list[Finding]:
     """Checks the rows of each set, given its scan.
 
-    `vocabulary` is the number of rows of the model's embedding, None if unknown. `allow_truncation` warns instead of
-    refusing if much is cut.
+    `vocabulary` is the number of rows of the model's embedding, None if unknown. `rows` are those that steps are made
+    of, None for the kept rows. `allow_truncation` warns instead of refusing if much is cut.
     """
     found = []
     for name, one in sets.items():
@@ -72,9 +74,11 @@ def data_findings(
     if "eval" in sets:
         found += _check_overlap(scans["train"], scans["eval"])
     report = sets["train"].report
-    if not report.streaming and report.rows_kept < rows_per_step:
+    rows = report.rows_kept if rows is None else rows
+    if not report.streaming and rows < rows_per_step:
+        packed = " after packing" if rows < report.rows_kept else ""
         text = (
-            f"{report.rows_kept:,} rows are fewer than the {rows_per_step:,} of one step. "
+            f"{rows:,} rows{packed} are fewer than the {rows_per_step:,} of one step. "
             "Fix: lower per_device_train_batch_size or gradient_accumulation_steps"
         )
         found.append(Finding("warning", "train", text))
@@ -151,9 +155,10 @@ class Preflight:
         findings: In the order of the checks.
         scans: By data set.
         memory: None if no estimate is possible.
-        available: Free bytes on the device.
+        available: Bytes of the device that a run can use.
         engine: What `memory` is divided by.
         steps: Optimiser steps of the run; None for a stream without max_steps.
+        gpu_memory: GiB of the GPU that is planned for; None for this machine's device.
     """
 
     findings: list[Finding]
@@ -162,6 +167,7 @@ class Preflight:
     available: int
     engine: Engine
     steps: int | None
+    gpu_memory: float | None = None
 
     @property
     def data_sha256(self) -> str:
@@ -188,8 +194,10 @@ class Preflight:
         if self.memory is None:
             return ""
         each = f" on each device ({self.engine})" if self.engine.processes > 1 else ""
-        fits = ", it fits" if self.memory.total <= self.available else ""
-        return f"memory{each}: {self.memory.summary()}; {self.available / 2**30:.1f} GiB free{fits}"
+        fits = "it fits" if self.memory.total <= self.available else "it does not fit"
+        of = "what is free" if self.gpu_memory is None else f"a {self.gpu_memory:g} GB GPU"
+        usable = f"{self.available / 2**30:.1f} GiB of {of} can be used"
+        return f"memory{each}: {self.memory.summary()}; {usable}: {fits}"
 
     @property
     def refused(self) -> bool:
@@ -213,18 +221,19 @@ def preflight(
         prepared: What `ift.methods.stage.prepare_stage` gave.
         allow_truncation: See `data_findings`.
         engine: The engine of the run and its processes.
-        gpu_memory: GiB of one device; None: what is free on this machine's.
+        gpu_memory: GiB of the GPU that the run is planned for, as in "a 24 GB card"; None: this machine's device.
         progress: See `scan`.
     """
     config, sets = stage.config, prepared.sets
     ends = end_of_turn_ids(prepared.tokenizer)
     scans = {name: scan_rows(one, prepared.tokenizer, ends, progress) for name, one in sets.items()}
     rows_per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * engine.processes
-    report = sets["train"].report
-    longest = longest_row(report, config)
-    memory, findings = None, []
+    rows, report = rows_of_steps(stage, prepared), sets["train"].report
+    longest, answer = longest_row(report, config), report.answer_lengths[2] or None
+    planned, device, assumed = on_planned_gpu(stage) if gpu_memory is not None else (stage, None, "")
+    memory, findings = None, [Finding("note", "memory", assumed)] if assumed else []
     try:
-        memory = estimate_memory(stage, longest, engine=engine)
+        memory = estimate_memory(planned, longest, device, engine, answer)
     except DataError as error:
         findings.append(Finding("refused", "model", str(error)))
     except Exception as error:  # the model's code may raise anything, and the run may still work
@@ -236,6 +245,7 @@ def preflight(
             prepared.tokenizer,
             vocabulary=memory.vocabulary if memory else None,
             rows_per_step=rows_per_step,
+            rows=rows,
             allow_truncation=allow_truncation,
         ),
         *findings,
@@ -247,21 +257,19 @@ def preflight(
             for problem in (outside, explain_too_long(longest, memory.positions))
             if problem
         ]
-    if wrong := build_error(stage, prepared):
-        findings.append(Finding("refused", "settings", wrong))
-    available = available_memory() if gpu_memory is None else round(gpu_memory * 2**30)
+    findings += [Finding("refused", "settings", wrong) for wrong in build_errors(stage, prepared)]
+    available = available_memory(gpu_memory)
     if memory is not None and memory.total > available:
-        ways = remedies(stage, longest, available, engine)
+        ways = remedies(planned, longest, available, engine, device, answer)
         findings.append(Finding("warning", "memory", _too_large(memory, available, ways)))
-    steps = config.max_steps if config.max_steps > 0 else None
-    if steps is None and not report.streaming:
-        steps = math.ceil(math.ceil(report.rows_kept / rows_per_step) * config.num_train_epochs)
-    return Preflight(findings, scans, memory, available, engine, steps)
+    steps = count_steps(config, rows, rows_per_step)
+    return Preflight(findings, scans, memory, available, engine, steps, gpu_memory)
 
 
 def _too_large(found: MemoryEstimate, available: int, ways: list[Remedy]) -> str:
     """The missing memory, and settings that need less."""
     fix = ", or ".join(map(str, ways[:3])) or "a larger device, or more of them"
     return (
-        f"a step needs about {found.total / 2**30:.1f} GiB, {available / 2**30:.1f} GiB are free. Fix: {fix}"
+        f"a step needs about {found.total / 2**30:.1f} GiB, and {available / 2**30:.1f} GiB can be used. Fix, the "
+        f"smallest change first: {fix}"
     )

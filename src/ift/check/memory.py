@@ -1,16 +1,16 @@
-"""Estimates the memory of a training step on a model without data (device "meta"), before weights are loaded."""
+"""Estimates the memory of a training step on a model without data, before weights are loaded."""
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ift.check.engines import ONE_DEVICE, Engine, Held, block_sizes, divide, gathered_parameters
+from ift.check.fake_step import WITHOUT_MASK, Passes, Peak, passes_peak
 from ift.data import DataError
 from ift.methods.start import start_adapter, start_options
 from ift.models.deepspeed import without_zero3_partitioning
@@ -18,26 +18,29 @@ from ift.models.limits import config_ids, explain_ids_outside, learned_positions
 from ift.models.loading import load_config
 from ift.step.scored_log_probs import tile_shape
 
-TILES = 4  # tiles of logits alive at once in the tiled head: logits, exponentials, their gradient, one spare
-LOGITS = 3  # copies of full logits alive at once if a method builds them: as given, in float32, the gradient
-PARTS = ("weights", "reference", "gradients", "optimizer", "activations", "head")
+PARTS = ("weights", "reference", "gradients", "optimizer", "activations")
+FULL_LOGITS = ("orpo", "simpo")  # methods whose trainers build the logits of all positions
+DTYPES = {4: torch.float32, 2: torch.bfloat16, 8: torch.float64, 1: torch.bfloat16}  # by bytes
+# copies of a state of all weights that torch's optimisers make in a step on a GPU (in their "foreach" form)
+COPIES = {"adamw_torch": 1, "rmsprop": 1, "adagrad": 2}
+RESERVE = 0.1  # of a device: the driver, the allocator's fragments, the communication's buffers
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes on one device in one step, as its engine divides weights, gradients and optimiser states.
+    """Bytes on one device at the fullest moment of a step, as its engine divides weights, gradients and states.
 
     Attributes:
         parameters: Number of all parameters.
         trained: Number of trained parameters.
         vocabulary: Number of rows of the input embedding.
         positions: The longest row that the model has learned positions for; None: its positions are computed.
-        weights: The model, with autocast's copies; in shards, with what is gathered at once.
+        weights: The model; in shards, with what is gathered at once.
         reference: The frozen reference model of some methods.
-        gradients: Gradients of the trained weights.
+        gradients: Gradients of the trained weights at that moment: none at the end of the forward pass, all at the end
+            of the backward pass.
         optimizer: Optimiser states.
-        activations: Tensors kept for the backward pass by the longest possible batch.
-        head: Tiles of logits, or full logits if the method builds them.
+        activations: Everything else at that moment: activations, logits, autocast's copies, temporary tensors.
     """
 
     parameters: int
@@ -49,11 +52,10 @@ class MemoryEstimate:
     gradients: int
     optimizer: int
     activations: int
-    head: int
 
     @property
     def total(self) -> int:
-        """The sum. The look-ahead pass runs before the others, keeps nothing, and needs less."""
+        """The sum."""
         return sum(getattr(self, name) for name in PARTS)
 
     def summary(self) -> str:
@@ -64,8 +66,45 @@ class MemoryEstimate:
         return f"about {self.total / unit:.1f} {name} ({shown})"
 
 
+@dataclass(frozen=True)
+class StepNeeds:
+    """What a step needs before an engine divides it.
+
+    Attributes:
+        parameters: See `MemoryEstimate`, and so for the next three.
+        trained: Number.
+        vocabulary: Number.
+        positions: Number or None.
+        held: What is divided.
+        peak: Of the forward and backward pass.
+        stepping: Bytes of the optimiser's temporary tensors.
+    """
+
+    parameters: int
+    trained: int
+    vocabulary: int
+    positions: int | None
+    held: Held
+    peak: Peak
+    stepping: int
+
+    def divided(self, engine: Engine) -> MemoryEstimate:
+        """The estimate for one device: of the passes or of the optimiser's step, whichever needs more."""
+        parts = divide(self.held, engine)
+        stepping = -(-self.stepping // (1 if engine.name == "ddp" else engine.processes))
+        moments = [{**parts, "activations": self.peak.activations}, {**parts, "activations": stepping}]
+        if engine.name == "ddp":  # elsewhere the gradients' share is small, and counts as a whole
+            moments[0]["gradients"] += self.peak.gradients - self.held.gradients
+        facts = (self.parameters, self.trained, self.vocabulary, self.positions)
+        return max((MemoryEstimate(*facts, **moment) for moment in moments), key=lambda one: one.total)
+
+
 def estimate_memory(
-    stage: Any, longest_row: int, device: torch.device | None = None, engine: Engine = ONE_DEVICE
+    stage: Any,
+    longest_row: int,
+    device: torch.device | None = None,
+    engine: Engine = ONE_DEVICE,
+    longest_answer: int | None = None,
 ) -> MemoryEstimate:
     """Estimate the memory of a step.
 
@@ -74,73 +113,90 @@ def estimate_memory(
         longest_row: Tokens of the longest row after cutting.
         device: Device of the run; None for this machine's.
         engine: What divides it.
+        longest_answer: Largest number of trained tokens of a row; None for all of its tokens.
 
     Raises:
         OSError, ValueError: The configuration cannot be read, or is not that of a causal language model.
     """
-    config, model_args = stage.config, stage.model
-    model = empty_model(stage)
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    width = model.config.get_text_config().hidden_size
+    whole = engine.name == "ddp"
+    return step_needs(stage, longest_row, device, whole=whole, longest_answer=longest_answer).divided(engine)
+
+
+def step_needs(
+    stage: Any,
+    longest_row: int,
+    device: torch.device | None = None,
+    *,
+    whole: bool = True,
+    longest_answer: int | None = None,
+) -> StepNeeds:
+    """What a step needs; `whole`: nothing is sharded, and autocast casts the weights. Else as `estimate_memory`."""
+    config, model_args, device = stage.config, stage.model, device or current_device()
+    rows, tokens, trained_tokens, masked = _batch(stage, longest_row, longest_answer or longest_row)
+    attention = _attention(stage, masked)
+    model = empty_model(stage, attention)
     element = _element_size(stage, model)
     compute = 2 if config.bf16 or config.fp16 else element
-    every = sum(p.numel() for p in model.parameters())
-    weights, computed = (_weight_bytes(model, model_args, size) for size in (element, compute))
-    gathered = compute * gathered_parameters(block_sizes(model), every)
-    casts = sum(p.numel() for p in model.parameters() if p.ndim > 1) * compute if compute < element else 0
-    answers = 2 if stage.method.needs_pairs else 1
-    rows = config.per_device_train_batch_size * answers
-    tokens = config.max_length if getattr(config, "packing", False) and config.max_length else longest_row
-    with _adapted(model, start_adapter(stage)) as adapted:
-        trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
-        adapters = 4 * trained if model_args.use_peft else 0
-        kept = _kept_for_backward(adapted, rows, tokens, bool(config.gradient_checkpointing), compute)
-    each = 4 if model_args.use_peft else element
-    full_logits = stage.method.needs_pairs or stage.method.name == "dft"
-    height, breadth = tile_shape(rows * tokens, device or _device())
-    head = (
-        LOGITS * rows * tokens * vocabulary * 4
-        if full_logits
-        else TILES * min(rows * tokens, height) * min(vocabulary, breadth) * 4
+    passes = Passes(
+        rows=rows,
+        tokens=tokens,
+        trained=trained_tokens,
+        masked=masked or attention == "eager",
+        mixed=getattr(config, "residual_lambda", 0) > 0,
+        full_logits=stage.method.name in FULL_LOGITS,
+        tile_width=tile_shape(trained_tokens, device)[1],
+        autocast=whole and compute == 2,
+        checkpointing=bool(config.gradient_checkpointing),
+        accumulates=config.gradient_accumulation_steps > 1,
+        keeps_gradients=whole,
     )
+    build = functools.partial(_trained_model, stage, attention, element if whole else compute, compute)
+    trained = sum(p.numel() for p in build().parameters() if p.requires_grad)
+    every = sum(p.numel() for p in model.parameters())
+    each = 4 if model_args.use_peft else element
+    optimizer = str(getattr(config.optim, "value", config.optim))
+    weights, computed = (_weight_bytes(model, model_args, size) for size in (element, compute))
     held = Held(
-        weights=weights + adapters,
+        weights=weights + (4 * trained if model_args.use_peft else 0),
         computed=computed + (compute * trained if model_args.use_peft else 0),
-        copies=casts,
         trained=trained,
         element=compute,
         gradients=trained * each,
-        optimizer=round(trained * _state_bytes(str(getattr(config.optim, "value", config.optim)), each)),
+        optimizer=round(trained * _state_bytes(optimizer, each)),
         reference=weights if stage.method.needs_reference and not model_args.use_peft else 0,
-        gathered=gathered,
+        gathered=compute * gathered_parameters(block_sizes(model), every),
     )
-    return MemoryEstimate(
+    return StepNeeds(
         parameters=every,
         trained=trained,
-        vocabulary=vocabulary,
+        vocabulary=model.get_input_embeddings().weight.shape[0],
         positions=learned_positions(model),
-        **divide(held, engine),
-        activations=kept,
-        head=head + 2 * rows * tokens * width * 4,
+        held=held,
+        peak=passes_peak(build, passes),
+        stepping=0 if device.type == "cpu" else COPIES.get(optimizer, 0) * trained * each,
     )
 
 
-def _device() -> torch.device:
-    """The device of a run."""
+def current_device() -> torch.device:
+    """The device of a run on this machine."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def available_memory() -> int:
-    """Free bytes of the current accelerator, or of the machine."""
-    if _device().type == "cuda":
-        return int(torch.cuda.mem_get_info()[0])
-    import psutil
+def available_memory(gpu_memory: float | None = None) -> int:
+    """Bytes that a run can use: of a GPU of `gpu_memory` GiB, or free on this machine's device; less the reserve."""
+    if gpu_memory is not None:
+        free = gpu_memory * 2**30
+    elif current_device().type == "cuda":
+        free = torch.cuda.mem_get_info()[0]
+    else:
+        import psutil
 
-    return int(psutil.virtual_memory().available)
+        free = psutil.virtual_memory().available
+    return round((1 - RESERVE) * free)
 
 
-def empty_model(stage: Any) -> Any:
-    """The model on the meta device."""
+def empty_model(stage: Any, attention: str | None = None) -> Any:
+    """The model on the meta device; `attention` is its implementation, None for that of the settings."""
     from transformers import AutoModelForCausalLM
 
     name, options = stage.model.model_name_or_path, start_options(stage)
@@ -152,8 +208,50 @@ def empty_model(stage: Any) -> Any:
         return AutoModelForCausalLM.from_config(
             read,
             trust_remote_code=options.trust_remote_code,
-            attn_implementation=options.further.get("attn_implementation"),
+            attn_implementation=attention or options.further.get("attn_implementation"),
         )
+
+
+def _trained_model(stage: Any, attention: str, element: int, compute: int) -> Any:
+    """The model on the meta device as it is trained: in the dtypes of the run, and with its adapter if there is one."""
+    model, model_args = empty_model(stage, attention), stage.model
+    model.to(DTYPES[element])
+    if _quantised_bytes(model, model_args) is not None:
+        for module in _quantised(model):  # dequantised for each product, and no copy is kept
+            module.to(DTYPES[compute])
+    adapter = start_adapter(stage)
+    if adapter is None:
+        return model
+    from peft import get_peft_model
+
+    with torch.device("meta"):
+        return get_peft_model(model, adapter)
+
+
+def _batch(stage: Any, longest_row: int, longest_answer: int) -> tuple[int, int, int, bool]:
+    """Of the largest batch: rows, tokens of each, trained tokens of all, and whether attention gets a mask.
+
+    It gets one for padding, and for several documents in a row.
+    """
+    config = stage.config
+    rows = config.per_device_train_batch_size * (2 if stage.method.needs_pairs else 1)
+    packed = bool(getattr(config, "packing", False)) and config.max_length
+    tokens = config.max_length if packed else longest_row
+    trained = rows * max(1, min(longest_answer, tokens - 1) if not packed else tokens - 1)
+    if packed or getattr(config, "padding_free", False):  # the collator makes one row of the batch
+        return 1, rows * tokens, trained, True
+    return rows, tokens, trained, rows > 1
+
+
+def _attention(stage: Any, masked: bool) -> str:
+    """The attention that stands for the run's: `WITHOUT_MASK` for all that keep neither a mask nor a (T, T) matrix."""
+    wanted = start_options(stage).further.get("attn_implementation")
+    if wanted in (None, "sdpa"):
+        wanted = empty_model(
+            stage, wanted
+        ).config._attn_implementation  # "eager" where a model has nothing else
+        return wanted if masked or wanted != "sdpa" else WITHOUT_MASK
+    return "eager" if wanted == "eager" else WITHOUT_MASK
 
 
 def _element_size(stage: Any, model: Any) -> int:
@@ -163,21 +261,24 @@ def _element_size(stage: Any, model: Any) -> int:
     return (dtype or torch.float32).itemsize
 
 
-def _weight_bytes(model: Any, model_args: Any, element: int) -> int:
-    """Bytes of all weights; quantised linear layers need half a byte or one byte per weight."""
-    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+def _quantised(model: Any) -> list[torch.nn.Linear]:
+    """The layers that a quantised model holds in few bits."""
+    outside = (model.get_output_embeddings(), model.get_input_embeddings())
+    return [one for one in model.modules() if isinstance(one, torch.nn.Linear) and one not in outside]
+
+
+def _quantised_bytes(model: Any, model_args: Any) -> float | None:
+    """Bytes of a weight of a layer in few bits, as asked for or as the folder was saved; None: nothing is quantised."""
     saved = getattr(model.config, "quantization_config", None) or {}
     four, eight = (getattr(model_args, bits) or saved.get(bits) for bits in ("load_in_4bit", "load_in_8bit"))
-    share = 0.5 if four else 1.0 if eight else None
-    total = 0.0
-    seen: set[int] = set()
-    for module in model.modules():
-        small = share is not None and isinstance(module, torch.nn.Linear) and module not in (head, embedding)
-        for name, parameter in module.named_parameters(recurse=False):
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
-                total += parameter.numel() * (share if small and name == "weight" and share else element)
-    return round(total)
+    return 0.5 if four else 1.0 if eight else None
+
+
+def _weight_bytes(model: Any, model_args: Any, element: int) -> int:
+    """Bytes of all weights; quantised linear layers need half a byte or one byte per weight."""
+    few = {one.weight for one in _quantised(model)}
+    share = _quantised_bytes(model, model_args) or element
+    return round(sum(p.numel() * (share if p in few else element) for p in model.parameters()))
 
 
 def _state_bytes(optimizer: str, each: int) -> float:
@@ -191,56 +292,3 @@ def _state_bytes(optimizer: str, each: int) -> float:
     if optimizer in ("rmsprop", "adagrad") or "lion" in optimizer:
         return 1.0 * each
     return 2.0 * each
-
-
-@contextlib.contextmanager
-def _adapted(model: Any, peft_config: Any) -> Iterator[Any]:
-    """The model, with its adapter if there is one, on the meta device."""
-    if peft_config is None:
-        yield model
-        return
-    from peft import get_peft_model
-
-    with torch.device("meta"):
-        yield get_peft_model(model, peft_config)
-
-
-def _kept_for_backward(model: Any, rows: int, tokens: int, checkpointing: bool, element: int) -> int:
-    """Bytes that the backbone keeps for its backward pass, counted by autograd's hooks on the meta device.
-
-    With checkpointing: the inputs of the blocks, and twice one block, for its recomputed activations and its gradients
-    (measured on CPU: tests/check/test_findings.py). Attention matrices count only for eager attention; other kernels do
-    not keep them.
-    """
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    inner.to(torch.bfloat16)  # required by experts; computations that a model forces to float32 stay so
-    backbone, eager = inner.base_model, inner.config._attn_implementation == "eager"
-    text = inner.config.get_text_config()
-    head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    widths = (head_width, text.hidden_size, getattr(text, "intermediate_size", None))
-    weights = {p.untyped_storage()._cdata for p in model.parameters()}
-    kept: dict[int, tuple[Any, int]] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        square = tensor.ndim > 2 and tensor.shape[-2:] == (tokens, tokens) and tokens not in widths
-        storage = tensor.untyped_storage()
-        if storage._cdata not in weights and (eager or not square):
-            size = storage.nbytes()
-            if tensor.dtype == torch.bfloat16:
-                size = size * element // 2
-            kept[storage._cdata] = (storage, size)  # keeps the storage alive, or its address would be reused
-        return tensor
-
-    ids = torch.zeros(rows, tokens, dtype=torch.int64, device="meta")
-    mask = torch.zeros(rows, 1, tokens, tokens, device="meta")
-    positions = torch.arange(tokens, device="meta")[None].expand(rows, -1)
-    model.train()
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        # transformers uses a 4D mask unchanged; it would inspect the values of a 2D mask, and "meta" has none
-        output = backbone(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
-    total = sum(size for _, size in kept.values())
-    layers = text.num_hidden_layers
-    width = output[0].shape[-1]
-    block = total / layers
-    whole = total + block
-    return round(min(layers * rows * tokens * width * element + 2 * block, whole) if checkpointing else whole)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from ift.check.engines import ONE_DEVICE, Engine
-from ift.check.memory import estimate_memory
+from ift.check.memory import StepNeeds, step_needs
 
 MOST_PROCESSES = 1024  # that are suggested
+SHORTEST = 64  # tokens of a row that are suggested
 
 
 @dataclass(frozen=True)
@@ -30,53 +33,133 @@ class Remedy:
         return f"{self.flags} (about {self.total / unit:.1f} {name} a step)"
 
 
-def remedies(stage: Any, longest_row: int, available: int, engine: Engine = ONE_DEVICE) -> list[Remedy]:
-    """Settings that would save memory here, the cheapest first: batch, checkpointing, engine, precision, LoRA.
+@dataclass(frozen=True)
+class _Change:
+    """Flags, and what they change; `engine` is None where it stays."""
+
+    flags: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    engine: Engine | None = None
+
+
+def remedies(
+    stage: Any,
+    longest_row: int,
+    available: int,
+    engine: Engine = ONE_DEVICE,
+    device: torch.device | None = None,
+    longest_answer: int | None = None,
+) -> list[Remedy]:
+    """Settings that would save memory here, the smallest change of the run first.
+
+    In this order: checkpointing, a smaller batch with more accumulation, an engine that shards or more processes, a
+    smaller `max_length`, LoRA, weights in bfloat16.
 
     Args:
         stage: See `estimate_memory`.
-        longest_row: See `estimate_memory`.
-        available: Free bytes. The batch is halved and the processes are doubled until a step fits, and at least once.
+        longest_row: Tokens.
+        available: Bytes. Batch and length are halved and processes are doubled until a step fits, and at least once.
         engine: See `estimate_memory`.
+        device: Device of the run.
+        longest_answer: See `estimate_memory`.
 
     Returns:
-        Those that fit, if there are any; else those that save anything.
+        The single changes that fit, if there are any; else the first of them together until they fit; else those that
+        save anything.
     """
-    now = estimate_memory(stage, longest_row, engine=engine).total
+    total = _totals(stage, longest_row, longest_answer, engine, device)
+    changes = _changes(stage, longest_row, available, engine, total)
+    found = [(one, total(one)) for one in changes]
+    saving = [Remedy(one.flags, size) for one, size in found if size < total(_Change(""))]
+    if fitting := [one for one in saving if one.total <= available]:
+        return fitting
+    together = _Change("")
+    for one, _ in found:
+        more = _Change(
+            f"{together.flags} {one.flags}".strip(),
+            {**together.settings, **one.settings},
+            one.engine or together.engine,
+        )
+        if one.engine and together.engine:  # one engine takes the other's place
+            continue
+        if total(more) < total(together):
+            together = more
+        if total(together) <= available:
+            return [Remedy(together.flags, total(together))]
+    return saving
 
-    def total(engine: Engine = engine, **changes: Any) -> int:
-        other = copy.copy(stage)
-        other.config, other.model = copy.copy(stage.config), copy.copy(stage.model)
-        for name, value in changes.items():
-            setattr(other.model if hasattr(other.model, name) else other.config, name, value)
-        return estimate_memory(other, longest_row, engine=engine).total
 
-    found: list[Remedy] = []
-    batch = stage.config.per_device_train_batch_size
-    rows = batch * stage.config.gradient_accumulation_steps
-    while batch > 1 and (not found or found[-1].total > available):
-        batch //= 2
-        flags = f"--per_device_train_batch_size {batch} --gradient_accumulation_steps {-(-rows // batch)}"
-        found = [Remedy(flags, total(per_device_train_batch_size=batch))]
-    if not stage.config.gradient_checkpointing:
-        found.append(Remedy("--gradient_checkpointing true", total(gradient_checkpointing=True)))
+def _totals(
+    stage: Any, longest_row: int, longest_answer: int | None, engine: Engine, device: torch.device | None
+) -> Callable[[_Change], int]:
+    """A function from a change to the bytes of a step with it; what does not depend on processes is computed once."""
+    known: dict[tuple[Any, ...], StepNeeds] = {}
+
+    def total(change: _Change) -> int:
+        under = change.engine or engine
+        key = (*sorted(change.settings.items()), under.name == "ddp")
+        if key not in known:
+            other = copy.copy(stage)
+            other.config, other.model = copy.copy(stage.config), copy.copy(stage.model)
+            for name, value in change.settings.items():
+                setattr(other.model if hasattr(other.model, name) else other.config, name, value)
+            row = min(longest_row, change.settings.get("max_length", longest_row))
+            whole = under.name == "ddp"
+            known[key] = step_needs(other, row, device, whole=whole, longest_answer=longest_answer)
+        return known[key].divided(under).total
+
+    return total
+
+
+def _changes(
+    stage: Any, longest_row: int, available: int, engine: Engine, total: Callable[[_Change], int]
+) -> list[_Change]:
+    """The single changes, the smallest first."""
+    config, found = stage.config, []
+    if not config.gradient_checkpointing:
+        found.append(_Change("--gradient_checkpointing true", {"gradient_checkpointing": True}))
+    if config.per_device_train_batch_size > 1:
+        rows = config.per_device_train_batch_size * config.gradient_accumulation_steps
+
+        def smaller(batch: int) -> _Change:
+            steps = -(-rows // batch)
+            names = ("per_device_train_batch_size", "gradient_accumulation_steps")
+            flags = " ".join(f"--{name} {value}" for name, value in zip(names, (batch, steps), strict=True))
+            return _Change(flags, dict(zip(names, (batch, steps), strict=True)))
+
+        found.append(_until_it_fits(smaller, config.per_device_train_batch_size, 1, available, total))
     found += _of_engines(engine, available, total)
-    if stage.model.dtype in (None, "auto", "float32"):
-        found.append(Remedy("--dtype bfloat16", total(dtype="bfloat16")))
+    if longest_row > SHORTEST:
+        cut = lambda length: _Change(f"--max_length {length}", {"max_length": length})  # noqa: E731
+        found.append(_until_it_fits(cut, longest_row, SHORTEST, available, total))
     if not stage.model.use_peft:
-        found.append(Remedy("--use_peft true", total(use_peft=True)))
-    found = [one for one in found if one.total < now]
-    return [one for one in found if one.total <= available] or found
+        found.append(_Change("--use_peft true", {"use_peft": True}))
+    if stage.model.dtype in (None, "auto", "float32"):
+        found.append(_Change("--dtype bfloat16", {"dtype": "bfloat16"}))
+    return found
 
 
-def _of_engines(engine: Engine, available: int, total: Callable[[Engine], int]) -> list[Remedy]:
-    """FSDP2 over the same processes, and more processes where the engine shards; nothing for one process."""
+def _until_it_fits(
+    change: Callable[[int], _Change], value: int, least: int, available: int, total: Callable[[_Change], int]
+) -> _Change:
+    """The change to the largest half, quarter, ... of a value with which a step fits; else to the least."""
+    while True:
+        value = max(least, value // 2)
+        found = change(value)
+        if value == least or total(found) <= available:
+            return found
+
+
+def _of_engines(engine: Engine, available: int, total: Callable[[_Change], int]) -> list[_Change]:
+    """Engines that shard more over the same processes; more processes where it shards already; none for one process."""
     if engine.processes == 1:
         return []
     if not engine.shards_weights:
-        fsdp2 = Engine("fsdp2", engine.processes)
-        return [Remedy("--accelerate_config fsdp2", total(fsdp2))]
-    more = Engine(engine.name, 2 * engine.processes)
-    while total(more) > available and more.processes < MOST_PROCESSES:
-        more = Engine(engine.name, 2 * more.processes)
-    return [Remedy(f"--num_processes {more.processes}", total(more))]
+        names = ("fsdp2",) if engine.name == "zero2" else ("zero2", "fsdp2")
+        return [_Change(f"--accelerate_config {name}", {}, Engine(name, engine.processes)) for name in names]
+    more = engine.processes
+    while True:
+        more *= 2
+        found = _Change(f"--num_processes {more}", {}, Engine(engine.name, more))
+        if total(found) <= available or more >= MOST_PROCESSES:
+            return [found]

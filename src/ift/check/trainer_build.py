@@ -37,54 +37,62 @@ METRICS_OF_TRL = (
 TIMES = ("runtime", "samples_per_second", "steps_per_second")
 
 
-def build_error(stage: Stage, prepared: PreparedRows) -> str | None:
-    """Why `ift train` would stop before or right after its first step; None where nothing was found.
+def build_errors(stage: Stage, prepared: PreparedRows) -> list[str]:
+    """Why `ift train` would stop before or right after its first step; empty where nothing was found.
 
-    The trainer is built as in the run, from two rows and a model on the "meta" device; then its optimiser and its
-    schedule. Nothing is downloaded, trained or kept. With several processes nothing is tried, since trl's trainers wait
-    for each other while they are built.
+    What the settings alone show is listed completely. If that is nothing, the trainer is built as in the run, from two
+    rows and a model on the "meta" device; then its optimiser and its schedule, which stop at their first error. Nothing
+    is downloaded, trained or kept. With several processes nothing is tried, since trl's trainers wait for each other
+    while they are built.
 
     Args:
         stage: The settings.
         prepared: What `prepare_stage` returned.
     """
     if stage.config.world_size > 1:
-        return None
-    if wrong := _unavailable(stage) or _unknown_metric(stage, prepared):
-        return wrong
+        return []
+    found = _unavailable(stage) + _unknown_metric(stage, prepared)
     try:
-        if wrong := _unknown_init_kwargs(stage):
-            return wrong
+        if found := found + _unknown_init_kwargs(stage):
+            return found
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             _build(stage, prepared, folder)
     except (ValueError, ImportError, TypeError, KeyError, OSError) as error:
-        return _explained(stage, error)
+        return [*found, _explained(stage, error)]
     except RuntimeError as error:  # a model's own code may need weights that are not there
-        return None if "meta" in str(error) else _explained(stage, error)
-    return None
+        return [] if "meta" in str(error) else [_explained(stage, error)]
+    return []
 
 
-def _unavailable(stage: Stage) -> str | None:
+def _unavailable(stage: Stage) -> list[str]:
     """What the settings need beyond the trainer: a package, a device, the Hub, an argument of torch."""
     config, model_args = stage.config, stage.model
-    if getattr(config, "activation_offloading", False) and not torch.accelerator.is_available():
-        return "activation_offloading moves activations off an accelerator; there is none. Fix: leave it out"
-    if config.use_liger_kernel and not is_liger_kernel_available():
-        return "use_liger_kernel needs a package. Fix: pip install liger-kernel, or leave it out"
-    if (model_args.load_in_4bit or model_args.load_in_8bit) and not is_bitsandbytes_available():
-        return "load_in_4bit and load_in_8bit need a package. Fix: pip install bitsandbytes"
-    if config.push_to_hub and HF_HUB_OFFLINE:
-        return (
-            "push_to_hub is set, and so is HF_HUB_OFFLINE. Fix: unset the variable, or leave push_to_hub out"
-        )
-    if config.push_to_hub and not (config.hub_token or get_token()):
-        return "push_to_hub needs a login. Fix: hf auth login, or leave it out"
+    bits = model_args.load_in_4bit or model_args.load_in_8bit
     given = config.gradient_checkpointing_kwargs or {}
     known = {*inspect.signature(torch.utils.checkpoint.checkpoint).parameters, "preserve_rng_state"}
-    if config.gradient_checkpointing and (unknown := sorted(set(given) - known)):
-        return f"gradient_checkpointing_kwargs: {', '.join(unknown)} is no argument of torch.utils.checkpoint"
-    return None
+    unknown = sorted(set(given) - known) if config.gradient_checkpointing else []
+    problems = {
+        "activation_offloading moves activations off an accelerator; there is none. Fix: leave it out": (
+            getattr(config, "activation_offloading", False) and not torch.accelerator.is_available()
+        ),
+        "use_liger_kernel needs a package. Fix: pip install liger-kernel, or leave it out": (
+            config.use_liger_kernel and not is_liger_kernel_available()
+        ),
+        "load_in_4bit and load_in_8bit need a package. Fix: pip install bitsandbytes": (
+            bits and not is_bitsandbytes_available()
+        ),
+        "push_to_hub is set, and so is HF_HUB_OFFLINE. Fix: unset the variable, or leave push_to_hub out": (
+            config.push_to_hub and HF_HUB_OFFLINE
+        ),
+        "push_to_hub needs a login. Fix: hf auth login, or leave it out": (
+            config.push_to_hub and not HF_HUB_OFFLINE and not (config.hub_token or get_token())
+        ),
+        f"gradient_checkpointing_kwargs: {', '.join(unknown)} is no argument of torch.utils.checkpoint": bool(
+            unknown
+        ),
+    }
+    return [problem for problem, holds in problems.items() if holds]
 
 
 def _build(stage: Stage, prepared: PreparedRows, folder: str) -> None:
@@ -116,31 +124,32 @@ def _explained(stage: Stage, error: Exception) -> str:
     return text.rstrip(".")
 
 
-def _unknown_init_kwargs(stage: Stage) -> str | None:
+def _unknown_init_kwargs(stage: Stage) -> list[str]:
+    """What is wrong with `model_init_kwargs`."""
     options = start_options(stage)
     given = (
         set(options.further) - LOADING - set(inspect.signature(PreTrainedModel.from_pretrained).parameters)
     )
     if not given:
-        return None
+        return []
     config = load_config(stage.model.model_name_or_path, options)
     unknown = sorted(name for name in given if not hasattr(config, name))
     if not unknown:
-        return None
-    return (
+        return []
+    return [
         f"model_init_kwargs: {', '.join(unknown)} is neither an argument of from_pretrained nor a setting in the "
         "model's config.json. Fix: leave it out"
-    )
+    ]
 
 
-def _unknown_metric(stage: Stage, prepared: PreparedRows) -> str | None:
+def _unknown_metric(stage: Stage, prepared: PreparedRows) -> list[str]:
     """What is wrong with `metric_for_best_model`, which transformers reads only after the first evaluation."""
     from ift.training.metrics import EVALUATION_METRICS, LOOKAHEAD_METRICS
     from ift.training.trainer import IFTTrainer
 
     wanted = stage.config.metric_for_best_model
     if wanted is None or "eval" not in prepared.sets:
-        return None
+        return []
     ours = issubclass(stage.method.load()[0], IFTTrainer)
     names = ["loss", *TIMES, *(EVALUATION_METRICS if ours else METRICS_OF_TRL)]
     names += LOOKAHEAD_METRICS if ours and stage.config.has_lambda else ()
@@ -148,14 +157,14 @@ def _unknown_metric(stage: Stage, prepared: PreparedRows) -> str | None:
     if answers is not None and answers.eval_generate:
         scores = [one.strip() for one in (answers.eval_score or "").split(",") if one]
         if any(":" in one for one in scores):
-            return None  # a function names its values itself
+            return []  # a function names its values itself
         names += ["answers_stopped", "exact_match", *scores]
     known = [f"eval_{name}" for name in names]
     name = wanted if wanted.startswith("eval_") else f"eval_{wanted}"
     if name in known:
-        return None
+        return []
     near = difflib.get_close_matches(name, known, 1)
     hint = f"; did you mean {near[0]}?" if near else ""
-    return (
+    return [
         f"metric_for_best_model is {wanted!r}, which no evaluation reports{hint} There are {', '.join(known)}"
-    )
+    ]

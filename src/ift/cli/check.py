@@ -45,8 +45,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--gpu_memory",
         type=float,
-        metavar="GIB",
-        help="Memory of a GPU, where the run is for another machine.",
+        metavar="GB",
+        help="Memory of the GPU that the run is planned for, as 24 for a 24 GB card; none need be here.",
     )
     parser.add_argument("--json", action="store_true", help="Print JSON instead of text.")
     return parser
@@ -55,8 +55,9 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> int:
     """Runs `ift check`; returns the exit code, 0 or 1."""
     options, words = make_parser().parse_known_args(split_equals(arguments))
-    if options.show is not None and options.show < 1:
-        raise UsageError(f"--show {options.show}: give 1 or more")
+    for flag, value, least in (("show", options.show, 1), ("gpu_memory", options.gpu_memory, 1)):
+        if value is not None and not value >= least:
+            raise UsageError(f"--{flag} {value:g}: give {least} or more")
     refuse_unknown_names(words)  # before imports that take seconds
     from ift.runs.arguments import parse_stages
     from ift.runs.progress import TerminalReporter
@@ -142,10 +143,10 @@ def _print(found: Preflight, rows: PreparedRows, seconds: float | None, reporter
             if top:
                 lines.append(f"  tokens per {name}: median {median:,}, 95 % up to {high:,}, longest {top:,}")
     lines += [line] if (line := found.memory_line()) else []
-    if found.steps is not None:
-        span = timedelta(seconds=round(found.steps * (seconds or 0)))
-        time = f", {seconds:.2f} seconds each: {span} without evaluation and saving" if seconds else ""
-        lines.append(f"steps: {found.steps:,}{time}")
+    span = timedelta(seconds=round((found.steps or 0) * (seconds or 0)))
+    time = f", {seconds:.2f} seconds each: {span} without evaluation and saving" if seconds else ""
+    unknown = "not known, because the rows of a stream are not counted; --max_steps sets them"
+    lines.append(f"steps: {unknown if found.steps is None else f'{found.steps:,}{time}'}")
     for line in lines:
         reporter.message(line)
     for finding in found.findings:

@@ -31,7 +31,7 @@ from ift.step.rows import RowLayout
 from ift.step.scored_log_probs import scored_log_probs
 from ift.step.settings import StepSettings
 from ift.training.compile import decoder_layers
-from ift.training.config import IFTConfig, field_with_help, raise_first
+from ift.training.config import IFTConfig, field_with_help, raise_conflicts
 from ift.training.trainer import IFTTrainer
 
 
@@ -66,7 +66,7 @@ class ControlSettings(IFTConfig):
 
     def __post_init__(self) -> None:
         """Checks the controls' own fields."""
-        raise_first(
+        raise_conflicts(
             {
                 f"dropout is {self.dropout}; give a value in [0, 1).": not 0 <= self.dropout < 1,
                 f"target_smoothing is {self.target_smoothing}; give a value in [0, 1).": (

@@ -9,7 +9,7 @@ from trl import DPOConfig, SFTConfig
 from trl.experimental.cpo import CPOConfig
 from trl.experimental.orpo import ORPOConfig
 
-from ift.training.config import field_with_help, raise_first, train_without_accelerator
+from ift.training.config import field_with_help, raise_conflicts, train_without_accelerator
 
 
 class _OnAnyDevice:
@@ -28,7 +28,7 @@ class _OnAnyDevice:
                 getattr(self, "generate_during_eval", False)
             ),
         }
-        raise_first(conflicts)
+        raise_conflicts(conflicts)
         train_without_accelerator(self)
         super().__post_init__()  # type: ignore[misc]
 
@@ -74,7 +74,7 @@ class TDPOSettings(_OnAnyDevice, DPOConfig):
                 or self.use_weighting
             ),
         }
-        raise_first(conflicts)
+        raise_conflicts(conflicts)
         super().__post_init__()
 
 

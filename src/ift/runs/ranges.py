@@ -41,18 +41,21 @@ def check_ranges(*parts: Any) -> None:
     """Checks the settings in dataclasses such as `IFTConfig` and `ModelConfig`; None is always valid.
 
     Raises:
-        UsageError: A value is out of range; the message names the setting and its range.
+        UsageError: Values are out of range; the message names each such setting and its range, one a line.
     """
+    found = []
     for part in parts:
         for name, (least, most, words) in RANGES.items():
             value = getattr(part, name, None)
             if isinstance(value, int | float) and not least <= value <= most:
-                raise UsageError(f"{name} is {value}; give {words}.")
+                found.append(f"{name} is {value}; give {words}.")
         steps = getattr(part, "max_steps", -1)
         if steps == 0 or steps < -1:
-            raise UsageError(f"max_steps is {steps}; give 1 or more, or -1 for num_train_epochs.")
+            found.append(f"max_steps is {steps}; give 1 or more, or -1 for num_train_epochs.")
         if not str(getattr(part, "output_dir", "somewhere")).strip():
-            raise UsageError("output_dir is empty; name a folder.")
+            found.append("output_dir is empty; name a folder.")
+    if found:
+        raise UsageError("\n".join(found))
 
 
 def check_used(named: Collection[str], script: Any, model: Any, mixture: Any) -> None:

@@ -131,8 +131,9 @@ def explain_resource_errors(stage: Stage, rows: PreparedRows) -> Iterator[None]:
 
 def _remedies(stage: Stage, rows: PreparedRows) -> list[Remedy]:
     try:
-        longest = longest_row(rows.sets["train"].report, stage.config)
-        return remedies(stage, longest, available_memory(), running_engine())
+        report = rows.sets["train"].report
+        longest, answer = longest_row(report, stage.config), report.answer_lengths[2] or None
+        return remedies(stage, longest, available_memory(), running_engine(), longest_answer=answer)
     except Exception:  # the original error must be shown even if the estimate fails
         return []
 

@@ -37,7 +37,9 @@ def tile_shape(tokens: int, device: torch.device) -> tuple[int, int]:
     return TILE_TOKENS, min(TILE_WIDTH, max(64, width))
 
 
-def scored_log_probs(hidden: Tensor, head: Head, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def scored_log_probs(
+    hidden: Tensor, head: Head, targets: Tensor, width: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Scores each target with the head.
 
     Args:
@@ -45,12 +47,13 @@ def scored_log_probs(hidden: Tensor, head: Head, targets: Tensor) -> tuple[Tenso
         head: gradient flows to its weight and bias, each if it requires one. Its weights must be whole
             here and in the backward pass: see `ift.step.model.with_head`.
         targets: (N,) int64.
+        width: vocabulary entries of the largest tile; None takes that of `tile_shape`.
 
     Returns:
         Log-probability (N,) float32 with gradient; entropy of the prediction (N,) float32 and whether the target is
         the most likely token (N,) bool (of tied tokens, the lowest id), both without gradient.
     """
-    width = tile_shape(len(hidden), hidden.device)[1]
+    width = width or tile_shape(len(hidden), hidden.device)[1]
     scores: tuple[Tensor, Tensor, Tensor] = _ScoredLogProbs.apply(  # type: ignore[no-untyped-call]
         hidden, head.weight, head.bias, targets, head.scale, head.softcap, width
     )

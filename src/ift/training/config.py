@@ -34,11 +34,10 @@ def train_without_accelerator(config: Any) -> None:
         config.bf16 = False if config.bf16 is None else config.bf16
 
 
-def raise_first(conflicts: Mapping[str, bool]) -> None:
-    """Raises ValueError with the first message whose condition holds."""
-    for message, found in conflicts.items():
-        if found:
-            raise ValueError(message)
+def raise_conflicts(conflicts: Mapping[str, bool]) -> None:
+    """Raises ValueError with all messages whose condition holds, one a line."""
+    if found := [message for message, holds in conflicts.items() if holds]:
+        raise ValueError("\n".join(found))
 
 
 @dataclass
@@ -165,7 +164,7 @@ class IFTConfig(SFTConfig):
                 self.truncation_mode != "keep_start"
             ),
         }
-        raise_first(conflicts)
+        raise_conflicts(conflicts)
 
     def _changed_propagation(self) -> bool:
         names = [name for name in METHOD_FIELDS if name.startswith("propagation")]

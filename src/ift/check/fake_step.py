@@ -1,0 +1,266 @@
+"""The bytes that the forward and backward pass of a step hold, counted by running them on tensors without data.
+
+torch's fake tensors behave as tensors of a CPU and have no data, so that autograd, autocast, checkpointing and the
+attention kernels keep, cast and free what they would in a run, whatever the size of the model. `LiveBytes` adds up the
+bytes of all storages that are alive.
+
+Of a deep model whose blocks are alike, only two and three blocks are run, and the rest is extrapolated: each phase of a
+step holds a fixed amount and an equal one for each further block.
+
+Shape legend: B rows, T positions, N trained positions.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from ift.check.engines import blocks_of
+from ift.step.lookahead import LookAhead
+from ift.step.mixed_input import mixed_embeddings
+from ift.step.model import unwrapped, with_head
+from ift.step.scored_log_probs import scored_log_probs
+
+WITHOUT_MASK = "ift_without_mask"  # an attention that, as a flash kernel, keeps no (T, T) matrix and no mask
+SHALLOW = (2, 3)  # blocks that are run in place of all
+
+
+def _attention_without_mask(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    return sdpa_attention_forward(module, query, key, value, None, **kwargs)
+
+
+AttentionInterface.register(WITHOUT_MASK, _attention_without_mask)
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How the passes of a step run.
+
+    Attributes:
+        rows: B.
+        tokens: T.
+        trained: N.
+        masked: Whether attention gets a mask.
+        mixed: Whether the input is mixed with a guess (IFT).
+        full_logits: Whether the method builds the logits of all positions.
+        tile_width: Vocabulary entries of the largest tile of the head.
+        autocast: Whether products are computed in bfloat16 from other weights.
+        checkpointing: Whether the activations of blocks are computed again in the backward pass.
+        accumulates: Whether gradients of an earlier micro-batch are there.
+        keeps_gradients: Whether gradients stay on the device; an engine that shards them counts its share.
+    """
+
+    rows: int
+    tokens: int
+    trained: int
+    masked: bool
+    mixed: bool
+    full_logits: bool
+    tile_width: int
+    autocast: bool
+    checkpointing: bool
+    accumulates: bool
+    keeps_gradients: bool
+
+
+@dataclass(frozen=True)
+class Peak:
+    """What the passes hold, beside the weights, when they hold most; in bytes.
+
+    Attributes:
+        gradients: Of the weights.
+        activations: Everything else: activations, logits, casts of weights, temporary tensors.
+    """
+
+    gradients: int = 0
+    activations: int = 0
+
+    @property
+    def total(self) -> int:
+        """The sum."""
+        return self.gradients + self.activations
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of the storages that are made while it is active, until they are freed.
+
+    `peaks` has the fullest moment of each phase; who uses it sets `phase`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.gradients = self.phase = 0
+        self.peaks: dict[int, Peak] = {}
+        self._sizes: dict[int, int] = {}  # of the storages alive, by address
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        dtype = args[0].dtype if func is torch.ops.aten._grouped_mm.default else None
+        if dtype not in (None, torch.bfloat16):  # experts; this product's fake kernel knows only bfloat16
+            result = func(args[0].bfloat16(), args[1].bfloat16(), *args[2:], **(kwargs or {})).to(dtype)
+        else:
+            result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._add(leaf.untyped_storage())
+        return result
+
+    def leave_out(self, tensor: Tensor) -> int:
+        """From now on the tensor's storage counts nothing here; returns its bytes."""
+        storage = tensor.untyped_storage()
+        known = storage._cdata in self._sizes
+        self.live -= self._sizes.get(storage._cdata, 0)
+        self._sizes[storage._cdata] = 0
+        if not known:
+            weakref.finalize(storage, self._remove, storage._cdata)
+        return int(storage.nbytes())
+
+    def _add(self, storage: Any) -> None:
+        if storage._cdata in self._sizes:
+            return
+        self._sizes[storage._cdata] = storage.nbytes()
+        self.live += storage.nbytes()
+        weakref.finalize(storage, self._remove, storage._cdata)
+        if self.live + self.gradients > self.peaks.get(self.phase, Peak()).total:
+            self.peaks[self.phase] = Peak(self.gradients, self.live)
+
+    def _remove(self, address: int) -> None:
+        self.live -= self._sizes.pop(address)
+
+
+def passes_peak(build: Callable[[], Any], passes: Passes) -> Peak:
+    """What the passes of one micro-batch hold when they hold most.
+
+    Args:
+        build: Makes the model on the "meta" device, as it is trained: in the dtypes of the run, with its adapter.
+        passes: How they run.
+    """
+    blocks = blocks_of(build())
+    depth = len(blocks)
+    alike = len({sum(p.numel() for p in block.parameters()) for block in blocks}) == 1
+    if alike and depth > SHALLOW[1] + 1:
+        with suppress(_NotSeparable):
+            two, three = (_run(build(), passes, depth) for depth in SHALLOW)
+            return max(
+                (_deeper(two[phase], three[phase], depth) for phase in two), key=lambda peak: peak.total
+            )
+    return max(_run(build(), passes, None).values(), key=lambda peak: peak.total)
+
+
+class _NotSeparable(Exception):
+    """The phases of a step cannot be told apart by the gradients of its blocks."""
+
+
+def _deeper(two: Peak, three: Peak, depth: int) -> Peak:
+    """A phase's peak for `depth` blocks, from those for two and three blocks."""
+
+    def line(first: int, second: int) -> int:
+        return second + (second - first) * (depth - SHALLOW[1])
+
+    return Peak(line(two.gradients, three.gradients), line(two.activations, three.activations))
+
+
+def _run(model: Any, passes: Passes, depth: int | None) -> dict[int, Peak]:
+    """The peaks of the phases; with `depth`, of a model with so many blocks.
+
+    Phases: 0 until the last block begins, 1 until it has its gradients, 3 from when all but the first block have them.
+    """
+    if depth is not None:
+        del blocks_of(model)[depth:]
+    with FakeTensorMode(allow_non_fake_inputs=True), LiveBytes() as count:
+        network = unwrapped(model)
+        model.to_empty(device="cpu").train()
+        network.tie_weights()  # `to_empty` makes copies of shared weights
+        if passes.checkpointing:
+            network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        held = [model.parameters(), model.buffers()]
+        for tensor in [one for part in held for one in part]:
+            count.leave_out(tensor)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        for parameter in trained if passes.accumulates and passes.keeps_gradients else ():
+            parameter.grad = torch.empty_like(parameter)
+            count.gradients += count.leave_out(parameter.grad)
+        _follow_gradients(count, trained, passes)
+        if depth is not None:
+            _follow_phases(count, blocks_of(model))
+        count.peaks.clear()
+        _one_step(network, passes)
+    return count.peaks
+
+
+def _follow_gradients(count: LiveBytes, trained: list[nn.Parameter], passes: Passes) -> None:
+    """Counts each gradient as such as soon as it is complete."""
+
+    def complete(parameter: Tensor) -> None:
+        assert parameter.grad is not None  # nosec B101 # for the type checker
+        if not passes.keeps_gradients:
+            parameter.grad = None
+        elif not passes.accumulates:
+            count.gradients += count.leave_out(parameter.grad)
+
+    for parameter in trained:
+        parameter.register_post_accumulate_grad_hook(complete)
+
+
+def _follow_phases(count: LiveBytes, blocks: nn.ModuleList) -> None:
+    """Sets the phase when the last block begins, and when the last block and the second one have their gradients."""
+
+    def follow(block: nn.Module, phase: int) -> None:
+        waiting = {p for p in block.parameters() if p.requires_grad}
+        if not waiting:
+            raise _NotSeparable
+
+        def complete(parameter: Tensor) -> None:
+            waiting.discard(parameter)
+            if not waiting:
+                count.phase = phase
+
+        for parameter in list(waiting):
+            parameter.register_post_accumulate_grad_hook(complete)
+
+    def begin(block: nn.Module, args: Any) -> None:
+        count.phase = max(count.phase, 1)
+
+    blocks[-1].register_forward_pre_hook(begin)
+    follow(blocks[-1], 2)
+    follow(blocks[1], 3)
+
+
+def _one_step(network: Any, passes: Passes) -> None:
+    """The forward pass with gradient and the backward pass, as in `ift.step.algorithm`."""
+    ids = torch.zeros(passes.rows, passes.tokens, dtype=torch.int64)
+    mask = torch.ones_like(ids) if passes.masked else None
+    positions = torch.zeros(passes.trained, dtype=torch.int64)  # (N,)
+    guess = None
+    if passes.mixed:
+        ones = torch.ones(len(positions))
+        guess = LookAhead(positions[:, None], ones[:, None], positions, ones)
+    with torch.autocast("cpu", torch.bfloat16, enabled=passes.autocast):
+        with mixed_embeddings(network, ids.shape, positions, guess, 0.5):
+            hidden = network.base_model(input_ids=ids, attention_mask=mask, use_cache=False)[0]
+        if passes.full_logits:
+            logits = network.get_output_embeddings()(hidden).float()
+            loss = nn.functional.log_softmax(logits, -1).gather(-1, ids[..., None]).sum()
+            del logits
+        else:
+            states = hidden.flatten(0, 1).index_select(0, positions)
+            loss = with_head(
+                network,
+                lambda head, states: scored_log_probs(states, head, positions, passes.tile_width),
+                states,
+            )[0].sum()
+            del states
+        del hidden
+    loss.backward()
