@@ -29,6 +29,7 @@ from ift.step.rows import RowLayout, row_layout
 from ift.step.scored_log_probs import scored_log_probs, tile_shape
 from ift.step.settings import SettingOverrides, StepSettings
 from ift.step.shared_prefix.prefix import SharedPrefix, shared_prefix
+from ift.step.shared_prefix.work import LEAST_WORK
 
 # from the model's guess, the input ids (B, T), the layout and the settings to a guess of the same shapes
 ChangeGuess = Callable[[LookAhead, Tensor, RowLayout, StepSettings], LookAhead]
@@ -178,11 +179,12 @@ def _guess(
 def _passes(
     model: Any, settings: StepSettings, inputs: dict[str, Any], layout: RowLayout, router_logits: bool
 ) -> FullRows | SharedPrefix:
-    """`SharedPrefix` if `lookahead_prefix` and the batch allow it ("auto" only on a CPU), otherwise `FullRows`."""
-    on_cpu = inputs["input_ids"].device.type == "cpu"
-    share = settings.lookahead_prefix == "shared" or (settings.lookahead_prefix == "auto" and on_cpu)
-    if settings.residual_lambda > 0 and share:
-        shared = shared_prefix(model, inputs, layout, router_logits, settings.lookahead != "expected")
+    """`SharedPrefix` if `lookahead_prefix` and the batch allow it ("auto": if that saves time), otherwise `FullRows`."""
+    least_work = {"shared": 0.0, "auto": LEAST_WORK.get(inputs["input_ids"].device.type)}
+    least = least_work.get(settings.lookahead_prefix)
+    if settings.residual_lambda > 0 and least is not None:
+        one_guess = settings.lookahead != "expected"
+        shared = shared_prefix(model, inputs, layout, router_logits, one_guess, least)
         if shared is not None:
             return shared
     return FullRows(model, inputs, layout, router_logits)

@@ -35,6 +35,7 @@ from ift.step.shared_prefix.cache import (
     prefix_reader,
     prefix_writer,
 )
+from ift.step.shared_prefix.work import layer_parameters
 
 logger = logging.getLogger(__name__)
 _logged: set[str] = set()
@@ -133,7 +134,12 @@ class SharedPrefix:
 
 
 def shared_prefix(
-    model: Any, inputs: dict[str, Any], layout: RowLayout, router_logits: bool, one_guess: bool = True
+    model: Any,
+    inputs: dict[str, Any],
+    layout: RowLayout,
+    router_logits: bool,
+    one_guess: bool = True,
+    least_work: float = 0.0,
 ) -> SharedPrefix | None:
     """The step's passes with a shared prefix; None, with the reason in the log, if that is not exact or not cheaper.
 
@@ -145,6 +151,7 @@ def shared_prefix(
         layout: of the batch.
         router_logits: whether the mixed pass returns the router logits of a mixture of experts.
         one_guess: whether the look-ahead has one candidate per trained position.
+        least_work: tokens of the batch times parameters of a layer, below which whole rows are faster (`LEAST_WORK`).
     """
     reason = cannot_share(model, inputs)
     if reason is not None:
@@ -155,6 +162,7 @@ def shared_prefix(
     counts.append(_inner_padding(layout))
     rows, width, answer, tokens, inner_padding = torch.stack(counts).tolist()  # one GPU synchronisation
     cheaper = 3 * rows * width + rows * answer < CHEAPER * 4 * layout.trained.numel()
+    cheaper = cheaper and (not least_work or layout.trained.numel() * layer_parameters(model) >= least_work)
     if inner_padding:
         _log_once(
             logging.WARNING,
@@ -163,7 +171,7 @@ def shared_prefix(
     elif not cheaper and answer:
         _log_once(
             logging.INFO,
-            "A batch runs over whole rows: its common prefix is too short to be worth sharing.",
+            "A batch runs over whole rows: it is too small, or its common prefix too short, for sharing to pay.",
         )
     if not _all_processes_agree(model, cheaper and answer > 0 and not inner_padding, lengths.device):
         return None

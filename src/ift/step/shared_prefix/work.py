@@ -1,0 +1,17 @@
+"""Whether a batch is large enough for a shared prefix to save time: the work of a launch, where that was measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Tokens of a batch times the parameters of a layer, by kind of device. Below it the more numerous calls of a shared step
+# cost more than the prefix saves (docs/performance.md). A kind that is not here never shares under "auto": on the one GPU
+# that was measured the shared step was slower at every size tried.
+LEAST_WORK = {"cpu": 5e7}
+
+
+def layer_parameters(model: Any) -> float:
+    """Parameters of one layer on average: all but those of the embeddings and the head, divided by the layers."""
+    outside = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
+    inside = sum(one.numel() for one in model.parameters() if id(one) not in outside)
+    return float(inside / max(1, model.config.get_text_config().num_hidden_layers))
