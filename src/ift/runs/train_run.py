@@ -58,6 +58,7 @@ def train_run(
             if attach is not None:
                 attach(trainer)
             train(trainer, supervision.checkpoints)
+            reporter.message(f"saving the model in {folder} and reading it back")
             save(trainer, folder)
             verified = verify(trainer, rows, folder)
         publish(trainer, stage)
@@ -72,7 +73,7 @@ def train_run(
         report=trainer.data_reports.get("train"),
         history=tuple(trainer.state.log_history),
         read_back=verified,
-        answers=final_answers(trainer, stage, rows) if supervised else None,
+        answers=final_answers(trainer, stage, rows, reporter) if supervised else None,
         warnings=supervision.warnings(),
     )
 
