@@ -150,8 +150,8 @@ def test_the_smallest_difference_is_said_with_what_is_assumed():
     for rows, word in ((8, "only a very large"), (20, "only a large"), (100, "a medium"), (200, "a small")):
         least = smallest_difference(3, rows, 1.0, 0.0)
         assert (
-            f"With {rows} test rows and 3 seeds {word} difference is likely to be found: a mean of {least:.2f} times "
-            "its standard deviation over the rows"
+            f"With {rows} test rows and 3 seeds {word} difference is likely to be found (its mean over the rows at "
+            f"least {least:.2f} times its standard deviation)."
         ) in foresight(replace(plan, user_data=data, test_rows=rows))
 
 

@@ -15,12 +15,10 @@ MOST_JOBS = 8
 PAIR_SECONDS = 15  # of sampling the pairs of a seed on the testbed, about
 FREE_MEMORY_SHARE = 0.85
 ROWS_THAT_DIFFER, SEED_DEVIATION = (0.1, 0.3), 0.01  # assumed, of a difference of shares
-# words for a mean difference in standard deviations over rows (Cohen's), which a study can find from there on
+# words for a mean difference of up to so many standard deviations over the rows, after Cohen
 SIZES = ((0.2, "a small"), (0.5, "a medium"), (0.8, "only a large"), (math.inf, "only a very large"))
-FEW_ROWS, ADVISED_ROWS = (
-    50,
-    200,
-)  # test rows: the intervals were simulated from 50 on; 200 find a small difference
+# test rows: the intervals were simulated from 50 on, and with 200 three seeds find a small difference
+FEW_ROWS, ADVISED_ROWS = 50, 200
 FEW_STEPS = 20
 # cost of a step, in forward passes; of all others 3
 FORWARDS = dict.fromkeys(("ift", "random-residual", "position-weights", "dpo", "tdpo1", "tdpo2"), 4)
@@ -59,8 +57,8 @@ def foresight(plan: Plan) -> str:
         least = smallest_difference(plan.seeds, plan.test_rows, 1.0, 0.0)
         word = next(word for limit, word in SIZES if least <= limit)
         return (
-            f"With {size} {word} difference is likely to be found: a mean of {least:.2f} times its standard deviation "
-            "over the rows, or more."
+            f"With {size} {word} difference is likely to be found (its mean over the rows at least {least:.2f} times "
+            "its standard deviation)."
         )
     found = {
         share: 100 * smallest_difference(plan.seeds, plan.test_rows, math.sqrt(share), SEED_DEVIATION)
