@@ -131,3 +131,15 @@ def _mean_flops(study: str, method: str) -> float:
     lines = (ALL_RECORDS / f"{study}.jsonl").read_text().splitlines()
     found = [one["cost"]["flops"] for one in map(json.loads, lines) if one["method"] == method]
     return statistics.mean(found)
+
+
+def least_work() -> str:
+    """Processor seconds of a step with whole rows and with a shared prefix, by the work of a launch."""
+    lines = (ALL_RECORDS / "step-cost" / "least-work.jsonl").read_text().splitlines()
+    points = sorted((json.loads(line) for line in lines), key=lambda one: one["work"])
+    rows = [
+        [f"{one['work']:.1e}", f"{one['width']} x {one['layers']}", f"{one['rows']} x {one['tokens']}",
+         f"{one['full']:.3f}", f"{one['shared']:.3f}", f"{one['ratio']:.2f}"]
+        for one in points
+    ]  # fmt: skip
+    return table(["work", "width x layers", "rows x tokens", "whole rows", "shared", "ratio"], rows)

@@ -1,6 +1,7 @@
 """`ift train` from rows to a saved model, on a tiny Llama."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -64,6 +65,24 @@ def test_every_format_trains_a_model_that_plain_transformers_loads(run_tiny, for
     assert "Model Card for out" in card
     assert "None]" not in card
     assert 'model="None"' not in card
+
+
+def test_a_short_run_logs_both_ends_and_says_what_follows_the_last_step(run_tiny, monkeypatch):
+    """The closing time is the whole command's: here from 0 to 3661 s."""
+    clock = iter((0.0, 3661.0))
+    monkeypatch.setattr("ift.cli.train.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    done = run_tiny(max_steps=3, logging_steps=10, final_answers=2, learning_rate=0.1)
+    assert done.code == 0, done.err
+    assert [line["step"] for line in done.metrics] == [1, 3, 3]
+    first, last = (f"{line['nll']:.4g}" for line in done.metrics[:2])
+    assert first != last
+    said = (
+        "step 3/3",
+        f"saving the model in {done.folder} and reading it back",
+        "answering 2 rows with the trained model",
+        f"done in 1:01:01, nll {first} -> {last}\n",
+    )
+    assert sorted(map(done.out.index, said)) == [done.out.index(text) for text in said]
 
 
 def test_the_same_conversations_in_four_formats_give_the_same_weights(run_tiny):

@@ -1,5 +1,6 @@
 """The verbs as a user starts them: help without weight, env without secrets, chat, and two processes on a CPU."""
 
+import io
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from ift.cli.main import app
+from ift.generation import prompts
 from ift.lab.testbed import tiny_base_path
 from ift.runs import launch
 from ift.runs.arguments import UsageError
@@ -132,10 +135,41 @@ def test_chat_goes_on_until_the_end_of_the_input(chat_model, monkeypatch, capsys
             raise EOFError from None
 
     monkeypatch.setattr("builtins.input", listen)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
     assert main(str(chat_model), None, 3, LoadOptions()) == 0
     found = capsys.readouterr()
     assert "Ctrl-D ends the conversation." in found.err
-    assert len([line for line in found.out.splitlines() if line.strip()]) == 2  # an empty line is not asked
+    lines = [line for line in found.out.splitlines() if line.strip()]
+    assert lines[1::2] == ["[cut after 3 tokens: --max_new_tokens]"] * 2  # an empty line is not asked
+    assert len(lines) == 4
+
+
+def test_piped_lines_give_a_transcript_of_one_conversation(chat_model, monkeypatch, capsys):
+    """Red when: a banner, a prompt sign or an answer without its question is printed, or a cut answer is not marked."""
+    from ift.cli.chat import main
+    from ift.models.loading import LoadOptions
+
+    asked, write = [], prompts.prompt_ids
+
+    def record(tokenizer, messages, style):
+        asked.append([one["role"] for one in messages])
+        return write(tokenizer, messages, style)
+
+    monkeypatch.setattr(prompts, "prompt_ids", record)
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hi\n\nAnd then?\n"))
+    assert main(str(chat_model), None, 3, LoadOptions()) == 0
+    found = capsys.readouterr()
+    assert "Ctrl-D" not in found.err
+    assert re.fullmatch(
+        r"user: Hi\nassistant: .*\n\[cut after 3 tokens: --max_new_tokens\]\n\n"
+        r"user: And then\?\nassistant: .*\n\[cut after 3 tokens: --max_new_tokens\]\n\n",
+        found.out,
+    )
+    assert asked == [["user"], ["user", "assistant", "user"]]
+    assert main(str(chat_model), "Hi", 1, LoadOptions()) == 0
+    found = capsys.readouterr()
+    assert "cut" not in found.out
+    assert "[cut after 1 token: --max_new_tokens]" in found.err
 
 
 def test_chat_with_what_is_no_model_is_one_line(tmp_path):

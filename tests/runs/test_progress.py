@@ -31,6 +31,15 @@ def test_lines_stay_whole_where_the_output_is_a_file(monkeypatch):
     assert progress.wrap(text) == text.replace(progress.NO_BREAK, " ")
 
 
+@pytest.mark.parametrize(
+    ("values", "said"), [([], ""), ([2.0], ", nll 2"), ([2.0, 3.0, 1.5], ", nll 2 -> 1.5")]
+)
+def test_an_arrow_needs_two_values(values, said):
+    display = object.__new__(progress.TrainingDisplay)
+    display.key, display.values = "nll", values
+    assert display.change() == said
+
+
 def test_train_method_reports_nothing(tmp_path, capfd):
     rows = [{"prompt": f"{n} plus {n}", "completion": f" {2 * n}"} for n in range(4)]
     settings = {"max_steps": 2, "logging_steps": 1, "save_strategy": "no"}

@@ -7,12 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers.trainer_utils import IntervalStrategy
 
 from ift.step.equations import propagated_loss
 from ift.step.result import IFTLoss, TokenScores
 from ift.step.rows import row_layout
 from ift.step.settings import StepSettings
-from ift.training.metrics import COLUMNS, MetricsFile, RunningMeans, row_statistics
+from ift.training.metrics import COLUMNS, LogsBothEnds, MetricsFile, RunningMeans, row_statistics
 
 
 def statistics(losses, labels, mask=None, positions=None, reduction="sequence", nll=None):
@@ -126,3 +127,13 @@ def test_the_file_keeps_earlier_lines_of_a_resumed_run_only(tmp_path):
     assert len(path.read_text().splitlines()) == 2
     file.on_train_begin(args, at(0), None)
     assert path.read_text() == ""
+
+
+@pytest.mark.parametrize(("strategy", "steps"), [("steps", [1, 4]), ("epoch", [1, 4]), ("no", [])])
+def test_the_first_and_the_last_step_are_logged_unless_nothing_is(strategy, steps):
+    args, logged = SimpleNamespace(logging_strategy=IntervalStrategy(strategy)), []
+    for step in range(1, 5):
+        control = SimpleNamespace(should_log=False)
+        LogsBothEnds().on_step_end(args, SimpleNamespace(global_step=step, max_steps=4), control)
+        logged += [step] * control.should_log
+    assert logged == steps

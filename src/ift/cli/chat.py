@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -18,7 +19,8 @@ def main(model: str, prompt: str | None, max_new_tokens: int, options: LoadOptio
     """Chats until end of input, or answers `prompt` once; returns the exit code.
 
     `model` is a folder or Hub id of a full model or an adapter. Prompts are written as in the model's training, if that
-    is recorded; a model trained on plain text gets each prompt separately.
+    is recorded; a model trained on plain text gets each prompt separately. If the input is no terminal, the output is a
+    transcript. An answer that ends without an end token is marked, on standard error if it answers `prompt`.
 
     Raises:
         DataError: The model or tokenizer cannot be loaded.
@@ -40,31 +42,46 @@ def main(model: str, prompt: str | None, max_new_tokens: int, options: LoadOptio
     network, tokenizer, style, note = load_model(model, options)
     if note:
         print(f"{model}: {note}", file=sys.stderr)
-    if prompt is None:
-        print("Ctrl-D ends the conversation.", file=sys.stderr)
+    terminal = prompt is None and sys.stdin.isatty()
+    transcript = prompt is None and not terminal
     streamer = Visible(tokenizer, skip_prompt=True, skip_special_tokens=True)
     stops = _stop_ids(network, tokenizer)
     messages: list[dict[str, Any]] = []
-    while True:
-        try:
-            text = prompt if prompt is not None else input("> ")
-        except (EOFError, KeyboardInterrupt):
-            print()
-            return 0
-        if not text.strip() and prompt is None:
-            continue
+    for text in [prompt] if prompt is not None else _lines(terminal):
         messages.append({"role": "user", "content": text})
         ids = prompt_ids(tokenizer, messages, style)
         room = room_for_answers(network, [ids], max_new_tokens)
         inputs = torch.tensor([ids], device=network.device)
+        if transcript:
+            print(f"user: {visible(text)}\nassistant: ", end="", flush=True)
         output = network.generate(
             input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=room, do_sample=False,
             streamer=streamer, **stops,
         )  # fmt: skip
-        answer = tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True)
-        messages.append({"role": "assistant", "content": answer})
-        if prompt is not None:
-            return 0
+        new = output[0, len(ids) :]
+        if len(new) == room and int(new[-1]) not in stops.get("eos_token_id", ()):
+            why = "--max_new_tokens" if room == max_new_tokens else "the model has no more positions"
+            mark = f"[cut after {room} token{'s' if room > 1 else ''}: {why}]"
+            print(mark, file=sys.stderr if prompt is not None else sys.stdout)  # a single answer stays clean
+        if transcript:
+            print()
+        messages.append({"role": "assistant", "content": tokenizer.decode(new, skip_special_tokens=True)})
+    return 0
+
+
+def _lines(terminal: bool) -> Iterator[str]:
+    """The lines that are typed or piped in, without empty ones; a terminal shows how to end and a prompt sign."""
+    if terminal:
+        print("Ctrl-D ends the conversation.", file=sys.stderr)
+    while True:
+        try:
+            text = input("> " if terminal else "")
+        except (EOFError, KeyboardInterrupt):
+            if terminal:
+                print()
+            return
+        if text.strip():
+            yield text
 
 
 def command(
@@ -76,7 +93,11 @@ def command(
     trust_remote_code: bool = TRUST_REMOTE_CODE,
     allow_pickle: bool = ALLOW_PICKLE,
 ) -> int:
-    """Talk to a trained model."""
+    """Talk to a trained model.
+
+    Lines that are piped in are the questions of one conversation (of one each, for a model trained on plain text), and
+    the output is its transcript: "user: ..." and "assistant: ...". An answer that is cut is marked.
+    """
     from ift.models.loading import LoadOptions
 
     return main(model, prompt, max_new_tokens, LoadOptions(dtype, device, trust_remote_code, allow_pickle))

@@ -15,7 +15,10 @@ def command(
         None, "--test_rows", help="Number of held-out problems to score on (default: 500)."
     ),
 ) -> int:
-    """Train a tiny included model with SFT and with IFT and compare them (minutes on a laptop, no download)."""
+    """Train a tiny included model with SFT and with IFT and compare them (minutes on a laptop, no download).
+
+    A smaller variant: ift demo --train_rows 64 --test_rows 50
+    """
     from ift.lab.demo import main
 
     return main(output_dir, seed, train_rows, test_rows)

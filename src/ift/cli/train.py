@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import TYPE_CHECKING, TextIO
 
 import typer
@@ -29,6 +30,7 @@ def main(arguments: list[str]) -> int:
         UsageError: The command line or YAML file cannot be parsed.
         DataError, ValueError, OSError, ImportError, RuntimeError: See `ift.runs.train_run.train_run`.
     """
+    began = time.perf_counter()
     if not arguments or any(flag in arguments for flag in HELP):
         return _help(arguments)
     refuse_unknown_names(arguments)  # before imports that take seconds
@@ -43,7 +45,7 @@ def main(arguments: list[str]) -> int:
     try:
         if stages[0].launch and not is_launched():
             return _launch(stages)
-        _train(stages)
+        _train(stages, began)
     except AlreadyFinished as done:
         _print_once(str(done), sys.stdout)
     except Stopped as stop:
@@ -64,8 +66,8 @@ def _load_scores(stages: list[TrainArguments]) -> None:
             answers.scorer = answer_scorer(answers.eval_score, answers.eval_score_db)
 
 
-def _train(stages: list[TrainArguments]) -> None:
-    """Trains the stages in this process and reports the result."""
+def _train(stages: list[TrainArguments], began: float) -> None:
+    """Trains the stages in this process and reports the result, with the time since `began`, by `perf_counter`."""
     from accelerate import PartialState
 
     from ift.runs.launch import check_world_size, is_first_process
@@ -78,7 +80,7 @@ def _train(stages: list[TrainArguments]) -> None:
     for line in prepare_folders_on_first_process(stages):
         reporter.message(line)
     results = train_sequence(stages, reporter, supervised=True)
-    reporter.summary(results[-1])
+    reporter.summary(results[-1], time.perf_counter() - began)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         PartialState().wait_for_everyone()  # a process that leaves early can end with an error of gloo's
         PartialState().destroy_process_group()

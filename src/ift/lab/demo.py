@@ -1,6 +1,8 @@
 """`ift demo`: the included base model, SFT and IFT on the same rows, all scored on held-out problems."""
 
 import json
+import math
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,15 +10,21 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from tqdm import tqdm
+from transformers import TrainerCallback
 
 from ift.files import numbered_lines
+from ift.lab.compare.estimate import FORWARDS, span
 from ift.runs.extras import missing_extra
 from ift.text import visible
 from ift.training.checkpoints import Stopped
 
 TRAIN_ROWS, VALIDATION_ROWS, TEST_ROWS = 400, 200, 500
 LEARNING_RATES = ("3e-4", "1e-3")  # each method uses the one that scores best on validation
-SETTINGS = ["--num_train_epochs=2", "--per_device_train_batch_size=16", "--max_length=256"]
+EPOCHS, BATCH = 2, 16
+SMALLER = "ift demo --train_rows 64 --test_rows 50"
+MEASURED_STEPS = 4  # of the first training, after which the time of the whole demo is said
+SETTINGS = [f"--num_train_epochs={EPOCHS}", f"--per_device_train_batch_size={BATCH}", "--max_length=256"]
 SETTINGS += ["--lr_scheduler_type=cosine", "--warmup_steps=0.1", "--logging_steps=10", "--save_strategy=no"]
 SETTINGS += ["--gradient_checkpointing=false", "--loss_reduction=sequence", "--final_answers=0"]
 METHODS = {"sft": ["--residual_lambda=0", "--propagation=none"], "ift": []}  # IFT: the paper's defaults
@@ -29,20 +37,24 @@ def main(output_dir: str, seed: int, train_rows: int | None, test_rows: int | No
     out, console = Path(output_dir).expanduser(), Console(highlight=False)
     out.mkdir(parents=True, exist_ok=True)
     train = problems("train", train_rows or TRAIN_ROWS, seed)
-    validation, test = problems("validation", VALIDATION_ROWS), problems("test", test_rows or TEST_ROWS)
+    test = problems("test", test_rows or TEST_ROWS)
+    validation = problems("validation", min(VALIDATION_ROWS, len(test)))
     rows = out / "train.jsonl"
     rows.write_text("".join(json.dumps(problem.row) + "\n" for problem in train))
     base = str(tiny_base_path())
     console.print(
         f"A tiny base model, {len(train)} word problems with solutions to train on, {len(test)} to test; seed {seed}."
     )
+    console.print(what_follows(len(train), len(validation), len(test)))
 
+    began = time.monotonic()
     results = {"base": _scored(base, test, "base")}
+    estimate = TimeEstimate(time.monotonic() - began, len(train), len(validation), len(test))
     for method, flags in METHODS.items():
         console.rule(method.upper())
         try:
             settings = [*SETTINGS, *flags, f"--seed={seed}"]
-            results[method] = _best(base, rows, out, method, settings, validation)
+            results[method] = _best(base, rows, out, method, settings, validation, estimate)
         except Stopped as stop:
             console.print("stopped: the next demo starts from scratch", markup=False)
             return stop.code
@@ -61,10 +73,51 @@ def main(output_dir: str, seed: int, train_rows: int | None, test_rows: int | No
         console.print(f"curves.png was not drawn: {hint}", markup=False)
     else:
         curves(out, {method: results[method]["folder"] for method in METHODS})
-    _write_record(out, results, seed, len(train), (difference, low, high))
+    _write_record(out, results, seed, (len(train), len(validation)), (difference, low, high))
     made = "models and record.json" if hint else "models, record.json and curves.png"
     console.print(f"\n{made} are in {out}. Next: ift chat {out / results['ift']['folder']}", markup=False)
     return 0
+
+
+def what_follows(train: int, validation: int, test: int) -> str:
+    """The trainings and the scoring of a demo with so many rows, and a smaller variant where there is one."""
+    trainings = len(METHODS) * len(LEARNING_RATES)
+    shorter = f" Shorter: {SMALLER}" if train > 64 or test > 50 else ""
+    return (
+        f"{trainings} trainings follow, {' and '.join(METHODS)} each with {len(LEARNING_RATES)} learning "
+        f"rate{'s' if len(LEARNING_RATES) > 1 else ''}: {_steps(train)} steps of {BATCH} rows, then answers to "
+        f"{validation} problems. The better training of each method, and the base, answer {test} more. "
+        f"The time is said after the first steps.{shorter}"
+    )
+
+
+def _steps(train: int) -> int:
+    return EPOCHS * math.ceil(train / BATCH)
+
+
+class TimeEstimate(TrainerCallback):
+    """Says, after a few steps of the first training, about how long the whole demo takes.
+
+    Created when the base is scored, which took `seconds` for `test` problems, and before the first training.
+    """
+
+    def __init__(self, seconds: float, train: int, validation: int, test: int) -> None:
+        self.began, self.first, self.said = time.monotonic(), 0.0, False
+        answers = len(METHODS) * (len(LEARNING_RATES) * validation + test)
+        self.scoring, self.steps = seconds * (1 + answers / test), _steps(train)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Measures, and says the estimate once."""
+        now = time.monotonic()
+        if state.global_step == 1:
+            self.first = self.first or now
+        elif state.global_step == min(MEASURED_STEPS, state.max_steps) and not self.said:
+            self.said = True
+            step = (now - self.first) / (state.global_step - 1)
+            forwards = sum(FORWARDS.get(method, 3) / 3 for method in METHODS)  # steps of all, in those of SFT
+            preparing = len(METHODS) * (self.first - self.began)
+            training = len(LEARNING_RATES) * (preparing + forwards * self.steps * step)
+            tqdm.write(f"the whole demo takes about {span(training + self.scoring)}")
 
 
 def paired_difference(first: list[bool], second: list[bool]) -> tuple[float, float, float]:
@@ -96,21 +149,27 @@ def curves(out: Path, folders: dict[str, str]) -> None:
 
 
 def _best(
-    base: str, rows: Path, out: Path, method: str, flags: list[str], validation: list[Any]
+    base: str,
+    rows: Path,
+    out: Path,
+    method: str,
+    flags: list[str],
+    validation: list[Any],
+    estimate: TrainerCallback,
 ) -> dict[str, Any]:
     """Train once per learning rate and keep what scores best on validation; the first of equals."""
     tried: dict[str, dict[str, Any]] = {}
     scores: dict[str, float] = {}
     for rate in LEARNING_RATES:
         folder = f"{method}-{rate}"
-        tried[rate] = _trained(base, rows, out / folder, [*flags, f"--learning_rate={rate}"])
+        tried[rate] = _trained(base, rows, out / folder, [*flags, f"--learning_rate={rate}"], estimate)
         tried[rate] |= {"folder": folder, "learning_rate": rate}
         scores[rate] = _scored(str(out / folder), validation, folder)["exact_match"]
     best = max(scores, key=lambda rate: scores[rate])
     return tried[best] | {"validation": scores}
 
 
-def _trained(base: str, rows: Path, out: Path, flags: list[str]) -> dict[str, Any]:
+def _trained(base: str, rows: Path, out: Path, flags: list[str], estimate: TrainerCallback) -> dict[str, Any]:
     """Train as `ift train` does."""
     from ift.runs.arguments import parse
     from ift.runs.progress import TerminalReporter
@@ -118,7 +177,12 @@ def _trained(base: str, rows: Path, out: Path, flags: list[str]) -> dict[str, An
 
     words = [f"--model_name_or_path={base}", f"--dataset_name={rows}", f"--output_dir={out}", *flags]
     run_args = parse(words)
-    result = train_run(run_args, TerminalReporter(), supervised=True)
+    result = train_run(
+        run_args,
+        TerminalReporter(),
+        supervised=True,
+        attach=lambda trainer: trainer.add_callback(estimate),
+    )
     tokens = round(result.report.trained_tokens * run_args.config.num_train_epochs)
     command = " ".join(["ift train", *words]).replace(base, "TINY_BASE")  # the record holds no local path
     return {"seconds": result.seconds, "trained_tokens": tokens, "command": command}
@@ -170,13 +234,13 @@ def _write_record(
     out: Path,
     results: dict[str, dict[str, Any]],
     seed: int,
-    rows: int,
+    rows: tuple[int, int],
     difference: tuple[float, float, float],
 ) -> None:
     from ift.lab.report import provenance
     from ift.lab.report.json_files import write_json
 
-    record = asdict(provenance()) | {"seed": seed, "train_rows": rows, "validation_rows": VALIDATION_ROWS}
+    record = asdict(provenance()) | {"seed": seed, "train_rows": rows[0], "validation_rows": rows[1]}
     record["ift_minus_sft"] = dict(zip(("mean", "low", "high"), difference, strict=True))
     kept = {name: dict(found) for name, found in results.items()}
     for found in kept.values():

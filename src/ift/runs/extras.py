@@ -21,4 +21,9 @@ def missing_extra(extra: str, *packages: str) -> str | None:
     if not missing:
         return None
     verb = "is" if len(missing) == 1 else "are"
-    return f"{' and '.join(missing)} {verb} missing. Fix: pip install 'intuitive-fine-tuning[{extra}]'"
+    return f"{' and '.join(missing)} {verb} missing. Fix: {install_command(extra)}"
+
+
+def install_command(extra: str) -> str:
+    """The command that installs the packages of an extra."""
+    return f"pip install 'intuitive-fine-tuning[{extra}]'"

@@ -56,8 +56,8 @@ class Reporter:
             trainer.remove_callback(kind)
         yield
 
-    def summary(self, result: StageResult) -> None:
-        """Reports where the trained model is and what to do next."""
+    def summary(self, result: StageResult, seconds: float) -> None:
+        """Reports where the trained model is and what to do next; `seconds` are those of the whole command."""
 
 
 SILENT = Reporter()
@@ -97,13 +97,11 @@ class TerminalReporter(Reporter):
             finally:
                 self.display.close()
 
-    def summary(self, result: StageResult) -> None:
+    def summary(self, result: StageResult, seconds: float) -> None:
         """Prints the time, the change of the loss, warnings, files and next commands."""
         folder, base = str(result.folder), result.start
         change = "" if self.display is None else self.display.change()
-        self.console.print(
-            f"[bold green]done[/bold green] in {timedelta(seconds=round(result.seconds))}{change}"
-        )
+        self.console.print(f"[bold green]done[/bold green] in {timedelta(seconds=round(seconds))}{change}")
         for warning in result.warnings:
             self.labelled("warning", warning, STYLES["warning"], 10)
         adapter = os.path.exists(os.path.join(folder, "adapter_config.json"))
@@ -162,10 +160,9 @@ class TrainingDisplay(TrainerCallback):
         self.reporter.message(f"{kind} {state.global_step}/{state.max_steps}  {values}")
 
     def change(self) -> str:
-        """How the loss changed from the first log entry to the last."""
-        if not self.values:
-            return ""
-        return f", {self.key} {_short(self.values[0])} -> {_short(self.values[-1])}"
+        """How the loss changed from the first log entry to the last; its only value if there is one."""
+        ends = self.values[:1] + self.values[1:][-1:]
+        return f", {self.key} {' -> '.join(map(_short, ends))}" if ends else ""
 
     def close(self) -> None:
         """Removes the bar and drops the reference to the trainer."""

@@ -16,6 +16,7 @@ from ift.runs.progress import Reporter
 from ift.runs.resource_errors import is_out_of_memory
 from ift.training.checkpoints import SealedCheckpoints
 from ift.training.end_watch import EndWatch
+from ift.training.metrics import LogsBothEnds
 
 NO_END = "no training row ends with an end token: the model is not taught to stop (see ift check)"
 
@@ -28,16 +29,18 @@ class Supervision:
         checkpoints: Adds a manifest to every checkpoint, and saves one when a signal stops the run.
         watch: Logs `end_nll`, the likelihood of end tokens.
         answers: Writes answers at each evaluation; None if not requested.
+        log: Has the first and the last step logged.
     """
 
     checkpoints: SealedCheckpoints | None = None
     watch: EndWatch | None = None
     answers: EvaluationAnswers | None = None
+    log: LogsBothEnds | None = None
 
     @property
     def callbacks(self) -> list[Any]:
         """The callbacks; the checkpoints come first, so that signals are handled while the others run."""
-        return [one for one in (self.checkpoints, self.watch, self.answers) if one is not None]
+        return [one for one in (self.checkpoints, self.watch, self.answers, self.log) if one is not None]
 
     def warnings(self, answers: FinalAnswers | None = None) -> tuple[str, ...]:
         """Warnings that answers may not stop: the end token has become less likely, or is unlikely.
@@ -95,10 +98,10 @@ def supervise(
     answers = None
     if run_args.answers.eval_generate:
         answers = EvaluationAnswers(trainer, rows.sets["eval"].dataset, run_args.answers)
-    return Supervision(checkpoints, watch, answers)
+    return Supervision(checkpoints, watch, answers, LogsBothEnds())
 
 
-def final_answers(trainer: Any, run_args: Any, rows: PreparedRows) -> FinalAnswers | None:
+def final_answers(trainer: Any, run_args: Any, rows: PreparedRows, reporter: Reporter) -> FinalAnswers | None:
     """Answers some evaluation rows, or else training rows; None if not requested, and on other processes.
 
     The model is saved already, so running out of memory here does not fail the run.
@@ -107,6 +110,7 @@ def final_answers(trainer: Any, run_args: Any, rows: PreparedRows) -> FinalAnswe
     if not count or not trainer.is_world_process_zero():
         return None
     name = "eval" if "eval" in rows.sets else "train"
+    reporter.message(f"answering {count} row{'s' if count > 1 else ''} with the trained model")
     try:
         return write_final_answers(trainer, rows.sets[name].dataset, name, count)
     except Exception as error:

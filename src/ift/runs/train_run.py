@@ -58,12 +58,13 @@ def train_run(
             if attach is not None:
                 attach(trainer)
             train(trainer, supervision.checkpoints)
+            reporter.message(f"saving the model in {folder} and reading it back")
             save(trainer, folder)
             verified = verify(trainer, rows, folder)
         publish(trainer, stage)
     if supervised and trainer.is_world_process_zero():
         write_run(folder, finished=True)
-    answers = final_answers(trainer, stage, rows) if supervised else None
+    answers = final_answers(trainer, stage, rows, reporter) if supervised else None
     return StageResult(
         method=stage.method.name,
         folder=folder,

@@ -179,7 +179,7 @@ def _guess(
 def _passes(
     model: Any, settings: StepSettings, inputs: dict[str, Any], layout: RowLayout, router_logits: bool
 ) -> FullRows | SharedPrefix:
-    """`SharedPrefix` if `lookahead_prefix` and the batch allow it ("auto": if that saves time), otherwise `FullRows`."""
+    """`SharedPrefix` if `lookahead_prefix` and the batch allow it ("auto": where it saves time), else `FullRows`."""
     least_work = {"shared": 0.0, "auto": LEAST_WORK.get(inputs["input_ids"].device.type)}
     least = least_work.get(settings.lookahead_prefix)
     if settings.residual_lambda > 0 and least is not None:

@@ -23,7 +23,8 @@ class StepSettings:
         lookahead_temperature: of "sample" and "expected", above 0.
         lookahead_top_k: candidates of "expected", 1 or more; cut to the vocabulary.
         lookahead_prefix: "shared" computes the tokens before the first trained one once for both passes, where that is
-            exact; "full" computes it twice; "auto" shares on a CPU. Loss and gradient are the same.
+            exact; "full" computes it twice; "auto" shares where that saves time
+            (`shared_prefix.work`). Loss and gradient are the same.
         propagation: the weights of the token losses: "bellman" (Algorithm 1), "cumsum" (Eq. 21 read literally) or
             "none" (all 1).
         propagation_gamma: decay of the propagation, in (0, 1].

@@ -75,7 +75,7 @@ class IFTConfig(SFTConfig):
     lookahead_prefix: str = _step_field(
         "lookahead_prefix",
         "Compute the tokens before the first trained one once for both passes (where that is exact), or twice; auto: "
-        "once on a CPU.",
+        "once where that saves time, on a CPU with large enough batches.",
     )
     propagation: str = _step_field(
         "propagation",

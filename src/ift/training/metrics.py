@@ -147,3 +147,12 @@ class MetricsFile(TrainerCallback):
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a") as file:
                 file.write(json.dumps({"step": state.global_step, "time": time.time(), **logs}) + "\n")
+
+
+class LogsBothEnds(TrainerCallback):
+    """Has the first and the last step logged too, so that a run shorter than `logging_steps` shows a change."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Requests the log entry, unless the run logs nothing."""
+        if args.logging_strategy != "no" and state.global_step in (1, state.max_steps):
+            control.should_log = True

@@ -9,7 +9,7 @@ import pytest
 
 import ift.lab.compare.plan
 from ift.lab.compare.budget import LADDER, fit_to_budget
-from ift.lab.compare.estimate import foresight, seconds_needed
+from ift.lab.compare.estimate import foresight, seconds_needed, too_small
 from ift.lab.compare.plan import Entrant, compare_plan
 from ift.lab.compare.split import _spread
 from ift.lab.compare.study import Study, StudyError
@@ -141,10 +141,37 @@ def test_the_smallest_difference_is_said_with_what_is_assumed():
     plan = compare_plan("arithmetic-small-clean", ["sft", "ift"], 3, 1, False)
     found = 100 * smallest_difference(3, 500, 0.1**0.5, 0.01)
     assert foresight(plan).startswith(
-        "500 test rows, 3 seeds: differences that are likely to be found depend on "
+        f"With 500 test rows and 3 seeds a difference is likely to be found: of {found:.1f} points or more where "
+        "methods disagree on 10 % of the rows, of "
     )
-    assert f"with 10 %, those from about {found:.1f} points on; with 30 %, those from" in foresight(plan)
-    assert "with 10 %, none; with 30 %, none" in foresight(replace(plan, test_rows=8))
+    few = foresight(replace(plan, test_rows=50))
+    assert "disagree on 30 %" in few
+    assert "10 %" not in few
+    assert "even a difference of 30 points is likely to be missed" in foresight(replace(plan, test_rows=8))
     assert "no verdict with fewer than 3 seeds; give --seeds 3" in foresight(replace(plan, seeds=2))
     data = {"metric": "bleu", "pattern": None, "scoring": {"names": ["bleu"]}}
-    assert "standard deviations of a row's difference" in foresight(replace(plan, user_data=data))
+    for rows, word in ((8, "only a very large"), (20, "only a large"), (100, "a medium"), (200, "a small")):
+        least = smallest_difference(3, rows, 1.0, 0.0)
+        assert (
+            f"With {rows} test rows and 3 seeds {word} difference is likely to be found (its mean over the rows at "
+            f"least {least:.2f} times its standard deviation)."
+        ) in foresight(replace(plan, user_data=data, test_rows=rows))
+
+
+def test_a_study_that_is_too_small_is_said_to_be(tmp_path):
+    """200 test rows are the number with which three seeds find a small difference, 0.2 standard deviations."""
+    assert smallest_difference(3, 200, 1.0, 0.0) < 0.2 < smallest_difference(3, 190, 1.0, 0.0)
+    plan = compare_plan("arithmetic-small-clean", ["sft"], 3, 1, False)
+
+    def said(rows, steps):
+        study = Study(replace(plan, test_rows=rows), tmp_path, "base", 1, [])
+        study.probe()[0].result.write_text(json.dumps({"steps": steps}))
+        return too_small(study)
+
+    assert said(8, 4) == (
+        "warning: too small to compare methods, it shows only that everything runs: 8 test rows (at least 50; 200 are "
+        "advisable) and 4 steps of a training (at least 20)."
+    )
+    assert said(50, 19).endswith("runs: 19 steps of a training (at least 20).")
+    assert "steps" not in said(49, 20)
+    assert said(50, 20) == ""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_records import comparison, write
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
@@ -17,7 +18,7 @@ from ift.lab import processes
 from ift.lab.compare import trial
 from ift.lab.compare.flops import COUNTED_STEPS, UNCOUNTED, StepFlops
 from ift.lab.compare.plan import Entrant, Plan, compare_plan
-from ift.lab.compare.run_study import _label, _score, _work
+from ift.lab.compare.run_study import _label, _score, _work, report_study
 from ift.lab.compare.study import Study, StudyError, best
 from ift.lab.report import load
 from ift.lab.testbed import tiny_base_path
@@ -260,12 +261,18 @@ def test_wrong_options_are_usage_errors(words, said, tmp_path):
 
 def test_a_line_says_what_a_trial_scored(study):
     task = study.searches(sequences=False)[0]
-    assert (_label(task), _score(task, "exact_match")) == ("sft", "")
+    plan = study.plan
+    assert (_label(task), _score(task, plan)) == ("sft", "")
     task.result.write_text(json.dumps({"config": {}, "score": 0.5}))
-    assert _score(task, "exact_match") == ": 50.0 %"
+    assert _score(task, plan) == ": exact match 50.0 %"
     task.result.write_text(json.dumps({"scores": {"test": {"exact_match": 0.25}}}))
-    assert _score(task, "exact_match") == ": 25.0 %"
-    assert (_label(study.pairs()[0]), _score(study.pairs()[0], "exact_match")) == ("", "")
+    assert _score(task, plan) == ": exact match 25.0 %"
+    assert (_label(study.pairs()[0]), _score(study.pairs()[0], plan)) == ("", "")
+    name = "target_log_likelihood_per_token"
+    plan = replace(plan, user_data={"metric": name, "pattern": None})
+    for result in ({"config": {}, "score": -5.653}, {"scores": {"test": {name: -5.653}}}):
+        task.result.write_text(json.dumps(result))
+        assert _score(task, plan) == ": log-likelihood of the target, per token -5.653 (higher is better)"
     assert _work(study) == {"sft": 2 + 2, "sft+dpo": 2 + 2}
 
 
@@ -284,3 +291,13 @@ def test_a_whole_small_study(tmp_path):
     assert progress.done == progress.total == 1 + 3 + 5
     assert len([*(tmp_path / "runs").glob("*.json")]) == 5
     assert load(tmp_path / "runs" / "dpo-seed1.json").cost.labels == 400
+
+
+def test_without_matplotlib_the_next_command_installs_it(study, monkeypatch):
+    """Red when: the command that is proposed fails for the same missing package."""
+    write(comparison(), study.folder / "runs")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    runs = study.folder / "runs"
+    assert report_study(study).lines[-1] == (
+        f"next: pip install 'intuitive-fine-tuning[report]' && ift report {runs} --metric exact_match"
+    )

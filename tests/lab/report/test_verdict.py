@@ -1,6 +1,7 @@
 """The verdict in words: the same sentences whoever is ahead, and none from too few seeds."""
 
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +10,10 @@ from small_records import record
 
 from ift.lab.report import Cost
 from ift.lab.report.comparisons import compare
+from ift.lab.report.intervals import Estimate
 from ift.lab.report.page import html_page
 from ift.lab.report.tables import report_markdown
-from ift.lab.report.verdict import verdict
+from ift.lab.report.verdict import _below, verdict
 
 ROWS = 200
 FLOPS = {"sft": 1e12, "ift": 1.2e12, "dpo": 2e12, "base": 1.0}
@@ -39,8 +41,10 @@ def test_one_winner_is_named_in_the_same_words_whoever_it_is(first, second):
     assert lines[0].startswith(
         f"Verdict on test (exact match): {first} is ahead of every other method beyond noise, with "
     )
-    assert lines[1].startswith("Behind it: ")
-    assert f"{second} (-" in lines[1]
+    assert re.match(
+        rf"Behind it beyond noise: (dpo is [\d.]+ ± [\d.]+ points below it, )?{second} is ", lines[1]
+    )
+    assert lines[1].count(" points below it") == 2
     assert "base" not in " ".join(lines)
     expected = {
         "sft": "It is also the cheapest: 1.00e+12 FLOPs a training.",
@@ -55,22 +59,24 @@ def test_where_all_are_level_the_cheapest_is_named_and_what_more_seeds_would_tel
     assert lines[0].startswith(
         "Verdict on test (exact match): no method differs from another beyond noise. The highest mean is "
     )
-    assert "%, of ift; minus that: " in lines[0]
-    assert "sft (-" in lines[0]
-    assert "dpo (-" in lines[0]
-    assert lines[1].startswith(
-        "Of those not behind sft is the cheapest: 1.00e+12 FLOPs a training. Times that: "
-    )
+    size = r"[\d.]+ ± [\d.]+ points below it"
+    assert re.search(rf"%, of ift; (sft|dpo) is {size}, (sft|dpo) is {size}\.$", lines[0]), lines[0]
+    assert lines[1].startswith("Of those, sft is the cheapest: 1.00e+12 FLOPs a training. Times that: ")
     assert "ift 1.20" in lines[1]
-    assert lines[2].startswith("With 6 seeds the interval of sft - ift would be about ± ")
+    assert lines[2].startswith("With 6 seeds the difference between ift and sft would be known to about ± ")
     assert "points" in lines[2]
 
 
 def test_some_are_level_and_some_behind():
     lines = verdict(comparison({"sft": 0.7, "ift": 0.71, "dpo": 0.4}), "exact_match")
     assert ": ift is the best with " in lines[0]
-    assert "Not behind it beyond noise: sft (-" in lines[0]
-    assert lines[1].startswith("Behind it: dpo (-")
+    assert re.search(r"Not behind it beyond noise: sft is 1\.0 ± [\d.]+ points below it\.$", lines[0])
+    assert re.match(r"Behind it beyond noise: dpo is 31\.0 ± [\d.]+ points below it\.$", lines[1])
+
+
+def test_a_difference_is_said_with_one_direction_and_no_sign():
+    assert _below(Estimate(-0.275, 0.379, 3), "target_log_likelihood_per_token") == "0.275 ± 0.379 below"
+    assert _below(Estimate(0.01, 0.02, 3), "exact_match") == "1.0 ± 2.0 points above"
 
 
 def test_too_few_seeds_give_no_verdict():
@@ -108,7 +114,7 @@ def test_without_rows_the_interval_over_seeds_decides():
     found = comparison({"sft": 0.8, "ift": 0.6}, row_scores={})
     assert "sft is ahead of every other" in verdict(found, "exact_match")[0]
     level = comparison({"sft": 0.7, "ift": 0.71}, spread=3, row_scores={})
-    assert "With 6 seeds the interval" in " ".join(verdict(level, "exact_match"))
+    assert "With 6 seeds the difference between" in " ".join(verdict(level, "exact_match"))
 
 
 def test_the_report_has_the_verdict():

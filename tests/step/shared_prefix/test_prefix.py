@@ -26,6 +26,7 @@ from ift.step.rows import row_layout
 from ift.step.shared_prefix import prefix
 from ift.step.shared_prefix.cache import cache_argument
 from ift.step.shared_prefix.prefix import SHARING, SharedPrefix, shared_prefix
+from ift.step.shared_prefix.work import LEAST_WORK, layer_parameters
 
 EVERY = [*models.FAMILIES, *(family for family in models.OTHERS if family != "phimoe"), *models.FURTHER]
 
@@ -301,6 +302,27 @@ def test_a_mask_with_padding_between_tokens_falls_back(caplog):
     batch = models.padded(*example(model))
     batch["attention_mask"][1, 4] = 0
     assert_falls_back(caplog, model, batch, "padding between tokens")
+
+
+def test_auto_shares_from_a_work_on(monkeypatch):
+    """By hand: a layer of the tiny Llama has 4 projections, 3 matrices of the MLP and 2 norms; the last norm is shared
+    out. 2 rows of 12 tokens have 24 times that work."""
+    model, batch = example("llama")
+    config = model.config
+    width, inner, keys = (
+        config.hidden_size,
+        config.intermediate_size,
+        config.num_key_value_heads * config.head_dim,
+    )
+    layer = 2 * width * width + 2 * width * keys + 3 * width * inner + 2 * width
+    assert layer_parameters(model) == layer + width / config.num_hidden_layers
+    work = batch["input_ids"].numel() * layer_parameters(model)
+    for least, shares in ((work, True), (work + 1, False)):
+        monkeypatch.setitem(LEAST_WORK, "cpu", least)
+        assert bool(ift_loss(model, batch).scores.shared_prefix) == shares
+        assert ift_loss(model, batch, lookahead_prefix="shared").scores.shared_prefix
+    monkeypatch.delitem(LEAST_WORK, "cpu")  # a kind of device that was not measured
+    assert not ift_loss(model, batch).scores.shared_prefix
 
 
 def test_whoever_asks_for_it_gets_the_plain_path_without_a_word(caplog):

@@ -15,6 +15,11 @@ MOST_JOBS = 8
 PAIR_SECONDS = 15  # of sampling the pairs of a seed on the testbed, about
 FREE_MEMORY_SHARE = 0.85
 ROWS_THAT_DIFFER, SEED_DEVIATION = (0.1, 0.3), 0.01  # assumed, of a difference of shares
+# words for a mean difference of up to so many standard deviations over the rows, after Cohen
+SIZES = ((0.2, "a small"), (0.5, "a medium"), (0.8, "only a large"), (math.inf, "only a very large"))
+# test rows: the intervals were simulated from 50 on, and with 200 three seeds find a small difference
+FEW_ROWS, ADVISED_ROWS = 50, 200
+FEW_STEPS = 20
 # cost of a step, in forward passes; of all others 3
 FORWARDS = dict.fromkeys(("ift", "random-residual", "position-weights", "dpo", "tdpo1", "tdpo2"), 4)
 
@@ -45,30 +50,39 @@ def span(seconds: float) -> str:
 
 def foresight(plan: Plan) -> str:
     """The smallest difference that the study is likely to find, with what is assumed, as a sentence."""
-    rows = f"{plan.test_rows:,} test rows, {plan.seeds} seeds"
+    size = f"{plan.test_rows:,} test rows and {plan.seeds} seeds"
     if plan.seeds < FEWEST_SEEDS:
-        return f"{rows}: no verdict with fewer than {FEWEST_SEEDS} seeds; give --seeds {FEWEST_SEEDS} or more for one."
-    if plan.metric in SHARES:
-        found = [
-            100 * smallest_difference(plan.seeds, plan.test_rows, math.sqrt(share), SEED_DEVIATION)
-            for share in ROWS_THAT_DIFFER
-        ]
-        # a difference cannot be larger than the share of rows that differ
-        shown = [
-            f"with {100 * share:.0f} %, those from about {least:.1f} points on"
-            if least < 100 * share
-            else f"with {100 * share:.0f} %, none"
-            for share, least in zip(ROWS_THAT_DIFFER, found, strict=True)
-        ]
+        return f"{size}: no verdict with fewer than {FEWEST_SEEDS} seeds; give --seeds {FEWEST_SEEDS} or more for one."
+    if plan.metric not in SHARES:
+        least = smallest_difference(plan.seeds, plan.test_rows, 1.0, 0.0)
+        word = next(word for limit, word in SIZES if least <= limit)
         return (
-            f"{rows}: differences that are likely to be found depend on the share of rows that get another result from "
-            f"the other method: {'; '.join(shown)}."
+            f"With {size} {word} difference is likely to be found (its mean over the rows at least {least:.2f} times "
+            "its standard deviation)."
         )
-    found = [smallest_difference(plan.seeds, plan.test_rows, 1.0, 0.0)]
-    return (
-        f"{rows}: differences from about {found[0]:.2f} standard deviations of a row's difference on are likely to be "
-        "found."
-    )
+    found = {
+        share: 100 * smallest_difference(plan.seeds, plan.test_rows, math.sqrt(share), SEED_DEVIATION)
+        for share in ROWS_THAT_DIFFER
+    }
+    # a difference cannot be larger than the share of rows that differ
+    shown = [
+        f"of {least:.1f} points or more where methods disagree on {100 * share:.0f} % of the rows"
+        for share, least in found.items()
+        if least < 100 * share
+    ]
+    if not shown:
+        return f"With {size} even a difference of {100 * max(found):.0f} points is likely to be missed."
+    return f"With {size} a difference is likely to be found: {', '.join(shown)}."
+
+
+def too_small(study: Study) -> str:
+    """A warning that the study is too small to compare methods, with what is advisable; empty if it is not."""
+    rows, steps = study.plan.test_rows, round(_measured(study)["steps"])
+    few = [f"{rows} test rows (at least {FEW_ROWS}; {ADVISED_ROWS} are advisable)"] if rows < FEW_ROWS else []
+    few += [f"{steps} steps of a training (at least {FEW_STEPS})"] if steps < FEW_STEPS else []
+    if not few:
+        return ""
+    return f"warning: too small to compare methods, it shows only that everything runs: {' and '.join(few)}."
 
 
 def _memory_needed(study: Study) -> float:

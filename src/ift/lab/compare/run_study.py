@@ -1,19 +1,20 @@
 """A study from its first measurement to its report: search trials, final runs, records, tables."""
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from ift.lab.compare.budget import fit_to_budget
-from ift.lab.compare.estimate import estimate, foresight
-from ift.lab.compare.plan import Entrant
+from ift.lab.compare.estimate import estimate, foresight, too_small
+from ift.lab.compare.plan import Entrant, Plan
 from ift.lab.compare.study import Study, Task
 from ift.lab.progress import WorkProgress
-from ift.lab.report.wording import number
+from ift.lab.report.wording import SHARES, label, number
 from ift.lab.scores.judged import JUDGE, agree_to_cost
-from ift.runs.extras import missing_extra
+from ift.runs.extras import install_command, missing_extra
 
 Say = Callable[[str], object]
 
@@ -49,7 +50,7 @@ def run_study(
     say(f"{study.plan.setting}: {', '.join(entrant.label for entrant in study.plan.entrants)}")
 
     def done(task: Task) -> None:
-        progress.advance(f"{task.title}{_score(task, study.plan.metric)}", _label(task))
+        progress.advance(f"{task.title}{_score(task, study.plan)}", _label(task))
 
     def started(titles: list[str]) -> None:
         progress.describe(", ".join(titles))
@@ -59,6 +60,8 @@ def run_study(
             agree()
 
     progress.total = _total(study)
+    if not all(task.result.exists() for task in study.probe()):
+        say("Three steps and a batch of scoring are measured first: a process loads torch and the model.")
     study.perform(study.probe(), done, started)
     study = fit_to_budget(study, jobs, say)
     plan = study.plan
@@ -69,6 +72,8 @@ def run_study(
     at_once = study.executor.at_once(study.jobs)
     say(f"{search}, {runs} runs over {plan.seeds} seeds, {at_once} at a time: {estimate(study)}.")
     say(foresight(plan))
+    if warning := too_small(study):
+        say(warning)
     say("Ctrl-C loses no finished run: repeat the command to resume.")
     progress.add_groups(_work(study))
     _agree_to_judge(study, prices, say, ask)
@@ -97,14 +102,19 @@ def _label(task: Task) -> str:
     return Entrant(**entrant).label if entrant else ""
 
 
-def _score(task: Task, metric: str) -> str:
-    """What a trial or a run scored, for its line; empty where it has no score."""
+def _score(task: Task, plan: Plan) -> str:
+    """What a trial or a run scored, for its line, with the name of the metric; empty where it has no score."""
     if "entrant" not in task.content or not task.result.exists():
         return ""
     result = json.loads(task.result.read_text())
-    scores = result.get("scores")
-    value = result.get("score") if scores is None else scores.get("test", {}).get(metric)
-    return "" if value is None else f": {number(value, metric)}"
+    if "scores" in result:
+        metric = plan.metric
+        value = result["scores"].get("test", {}).get(metric)
+    else:
+        metric = "exact_match" if plan.user_data is None else plan.user_data["metric"]
+        value = result.get("score")
+    higher = "" if metric in SHARES else " (higher is better)"
+    return "" if value is None else f": {label(metric)} {number(value, metric)}{higher}"
 
 
 def _agree_to_judge(
@@ -142,6 +152,7 @@ def report_study(study: Study) -> StudyResult:
     lines = [f"no report: {hint}"] if hint else write([str(runs)], report, None, None, metric)
     if (answers := study.folder / "answers").exists():
         lines.append(f"answers   {answers}")
-    following = f"ift report {runs} --metric {metric}" if hint else f"open {report / 'report.html'}"
+    later = f"{install_command('report')} && ift report {shlex.quote(str(runs))} --metric {metric}"
+    following = later if hint else f"open {report / 'report.html'}"
     found = verdict(comparison, metric)
     return StudyResult(comparison, metric, [*found, *lines, f"records   {runs}", f"next: {following}"])

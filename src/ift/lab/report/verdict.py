@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from statistics import fmean
 
 from ift.lab.report.comparisons import Comparison
@@ -40,7 +41,7 @@ def verdict(comparison: Comparison, metric: str) -> list[str]:
         for one in sound
         if one is not best and (found := difference(one, best, split, metric, confidence))
     }
-    shown = {name: f"{name} ({estimate(found, metric, signed=True)})" for name, (_, found) in apart.items()}
+    shown = {name: f"{name} is {_below(found, metric)} it" for name, (_, found) in apart.items()}
     behind = [shown[name] for name, (_, found) in apart.items() if _below_zero(found)]
     level = [best, *(one for one, found in apart.values() if not _below_zero(found))]
     others = ", ".join(shown[one.label] for one in level[1:])
@@ -50,17 +51,23 @@ def verdict(comparison: Comparison, metric: str) -> list[str]:
     elif not behind:
         lines.append(
             f"{named}: no method differs from another beyond noise. The highest mean is {score}, of {best.label}; "
-            f"minus that: {others}."
+            f"{others}."
         )
     else:
         lines.append(f"{named}: {best.label} is the best with {score}. Not behind it beyond noise: {others}.")
     if behind:
-        lines.append(f"Behind it: {', '.join(behind)}.")
+        lines.append(f"Behind it beyond noise: {', '.join(behind)}.")
     lines.append(_cheapest(level, sound))
     rival = _rival(level, best, apart)
     if rival is not None:
         lines.append(_more_seeds(best, rival, split, metric, confidence))
     return [line for line in lines if line]
+
+
+def _below(found: Estimate, metric: str) -> str:
+    """How far a method is below the best one, or above it where seeds are missing."""
+    size = estimate(replace(found, mean=abs(found.mean)), metric, signed=True).removeprefix("+")
+    return f"{size} {'above' if found.mean > 0 else 'below'}"
 
 
 def _below_zero(found: Estimate) -> bool:
@@ -92,9 +99,7 @@ def _cheapest(level: list[Variant], all_methods: list[Variant]) -> str:
     ]
     if times:
         more = ", ".join(times)
-        return (
-            f"Of those not behind {cheapest.label} is the cheapest: {shown} a training. Times that: {more}."
-        )
+        return f"Of those, {cheapest.label} is the cheapest: {shown} a training. Times that: {more}."
     least = min(all_methods, key=lambda one: value[one.label])
     if least is cheapest:
         return f"It is also the cheapest: {shown} a training."
@@ -133,7 +138,10 @@ def _more_seeds(best: Variant, rival: Variant, split: str, metric: str, confiden
         return estimate(Estimate(0.0, value, 2), metric, signed=True).partition("± ")[2]
 
     twice = 2 * found.n
-    text = f"With {twice} seeds the interval of {rival.label} - {best.label} would be about ± {shown(half(twice))}"
+    text = (
+        f"With {twice} seeds the difference between {best.label} and {rival.label} would be known to about "
+        f"± {shown(half(twice))}"
+    )
     enough = next((n for n in range(found.n + 1, MOST_SEEDS + 1) if half(n) < abs(found.mean)), None)
     if enough is not None:
         return f"{text}; a difference as now would be beyond noise with about {enough}."

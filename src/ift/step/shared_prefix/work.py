@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-# Tokens of a batch times the parameters of a layer, by kind of device. Below it the more numerous calls of a shared step
-# cost more than the prefix saves (docs/performance.md). A kind that is not here never shares under "auto": on the one GPU
+# Tokens of a batch times the parameters of a layer, by kind of device. Below it a shared step, which makes more calls,
+# takes longer than it saves (docs/performance.md). A kind that is not here never shares under "auto": on the one GPU
 # that was measured the shared step was slower at every size tried.
-LEAST_WORK = {"cpu": 5e7}
+LEAST_WORK = {"cpu": 1e8}
 
 
 def layer_parameters(model: Any) -> float:
