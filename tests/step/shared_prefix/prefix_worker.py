@@ -38,7 +38,7 @@ def run_case(name, folder, share):
         wrapped = DistributedDataParallel(model)
     rank = int(os.environ["RANK"])
     own = {key: value[2 * rank : 2 * rank + 2] for key, value in batch.items()}
-    found = ift_loss(wrapped, own, num_items=torch.tensor(len(batch["labels"])))
+    found = ift_loss(wrapped, own, num_items=torch.tensor(len(batch["labels"])), lookahead_prefix="shared")
     (found.loss * torch.distributed.get_world_size()).backward()  # both average over the ranks
     loss = found.loss.detach().clone()
     torch.distributed.all_reduce(loss)

@@ -305,8 +305,7 @@ def test_a_mask_with_padding_between_tokens_falls_back(caplog):
 
 
 def test_auto_shares_from_a_work_on(monkeypatch):
-    """By hand: a layer of the tiny Llama has 4 projections, 3 matrices of the MLP and 2 norms; the last norm is shared
-    out. 2 rows of 12 tokens have 24 times that work."""
+    """A layer of a Llama has 4 projections, 3 matrices of the MLP and 2 norms; the last norm is shared out."""
     model, batch = example("llama")
     config = model.config
     width, inner, keys = (
@@ -334,7 +333,7 @@ def test_a_prefix_that_saves_nothing_is_not_shared(caplog):
     """26 tokens, of which all but the first are trained: 4 x 26 token passes against 3 x 26 + 25, 1 % less."""
     model = models.tiny_model("llama")
     ids = torch.randint(3, 97, (2, 26))
-    assert_falls_back(caplog, model, {"input_ids": ids, "labels": ids}, "common prefix is too short")
+    assert_falls_back(caplog, model, {"input_ids": ids, "labels": ids}, "its common prefix too short")
     assert step(model, {"input_ids": ids[:, :24], "labels": ids[:, :24]})[0].scores.shared_prefix
 
 
@@ -343,7 +342,7 @@ def test_packed_documents_of_unlike_lengths_fall_back(caplog):
     model = models.tiny_model("llama")
     rows = [torch.randint(3, 97, (n,)) for n in (40, 6, 6, 6, 6)]
     batch = models.packed(rows, models.masked_labels(rows, [20, 3, 3, 3, 3]))
-    assert_falls_back(caplog, model, batch, "common prefix is too short")
+    assert_falls_back(caplog, model, batch, "its common prefix too short")
 
 
 # --- two processes ----------------------------------------------------------------------------------------------------
