@@ -34,7 +34,7 @@ CONTENDER_COLORS = {
     "ift": "#0072b2", "ift as released": "#d55e00", "ift residual only": "#56b4e9", "random-residual": "#7f7f7f",
     "label-smoothing": "#009e73",
 }  # fmt: skip
-REGIMES = {"few": "48 rows, 24 passes", "many": "400 rows, 4 passes"}
+REGIMES = {"few": "48 rows, 24 passes", "many": "400 rows, 4 passes", "noisy": "400 rows, 30 % wrong"}
 WINDOW = 5  # steps of the moving mean: a step has eight ends
 
 

@@ -15,15 +15,10 @@ import torch
 
 from ift.step.shared_prefix.work import LEAST_WORK
 
+LEAST_WORK["cpu"] = 0.0  # a shared prefix pays from a size on that no test has: "auto" would never share here
 torch.set_num_threads(1)  # tiny tensors: a second thread costs more than it gives
 
 
 @pytest.fixture(autouse=True)
 def _fixed_seed():
     torch.manual_seed(0)
-
-
-@pytest.fixture(autouse=True)
-def _tiny_batches_share(monkeypatch):
-    """Sharing a prefix pays from a size on that no test has: "auto" would never share here."""
-    monkeypatch.setitem(LEAST_WORK, "cpu", 0.0)

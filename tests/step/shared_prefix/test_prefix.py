@@ -306,8 +306,8 @@ def test_a_mask_with_padding_between_tokens_falls_back(caplog):
 
 def test_auto_shares_from_a_work_on(monkeypatch):
     """A layer of a Llama has 4 projections, 3 matrices of the MLP and 2 norms; the last norm is shared out."""
-    model, batch = example("llama")
-    config = model.config
+    model = models.tiny_model("llama")
+    batch, config = models.padded(*example(model)), model.config
     width, inner, keys = (
         config.hidden_size,
         config.intermediate_size,
