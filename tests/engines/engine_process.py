@@ -10,6 +10,7 @@ import sys
 
 import torch
 from accelerate.state import DistributedType, PartialState
+from torch.distributed.fsdp import _optim_utils
 from torch.distributed.fsdp._flat_param import FlatParamHandle
 
 TENSOR_PARALLEL = "TEST_TENSOR_PARALLEL"  # variable of the environment
@@ -26,8 +27,11 @@ def shard_on_cpu() -> None:
             self.device = torch.device("cpu")  # FSDP1 takes no index here
 
     PartialState.__init__ = init
-    # FSDP1's state on its way to the CPU: it frees the original, which on a CPU is the copy
+    # FSDP1's state on its way to the CPU: it frees the original, and uses the buffer that gathered an optimiser's state
+    # for the next one; on a CPU these are the copies
     FlatParamHandle.to_cpu = lambda self: contextlib.nullcontext()
+    gathered = _optim_utils._unflatten_orig_param_states
+    _optim_utils._unflatten_orig_param_states = lambda *args: gathered(*args[:-1], False)  # copies
 
 
 if __name__ == "__main__":

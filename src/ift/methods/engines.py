@@ -32,10 +32,6 @@ def refuse_engines(stage: Any, is_ift: bool) -> None:
     if fsdp_version(config) == 1 and stage.model.use_peft:
         # peft 0.21 looks for tensors by the names of modules, and removes only the outermost wrapper's part of them
         raise ValueError(f"LoRA under FSDP1: peft saves the adapter without its tensors. {FSDP2_FIX}")
-    if fsdp_version(config) == 1 and config.resume_from_checkpoint:
-        raise ValueError(
-            f"Resuming under FSDP1: the optimiser does not go on from its saved state. {FSDP2_FIX}"
-        )
 
 
 def _refuse_optimiser(config: Any) -> None:
