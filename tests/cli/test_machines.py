@@ -1,5 +1,6 @@
 """Several machines, on the loopback: each has its own launcher with one process, and they are one run."""
 
+import itertools
 import json
 import os
 import socket
@@ -34,13 +35,17 @@ def free_port():
         return free.getsockname()[1]
 
 
-def run(*commands, timeout=240):
-    """Run commands of Python beside each other; their exit codes and outputs."""
+def run(*commands, timeout=240, paths=()):
+    """Run commands of Python beside each other; their exit codes and outputs. `paths`: a PYTHONPATH for each."""
     running = [
         subprocess.Popen(
-            [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [sys.executable, *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **({"PYTHONPATH": str(path)} if path else {})},
         )
-        for command in commands
+        for command, path in itertools.zip_longest(commands, paths)
     ]
     try:
         outputs = [process.communicate(timeout=timeout)[0] for process in running]
@@ -89,6 +94,25 @@ def test_a_machine_that_never_comes_ends_the_run(words, tmp_path, rank):
     assert "2 machines did not find each other at 127.0.0.1:" in output
     assert "--rdzv_conf timeout=900 waits longer" in output
     assert "Traceback" not in output
+    assert not list((tmp_path / "out").glob("*.safetensors"))
+
+
+@pytest.mark.slow
+def test_machines_with_different_versions_end_the_run(words, tmp_path):
+    """The second machine says that it has another peft. Red when: they train, or one waits for the other."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "from importlib import metadata\n"
+        "real = metadata.version\n"
+        "metadata.version = lambda name: '0.0.1' if name == 'peft' else real(name)\n"
+    )
+    began, port = time.monotonic(), free_port()
+    path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    codes, outputs = run(*(by_ift(rank, port, words("out", 2)) for rank in range(2)), paths=(None, path))
+    assert all(code != 0 for code in codes)
+    assert time.monotonic() - began < 90
+    for output in outputs:
+        assert "the machines have different versions: peft 0.0.1 on " in output
+        assert "Traceback" not in output
     assert not list((tmp_path / "out").glob("*.safetensors"))
 
 

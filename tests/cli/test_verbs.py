@@ -217,6 +217,28 @@ def test_a_count_of_processes_that_does_not_run_is_refused(monkeypatch):
         launch.check_world_size()
 
 
+@pytest.mark.parametrize("other", ["1.16.0", "1.15.0"])
+def test_versions_that_differ_between_processes_are_refused(monkeypatch, other):
+    """Every process has all versions, so all refuse alike."""
+    import torch.distributed
+    from accelerate import PartialState
+
+    def gather(found, ours):
+        found[:] = [("one", ours[1]), ("two", ours[1] | {"trl": other})]
+
+    PartialState()
+    monkeypatch.setitem(PartialState._shared_state, "num_processes", 2)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    monkeypatch.setattr(launch, "version", lambda name: "1.16.0")
+    if other == "1.16.0":
+        launch.check_versions()
+    else:
+        with pytest.raises(
+            UsageError, match=r"different versions: trl 1\.15\.0 on two, 1\.16\.0 on one\. Fix"
+        ):
+            launch.check_versions()
+
+
 def test_the_words_of_torchrun_on_a_cpu():
     assert launch._torchrun_flags(["--num_processes", "2"]) == ["--standalone"]
     assert launch._torchrun_flags(["--main_process_port", "0"]) == ["--standalone"]

@@ -206,7 +206,7 @@ def test_methods_of_trl_are_refused_under_zero3(folder, tmp_path):
     assert "Use ZeRO-2, FSDP2 or DDP" in ended.outputs[0]
 
 
-@pytest.mark.parametrize("engine", [engine for engine in ENGINES if engine != "zero1"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_stopped_run_resumes_to_the_same_bits(engine, folder, tmp_path):
     """SIGTERM after the second step; then `--resume auto`. Red when: a shard of the state is not saved or not read."""
     needs(engine)
