@@ -47,7 +47,13 @@ def start(tmp_path):
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         output = (tmp_path / "output.txt").open("w")
         process = subprocess.Popen(
-            command, cwd=tmp_path, env=environment, stdout=output, stderr=subprocess.STDOUT
+            command,
+            cwd=tmp_path,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            # a job in the background ignores Ctrl-C, and its processes inherit that
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         started.append(process)
         return process

@@ -161,6 +161,7 @@ def test_provenance_holds_nothing_private(monkeypatch):
         (["--hub-token=abc"], "ift '--hub-token=***'"),
         (["--x=hf_0123456789abcdef"], "ift '--x=***'"),
         (["https://me:word@host/data.json"], "ift https://host/data.json"),
+        (["--token_weights", "w.py:steep"], "ift --token_weights w.py:steep"),
         (["--max_new_tokens", "96", "--eos_token", "</s>"], "ift --max_new_tokens 96 --eos_token '</s>'"),
         (
             ["C:\\Users\\me\\rows.json", "~me/rows.json", "a/b/c", "a,/x/y/z"],

@@ -16,8 +16,8 @@ from ift.lab.report.records import Provenance, Setting
 PACKAGES = (
     "intuitive-fine-tuning", "torch", "transformers", "trl", "accelerate", "datasets", "peft", "tokenizers", "numpy",
 )  # fmt: skip
-_SECRET_NAME = re.compile(  # --hub_token, but neither --max_new_tokens nor --eos_token
-    r"(?:^|[-_.])(?:(?<!eos[-_])(?<!bos[-_])(?<!pad[-_])token|secret|passw(?:or)?d|credentials?|key|auth)(?:$|[-_.])",
+_SECRET_NAME = re.compile(  # --hub_token, but neither --eos_token nor --token_weights
+    r"(?:^|[-_.])(?:(?<!eos[-_])(?<!bos[-_])(?<!pad[-_])token(?![-_]weights)|secret|passw(?:or)?d|credentials?|key|auth)(?:$|[-_.])",
     re.IGNORECASE,
 )
 _SECRET_VALUE = re.compile(r"\b(?:hf_|sk-|ghp_|gho_|github_pat_|AKIA)[A-Za-z0-9_-]{8,}")
