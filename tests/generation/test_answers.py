@@ -11,8 +11,9 @@ from ift.cli.main import app
 from ift.generation.answers import AnswerStore, Settings, Turn, answer_all
 from ift.generation.decoding import Sampling, _Noise
 from ift.generation.errors import EvaluationError
-from ift.generation.prompts import Prompt, read_prompts
+from ift.generation.prompts import Prompt, prompt_ids, read_prompts
 from ift.lab.testbed import problems, tiny_base_path
+from ift.models.loading import CHAT_TEMPLATE, PLAIN_TEXT
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,37 @@ def test_the_noise_draws_from_the_models_distribution():
     assert drawn(top_p=0.7) == pytest.approx([5 / 8, 3 / 8, 0, 0], abs=0.025)
     squares = shares**2 / (shares**2).sum()
     assert drawn(temperature=0.5) == pytest.approx(squares.tolist(), abs=0.025)
+
+
+def test_tools_of_a_row_reach_the_template(loaded, tmp_path):
+    """As a list, as JSON text and as `functions`; such prompts have keys of their own, and plain text refuses them."""
+    import copy
+
+    tokenizer = copy.deepcopy(loaded[1])
+    tokenizer.chat_template = (
+        "{% for t in tools or [] %}{{ t.name }}{% endfor %}{{ extra }}{{ messages[0].content }}"
+    )
+    tools, turn = [{"name": "7 + 7"}], {"role": "user", "content": "1"}
+    rows = [
+        {"messages": [turn]},
+        {"messages": [turn], "tools": tools, "chat_template_kwargs": {"extra": "9"}},
+        {"messages": [turn], "tools": json.dumps(tools)},
+        {"messages": [turn], "functions": tools},
+    ]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prompts = read_prompts(tmp_path / "p.jsonl")
+    written = [
+        tokenizer.decode(prompt_ids(tokenizer, p.messages, CHAT_TEMPLATE, p.template)) for p in prompts
+    ]
+    assert written == ["1", "7 + 791", "7 + 71", "7 + 71"]
+    assert [len({one.key for one in prompts}), prompts[2].key == prompts[3].key] == [3, True]
+    with pytest.raises(
+        EvaluationError, match="a row has tools and chat_template_kwargs, and the model was trained on"
+    ):
+        prompt_ids(tokenizer, prompts[1].messages, PLAIN_TEXT, prompts[1].template)
+    (tmp_path / "p.jsonl").write_text('{"prompt": "x", "tools": {"name": "f"}}\n')
+    with pytest.raises(EvaluationError, match=r"row 1: tools: found .* give a JSON list"):
+        read_prompts(tmp_path / "p.jsonl")
 
 
 def test_an_answer_depends_on_its_prompt_and_the_seed_alone(loaded, tmp_path):
@@ -100,7 +132,7 @@ def test_a_stopped_run_goes_on_and_its_answers_are_those_of_one_that_was_not(loa
 def test_a_second_turn_follows_the_models_own_first_answer(loaded, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "ift.generation.answers.prompt_ids", lambda tokenizer, turns, style: seen.append(turns) or [5]
+        "ift.generation.answers.prompt_ids", lambda tokenizer, turns, *rest: seen.append(turns) or [5]
     )
     first = Prompt("1", [{"role": "user", "content": "2 + 2?"}], ("And 3 + 3?",), {})
     second = Prompt("2", [{"role": "user", "content": "1 + 1?"}], (), {})

@@ -107,6 +107,22 @@ def test_a_prompt_that_the_server_refuses_is_named(answers):
         answers(script)
 
 
+def test_tools_are_not_left_out_on_the_way_to_a_server(tmp_path, capsys):
+    prompts = tmp_path / "p.jsonl"
+    prompts.write_text('{"prompt": "x", "tools": [{"name": "f"}]}\n')
+    words = [
+        "generate",
+        "m",
+        str(prompts),
+        "--output",
+        str(tmp_path / "o.jsonl"),
+        "--endpoint",
+        "http://127.0.0.1:9/v1",
+    ]
+    assert app(words, standalone_mode=False) == 1
+    assert "prompt 1 has tools, which are not sent to a server" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -112,7 +112,7 @@ def answer_all(
     pad = padding_id(tokenizer, stops, model)
     for turn in range(max(1 + len(one.further) for one in prompts)):
         missing = [one for one in prompts if turn <= len(one.further) and store.get(one, turn) is None]
-        ids = [prompt_ids(tokenizer, conversation(one, turn, store), style) for one in missing]
+        ids = [prompt_ids(tokenizer, conversation(one, turn, store), style, one.template) for one in missing]
         _check_context(model, missing, ids, settings.max_new_tokens)
         order = sorted(range(len(missing)), key=lambda place: len(ids[place]))
         for start in range(0, len(order), batch_size):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,31 +28,44 @@ class Prompt:
         messages: The messages before the first answer, each with `role` and `content`; the last is the user's.
         further: User messages after each answer, such as MT-Bench's second turn.
         row: The row as read.
+        template: `tools` and `chat_template_kwargs` of the row, for the chat template.
     """
 
     id: str
     messages: list[dict[str, str]]
     further: tuple[str, ...]
     row: dict[str, Any]
+    template: dict[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
-        """A hash of all messages."""
-        asked = [self.messages, self.further]
+        """A hash of all messages, and of what the row has for the chat template."""
+        asked = [self.messages, self.further, *([self.template] if self.template else [])]
         return hashlib.sha256(json.dumps(asked, ensure_ascii=False).encode()).hexdigest()
 
 
-def prompt_ids(tokenizer: Any, messages: Sequence[dict[str, Any]], prompts: str) -> list[int]:
+def prompt_ids(
+    tokenizer: Any, messages: Sequence[dict[str, Any]], prompts: str, template: dict[str, Any] | None = None
+) -> list[int]:
     """Token ids of a prompt, written as in the model's training.
 
     Args:
         tokenizer: With a chat template, unless `prompts` is plain text.
         messages: The conversation; for plain text, only the last turn is used.
         prompts: `PLAIN_TEXT` or `CHAT_TEMPLATE` of `ift.models.loading`.
+        template: `Prompt.template`.
+
+    Raises:
+        EvaluationError: Tools for a model that was trained on plain text.
     """
     if prompts == PLAIN_TEXT:
+        if template:
+            raise EvaluationError(
+                f"a row has {' and '.join(template)}, and the model was trained on plain text, without a chat "
+                "template; leave them out"
+            )
         return plain_prompt_ids(tokenizer, messages[-1]["content"])
-    text = renderer(tokenizer)(messages, prompt=True)
+    text = renderer(tokenizer, template)(messages, prompt=True)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
@@ -76,23 +89,41 @@ def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:
     messages), `instruction` (with `input`), `question`.
 
     Raises:
-        EvaluationError: The file cannot be read, a row has no prompt, or an id occurs twice.
+        EvaluationError: The file cannot be read, a row has no prompt or tools of another kind, or an id occurs twice.
     """
     prompts = []
     for number, row in enumerate(read_rows(path), start=1):
         try:
             messages, further = _parse_row(row)
+            template = _for_the_template(row)
         except EvaluationError as error:
             raise EvaluationError(f"{path}, row {number}: {error}") from error
         if system is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": system}, *messages]
         name = next((row[key] for key in ("question_id", "id") if row.get(key) is not None), number)
-        prompts.append(Prompt(str(name), messages, further, row))
+        prompts.append(Prompt(str(name), messages, further, row, template))
     ids = [one.id for one in prompts]
     if len(set(ids)) < len(ids):
         twice = next(name for name in ids if ids.count(name) > 1)
         raise EvaluationError(f"{path}: two rows have the id {twice}; give each its own, or none")
     return prompts
+
+
+def _for_the_template(row: dict[str, Any]) -> dict[str, Any]:
+    """`tools` (also as JSON text, or as `functions`) and `chat_template_kwargs` of a row, where it has them."""
+    tools = row.get("tools") or row.get("functions")
+    if isinstance(tools, str):
+        try:
+            tools = json.loads(tools)
+        except ValueError as error:
+            raise EvaluationError(f"tools: not JSON ({error})") from error
+    options = row.get("chat_template_kwargs")
+    for name, found, kind in (("tools", tools, list), ("chat_template_kwargs", options, dict)):
+        if found is not None and not isinstance(found, kind):
+            raise EvaluationError(
+                f"{name}: found {found!r:.80}; give a JSON {'list' if kind is list else 'object'}"
+            )
+    return {name: found for name, found in (("tools", tools), ("chat_template_kwargs", options)) if found}
 
 
 def _parse_row(row: dict[str, Any]) -> tuple[list[dict[str, str]], tuple[str, ...]]:

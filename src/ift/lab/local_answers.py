@@ -69,7 +69,7 @@ def answer_in_jobs(
         earlier = [one for one in path.parent.glob(f"{escape(path.name)}.*") if one.suffix[1:].isdigit()]
         progress(sum(_take_over(file, prompts, store) for file in earlier))
         missing = [one for one in prompts if _turns(one, store, missing=True)]
-        missing.sort(key=lambda one: len(prompt_ids(tokenizer, list(one.messages), style)))
+        missing.sort(key=lambda one: len(prompt_ids(tokenizer, list(one.messages), style, one.template)))
         batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
         parts = min(executor.at_once(1), len(batches))
         files = [path.with_name(f"{path.name}.{part}") for part in range(parts)]

@@ -12,6 +12,9 @@ def parts(prompt, answer, row):
     row.clear()
     return {"prompt": prompt == "p", "length": len(answer)}
 
+def same(prompt, answer, row):
+    return answer == row["target"]
+
 def picky(prompt, answer, row):
     return {"long": 1} if len(answer) > 3 else {"short": 1}
 
@@ -49,6 +52,12 @@ def test_a_function_gets_prompt_answer_and_row(score):
         {"words": -1, "parts.prompt": 1, "parts.length": 1},
     ]
     assert found.totals == {"words": 0.5, "parts.prompt": 1, "parts.length": 3}
+
+
+def test_a_function_sees_the_target_unless_a_column_has_its_name(score):
+    own = Answer("3", "p", "mine", "target", {"target": "mine"})
+    found = score_answers(score("same"), [*rows("target", "other"), own])
+    assert [one["same"] for one in found.rows] == [1, 0, 1]
 
 
 @pytest.mark.parametrize(

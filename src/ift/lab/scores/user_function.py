@@ -1,4 +1,7 @@
-"""A score of the user's own: `FILE.py:function` with `function(prompt, answer, row) -> float | dict[str, float]`."""
+"""A score of the user's own: `FILE.py:function` with `function(prompt, answer, row) -> float | dict[str, float]`.
+
+`row` has the row's columns, and the target answer as `target` where no column has that name.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ def user_score(spec: str) -> Score:
 
     def of_row(answer: Answer) -> float | Mapping[str, float]:
         try:
-            found = function(answer.prompt, answer.text, dict(answer.row))
+            found = function(answer.prompt, answer.text, {"target": answer.target, **answer.row})
         except Exception as error:
             raise ScoreError(
                 f"{spec}: row {answer.id}: {type(error).__name__}: {error}; the answer was {answer.text!r:.200}"
