@@ -121,6 +121,7 @@ def test_weights_of_the_users_own_from_the_command_line(run_tiny, tmp_path):
         done = run_tiny(out=name, token_weights=f"{tmp_path}/mine.py:{name}")
         assert done.code == 1
         assert said in " ".join((done.out + done.err).split())
+        assert not done.folder.exists()
 
 
 @pytest.mark.parametrize(

@@ -228,4 +228,4 @@ def test_answers_are_scored_by_the_scores_named(rows, tmp_path, monkeypatch):
 def test_scores_that_cannot_be_are_refused_before_the_first_step(rows, tmp_path, capsys, words, code, said):
     assert train(rows, tmp_path / "out", *words) == code
     assert said in capsys.readouterr().err
-    assert not (tmp_path / "out" / "metrics.jsonl").exists()
+    assert not (tmp_path / "out").exists()

@@ -84,9 +84,7 @@ def check_before_training(run_args: Any, rows: PreparedRows, reporter: Reporter)
 def supervise(
     trainer: Any, run_args: Any, rows: PreparedRows, facts: dict[str, Any], reporter: Reporter
 ) -> Supervision:
-    """Marks the output folder as a started run and creates the callbacks; `facts` are from `check_before_training`."""
-    if is_first_process():
-        mark_run_started(run_args)
+    """Creates the callbacks and marks the output folder as a started run; `facts` are from `check_before_training`."""
     checkpoints = SealedCheckpoints(facts)
     watch = EndWatch(
         trainer,
@@ -98,6 +96,8 @@ def supervise(
     answers = None
     if run_args.answers.eval_generate:
         answers = EvaluationAnswers(trainer, rows.sets["eval"].dataset, run_args.answers)
+    if is_first_process():
+        mark_run_started(run_args)
     return Supervision(checkpoints, watch, answers, LogsBothEnds())
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ift.step.rows import RowLayout, count_items
+from ift.step.rows import RowLayout, count_items, row_layout
 from ift.step.settings import Detach, Propagation, Reduction, StepSettings
 
 # a function from the token losses (B, T) and the layout to their weights (B, T), in place of `propagation_weights`
@@ -138,6 +138,19 @@ def propagated_loss(
         gradient = torch.autograd.grad(loss, leaf)[0]
     value: Tensor = _WithGradient.apply(losses, loss.detach(), gradient)  # type: ignore[no-untyped-call]
     return value, weights.detach(), gradient
+
+
+def try_weights(token_weights: TokenWeights, device: Any) -> None:
+    """Calls a function for `token_weights` with the losses of two short rows, one of them padded.
+
+    Raises:
+        ValueError: It fails, or returns something else than weights.
+    """
+    labels = torch.tensor([[-100, -100, 1, 2, 3], [-100, 1, 2, -100, -100]], device=device)
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], device=device)
+    layout = row_layout(labels, mask)
+    losses = torch.linspace(0.5, 5, 10, device=device).view(2, 5) * layout.trained
+    propagated_loss(losses, layout, StepSettings(), token_weights=token_weights)
 
 
 def name_of(function: Any) -> str:

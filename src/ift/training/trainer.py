@@ -18,7 +18,7 @@ from trl.trainer.utils import get_config_model_id, global_then_local_main_first
 from ift.data import end_of_turn_ids, prepare_dataset
 from ift.models.stop_tokens import stop_generation_at
 from ift.step.algorithm import ChangeGuess, ScoreTokens, enable_residual, ift_loss
-from ift.step.equations import TokenWeights, name_of
+from ift.step.equations import TokenWeights, name_of, try_weights
 from ift.step.model import has_weights
 from ift.step.model_checks import check_packing
 from ift.step.rows import count_items, row_layout
@@ -89,6 +89,7 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
                 )
         if args.token_weights is not None:
             self.token_weights = load_function(args.token_weights, "--token_weights")
+            try_weights(self.token_weights, args.device)
         eval_sets = kwargs.get("eval_dataset")
         if isinstance(eval_sets, dict) and args.metric_for_best_model == "eval_nll":
             args.metric_for_best_model = f"eval_{next(iter(eval_sets))}_nll"
