@@ -254,7 +254,7 @@ def test_plain_sgd_is_not_resumed_under_fsdp2(folder, tmp_path):
     assert "--optim adamw_torch" in ended.outputs[0]
 
 
-@pytest.mark.parametrize("engine", ["fsdp2", "zero3"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_killed_process_ends_the_others_and_the_next_run_resumes(engine, folder, tmp_path):
     """SIGKILL of one process under torchrun, as an out-of-memory killer does it."""
     needs(engine)

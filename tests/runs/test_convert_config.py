@@ -151,11 +151,28 @@ def test_axolotl(converted):
     })  # fmt: skip
     assert args.config.learning_rate == 2e-5
     assert found.empty == ["lora_model_dir"]
-    assert "--accelerate_config zero3" in found.lost["deepspeed"]
+    assert "weights in few bits run under ddp and fsdp2 here" in found.lost["deepspeed"]
     assert found.lost["bf16"] == "auto is the default here"
     assert found.lost["some_new_key"] == "ift has no setting of this name"
     assert "is not needed: padding is neither" in found.lost["special_tokens.pad_token"]
     assert {"plugins", "tokenizer_type"} <= set(found.lost)
+
+
+def test_lora_on_whole_weights_keeps_deepspeed(converted):
+    found, _ = converted(AXOLOTL.replace("adapter: qlora", "adapter: lora").replace("load_in_4bit: true\n", ""))
+    assert "--accelerate_config zero3" in found.lost["deepspeed"]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("tokenizer_default", "the model's own chat template is used here too"),
+        ("llama3", "or User: and Assistant: where it has none. To keep llama3, save it as a .jinja file"),
+    ],
+)
+def test_the_chat_template_that_applies_is_named(converted, value, said):
+    found, _ = converted(f"{AXOLOTL}\nchat_template: {value}\n")
+    assert said in found.lost["chat_template"]
 
 
 ENTRIES = """

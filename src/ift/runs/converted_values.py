@@ -124,7 +124,12 @@ def _loss_type(value: Any, settings: Settings) -> Translated:
 def _chat_template(value: Any, settings: Settings) -> Translated:
     if isinstance(value, str) and value.endswith(".jinja"):
         return {"chat_template_path": value}
-    return "the model's own chat template is used; save another as a .jinja file and name it in chat_template_path"
+    if value in (None, "tokenizer_default"):
+        return "the model's own chat template is used here too"
+    return (
+        f"the model's own chat template is used, or User: and Assistant: where it has none. To keep {value!s:.40}, save "
+        "it as a .jinja file and name that in chat_template_path"
+    )
 
 
 def _engine(value: Any, settings: Settings) -> Translated:
@@ -133,6 +138,9 @@ def _engine(value: Any, settings: Settings) -> Translated:
         return "it is off"
     file = PurePath(value).stem if isinstance(value, str) else ""
     stage = next((digit for digit in "123" if any(f"{mark}{digit}" in file for mark in ("z", "zero"))), None)
+    few_bits = any(settings.get(name) for name in ("load_in_4bit", "load_in_8bit", "quantization_bit"))
+    if isinstance(value, str) and (few_bits or settings.get("adapter") == "qlora"):
+        return "weights in few bits run under ddp and fsdp2 here: launch with --num_processes N (docs/many_gpus.md)"
     name = f"zero{stage}" if stage in ("2", "3") else "fsdp2" if not isinstance(value, str) else "zero2"
     return f"launch with --accelerate_config {name} --num_processes N (docs/many_gpus.md)"
 
