@@ -167,7 +167,7 @@ def test_lora_on_whole_weights_keeps_deepspeed(converted):
     ("value", "said"),
     [
         ("tokenizer_default", "the model's own chat template is used here too"),
-        ("llama3", "or User: and Assistant: where it has none. To keep llama3, save it as a .jinja file"),
+        ("llama3", "or User: and Assistant: where it has none. To keep llama3 save it as a .jinja file"),
     ],
 )
 def test_the_chat_template_that_applies_is_named(converted, value, said):

@@ -127,8 +127,8 @@ def _chat_template(value: Any, settings: Settings) -> Translated:
     if value in (None, "tokenizer_default"):
         return "the model's own chat template is used here too"
     return (
-        f"the model's own chat template is used, or User: and Assistant: where it has none. To keep {value!s:.40}, save "
-        "it as a .jinja file and name that in chat_template_path"
+        f"the model's own chat template is used, or User: and Assistant: where it has none. To keep {value!s:.40} "
+        "save it as a .jinja file and name that in chat_template_path"
     )
 
 
