@@ -159,7 +159,9 @@ def test_axolotl(converted):
 
 
 def test_lora_on_whole_weights_keeps_deepspeed(converted):
-    found, _ = converted(AXOLOTL.replace("adapter: qlora", "adapter: lora").replace("load_in_4bit: true\n", ""))
+    found, _ = converted(
+        AXOLOTL.replace("adapter: qlora", "adapter: lora").replace("load_in_4bit: true\n", "")
+    )
     assert "--accelerate_config zero3" in found.lost["deepspeed"]
 
 
