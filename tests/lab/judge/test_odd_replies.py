@@ -281,12 +281,12 @@ def sigint_raises():
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.usefixtures("sigint_raises")
 def asked(script):
     """The questions that the server saw; one that it saw twice counts once."""
     return {body["messages"][-1]["content"] for _, _, body in script.seen}
 
 
+@pytest.mark.usefixtures("sigint_raises")
 def test_ctrl_c_keeps_what_was_paid_for(judge):
     """Ctrl-C at the third reply; every reply of the server is kept, and the next run asks for the others only."""
 
