@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from ift.cli.main import app
 from ift.generation import prompts
 from ift.lab.testbed import tiny_base_path
-from ift.runs import launch
+from ift.runs import launch, same_versions
 from ift.runs.arguments import UsageError
 
 
@@ -229,14 +229,14 @@ def test_versions_that_differ_between_processes_are_refused(monkeypatch, other):
     PartialState()
     monkeypatch.setitem(PartialState._shared_state, "num_processes", 2)
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
-    monkeypatch.setattr(launch, "version", lambda name: "1.16.0")
+    monkeypatch.setattr(same_versions, "version", lambda name: "1.16.0")
     if other == "1.16.0":
-        launch.check_versions()
+        same_versions.check_versions()
     else:
         with pytest.raises(
             UsageError, match=r"different versions: trl 1\.15\.0 on two, 1\.16\.0 on one\. Fix"
         ):
-            launch.check_versions()
+            same_versions.check_versions()
 
 
 def test_the_words_of_torchrun_on_a_cpu():

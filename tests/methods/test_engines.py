@@ -31,7 +31,10 @@ def test_other_optimisers_are_not(name, monkeypatch):
     monkeypatch.setattr("ift.methods.engines._bitsandbytes_in_files", lambda stage: False)
     one = stage(name, fsdp_plugin_args={"fsdp_version": 2}, resume_from_checkpoint=None)
     one.model = SimpleNamespace(load_in_4bit=False, load_in_8bit=False, use_peft=False)
-    refuse_engines(one, is_ift=True)
+    assert refuse_engines(one, is_ift=True) is None
+    one.config.optim = "adamw_8bit"
+    with pytest.raises(ValueError, match="optim adamw_8bit under FSDP2"):
+        refuse_engines(one, is_ift=True)
 
 
 @pytest.mark.parametrize("settings", [{"load_in_4bit": True}, {"load_in_8bit": True}, {}])
@@ -44,4 +47,4 @@ def test_quantised_weights_without_an_adapter_are_refused(settings, monkeypatch)
     with pytest.raises(ValueError, match="quantised weights cannot be trained themselves"):
         refuse_engines(one, is_ift=True)
     one.model.use_peft = True
-    refuse_engines(one, is_ift=True)
+    assert refuse_engines(one, is_ift=True) is None

@@ -1,7 +1,7 @@
 """The bytes that the forward and backward pass of a step hold, counted by running them on tensors without data.
 
 torch's fake tensors behave as tensors of a CPU and have no data, so that autograd, autocast, checkpointing and the
-attention kernels keep, cast and free what they would in a run, whatever the size of the model. `LiveBytes` adds up the
+attention kernels allocate, cast and free the same tensors as in a run, for a model of any size. `LiveBytes` adds up the
 bytes of all storages that are alive.
 
 Of a deep model whose blocks are alike, only two and three blocks are run, and the rest is extrapolated: each phase of a
@@ -160,7 +160,7 @@ def passes_peak(build: Callable[[], Any], passes: Passes) -> Peak:
 
 
 class _NotSeparable(Exception):
-    """The phases of a step cannot be told apart by the gradients of its blocks."""
+    """The blocks have no trained weights, so their gradients do not mark the phases of a step."""
 
 
 def _deeper(two: Peak, three: Peak, depth: int) -> Peak:

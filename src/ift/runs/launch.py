@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from types import FrameType
@@ -93,28 +91,6 @@ def check_world_size() -> None:
         raise UsageError(
             f"{wanted} processes were requested, but {running} are running. Launch with torchrun instead."
         )
-
-
-def check_versions() -> None:
-    """Raises UsageError, in every process, if a machine has other versions of the libraries than the first one."""
-    from accelerate import PartialState
-    from torch.distributed import all_gather_object
-
-    if (processes := PartialState().num_processes) == 1:
-        return
-    found: list[Any] = [None] * processes
-    all_gather_object(found, (platform.node(), {name: version(name) for name in SAME_VERSIONS}))
-    (first, expected), *others = found
-    for node, versions in others:
-        differing = [
-            f"{name} {versions[name]} on {node}, {expected[name]} on {first}"
-            for name in SAME_VERSIONS
-            if versions[name] != expected[name]
-        ]
-        if differing:
-            raise UsageError(
-                f"the machines have different versions: {'; '.join(differing)}. Fix: install the same everywhere"
-            )
 
 
 def launch(launch_flags: list[str], module: str, arguments: list[str], *, use_cpu: bool) -> int:

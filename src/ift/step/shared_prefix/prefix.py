@@ -35,7 +35,7 @@ from ift.step.shared_prefix.cache import (
     prefix_reader,
     prefix_writer,
 )
-from ift.step.shared_prefix.work import layer_parameters
+from ift.step.shared_prefix.work import saves_time
 
 logger = logging.getLogger(__name__)
 _logged: set[str] = set()
@@ -50,7 +50,6 @@ SHARING = frozenset((
 ATTENTION = ("sdpa", "eager")  # other implementations use other mask layouts, and were not tested
 # document boundaries that trl's collator adds to packed rows, for attention kernels without a mask
 BORDERS = frozenset(("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"))
-CHEAPER = 0.99  # the prefix is shared if that takes less than this share of the tokens of `FullRows`
 
 
 class SharedPrefix:
@@ -161,8 +160,7 @@ def shared_prefix(
     counts = [layout.documents.max() + 1, lengths.max(), answers.max(), layout.attended.sum()]
     counts.append(_inner_padding(layout))
     rows, width, answer, tokens, inner_padding = torch.stack(counts).tolist()  # one GPU synchronisation
-    cheaper = 3 * rows * width + rows * answer < CHEAPER * 4 * layout.trained.numel()
-    cheaper = cheaper and (not least_work or layout.trained.numel() * layer_parameters(model) >= least_work)
+    cheaper = saves_time(model, layout.trained.numel(), (rows, width, answer), least_work)
     if inner_padding:
         _log_once(
             logging.WARNING,
@@ -186,10 +184,9 @@ def shared_prefix(
     }
     cut = width - answer
     trained = (layout.trained.flatten()[source] & attended)[:, cut:]
-    others = {name: value for name, value in inputs.items() if name not in BORDERS}
     return SharedPrefix(
         model,
-        {**others, **aligned},
+        {name: value for name, value in inputs.items() if name not in BORDERS} | aligned,
         true_positions(trained, layout.facts[0]),
         cut=cut,
         router_logits=router_logits,
