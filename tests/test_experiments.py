@@ -230,3 +230,39 @@ def test_clean_and_mixed_is_the_mean_of_both_losses(variants):
     assert trainer._residual_lambda("train") == 0.2
     trainer.model.training = False
     assert trainer.compute_loss(None, {}) == 0.2
+
+
+def test_losses_by_class_of_token(monkeypatch, regimes, tmp_path):
+    """The means are those of the losses of a plain forward; up to the first wrong guess the mix changes nothing."""
+    from ift.lab.testbed import families
+    from ift.lab.testbed.likelihood import padded_batch, rendered
+    from ift.models.loading import load_model
+
+    monkeypatch.setitem(sys.modules, "run", regimes)
+    classes = script(monkeypatch, "regimes/token_classes")
+    base = load_model(str(tiny_base_path()))
+    problems = families.family_problems("arithmetic", "test", 4)
+    batch = padded_batch([rendered(base.tokenizer, one.messages) for one in problems], "cpu")
+    with torch.no_grad():
+        logits = base.model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
+    targets = batch["labels"][:, 1:]
+    losses = torch.nn.functional.cross_entropy(logits.mT, targets, ignore_index=-100, reduction="none")
+    hits, answers = logits.argmax(-1) == targets, targets != -100
+    known = torch.nn.functional.pad(hits, (1, 0))
+    digit = batch["input_ids"] % 2 == 0  # any classes will do
+    found = classes.measured(base.model, batch, known, digit)
+    for name, chosen in {"predicted": hits, "mispredicted": ~hits, "digit": digit[:, 1:]}.items():
+        one = found["classes"][name]
+        assert one["tokens"] == int((answers & chosen).sum()) > 0
+        assert one["mean"] == pytest.approx(losses[answers & chosen].double().mean().item(), rel=1e-3)
+    after = found["mixed"]
+    assert (
+        after["after a wrong guess"]["tokens"] == int((answers[:, 1:] & (answers & ~hits)[:, :-1]).sum()) > 0
+    )
+    assert after["after a wrong guess"]["mean"] != 0
+    row = next(row for row in range(4) if (~hits & answers)[row].any())
+    first_miss = int((~hits & answers)[row].nonzero()[0]) + 1
+    part = slice(row, row + 1), slice(0, first_miss + 1)
+    to_miss = {name: value[part] for name, value in batch.items()}
+    mixed = classes.measured(base.model, to_miss, known[part], digit[part])["mixed"]
+    assert mixed["after a right guess"]["mean"] == pytest.approx(0, abs=1e-5)

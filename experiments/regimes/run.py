@@ -14,6 +14,7 @@ import json
 import math
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,16 +78,16 @@ REGIMES = {
 }
 
 
-class ScoreAt(TrainerCallback):
-    """Scores the model after a step."""
+class CalledAt(TrainerCallback):
+    """Calls a function with the model and the tokenizer after a step."""
 
-    def __init__(self, step: int, family: str, tokenizer: Any, into: dict[str, Any]) -> None:
-        self.step, self.family, self.tokenizer, self.into = step, family, tokenizer, into
+    def __init__(self, step: int, tokenizer: Any, function: Callable[[Any, Any], None]) -> None:
+        self.step, self.tokenizer, self.function = step, tokenizer, function
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Scores once."""
+        """Calls it once."""
         if state.global_step == self.step:
-            self.into["early"] = right_answers(model, self.tokenizer, self.family)
+            self.function(model, self.tokenizer)
 
 
 class RoundsWeights(TrainerCallback):
@@ -139,6 +140,25 @@ def answers_after_an_error(model: Any, tokenizer: Any, problems: Any) -> list[st
 
 def run(contender: Contender, regime: Regime, seed: int, starts: Path) -> dict[str, Any]:
     """Trains one contender with one seed, and scores it; `starts` is a folder for what regimes start from."""
+    found: dict[str, Any] = {}
+    family = settings()[regime.setting].family
+
+    def early(model: Any, tokenizer: Any) -> None:
+        found["early"] = right_answers(model, tokenizer, family)
+
+    model, tokenizer = trained(contender, regime, seed, starts, early)
+    found["end"] = right_answers(model, tokenizer, family)
+    if regime.sampled:
+        found["sampled"] = right_answers(model, tokenizer, family, sampling_seed=1_000 + seed)
+    if regime.planted:
+        found["planted"] = right_answers(model, tokenizer, family, planted=True)
+    return found
+
+
+def trained(
+    contender: Contender, regime: Regime, seed: int, starts: Path, early: Callable[[Any, Any], None]
+) -> tuple[Any, Any]:
+    """The model and tokenizer after training; `early` is called with both after the regime's early step."""
     setting = settings()[regime.setting]
     base = str(base_path(setting.family))
     if regime.after_sft:
@@ -150,12 +170,11 @@ def run(contender: Contender, regime: Regime, seed: int, starts: Path) -> dict[s
     given = fixed_settings(regime, seed) | contender.settings
     given["max_steps"] = math.ceil(regime.steps * contender.more_steps)
     given["learning_rate"] *= contender.faster
-    found: dict[str, Any] = {}
     trainers: list[Any] = []
 
     def attach(trainer: Any) -> None:
         trainers.append(trainer)
-        trainer.add_callback(ScoreAt(regime.early, setting.family, trainer.processing_class, found))
+        trainer.add_callback(CalledAt(regime.early, trainer.processing_class, early))
         if regime.rounded:
             trainer.add_callback(RoundsWeights())
         if contender.change is not None:
@@ -163,13 +182,7 @@ def run(contender: Contender, regime: Regime, seed: int, starts: Path) -> dict[s
 
     with tempfile.TemporaryDirectory() as folder:
         train_method(contender.method, base, rows, folder, given, attach=attach)
-    model, tokenizer = trainers[0].model, trainers[0].processing_class
-    found["end"] = right_answers(model, tokenizer, setting.family)
-    if regime.sampled:
-        found["sampled"] = right_answers(model, tokenizer, setting.family, sampling_seed=1_000 + seed)
-    if regime.planted:
-        found["planted"] = right_answers(model, tokenizer, setting.family, planted=True)
-    return found
+    return trainers[0].model, trainers[0].processing_class
 
 
 def fixed_settings(regime: Regime, seed: int) -> dict[str, Any]:

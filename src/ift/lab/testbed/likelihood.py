@@ -55,7 +55,7 @@ def log_likelihoods(
         ValueError: A conversation's last turn is not the assistant's, or the rendered prompt is not the beginning of
             the rendered conversation.
     """
-    rows = [_rendered(tokenizer, conversation) for conversation in conversations]
+    rows = [rendered(tokenizer, conversation) for conversation in conversations]
     sums = summed_log_probs(model, rows, batch_size)
     return [Likelihood(total, count_trained(labels)) for total, (_, labels) in zip(sums, rows, strict=True)]
 
@@ -74,14 +74,14 @@ def summed_log_probs(
     with evaluating(model):
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            batch = _padded([rows[index] for index in chosen], model.device)
+            batch = padded_batch([rows[index] for index in chosen], model.device)
             losses = ift_loss(model, batch, residual_lambda=0.0, propagation="none").scores.losses  # (B, T)
             for index, total in zip(chosen, losses.sum(1, dtype=torch.float64).tolist(), strict=True):
                 found[index] = -total
     return found
 
 
-def _padded(rows: Sequence[tuple[Sequence[int], Sequence[int]]], device: Any) -> dict[str, torch.Tensor]:
+def padded_batch(rows: Sequence[tuple[Sequence[int], Sequence[int]]], device: Any) -> dict[str, torch.Tensor]:
     """A batch padded on the right, (B, T) each."""
 
     def padded(sequences: Sequence[Sequence[int]], value: int) -> torch.Tensor:
@@ -156,7 +156,7 @@ def prefers_first(values: Sequence[float]) -> bool:
     return all(values[0] > other for other in values[1:])
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, conversation: list[Message]) -> tuple[list[int], list[int]]:
+def rendered(tokenizer: PreTrainedTokenizerBase, conversation: list[Message]) -> tuple[list[int], list[int]]:
     """Token ids of a conversation, and labels that leave out its prompt."""
     if not conversation or conversation[-1]["role"] != "assistant":
         raise ValueError("a conversation to score must end with a turn of the assistant")
