@@ -29,7 +29,7 @@ from torch import Tensor
 from ift.lab.report import provenance
 from ift.lab.testbed import base_path, families, settings
 from ift.lab.testbed.likelihood import padded_batch, rendered
-from ift.models.loading import load_model
+from ift.models.loading import LoadOptions, load_model
 from ift.step import ift_loss
 from ift.step.model import evaluating
 
@@ -76,7 +76,7 @@ def main() -> None:
     args = parser.parse_args()
     regime = REGIMES[args.regime]
     family = settings()[regime.setting].family
-    base = load_model(str(base_path(family)))
+    base = load_model(str(base_path(family)), LoadOptions(dtype="float32"))
     tokenizer = base.tokenizer
     problems = families.family_problems(family, "test", PROBLEMS)
     batch = padded_batch([rendered(tokenizer, one.messages) for one in problems], "cpu")
