@@ -266,3 +266,18 @@ def test_losses_by_class_of_token(monkeypatch, regimes, tmp_path):
     to_miss = {name: value[part] for name, value in batch.items()}
     mixed = classes.measured(base.model, to_miss, known[part], digit[part])["mixed"]
     assert mixed["after a right guess"]["mean"] == pytest.approx(0, abs=1e-5)
+
+
+def test_the_record_of_the_classes_is_short(monkeypatch, regimes, tmp_path):
+    monkeypatch.setitem(sys.modules, "run", regimes)
+    classes = script(monkeypatch, "regimes/token_classes")
+    moment = {"classes": {"digit": {"mean": 0.123456789, "tokens": 7}}, "mixed": {}}
+    runs = [
+        {"seed": seed, "early": moment, "end": moment, "provenance": {"created": "x"}} for seed in (20, 21)
+    ]
+    (tmp_path / "runs.jsonl").write_text("".join(json.dumps(one) + "\n" for one in runs))
+    classes.pack([tmp_path / "runs.jsonl"], tmp_path / "record.jsonl")
+    first, second = rows_of(tmp_path / "record.jsonl")
+    assert first.pop("provenance") == {"created": "x"}
+    assert (first | {"seed": 21}) == second
+    assert second["end"]["classes"]["digit"] == {"mean": 0.12346, "tokens": 7}

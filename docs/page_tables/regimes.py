@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import json
 from statistics import fmean
+from typing import Any
 
 from ift.lab.report.intervals import Estimate, paired_difference
 from page_tables import RECORDS, table
 
-WHEN = {"early": "early", "end": "at the end", "sampled": "at the end, sampled"}
+WHEN = {
+    "early": "early",
+    "end": "at the end",
+    "sampled": "at the end, sampled",
+    "planted": "after a planted error",
+}
+# what docs/regimes.md calls variants, and the controls of their costs; the regime "planted" has the rows of "many"
+VARIANTS = (
+    "ift sure", "ift close", "ift falling lambda", "ift two deep", "ift clean and mixed", "sft 5/3 of the steps",
+    "ift gamma by length", "ift batch mean", "ift released but the end", "sft 2 times the rate",
+)  # fmt: skip
 SPLITS = ("test", "longer")
+MIXED = "added by the mix after a wrong guess"
 Scores = dict[str, dict[tuple[str, str], dict[int, float]]]  # contender -> (when, split) -> seed -> per cent
 
 
@@ -42,18 +54,75 @@ def differences(regime: str) -> dict[tuple[str, str], dict[str, Estimate]]:
     }
 
 
-def regime(name: str) -> str:
-    """Exact match of SFT, and what the others have more."""
+def regime(name: str, *chosen: str) -> str:
+    """Exact match of SFT, and what the others have more; of the moments in `chosen`, or of all."""
     found, apart = scores(name), differences(name)
-    header = ["", *(f"{split}, {WHEN[when]}" for when, split in apart), "seeds"]
+    columns = [column for column in apart if not chosen or column[0] in chosen]
+    contenders = [one for one in found if one not in VARIANTS or name != "planted"]
+    header = ["", *(f"{split}, {WHEN[when]}" for when, split in columns), "seeds"]
     rows = []
-    for contender, runs in found.items():
-        cells = []
-        for column in apart:
-            if contender == "sft":
-                cells.append(f"{fmean(runs[column].values()):.1f} %")
-            else:
-                one = apart[column][contender]
-                cells.append(f"{one.mean:+.1f}" + (f" ± {one.half:.1f}" if one.half is not None else ""))
-        rows.append([contender, *cells, str(len(next(iter(runs.values()))))])
+    for contender in contenders:
+        runs = found[contender]
+        cells = [
+            f"{fmean(runs[column].values()):.1f} %"
+            if contender == "sft"
+            else difference(apart[column][contender])
+            for column in columns
+        ]
+        rows.append([contender, *cells, str(len(runs[columns[0]]))])
     return table(header, rows)
+
+
+def difference(one: Estimate, digits: int = 1) -> str:
+    """A mean with its interval."""
+    return f"{one.mean:+.{digits}f}" + (f" ± {one.half:.{digits}f}" if one.half is not None else "")
+
+
+def variants() -> str:
+    """What the variants of IFT have more than SFT, with few and with many rows."""
+    regimes = {"few": "48 rows", "planted": "400 rows"}
+    apart = {name: differences(name) for name in regimes}
+    columns = [(when, split) for when in ("early", "end") for split in SPLITS]
+    header = ["", *(f"{text}: {split}, {WHEN[when]}" for text in regimes.values() for when, split in columns)]
+    rows = [
+        [name, *(difference(apart[regime][column][name]) for regime in regimes for column in columns)]
+        for name in VARIANTS
+        if all(name in apart[regime][columns[0]] for regime in regimes)
+    ]
+    return table(header, rows)
+
+
+def classes(regime: str) -> str:
+    """Loss by class of token, and what the mixed input adds: SFT's losses, and what the others have more."""
+    found: dict[str, dict[str, dict[int, float]]] = {}  # column -> contender -> seed -> nats
+    for line in (RECORDS / "token-classes.jsonl").read_text().splitlines():
+        run = json.loads(line)
+        if run["regime"] == regime:
+            for column, value in nats(run):
+                found.setdefault(column, {}).setdefault(run["contender"], {})[run["seed"]] = value
+    contenders = [*next(iter(found.values()))]
+    cells = [[column_cell(column, name, of) for column, of in found.items()] for name in contenders]
+    return table(["", *found], [[name, *of] for name, of in zip(contenders, cells, strict=True)])
+
+
+def nats(run: dict[str, Any]) -> list[tuple[str, float]]:
+    """Column and value of one run."""
+    moments = ("early", "end")
+    losses = [
+        (f"{name}, {WHEN[when]}", run[when]["classes"][name]["mean"])
+        for when in moments
+        for name in ("predicted", "mispredicted")
+    ]
+    mixed = [
+        (f"{MIXED}, {WHEN[when]}", run[when]["mixed"]["after a wrong guess"]["mean"]) for when in moments
+    ]
+    return losses + mixed
+
+
+def column_cell(column: str, contender: str, of: dict[str, dict[int, float]]) -> str:
+    """A loss of SFT, a difference from it, or what the mix adds, which is a difference between two inputs already."""
+    mean = fmean(of[contender].values())
+    if column.startswith(MIXED):
+        return f"{mean:+.3f}"
+    apart = None if contender == "sft" else paired_difference(of[contender], of["sft"])
+    return difference(apart, 3) if apart else f"{mean:.3f}"

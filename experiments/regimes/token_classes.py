@@ -9,7 +9,8 @@ problems of the split `test`:
 * `mixed`: by how much the loss of a token is higher under the mixed input (lambda 0.2) than under the clean one, where
   the model's guess of the token *before* it is right (that embedding is then not changed) and where it is wrong.
 
-All losses are in nats a token. A run whose line is there is not trained again.
+All losses are in nats a token. A run whose line is there is not trained again. `--pack FILES --output
+docs/records/token-classes.jsonl` writes the record that docs/fill_tables.py reads.
 """
 
 from __future__ import annotations
@@ -66,14 +67,36 @@ def measured(model: Any, batch: dict[str, Tensor], known: Tensor, digit: Tensor)
     }
 
 
+def pack(files: list[Path], output: Path) -> None:
+    """Writes the runs of `files` to one file: means to five digits, and where they were made in the first line only."""
+    lines = [one for file in files for one in lines_of(file)]
+    for one in lines[1:]:
+        del one["provenance"]
+    for values in (
+        one
+        for line in lines
+        for when in ("early", "end")
+        for of in line[when].values()
+        for one in of.values()
+    ):
+        values["mean"] = float(f"{values['mean']:.5g}")
+    output.write_text(
+        "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines), encoding="utf-8"
+    )
+
+
 def main() -> None:
-    """Trains what is missing."""
+    """Trains what is missing, or packs files of runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--pack", type=Path, nargs="+", help="Files of runs to pack; nothing is trained.")
     parser.add_argument("--regime", choices=REGIMES, default="few")
     parser.add_argument("--contenders", default=CHOSEN, help="Labels, separated by commas.")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
+    if args.pack:
+        pack(args.pack, args.output)
+        return
     regime = REGIMES[args.regime]
     family = settings()[regime.setting].family
     base = load_model(str(base_path(family)), LoadOptions(dtype="float32"))
