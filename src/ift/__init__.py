@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ift.training.end_watch import EndWatch
     from ift.training.trainer import IFTTrainer
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 __all__ = ["EndWatch", "IFTConfig", "IFTLoss", "IFTTrainer", "enable_residual", "ift_loss", "train_method"]
 
 _HOMES = {
