@@ -7,6 +7,7 @@ function of `docs/page_tables/MODULE.py` returns for these arguments. All other 
 from __future__ import annotations
 
 import re
+import shlex
 from importlib import import_module
 
 from page_tables import DOCS
@@ -18,7 +19,7 @@ def made(marked: re.Match[str]) -> str:
     """The two markers with the table between them, made from the records."""
     start, module, function, arguments, end = marked.groups()
     maker = getattr(import_module(f"page_tables.{module}"), function)
-    return f"{start}\n{maker(*arguments.split())}\n{end}"
+    return f"{start}\n{maker(*shlex.split(arguments))}\n{end}"
 
 
 def main() -> None:

@@ -75,6 +75,9 @@ REGIMES = {
     "rounded, fast": Regime(
         rows=400, steps=100, early=25, optim="rmsprop", learning_rate=1.5e-5, rounded=True
     ),
+    "not rounded": Regime(
+        rows=400, steps=100, early=25, optim="rmsprop", learning_rate=1.5e-5
+    ),  # their control
 }
 
 
