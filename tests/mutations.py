@@ -636,7 +636,7 @@ FAULTS = [
     Fault(
         "report: the best is compared at the level of all comparisons together",
         "lab/report/verdict.py",
-        "1 - (1 - CONFIDENCE) / (len(sound) - 1)",
+        "1 - (1 - CONFIDENCE) / pairs",
         "CONFIDENCE",
         ("lab/report/test_verdict.py",),
     ),

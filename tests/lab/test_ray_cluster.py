@@ -115,7 +115,7 @@ def test_a_study_survives_ctrl_c_and_the_loss_of_a_node(cluster, start, tmp_path
     stopped = start(*words)
     (measuring,) = until(lambda: trials(cluster.head_node))
     stopped.send_signal(signal.SIGINT)
-    assert "stopped. Repeat the command to resume" in finish(stopped, tmp_path, 130)
+    assert "repeat the command to resume" in finish(stopped, tmp_path, 130)
     assert not measuring.is_running()
     assert not [*study.glob("runs/*")]
 

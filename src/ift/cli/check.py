@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ift.cli.check_study import check_study, study_names
 from ift.cli.exit_codes import EXPECTED
 from ift.runs.argv import UsageError, UsageParser, split_equals
 from ift.runs.known_flags import refuse_unknown_names
@@ -30,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of the check's flags; those of `ift train` pass through."""
     parser = UsageParser(
         "ift check",
-        usage="ift check [flags] [any flag of ift train, --config FILE.yaml too]",
+        usage="ift check [flags] [any flag of ift train or ift compare, --config FILE.yaml too]",
         description="Read the rows as the model will see them, and report what a run would train, what is wrong with "
         "it and how much memory and how many steps it needs. Nothing is trained. Exit codes: 0 no objection, 1 ift "
         "train would refuse the run, 2 wrong usage. --debug shows tracebacks.",
@@ -53,11 +54,13 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs `ift check`; returns the exit code, 0 or 1."""
+    """Runs `ift check`, of a training or of a study; returns the exit code, 0 or 1."""
     options, words = make_parser().parse_known_args(split_equals(arguments))
     for flag, value, least in (("show", options.show, 1), ("gpu_memory", options.gpu_memory, 1)):
         if value is not None and not value >= least:
             raise UsageError(f"--{flag} {value:g}: give {least} or more")
+    if names := study_names(words):
+        return check_study(words, names, options)
     refuse_unknown_names(words)  # before imports that take seconds
     from ift.runs.arguments import parse_stages
     from ift.runs.progress import TerminalReporter

@@ -66,7 +66,8 @@ def main(verb: str, arguments: Sequence[str]) -> int:
             study = replace(study, executor=tasks or study.executor)
             run_study(study, args.jobs, progress, say, prices, (lambda: None) if agreed else agree)
     except KeyboardInterrupt:
-        print(f"\nift {verb}: stopped. Repeat the command to resume.", file=sys.stderr)
+        kept = f"Finished runs are kept in {args.output_dir}; repeat the command to resume."
+        print(f"\nift {verb}: stopped. {kept}", file=sys.stderr)
         return INTERRUPTED
     _show(report_study(study), console)
     return 0

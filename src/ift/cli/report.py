@@ -28,7 +28,6 @@ def main(
         )
         print("\n".join(write_training_report(folders, out)))
         return 0
-    metric = "exact_match" if metric is None else metric
     print("\n".join(write(runs, out, baseline, methods, metric)))
     return 0
 
@@ -52,7 +51,10 @@ def command(
     output_dir: str = typer.Option(None, "--output_dir", help="Folder for the report (default: ift-report)."),
     baseline: str = typer.Option(None, help="Method to compare the others with (default: sft, if present)."),
     methods: str = typer.Option(None, help="Methods to show, in this order, such as sft,ift (default: all)."),
-    metric: str = typer.Option(None, help="Score to plot and to compare (default: exact_match)."),
+    metric: str = typer.Option(
+        None,
+        help="Score to plot and to compare (default: exact_match where records have it, else the study's own).",
+    ),
     pack: str = typer.Option(
         None, help="Pack the records into this .jsonl file instead of writing a report."
     ),

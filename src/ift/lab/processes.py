@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -55,6 +57,28 @@ class Executor(Protocol):
         """How much faster many processes end than one at a time with all cores, or one device, of this machine."""
 
 
+@contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+    """While active, SIGTERM (`kill`) raises `KeyboardInterrupt`, as Ctrl-C does.
+
+    Otherwise this process would end at once, and those that it has started would compute on without it.
+    """
+    ignored = signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    if ignored or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not end the waiting for processes
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 class LocalProcesses:
     """Processes on this machine, each with its share of the cores and, of several CUDA devices, with one."""
 
@@ -63,23 +87,24 @@ class LocalProcesses:
     ) -> Generator[tuple[int, str | None], None, None]:
         """See `Executor.run`."""
         waiting, running = [*range(len(work))], dict[int, tuple[int, subprocess.Popen[bytes]]]()  # by slot
-        try:
-            while waiting or running:
-                while waiting and len(running) < jobs:
-                    place = waiting.pop(0)
-                    slot = min(set(range(jobs)) - running.keys())
-                    running[slot] = (place, start(work[place], threads(jobs), slot))
-                    started([one for one, _ in running.values()])
-                for slot, (place, process) in list(running.items()):
-                    if process.poll() is not None:
-                        del running[slot]
-                        yield place, problem(work[place], process.returncode)
-                time.sleep(POLL_SECONDS if running else 0)
-        finally:
-            for _, process in running.values():
-                process.terminate()
-            for _, process in running.values():
-                process.wait()
+        with stopped_by_sigterm():
+            try:
+                while waiting or running:
+                    while waiting and len(running) < jobs:
+                        place = waiting.pop(0)
+                        slot = min(set(range(jobs)) - running.keys())
+                        running[slot] = (place, start(work[place], threads(jobs), slot))
+                        started([one for one, _ in running.values()])
+                    for slot, (place, process) in list(running.items()):
+                        if process.poll() is not None:
+                            del running[slot]
+                            yield place, problem(work[place], process.returncode)
+                    time.sleep(POLL_SECONDS if running else 0)
+            finally:
+                for _, process in running.values():
+                    process.terminate()
+                for _, process in running.values():
+                    process.wait()
 
     def at_once(self, jobs: int) -> int:
         """As many as were asked for."""

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ift.lab.processes import POLL_SECONDS, Job, problem, threads
+from ift.lab.processes import POLL_SECONDS, Job, problem, stopped_by_sigterm, threads
 from ift.runs.argv import UsageError
 from ift.runs.extras import missing_extra
 
@@ -101,21 +101,22 @@ class RayTasks:
         environment = {name: os.environ[name] for name in PASSED if name in os.environ}
         environment["OMP_NUM_THREADS"] = str(int(asked["CPU"]))
         waiting, running = [*range(len(work))], dict[Any, int]()
-        try:
-            while waiting or running:
-                while waiting and len(running) < self.limit:
-                    place = waiting.pop(0)
-                    job = work[place]
-                    reads = [str(one) for one in job.reads]
-                    running[task.remote(job.words, str(job.log), reads, here, environment)] = place
-                (ended,), _ = self.ray.wait([*running], num_returns=1)
-                place = running.pop(ended)
-                yield place, self._problem(ended, work[place])
-        finally:
-            for one in running:
-                self.ray.cancel(one)
-            if running:
-                self.ray.wait([*running], num_returns=len(running), timeout=SHARED_SECONDS)
+        with stopped_by_sigterm():
+            try:
+                while waiting or running:
+                    while waiting and len(running) < self.limit:
+                        place = waiting.pop(0)
+                        job = work[place]
+                        reads = [str(one) for one in job.reads]
+                        running[task.remote(job.words, str(job.log), reads, here, environment)] = place
+                    (ended,), _ = self.ray.wait([*running], num_returns=1)
+                    place = running.pop(ended)
+                    yield place, self._problem(ended, work[place])
+            finally:
+                for one in running:
+                    self.ray.cancel(one)
+                if running:
+                    self.ray.wait([*running], num_returns=len(running), timeout=SHARED_SECONDS)
 
     def at_once(self, jobs: int) -> int:
         """As many as the nodes hold; `--jobs` is the most."""

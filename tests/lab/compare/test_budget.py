@@ -105,8 +105,8 @@ def test_a_resumed_study_keeps_its_plan(study_of):
     study = study_of(3000)  # opens the same folder
     study.probe()[0].result.write_text(json.dumps(MEASURED | {"step_seconds": 1000.0}))
     assert fit_to_budget(study, 1, lambda line: None).plan == first
-    with pytest.raises(StudyError, match="a study with other --budget"):
-        study_of(4000)
+    with pytest.raises(StudyError, match=r"Another --test_rows \(not given, now 50\)"):
+        study_of(3000, test_rows=50)
 
 
 def test_without_a_time_nothing_is_changed(study_of):

@@ -1,6 +1,8 @@
 """A study resumes, names what failed, mixes nothing up, and its records are what was trained."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -136,12 +138,26 @@ def test_a_process_that_a_signal_ended_is_not_the_methods_failure(study, monkeyp
         study.perform(study.searches(sequences=False)[:1], lambda task: None)
 
 
-def test_another_study_in_the_folder_is_refused(study):
-    study.open()
-    other = replace(study, plan=replace(PLAN, seeds=3))
-    with pytest.raises(StudyError, match="a study with other seeds"):
-        other.open()
-    assert json.loads((study.folder / "plan.json").read_text())["seeds"] == 2
+def test_kill_stops_the_processes_of_a_study_as_ctrl_c_does(study, monkeypatch):
+    """Red when: `kill` ends the command at once, and its trainings compute on without it."""
+    begun = []
+
+    def start(job, cores, slot):
+        begun.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]))
+        return begun[-1]
+
+    monkeypatch.setattr(processes, "start", start)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def kill(titles):
+        if len(titles) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        study.perform(study.searches(sequences=False), lambda task: None, kill)
+    assert len(begun) == 2
+    assert all(process.poll() == -signal.SIGTERM for process in begun)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_counted_flops_are_those_of_the_steps():
@@ -298,6 +314,6 @@ def test_without_matplotlib_the_next_command_installs_it(study, monkeypatch):
     write(comparison(), study.folder / "runs")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     runs = study.folder / "runs"
-    assert report_study(study).lines[-1] == (
+    assert report_study(study).lines[-2] == (
         f"next: pip install 'intuitive-fine-tuning[report]' && ift report {runs} --metric exact_match"
     )

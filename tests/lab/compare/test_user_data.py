@@ -240,6 +240,10 @@ def test_rates_around_the_users_own():
         (["--sede", "3"], "unknown flag --sede; did you mean --seeds?"),
         (["--test_rows", "5"], "--test_rows is for your own data"),
         (["MODEL", "--method", "ift"], "--method is set by the study itself; use --methods"),
+        (
+            ["MODEL", "--eval_score", "text"],
+            "--eval_score has no effect in a study, which scores after each training (--score names the scores)",
+        ),
         (["MODEL", "--hub_token", "hf_x"], "would be written to its plan; set HF_TOKEN instead"),
         (["MODEL", "--num_processes", "2"], "--num_processes: each training runs in one process"),
         (["MODEL", "--learning_rates", "fast"], "--learning_rates fast: give numbers above 0"),
@@ -305,7 +309,7 @@ def test_a_killed_study_resumes(rows_file, tmp_path):
         [*command(rows_file, out), "--warmup_steps", "2"], capture_output=True, text=True, check=False
     )
     assert other.returncode == 1
-    assert "holds a study with other data or training settings" in other.stderr
+    assert "Another --warmup_steps (not given, now 2)" in other.stderr
 
 
 def test_one_learning_rate_means_no_search(rows_file, tmp_path, monkeypatch):

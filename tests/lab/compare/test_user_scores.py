@@ -162,6 +162,23 @@ def study_of(*words, say=lambda line: None):
     return user_study(args, train_words, say)
 
 
+def test_keys_of_the_evaluation_of_a_training_are_named_once_as_not_used(place, tmp_path):
+    """Red when: the file of a training, as it is, stops the study with an error on a key that it has just ignored."""
+    keys = ("eval_strategy: steps", "eval_steps: 2", "eval_generate: 4", "eval_score: text", "save_steps: 2",
+            "load_best_model_at_end: true", "metric_for_best_model: eval_text")  # fmt: skip
+    (tmp_path / "c.yaml").write_text("\n".join([*keys, "score: contains"]) + "\n")
+    lines = []
+    study = study_of("--config", "c.yaml", say=lines.append)
+    (said,) = [line for line in lines if "not used" in line]
+    assert said.startswith(
+        "c.yaml: not used in a study: eval_strategy, eval_steps, eval_generate, eval_score, save_steps, "
+        "load_best_model_at_end, metric_for_best_model. It"
+    )
+    assert "`score` names the scores" in said
+    assert study.plan.metric == "contains"
+    assert study.plan.user_data.get("file_settings") is None
+
+
 def fake_answers(monkeypatch, answer_of):
     """Answers in place of those that the tiny base would generate."""
 
@@ -234,7 +251,7 @@ def test_another_database_is_another_study(place, tmp_path):
     with sqlite3.connect("city.sqlite") as connection:
         connection.execute("INSERT INTO city VALUES ('d', 100)")
     connection.close()
-    with pytest.raises(RuntimeError, match="holds a study with other data or training settings"):
+    with pytest.raises(RuntimeError, match=r"Another content of city\.sqlite"):
         study_of(*names)
 
 

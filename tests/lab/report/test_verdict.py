@@ -13,7 +13,7 @@ from ift.lab.report.comparisons import compare
 from ift.lab.report.intervals import Estimate
 from ift.lab.report.page import html_page
 from ift.lab.report.tables import report_markdown
-from ift.lab.report.verdict import _below, verdict
+from ift.lab.report.verdict import _below, seeds_to_add, verdict
 
 ROWS = 200
 FLOPS = {"sft": 1e12, "ift": 1.2e12, "dpo": 2e12, "base": 1.0}
@@ -117,7 +117,30 @@ def test_without_rows_the_interval_over_seeds_decides():
     assert "With 6 seeds the difference between" in " ".join(verdict(level, "exact_match"))
 
 
-def test_the_report_has_the_verdict():
-    found = comparison({"sft": 0.8, "ift": 0.6})
-    assert "Verdict on test" in report_markdown([found], "exact_match", {})
-    assert "Verdict on test" in html_page([found])
+def test_the_report_begins_with_the_verdict_a_sentence_a_line():
+    found = replace(comparison({"sft": 0.7, "ift": 0.71}), notes=["a note"])
+    text = report_markdown([found], "exact_match", {})
+    lines = verdict(found, "exact_match")
+    assert len(lines) == 3
+    assert [text.index(line[:20]) for line in lines] == sorted(text.index(line[:20]) for line in lines)
+    assert text.index("* With 6 seeds") < text.index("### test") < text.index("### Notes\n\n* a note")
+    page = html_page([found])
+    assert page.index("<li>Verdict on test") < page.index("<table")
+
+
+def test_a_study_is_told_how_to_add_the_seeds_that_the_verdict_asks_for():
+    """Not where more seeds do not help, and not for records that no study can add to."""
+    few = comparison({"sft": 0.8, "ift": 0.4}, seeds=2)
+    grow = "repeat the study's command with --seeds 3 and the same --output_dir: the finished runs are kept."
+    assert verdict(few, "exact_match")[0].endswith(grow)
+    assert seeds_to_add(few, "exact_match") == 3
+    assert grow not in verdict(replace(few, experiment="mine"), "exact_match")[0]
+    decided = comparison({"sft": 0.8, "ift": 0.4})
+    assert seeds_to_add(decided, "exact_match") is None
+    level = comparison({"sft": 0.7, "ift": 0.71})
+    assert "with 30 either" in verdict(level, "exact_match")[-1]
+    assert seeds_to_add(level, "exact_match") is None
+    near = comparison({"sft": 0.7, "ift": 0.74}, spread=6, row_scores={})
+    enough = seeds_to_add(near, "exact_match")
+    assert 10 <= enough <= 14  # by hand: 4 points, standard deviation 6
+    assert f"about {enough}. To add the missing seeds" in verdict(near, "exact_match")[-1]

@@ -137,9 +137,10 @@ def test_finished_runs_are_not_counted_again(tmp_path):
     study = Study(plan, tmp_path, "base", 1, [])
     study.open()
     said = []
-    for number in range(3):
-        (tmp_path / "runs" / f"{number}.json").write_text("{}")
-        (tmp_path / "search" / f"{number}.json").write_text("{}")
+    for task in study.searches(sequences=False)[:3]:
+        task.result.write_text("{}")
+    for name in ("base", "sft", "ift"):
+        (tmp_path / "runs" / f"{name}-seed0.json").write_text("{}")
     running._agree_to_judge(study, None, said.append, lambda: None)
     assert f"at most {2 * 100 + 3 * 10} requests to m, about {10 * 230:,} tokens in" in said[0]
 

@@ -25,7 +25,8 @@ LADDER = (
 def fit_to_budget(study: Study, jobs: int | None, say: Callable[[str], object]) -> Study:
     """The study with the plan that fits its time, and with its number of processes; see `LADDER`.
 
-    What is decided is stored in the study's folder, and a resumed study keeps it.
+    What is decided is stored in the study's folder, and a resumed study keeps it; only seeds that are named now replace
+    those decided.
 
     Args:
         study: Its first measurement is there.
@@ -41,8 +42,10 @@ def fit_to_budget(study: Study, jobs: int | None, say: Callable[[str], object]) 
         return study
     file = study.folder / "budget.json"
     if file.exists():
-        decided = json.loads(file.read_text())
+        decided = json.loads(file.read_text()) | ({"seeds": budget["seeds"]} if budget["seeds"] else {})
+        within = "as decided when this study began"
     else:
+        within = f"within {span(budget['seconds'])}"
         plans = [_planned(study.plan, *rung) for rung in LADDER]
         seconds = [seconds_needed(replace(study, plan=replace(study.plan, **one))) for one in plans]
         fitting = [
@@ -57,7 +60,7 @@ def fit_to_budget(study: Study, jobs: int | None, say: Callable[[str], object]) 
     study = replace(study, plan=replace(study.plan, **decided))
     plan = study.plan
     say(
-        f"within {span(budget['seconds'])}: {plan.seeds} seeds, {_rates(plan.trials)}, {plan.test_rows:,} test and "
+        f"{within}: {plan.seeds} seeds, {_rates(plan.trials)}, {plan.test_rows:,} test and "
         f"{plan.validation_rows:,} validation rows"
     )
     return study
@@ -65,14 +68,13 @@ def fit_to_budget(study: Study, jobs: int | None, say: Callable[[str], object]) 
 
 def _timed(study: Study) -> Study:
     """The study with the steps of entrants that are to take as long as another method."""
-    (probe,) = study.probe()
-    measured = json.loads(probe.result.read_text())
-    entrants = [
-        replace(one, more_steps=measured[f"{one.time_of}_step_seconds"] / measured["step_seconds"])
-        if one.time_of
-        else one
-        for one in study.plan.entrants
-    ]
+    entrants = []
+    for one in study.plan.entrants:
+        if one.time_of:
+            measured = study.measured(one.time_of)
+            ratio = measured[f"{one.time_of}_step_seconds"] / measured["step_seconds"]
+            one = replace(one, more_steps=ratio)
+        entrants.append(one)
     return replace(study, plan=replace(study.plan, entrants=tuple(entrants)))
 
 

@@ -1,6 +1,5 @@
 """Time and memory that a study takes, and the processes that fit side by side."""
 
-import json
 import math
 import os
 
@@ -36,7 +35,7 @@ def fitting_jobs(study: Study) -> int:
 
 
 def estimate(study: Study) -> str:
-    """The time that the whole study takes, and the memory of a process, as a text."""
+    """The time of all that is left to do, and the memory of a process, as a text."""
     memory = _memory_needed(study) / 2**30
     return (
         f"about {span(seconds_needed(study))} and {memory:.1f} GiB for each process, by a first measurement"
@@ -94,7 +93,7 @@ def _memory_needed(study: Study) -> float:
 
 
 def seconds_needed(study: Study) -> float:
-    """Seconds of all tasks, finished ones included, with what runs them."""
+    """Seconds of all tasks that have no result yet, with what runs them."""
     import torch
 
     found, plan = _measured(study), study.plan
@@ -109,13 +108,14 @@ def seconds_needed(study: Study) -> float:
     choosing, scoring = (
         getattr(plan, f"{name}_rows") * found[f"{name}_row_seconds"] for name in ("validation", "test")
     )
-    searched = sum(len(plan.candidates(one)) * (training(one) + choosing) for one in plan.searched())
-    runs = scoring + plan.seeds * sum(training(one) + scoring for one in plan.entrants)
-    seconds = searched + runs + PAIR_SECONDS * len(study.pairs())
+    searched = sum(study.trials_left(one) * (training(one) + choosing) for one in plan.entrants)
+    runs = scoring * len(study.seeds_left(Entrant("base")))
+    runs += sum(len(study.seeds_left(one)) * (training(one) + scoring) for one in plan.entrants)
+    pairs = [task for task in study.pairs() if not task.result.exists()]
+    seconds = searched + runs + PAIR_SECONDS * len(pairs)
     on_devices = plan.user_data is not None and torch.accelerator.is_available()
     return float(seconds / study.executor.speed(study.jobs, on_devices))
 
 
 def _measured(study: Study) -> dict[str, float]:
-    (task,) = study.probe()
-    return dict(json.loads(task.result.read_text()))
+    return study.measured()

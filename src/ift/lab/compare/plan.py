@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from ift.lab.compare.own_weights import own_weights
 from ift.methods.table import CONTROLS, parse_methods
 
+KEY_LENGTH = 12  # of the names of trials
 SEARCH_SEED = 100  # of rows and order while settings are chosen; no run has it
 BETAS: Mapping[str, tuple[float, ...]] = {
     "dpo": (0.1, 0.5),
@@ -64,6 +66,9 @@ class Entrant:
     rate_factors: tuple[
         float, ...
     ] = ()  # on the learning rate: trained with each, the best on validation rows counts
+    weights_sha256: str = (
+        ""  # of the file of its `token_weights`, a function of the user's own; empty: it has none
+    )
 
     @property
     def label(self) -> str:
@@ -114,7 +119,7 @@ class Plan:
         values = asdict(self)
         values["own"] = values.pop("user_data")
         for entrant in values["entrants"]:  # earlier versions did not know these fields
-            for name in ("time_of", "rate_factors"):
+            for name in ("time_of", "rate_factors", "weights_sha256"):
                 if not entrant[name]:
                     del entrant[name]
         return values
@@ -156,28 +161,46 @@ def compare_plan(
 
     Args:
         setting: As in `Plan`.
-        methods: Names or sequences of methods, or labels of `CONTENDERS`.
+        methods: Names or sequences of methods, labels of `CONTENDERS`, or such as "ift FILE.py:function".
         seeds: As in `Plan`.
         trials: As in `Plan`.
         fairer: Whether to add `FAIRER_SFT`.
         **more: Further fields of `Plan`.
 
     Raises:
-        ValueError: an unknown method, or one named twice.
+        ValueError: an unknown method, one named twice, or a file that is not there.
     """
     found = [
-        CONTENDERS.get(name) or Entrant("+".join(one.name for one in parse_methods(name))) for name in methods
+        CONTENDERS.get(name)
+        or _with_own_weights(name)
+        or Entrant("+".join(one.name for one in parse_methods(name)))
+        for name in methods
     ]
-    names = [entrant.label for entrant in found]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"method {name} is named twice")
+    names = _each_once(found)
     firsts = [Entrant(one.like or one.method.split("+")[0]) for one in found if one.like or "+" in one.method]
     entrants = [*{entrant.label: entrant for entrant in [*firsts, *found]}.values()]
     if fairer and "sft" in names:
         place = [entrant.label for entrant in entrants].index("sft") + 1
         entrants[place:place] = [one for one in FAIRER_SFT if one.label not in names]
     return Plan("compare", setting, tuple(entrants), seeds, trials, **more)
+
+
+def _with_own_weights(name: str, like: str = "") -> Entrant | None:
+    found = own_weights(name)
+    return None if found is None else Entrant(**found, like=like)
+
+
+def _each_once(entrants: Sequence[Entrant]) -> list[str]:
+    """The labels of entrants, which must differ: they name files and lines of tables."""
+    names = [entrant.label for entrant in entrants]
+    for entrant, name in zip(entrants, names, strict=True):
+        if entrant.weights_sha256 and (names.count(name) > 1 or name in CONTENDERS):
+            raise ValueError(
+                f"two contenders are called {name!r}, by the name of a function: rename the function"
+            )
+        if names.count(name) > 1:
+            raise ValueError(f"method {name} is named twice")
+    return names
 
 
 def _changed(variant: str, **settings: Any) -> Entrant:
@@ -217,14 +240,18 @@ def ablate_plan(
 ) -> Plan:
     """The plan of `ift ablate`: IFT with one thing changed at a time, at the learning rate chosen for IFT.
 
-    `variants` are labels of `VARIANTS`; empty: all, or `PARTS` only if `quick`. `more` are further fields of `Plan`.
+    `variants` are labels of `VARIANTS`, or such as "ift FILE.py:function"; empty: all, or `PARTS` only if `quick`.
+    `more` are further fields of `Plan`.
 
     Raises:
-        ValueError: an unknown variant.
+        ValueError: an unknown variant, one named twice, or a file that is not there.
     """
-    if unknown := [name for name in variants if name not in VARIANTS]:
-        raise ValueError(f"unknown variant {unknown[0]!r}: choose from {'; '.join(VARIANTS)}")
-    chosen = [VARIANTS[name] for name in variants] or [*PARTS, *([] if quick else FURTHER)]
+    found = [VARIANTS.get(name) or _with_own_weights(name, like="ift") for name in variants]
+    if None in found:
+        choice = f"{'; '.join(VARIANTS)}; or ift FILE.py:function"
+        raise ValueError(f"unknown variant {variants[found.index(None)]!r}: choose from {choice}")
+    chosen = [one for one in found if one] or [*PARTS, *([] if quick else FURTHER)]
+    _each_once(chosen)
     return Plan("ablate", setting, (Entrant("sft"), Entrant("ift"), *chosen), seeds, trials, **more)
 
 
@@ -251,4 +278,4 @@ def stage_settings(entrant: Entrant, chosen: Mapping[str, Any], first: Mapping[s
 
 def key_of(*parts: Any) -> str:
     """A short name for a trial: a hash of its settings."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]

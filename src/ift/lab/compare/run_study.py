@@ -9,11 +9,13 @@ from typing import Any
 
 from ift.lab.compare.budget import fit_to_budget
 from ift.lab.compare.estimate import estimate, foresight, too_small
+from ift.lab.compare.growth import kept_and_new, names_to_type
 from ift.lab.compare.plan import Entrant, Plan
 from ift.lab.compare.study import Study, Task
 from ift.lab.progress import WorkProgress
 from ift.lab.report.wording import SHARES, label, number
 from ift.lab.scores.judged import JUDGE, agree_to_cost
+from ift.runs.argv import drop_flags, split_equals
 from ift.runs.extras import install_command, missing_extra
 
 Say = Callable[[str], object]
@@ -64,23 +66,41 @@ def run_study(
         say("Three steps and a batch of scoring are measured first: a process loads torch and the model.")
     study.perform(study.probe(), done, started)
     study = fit_to_budget(study, jobs, say)
-    plan = study.plan
-    trials = sum(len(plan.candidates(entrant)) for entrant in plan.searched())
-    runs = 1 + len(plan.entrants) * plan.seeds
     progress.total = _total(study)
-    search = f"{trials} trials to choose settings" if trials else "no search (one candidate for each method)"
-    at_once = study.executor.at_once(study.jobs)
-    say(f"{search}, {runs} runs over {plan.seeds} seeds, {at_once} at a time: {estimate(study)}.")
-    say(foresight(plan))
-    if warning := too_small(study):
-        say(warning)
-    say("Ctrl-C loses no finished run: repeat the command to resume.")
+    for line in [*kept_and_new(study), *(_ahead(study) if any(_left(study)) else [])]:
+        say(line)
     progress.add_groups(_work(study))
     _agree_to_judge(study, prices, say, ask)
     single, sequences = (partial(study.searches, sequences=one) for one in (False, True))
     stages = (study.pairs, single, sequences, study.runs)
     for tasks in stages:  # each stage reads the results of the one before
         study.perform(tasks(), done, started)
+
+
+def _ahead(study: Study) -> list[str]:
+    """What is left to do, its time, what the study is likely to find, and a warning where it is too small."""
+    warning = too_small(study)
+    resume = "Ctrl-C loses no finished run: repeat the command to resume."
+    return [_work_ahead(study), foresight(study.plan), *([warning] if warning else []), resume]
+
+
+def _work_ahead(study: Study) -> str:
+    """What is left to do, and its time."""
+    plan, trials, runs = study.plan, *_left(study)
+    all_runs = 1 + len(plan.entrants) * plan.seeds
+    search = f"{trials} trials to choose settings" if trials else "no search (one candidate for each method)"
+    if not trials and plan.searched():
+        search = "no trials left"
+    left = "" if runs == all_runs else f" of {all_runs}"
+    at_once = study.executor.at_once(study.jobs)
+    return f"{search}, {runs}{left} runs over {plan.seeds} seeds, {at_once} at a time: {estimate(study)}."
+
+
+def _left(study: Study) -> tuple[int, int]:
+    """Trials and runs without a result, the base among the runs."""
+    entrants = study.plan.entrants
+    trials = sum(map(study.trials_left, entrants))
+    return trials, sum(len(study.seeds_left(one)) for one in (Entrant("base"), *entrants))
 
 
 def _total(study: Study) -> int:
@@ -125,10 +145,8 @@ def _agree_to_judge(
     scoring = (plan.user_data or {}).get("scoring") or {}
     if "judge" not in scoring:
         return
-    trials = sum(len(plan.candidates(entrant)) for entrant in plan.searched())
-    chosen = trials - len([*(study.folder / "search").glob("*.json")])
-    chosen += plan.seeds * sum(len(entrant.rate_factors) for entrant in plan.entrants)
-    runs = 1 + len(plan.entrants) * plan.seeds - len([*(study.folder / "runs").glob("*.json")])
+    chosen, runs = _left(study)
+    chosen += sum(len(study.seeds_left(entrant)) * len(entrant.rate_factors) for entrant in plan.entrants)
     by_judge = plan.metric == JUDGE
     requests = runs * plan.test_rows + (chosen * plan.validation_rows if by_judge and runs else 0)
     tokens = requests * scoring["prompt_tokens"]
@@ -140,7 +158,7 @@ def report_study(study: Study) -> StudyResult:
     from ift.lab.report import find
     from ift.lab.report.answers import with_answers
     from ift.lab.report.comparisons import compare
-    from ift.lab.report.verdict import verdict
+    from ift.lab.report.verdict import seeds_to_add, verdict
     from ift.lab.report.writing import write
 
     runs, plan = study.folder / "runs", study.plan
@@ -154,5 +172,16 @@ def report_study(study: Study) -> StudyResult:
         lines.append(f"answers   {answers}")
     later = f"{install_command('report')} && ift report {shlex.quote(str(runs))} --metric {metric}"
     following = later if hint else f"open {report / 'report.html'}"
-    found = verdict(comparison, metric)
-    return StudyResult(comparison, metric, [*found, *lines, f"records   {runs}", f"next: {following}"])
+    lines = [*verdict(comparison, metric), *lines, f"records   {runs}", f"next: {following}"]
+    if (seeds := seeds_to_add(comparison, metric)) is not None:
+        lines.append(f"or add seeds, the finished runs are kept: {_with_seeds(study, seeds)}")
+    return StudyResult(comparison, metric, lines)
+
+
+def _with_seeds(study: Study, seeds: int) -> str:
+    """The study's command line with another number of seeds, and with all methods of the report, to be typed again."""
+    words = drop_flags(split_equals(study.command), {"--seeds"})
+    if not study.finished().keys() <= {one.label for one in study.plan.entrants}:
+        flag = "--methods" if study.plan.experiment == "compare" else "--variants"
+        words = [*drop_flags(words, {flag}), flag, ",".join(names_to_type(study))]
+    return shlex.join(["ift", *words, "--seeds", str(seeds)])

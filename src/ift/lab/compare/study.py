@@ -9,15 +9,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ift.lab.compare.plan import SEARCH_SEED, Entrant, Plan, key_of
+from ift.lab.compare.growth import differences, label_of, merged
+from ift.lab.compare.plan import KEY_LENGTH, SEARCH_SEED, Entrant, Plan, key_of
 from ift.lab.processes import Executor, Job, LocalProcesses
 from ift.lab.report.json_files import write_json
 from ift.methods.table import parse_methods
-
-_PLAN_WORDS = {
-    "own": "data or training settings",
-    "time_budget": "--budget",
-}  # of keys of plan.json, in messages
 
 
 class StudyError(RuntimeError):
@@ -49,7 +45,7 @@ class Study:
     executor: Executor = field(default_factory=LocalProcesses)  # what runs the processes
 
     def open(self) -> None:
-        """Make the folder, or resume the same study in it.
+        """Make the folder, or resume the same study in it, with more seeds or further methods where these are planned.
 
         Raises:
             StudyError: the folder holds another study; nothing is overwritten.
@@ -65,12 +61,13 @@ class Study:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         if file.exists():
             earlier = json.loads(file.read_text())
-            differing = [_PLAN_WORDS.get(key, key) for key in planned if earlier.get(key) != planned[key]]
-            if differing:
+            if found := differences(earlier, planned):
                 raise StudyError(
-                    f"{self.folder} holds a study with other {', '.join(differing)}; give another --output_dir, or "
-                    "repeat that study's command to resume it"
+                    f"{self.folder} holds a study that cannot be compared with this one. Another "
+                    f"{'; another '.join(found)}. Give another --output_dir, or repeat that study's command to resume "
+                    "it; only --seeds may rise and methods be added"
                 )
+            planned = merged(earlier, planned)
         write_json(file, planned)
 
     @property
@@ -79,9 +76,30 @@ class Study:
         return self.folder / "rows"
 
     def probe(self) -> list[Task]:
-        """The task that measures, for the estimate, what steps and scoring cost."""
+        """The task that measures, for the estimate, what steps and scoring cost.
+
+        In a study that has grown, one more for each method whose time a new entrant is to take.
+        """
         timed = sorted({one.time_of for one in self.plan.entrants} - {""})
-        return [self._task("a first measurement", "probe", "measured.json", 0, {"timed": timed})]
+        first = self._task("a first measurement", "probe", "measured.json", 0, {"timed": timed})
+        known = (
+            json.loads(first.result.read_text())
+            if first.result.exists()
+            else dict.fromkeys(map(_timing, timed))
+        )
+        return [
+            first,
+            *(
+                self._task(f"a measurement of {name}", "probe", f"measured-{name}.json", 0, {"timed": [name]})
+                for name in timed
+                if _timing(name) not in known
+            ),
+        ]
+
+    def measured(self, time_of: str = "") -> dict[str, float]:
+        """What the first measurement found, or the one that has timed a method."""
+        found: list[dict[str, float]] = [json.loads(task.result.read_text()) for task in self.probe()]
+        return next(one for one in found if not time_of or _timing(time_of) in one)
 
     def pairs(self) -> list[Task]:
         """Tasks that sample the rejected answers of every seed; none if no method needs pairs, or rows are pairs."""
@@ -107,7 +125,7 @@ class Study:
     def runs(self) -> list[Task]:
         """The base, then every entrant with every seed at the settings chosen for it."""
         base: dict[str, Any] = {"entrant": asdict(Entrant("base")), "chosen": {}, "first": {}, "tried": []}
-        found = [self._task("base", "base", "runs/base-seed0.json", 0, base)]
+        found = [self._task("base", "base", _run_file("base", 0), 0, base)]
         for seed in range(self.plan.seeds):
             for entrant in self.plan.entrants:
                 tried = [] if entrant.like else self._tried(entrant)
@@ -117,9 +135,34 @@ class Study:
                     "first": self._first(entrant),
                     "tried": [{name: one[name] for name in ("config", "score")} for one in tried],
                 }
-                name = f"runs/{_slug(entrant.label)}-seed{seed}.json"
+                name = _run_file(entrant.label, seed)
                 found.append(self._task(f"{entrant.label}, seed {seed}", "run", name, seed, more))
         return found
+
+    def trials_left(self, entrant: Entrant) -> int:
+        """Trials of an entrant's search that have no result yet."""
+        if entrant not in self.plan.searched():
+            return 0
+        done = [*(self.folder / "search").glob(f"{_slug(entrant.label)}-{'[0-9a-f]' * KEY_LENGTH}.json")]
+        return max(0, len(self.plan.candidates(entrant)) - len(done))
+
+    def seeds_left(self, entrant: Entrant) -> list[int]:
+        """The seeds whose run has no record yet; of the base, the first one."""
+        seeds = range(1 if entrant.method == "base" else self.plan.seeds)
+        return [seed for seed in seeds if not (self.folder / _run_file(entrant.label, seed)).exists()]
+
+    def finished(self) -> dict[str, list[int]]:
+        """The seeds with a record by label, also of entrants and seeds that other commands have named."""
+        kept = json.loads((self.folder / "plan.json").read_text())
+        labels = dict.fromkeys(
+            [*(one.label for one in self.plan.entrants), *(label_of(one) for one in kept["entrants"])]
+        )
+        seeds = range(max(self.plan.seeds, kept["seeds"]))
+        found = {
+            label: [seed for seed in seeds if (self.folder / _run_file(label, seed)).exists()]
+            for label in labels
+        }
+        return {label: seeds for label, seeds in found.items() if seeds}
 
     def _first(self, entrant: Entrant) -> dict[str, Any]:
         """The settings chosen for the first method of a sequence."""
@@ -228,3 +271,12 @@ def best(tried: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _slug(label: str) -> str:
     return label.replace("/", "_").replace(" ", "_")
+
+
+def _run_file(label: str, seed: int) -> str:
+    return f"runs/{_slug(label)}-seed{seed}.json"
+
+
+def _timing(method: str) -> str:
+    """The key of a method's step in a measurement."""
+    return f"{method}_step_seconds"

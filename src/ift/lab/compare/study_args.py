@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ift.lab.compare.own_weights import try_own_weights
 from ift.lab.compare.plan import BUDGETS, CONTENDERS, VARIANTS, Plan, ablate_plan, compare_plan
 from ift.lab.ray_tasks import HELP, OWN, check_ray
 from ift.runs.argv import UsageError, UsageParser, named
@@ -44,18 +45,22 @@ class StudyArgs:
     command: list[str]
     output_dir: Path
     methods: str | None = _flag(
-        "Such as sft,ift,sft+ift, also 'sft time of ift' or 'ift residual only' [as the budget says].",
+        "Such as sft,ift,sft+ift, also 'sft time of ift', 'ift residual only' or 'ift FILE.py:function', weights of "
+        "your own [as the budget says].",
         verb="compare",
     )
     variants: str | None = _flag(
-        "Such as 'ift lambda 0.4,ift as released' [as the budget says].", verb="ablate"
+        "Such as 'ift lambda 0.4,ift as released', also 'ift FILE.py:function' [as the budget says].",
+        verb="ablate",
     )
     budget: str = _flag(
         "A time, such as 45m or 2h, that seeds, settings tried and scored rows are fitted to; or quick (minutes on the "
         "testbed) or full (hours) [quick].",
         "quick",
     )
-    seeds: int | None = _flag("Runs of each method [as the budget says].")
+    seeds: int | None = _flag(
+        "Runs of each method [as the budget says]; more than in the folder adds the missing ones."
+    )
     jobs: int | None = _flag("Processes at the same time [as many as cores and memory allow].")
     ray: str | None = _flag(f"{HELP} --jobs is then the most at the same time.", optional=OWN)
     setting: str | None = _flag(
@@ -194,6 +199,18 @@ class StudyArgs:
         named = {"seeds": self.seeds, "trials": len(self.learning_rates) or None}
         rows = {name: getattr(self, name) for name in ("validation_rows", "test_rows")}
         return {"time_budget": {"seconds": seconds, **named, **rows}}
+
+
+def try_contenders(plan: Plan) -> None:
+    """Call each function of the user's own that gives weights once.
+
+    Raises:
+        UsageError: one that fails, or does not return weights.
+    """
+    try:
+        try_own_weights(plan.entrants)
+    except ValueError as problem:
+        raise UsageError(str(problem)) from problem
 
 
 def parse_time(text: str) -> float | None:

@@ -8,7 +8,7 @@ from typing import Any
 from ift.lab.compare.backend import PROBE_STEPS, Scored, task_entrant
 from ift.lab.compare.plan import IFT_DEFAULTS, PASSES, ROWS_PER_STEP, stage_settings
 from ift.lab.compare.study import Study
-from ift.lab.compare.study_args import FIRST_SETTING, StudyArgs
+from ift.lab.compare.study_args import FIRST_SETTING, StudyArgs, try_contenders
 from ift.lab.report import DataSplit
 from ift.lab.testbed import base_path, families, setting_problems, settings
 from ift.lab.testbed.likelihood import mean_likelihood, multiple_choice
@@ -28,7 +28,7 @@ def study_on_testbed(args: StudyArgs) -> Study:
     """A study on a setting of the testbed, its folder opened.
 
     Raises:
-        UsageError: an unknown setting, method or budget.
+        UsageError: an unknown setting, method or budget, or weights of the user's own that fail.
         StudyError: the folder holds another study.
     """
     setting = args.setting or FIRST_SETTING
@@ -36,6 +36,7 @@ def study_on_testbed(args: StudyArgs) -> Study:
         raise UsageError(f"--setting {setting}: choose from {', '.join(settings())}")
     base = base_path(settings()[setting].family)
     study = Study(args.plan(setting), args.output_dir, base, 1, args.command)
+    try_contenders(study.plan)
     study.open()
     return study
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
-from ift.lab.compare.backend import PROBE_STEPS, SAMPLES, Scored, TrialBackend
+from ift.lab.compare.backend import PROBE_STEPS, SAMPLES, Scored, TrialBackend, task_entrant
 from ift.lab.compare.flops import StepFlops
+from ift.lab.compare.own_weights import check_unchanged, recorded
 from ift.lab.compare.testbed import TestbedBackend
 from ift.lab.compare.user_data import UserDataBackend
 from ift.lab.report import Cost, RunRecord, Trial, provenance, save
@@ -42,7 +43,12 @@ def main(file: str) -> None:
 
 
 def backend_of(task: dict[str, Any]) -> TrialBackend:
-    """The backend that trains and scores a task."""
+    """The backend that trains and scores a task.
+
+    Raises:
+        ValueError: the file of the user's own weights has changed since the study began.
+    """
+    check_unchanged(task_entrant(task))
     return UserDataBackend(task) if task["user_data"] else TestbedBackend(task)
 
 
@@ -158,7 +164,7 @@ def _train(backend: TrialBackend, folder: Path) -> tuple[str, dict[str, Any]]:
         answers_seen=backend.answers_seen(trained),
         labels=trained.stages[-1].report.rows_read if backend.entrant.needs_pairs else 0,
     )
-    fields = {"config": backend.config(), "data": {"train": backend.train_data()}}
+    fields = {"config": recorded(backend.config(), backend.entrant), "data": {"train": backend.train_data()}}
     return str(trained.folder), {**fields, "cost": cost, "curves": _curves(trained)}
 
 

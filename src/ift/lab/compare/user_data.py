@@ -15,6 +15,7 @@ from ift.lab.compare.backend import PROBE_STEPS, SAMPLES, Scored, task_entrant
 from ift.lab.compare.plan import IFT_DEFAULTS
 from ift.lab.compare.scoring import PER_TOKEN, HeldOutScorer
 from ift.lab.compare.split import Split
+from ift.lab.compare.user_flags import FORCED, unused_keys
 from ift.lab.scores import Score, load_scores
 from ift.lab.scores.judged import JudgeOptions
 from ift.lab.scores.table import FINAL_ANSWER
@@ -22,18 +23,6 @@ from ift.methods.table import parse_methods
 from ift.training.timing import StepClock
 
 METRICS = ("exact_match", PER_TOKEN, "choice_accuracy")
-FORCED: Mapping[str, Any] = {  # a trial is not evaluated or saved on the way, and its model is not kept
-    "eval_strategy": "no",
-    "save_strategy": "no",
-    "load_best_model_at_end": False,
-    "push_to_hub": False,
-    "report_to": "none",
-    "disable_tqdm": True,
-}
-DECIDED = (  # flags of `ift train` that the study sets itself
-    "method", "output_dir", "seed", "beta", "simpo_gamma", "resume_from_checkpoint", "resume", "hub_token",
-    "eval_generate", *FORCED,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,6 +36,8 @@ class UserData:
         metric: The score that settings are chosen by, one of `METRICS` or the first of `--score`.
         pattern: Of the final answers (see `FinalAnswer`); None: nothing is scored by exact match.
         max_new_tokens: Longest generated answer.
+        files: SHA-256 of the files that flags of `FILE_FLAGS` name, by flag.
+        file_settings: Keys of the file of `--config` that trials read, as texts.
         scoring: `names`, `database` and, if it is asked, `judge` of `--score`, `prompt_tokens` of a request to it, and
             `sha256` of the files behind the scores. None: answers are scored by exact match if there is a pattern.
     """
@@ -58,10 +49,13 @@ class UserData:
     pattern: str | None
     max_new_tokens: int
     scoring: dict[str, Any] | None = None
+    files: dict[str, str] | None = None
+    file_settings: dict[str, str] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The fields, without `scoring` where there is none."""
-        return {name: value for name, value in asdict(self).items() if name != "scoring" or value}
+        """The fields, without those of files and scores where there are none."""
+        optional = ("scoring", "files", "file_settings")
+        return {name: value for name, value in asdict(self).items() if name not in optional or value}
 
     def scores(self, folder: Path) -> list[Score]:
         """The scores of generated answers; `folder` is the study's, where replies of a judge are kept.
@@ -81,13 +75,12 @@ class UserData:
         Raises:
             UsageError: as `ift train` raises it.
         """
-        from ift.lab.compare.study_args import StudyArgs
         from ift.runs.arguments import parse_stages
 
         beside = {one.name: one for name in self.methods for one in parse_methods(name)}
         given = {**FORCED, **settings, "method": method, "output_dir": out}
         words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
-        return parse_stages([*self.words, *words], [*beside.values()], StudyArgs.keys())
+        return parse_stages([*self.words, *words], [*beside.values()], unused_keys())
 
 
 class UserDataBackend:

@@ -8,13 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ift.lab.compare.growth import methods_in
 from ift.lab.compare.plan import CONTENDERS, Entrant, Plan, Rates
 from ift.lab.compare.study import Study
-from ift.lab.compare.study_args import StudyArgs
+from ift.lab.compare.study_args import StudyArgs, try_contenders
+from ift.lab.compare.user_flags import named_files, refuse_decided_flags
 from ift.lab.scores import Answer, ScoreError, load_scores, parse_names, target_scores
 from ift.lab.scores.judged import JUDGE, check_endpoint, prompt_tokens
 from ift.lab.scores.table import FINAL_ANSWER, file_hashes
 from ift.runs.argv import UsageError, value_of
+from ift.runs.yaml_file import parse_yaml_file
 
 LORA_FACTOR = 10  # adapters learn at rates about ten times higher (trl's own advice)
 ANSWER_GROWTH = 1.25  # a generated answer may be so much longer than the longest target
@@ -60,8 +63,12 @@ def user_study(args: StudyArgs, words: list[str], say: Say) -> Study:
     _refuse_unused_flags(args, names)
     refuse_decided_flags(words, say)
     draft = args.plan("unnamed")
-    user_data = UserData(words, _methods(draft), {}, args.metric or "", None, 0)
+    methods = list(
+        dict.fromkeys([*_methods(draft), *methods_in(args.output_dir)])
+    )  # whose flags may be given
+    user_data = UserData(words, methods, {}, args.metric or "", None, 0, **named_files(words))
     sft = _parse_stages(user_data, draft)
+    try_contenders(draft)
     rows = _load_rows(sft, args, draft, say)
     user_data = _choose_scoring(user_data, args, names, rows, say)
     plan = _plan(args, user_data, sft, rows, say)
@@ -69,33 +76,6 @@ def user_study(args: StudyArgs, words: list[str], say: Say) -> Study:
     study.open()
     rows.split.save(study.rows)
     return study
-
-
-def refuse_decided_flags(words: list[str], say: Say) -> None:
-    """Name keys of the YAML file that the study sets itself.
-
-    Raises:
-        UsageError: such a flag stands on the command line.
-    """
-    from ift.lab.compare.user_data import DECIDED
-    from ift.runs.arguments import parse_yaml_file
-
-    hints = {
-        "hub_token": " and would be written to its plan; set HF_TOKEN instead",
-        "method": "; use --methods",
-        "seed": "; use --seeds",
-        "eval_strategy": "; rows are held out anyway",
-    }
-    for word in words:
-        name = word.removeprefix("--").rpartition(".")[2] if word.startswith("--") else ""
-        if name in DECIDED:
-            raise UsageError(f"{word} is set by the study itself{hints.get(name, '')}; leave it out")
-    file = value_of(words, "--config")
-    keys = [key for key in (parse_yaml_file(Path(file)) if file else {}) if key in DECIDED]
-    if "resume_from_checkpoint" in keys:
-        raise UsageError(f"{file}: resume_from_checkpoint belongs to one training; take it out")
-    if keys:
-        say(f"{file}: {', '.join(keys)} ignored: the study sets it")
 
 
 def _methods(plan: Plan) -> list[str]:
@@ -264,16 +244,15 @@ def _plan(args: StudyArgs, user_data: Any, sft: Any, rows: CheckedRows, say: Say
     methods = [
         name
         for name in args.method_names
-        if not needing or name in CONTENDERS or not Entrant(name).needs_pairs
+        if not needing or name in CONTENDERS or ".py:" in name or not Entrant(name).needs_pairs
     ]
     plan = args.plan(setting, methods, rates=rates, **sizes)
-    return replace(plan, user_data=replace(user_data, methods=_methods(plan)).to_json())
+    methods = list(dict.fromkeys([*_methods(plan), *methods_in(args.output_dir)]))
+    return replace(plan, user_data=replace(user_data, methods=methods).to_json())
 
 
 def _usual_rate(words: list[str], sft: Any) -> float:
     """The user's learning rate, else trl's default, ten times that for adapters."""
-    from ift.runs.arguments import parse_yaml_file
-
     file = value_of(words, "--config")
     given = "--learning_rate" in words or (
         file is not None and "learning_rate" in parse_yaml_file(Path(file))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from ift.lab.report.decode import ReportError
 from ift.lab.report.intervals import Estimate
 from ift.lab.report.records import RunRecord
+from ift.lab.report.studies import study_of
 from ift.lab.report.variants import Variant, apart_by_row, difference
 
 FIRST_SPLITS = ("test", "validation")
@@ -137,7 +139,7 @@ def _variants(runs: list[RunRecord], files: dict[int, Path]) -> list[Variant]:
             first, second = sorted((files[id(run)], files[id(seeds[run.seed])]))
             raise ReportError(
                 f"{first} and {second}: two records of {run.label}, seed {run.seed}, in "
-                f"{run.experiment}: {run.setting}; leave one out or give it another variant"
+                f"{run.experiment}: {run.setting}; leave one of them out"
             )
         seeds[run.seed] = run
     for seeds in groups.values():
@@ -153,10 +155,17 @@ def _check_data(runs: list[RunRecord], files: dict[int, Path]) -> None:
                 continue
             first = seen.setdefault(split, run)
             if first.data[split] != run.data[split]:
-                raise ReportError(
-                    f"{files[id(first)]} and {files[id(run)]}: data.{split}: one setting, {run.setting!r}, but scored "
-                    "on different rows; give the runs different settings or make the older ones again"
-                )
+                raise ReportError(_different_rows(files[id(first)], files[id(run)], run, split))
+
+
+def _different_rows(one: Path, other: Path, run: RunRecord, split: str) -> str:
+    """The message where records of one setting were scored on different rows, with what to type instead."""
+    message = f"{one} and {other}: data.{split}: one setting, {run.setting!r}, but scored on different rows"
+    first, second = study_of(one), study_of(other)
+    if first == second:
+        return f"{message}; give the runs different settings or make the older ones again"
+    words = shlex.join(["ift", "report", str(first), "--output_dir", f"{first.name}-report"])
+    return f"{message}, so they cannot be in one table; make a report of each study: {words}"
 
 
 def _check_configs(runs: list[RunRecord], files: dict[int, Path]) -> None:
@@ -166,8 +175,8 @@ def _check_configs(runs: list[RunRecord], files: dict[int, Path]) -> None:
             if first.search is None or run.search is None:
                 raise ReportError(
                     f"{files[id(first)]} and {files[id(run)]}: config.{key}: {first.config.get(key)!r} and "
-                    f"{run.config.get(key)!r} in two seeds of {run.label}, and neither was searched; give one of them "
-                    "another variant"
+                    f"{run.config.get(key)!r} in two seeds of {run.label}, and neither was searched; leave one of "
+                    "them out, or set another `variant` in its record"
                 )
 
 
@@ -184,7 +193,7 @@ def _order(variants: list[Variant], baseline: str, methods: Sequence[str]) -> li
         return [(0, float(part), "") if part[0].isdigit() else (1, 0.0, part) for part in parts]
 
     def usual(variant: Variant) -> tuple[int, list[tuple[int, float, str]]]:
-        return {"base": 0, baseline: 1}.get(variant.label, 2), natural(variant.label)
+        return 0 if variant.untrained else 1 if variant.label == baseline else 2, natural(variant.label)
 
     ordered = sorted(variants, key=usual)
     if not methods:
@@ -244,7 +253,7 @@ def _pairing_notes(variants: list[Variant], baseline: str) -> list[str]:
     seeds = next(variant for variant in variants if variant.label == baseline).runs.keys()
     notes = []
     for variant in variants:
-        if variant.runs.keys() != seeds and variant.label != "base":
+        if variant.runs.keys() != seeds and not variant.untrained:
             shown = ", ".join(map(str, sorted(variant.runs.keys() & seeds))) or "none"
             notes.append(
                 f"{variant.label} and {baseline} have different seeds; paired over common ones: {shown}."

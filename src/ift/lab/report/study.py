@@ -9,6 +9,7 @@ from ift.lab.report.comparisons import compare
 from ift.lab.report.decode import ReportError, encode
 from ift.lab.report.json_files import write_json_lines
 from ift.lab.report.records import LINES, Sample, Setting, find
+from ift.lab.report.studies import tell_apart
 from ift.lab.report.wording import CURVES
 
 POINTS = 50
@@ -49,7 +50,8 @@ def pack(
             raise ReportError(
                 f"{path}: it would be in {place}, where its records would be found twice; write it elsewhere"
             )
-    records = {file: with_row_scores(file, record) for file, record in find(named).items()}
+    found = {file: with_row_scores(file, record) for file, record in find(named).items()}
+    records = tell_apart(found).records
     compare(records)  # what no report can be made of is refused here, with the files' names
     lines = []
     for one in records.values():

@@ -80,21 +80,27 @@ def report_markdown(
     parts = ["# Report", HOW_TO_READ]
     for comparison in comparisons:
         parts.append(f"## {markdown(comparison.title)}")
-        parts += [f"* {markdown(note)}" for note in comparison.notes]
-        parts += [markdown(" ".join(found))] if (found := verdict(comparison, metric)) else []
+        parts += _listed(verdict(comparison, metric))
         for split in comparison.splits:
             parts += [f"### {markdown(split)}", score_table(comparison, split, metric)]
         costs = cost_table(comparison)
         parts += ["### Cost", costs] if costs else []
+        parts += ["### Notes", *_listed(comparison.notes)] if comparison.notes else []
         parts += [f"![{markdown(title)}]({path})" for title, path in figures.get(comparison.title, [])]
     return "\n\n".join(parts) + "\n"
 
 
 HOW_TO_READ = (
-    "Mean over seeds ± half of its 95 % interval, for other seeds and other rows where the values of rows are stored, "
-    "else for other seeds alone (Student's t). Differences are paired by seed and by row. One seed has no interval. "
-    "Costs are means over seeds."
+    "A score is the mean over seeds ± half of its 95 % interval: how far it may be from the mean of many other seeds "
+    "and test rows. Where a note says that the values of rows are not stored, the interval is for other seeds alone "
+    "(Student's t). A difference is taken between runs of one seed, row by row. One seed has no interval. The base is "
+    "the model before training. Costs are means over seeds."
 )
+
+
+def _listed(lines: Sequence[str]) -> list[str]:
+    """One Markdown list; nothing for no lines."""
+    return ["\n".join(f"* {markdown(line)}" for line in lines)] if lines else []
 
 
 def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

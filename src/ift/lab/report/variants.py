@@ -20,6 +20,11 @@ class Variant:
     runs: dict[int, RunRecord]
 
     @property
+    def untrained(self) -> bool:
+        """Whether it is the base model, which no method has trained."""
+        return next(iter(self.runs.values())).method == "base"
+
+    @property
     def config(self) -> Config:
         """Of the first seed; the others' differs only where each seed was searched for itself."""
         return next(iter(self.runs.values())).config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from ift.lab.report.comparisons import Comparison
@@ -18,32 +18,22 @@ MOST_SEEDS = 30  # that are proposed
 def verdict(comparison: Comparison, metric: str) -> list[str]:
     """The verdict on the first split, a sentence or two a line; empty where fewer than two methods can be compared."""
     split = comparison.splits[0]
-    trained = [one for one in comparison.variants if one.label != "base" and one.scores(split, metric)]
-    sound = [one for one in trained if one.estimate(split, metric) is not None]
+    trained, sound = _compared(comparison, metric)
     lines = [f"{one.label} is left out: a seed has no finite score." for one in trained if one not in sound]
     if len(sound) < 2:
         return []
-    common = set.intersection(*({*one.runs} for one in sound))
+    common = _common_seeds(sound)
     named = f"Verdict on {split} ({label(metric)})"
     if len(common) < FEWEST_SEEDS:
         return [
             *lines,
             f"{named}: none. {_count(len(common), 'common seed')} cannot tell a difference between methods from one "
-            f"between seeds; give --seeds {FEWEST_SEEDS} or more.",
+            f"between seeds; give --seeds {FEWEST_SEEDS} or more.{_how_to_grow(comparison, FEWEST_SEEDS)}",
         ]
-    best = max(sound, key=lambda one: fmean(one.scores(split, metric).values()))
-    pairs = (
-        len(sound) * (len(sound) - 1) / 2
-    )  # any two methods may turn out to be the best and the one behind it
-    confidence = 1 - (1 - CONFIDENCE) / pairs
-    apart = {
-        one.label: (one, found)
-        for one in sound
-        if one is not best and (found := difference(one, best, split, metric, confidence))
-    }
+    standing = _standing(sound, split, metric)
+    best, level, apart = standing.best, standing.level, standing.apart
     shown = {name: f"{name} is {_below(found, metric)} it" for name, (_, found) in apart.items()}
     behind = [shown[name] for name, (_, found) in apart.items() if _below_zero(found)]
-    level = [best, *(one for one, found in apart.values() if not _below_zero(found))]
     others = ", ".join(shown[one.label] for one in level[1:])
     score = number(fmean(best.scores(split, metric).values()), metric)
     if len(level) == 1:
@@ -58,10 +48,74 @@ def verdict(comparison: Comparison, metric: str) -> list[str]:
     if behind:
         lines.append(f"Behind it beyond noise: {', '.join(behind)}.")
     lines.append(_cheapest(level, sound))
-    rival = _rival(level, best, apart)
-    if rival is not None:
-        lines.append(_more_seeds(best, rival, split, metric, confidence))
+    if (more := _more_seeds(standing, split, metric)) is not None:
+        lines.append(more.text + _how_to_grow(comparison, more.enough))
     return [line for line in lines if line]
+
+
+def seeds_to_add(comparison: Comparison, metric: str) -> int | None:
+    """The number of seeds that the verdict proposes; None where more would not help, or nothing is left open."""
+    split = comparison.splits[0]
+    _, sound = _compared(comparison, metric)
+    if len(sound) < 2:
+        return None
+    if len(_common_seeds(sound)) < FEWEST_SEEDS:
+        return FEWEST_SEEDS
+    more = _more_seeds(_standing(sound, split, metric), split, metric)
+    return None if more is None else more.enough
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """Where methods stand: the best, those not behind it, the differences of the others to it."""
+
+    best: Variant
+    level: list[Variant]  # the best is the first
+    apart: dict[str, tuple[Variant, Estimate]]  # by label
+    confidence: float  # of the differences
+
+
+@dataclass(frozen=True)
+class _MoreSeeds:
+    """What more seeds would show, and with how many a difference as now is beyond noise (None: not with any)."""
+
+    text: str
+    enough: int | None
+
+
+def _compared(comparison: Comparison, metric: str) -> tuple[list[Variant], list[Variant]]:
+    """The trained methods that have a score, and those of them all seeds of which have one."""
+    split = comparison.splits[0]
+    trained = [one for one in comparison.variants if not one.untrained and one.scores(split, metric)]
+    return trained, [one for one in trained if one.estimate(split, metric) is not None]
+
+
+def _common_seeds(methods: list[Variant]) -> set[int]:
+    return set.intersection(*({*one.runs} for one in methods))
+
+
+def _standing(sound: list[Variant], split: str, metric: str) -> _Standing:
+    best = max(sound, key=lambda one: fmean(one.scores(split, metric).values()))
+    # any two methods may turn out to be the best and the one behind it
+    pairs = len(sound) * (len(sound) - 1) / 2
+    confidence = 1 - (1 - CONFIDENCE) / pairs
+    apart = {
+        one.label: (one, found)
+        for one in sound
+        if one is not best and (found := difference(one, best, split, metric, confidence))
+    }
+    level = [best, *(one for one, found in apart.values() if not _below_zero(found))]
+    return _Standing(best, level, apart, confidence)
+
+
+def _how_to_grow(comparison: Comparison, seeds: int | None) -> str:
+    """A sentence for a study of `ift compare` or `ift ablate`, whose seeds can be added."""
+    if seeds is None or comparison.experiment not in ("compare", "ablate"):
+        return ""
+    return (
+        f" To add the missing seeds, repeat the study's command with --seeds {seeds} and the same --output_dir: the "
+        "finished runs are kept."
+    )
 
 
 def _below(found: Estimate, metric: str) -> str:
@@ -107,8 +161,9 @@ def _cheapest(level: list[Variant], all_methods: list[Variant]) -> str:
     return f"It takes {shown} a training, {ratio:.2f} times those of {least.label}, the cheapest."
 
 
-def _rival(level: list[Variant], best: Variant, apart: dict[str, tuple[Variant, Estimate]]) -> Variant | None:
+def _rival(standing: _Standing) -> Variant | None:
     """The cheapest method that is level with the best, if it is not the best itself; else the nearest in score."""
+    level, best, apart = standing.level, standing.best, standing.apart
     others = [one for one in level if one is not best]
     if not others:
         return None
@@ -120,11 +175,12 @@ def _rival(level: list[Variant], best: Variant, apart: dict[str, tuple[Variant, 
     return max(others, key=lambda one: apart[one.label][1].mean)
 
 
-def _more_seeds(best: Variant, rival: Variant, split: str, metric: str, confidence: float) -> str:
+def _more_seeds(standing: _Standing, split: str, metric: str) -> _MoreSeeds | None:
     """What the interval of a difference that is not beyond noise would be with more seeds."""
-    found = difference(rival, best, split, metric, confidence)
-    if found is None or found.half is None:
-        return ""
+    best, rival, confidence = standing.best, _rival(standing), standing.confidence
+    found = None if rival is None else difference(rival, best, split, metric, confidence)
+    if rival is None or found is None or found.half is None:
+        return None
     rows = apart_by_row(rival, best, split, metric)
     squares = MeanSquares.of(rows) if rows and len(rows[0]) > 1 else None
 
@@ -144,6 +200,7 @@ def _more_seeds(best: Variant, rival: Variant, split: str, metric: str, confiden
     )
     enough = next((n for n in range(found.n + 1, MOST_SEEDS + 1) if half(n) < abs(found.mean)), None)
     if enough is not None:
-        return f"{text}; a difference as now would be beyond noise with about {enough}."
+        return _MoreSeeds(f"{text}; a difference as now would be beyond noise with about {enough}.", enough)
     why = ", and more test rows would be needed" if squares is not None else ""
-    return f"{text}; a difference as now would not be beyond noise with {MOST_SEEDS} either{why}."
+    text = f"{text}; a difference as now would not be beyond noise with {MOST_SEEDS} either{why}."
+    return _MoreSeeds(text, None)

@@ -6,22 +6,39 @@ from ift.runs.argv import named
 from ift.text import visible
 
 
-def write(runs: list[str], out: Path, baseline: str | None, methods: str | None, metric: str) -> list[str]:
-    """Write the report; returns lines that name the files written."""
+def write(
+    runs: list[str], out: Path, baseline: str | None, methods: str | None, metric: str | None
+) -> list[str]:
+    """Write the report; returns lines that name the files written.
+
+    `baseline`, `methods` and `metric` are those of `ift report`; None: the default.
+    """
     from ift.lab.report import ReportError, find
     from ift.lab.report.answers import with_answers
     from ift.lab.report.comparisons import compare
     from ift.lab.report.figures import image, pictures
     from ift.lab.report.page import html_page
+    from ift.lab.report.studies import default_metric, tell_apart
     from ift.lab.report.tables import report_markdown
+    from ift.lab.report.wording import label
 
-    records = with_answers(find(runs))
+    apart = tell_apart(with_answers(find(runs)))
+    records = apart.records
     known_names = {name for record in records.values() for name in (record.method, record.label)}
     names = named(methods or "", known_names)
-    comparisons = compare(records, baseline, names)
-    known = sorted({name for comparison in comparisons for name in comparison.metrics()})
+    comparisons = compare(records, apart.baseline(baseline), names)
+    known = [*dict.fromkeys(name for comparison in comparisons for name in comparison.metrics())]
+    lines = apart.lines
+    if metric is None:
+        metric = default_metric(records, known)
+        if metric != "exact_match":
+            lines.append(
+                f"compared by {label(metric)} ({metric}); --metric gives another: {', '.join(known)}"
+            )
     if metric not in known:
-        raise ReportError(f"--metric: found {metric!r}, which no record has; known: {', '.join(known)}")
+        raise ReportError(
+            f"--metric: found {metric!r}, which no record has; known: {', '.join(sorted(known))}"
+        )
     folder = out / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     figures: dict[str, list[tuple[str, str]]] = {}
@@ -42,6 +59,7 @@ def write(runs: list[str], out: Path, baseline: str | None, methods: str | None,
     ]
     drawn = sum(map(len, figures.values()))
     return [
+        *map(visible, lines),
         *notes,
         f"{len(records)} runs, {len(comparisons)} comparison{'s' if len(comparisons) > 1 else ''}",
         f"page      {out / 'report.html'}",

@@ -1,0 +1,102 @@
+"""Contenders with weights of the user's own, such as `ift FILE.py:function` in `--methods`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ift.methods.table import parse_methods
+
+PROPAGATION = ("propagation", "propagation_gamma", "propagation_detach")
+
+
+def own_weights(name: str) -> dict[str, Any] | None:
+    """The fields of `Entrant` for a name such as `ift FILE.py:function`: IFT with these weights.
+
+    Its variant is the function's name. The file is read for its hash, and not imported.
+
+    Args:
+        name: A method, or a sequence with `ift` in it, a space, and the function.
+
+    Returns:
+        None for a name without a function.
+
+    Raises:
+        ValueError: the method has no IFT, or there is no such file.
+    """
+    method, _, spec = name.strip().partition(" ")
+    path, _, function = spec.strip().rpartition(":")
+    if not path.endswith(".py"):
+        return None
+    stages = parse_methods(method)
+    places = [number for number, stage in enumerate(stages, start=1) if stage.name == "ift"]
+    if not places:
+        raise ValueError(f"{name!r}: {method} has no weights of its own; give 'ift {spec.strip()}'")
+    file = Path(path).expanduser().resolve()  # the trials are other processes
+    if not file.is_file():
+        raise ValueError(f"{name!r}: {path}: no such file")
+    prefix = f"{places[-1]}." if len(stages) > 1 else ""
+    # settings of the propagation that are meant for other contenders have no effect here
+    settings = {"token_weights": f"{file}:{function}", **_propagation_defaults()}
+    return {
+        "method": "+".join(one.name for one in stages),
+        "variant": function,
+        "settings": {f"{prefix}{key}": value for key, value in settings.items()},
+        "weights_sha256": sha256(file),
+    }
+
+
+def _propagation_defaults() -> dict[str, Any]:
+    from ift.step import StepSettings
+
+    defaults = StepSettings()
+    return {key: getattr(defaults, key) for key in PROPAGATION}
+
+
+def sha256(file: Path) -> str:
+    """The hash of a file's bytes, in hex."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def spec_of(settings: Mapping[str, Any]) -> str | None:
+    """FILE.py:function in the settings of an entrant; None where it has no weights of its own."""
+    return next((str(value) for key, value in settings.items() if key.endswith("token_weights")), None)
+
+
+def try_own_weights(entrants: Iterable[Any]) -> None:
+    """Import the functions of entrants and call each once, before anything is trained.
+
+    Raises:
+        ValueError: a file that cannot be imported or has no such function, or a function that fails or returns
+            something else than weights; the message names it.
+    """
+    for entrant in entrants:
+        if entrant.weights_sha256:
+            from ift.step.equations import try_weights
+            from ift.user_code import load_function
+
+            try_weights(load_function(str(spec_of(entrant.settings)), "--methods"), "cpu")
+
+
+def check_unchanged(entrant: Any) -> None:
+    """Raise ValueError if the file of an entrant's weights is not the one that the study began with."""
+    if entrant.weights_sha256:
+        file = Path(str(spec_of(entrant.settings)).rpartition(":")[0])
+        if sha256(file) != entrant.weights_sha256:
+            raise ValueError(
+                f"{file} has changed since the study began, so {entrant.label} would be two contenders in one; restore "
+                "the file, or give another --output_dir"
+            )
+
+
+def recorded(config: Mapping[str, Any], entrant: Any) -> dict[str, Any]:
+    """The configuration for a record: without the folder of the weights' file and settings that they replace."""
+    if not entrant.weights_sha256:
+        return dict(config)
+    (key,) = [name for name in entrant.settings if name.endswith("token_weights")]
+    prefix = key.removesuffix("token_weights")
+    unused = {f"{prefix}{name}" for name in PROPAGATION} | {*PROPAGATION}
+    kept = {name: value for name, value in config.items() if name not in unused}
+    return {**kept, key: Path(str(spec_of(entrant.settings))).name, f"{key}_sha256": entrant.weights_sha256}

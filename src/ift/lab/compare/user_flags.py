@@ -1,0 +1,90 @@
+"""Flags of `ift train` in a study: those that it sets itself, those without an effect, and files that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ift.lab.compare.own_weights import sha256
+from ift.lab.compare.study_args import StudyArgs
+from ift.runs.argv import UsageError, value_of
+from ift.runs.yaml_file import parse_yaml_file, text_as_written
+
+FILE_FLAGS = ("token_weights", "chat_template_path", "deepspeed")  # with a file, or FILE.py:function
+FORCED: Mapping[str, Any] = {  # a trial is not evaluated or saved on the way, and its model is not kept
+    "eval_strategy": "no",
+    "save_strategy": "no",
+    "load_best_model_at_end": False,
+    "push_to_hub": False,
+    "report_to": "none",
+    "disable_tqdm": True,
+}
+DECIDED = (  # flags of `ift train` that the study sets itself
+    "method", "output_dir", "seed", "beta", "simpo_gamma", "resume_from_checkpoint", "resume", "hub_token",
+    *FORCED,
+)  # fmt: skip
+WITHOUT_EFFECT = (  # nothing is evaluated, answered or saved during a trial
+    "eval_steps", "eval_delay", "eval_on_start", "metric_for_best_model", "greater_is_better", "save_steps",
+    "save_total_limit", "save_only_model", "eval_generate", "eval_generate_max_new_tokens",
+    "eval_generate_temperature", "eval_score", "eval_score_db", "final_answers",
+)  # fmt: skip
+
+
+def unused_keys() -> set[str]:
+    """Keys of the YAML file that no trial reads: the study's own flags, and those above."""
+    return {*StudyArgs.keys(), *DECIDED, *WITHOUT_EFFECT}
+
+
+def refuse_decided_flags(words: list[str], say: Callable[[str], object]) -> None:
+    """Name keys of the YAML file that the study does not use.
+
+    Raises:
+        UsageError: such a flag stands on the command line.
+    """
+    hints = {
+        "hub_token": " and would be written to its plan; set HF_TOKEN instead",
+        "method": "; use --methods",
+        "seed": "; use --seeds",
+        "eval_strategy": "; rows are held out anyway",
+    }
+    for word in words:
+        name = word.removeprefix("--").rpartition(".")[2] if word.startswith("--") else ""
+        if name in DECIDED:
+            raise UsageError(f"{word} is set by the study itself{hints.get(name, '')}; leave it out")
+        if name in WITHOUT_EFFECT:
+            hint = " (--score names the scores)" if name.startswith("eval_score") else ""
+            raise UsageError(
+                f"{word} has no effect in a study, which scores after each training{hint} and saves no checkpoint; "
+                "leave it out"
+            )
+    file = value_of(words, "--config")
+    keys = [*(parse_yaml_file(Path(file)) if file else {})]
+    if "resume_from_checkpoint" in keys:
+        raise UsageError(f"{file}: resume_from_checkpoint belongs to one training; take it out")
+    if unused := [key for key in keys if key in (*DECIDED, *WITHOUT_EFFECT)]:
+        say(
+            f"{file}: not used in a study: {', '.join(unused)}. It sets methods, seeds and its folder itself, scores "
+            "held-out rows after each training (`score` names the scores), and saves no checkpoint."
+        )
+
+
+def named_files(words: list[str]) -> dict[str, Any]:
+    """The fields of `UserData` on the file of --config and on files that flags or its keys name."""
+    config = value_of(words, "--config")
+    unused = unused_keys()
+    nodes = parse_yaml_file(Path(config)) if config else {}
+    settings = {
+        key: str(text_as_written(node, yaml.SafeLoader("").construct_document(node)))
+        for key, node in nodes.items()
+        if key not in unused
+    }
+    found: dict[str, str] = {}
+    for name in FILE_FLAGS:
+        text = value_of(words, f"--{name}") or settings.get(name, "")
+        path = text.rpartition(":")[0] if ".py:" in text else text
+        if path and (file := Path(path).expanduser()).is_file():
+            found[f"--{name}"] = sha256(file)
+    return {"files": found or None, "file_settings": settings or None}

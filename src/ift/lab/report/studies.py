@@ -1,0 +1,135 @@
+"""Records of several studies in one report: the same runs count once, others of one label are told apart by folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ift.lab.report.decode import ReportError
+from ift.lab.report.records import LINES, RunRecord
+
+AUXILIARY = ("n", "stopped", "mean_length", "target_log_likelihood")  # scores that no study is about
+Records = Mapping[Path, RunRecord]
+
+
+@dataclass(frozen=True)
+class ToldApart:
+    """Records in which no two runs have one label and seed because they are of two studies.
+
+    Attributes:
+        records: By file.
+        lines: What was done, for the user.
+        labels: The new labels of each label that stands in several studies.
+    """
+
+    records: dict[Path, RunRecord]
+    lines: list[str]
+    labels: dict[str, list[str]]
+
+    def baseline(self, wanted: str | None) -> str | None:
+        """The label that differences are taken to: the one wanted, or `sft` of the first study where it is in several.
+
+        Raises:
+            ReportError: the one wanted is in several studies.
+        """
+        if wanted in self.labels:
+            choice = " or ".join(f"--baseline '{one}'" for one in self.labels[wanted])
+            raise ReportError(f"--baseline {wanted}: it is in several studies; give {choice}")
+        if wanted is None and "sft" in self.labels:
+            first, *others = self.labels["sft"]
+            choice = " or ".join(f"--baseline '{one}'" for one in others)
+            self.lines.append(f"differences are taken to {first}; {choice} changes that")
+            return first
+        return wanted
+
+
+def study_of(file: Path) -> Path:
+    """The folder of a record's study, or the file that holds the records of a packed one."""
+    name, colon, _ = file.name.rpartition(":")
+    if colon and name.endswith(LINES):
+        return file.with_name(name)
+    return file.parent.parent if file.parent.name == "runs" else file.parent
+
+
+def tell_apart(records: Records) -> ToldApart:
+    """Give the runs of a label that several studies have, each with its own settings or results, the study's folder.
+
+    Runs with the same settings and scores count once. Other seeds of one method with the same settings, in another
+    folder, are further seeds of it.
+    """
+    groups: dict[tuple[str, str, str], list[Path]] = {}
+    for file, one in records.items():
+        groups.setdefault((one.experiment, one.setting, one.label), []).append(file)
+    kept, double, apart = dict(records), list[Path](), list[list[Path]]()
+    for files in groups.values():
+        same = _repeated(files, records)
+        double += same
+        files = [file for file in files if file not in same]
+        if len({study_of(file) for file in files}) > 1 and not _one_method([records[file] for file in files]):
+            apart.append(files)
+    for file in double:
+        del kept[file]
+    names = _short_names({study_of(file) for files in apart for file in files})
+    labels: dict[str, list[str]] = {}
+    for files in apart:
+        for file in files:
+            one = records[file]
+            kept[file] = replace(one, variant=f"{one.variant} ({names[study_of(file)]})".strip())
+            found = labels.setdefault(one.label, [])
+            found += [kept[file].label] if kept[file].label not in found else []
+    count = f"{len(double)} run is" if len(double) == 1 else f"{len(double)} runs are"
+    lines = (
+        [f"{count} in another folder too, with the same settings and scores: counted once"] if double else []
+    )
+    lines += [f"{label} is in several studies: {', '.join(new)}" for label, new in labels.items()]
+    return ToldApart(kept, lines, labels)
+
+
+def default_metric(records: Records, known: Sequence[str]) -> str:
+    """Exact match where a record has it; else the metric of a study's plan, or the first score of the records."""
+    if "exact_match" in known:
+        return "exact_match"
+    for folder in dict.fromkeys(map(study_of, records)):
+        plan = folder / "plan.json"
+        own = json.loads(plan.read_text()).get("own") if plan.is_file() else None
+        if own and own.get("metric") in known:
+            return str(own["metric"])
+    return next((name for name in known if name not in AUXILIARY), known[0])
+
+
+def _repeated(files: Sequence[Path], records: Records) -> list[Path]:
+    """Files whose run is that of an earlier one, in the folder of another study."""
+    first: dict[int, Path] = {}
+    found = []
+    for file in files:
+        one = records[file]
+        other = first.setdefault(one.seed, file)
+        if study_of(file) != study_of(other) and _same_run(one, records[other]):
+            found.append(file)
+    return found
+
+
+def _same_run(one: RunRecord, other: RunRecord) -> bool:
+    return (one.config, one.scores, one.data) == (other.config, other.scores, other.data)
+
+
+def _one_method(runs: Sequence[RunRecord]) -> bool:
+    """Whether these may be seeds of one method: no seed twice, and one configuration, or each searched for itself."""
+    seeds = [run.seed for run in runs]
+    alike = all(
+        run.config == runs[0].config or (run.search is not None and runs[0].search is not None)
+        for run in runs
+    )
+    return len({*seeds}) == len(seeds) and alike
+
+
+def _short_names(studies: set[Path]) -> dict[Path, str]:
+    """The last part of each path, or as many as tell them apart; of a packed study without its ending."""
+    parts = {study: study.resolve().with_suffix("").parts if study.suffix == LINES else study.resolve().parts
+             for study in studies}  # fmt: skip
+    length = 1
+    while len({found[-length:] for found in parts.values()}) < len(studies) and length < 99:
+        length += 1
+    return {study: "/".join(found[-length:]) for study, found in parts.items()}

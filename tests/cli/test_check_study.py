@@ -1,0 +1,46 @@
+"""`ift check` of a study: what `ift compare` would refuse, with the score called before anything is trained."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from ift.cli.main import app
+from ift.lab.testbed import problems, tiny_base_path
+
+
+@pytest.fixture
+def check(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [problem.row for problem in problems("train", 40)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "mine.py").write_text(
+        "def good(p, a, row): return len(a)\ndef bad(p, a, row): return row['nope']\n"
+    )
+    (tmp_path / "c.yaml").write_text(
+        f"model_name_or_path: {tiny_base_path()}\ndataset_name: rows.jsonl\nmethods: [sft, ift]\nseeds: 3\n"
+    )
+    return lambda *words: CliRunner().invoke(app, ["check", "--config", "c.yaml", *words])
+
+
+def test_a_study_is_checked_without_its_folder(check, tmp_path):
+    found = check("--score", "mine.py:good")
+    assert found.exit_code == 0, found.output
+    assert "the target answers themselves score good" in found.output
+    assert "sft, ift: 3 seeds each\nok: ift compare would start with the same arguments" in found.output
+    assert sorted(file.name for file in tmp_path.iterdir() if file.name != "__pycache__") == [
+        "c.yaml", "mine.py", "rows.jsonl",
+    ]  # fmt: skip
+
+
+def test_a_broken_score_is_named_with_row_and_exception(check):
+    found = check("--score", "mine.py:bad")
+    assert found.exit_code == 1
+    assert "ift check: mine.py:bad: row " in found.output
+    assert ": KeyError: 'nope'; the answer was " in found.output
+
+
+def test_flags_of_a_single_training_are_refused(check):
+    found = check("--time")
+    assert found.exit_code == 2
+    assert "--time is for one training, and methods is a setting of a study" in found.output
