@@ -116,8 +116,9 @@ def _parse_stages(user_data: Any, plan: Plan) -> Any:
 
 def _load_rows(sft: Any, args: StudyArgs, draft: Plan, say: Say) -> CheckedRows:
     """Load the rows, check them as `ift train` does, and split them."""
+    from ift.data.pairs import prepare_pairs
     from ift.data.training_sets import load_splits
-    from ift.lab.compare.user_rows import split_rows
+    from ift.lab.compare.user_rows import has_pairs, split_rows
     from ift.methods.stage import prepare_stage
     from ift.runs.check_run import check_model, refuse_or_warn
     from ift.training.config import preparation
@@ -126,6 +127,8 @@ def _load_rows(sft: Any, args: StudyArgs, draft: Plan, say: Say) -> CheckedRows:
     loaded = load_splits(sft.script, sft.mixture, evaluation=True, columns=sft.columns)
     _refuse_pair_methods(args, draft, loaded.train)
     prepared = prepare_stage(sft, replace(loaded, evaluation=None))
+    if has_pairs(loaded.train) and any(entrant.needs_pairs for entrant in draft.entrants):
+        prepare_pairs(loaded.train, prepared.tokenizer)  # refuses malformed pairs before any training
     refuse_or_warn(sft, prepared)
     how = preparation(sft.config)
     split = split_rows(
