@@ -55,6 +55,7 @@ def _malformed(rows: list[tuple[RowFault, dict[str, Any]]], pairs: bool) -> list
         form = detect_format(columns, [row for _, row in readable[:DETECTION_ROWS]])
     except DataError:
         return []
+    pairs = pairs and {"chosen", "rejected"} <= columns.keys()
     faults = []
     for place, row in islice(readable, CHECKED_ROWS):
         source = SourceRow({**dict.fromkeys(columns), **row}, place.row)
