@@ -330,6 +330,11 @@ def smaller(folder: Path) -> None:
 
 
 MODELS = [
+    Case("an end token of another model", "eos_token is '<|eot|>', which is not in the tokenizer's vocabulary",
+         "the fault is found after the rows are prepared, or the unknown token is trained", ROWS,
+         ("--eos_token", "<|eot|>")),
+    Case("a padding token of another model", "pad_token is '<|fim_pad|>', which is not in the tokenizer's vocabulary",
+         "trl's message has no fix", ROWS, ("--pad_token", "<|fim_pad|>")),
     option("no such model", "./nowhere: no such model folder", "a path is looked for on the Hub",
            "--model_name_or_path", "./nowhere", code=1),
     option("a file for a model", "no such model folder", "a file is opened as a folder",

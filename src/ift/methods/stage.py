@@ -23,6 +23,7 @@ from ift.methods.start import (
 )
 from ift.methods.table import Method
 from ift.models import loading
+from ift.models.limits import check_named_tokens
 from ift.models.model_folder import looks_local
 from ift.models.record import write_record
 from ift.models.stop_tokens import stop_generation_at
@@ -174,7 +175,11 @@ def build_trainer(stage: Stage, prepared: PreparedRows, network: Any = None) -> 
 
 
 def load_tokenizer(stage: Stage) -> Any:
-    """The model's tokenizer, with the chat template and end token of the settings."""
+    """The model's tokenizer, with the chat template and end token of the settings.
+
+    Raises:
+        DataError: It cannot be loaded, or the settings name a template that is no file, or a token that it lacks.
+    """
     template = getattr(stage.config, "chat_template_path", None)
     tokenizer = loading.load_tokenizer(stage.model.model_name_or_path, start_options(stage))
     if template and os.path.isfile(template):
@@ -191,6 +196,7 @@ def load_tokenizer(stage: Stage) -> Any:
             f"--chat_template_path {template}: found no file, expected a Jinja file. Fix: give that model's "
             "chat_template.jinja; the tokenizer must already have the tokens that it needs"
         )
+    check_named_tokens(tokenizer, stage.config)
     if getattr(stage.config, "eos_token", None):
         tokenizer.eos_token = stage.config.eos_token
     return tokenizer
