@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -66,7 +66,7 @@ class DataError(ValueError):
     fault: RowFault | None = None
 
     @classmethod
-    def at(cls, row: int, place: str, found: str, expected: str, fix: str) -> DataError:
+    def at(cls, row: int, place: str, found: str, expected: str, fix: str) -> Self:
         """Builds the error for row `row` (from 1).
 
         `place` names column, turn and key, as in `column "messages", turn 2, key "content"`; `found` is from
@@ -75,7 +75,7 @@ class DataError(ValueError):
         return cls.of(RowFault(row, place, f"found {found}", f"expected {expected}", fix))
 
     @classmethod
-    def of(cls, fault: RowFault, prefix: str = "") -> DataError:
+    def of(cls, fault: RowFault, prefix: str = "") -> Self:
         """Builds the error for one fault; `prefix` precedes it, by default the fault's file."""
         before = prefix or fault.file
         error = cls(f"{before}, {fault}" if before else str(fault))
