@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
@@ -41,3 +42,12 @@ def load_function(spec: str, flag: str) -> Callable[..., Any]:
         names = [one for one, value in vars(module).items() if callable(value)]
         raise ValueError(f"{flag} {spec}: the file has no function {name!r}{did_you_mean(name, names)}")
     return function
+
+
+def file_sha256(spec: str) -> str:
+    """SHA-256 of a file, or of the file of `FILE.py:function`; "" without such a file."""
+    for name in (spec, spec.rpartition(":")[0]):
+        file = Path(name).expanduser()
+        if name and file.is_file():
+            return hashlib.sha256(file.read_bytes()).hexdigest()
+    return ""

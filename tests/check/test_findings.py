@@ -7,7 +7,8 @@ from tokenizers import processors
 import models
 from ift.check.findings import data_findings
 from ift.check.rows import scan_rows
-from ift.data import end_of_turn_ids, prepare_dataset
+from ift.data import Part, end_of_turn_ids, prepare_dataset, prepare_mixture
+from ift.data.pairs import prepare_pairs
 from ift.lab.testbed import tiny_base_path
 
 
@@ -127,6 +128,38 @@ def test_plain_text_for_a_model_that_converses():
     made = [{"prompt": f"<|user|>{n} plus 1<|end|><|assistant|>", "completion": f"{n}"} for n in range(10)]
     turns = [{"role": "user", "content": "1 plus 1"}, {"role": "assistant", "content": "2"}]
     assert found(tokenizer, made) == found(tokenizer, [{"messages": turns}]) == []
+
+
+def test_plain_text_in_a_mixture_is_named_by_its_part():
+    """Of four parts only the plain one is named: not the conversation, nor text that was made with the template."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base_path())
+    turns = [{"role": "user", "content": "1 plus 1"}, {"role": "assistant", "content": "2"}]
+    made = [{"prompt": f"<|user|>{n} plus 1<|end|><|assistant|>", "completion": f"{n}"} for n in range(3)]
+    glued = [{"prompt": "1 plus 5?", "completion": "6"}]
+    rows = {"chat": [{"messages": turns}], "plain": FINE, "made": made, "glued": glued}
+    parts = [Part(name, Dataset.from_list(one)) for name, one in rows.items()]
+    prepared = {"train": prepare_mixture(parts, tokenizer)}
+    scans = {"train": scan_rows(prepared["train"], tokenizer, end_of_turn_ids(tokenizer))}
+    findings = data_findings(prepared, scans, tokenizer, vocabulary=521, rows_per_step=1)
+    texts = [one.text for one in findings if one.level == "warning"]
+    assert [text.partition(", which")[0] for text in texts if "chat template out" in text] == [
+        "the rows of plain are plain text",
+        "the rows of glued are plain text",
+    ]
+    assert any(text.startswith("1 of 15 rows have no space or line end") for text in texts)
+
+
+def test_plain_pairs_leave_the_template_out_too():
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base_path())
+    rows = [{"prompt": f"{n} plus 1 =", "chosen": f" {n + 1}", "rejected": f" {n}"} for n in range(4)]
+    prepared = {"train": prepare_pairs([Part("train", Dataset.from_list(rows))], tokenizer)}
+    scans = {"train": scan_rows(prepared["train"], tokenizer, end_of_turn_ids(tokenizer))}
+    (found,) = data_findings(prepared, scans, tokenizer, vocabulary=521, rows_per_step=1)
+    assert found.text.startswith("the rows are plain text, which leaves the model's chat template out")
 
 
 def test_answers_without_a_space_before_them(tokenizer):

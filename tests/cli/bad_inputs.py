@@ -66,7 +66,7 @@ FILES = [
          "the line of broken JSON is lost", b'{"text": "a b"}\n{"text": \n{"text": "c"}\n'),
     Case("last line cut off", "rows.jsonl, line 3: found text that is not JSON",
          "a file cut off in its last line is read without it", b'{"text": "a b"}\n\n{"text": "c'),
-    Case("lists for rows", "rows.jsonl, line 1: found a list of 2 items, expected one JSON object",
+    Case("lists for rows", ("2 of 2 rows cannot be used", "line 1: found a list of 2 items"),
          "lines that are no objects become columns", b"[1, 2]\n[3, 4]\n"),
     Case("a key twice", ("rows.jsonl, line 2: found the key 'text' twice",),
          "one of two equal keys wins without a word", b'{"text": "a b"}\n{"text": "a", "text": "b"}\n'),
@@ -154,8 +154,8 @@ CONTENT = [
          [{"text": ""}]),
     Case("a null output", 'row 1, column "output": found null', "None is trained",
          [{"instruction": "a", "output": None}]),
-    Case("an empty cell", 'row 1, column "completion": found null', "an empty CSV cell is trained as nan",
-         b"prompt,completion\nhi,\n", file="rows.csv"),
+    Case("an empty cell", 'rows.csv, row 1 (line 2), column "completion": found null',
+         "an empty CSV cell is trained as nan", b"prompt,completion\nhi,\n", file="rows.csv"),
     Case("rejected is null", 'row 2, column "rejected": found null', "a pair of one side is trained",
          [{"prompt": "a", "chosen": "b", "rejected": "c"}, {"prompt": "a", "chosen": "b", "rejected": None}],
          ("--method", "dpo")),
@@ -330,6 +330,11 @@ def smaller(folder: Path) -> None:
 
 
 MODELS = [
+    Case("an end token of another model", "eos_token is '<|eot|>', which is not in the tokenizer's vocabulary",
+         "the fault is found after the rows are prepared, or the unknown token is trained", ROWS,
+         ("--eos_token", "<|eot|>")),
+    Case("a padding token of another model", "pad_token is '<|fim_pad|>', which is not in the tokenizer's vocabulary",
+         "trl's message has no fix", ROWS, ("--pad_token", "<|fim_pad|>")),
     option("no such model", "./nowhere: no such model folder", "a path is looked for on the Hub",
            "--model_name_or_path", "./nowhere", code=1),
     option("a file for a model", "no such model folder", "a file is opened as a folder",

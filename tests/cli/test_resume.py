@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -56,6 +57,10 @@ def test_a_run_goes_on_from_the_newest_complete_checkpoint(run_tiny, stopped):
     assert done.code == 0, done.err
     assert f"skipped {folder / 'checkpoint-4'}: it has no manifest" in done.out
     assert f"resumes from {folder / 'checkpoint-2'}" in done.out
+    first, last = (f"{done.metrics[n]['nll']:.4g}" for n in (0, 3))
+    part = r"steps 3 to 4; time of all 4 steps, without starting and saving the model: 0:\d\d:\d\d"
+    closing = rf"done in [\d:]+ \({part}\)"
+    assert re.search(closing + f", nll {first} -> {last}\n", done.out), done.out
     assert same(weights(folder), straight)
     assert newest_complete(folder)[0] == folder / "checkpoint-4"
 

@@ -41,6 +41,8 @@ def test_every_method_trains_and_saves(run_tiny, chat_model, method):
     assert not same(weights(chat_model), weights(done.folder))
     assert [line["step"] for line in done.metrics] == [1, 2, 2]
     assert all("loss" in line for line in done.metrics[:2])
+    if method in ("sft", "ift"):
+        assert ("propagation_weight_max" in done.metrics[0]) == (method == "ift")
     assert [line["step"] for line in done.ends] == [0, 1, 2]
     if METHODS.get(method) and METHODS[method].needs_pairs:
         assert "rewards/margins" in done.metrics[0]

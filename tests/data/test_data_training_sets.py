@@ -1,5 +1,6 @@
 """What is trained and evaluated on: splits found by themselves, cuts, mixtures."""
 
+import json
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -164,6 +165,44 @@ def test_a_mixture_of_local_files_with_fractions(tmp_path):
     assert [len(part.rows) for part in whole.train] == [40, 30]
     share = load_train_and_eval(script, mixture([{"path": one}], test_split_size=0.25), training)
     assert (len(share.train[0].rows), len(share.evaluation[0].rows)) == (30, 10)
+
+
+@pytest.mark.parametrize(
+    ("entries", "names"),
+    [
+        (
+            [
+                {"path": "json", "data_files": "{}/a.jsonl"},
+                {"path": "json", "data_files": ["{}/b.jsonl", "{}/a.jsonl"]},
+            ],
+            ["a.jsonl", "b.jsonl, a.jsonl"],
+        ),
+        (
+            [
+                {"path": "{}", "data_files": "b.jsonl"},
+                {"path": "json", "data_files": {"train": "{}/a.jsonl"}},
+            ],
+            ["b.jsonl", "a.jsonl"],
+        ),
+        ([{"path": "{}/in/a.jsonl"}, {"path": "json", "data_dir": "{}/in"}], ["a.jsonl", "in"]),
+        (
+            [{"path": "json", "data_files": "{}/a.jsonl"}, {"path": "{}/in/a.jsonl", "split": "train[:1]"}],
+            ["{}/a.jsonl train", "{}/in/a.jsonl train[:1]"],
+        ),
+    ],
+)
+def test_the_parts_of_a_mixture_are_named_by_their_files(tmp_path, entries, names):
+    for name in ("a.jsonl", "b.jsonl", "in/a.jsonl"):
+        write(tmp_path / name, numbered(2))
+
+    def placed(value):
+        return json.loads(json.dumps(value).replace("{}", str(tmp_path)))
+
+    script, _, training = arguments()
+    data = load_train_and_eval(script, mixture(placed(entries)), training)
+    assert [part.name for part in data.train] == placed(names)
+    report = prepare_mixture(data.train, small_tokenizer()).report
+    assert [part.name for part in report.parts] == [f"train {name}" for name in placed(names)]
 
 
 def test_a_number_of_rows_is_held_out_of_a_mixture_and_never_trained(tmp_path):

@@ -8,6 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from ift.cli.main import app
+from ift.data import DataError
 from ift.generation.answers import AnswerStore, Settings, Turn, answer_all
 from ift.generation.decoding import Sampling, _Noise
 from ift.generation.errors import EvaluationError
@@ -76,12 +77,12 @@ def test_tools_of_a_row_reach_the_template(loaded, tmp_path):
     ]
     assert written == ["1", "7 + 791", "7 + 71", "7 + 71"]
     assert [len({one.key for one in prompts}), prompts[2].key == prompts[3].key] == [3, True]
-    with pytest.raises(
-        EvaluationError, match="a row has tools and chat_template_kwargs, and the model was trained on"
-    ):
+    with pytest.raises(DataError, match="found tools and chat_template_kwargs, and the model was trained on"):
         prompt_ids(tokenizer, prompts[1].messages, PLAIN_TEXT, prompts[1].template)
     (tmp_path / "p.jsonl").write_text('{"prompt": "x", "tools": {"name": "f"}}\n')
-    with pytest.raises(EvaluationError, match=r"row 1: tools: found .* give a JSON list"):
+    with pytest.raises(
+        EvaluationError, match=r'p.jsonl, row 1, column "tools": found an object .* expected a list'
+    ):
         read_prompts(tmp_path / "p.jsonl")
 
 
@@ -166,6 +167,10 @@ def test_prompts_without_room_for_an_answer_are_refused(loaded, tmp_path):
             [("user", "Hi")],
         ),
         ({"turns": ["Hi", "Ho"]}, [("user", "Hi")]),
+        (
+            {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]},
+            [("user", "Hi")],
+        ),
     ],
 )
 def test_forms_of_prompts(tmp_path, row, messages):
@@ -180,8 +185,31 @@ def test_forms_of_prompts(tmp_path, row, messages):
     [
         ("", "no rows"),
         ('{"prompt": "a"}\n{"prompt": ', "line 2: found text that is not JSON"),
-        ('{"text": "a"}', "row 1: no prompt in the columns text; give one of turns, messages, prompt"),
-        ('{"prompt": " "}', "row 1: prompt: found ' '; give a text"),
+        (
+            '{"text": "a"}',
+            "rows.jsonl, row 1: found no prompt in the columns text. Fix: give one of turns",
+        ),
+        ('{"prompt": " "}', "rows.jsonl, row 1, column \"prompt\": found the string ' ', expected a text"),
+        (
+            '{"question": 3}\n{"prompt": "a"}\n{"prompt":\n{"question": 4}',
+            r"rows.jsonl: 3 of 4 rows cannot be used.\n2 rows: column \"question\", expected a text.*"
+            r"\n  row 1: found the number 3\n  row 4: found the number 4\nline 3: found text that is not JSON",
+        ),
+        (
+            json.dumps({"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": None}]}),
+            'row 1, column "messages", turn 2, key "content": found null',
+        ),
+        ('{"messages": "a"}', 'row 1, column "messages": found the string .a., expected a list of turns'),
+        (
+            json.dumps({"messages": [{"role": "narrator", "content": "a"}]}),
+            'row 1, column "messages", turn 1, key "role": found the string \'narrator\'',
+        ),
+        (
+            json.dumps(
+                {"messages": [{"role": "system", "content": "a"}, {"role": "assistant", "content": "b"}]}
+            ),
+            "found system as the last turn before the answer, expected a turn of the user, or a tool's result",
+        ),
         ('{"id": 1, "prompt": "a"}\n{"id": 1, "prompt": "b"}', "two rows have the id 1"),
         ("[3]", "row 1: found the number 3, expected one JSON object"),
     ],
@@ -190,6 +218,60 @@ def test_prompts_that_cannot_be_read_are_named(tmp_path, text, message):
     (tmp_path / "rows.jsonl").write_text(text)
     with pytest.raises(EvaluationError, match=message):
         read_prompts(tmp_path / "rows.jsonl")
+
+
+CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1, "b": 2}}}
+TOOL_TURNS = [
+    {"role": "user", "content": "1 + 2?"},
+    {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    {"role": "tool", "name": "add", "content": "3"},
+]
+
+
+@pytest.mark.parametrize(
+    ("turns", "kept"),
+    [
+        (TOOL_TURNS, 3),
+        ([*TOOL_TURNS, {"role": "assistant", "content": "It is 3."}], 3),
+        (TOOL_TURNS[:2], 1),
+        ([TOOL_TURNS[0], {"role": "assistant", "content": None}], 1),
+    ],
+    ids=["a result at the end", "an answer after it", "a call at the end", "an empty answer"],
+)
+def test_tool_calls_and_results_are_part_of_the_prompt(tmp_path, turns, kept):
+    """The call reaches the template, although its turn has no text; a turn of the assistant at the end does not."""
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": turns}))
+    (one,) = read_prompts(tmp_path / "rows.jsonl")
+    wanted = [{**turn, "content": turn["content"] or ""} for turn in turns[:kept]]
+    assert one.messages == wanted
+
+
+def test_rows_that_the_template_refuses_are_named_and_the_others_answered(tmp_path):
+    """The tiny base's template has no tool turns, and does not render tools, which is reported."""
+    other = {"messages": [*TOOL_TURNS, {"role": "assistant", "content": "3."}]}
+    rows = [
+        {"messages": TOOL_TURNS},
+        {"prompt": "1 plus 2 is?"},
+        other,
+        {"prompt": "a", "tools": [{"name": "f"}]},
+    ]
+    path, out = tmp_path / "p.jsonl", tmp_path / "out.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    code, output = generate(path, "--output", out, "--max_new_tokens", 4)
+    assert code == 0, output
+    said = output.splitlines()
+    assert f"{path}: 2 of 4 rows cannot be used." in output
+    for number in (1, 3):
+        assert any(line.startswith(f"  row {number}: the chat template refuses") for line in said)
+    assert "The other 2 are answered." in said
+    assert "1 row: column tools: not rendered by the chat template (row 4)" in said
+    assert "2 answers to 2 of 4 prompts" in output
+    assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == ["2", "4"]
+    path.write_text(json.dumps(rows[0]))
+    code, output = generate(path, "--output", tmp_path / "none.jsonl", "--max_new_tokens", 4)
+    assert code == 1
+    assert f"{path}, row 1: the chat template refuses this conversation" in output
+    assert not (tmp_path / "none.jsonl").exists()
 
 
 def generate(*words):

@@ -120,7 +120,10 @@ def test_tools_are_not_left_out_on_the_way_to_a_server(tmp_path, capsys):
         "http://127.0.0.1:9/v1",
     ]
     assert app(words, standalone_mode=False) == 1
-    assert "prompt 1 has tools, which are not sent to a server" in capsys.readouterr().err
+    assert (
+        "p.jsonl, row 1: found tools, which are not sent to a server. Fix: leave --endpoint out"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,17 @@
 
 import os
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from ift.data import DataReport, Prepared
 from ift.lab.testbed import tiny_base_path
+from ift.methods.stage import PreparedRows
 from ift.runs import progress, train_method
+from ift.runs.plan import packing_line
+from ift.runs.results import StageResult
 
 
 @pytest.fixture
@@ -38,6 +44,66 @@ def test_an_arrow_needs_two_values(values, said):
     display = object.__new__(progress.TrainingDisplay)
     display.key, display.values = "nll", values
     assert display.change() == said
+
+
+def result(**more):
+    return StageResult("ift", Path("out"), "base", 5.0, 40, None, (), **more)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({}, ""),
+        ({"training_seconds": 50.0}, ""),
+        (
+            {"resumed_at": 20, "training_seconds": 75.4},
+            " (steps 21 to 40; time of all 40 steps, without starting and saving the model: 0:01:15)",
+        ),
+        (
+            {"resumed_at": 20, "training_seconds": None},
+            " (steps 21 to 40; time of all 40 steps, without starting and saving the model: not known)",
+        ),
+    ],
+)
+def test_the_closing_line_of_a_resumed_run_tells_of_the_whole_run(more, said):
+    assert progress.resumed(result(**more)) == said
+
+
+def test_scores_of_answers_have_a_line_of_their_own():
+    """Beside them only the entries of training and evaluation are shown."""
+    lines = []
+    display = object.__new__(progress.TrainingDisplay)
+    display.key, display.values, display.bar, display.metrics = "nll", [], object(), progress.METRICS
+    display.reporter = SimpleNamespace(message=lines.append)
+    state = SimpleNamespace(global_step=20, max_steps=40)
+    for logs in (
+        {"eval_nll": 0.5, "eval_loss": 0.6, "epoch": 1.0},
+        {"eval_answers_stopped": 0.75, "eval_exact_match": 0.5, "eval_sql": 0.25, "epoch": 1.0},
+        {"end_nll": 1.0},
+    ):
+        display.on_log(None, state, None, logs)
+    assert [line.replace(progress.NO_BREAK, " ") for line in lines] == [
+        "evaluation 20/40  loss 0.6  nll 0.5",
+        "evaluation 20/40  answers: answers_stopped 0.75  exact_match 0.5  sql 0.25",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("streaming", "dataset", "said"),
+    [
+        (
+            False,
+            range(4),
+            "20 rows are packed into 4 sequences of up to 1,024 tokens, and do not see each other",
+        ),
+        (True, iter(()), "rows are packed into sequences of up to 1,024 tokens, and do not see each other"),
+    ],
+)
+def test_the_plan_says_how_rows_are_packed(streaming, dataset, said):
+    trainer = SimpleNamespace(train_dataset=dataset, args=SimpleNamespace(max_length=1024))
+    report = DataReport("train", "text", "", streaming=streaming, rows_kept=20)
+    rows = PreparedRows(None, {"train": Prepared(None, report)})
+    assert packing_line(trainer, rows) == said
 
 
 def test_train_method_reports_nothing(tmp_path, capfd):

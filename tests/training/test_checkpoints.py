@@ -120,7 +120,7 @@ def test_a_repeated_stop_is_one_and_a_later_one_ends_the_run(monkeypatch):
         signal.signal(number, lambda number, frame: ended.append(number)) for number in checkpoints.SIGNALS
     ]
     keeper = checkpoints.SealedCheckpoints({})
-    keeper.on_train_begin(SimpleNamespace(save_total_limit=None), None, None)
+    keeper.on_train_begin(SimpleNamespace(save_total_limit=None), SimpleNamespace(global_step=0), None)
     try:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)  # a launcher's, right behind

@@ -85,6 +85,14 @@ def test_means_are_over_tokens_not_over_batches():
     assert parts.loss == pytest.approx(whole.loss)
 
 
+def test_constants_of_the_weights_are_absent_without_propagation():
+    rows, _ = statistics(LOSSES, LABELS, MASK)
+    means = RunningMeans()
+    means.add(rows, looked_ahead=False)
+    all_names, fewer = set(means.summary()), set(means.summary(propagates=False))
+    assert all_names - fewer == {"propagation_weight_max", "propagation_negative_share"}
+
+
 def test_what_was_not_computed_is_absent():
     assert RunningMeans().summary() == {}
     assert RunningMeans().loss is None

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from ift.check.engines import ONE_DEVICE, Engine
 from ift.check.memory import MemoryEstimate, available_memory, estimate_memory
 from ift.check.planned_gpu import on_planned_gpu
+from ift.check.positions import position_problem
 from ift.check.remedies import Remedy, remedies
 from ift.check.rows import RowScan, scan_rows
 from ift.check.steps import count_steps, rows_of_steps
@@ -59,18 +60,7 @@ def data_findings(
     for name, one in sets.items():
         found += _check_report(name, one.report, allow_truncation)
         found += _check_scan(name, scans[name], tokenizer, vocabulary)
-        asks = one.report.format.startswith(("prompt-completion", "preference"))
-        if (
-            asks
-            and one.report.prompts == "plain text"
-            and tokenizer.chat_template
-            and not scans[name].rendered
-        ):
-            text = (
-                "the rows are plain text, which leaves the model's chat template out. Fix, if it is to answer in a "
-                'conversation: write rows as {"messages": [...]} (docs/data.md)'
-            )
-            found.append(Finding("warning", name, text))
+        found += _check_plain_text(name, one.report, scans[name], tokenizer)
     if "eval" in sets:
         found += _check_overlap(scans["train"], scans["eval"])
     report = sets["train"].report
@@ -82,6 +72,27 @@ def data_findings(
             "Fix: lower per_device_train_batch_size or gradient_accumulation_steps"
         )
         found.append(Finding("warning", "train", text))
+    return found
+
+
+def _check_plain_text(name: str, report: DataReport, scan: RowScan, tokenizer: Any) -> list[Finding]:
+    """A warning for each part whose prompts are plain text, for a model that has a chat template."""
+    found = []
+    for part in report.parts or (report,):
+        asks = part.format.startswith(("prompt-completion", "preference", "pairs"))
+        if (
+            not asks
+            or part.prompts != "plain text"
+            or not tokenizer.chat_template
+            or part.name in scan.rendered
+        ):
+            continue
+        rows = f"the rows of {part.name.removeprefix(f'{name} ')}" if report.parts else "the rows"
+        text = (
+            f"{rows} are plain text, which leaves the model's chat template out. Fix, if it is to answer in a "
+            'conversation: write rows as {"messages": [...]} (docs/data.md)'
+        )
+        found.append(Finding("warning", name, text))
     return found
 
 
@@ -257,6 +268,8 @@ def preflight(
             for problem in (outside, explain_too_long(longest, memory.positions))
             if problem
         ]
+    if problem := position_problem(stage, report, memory.positions if memory else None):
+        findings.append(Finding(problem[0], "train", problem[1]))
     findings += [Finding("refused", "settings", wrong) for wrong in build_errors(stage, prepared)]
     available = available_memory(gpu_memory)
     if memory is not None and memory.total > available:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ift.data import Prepared
+from ift.data import DataReport, Prepared
 from ift.data.samples import ids_and_labels
 
 STREAM_ROWS = 1000  # rows of a stream that are checked
@@ -34,7 +34,8 @@ class RowScan:
         double_bos: Rows that begin with the beginning-of-sequence token twice.
         without_bos: Rows that do not begin with it.
         untrained_end: Rows that were not cut and have no end-of-turn id among their labels.
-        rendered: Whether some prompt of plain text holds a special token, as text that was made with a template does.
+        rendered: Names of the parts in which some prompt of plain text holds a special token, as text that was made
+            with a template does.
         joined: Rows of plain text whose answer goes on in the last word or sentence of the prompt, without a space.
     """
 
@@ -47,7 +48,7 @@ class RowScan:
     double_bos: list[int] = field(default_factory=list)
     without_bos: list[int] = field(default_factory=list)
     untrained_end: list[int] = field(default_factory=list)
-    rendered: bool = False
+    rendered: set[str] = field(default_factory=set)
     joined: list[int] = field(default_factory=list)
 
 
@@ -59,7 +60,7 @@ def scan_rows(
     `ends` are the ids that end a turn; `progress` is called with the number of rows of each batch.
     """
     found, bos = RowScan(), tokenizer.bos_token_id
-    plain = prepared.report.prompts == "plain text"
+    parts = _part_of_each_row(prepared.report)
     marks = set(tokenizer.all_special_ids) - {bos, tokenizer.unk_token_id}
     dropped = (
         set() if prepared.report.parts else {n for rows in prepared.report.dropped.values() for n in rows}
@@ -70,7 +71,8 @@ def scan_rows(
         all_ids, all_labels = ids_and_labels(batch)
         for ids, labels in zip(all_ids, all_labels, strict=True):
             found.rows += 1
-            number, whole = next(numbers), np.asarray(ids, dtype=np.int64)
+            number, part, whole = next(numbers), next(parts), np.asarray(ids, dtype=np.int64)
+            plain = part.prompts == "plain text"
             trained = np.asarray(labels, dtype=np.int64)
             found.keys.append(_key(np.concatenate([whole, trained])))
             key = _key(whole)
@@ -80,7 +82,8 @@ def scan_rows(
             start = int((trained != -100).argmax())
             if start:
                 found.prompts.setdefault(_key(whole[:start]), number)
-                found.rendered |= plain and not marks.isdisjoint(whole[:start].tolist())
+                if plain and not marks.isdisjoint(whole[:start].tolist()):
+                    found.rendered.add(part.name)
                 if plain and _joined(*tokenizer.convert_ids_to_tokens(whole[start - 1 : start + 1].tolist())):
                     found.joined.append(number)
             found.largest_id = max(found.largest_id, int(whole.max(initial=-1)), int(trained.max(initial=-1)))
@@ -92,6 +95,15 @@ def scan_rows(
                 found.untrained_end.append(number)
         progress(len(all_ids))
     return found
+
+
+def _part_of_each_row(report: DataReport) -> Iterator[DataReport]:
+    """The report of the part that each kept row belongs to; of a mixture that is a stream, of the whole."""
+    if report.streaming:
+        return itertools.repeat(report)
+    return itertools.chain.from_iterable(
+        itertools.repeat(one, one.rows_kept) for one in report.parts or (report,)
+    )
 
 
 def _joined(before: str, after: str) -> bool:

@@ -144,7 +144,7 @@ def _unknown_init_kwargs(stage: Stage) -> list[str]:
 
 def _unknown_metric(stage: Stage, prepared: PreparedRows) -> list[str]:
     """What is wrong with `metric_for_best_model`, which transformers reads only after the first evaluation."""
-    from ift.training.metrics import EVALUATION_METRICS, LOOKAHEAD_METRICS
+    from ift.training.metrics import EVALUATION_METRICS, LOOKAHEAD_METRICS, PROPAGATION_METRICS
     from ift.training.trainer import IFTTrainer
 
     wanted = stage.config.metric_for_best_model
@@ -153,6 +153,8 @@ def _unknown_metric(stage: Stage, prepared: PreparedRows) -> list[str]:
     ours = issubclass(stage.method.load()[0], IFTTrainer)
     names = ["loss", *TIMES, *(EVALUATION_METRICS if ours else METRICS_OF_TRL)]
     names += LOOKAHEAD_METRICS if ours and stage.config.has_lambda else ()
+    if ours and stage.config.propagation == "none" and stage.config.token_weights is None:
+        names = [name for name in names if name not in PROPAGATION_METRICS]
     answers = getattr(stage, "answers", None)
     if answers is not None and answers.eval_generate:
         scores = [one.strip() for one in (answers.eval_score or "").split(",") if one]

@@ -28,6 +28,7 @@ ACCEPTED = (
     "text (every token trained)",
     "input_ids [+ labels] (tokenised already)",
 )
+DETECTION_ROWS = 5  # rows from which the format of a data set is detected
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,20 @@ def detect_format(columns: Iterable[str], first_rows: Sequence[Mapping[str, Any]
     raise DataError(
         f"no known data format: found columns {columns_found}. Accepted: {'; '.join(ACCEPTED)}. "
         f"Fix: {suggest_renaming(found, first_rows)}"
+    )
+
+
+def other_format(form: Format, row: Mapping[str, Any]) -> str:
+    """A hint for a malformed row that would be valid in another format."""
+    try:
+        other = detect_format([column for column, value in row.items() if value is not None], [row])
+    except DataError:
+        return ""
+    if other.converter is form.converter:
+        return ""
+    return (
+        f" (This row looks like {other.name}, and a data set has one format. Write each format to a separate file, and "
+        "list the files under datasets: in the YAML file)"
     )
 
 

@@ -28,7 +28,7 @@ class JsonColumn(Json):
                 ujson_loads(text)
             except ValueError as error:  # datasets would store it as JSON text inside JSON text
                 raise DataError(
-                    f"{text[:60]}...: found a number of more than 64 bits, which cannot be stored. Fix: make it text"
+                    f"found a number of more than 64 bits, which cannot be stored, in {text[:60]}.... Fix: make it text"
                 ) from error
         return text
 

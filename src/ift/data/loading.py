@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ift.data.errors import DataError
 from ift.data.folders import ENDINGS, DataFiles, list_data_files
 from ift.data.hub import download_hint, go_offline_if_unreachable
+from ift.data.origin import Origin
 from ift.data.text_datasets import load_text_files, stream_text_files
 
 if TYPE_CHECKING:
@@ -73,9 +74,16 @@ def load_rows(
     `streaming` reads rows lazily.
 
     Raises:
-        DataError: The path or the split does not exist, or a file cannot be read; for .jsonl files with the line
-            number.
+        UnreadableRows: Rows of text files that cannot be read; the message names the first ten.
+        DataError: The path or the split does not exist, or a file cannot be read.
     """
+    return load_with_origin(name, config=config, split=split, streaming=streaming)[0]
+
+
+def load_with_origin(
+    name: str, *, config: str | None = None, split: str = "train", streaming: bool = False
+) -> tuple[Dataset | IterableDataset, Origin]:
+    """As `load_rows`, with the files of the rows."""
     from datasets import load_dataset
 
     if not _is_slice(split):
@@ -88,12 +96,13 @@ def load_rows(
             )
         split = chosen
     if not is_local(name):
-        return _from_hub(name, lambda: load_dataset(name, config, split=split, streaming=streaming))
+        rows = _from_hub(name, lambda: load_dataset(name, config, split=split, streaming=streaming))
+        return rows, Origin(name, split=split)
     path = _existing_path(name)
     if _is_saved(path):
-        return _load_saved(path, split, streaming)
+        return _load_saved(path, split, streaming), Origin(name, split=split)
     folder = DataFiles({"train": [path]}) if path.is_file() else list_data_files(path, config)
-    return load_files(folder.splits, split, streaming=streaming)
+    return load_files(folder.splits, split, streaming=streaming), Origin(name, folder.splits, split)
 
 
 def load_files(

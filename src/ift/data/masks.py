@@ -10,7 +10,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ift.data.errors import DataError
+from ift.data.errors import DataError, RowFault
 from ift.data.omissions import arguments_as_objects, drop_keys, extra_keys, find_omissions
 from ift.data.spans import Span, common_prefix_length, find_spans
 from ift.data.templates import Render, TemplateRefusal, end_of_turn_ids, renderer, turn_endings
@@ -130,10 +130,9 @@ class RowTokenizer:
         ids, offsets = self._tokenise(full)
         bos = self.tokenizer.bos_token_id
         if bos is not None and bos != self.tokenizer.eos_token_id and ids[:2] == [bos, bos]:
-            raise DataError(
-                f"row {number}: the rendered conversation begins with the beginning-of-sequence token twice. "
-                "Fix: the chat template or the first turn writes it a second time; remove it there"
-            )
+            problem = "the rendered conversation begins with the beginning-of-sequence token twice"
+            fix = "the chat template or the first turn writes it a second time; remove it there"
+            raise DataError.of(RowFault(number, "", problem, "", fix))
         everything = self.train_on == "all"
         turns = [
             index

@@ -21,6 +21,7 @@ from ift.data.conversion import from_preference
 from ift.data.counts import NOTE_SEPARATOR, count_trained, drop_untrained, features
 from ift.data.errors import describe
 from ift.data.formats import Format, column_names, unformatted
+from ift.data.origin import Origin, RowPreparation, map_rows
 from ift.data.prepare import join_parts
 from ift.data.source import SourceRow, columns_with_filled_nulls
 from ift.data.turns import Message, Row
@@ -56,7 +57,8 @@ def prepare_pairs(
         The pairs, and a report with the tokens of both sides together and the lengths of the longer side.
 
     Raises:
-        DataError: No preference data, or a malformed pair.
+        RowsRefused: Malformed pairs; the message names the first ten.
+        DataError: No preference data.
     """
     return join_parts(
         parts, name, lambda part, called: _prepare(part, tokenizer, max_length, num_proc, called)
@@ -75,10 +77,10 @@ def _prepare(part: Part, tokenizer: Any, max_length: int | None, num_proc: int |
         max_length=max_length,
         default_template=form.conversational and ensure_chat_template(tokenizer),
     )
-    mapped = rows.map(
-        PreparePair(
-            form, RowTokenizer(tokenizer), max_length, name, columns_with_filled_nulls(rows), numbers
-        ),
+    filled = columns_with_filled_nulls(rows)
+    mapped = map_rows(
+        rows,
+        PreparePair(form, RowTokenizer(tokenizer), max_length, name, filled, numbers, part.origin),
         with_indices=True,
         remove_columns=columns,
         features=features(COLUMNS),
@@ -106,7 +108,7 @@ def check_columns(rows: Any, name: str) -> None:
 
 
 @dataclass(frozen=True)
-class PreparePair:
+class PreparePair(RowPreparation):
     """Prepares one row; a class, so that it can be pickled for worker processes. Attributes as in `prepare_pairs`."""
 
     form: Format
@@ -115,22 +117,13 @@ class PreparePair:
     name: str
     features: Mapping[str, Any]
     numbers: tuple[int, ...] | None = None
+    origin: Origin | None = None
 
-    def __call__(self, row: Any, index: int) -> dict[str, Any]:
+    def prepare(self, row: Any, index: int) -> dict[str, Any]:
         """The columns of a pair and its counts; raises DataError for a malformed pair."""
         number = self.numbers[index] if self.numbers else index + 1
         source = SourceRow(row, number, self.features)
-        try:
-            for side in SIDES:
-                if row.get(side) is None:
-                    raise DataError.at(
-                        number, f'column "{side}"', describe(None), "an answer", "fill it in or drop the row"
-                    )
-            rejected, chosen = from_preference(source, "rejected"), self.form.read(source)
-            self._check_prompt(chosen, rejected, number)
-            done = [self.tokenise(side, number) for side in (chosen, rejected)]
-        except DataError as error:
-            raise DataError(f"{self.name} data, {error}") from error
+        done = [self.tokenise(side, number) for side in read_pair(self.form, source)]
         notes = dict.fromkeys([*source.notes, *(note for tokens in done for note in tokens.notes)])
         result: dict[str, Any] = {"ift_reason": source.drop_reason, "ift_notes": NOTE_SEPARATOR.join(notes)}
         for side, tokens in zip(SIDES, done, strict=True):
@@ -159,32 +152,40 @@ class PreparePair:
             "ift_merged": sum(tokens.merged for tokens in done),
         }
 
-    @staticmethod
-    def _check_prompt(chosen: Row, rejected: Row, number: int) -> None:
-        """Checks that both sides answer the same prompt; the turns that they share are not trained."""
-        if "messages" not in chosen or "messages" not in rejected:
-            if chosen.keys() != rejected.keys():
-                raise DataError.at(
-                    number, 'column "rejected"', "another type than chosen",
-                    "two texts, or two lists of turns", "write both sides the same way",
-                )  # fmt: skip
-            return
-        first, second = chosen["messages"], rejected["messages"]
-        shared = _shared_turns(first, second)
-        if shared == len(first) == len(second):
-            return  # both sides are equal: dropped and counted later
-        for side, turns in zip(SIDES, (first, second), strict=True):
-            role = turns[shared]["role"] if shared < len(turns) else "no further turn"
-            if role != "assistant":
-                raise DataError.at(
-                    number,
-                    f'column "{side}", turn {shared + 1}',
-                    f"{role} where the other side differs",
-                    "answers of the assistant to one and the same prompt",
-                    "make the turns before the answers equal, or drop the row",
-                )
-        for turn in (*first[:shared], *second[:shared]):
-            turn["train"] = False
+
+def read_pair(form: Format, source: SourceRow) -> tuple[Row, Row]:
+    """The chosen and the rejected side in canonical form; the turns that they share are not trained.
+
+    Raises:
+        DataError: A side is missing or malformed, or they do not answer the same prompt.
+    """
+    for side in SIDES:
+        if source.get(side) is None:
+            fix = "fill it in or drop the row"
+            raise source.error(side, describe(None), "an answer", fix)
+    rejected, chosen = from_preference(source, "rejected"), form.read(source)
+    if "messages" not in chosen or "messages" not in rejected:
+        if chosen.keys() != rejected.keys():
+            found, expected = "another type than chosen", "two texts, or two lists of turns"
+            raise source.error("rejected", found, expected, "write both sides the same way")
+        return chosen, rejected
+    first, second = chosen["messages"], rejected["messages"]
+    shared = _shared_turns(first, second)
+    if shared == len(first) == len(second):
+        return chosen, rejected  # both sides are equal: dropped and counted later
+    for side, turns in zip(SIDES, (first, second), strict=True):
+        role = turns[shared]["role"] if shared < len(turns) else "no further turn"
+        if role != "assistant":
+            raise DataError.at(
+                source.number,
+                f'column "{side}", turn {shared + 1}',
+                f"{role} where the other side differs",
+                "answers of the assistant to one and the same prompt",
+                "make the turns before the answers equal, or drop the row",
+            )
+    for turn in (*first[:shared], *second[:shared]):
+        turn["train"] = False
+    return chosen, rejected
 
 
 def _shared_turns(first: list[Message], second: list[Message]) -> int:

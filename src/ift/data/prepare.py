@@ -8,16 +8,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ift.data.counts import COUNTS, NOTE_SEPARATOR, count_trained, drop_untrained, features
-from ift.data.errors import DataError
+from ift.data.errors import DataError, RowFault, call_for_each
 from ift.data.formats import (
+    DETECTION_ROWS,
     Format,
     column_names,
     detect_format,
     first_rows,
+    other_format,
     rename_columns,
     unformatted,
 )
 from ift.data.masks import UNTRAINED, RowTokenizer, TokenisedRow, TrainOn
+from ift.data.origin import CHECKED_ROWS, Origin, RowPreparation, map_rows
 from ift.data.report import DataReport, mixture_report
 from ift.data.source import SourceRow, columns_with_filled_nulls
 from ift.data.templates import ensure_chat_template
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TruncationMode = Literal["keep_start", "keep_end"]
-_DETECTION_ROWS = 5  # rows from which the format is detected
 
 
 @dataclass(frozen=True)
@@ -55,15 +57,17 @@ class Part:
         name: Name in reports.
         rows: The rows as loaded.
         numbers: The numbers of the rows, where others were taken out; None if they are 1, 2, 3 and so on.
+        origin: Where the rows are from; None if unknown.
     """
 
     name: str
     rows: Dataset | IterableDataset
     numbers: tuple[int, ...] | None = None
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)
-class _PrepareRow:
+class _PrepareRow(RowPreparation):
     """Prepares one row; a class, so that it can be pickled for worker processes. Attributes as in `prepare_dataset`."""
 
     form: Format
@@ -73,20 +77,22 @@ class _PrepareRow:
     name: str
     features: Mapping[str, Any]
     numbers: tuple[int, ...] | None
+    origin: Origin | None
 
-    def __call__(self, row: Any, index: int) -> dict[str, Any]:
+    def prepare(self, row: Any, index: int) -> dict[str, Any]:
         number = self.numbers[index] if self.numbers else index + 1
         source = SourceRow(row, number, self.features)
         try:
             canonical = self.form.read(source)
             if source.untrained_mark and self.tokenise.train_on == "all":
-                raise DataError(
-                    f"row {number}: found turns that {source.untrained_mark} marks as not to be trained, and "
-                    "completion_only_loss is false, which trains every token. Fix: leave one of the two out"
-                )
+                problem = f"found turns that {source.untrained_mark} marks as not to be trained"
+                rule = "and completion_only_loss is false, which trains every token"
+                raise DataError.of(RowFault(number, "", problem, rule, "leave one of the two out"))
             done = self.tokenise(canonical, number)
         except DataError as error:
-            raise DataError(f"{self.name} data, {error}{_other_format(self.form, row)}") from error
+            if error.fault is None or not (hint := other_format(self.form, row)):
+                raise
+            raise DataError.of(replace(error.fault, fix=error.fault.fix + hint)) from error
         cut = slice(None)
         if self.max_length is not None:
             keeps_start = self.truncation_mode == "keep_start"
@@ -126,7 +132,7 @@ def _format_of(
     dataset: Dataset | IterableDataset, columns: Sequence[str], text_field: str, name: str
 ) -> Format:
     """The format of the first rows; raises DataError if `text_field` is set for a format that is not plain text."""
-    form = detect_format(columns, first_rows(dataset, _DETECTION_ROWS))
+    form = detect_format(columns, first_rows(dataset, DETECTION_ROWS))
     if text_field != "text" and form.name != "text":
         raise DataError(
             f"{name} data: dataset_text_field names a column of plain text, and the format is {form.name}. "
@@ -146,6 +152,7 @@ def prepare_dataset(
     text_field: str = "text",
     name: str = "train",
     numbers: tuple[int, ...] | None = None,
+    origin: Origin | None = None,
 ) -> Prepared:
     """Tokenises a data set and labels the trained tokens, as a tokenised data set for trl's `SFTTrainer`.
 
@@ -160,12 +167,14 @@ def prepare_dataset(
         text_field: trl's `dataset_text_field`, the column of plain text.
         name: Name of the data in reports and errors.
         numbers: As in `Part`; None for a stream.
+        origin: As in `Part`.
 
     Returns:
         The rows that have trained tokens, and the report, which counts the dropped ones.
 
     Raises:
-        DataError: The format is unknown, a row is malformed, or no row is left.
+        RowsRefused: Malformed rows; the message names the first ten. A stream raises DataError at the first.
+        DataError: The format is unknown, or no row is left.
     """
     from datasets import IterableDataset
 
@@ -174,7 +183,7 @@ def prepare_dataset(
     form = _format_of(dataset, columns, text_field, name)
     default_template = form.conversational and ensure_chat_template(tokenizer)
     tokenise, filled = RowTokenizer(tokenizer, train_on), columns_with_filled_nulls(dataset)
-    prepare = _PrepareRow(form, tokenise, max_length, truncation_mode, name, filled, numbers)
+    prepare = _PrepareRow(form, tokenise, max_length, truncation_mode, name, filled, numbers, origin)
     base = DataReport(
         name=name,
         format=form.name,
@@ -190,7 +199,7 @@ def prepare_dataset(
     if isinstance(dataset, IterableDataset):
         rows = dataset.map(prepare, **options).filter(_HasSomethingToLearn(name), with_indices=True)
         return Prepared(rows.remove_columns(list(COUNTS)), replace(base, streaming=True))
-    mapped = dataset.map(prepare, **options, num_proc=num_proc, desc=f"Preparing {name} data")
+    mapped = map_rows(dataset, prepare, **options, num_proc=num_proc, desc=f"Preparing {name} data")
     return Prepared(*drop_untrained(mapped, base, "rows", numbers), numbers)
 
 
@@ -205,7 +214,7 @@ def prepare_mixture(
         parts,
         name,
         lambda part, called: prepare_dataset(
-            part.rows, tokenizer, name=called, numbers=part.numbers, **options
+            part.rows, tokenizer, name=called, numbers=part.numbers, origin=part.origin, **options
         ),
     )
 
@@ -220,9 +229,14 @@ def join_parts(parts: Sequence[Part], name: str, prepare: Callable[[Part, str], 
         return prepare(parts[0], name)
     from datasets import concatenate_datasets
 
-    done = [prepare(part, f"{name} {part.name}") for part in parts]
+    done = call_for_each(parts, lambda part: prepare(part, f"{name} {part.name}"), first_rows_of)
     joined = concatenate_datasets([part.dataset for part in done])
     return Prepared(joined, mixture_report(name, [part.report for part in done]))
+
+
+def first_rows_of(part: Part) -> Part:
+    """The first `CHECKED_ROWS` rows of a part."""
+    return replace(part, rows=part.rows.take(CHECKED_ROWS))
 
 
 class _HasSomethingToLearn:
@@ -258,20 +272,6 @@ def _with_text_field(dataset: Any, text_field: str, name: str) -> Any:
     if "text" in columns:
         dataset = dataset.rename_columns({"text": "text (not dataset_text_field)"})
     return rename_columns(dataset, {text_field: "text"})
-
-
-def _other_format(form: Format, row: Mapping[str, Any]) -> str:
-    """A hint for a malformed row that would be valid in another format."""
-    try:
-        other = detect_format([column for column, value in row.items() if value is not None], [row])
-    except DataError:
-        return ""
-    if other.converter is form.converter:
-        return ""
-    return (
-        f" (This row looks like {other.name}, and a data set has one format. Write each format to a separate file, and "
-        "list the files under datasets: in the YAML file)"
-    )
 
 
 def _explain(form: Format, train_on: TrainOn) -> str:

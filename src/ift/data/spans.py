@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ift.data.errors import DataError
+from ift.data.errors import DataError, RowFault
 from ift.data.templates import Render, TemplateRefusal
 from ift.data.turns import Message
 
@@ -132,16 +132,15 @@ def common_prefix_length(first: Sequence[Any], *others: Sequence[Any]) -> int:
 
 def _rewritten(number: int, index: int, prompt: str, full: str, shared: int) -> DataError:
     alone, within = prompt[max(0, shared - 20) : shared + 40], full[max(0, shared - 20) : shared + 40]
-    return DataError(
-        f"row {number}, turn {index + 1}: the chat template renders the turns before it differently when later turns "
-        f"follow, so training and generation would differ: {alone!r} as a prompt, {within!r} in the whole "
-        "conversation. Fix: split the conversation so that it ends at this turn, leave the system turn out, or use "
-        "another chat template"
+    problem = (
+        "the chat template renders the turns before it differently when later turns follow, so training and generation "
+        f"would differ: {alone!r} as a prompt, {within!r} in the whole conversation"
     )
+    fix = "split the conversation so that it ends at this turn, leave the system turn out, or use another chat template"
+    return DataError.of(RowFault(number, f"turn {index + 1}", problem, "", fix))
 
 
 def _unverified(number: int, index: int, why: str) -> DataError:
-    return DataError(
-        f"row {number}, turn {index + 1}: cannot verify where this assistant turn begins and ends under the chat "
-        f"template ({why}). Fix: use another chat template, or tokenise the data yourself into input_ids and labels"
-    )
+    problem = f"cannot verify where this assistant turn begins and ends under the chat template ({why})"
+    fix = "use another chat template, or tokenise the data yourself into input_ids and labels"
+    return DataError.of(RowFault(number, f"turn {index + 1}", problem, "", fix))

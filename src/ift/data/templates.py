@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ift.data.errors import DataError
+from ift.data.errors import DataError, RowFault
 from ift.data.turns import Message, Row
 
 if TYPE_CHECKING:
@@ -78,7 +78,6 @@ def renderer(tokenizer: PreTrainedTokenizerBase, row: Row | None = None, number:
     """
     row = row or {}
     options = {"tools": row.get("tools"), **row.get("chat_template_kwargs", {})}
-    place = "the chat template" if number is None else f"row {number}: the chat template"
 
     def render(messages: Sequence[Message], prompt: bool = False, **changed: Any) -> str:
         turns = [{key: value for key, value in message.items() if key != "train"} for message in messages]
@@ -88,10 +87,11 @@ def renderer(tokenizer: PreTrainedTokenizerBase, row: Row | None = None, number:
             )
         except Exception as error:  # a template may raise anything
             roles = ", ".join(message["role"] for message in messages[:8]) or "no turns"
-            raise TemplateRefusal(
-                f"{place} refuses this conversation (roles: {roles}): {error}. "
-                "Fix: bring the turns into the order and form that the model's template takes, or drop the row"
-            ) from error
+            problem = f"the chat template refuses this conversation (roles: {roles}): {error}"
+            fix = "bring the turns into the order and form that the model's template takes, or drop the row"
+            if number is None:
+                raise TemplateRefusal(f"{problem}. Fix: {fix}") from error
+            raise TemplateRefusal.of(RowFault(number, "", problem, "", fix)) from error
         return text
 
     return render

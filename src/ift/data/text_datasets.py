@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ift.data.errors import DataError
-from ift.data.text_files import read_rows
+from ift.data.errors import DataError, RowFault
+from ift.data.text_files import FAULTS_AT_MOST, numbered_rows, read_rows, unreadable
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features, IterableDataset
@@ -27,7 +27,8 @@ def load_text_files(files: Sequence[Path]) -> Dataset:
     object keeps exactly the keys of its row.
 
     Raises:
-        DataError: A file cannot be read (with the line), there are no rows, or the cache cannot be written.
+        UnreadableRows: Rows that cannot be read or stored; the message names the first ten.
+        DataError: A file cannot be read, there are no rows, or the cache cannot be written.
     """
     from datasets import Dataset, config
     from datasets.exceptions import DatasetGenerationError
@@ -45,7 +46,7 @@ def load_text_files(files: Sequence[Path]) -> Dataset:
     except (OSError, DatasetGenerationError) as error:
         cause = error.__cause__ or error
         if isinstance(cause, DataError):
-            raise cause from None
+            raise _unstorable(files, features) or cause from None
         raise DataError(
             f"{_shown(files)}: the rows cannot be kept in the cache of datasets, {config.HF_DATASETS_CACHE}: {cause}. "
             "Fix: set HF_DATASETS_CACHE to a folder with room that can be written to"
@@ -83,18 +84,28 @@ def _all_rows(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
 
 
 def _features(files: Sequence[Path]) -> Features:
-    """The type of each column, from all rows of all files."""
+    """The type of each column, from all rows of all files; raises UnreadableRows."""
     from datasets import Features, Value
 
     from ift.data.json_column import JsonColumn
 
     kinds: dict[str, set[type]] = {}
-    for row in _all_rows(files):
+    faults: list[RowFault] = []
+    number = 0
+    for _, row in itertools.chain.from_iterable(map(numbered_rows, files)):
+        number += 1
+        if isinstance(row, RowFault):
+            faults.append(row)
+            if len(faults) == FAULTS_AT_MOST:
+                raise unreadable(faults, f"the first {number:,} rows", files)
+            continue
         for name, value in row.items():
             found = kinds.setdefault(name, set())
             if value is not None:
                 large = isinstance(value, int) and value.bit_length() > 63
                 found.add(object if large else type(value))
+    if faults:
+        raise unreadable(faults, f"{number:,} rows", files)
     if not kinds:
         raise DataError(
             f"{_shown(files)}: found no rows, expected at least one. Fix: check how it was written"
@@ -108,3 +119,23 @@ def _features(files: Sequence[Path]) -> Features:
 
 def _shown(files: Sequence[Path]) -> str:
     return ", ".join(map(str, files[:3]))
+
+
+def _unstorable(files: Sequence[Path], features: Features) -> DataError | None:
+    """The error that names the rows whose values cannot be stored; None if all can."""
+    from ift.data.json_column import JsonColumn
+
+    stored = {name: column for name, column in features.items() if isinstance(column, JsonColumn)}
+    faults: list[RowFault] = []
+    number = 0
+    for file in files:
+        for row, (line, values) in enumerate(numbered_rows(file), start=1):
+            number += 1
+            for name, column in stored.items():
+                try:
+                    column.encode_example(values.get(name) if isinstance(values, dict) else None)
+                except DataError as error:
+                    problem, _, fix = str(error).partition(". Fix: ")
+                    place = f'column "{name}"'
+                    faults.append(RowFault(row, place, problem, "", fix, line, file=str(file)))
+    return unreadable(faults, f"{number:,} rows", files) if faults else None

@@ -5,21 +5,36 @@ from __future__ import annotations
 import codecs
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ift.data.errors import DataError, describe
+from ift.data.errors import DataError, RowFault, RowsRefused, describe, refuse_rows
 from ift.files import numbered_lines
 
 PIECE = 1 << 20  # bytes read at a time
 LONGEST_FIELD = 2**31 - 1  # characters of a CSV field
+FAULTS_AT_MOST = 10_000  # unreadable rows of a data set after which no more are looked for
 BYTE_ORDER_MARKS = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
-ONE_OBJECT = "expected one JSON object. Fix: write one object per line"
+# place, problem (replaced by what was found), rule and fix of a row that is no object
+ONE_OBJECT = ("", "found no object", "expected one JSON object", "write one object per line")
+
+
+class UnreadableRows(RowsRefused):
+    """Rows of text files that cannot be read.
+
+    Attributes:
+        faults: Why, in the order of the rows.
+        files: The files.
+    """
+
+    faults: tuple[RowFault, ...] = ()
+    files: tuple[Path, ...] = ()
 
 
 def read_rows(file: Path, *, lone_surrogates: bool = False) -> Iterator[dict[str, Any]]:
-    """Yields the rows of a .jsonl, .json or .csv file, from column name to value.
+    """Yields the rows of a .jsonl, .json or .csv file, from column name to value, up to the first that cannot be read.
 
     Nothing is converted: a CSV field is a string (null if empty), and a JSON string that looks like a date stays a
     string. Each string of a JSON list of strings becomes a row with the column "text". A file with a single JSON
@@ -28,45 +43,73 @@ def read_rows(file: Path, *, lone_surrogates: bool = False) -> Iterator[dict[str
     Raises:
         DataError: The file cannot be read; the message names the line where possible.
     """
+    for _, row in numbered_rows(file, lone_surrogates=lone_surrogates):
+        if isinstance(row, RowFault):
+            raise DataError.of(row)
+        yield row
+
+
+def read_all_rows(file: Path, *, lone_surrogates: bool = False) -> list[dict[str, Any]]:
+    """The rows of a file as `read_rows` yields them.
+
+    Raises:
+        UnreadableRows: Rows that cannot be read; the message names the first ten.
+        DataError: The file cannot be read.
+    """
+    rows = [row for _, row in numbered_rows(file, lone_surrogates=lone_surrogates)]
+    if faults := [row for row in rows if isinstance(row, RowFault)]:
+        raise unreadable(faults, f"{len(rows):,} rows", [file])
+    return [row for row in rows if not isinstance(row, RowFault)]
+
+
+def numbered_rows(
+    file: Path, *, lone_surrogates: bool = False
+) -> Iterator[tuple[int | None, dict[str, Any] | RowFault]]:
+    """Yields the first line of each row (from 1; None in a JSON list), and the row or why it cannot be read.
+
+    Raises:
+        DataError: The file cannot be read as rows at all.
+    """
     check_is_not_utf16(file)
     if file.suffix.lower() == ".csv":
         yield from _csv_rows(file)
         return
     whole = _one_value(file)
     if whole is None:
-        for _, row in json_lines(file, lone_surrogates=lone_surrogates):
-            yield row
+        yield from _json_lines(file, lone_surrogates)
         return
     for number, value in enumerate(whole, start=1):
         row = {"text": value} if isinstance(value, str) else value
-        _check_row(row, not lone_surrogates, f"{file}, row {number}")
-        yield row
+        yield None, _fault_of(row, not lone_surrogates, RowFault(number, *ONE_OBJECT, file=str(file))) or row
 
 
-def json_lines(file: Path, *, lone_surrogates: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields line number (from 1) and object of a file with one JSON object per line.
-
-    Raises:
-        DataError: A line is not a JSON object.
-    """
-    for number, line in numbered_lines(file):
-        place = f"{file}, line {number}"
+def _json_lines(file: Path, lone_surrogates: bool) -> Iterator[tuple[int, dict[str, Any] | RowFault]]:
+    """`numbered_rows` of a file with one JSON object per line."""
+    for row, (number, line) in enumerate(numbered_lines(file), start=1):
+        fault = RowFault(row, *ONE_OBJECT, line=number, text=True, file=str(file))
         try:
             text = line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise _not_utf8(file, number, error) from error
-        try:
             value = json.loads(text, object_pairs_hook=_object)
+        except UnicodeDecodeError as error:
+            yield number, _not_utf8(fault, error)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{place}: {_explain(error)}, {ONE_OBJECT}") from error
-        _check_row(value, not lone_surrogates and _has_surrogates(text), place)
-        yield number, value
+            yield number, replace(fault, problem=_explain(error))
+        else:
+            yield number, _fault_of(value, not lone_surrogates and _has_surrogates(text), fault) or value
+
+
+def unreadable(faults: Sequence[RowFault], rows: str, files: Sequence[Path]) -> UnreadableRows:
+    """Builds the error for rows of files that cannot be read; `rows` as in `refuse_rows`."""
+    refused = refuse_rows(faults, rows, ", ".join(map(str, files[:3])))
+    error = UnreadableRows(str(refused))
+    error.fault, error.faults, error.files = refused.fault, tuple(faults), tuple(files)
+    return error
 
 
 def _one_value(file: Path) -> list[Any] | None:
     """Reads a file with one list, or with one object over several lines; None for a JSON Lines file.
 
-    A .jsonl file that begins like a list but is not one is left to `json_lines`, which names the faulty line.
+    A .jsonl file that begins like a list but is not one is left to `_json_lines`, which names the faulty line.
     """
     lines = file.suffix.lower() == ".jsonl"
     start = next(numbered_lines(file), (0, b""))[1]
@@ -93,31 +136,34 @@ def _is_json(text: bytes) -> bool:
     return True
 
 
-def _csv_rows(file: Path) -> Iterator[dict[str, Any]]:
+def _csv_rows(file: Path) -> Iterator[tuple[int, dict[str, Any] | RowFault]]:
+    """`numbered_rows` of a CSV file; nothing after a record that is no CSV."""
     csv.field_size_limit(LONGEST_FIELD)
     with file.open(encoding="utf-8-sig", newline="") as text:
         lines = csv.reader(text, strict=True)
-        start, header = 0, None
+        start, row, header = 0, 0, None
         try:
             while (fields := next(lines, None)) is not None:
-                place = f"{file}, line {start + 1}"
-                start = lines.line_num
+                line, start = start + 1, lines.line_num
                 if not fields:
                     continue
                 if header is None:
-                    header = _header(fields, place)
-                elif len(fields) != len(header):
-                    raise DataError(
-                        f"{place}: found {len(fields)} fields, expected {len(header)} ({', '.join(header)}). "
-                        'Fix: put a field that contains a comma or a line break into quotes, "a, b"'
-                    )
-                else:
-                    yield {name: value or None for name, value in zip(header, fields, strict=True)}
+                    header = _header(fields, f"{file}, line {line}")
+                    continue
+                row += 1
+                if len(fields) == len(header):
+                    yield line, {name: value or None for name, value in zip(header, fields, strict=True)}
+                    continue
+                found, expected = (
+                    f"found {len(fields)} fields",
+                    f"expected {len(header)} ({', '.join(header)})",
+                )
+                fix = 'put a field that contains a comma or a line break into quotes, "a, b"'
+                yield line, RowFault(row, "", found, expected, fix, line, text=True, file=str(file))
         except csv.Error as error:
-            raise DataError(
-                f"{file}, line {start + 1}: cannot be read as CSV ({error}). Fix: put a field that contains a quote "
-                'into quotes and write the quote twice, "say ""hi"""'
-            ) from error
+            fix = 'put a field that contains a quote into quotes and write the quote twice, "say ""hi"""'
+            problem = f"cannot be read as CSV ({error})"
+            yield start + 1, RowFault(row + 1, "", problem, "", fix, start + 1, text=True, file=str(file))
         except UnicodeDecodeError:
             check_encoding(file)
             raise
@@ -146,25 +192,29 @@ def check_encoding(file: Path) -> None:
     """Raises DataError with the line number for a file that is not UTF-8."""
     check_is_not_utf16(file)
     decode = codecs.getincrementaldecoder("utf-8")().decode
-    line = 1
+    line, fault = 1, RowFault(1, "", "", "", "", text=True, file=str(file))
     with file.open("rb") as opened:
         while piece := opened.read(PIECE):
             try:
                 decode(piece)
             except UnicodeDecodeError as error:
-                raise _not_utf8(file, line + error.object.count(b"\n", 0, error.start), error) from error
+                place = line + error.object.count(b"\n", 0, error.start)
+                raise DataError.of(_not_utf8(replace(fault, line=place), error)) from error
             line += piece.count(b"\n")
         try:
             decode(b"", final=True)
         except UnicodeDecodeError as error:
-            raise _not_utf8(file, line, error) from error
+            raise DataError.of(_not_utf8(replace(fault, line=line), error)) from error
 
 
-def _not_utf8(file: Path, line: int, error: UnicodeDecodeError) -> DataError:
-    found = error.object[error.start : error.end].hex(" ")
-    return DataError(
-        f"{file}, line {line}: found bytes that are not UTF-8 ({found}), expected UTF-8. "
-        f"Fix: iconv -f LATIN1 -t UTF-8 {file.name} > new{file.suffix}, if that is its encoding"
+def _not_utf8(fault: RowFault, error: UnicodeDecodeError) -> RowFault:
+    """The fault of a line that is not UTF-8, with the place of `fault`."""
+    file = Path(fault.file)
+    return replace(
+        fault,
+        problem=f"found bytes that are not UTF-8 ({error.object[error.start : error.end].hex(' ')})",
+        rule="expected UTF-8",
+        fix=f"iconv -f LATIN1 -t UTF-8 {file.name} > new{file.suffix}, if that is its encoding",
     )
 
 
@@ -172,15 +222,14 @@ def _has_surrogates(text: str) -> bool:
     return "\\ud" in text or "\\uD" in text
 
 
-def _check_row(value: Any, may_have_surrogates: bool, place: str) -> None:
-    """Raises DataError for a value that is not an object, or has half a surrogate pair, which UTF-8 cannot encode."""
+def _fault_of(value: Any, may_have_surrogates: bool, place: RowFault) -> RowFault | None:
+    """Why a value cannot be a row: it is no object, or has half a surrogate pair, which UTF-8 cannot encode."""
     if not isinstance(value, dict):
-        raise DataError(f"{place}: found {describe(value)}, {ONE_OBJECT}")
+        return replace(place, problem=f"found {describe(value)}")
     if may_have_surrogates and not _can_be_written(value):
-        raise DataError(
-            f"{place}: found half of a surrogate pair (\\ud800 to \\udfff alone), which is not "
-            "a character. Fix: remove it, or drop the row"
-        )
+        problem = "found half of a surrogate pair (\\ud800 to \\udfff alone), which is not a character"
+        return replace(place, problem=problem, rule="", fix="remove it, or drop the row")
+    return None
 
 
 class _DuplicateKey(ValueError):

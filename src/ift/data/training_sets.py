@@ -7,10 +7,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ift.data.errors import DataError
+from ift.data.errors import DataError, call_for_each
 from ift.data.folders import resolve_data_files
 from ift.data.formats import rename_columns
-from ift.data.loading import choose_split, files_left_out, is_local, load_files, load_rows, quiet, split_names
+from ift.data.loading import (
+    choose_split,
+    files_left_out,
+    is_local,
+    load_files,
+    load_with_origin,
+    quiet,
+    split_names,
+)
+from ift.data.malformed import all_malformed_rows
+from ift.data.origin import Origin
 from ift.data.prepare import Part
 
 if TYPE_CHECKING:
@@ -47,6 +57,7 @@ def load_train_and_eval(
     training_args: TrainingArguments,
     *,
     columns: Mapping[str, str] | None = None,
+    pairs: bool = False,
 ) -> LoadedData:
     """Loads the data sets that trl's arguments name.
 
@@ -55,15 +66,17 @@ def load_train_and_eval(
         mixture_args: A `datasets:` list; if it has entries, `script_args` names no data.
         training_args: `eval_strategy` and `seed`.
         columns: Columns to rename, old to new.
+        pairs: Whether the rows are read as preference pairs, for the refusal of malformed ones.
 
     Returns:
         Training rows, and evaluation rows if `eval_strategy` asks for them: the evaluation split or, without one, a
             seeded sample of the training rows (5 %, at most 1,000 rows) that is not trained.
 
     Raises:
+        RowsRefused: Rows of text files that cannot be read; the message also names the malformed ones among the others.
         DataError: A path, split or column does not exist, or evaluation rows cannot be held out.
     """
-    data = load_splits(script_args, mixture_args, evaluates(training_args), columns=columns)
+    data = load_splits(script_args, mixture_args, evaluates(training_args), columns=columns, pairs=pairs)
     share = mixture_args.test_split_size if mixture_args is not None and mixture_args.datasets else None
     if data.evaluation is None and (evaluates(training_args) or share is not None):
         data = hold_out_evaluation(data, training_args.seed, share)
@@ -76,16 +89,17 @@ def load_splits(
     evaluation: bool,
     *,
     columns: Mapping[str, str] | None = None,
+    pairs: bool = False,
 ) -> LoadedData:
     """Loads training rows and, if `evaluation` is true and the data has one, the evaluation split; nothing is held out.
 
     Arguments and errors are otherwise those of `load_train_and_eval`.
     """
     if mixture_args is not None and mixture_args.datasets:
-        return _load_mixture(mixture_args, columns or {})
+        return _load_mixture(mixture_args, columns or {}, pairs)
     if script_args.dataset_name is None:
         raise DataError("no data: found neither dataset_name nor datasets. Fix: give --dataset_name")
-    return _load_single(script_args, evaluation, columns or {})
+    return _load_single(script_args, evaluation, columns or {}, pairs)
 
 
 def evaluates(training_args: TrainingArguments) -> bool:
@@ -94,14 +108,17 @@ def evaluates(training_args: TrainingArguments) -> bool:
     return str(getattr(strategy, "value", strategy)) != "no"
 
 
-def _load_single(script_args: ScriptArguments, evaluates: bool, columns: Mapping[str, str]) -> LoadedData:
+def _load_single(
+    script_args: ScriptArguments, evaluates: bool, columns: Mapping[str, str], pairs: bool
+) -> LoadedData:
     name, config = str(script_args.dataset_name), script_args.dataset_config
     streaming = script_args.dataset_streaming
     notes = files_left_out(name, config)
 
     def load(split: str) -> list[Part]:
-        rows = load_rows(name, config=config, split=split, streaming=streaming)
-        return [Part(split, rename_columns(rows, columns))]
+        with all_malformed_rows(columns, pairs):
+            rows, origin = load_with_origin(name, config=config, split=split, streaming=streaming)
+        return [Part(split, rename_columns(rows, columns), origin=origin)]
 
     available = split_names(name, config)
     train_split = _choose_split(script_args.dataset_train_split, "train", available, notes)
@@ -135,12 +152,20 @@ def _choose_split(wanted: str, use: str, available: Sequence[str], notes: list[s
     return split
 
 
-def _load_mixture(mixture_args: DatasetMixtureConfig, columns: Mapping[str, str]) -> LoadedData:
+def _load_mixture(mixture_args: DatasetMixtureConfig, columns: Mapping[str, str], pairs: bool) -> LoadedData:
     entries = mixture_args.datasets
-    parts = [
-        Part(_short_name(entry.path), _load_entry(entry, mixture_args.streaming, columns))
-        for entry in entries
-    ]
+
+    def load(named: tuple[str, Any]) -> Part:
+        name, entry = named
+        with all_malformed_rows(columns, pairs):
+            rows, origin = _load_entry(entry, mixture_args.streaming)
+        if entry.columns is not None:
+            rows = rows.select_columns(entry.columns)
+        present = rows.column_names or []
+        rows = rename_columns(rows, {old: new for old, new in columns.items() if old in present})
+        return Part(name, rows, origin=origin)
+
+    parts = call_for_each(zip(_entry_names(entries), entries, strict=True), load)
     fractions = [entry.fraction for entry in entries]
     left_out = [line for entry in entries for line in files_left_out(entry.path, entry.name)]
     if all(fraction is None for fraction in fractions):
@@ -167,30 +192,54 @@ def _load_mixture(mixture_args: DatasetMixtureConfig, columns: Mapping[str, str]
     return LoadedData(chosen, None, notes)
 
 
-def _load_entry(entry: Any, streaming: bool, columns: Mapping[str, str]) -> Any:
+def _load_entry(entry: Any, streaming: bool) -> tuple[Any, Origin]:
+    """The rows of an entry, and where they are from."""
     if entry.data_dir is None and entry.data_files is None:
-        rows = load_rows(entry.path, config=entry.name, split=entry.split, streaming=streaming)
-    elif entry.path in _READERS or is_local(entry.path):
+        return load_with_origin(entry.path, config=entry.name, split=entry.split, streaming=streaming)
+    if entry.path in _READERS or is_local(entry.path):
         base = Path() if entry.path in _READERS else Path(entry.path).expanduser()
         base = base / Path(entry.data_dir or "").expanduser()
         if entry.data_files is None:
-            rows = load_rows(str(base), config=entry.name, split=entry.split, streaming=streaming)
-        else:
-            rows = load_files(resolve_data_files(entry.data_files, base), entry.split, streaming=streaming)
-    else:
-        from datasets import load_dataset
+            return load_with_origin(str(base), config=entry.name, split=entry.split, streaming=streaming)
+        files = resolve_data_files(entry.data_files, base)
+        rows = load_files(files, entry.split, streaming=streaming)
+        return rows, Origin(entry.path, files, entry.split)
+    from datasets import load_dataset
 
-        where = {"data_dir": entry.data_dir, "data_files": entry.data_files}
-        with quiet():
-            rows = load_dataset(entry.path, entry.name, **where, split=entry.split, streaming=streaming)
-    if entry.columns is not None:
-        rows = rows.select_columns(entry.columns)
-    present = rows.column_names or []
-    return rename_columns(rows, {old: new for old, new in columns.items() if old in present})
+    where = {"data_dir": entry.data_dir, "data_files": entry.data_files}
+    with quiet():
+        rows = load_dataset(entry.path, entry.name, **where, split=entry.split, streaming=streaming)
+    return rows, Origin(entry.path, split=entry.split)
 
 
-def _short_name(path: str) -> str:
-    return Path(path).name if is_local(path) else path
+def _entry_names(entries: Sequence[Any]) -> list[str]:
+    """The names of a mixture's entries in reports; those of the same name have their paths and splits too."""
+    names = [_entry_name(entry, short=True) for entry in entries]
+    return [
+        f"{_entry_name(entry, short=False)} {entry.split}" if names.count(name) > 1 else name
+        for name, entry in zip(names, entries, strict=True)
+    ]
+
+
+def _entry_name(entry: Any, *, short: bool) -> str:
+    """An entry's files, its folder, or its Hub id with the files; `short` without the folders they are in."""
+    local = entry.path in _READERS or is_local(entry.path)
+    if entry.data_files is not None:
+        files = _paths_in(entry.data_files)
+        names = [Path(file).name if short else file for file in files[:3]] + ["..."] * (len(files) > 3)
+        parents = [] if local and (short or entry.path in _READERS) else [entry.path]
+        return " ".join([*parents, ", ".join(names)])
+    path = entry.data_dir if entry.path in _READERS and entry.data_dir else entry.path
+    return Path(path).name if local and short else path
+
+
+def _paths_in(data_files: Any) -> list[str]:
+    """All paths of a `data_files` entry, whatever its form."""
+    if isinstance(data_files, str):
+        return [data_files]
+    if isinstance(data_files, dict):
+        return [path for paths in data_files.values() for path in _paths_in(paths)]
+    return [path for one in data_files for path in _paths_in(one["path"] if isinstance(one, dict) else one)]
 
 
 def hold_out_evaluation(data: LoadedData, seed: int, share: float | None = None) -> LoadedData:
@@ -235,6 +284,7 @@ def _split_rows(parts: Sequence[Part], size: int, seed: int) -> tuple[list[Part]
         for index in range(len(part.rows)):
             sides[first + index in drawn].append(index)
         for into, kept in zip((train, evaluation), sides, strict=True):
-            into.append(Part(part.name, part.rows.select(kept), tuple(index + 1 for index in kept)))
+            numbers = tuple(index + 1 for index in kept)
+            into.append(replace(part, rows=part.rows.select(kept), numbers=numbers))
         first += len(part.rows)
     return train, evaluation

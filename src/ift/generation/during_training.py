@@ -20,6 +20,7 @@ from ift.generation.final_answer import FinalAnswer, final_answer_of, last_answe
 from ift.step.model import has_weights
 
 FILE = "answers.jsonl"
+ANSWERED = "eval_answers_stopped"  # the metric that each evaluation with answers has
 # scores of answers (`prompt`, `target`, `answer`): of all by name, and the values of each in `scores`
 AnswerScorer = Callable[[Sequence[dict[str, Any]]], dict[str, float]]
 
@@ -156,7 +157,7 @@ class EvaluationAnswers(TrainerCallback):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(one, ensure_ascii=False) + "\n" for one in answers)
-        found = {"eval_answers_stopped": sum(one["stopped"] for one in answers) / len(answers)}
+        found = {ANSWERED: sum(one["stopped"] for one in answers) / len(answers)}
         if self.final is not None:
             found["eval_exact_match"] = sum(one["right"] for one in answers) / len(answers)
         found |= {f"eval_{name}": value for name, value in scores.items()}

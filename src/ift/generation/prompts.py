@@ -5,18 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ift.data import DataError
+from ift.data.errors import RowFault, describe, refuse_rows
+from ift.data.known_names import OTHER_ROLES
 from ift.data.masks import plain_prompt_ids
+from ift.data.source import SourceRow
 from ift.data.templates import renderer
-from ift.data.text_files import read_rows as read_file_rows
+from ift.data.text_files import numbered_rows, read_all_rows
+from ift.data.turns import TurnReader
 from ift.generation.errors import EvaluationError
 from ift.models.loading import PLAIN_TEXT
 
-_FORMS = "turns, messages, prompt, instruction or question"
+_FORMS = "turns, messages, conversations, prompt, instruction or question"
+
+UNPLACED = RowFault(0, "", "", "", "")
 
 
 @dataclass(frozen=True)
@@ -25,17 +31,20 @@ class Prompt:
 
     Attributes:
         id: The row's `id` or `question_id`, else its number from 1.
-        messages: The messages before the first answer, each with `role` and `content`; the last is the user's.
+        messages: The messages before the first answer, each with `role`, `content` and its further keys, such as
+            `tool_calls`; the last is the user's, or a tool's result.
         further: User messages after each answer, such as MT-Bench's second turn.
         row: The row as read.
         template: `tools` and `chat_template_kwargs` of the row, for the chat template.
+        place: File, number and line of the row, as a fault without a problem.
     """
 
     id: str
-    messages: list[dict[str, str]]
+    messages: list[dict[str, Any]]
     further: tuple[str, ...]
     row: dict[str, Any]
     template: dict[str, Any] = field(default_factory=dict)
+    place: RowFault = UNPLACED
 
     @property
     def key(self) -> str:
@@ -56,13 +65,13 @@ def prompt_ids(
         template: `Prompt.template`.
 
     Raises:
-        EvaluationError: Tools for a model that was trained on plain text.
+        DataError: The chat template refuses the prompt, or it has tools and the model was trained on plain text.
     """
     if prompts == PLAIN_TEXT:
         if template:
-            raise EvaluationError(
-                f"a row has {' and '.join(template)}, and the model was trained on plain text, without a chat "
-                "template; leave them out"
+            raise DataError(
+                f"found {' and '.join(template)}, and the model was trained on plain text, without a chat template. "
+                "Fix: leave them out"
             )
         return plain_prompt_ids(tokenizer, messages[-1]["content"])
     text = renderer(tokenizer, template)(messages, prompt=True)
@@ -72,7 +81,7 @@ def prompt_ids(
 def read_rows(path: Path, *, lone_surrogates: bool = False) -> list[dict[str, Any]]:
     """The rows of a .json, .jsonl or .csv file; raises EvaluationError if it cannot be read or has none."""
     try:
-        rows = list(read_file_rows(path.expanduser(), lone_surrogates=lone_surrogates))
+        rows = read_all_rows(path.expanduser(), lone_surrogates=lone_surrogates)
     except OSError as error:
         raise EvaluationError(f"{path}: cannot be read ({error}); give a .json or .jsonl file") from error
     except DataError as error:
@@ -85,23 +94,31 @@ def read_rows(path: Path, *, lone_surrogates: bool = False) -> list[dict[str, An
 def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:
     """Reads the prompts of a file; `system` is the system prompt for rows without one.
 
-    Each row has one of: `turns` (texts of the user), `messages` (an answer at the end is ignored), `prompt` (text or
-    messages), `instruction` (with `input`), `question`.
+    Each row has one of: `turns` (texts of the user), `messages` or `conversations` (an answer at the end is ignored),
+    `prompt` (text or messages), `instruction` (with `input`), `question`. Turns are read as in training.
 
     Raises:
-        EvaluationError: The file cannot be read, a row has no prompt or tools of another kind, or an id occurs twice.
+        EvaluationError: The file cannot be read, rows have no prompt (the message names the first ten), or an id occurs
+            twice.
     """
-    prompts = []
-    for number, row in enumerate(read_rows(path), start=1):
-        try:
-            messages, further = _parse_row(row)
-            template = _for_the_template(row)
-        except EvaluationError as error:
-            raise EvaluationError(f"{path}, row {number}: {error}") from error
-        if system is not None and messages[0]["role"] != "system":
-            messages = [{"role": "system", "content": system}, *messages]
-        name = next((row[key] for key in ("question_id", "id") if row.get(key) is not None), number)
-        prompts.append(Prompt(str(name), messages, further, row, template))
+    prompts, faults = [], []
+    number = 0
+    try:
+        for number, (line, row) in enumerate(numbered_rows(path.expanduser()), start=1):
+            place = RowFault(number, "", "", "", "", line, file=str(path))
+            try:
+                prompts.append(_prompt(row, place, system))
+            except DataError as error:
+                fault = error.fault or replace(place, problem=str(error))
+                faults.append(replace(fault, line=line, file=str(path)))
+    except OSError as error:
+        raise EvaluationError(f"{path}: cannot be read ({error}); give a .json or .jsonl file") from error
+    except DataError as error:
+        raise EvaluationError(str(error)) from error
+    if faults:
+        raise EvaluationError(str(refuse_rows(faults, f"{number:,} rows", str(path))))
+    if not prompts:
+        raise EvaluationError(f"{path}: no rows; give at least one")
     ids = [one.id for one in prompts]
     if len(set(ids)) < len(ids):
         twice = next(name for name in ids if ids.count(name) > 1)
@@ -109,55 +126,81 @@ def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:
     return prompts
 
 
-def _for_the_template(row: dict[str, Any]) -> dict[str, Any]:
+def _prompt(row: dict[str, Any] | RowFault, place: RowFault, system: str | None) -> Prompt:
+    """The prompt of one row; raises DataError, with its fault."""
+    if isinstance(row, RowFault):
+        raise DataError.of(row)
+    source = SourceRow(row, place.row)
+    messages, further = _parse_row(source, row)
+    if system is not None and messages[0]["role"] != "system":
+        messages = [{"role": "system", "content": system}, *messages]
+    name = next((row[key] for key in ("question_id", "id") if row.get(key) is not None), place.row)
+    return Prompt(str(name), messages, further, row, _for_the_template(source), place)
+
+
+def _for_the_template(source: SourceRow) -> dict[str, Any]:
     """`tools` (also as JSON text, or as `functions`) and `chat_template_kwargs` of a row, where it has them."""
-    tools = row.get("tools") or row.get("functions")
+    tools = source.get("tools") or source.get("functions")
     if isinstance(tools, str):
         try:
             tools = json.loads(tools)
         except ValueError as error:
-            raise EvaluationError(f"tools: not JSON ({error})") from error
-    options = row.get("chat_template_kwargs")
-    for name, found, kind in (("tools", tools, list), ("chat_template_kwargs", options, dict)):
+            found, fix = f"text that is not JSON ({error})", "give a list of JSON schemas"
+            raise source.error("tools", found, "a JSON list", fix) from error
+    options = source.get("chat_template_kwargs")
+    kinds = (("tools", tools, list, "a list"), ("chat_template_kwargs", options, dict, "an object"))
+    for name, found, kind, expected in kinds:
         if found is not None and not isinstance(found, kind):
-            raise EvaluationError(
-                f"{name}: found {found!r:.80}; give a JSON {'list' if kind is list else 'object'}"
-            )
-    return {name: found for name, found in (("tools", tools), ("chat_template_kwargs", options)) if found}
+            raise source.error(name, describe(found), expected, f"give {expected}")
+    return {name: found for name, found, _, _ in kinds if found}
 
 
-def _parse_row(row: dict[str, Any]) -> tuple[list[dict[str, str]], tuple[str, ...]]:
+def _parse_row(source: SourceRow, row: dict[str, Any]) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     if isinstance(row.get("turns"), list) and row["turns"]:
-        first, *further = [_text(turn, "turns") for turn in row["turns"]]
+        first, *further = [_text(source, "turns", turn) for turn in row["turns"]]
         return [{"role": "user", "content": first}], tuple(further)
-    for column in ("messages", "prompt"):
-        if isinstance(row.get(column), list) and row[column]:
-            return _conversation(row[column], column), ()
+    for column in ("messages", "conversations", "prompt"):
+        if row.get(column) and not (column == "prompt" and isinstance(row[column], str)):
+            return _conversation(source, column), ()
     for column in ("prompt", "instruction", "question"):
         if row.get(column) is not None:
-            text = _text(row[column], column)
+            text = _text(source, column, row[column])
             if column == "instruction" and row.get("input"):
-                text = f"{text}\n\n{_text(row['input'], 'input')}"
+                text = f"{text}\n\n{_text(source, 'input', row['input'])}"
             return [{"role": "user", "content": text}], ()
-    raise EvaluationError(
-        f"no prompt in the columns {', '.join(row) or 'of an empty row'}; give one of {_FORMS}"
-    )
+    problem = f"found no prompt in the columns {', '.join(row) or 'of an empty row'}"
+    raise DataError.of(RowFault(source.number, "", problem, "", f"give one of {_FORMS}"))
 
 
-def _conversation(turns: Sequence[Any], column: str) -> list[dict[str, str]]:
-    messages = []
-    for turn in turns:
-        if not isinstance(turn, dict) or not isinstance(turn.get("role"), str):
-            raise EvaluationError(f"{column}: found {turn!r:.60}; give objects with role and content")
-        messages.append({"role": turn["role"], "content": _text(turn.get("content"), column)})
-    if messages[-1]["role"] == "assistant":
-        messages.pop()
-    if not messages or messages[-1]["role"] != "user":
-        raise EvaluationError(f"{column}: the last turn before the answer is not the user's")
-    return messages
+def _conversation(source: SourceRow, column: str) -> list[dict[str, Any]]:
+    """The turns before the answer, as training reads them; an answer at the end is not read."""
+    given = source.get(column)
+    answered = isinstance(given, list) and _is_answer(given[-1])
+    turns = TurnReader(source, column).read(given[:-1] if answered else given)
+    for number, turn in enumerate(turns, start=1):
+        if not turn["content"].strip() and "tool_calls" not in turn and turn["role"] != "tool":
+            place = f'column "{column}", turn {number}, key "content"'
+            raise DataError.at(
+                source.number, place, describe(turn["content"]), "text", "fill it in or drop the row"
+            )
+    last = turns[-1]["role"] if turns else "none"
+    if last not in ("user", "tool"):
+        found, expected = (
+            f"{last} as the last turn before the answer",
+            "a turn of the user, or a tool's result",
+        )
+        raise source.error(column, found, expected, "end the row there, or drop it")
+    return [{key: value for key, value in turn.items() if key != "train"} for turn in turns]
 
 
-def _text(value: Any, column: str) -> str:
+def _is_answer(turn: Any) -> bool:
+    """Whether a turn is the assistant's, by any of its names."""
+    role = (turn.get("role") or turn.get("from")) if isinstance(turn, dict) else None
+    name = role.strip().lower() if isinstance(role, str) else ""
+    return OTHER_ROLES.get(name, name) == "assistant"
+
+
+def _text(source: SourceRow, column: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise EvaluationError(f"{column}: found {value!r:.60}; give a text")
+        raise source.error(column, describe(value), "a text", "fill it in or drop the row")
     return value

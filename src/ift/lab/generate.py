@@ -11,8 +11,9 @@ from rich.progress import track
 from ift.files import check_target
 from ift.generation.answer_files import check_format, choose_format, write_answers
 from ift.generation.answers import AnswerStore, Settings, fingerprint
+from ift.generation.prompt_checks import leave_out, not_sent
 from ift.generation.prompts import Prompt, read_prompts
-from ift.lab.local_answers import Answer, answer_here, answer_in_jobs
+from ift.lab.local_answers import Answer, Source, answer_here, answer_in_jobs
 from ift.lab.processes import Executor
 from ift.models.loading import LoadOptions, short_name
 from ift.runs.extras import needs_extra
@@ -39,7 +40,7 @@ def generate(
         executor: Runs processes that each answer a part of the prompts; None: this process answers all.
 
     Raises:
-        EvaluationError: The prompts cannot be read or answered.
+        EvaluationError: The prompts cannot be read, or none of them can be answered.
         JudgeError: The endpoint cannot be used or does not answer.
         OSError: The model is missing.
     """
@@ -55,26 +56,30 @@ def generate(
         check_target(target, [source] if endpoint else [source, Path(model).expanduser()])
     local = (model, asked, settings, batch_size, options)
     if executor is not None:
-        key, answer = answer_in_jobs(executor, source, stored, system, *local)
+        answers_of = answer_in_jobs(executor, source, stored, system, *local)
     elif endpoint is None:
-        key, answer = answer_here(*local)
+        answers_of = answer_here(*local)
     else:
-        key, answer = _served(endpoint, model, settings, batch_size)
-    store = AnswerStore(stored, key)
-    _answer(asked, store, answer)
-    found = [[store.get(one, turn) for turn in range(1 + len(one.further))] for one in asked]
+        answers_of = _served(endpoint, model, settings, batch_size)
+    fit, left_out = leave_out(asked, answers_of.problem_of)
+    for line in [*([left_out] if left_out else []), *answers_of.omissions_of(fit)]:
+        print(line)
+    store = AnswerStore(stored, answers_of.fingerprint)
+    _answer(fit, store, answers_of.answer)
+    found = [[store.get(one, turn) for turn in range(1 + len(one.further))] for one in fit]
     answers = [[turn for turn in turns if turn is not None] for turns in found]
-    write_answers(path, form, name, asked, answers)
+    write_answers(path, form, name, fit, answers)
     stopped = sum(turn.stopped for turns in answers for turn in turns)
     store.path.unlink()
+    some = f"{len(fit)} of {len(asked)}" if left_out else f"{len(asked)}"
     return [
-        f"{sum(map(len, answers))} answers to {len(asked)} prompts, {stopped} of them stopped with an end token",
+        f"{sum(map(len, answers))} answers to {some} prompts, {stopped} of them stopped with an end token",
         f"{form:<12} {path}",
     ]
 
 
-def _served(address: str, model: str, settings: Settings, threads: int) -> tuple[str, Answer]:
-    """A model behind a server: the fingerprint of its answers, and what asks for them."""
+def _served(address: str, model: str, settings: Settings, threads: int) -> Source:
+    """A model behind a server."""
     needs_extra("judge", "httpx2")
     from ift.lab.served_answers import answer_all_served, open_endpoint
 
@@ -84,7 +89,7 @@ def _served(address: str, model: str, settings: Settings, threads: int) -> tuple
         with closing(endpoint):
             answer_all_served(endpoint, prompts, settings, store, threads, progress)
 
-    return fingerprint(f"{address} {model}", "the server's", settings), answer
+    return Source(fingerprint(f"{address} {model}", "the server's", settings), answer, not_sent)
 
 
 def _answer(prompts: Sequence[Prompt], store: AnswerStore, answer: Answer) -> None:

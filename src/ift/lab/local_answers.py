@@ -6,7 +6,8 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from ift.data import ensure_chat_template
 from ift.generation.answers import AnswerStore, Settings, answer_all, fingerprint
 from ift.generation.errors import EvaluationError
+from ift.generation.prompt_checks import omissions, refused_by_template
 from ift.generation.prompts import Prompt, prompt_ids, read_prompts
 from ift.lab.processes import Executor, Job
 from ift.lab.report.json_files import write_json
@@ -23,23 +25,43 @@ from ift.models.loading import CHAT_TEMPLATE, PLAIN_TEXT, LoadOptions, identity,
 Answer = Callable[[Sequence[Prompt], AnswerStore, Callable[[int], None]], None]
 
 
+@dataclass(frozen=True)
+class Source:
+    """What answers the prompts of a file.
+
+    Attributes:
+        fingerprint: Of its answers.
+        answer: Generates what is missing.
+        problem_of: Problem and fix of a prompt that it cannot be asked, see `leave_out`.
+        omissions_of: Lines about what it does not see of prompts.
+    """
+
+    fingerprint: str
+    answer: Answer
+    problem_of: Callable[[Prompt], tuple[str, str] | None]
+    omissions_of: Callable[[Sequence[Prompt]], list[str]] = lambda prompts: []
+
+
 def answer_here(
     model: str, asked: list[Prompt], settings: Settings, batch_size: int, options: LoadOptions
-) -> tuple[str, Answer]:
-    """A model that is loaded here: the fingerprint of its answers, and what generates them."""
+) -> Source:
+    """A model that is loaded here."""
     loaded = load_model(model, options)
     style, template = _written(asked, loaded.tokenizer, loaded.prompts, loaded.note)
 
     def answer(prompts: Sequence[Prompt], store: AnswerStore, progress: Callable[[int], None]) -> None:
         answer_all(loaded.model, loaded.tokenizer, prompts, settings, store, batch_size, progress, style)
 
-    return fingerprint(identity(model), template, settings), answer
+    key = fingerprint(identity(model), template, settings)
+    return Source(
+        key, answer, refused_by_template(loaded.tokenizer, style), partial(omissions, loaded.tokenizer, style)
+    )
 
 
 def answer_in_jobs(
     executor: Executor, source: Path, path: Path, system: str | None,
     model: str, asked: list[Prompt], settings: Settings, batch_size: int, options: LoadOptions,
-) -> tuple[str, Answer]:  # fmt: skip
+) -> Source:  # fmt: skip
     """The same in processes of an executor, each of which loads the model and answers a part of the prompts.
 
     A part has every n-th of the batches that `answer_all` would make, so first turns get the answers of one process; a
@@ -84,7 +106,7 @@ def answer_in_jobs(
                     raise EvaluationError(f"part {part + 1} of the prompts {problem}\n{hint}")
                 progress(_take_over(files[part], prompts, store))
 
-    return key, answer
+    return Source(key, answer, refused_by_template(tokenizer, style), partial(omissions, tokenizer, style))
 
 
 def _job(file: Path, prompts: Sequence[Prompt], store: AnswerStore, content: dict[str, Any]) -> Job:
@@ -142,8 +164,8 @@ def main(file: str) -> None:
     prompts = {one.key: one for one in read_prompts(Path(part["prompts"]), part["system"])}
     asked = [prompts[key] for key in part["keys"]]
     settings, options = Settings(**part["settings"]), LoadOptions(**part["options"])
-    key, answer = answer_here(part["model"], asked, settings, part["batch_size"], options)
-    answer(asked, AnswerStore(Path(part["answers"]), key), lambda count: None)
+    source = answer_here(part["model"], asked, settings, part["batch_size"], options)
+    source.answer(asked, AnswerStore(Path(part["answers"]), source.fingerprint), lambda count: None)
 
 
 if __name__ == "__main__":

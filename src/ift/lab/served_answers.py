@@ -43,15 +43,9 @@ def answer_all_served(
     way at once.
 
     Raises:
-        EvaluationError: The server does not take a prompt, or a row has what would not be sent.
+        EvaluationError: The server does not take a prompt.
         JudgeError: It does not answer.
     """
-    for prompt in prompts:
-        if prompt.template:
-            raise EvaluationError(
-                f"prompt {prompt.id} has {' and '.join(prompt.template)}, which are not sent to a server. Fix: leave "
-                "--endpoint out, or take them out of the row"
-            )
     lock = threading.Lock()
 
     def ask(prompt: Prompt, turn: int) -> None:

@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ift.data import DataError, LoadedData, end_of_turn_ids, load_train_and_eval, prepare_mixture
-from ift.data.prepare import Prepared
+from ift.data import DataError, LoadedData, Part, end_of_turn_ids, load_train_and_eval, prepare_mixture
+from ift.data.errors import call_for_each
+from ift.data.prepare import Prepared, first_rows_of
 from ift.methods.engines import refuse_engines
 from ift.methods.start import (
     check_limits,
@@ -22,6 +23,7 @@ from ift.methods.start import (
 )
 from ift.methods.table import Method
 from ift.models import loading
+from ift.models.limits import check_named_tokens
 from ift.models.model_folder import looks_local
 from ift.models.record import write_record
 from ift.models.stop_tokens import stop_generation_at
@@ -78,7 +80,8 @@ def load_data(stage: Stage) -> LoadedData:
     Raises:
         DataError: A path, split or column does not exist, rows cannot be read, or a preference method gets no pairs.
     """
-    data = load_train_and_eval(stage.script, stage.mixture, stage.config, columns=stage.columns)
+    pairs = stage.method.needs_pairs
+    data = load_train_and_eval(stage.script, stage.mixture, stage.config, columns=stage.columns, pairs=pairs)
     check_data(stage, data)
     return data
 
@@ -102,15 +105,20 @@ def prepare_stage(stage: Stage, data: LoadedData) -> PreparedRows:
 
     use_given_adapter(stage)
     config, tokenizer = stage.config, load_tokenizer(stage)
-    sets: dict[str, Prepared] = {}
+
+    def prepare(named: tuple[str, list[Part]]) -> tuple[str, Prepared]:
+        name, parts = named
+        if stage.method.needs_pairs:
+            options = {"max_length": config.max_length, "num_proc": config.dataset_num_proc}
+            return name, prepare_pairs(parts, tokenizer, name=name, **options)
+        return name, prepare_mixture(parts, tokenizer, name=name, **preparation(config))
+
+    sets = {name: parts for name, parts in (("train", data.train), ("eval", data.evaluation)) if parts}
     with global_then_local_main_first():
-        for name, parts in {"train": data.train, "eval": data.evaluation}.items():
-            if parts and stage.method.needs_pairs:
-                options = {"max_length": config.max_length, "num_proc": config.dataset_num_proc}
-                sets[name] = prepare_pairs(parts, tokenizer, name=name, **options)
-            elif parts:
-                sets[name] = prepare_mixture(parts, tokenizer, name=name, **preparation(config))
-    return PreparedRows(tokenizer, sets, tuple(data.notes))
+        prepared = call_for_each(
+            sets.items(), prepare, lambda named: (named[0], [first_rows_of(part) for part in named[1]])
+        )
+    return PreparedRows(tokenizer, dict(prepared), tuple(data.notes))
 
 
 def build_trainer(stage: Stage, prepared: PreparedRows, network: Any = None) -> Any:
@@ -167,7 +175,11 @@ def build_trainer(stage: Stage, prepared: PreparedRows, network: Any = None) -> 
 
 
 def load_tokenizer(stage: Stage) -> Any:
-    """The model's tokenizer, with the chat template and end token of the settings."""
+    """The model's tokenizer, with the chat template and end token of the settings.
+
+    Raises:
+        DataError: It cannot be loaded, or the settings name a template that is no file, or a token that it lacks.
+    """
     template = getattr(stage.config, "chat_template_path", None)
     tokenizer = loading.load_tokenizer(stage.model.model_name_or_path, start_options(stage))
     if template and os.path.isfile(template):
@@ -184,6 +196,7 @@ def load_tokenizer(stage: Stage) -> Any:
             f"--chat_template_path {template}: found no file, expected a Jinja file. Fix: give that model's "
             "chat_template.jinja; the tokenizer must already have the tokens that it needs"
         )
+    check_named_tokens(tokenizer, stage.config)
     if getattr(stage.config, "eos_token", None):
         tokenizer.eos_token = stage.config.eos_token
     return tokenizer

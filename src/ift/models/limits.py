@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from ift.data.errors import DataError
+from ift.text import did_you_mean
 
 _POSITIONS = re.compile(r"wpe$|position_embeddings$|embed_positions$|position_embedding$|pos_emb$")
 
@@ -23,6 +24,22 @@ def special_ids(tokenizer: Any) -> dict[str, int]:
     for token in sorted(end_of_turn_ids(tokenizer) - set(found.values())):
         found[f"end of a turn {tokenizer.convert_ids_to_tokens(token)!r}"] = token
     return found
+
+
+def check_named_tokens(tokenizer: Any, settings: Any) -> None:
+    """Raises DataError for an `eos_token` or `pad_token` in the settings that is not in the tokenizer's vocabulary."""
+    vocabulary = tokenizer.get_vocab()
+    for name in ("eos_token", "pad_token"):
+        token = getattr(settings, name, None)
+        if token is None or token in vocabulary:
+            continue
+        known = list(dict.fromkeys([*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()]))
+        shown = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
+        raise DataError(
+            f"{name} is {token!r}, which is not in the tokenizer's vocabulary{did_you_mean(token, known) or '.'} Fix: "
+            f"give one of its special tokens ({shown or 'it has none'}), or leave {name} out; a new token needs a row "
+            "of the model's embedding"
+        )
 
 
 def explain_ids_outside(ids: dict[str, int], vocabulary: int) -> str:

@@ -28,6 +28,7 @@ from ift.runs.argv import (
 from ift.runs.known_flags import refuse_foreign_file, unknown, wanted_methods
 from ift.runs.output_folder import stage_folder
 from ift.runs.ranges import check_ranges, check_used
+from ift.runs.resume_words import read_resume_words
 from ift.runs.yaml_file import parse_mixture, parse_yaml_file, text_as_written
 from ift.training.config import field_with_help
 
@@ -67,7 +68,8 @@ class RunArguments:
         False, "Load PyTorch pickle files (.bin) of a model or adapter that has no safetensors."
     )
     resume: str | None = field_with_help(
-        None, "Resume from this checkpoint; auto: from the newest complete one in the output folder."
+        None,
+        "Resume from this checkpoint; auto (or true): from the newest complete one in the output folder.",
     )
     allow_changed: list[str] = field(
         default_factory=list, metadata={"help": "Settings that may differ from those of the resumed run."}
@@ -225,6 +227,7 @@ def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: se
         from_file, from_flags = drop_flags(from_file, elsewhere), drop_flags(from_flags, elsewhere)
         launch = _launch_flags(known, from_file, lines, parser.file) + _launch_flags(known, from_flags)
         script, config, model, mixture, columns, _, run, answers = parsed  # in the order of `make_parser`
+        read_resume_words(config, run)
         renamed = parse_columns(columns.dataset_columns)
         method.check(config)
         check_ranges(config, model, mixture)

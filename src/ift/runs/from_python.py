@@ -109,6 +109,7 @@ def _stage(method: Method, folder: Path, settings: dict[str, Any], rows: Rows, *
 def _loaded(stage: Stage, rows: Rows, eval_rows: Rows | None) -> LoadedData:
     from datasets import Dataset
 
+    from ift.data.loading import load_with_origin
     from ift.data.training_sets import evaluates, hold_out_evaluation
 
     if stage.script.dataset_name is not None and eval_rows is None:
@@ -116,9 +117,8 @@ def _loaded(stage: Stage, rows: Rows, eval_rows: Rows | None) -> LoadedData:
 
     def part(name: str, value: Rows) -> list[Part]:
         if isinstance(value, str | os.PathLike):
-            from ift.data import load_rows
-
-            return [Part(name, load_rows(str(value)))]
+            loaded, origin = load_with_origin(str(value))
+            return [Part(name, loaded, origin=origin)]
         return [Part(name, Dataset.from_list(list(value)) if isinstance(value, list | tuple) else value)]
 
     train = LoadedData(part("train", rows))

@@ -7,7 +7,6 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,8 @@ import torch
 from ift.data import DataError
 from ift.files import write_atomically
 from ift.methods.table import Method
-from ift.runs.removed import OLD_DEFAULTS
 from ift.training.checkpoints import (
     NOTHING_TO_RESUME,
-    changed_keys,
     checkpoints_with_manifest,
     newest_complete,
     read_facts,
@@ -28,17 +25,6 @@ from ift.training.checkpoints import (
 
 RUN = "run.json"  # marks the folder as a run of `ift train`; written before the first step
 RUN_FILES = (RUN, "metrics.jsonl", "answers.jsonl", "final_answers.jsonl")  # in addition to the checkpoints
-FIELDS_NOT_AFFECTING_WEIGHTS = {
-    "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "run_name", "project", "trackio_space_id",
-    "report_to", "disable_tqdm", "logging_dir", "logging_first_step", "logging_nan_inf_filter", "logging_steps",
-    "logging_strategy", "log_level", "log_level_replica", "log_on_each_node", "save_steps", "save_strategy",
-    "save_total_limit", "save_on_each_node", "eval_steps", "eval_strategy", "eval_delay", "eval_on_start",
-    "per_device_eval_batch_size", "eval_accumulation_steps", "dataloader_num_workers", "dataloader_pin_memory",
-    "dataloader_prefetch_factor", "dataloader_persistent_workers", "dataset_num_proc", "push_to_hub", "hub_model_id",
-    "hub_strategy", "hub_token", "hub_private_repo", "hub_always_push", "hub_revision", "skip_memory_metrics",
-    "prediction_loss_only", "include_tokens_per_second", "include_num_input_tokens_seen", "model_init_kwargs",
-    "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "ddp_timeout", "local_rank",
-}  # fmt: skip
 EARLIER_DEFAULTS: dict[str, Any] = {"propagation_detach": "none"}  # defaults of earlier versions
 
 
@@ -237,58 +223,10 @@ def remove_empty_folder_on_error(folder: Path) -> Iterator[None]:
         raise
 
 
-def run_facts(run_args: Any, data: str) -> dict[str, Any]:
-    """What must not change when the run is resumed: all settings that affect the weights, and a hash of the rows."""
-    found: dict[str, Any] = {"method": run_args.method.name, "data": data}
-    for part in (run_args.config, run_args.model):
-        for name in (one.name for one in fields(part)):
-            if name not in FIELDS_NOT_AFFECTING_WEIGHTS:
-                found[name] = _json_value(getattr(part, name))
-    return found
-
-
-def check_unchanged(run_args: Any, now: dict[str, Any]) -> list[str]:
-    """Compares a resumed run with its checkpoint; returns lines to show.
-
-    A removed setting with its default value had no effect and is not compared.
-
-    Raises:
-        DataError: Settings have changed and `--allow_changed` does not allow it; the message names them.
-    """
-    before = read_facts(Path(run_args.config.resume_from_checkpoint))
-    if before is None:
-        return ["the checkpoint has no manifest, so its settings were not compared with these"]
-    before = {k: v for k, v in before.items() if k not in OLD_DEFAULTS or v != OLD_DEFAULTS[k]}
-    changed = [key for key in changed_keys(before, now) if key not in run_args.run.allow_changed]
-    if changed:
-        shown = "; ".join(
-            f"{key} was {before.get(key)!r}, "
-            + ("and this setting was removed" if key in OLD_DEFAULTS else f"is {now.get(key)!r}")
-            for key in changed
-        )
-        fix = "start a new run" if OLD_DEFAULTS.keys() & changed else "set them back"
-        raise DataError(
-            f"{run_args.config.resume_from_checkpoint}: not the same run: {shown}. Fix: {fix}, or allow the "
-            f"changes with --allow_changed {' '.join(changed)}"
-        )
-    return [f"changed, allowed by --allow_changed: {key}" for key in changed_keys(before, now)]
-
-
 def write_run(folder: Path, finished: bool) -> None:
     """Marks the folder as a started or finished run of `ift train`."""
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / RUN, json.dumps({"finished": finished}) + "\n")
-
-
-def _json_value(value: Any) -> Any:
-    """A JSON value; enumerations and other objects become strings."""
-    if isinstance(value, bool | int | float | str) or value is None:
-        return getattr(value, "value", value)
-    if isinstance(value, list | tuple):
-        return [_json_value(one) for one in value]
-    if isinstance(value, dict):
-        return {str(key): _json_value(one) for key, one in value.items()}
-    return str(value)
 
 
 def stage_folder(output_dir: str | Path, methods: Sequence[Method], number: int) -> Path:

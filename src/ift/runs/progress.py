@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.text import Text
 from tqdm import tqdm
@@ -20,9 +19,9 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback, Tra
 from transformers.utils import logging as transformers_logging
 
 from ift.check.findings import Finding
+from ift.generation.during_training import ANSWERED
 from ift.methods.stage import PreparedRows, Stage
-from ift.methods.start import start_options
-from ift.models.loading import load_config
+from ift.runs.plan import plan
 from ift.runs.results import StageResult
 from ift.training.config import IFTConfig
 
@@ -34,10 +33,6 @@ TRL_METRICS = (
     "loss", "mean_token_accuracy", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected",
 )  # fmt: skip
 NO_BREAK = "\xa0"  # a space at which `wrap` does not break a line; printed as an ordinary space
-DETACH_WARNING = (
-    "propagation_detach none is the released code: it makes confident tokens late in a row less likely, the end token "
-    "first, and answers may never end (docs/differences.md, D1). Leave it out for Algorithm 1 as printed"
-)
 
 
 class Reporter:
@@ -101,7 +96,8 @@ class TerminalReporter(Reporter):
         """Prints the time, the change of the loss, warnings, files and next commands."""
         folder, base = str(result.folder), result.start
         change = "" if self.display is None else self.display.change()
-        self.console.print(f"[bold green]done[/bold green] in {timedelta(seconds=round(seconds))}{change}")
+        span = timedelta(seconds=round(seconds))
+        self.console.print(f"[bold green]done[/bold green] in {span}{resumed(result)}{change}")
         for warning in result.warnings:
             self.labelled("warning", warning, STYLES["warning"], 10)
         adapter = os.path.exists(os.path.join(folder, "adapter_config.json"))
@@ -118,6 +114,18 @@ class TerminalReporter(Reporter):
                 self.labelled(label, text, width=10)
 
 
+def resumed(result: StageResult) -> str:
+    """For the closing line of a resumed run: which steps this part took, and the time of all; "" for other runs."""
+    if not result.resumed_at:
+        return ""
+    whole = result.training_seconds
+    time = "not known" if whole is None else timedelta(seconds=round(whole))
+    return (
+        f" (steps {result.resumed_at + 1} to {result.steps}; time of all {result.steps} steps, without starting and "
+        f"saving the model: {time})"
+    )
+
+
 class TrainingDisplay(TrainerCallback):
     """The plan, the progress bar and the log lines of one training."""
 
@@ -130,7 +138,8 @@ class TrainingDisplay(TrainerCallback):
         self.bar: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Prints the plan and starts the bar."""
+        """Prints the plan and starts the bar; a resumed run remembers the loss of its earlier steps."""
+        self.values = [float(entry[self.key]) for entry in state.log_history if self.key in entry]
         for label, lines in plan(self.trainer, self.stage, self.rows, state).items():
             for number, line in enumerate(lines):
                 self.reporter.labelled("" if number else label, line)
@@ -148,7 +157,14 @@ class TrainingDisplay(TrainerCallback):
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
-        """Prints one line for each log entry of the training or an evaluation."""
+        """Prints one line for each log entry of the training or an evaluation, and one for the scores of answers."""
+        if self.bar is not None and logs and ANSWERED in logs:
+            scores = {
+                name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")
+            }
+            values = "  ".join(f"{name}{NO_BREAK}{_short(float(value))}" for name, value in scores.items())
+            self.reporter.message(f"evaluation {state.global_step}/{state.max_steps}  answers: {values}")
+            return
         prefix = "eval_" if logs and f"eval_{self.key}" in logs else ""
         if self.bar is None or not logs or prefix + self.key not in logs:
             return
@@ -169,63 +185,6 @@ class TrainingDisplay(TrainerCallback):
         if self.bar is not None:
             self.bar.close()
         self.bar = self.trainer = None
-
-
-def plan(trainer: Any, stage: Stage, rows: PreparedRows, state: Any) -> dict[str, list[str]]:
-    """The plan that is printed before the first step: lines by topic."""
-    args, model = trainer.args, trainer.model
-    sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
-    total, trained = sum(size for size, _ in sizes), sum(size for size, wanted in sizes if wanted)
-    share = "all trained" if trained == total else f"{_count(trained)} trained ({trained / total:.2%})"
-    split = trainer.get_tp_size()  # processes that have the same rows
-    batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size // split
-    precision = "bf16 autocast" if args.bf16 else "fp16 autocast" if args.fp16 else "no autocast"
-    processes = f"{args.world_size} process{'es' if args.world_size > 1 else ''}"
-    schedule = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
-    topics = {
-        "model": [f"{stage.model.model_name_or_path}: {_count(total)} parameters, {share}"],
-        "data": [*rows.notes, *(line for one in rows.sets.values() for line in one.report.lines())],
-        "device": [f"{args.device}, {precision}, {processes}"],
-        "dtype": [dtype_line(stage, model, str(getattr(args.optim, "value", args.optim)))],
-        "steps": [
-            f"{state.max_steps} steps of {batch} rows ({args.train_batch_size} per device x "
-            f"{args.gradient_accumulation_steps} gradient accumulation x {processes}"
-            f"{f', {split} of them for the same rows' if split > 1 else ''}), "
-            f"learning rate {args.learning_rate:g} ({schedule})"
-        ],
-        "method": [method_line(stage, args)],
-        "output": [str(args.output_dir)],
-    }
-    if isinstance(args, IFTConfig) and args.propagation == "bellman" and args.propagation_detach == "none":
-        topics["warning"] = [DETACH_WARNING]
-    return topics
-
-
-def method_line(stage: Stage, args: Any) -> str:
-    """The method and its settings in one line."""
-    method = stage.method
-    if isinstance(args, IFTConfig):
-        return f"{method.name}: {ift_settings(args)}"
-    settings = ", ".join(f"{name} {getattr(args, name)}" for name in method.settings)
-    return f"{method.name}: {method.description}{'; ' + settings if settings else ''}"
-
-
-def ift_settings(args: IFTConfig) -> str:
-    """The settings of IFT in one line."""
-    if args.residual_lambda == 0:
-        mixed = "lambda 0 (no look-ahead)"
-    else:
-        mixed = f"lambda {args.residual_lambda:g}, {args.lookahead} look-ahead"
-    if args.residual_warmup_ratio:
-        start = args.residual_lambda_start or 0
-        mixed += f", warmed up from {start:g} over {args.residual_warmup_ratio:.0%} of the steps"
-    if args.residual_noise_std:
-        mixed += f", noise {args.residual_noise_std:g}"
-    gamma = "" if args.propagation == "none" else f", gamma {args.propagation_gamma:g}"
-    if args.propagation == "bellman" and args.propagation_detach != "scale":
-        released = "nothing detached (the released code)"
-        gamma += f", {released if args.propagation_detach == 'none' else 'weights detached'}"
-    return f"{mixed}; propagation {args.propagation}{gamma}; loss averaged per {args.loss_reduction}"
 
 
 @contextmanager
@@ -253,34 +212,6 @@ def wrap(text: str, indent: int = 0) -> str:
         text, max(width, 20), subsequent_indent=own, break_long_words=False, break_on_hyphens=False
     )
     return f"\n{' ' * indent}".join(lines).replace(NO_BREAK, " ")
-
-
-def dtype_line(stage: Stage, model: Any, optimizer: str) -> str:
-    """Dtypes of the weights, the optimiser states and the files that will be saved."""
-    used = _name(next(p.dtype for p in model.parameters() if p.is_floating_point()))
-    trained = _name(next((p.dtype for p in model.parameters() if p.requires_grad), torch.float32))
-    try:
-        in_files = _name(load_config(stage.model.model_name_or_path, start_options(stage)).dtype or used)
-    except (OSError, ValueError):
-        in_files = used
-    weights = used
-    if in_files != used:
-        weights = f"{in_files} in the files, {used} in training (--dtype auto keeps {in_files})"
-    states = "8 bit" if "8bit" in optimizer else trained
-    adapter = hasattr(model, "peft_config")
-    saved = f"the adapter is saved in {trained}" if adapter else f"saved in {used}"
-    return f"weights {weights}, optimiser states {states}, {saved}"
-
-
-def _name(dtype: Any) -> str:
-    return f"torch.{str(dtype).removeprefix('torch.')}"
-
-
-def _count(number: int) -> str:
-    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return str(number)
 
 
 def _short(value: float) -> str:

@@ -19,12 +19,15 @@ class StageResult:
         folder: Folder of the saved model (or adapter).
         start: Model that the training started from.
         seconds: Time for loading, preparing, training and saving.
-        steps: Optimiser steps taken.
+        steps: Optimiser steps taken, with those before the run was resumed.
         report: The `DataReport` of the training rows; None if they were not counted.
         history: All log entries, in order.
         read_back: How the saved model was verified; "" on all processes but the first.
         answers: Answers of the saved model to some rows; None if not requested.
         warnings: Warnings that answers may not stop, one line each; only for a supervised run (see `train_run`).
+        resumed_at: The step of the checkpoint that the run was resumed from; 0 if it was not.
+        training_seconds: Time of all steps, with those before the run was resumed, evaluations and checkpoints; None if
+            it is not known.
     """
 
     method: str
@@ -37,6 +40,8 @@ class StageResult:
     read_back: str = ""
     answers: FinalAnswers | None = None
     warnings: tuple[str, ...] = ()
+    resumed_at: int = 0
+    training_seconds: float | None = None
 
 
 @dataclass(frozen=True)

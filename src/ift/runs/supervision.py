@@ -11,9 +11,10 @@ from ift.generation.during_training import EvaluationAnswers
 from ift.methods.stage import PreparedRows
 from ift.runs.check_run import refuse_or_warn
 from ift.runs.launch import is_first_process
-from ift.runs.output_folder import check_unchanged, mark_run_started, run_facts
+from ift.runs.output_folder import mark_run_started
 from ift.runs.progress import Reporter
 from ift.runs.resource_errors import is_out_of_memory
+from ift.runs.run_facts import check_unchanged, run_facts
 from ift.training.checkpoints import SealedCheckpoints
 from ift.training.end_watch import EndWatch
 from ift.training.metrics import LogsBothEnds
@@ -41,6 +42,16 @@ class Supervision:
     def callbacks(self) -> list[Any]:
         """The callbacks; the checkpoints come first, so that signals are handled while the others run."""
         return [one for one in (self.checkpoints, self.watch, self.answers, self.log) if one is not None]
+
+    @property
+    def resumed_at(self) -> int:
+        """The step that the run was resumed at; 0 if it was not."""
+        return 0 if self.checkpoints is None else self.checkpoints.resumed_at
+
+    @property
+    def training_seconds(self) -> float | None:
+        """Time of all steps of the run; None if it is not known."""
+        return None if self.checkpoints is None else self.checkpoints.seconds
 
     def warnings(self, answers: FinalAnswers | None = None) -> tuple[str, ...]:
         """Warnings that answers may not stop: the end token has become less likely, or is unlikely.

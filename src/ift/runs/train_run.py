@@ -76,6 +76,8 @@ def train_run(
         read_back=verified,
         answers=answers,
         warnings=supervision.warnings(answers),
+        resumed_at=supervision.resumed_at,
+        training_seconds=supervision.training_seconds,
     )
 
 

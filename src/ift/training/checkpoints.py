@@ -30,16 +30,17 @@ _NAME = re.compile(r"checkpoint-(\d+)$")
 NOTHING_TO_RESUME = "it has no optimiser state (save_only_model), so no run can resume from it"
 
 
-def write_manifest(folder: Path, step: int, facts: Mapping[str, Any]) -> None:
+def write_manifest(folder: Path, step: int, facts: Mapping[str, Any], seconds: float | None = None) -> None:
     """Writes the manifest of a checkpoint after synchronising all its other files to the disk.
 
-    `facts` are JSON values with which a resumed run is compared, see `changed_keys`.
+    `facts` are JSON values with which a resumed run is compared, see `changed_keys`; `seconds` is the time of all steps
+    so far, None if it is not known.
     """
     files = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST):
         sync_to_disk(file)
         files[str(file.relative_to(folder))] = {"bytes": file.stat().st_size, "sha256": _sha256(file)}
-    content = {"step": step, "files": files, "facts": facts}
+    content = {"step": step, "files": files, "facts": facts, "seconds": seconds}
     write_atomically(folder / MANIFEST, json.dumps(content, indent=1), sync=True)
     sync_to_disk(folder.parent)
 
@@ -118,6 +119,15 @@ def read_facts(folder: Path) -> dict[str, Any] | None:
     return dict(json.loads(file.read_text())["facts"]) if file.exists() else None
 
 
+def read_seconds(folder: Path) -> float | None:
+    """The time of all steps up to a checkpoint; None if its manifest does not say it."""
+    try:
+        found = json.loads((folder / MANIFEST).read_text()).get("seconds")
+    except (OSError, ValueError):
+        return None
+    return None if found is None else float(found)
+
+
 def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The keys whose values differ."""
     return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
@@ -158,8 +168,9 @@ class SealedCheckpoints(TrainerCallback):
     """Writes a manifest into every checkpoint and then deletes older ones; on SIGINT or SIGTERM, saves and stops.
 
     Attributes:
-        facts: What the manifests record about the run, see `ift.runs.output_folder.run_facts`.
+        facts: What the manifests record about the run, see `ift.runs.run_facts.run_facts`.
         stopped: The signal that stopped the run, if any; another one some seconds later stops it immediately.
+        resumed_at: The step that the run was resumed at; 0 if it was not.
     """
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
@@ -168,9 +179,25 @@ class SealedCheckpoints(TrainerCallback):
         self._limit: int | None = None
         self._handlers: dict[int, Any] = {}
         self._stopped_at = 0.0
+        self.resumed_at = 0
+        self._began, self._ended = time.monotonic(), float("inf")
+        self._before: float | None = 0.0
+
+    @property
+    def seconds(self) -> float | None:
+        """Time of all steps so far, with those before the run was resumed; None if that is not known."""
+        now = min(time.monotonic(), self._ended)
+        return None if self._before is None else self._before + now - self._began
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Takes over the deletion of old checkpoints and the handling of signals."""
+        """Takes over the deletion of old checkpoints and the handling of signals, and starts the clock."""
+        self._began, self.resumed_at = time.monotonic(), state.global_step
+        if state.global_step:
+            source = getattr(args, "resume_from_checkpoint", None)
+            own = (
+                Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            )  # of a trainer that was told in `train`
+            self._before = read_seconds(Path(source) if isinstance(source, str) else own)
         self._limit, args.save_total_limit = args.save_total_limit, None
         for number in SIGNALS:
             try:
@@ -207,15 +234,15 @@ class SealedCheckpoints(TrainerCallback):
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
         if state.is_world_process_zero:
-            write_manifest(
-                Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step, self.facts
-            )
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            write_manifest(folder, state.global_step, self.facts, self.seconds)
             delete_old(Path(args.output_dir), self._limit, state.best_model_checkpoint)
         if torch.distributed.is_initialized():  # a launcher stops all processes when the first one exits
             torch.distributed.barrier()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Restores `save_total_limit` and the signal handlers."""
+        """Restores `save_total_limit` and the signal handlers, and stops the clock."""
+        self._ended = time.monotonic()
         args.save_total_limit = self._limit
         self.release()
 

@@ -62,6 +62,8 @@ EVALUATION_METRICS = (
     "entropy", "mean_token_accuracy", "propagation_weight_max", "propagation_negative_share", "nll", "eos_nll",
     "aux_loss", "num_tokens",
 )  # fmt: skip
+# those of them that a run without propagation does not have
+PROPAGATION_METRICS = ("propagation_weight_max", "propagation_negative_share")
 # what it reports besides if the run has a lambda
 LOOKAHEAD_METRICS = ("lookahead_accuracy", "residual_nll", "residual_gap", "lambda", "shared_prefix")
 
@@ -87,8 +89,8 @@ class RunningMeans:
         for name, value in extra.items():
             self.extra.setdefault(name, []).append(value)
 
-    def summary(self) -> dict[str, float]:
-        """The metrics; those that were not computed are absent."""
+    def summary(self, propagates: bool = True) -> dict[str, float]:
+        """The metrics; absent are those not computed, and without propagation the constants of its weights."""
         if self.total is None or self.weight_max is None:
             return {}
         sums = dict(zip(COLUMNS[:-1], self.total.tolist(), strict=True))
@@ -106,6 +108,8 @@ class RunningMeans:
                 found["lookahead_accuracy"] = sums["lookahead_hits"] / trained
                 found["residual_nll"] = sums["residual_nll"] / trained
                 found["residual_gap"] = found["residual_nll"] - found["nll"]
+        if not propagates:
+            found = {name: value for name, value in found.items() if name not in PROPAGATION_METRICS}
         if sums["eos"]:
             found["eos_nll"] = sums["eos_nll"] / sums["eos"]
         return found

@@ -31,7 +31,7 @@ from ift.training.last_batch import CountsRowsOnce
 from ift.training.metrics import MetricsFile, RunningMeans, row_statistics
 from ift.training.non_finite import StopsAtNonFinite
 from ift.training.telemetry import NoTelemetry
-from ift.user_code import load_function
+from ift.user_code import file_sha256, load_function
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +89,7 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
                 )
         if args.token_weights is not None:
             self.token_weights = load_function(args.token_weights, "--token_weights")
+            self._token_weights_sha256 = file_sha256(args.token_weights)
             try_weights(self.token_weights, args.device)
         eval_sets = kwargs.get("eval_dataset")
         if isinstance(eval_sets, dict) and args.metric_for_best_model == "eval_nll":
@@ -129,6 +130,8 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
         """The settings that were trained with; a function that replaces a part is named in the part's place."""
         names = (*METHOD_FIELDS, *LAMBDA_FIELDS, "token_weights")
         found = {name: getattr(self.args, name) for name in names}
+        if self.args.token_weights is not None:
+            found["token_weights_sha256"] = self._token_weights_sha256
         for part, function in (("propagation", self.token_weights), ("lookahead", self.change_guess)):
             if function is not None and found[part] in get_args(get_type_hints(StepSettings)[part]):
                 found[part] = f"a function: {name_of(function)}"
@@ -270,7 +273,8 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
         self._means[mode] = RunningMeans()
         losses = [key for key in logs if mode == "eval" and key.endswith("_loss") and key != "train_loss"]
         prefix = losses[0].removesuffix("loss") if losses else ""
-        logs.update({prefix + name: value for name, value in means.summary().items()})
+        propagates = self.args.propagation != "none" or self.token_weights is not None
+        logs.update({prefix + name: value for name, value in means.summary(propagates).items()})
         logs[prefix + "num_tokens"] = self._total_train_tokens
         if prefix and means.loss is not None:
             logs[prefix + "loss"] = means.loss + self.router_aux_loss_coef * means.extra_mean("aux_loss")

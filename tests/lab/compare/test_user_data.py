@@ -281,6 +281,24 @@ def test_rows_are_checked_as_before_training(rows_file, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_malformed_pairs_are_named_together_before_anything_is_trained(rows_file, tmp_path):
+    """SFT alone would read the chosen side only; line 30 is no JSON, which the same message says."""
+    rows = [json.loads(line) for line in rows_file.read_text().splitlines()]
+    rows[3]["rejected"], rows[7]["chosen"] = None, None
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    for name, content, count in (("whole", text, 2), ("cut", text[:-3], 3)):
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text(content)
+        model = ["--model_name_or_path", str(tiny_base_path()), *WORDS, "--dataset_name", str(file)]
+        words = ["compare", *model, "--methods", "sft,dpo", "--output_dir", str(tmp_path / "out")]
+        found = CliRunner().invoke(app, words)
+        assert found.exit_code == 1
+        assert f"{name}.jsonl: {count} of 30 rows cannot be used." in found.output
+        assert 'row 4, column "rejected": found null' in found.output
+        assert 'row 8, column "chosen": found null' in found.output
+        assert ("line 30: found text that is not JSON" in found.output) == (name == "cut")
+
+
 def command(rows_file, out, rates="1e-3,3e-4"):
     words = ["compare", "--methods", "sft,ift", "--seeds", "2", "--learning_rates", rates, "--jobs", "2"]
     words += ["--model_name_or_path", str(tiny_base_path()), "--dataset_name", str(rows_file), *WORDS, *QUICK]

@@ -92,7 +92,7 @@ class _Source:
         """The rows as loaded; parts of which none is wanted are left out."""
         chosen = [[row.loaded_index for row in rows if row.part == part] for part in range(len(self.parts))]
         return [
-            Part(part.name, part.rows.select(indices))
+            replace(part, rows=part.rows.select(indices), numbers=tuple(index + 1 for index in indices))
             for part, indices in zip(self.parts, chosen, strict=True)
             if indices
         ]
@@ -225,7 +225,7 @@ def _source(
             raise DataError(
                 f"{name} data: a stream cannot be split for a comparison. Fix: set dataset_streaming to false"
             )
-        done = prepare_dataset(part.rows, tokenizer, name=name, **how)
+        done = prepare_dataset(part.rows, tokenizer, name=name, origin=part.origin, **how)
         if done.report.default_template:
             notes.append("the tokenizer has no chat template: the default one (User: / Assistant:) is used")
         dropped = {row for numbers in done.report.dropped.values() for row in numbers}

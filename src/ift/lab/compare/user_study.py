@@ -96,15 +96,19 @@ def _parse_stages(user_data: Any, plan: Plan) -> Any:
 
 def _load_rows(sft: Any, args: StudyArgs, draft: Plan, say: Say) -> CheckedRows:
     """Load the rows, check them as `ift train` does, and split them."""
+    from ift.data.pairs import prepare_pairs
     from ift.data.training_sets import load_splits
-    from ift.lab.compare.user_rows import split_rows
-    from ift.methods.stage import prepare_stage
+    from ift.lab.compare.user_rows import has_pairs, split_rows
+    from ift.methods.stage import load_tokenizer, prepare_stage
     from ift.runs.check_run import check_model, refuse_or_warn
     from ift.training.config import preparation
 
     check_model(sft)
-    loaded = load_splits(sft.script, sft.mixture, evaluation=True, columns=sft.columns)
+    pairs = any(entrant.needs_pairs for entrant in draft.entrants)
+    loaded = load_splits(sft.script, sft.mixture, evaluation=True, columns=sft.columns, pairs=pairs)
     _refuse_pair_methods(args, draft, loaded.train)
+    if pairs and has_pairs(loaded.train):
+        prepare_pairs(loaded.train, load_tokenizer(sft))  # refuses malformed pairs before any training
     prepared = prepare_stage(sft, replace(loaded, evaluation=None))
     refuse_or_warn(sft, prepared)
     how = preparation(sft.config)

@@ -1,0 +1,134 @@
+"""Where rows come from: the files of a data set, which the refusal of a row names, and refusing many rows at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+from ift.data.errors import DataError, RowFault, RowsRefused, refuse_rows
+from ift.data.text_files import numbered_rows
+
+CHECKED_ROWS = (
+    50_000  # rows that are checked after the first malformed one, so that its refusal does not take hours
+)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The files that the rows of a data set were read from; they are read again to place a malformed row.
+
+    Attributes:
+        name: The data set as the user named it.
+        splits: Name of each split -> its files; empty for a data set of the Hub or of `save_to_disk`.
+        split: The split that was loaded, or slices such as `train[:100]`.
+    """
+
+    name: str
+    splits: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    split: str = "train"
+
+    def locate(self, faults: Sequence[RowFault]) -> list[RowFault]:
+        """The faults with their file, and with row and line as they are in the file."""
+        wanted, found = {fault.row for fault in faults}, {}
+        try:
+            for row, place in zip(count(1), self._places(), strict=False):
+                if row in wanted:
+                    found[row] = place
+                if len(found) == len(wanted):
+                    break
+        except (DataError, OSError):  # a file has changed since it was loaded
+            found = {}
+        return [self._placed(fault, found.get(fault.row)) for fault in faults]
+
+    def _placed(self, fault: RowFault, place: tuple[Path, int, int | None] | None) -> RowFault:
+        if place is None:
+            split = "" if self.split == "train" else f', split "{self.split}"'
+            return replace(fault, file=f"{self.name}{split}")
+        file, row, line = place
+        return replace(fault, file=str(file), row=row, line=line)
+
+    def _places(self) -> Iterator[tuple[Path, int, int | None]]:
+        """File, row and line of each row of the data set, in order."""
+        if self.split in self.splits:
+            for file in self.splits[self.split]:
+                yield from _places_in(file)
+        elif self.splits:
+            from datasets import ReadInstruction
+
+            named = {name: files for name, files in self.splits.items() if name in self.split}
+            places = {
+                name: [one for file in files for one in _places_in(file)] for name, files in named.items()
+            }
+            sizes = {name: len(found) for name, found in places.items()}
+            for part in ReadInstruction.from_spec(self.split).to_absolute(sizes):
+                yield from places[part.splitname][part.from_ : part.to]
+
+
+def _places_in(file: Path) -> Iterator[tuple[Path, int, int | None]]:
+    if file.suffix.lower() == ".parquet":
+        from pyarrow.parquet import read_metadata
+
+        yield from ((file, row + 1, None) for row in range(read_metadata(file).num_rows))
+        return
+    for row, (line, _) in enumerate(numbered_rows(file), start=1):
+        yield file, row, line
+
+
+class RowPreparation:
+    """A function that prepares one row, for `map_rows`; its errors name the file or the data set.
+
+    Attributes:
+        name: Of the data set.
+        origin: Where its rows are from; None if unknown.
+    """
+
+    name: str
+    origin: Origin | None
+
+    def prepare(self, row: Any, index: int) -> dict[str, Any]:
+        """The prepared row; raises DataError with the number of the row in the data set."""
+        raise NotImplementedError
+
+    def __call__(self, row: Any, index: int) -> dict[str, Any]:
+        """As `prepare`; an error names the file and the row in it."""
+        try:
+            return self.prepare(row, index)
+        except DataError as error:
+            if error.fault is None:
+                raise DataError(f"{self.name} data, {error}") from error
+            (fault,) = self.origin.locate([error.fault]) if self.origin else [error.fault]
+            raise DataError.of(fault, fault.file or f"{self.name} data") from error
+
+
+def map_rows(rows: Any, preparation: RowPreparation, **options: Any) -> Any:
+    """`rows.map(preparation, **options)` for a data set that is no stream.
+
+    Raises:
+        RowsRefused: Malformed rows; the message names the first ten of the first `CHECKED_ROWS` rows.
+        DataError: Another problem.
+    """
+    try:
+        return rows.map(preparation, **options)
+    except DataError as error:
+        if error.fault is None:
+            raise
+        raise _refuse(rows, preparation, error.fault) from error
+
+
+def _refuse(rows: Any, preparation: RowPreparation, first: RowFault) -> RowsRefused:
+    faults: list[RowFault] = []
+    for index, row in enumerate(islice(rows, CHECKED_ROWS)):
+        try:
+            preparation.prepare(row, index)
+        except DataError as error:
+            if error.fault is None:
+                raise
+            faults.append(error.fault)
+    if not faults:  # the malformed rows come later
+        return refuse_rows([first], "", f"{preparation.name} data")
+    faults = preparation.origin.locate(faults) if preparation.origin else faults
+    checked = f"{len(rows):,} rows" if len(rows) <= CHECKED_ROWS else f"the first {CHECKED_ROWS:,} rows"
+    return refuse_rows(faults, checked, f"{preparation.name} data")

@@ -1,0 +1,113 @@
+"""The plan of a training, as it is printed before the first step: lines by topic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ift.methods.stage import PreparedRows, Stage
+from ift.methods.start import start_options
+from ift.models.loading import load_config
+from ift.training.config import IFTConfig
+
+DETACH_WARNING = (
+    "propagation_detach none is the released code: it makes confident tokens late in a row less likely, the end token "
+    "first, and answers may never end (docs/differences.md, D1). Leave it out for Algorithm 1 as printed"
+)
+
+
+def plan(trainer: Any, stage: Stage, rows: PreparedRows, state: Any) -> dict[str, list[str]]:
+    """The plan that is printed before the first step: lines by topic."""
+    args, model = trainer.args, trainer.model
+    sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
+    total, trained = sum(size for size, _ in sizes), sum(size for size, wanted in sizes if wanted)
+    share = "all trained" if trained == total else f"{_count(trained)} trained ({trained / total:.2%})"
+    split = trainer.get_tp_size()  # processes that have the same rows
+    batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size // split
+    precision = "bf16 autocast" if args.bf16 else "fp16 autocast" if args.fp16 else "no autocast"
+    processes = f"{args.world_size} process{'es' if args.world_size > 1 else ''}"
+    schedule = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
+    packs = getattr(args, "packing", False)
+    topics = {
+        "model": [f"{stage.model.model_name_or_path}: {_count(total)} parameters, {share}"],
+        "data": [*rows.notes, *(line for one in rows.sets.values() for line in one.report.lines())],
+        "device": [f"{args.device}, {precision}, {processes}"],
+        "dtype": [dtype_line(stage, model, str(getattr(args.optim, "value", args.optim)))],
+        "steps": [
+            f"{state.max_steps} steps of {batch} {'packed sequences' if packs else 'rows'} "
+            f"({args.train_batch_size} per device x "
+            f"{args.gradient_accumulation_steps} gradient accumulation x {processes}"
+            f"{f', {split} of them for the same rows' if split > 1 else ''}), "
+            f"learning rate {args.learning_rate:g} ({schedule})"
+        ],
+        "packing": [packing_line(trainer, rows)] if packs else [],
+        "method": [method_line(stage, args)],
+        "output": [str(args.output_dir)],
+    }
+    if isinstance(args, IFTConfig) and args.propagation == "bellman" and args.propagation_detach == "none":
+        topics["warning"] = [DETACH_WARNING]
+    return topics
+
+
+def packing_line(trainer: Any, rows: PreparedRows) -> str:
+    """How many sequences the rows are packed into, and how long these are."""
+    report, dataset = rows.sets["train"].report, trainer.train_dataset
+    sequences = f"{len(dataset):,} sequences" if hasattr(dataset, "__len__") else "sequences"
+    packed = "rows are" if report.streaming else f"{report.rows_kept:,} rows are"
+    return f"{packed} packed into {sequences} of up to {trainer.args.max_length:,} tokens, and do not see each other"
+
+
+def method_line(stage: Stage, args: Any) -> str:
+    """The method and its settings in one line."""
+    method = stage.method
+    if isinstance(args, IFTConfig):
+        return f"{method.name}: {ift_settings(args)}"
+    settings = ", ".join(f"{name} {getattr(args, name)}" for name in method.settings)
+    return f"{method.name}: {method.description}{'; ' + settings if settings else ''}"
+
+
+def ift_settings(args: IFTConfig) -> str:
+    """The settings of IFT in one line."""
+    if args.residual_lambda == 0:
+        mixed = "lambda 0 (no look-ahead)"
+    else:
+        mixed = f"lambda {args.residual_lambda:g}, {args.lookahead} look-ahead"
+    if args.residual_warmup_ratio:
+        start = args.residual_lambda_start or 0
+        mixed += f", warmed up from {start:g} over {args.residual_warmup_ratio:.0%} of the steps"
+    if args.residual_noise_std:
+        mixed += f", noise {args.residual_noise_std:g}"
+    gamma = "" if args.propagation == "none" else f", gamma {args.propagation_gamma:g}"
+    if args.propagation == "bellman" and args.propagation_detach != "scale":
+        released = "nothing detached (the released code)"
+        gamma += f", {released if args.propagation_detach == 'none' else 'weights detached'}"
+    return f"{mixed}; propagation {args.propagation}{gamma}; loss averaged per {args.loss_reduction}"
+
+
+def dtype_line(stage: Stage, model: Any, optimizer: str) -> str:
+    """Dtypes of the weights, the optimiser states and the files that will be saved."""
+    used = _name(next(p.dtype for p in model.parameters() if p.is_floating_point()))
+    trained = _name(next((p.dtype for p in model.parameters() if p.requires_grad), torch.float32))
+    try:
+        in_files = _name(load_config(stage.model.model_name_or_path, start_options(stage)).dtype or used)
+    except (OSError, ValueError):
+        in_files = used
+    weights = used
+    if in_files != used:
+        weights = f"{in_files} in the files, {used} in training (--dtype auto keeps {in_files})"
+    states = "8 bit" if "8bit" in optimizer else trained
+    adapter = hasattr(model, "peft_config")
+    saved = f"the adapter is saved in {trained}" if adapter else f"saved in {used}"
+    return f"weights {weights}, optimiser states {states}, {saved}"
+
+
+def _name(dtype: Any) -> str:
+    return f"torch.{str(dtype).removeprefix('torch.')}"
+
+
+def _count(number: int) -> str:
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return str(number)

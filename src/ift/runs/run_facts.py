@@ -1,0 +1,93 @@
+"""What a run was trained with, so that a resumed run can be compared with its checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ift.data import DataError
+from ift.runs.removed import OLD_DEFAULTS
+from ift.training.checkpoints import changed_keys, read_facts
+from ift.user_code import file_sha256
+
+HASH = "_sha256"  # end of the name of a file's hash
+FILES_AFFECTING_WEIGHTS = ("token_weights", "deepspeed")  # settings that name a file
+FIELDS_NOT_AFFECTING_WEIGHTS = {
+    "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "run_name", "project", "trackio_space_id",
+    "report_to", "disable_tqdm", "logging_dir", "logging_first_step", "logging_nan_inf_filter", "logging_steps",
+    "logging_strategy", "log_level", "log_level_replica", "log_on_each_node", "save_steps", "save_strategy",
+    "save_total_limit", "save_on_each_node", "eval_steps", "eval_strategy", "eval_delay", "eval_on_start",
+    "per_device_eval_batch_size", "eval_accumulation_steps", "dataloader_num_workers", "dataloader_pin_memory",
+    "dataloader_prefetch_factor", "dataloader_persistent_workers", "dataset_num_proc", "push_to_hub", "hub_model_id",
+    "hub_strategy", "hub_token", "hub_private_repo", "hub_always_push", "hub_revision", "skip_memory_metrics",
+    "prediction_loss_only", "include_tokens_per_second", "include_num_input_tokens_seen", "model_init_kwargs",
+    "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "ddp_timeout", "local_rank",
+}  # fmt: skip
+
+
+def run_facts(run_args: Any, data: str) -> dict[str, Any]:
+    """What must not change when the run is resumed: settings that affect the weights, and hashes of rows and files."""
+    found: dict[str, Any] = {"method": run_args.method.name, "data": data}
+    for part in (run_args.config, run_args.model):
+        for name in (one.name for one in fields(part)):
+            if name not in FIELDS_NOT_AFFECTING_WEIGHTS:
+                found[name] = _json_value(getattr(part, name))
+    return found | file_hashes(run_args.config)
+
+
+def check_unchanged(run_args: Any, now: dict[str, Any]) -> list[str]:
+    """Compares a resumed run with its checkpoint; returns lines to show.
+
+    A removed setting with its default value had no effect and is not compared.
+
+    Raises:
+        DataError: Settings have changed and `--allow_changed` does not allow it; the message names them.
+    """
+    before = read_facts(Path(run_args.config.resume_from_checkpoint))
+    if before is None:
+        return ["the checkpoint has no manifest, so its settings were not compared with these"]
+    before = {k: v for k, v in before.items() if k not in OLD_DEFAULTS or v != OLD_DEFAULTS[k]}
+    now = {
+        k: v for k, v in now.items() if not k.endswith(HASH) or k in before
+    }  # older runs have no hashes of files
+    changed = [key for key in changed_keys(before, now) if key not in run_args.run.allow_changed]
+    if changed:
+        shown = "; ".join(_change(key, before, now) for key in changed)
+        fix = "start a new run" if OLD_DEFAULTS.keys() & changed else "set them back"
+        raise DataError(
+            f"{run_args.config.resume_from_checkpoint}: not the same run: {shown}. Fix: {fix}, or allow the "
+            f"changes with --allow_changed {' '.join(changed)}"
+        )
+    return [f"changed, allowed by --allow_changed: {key}" for key in changed_keys(before, now)]
+
+
+def file_hashes(config: Any) -> dict[str, str]:
+    """SHA-256 of the files that settings name and that affect the weights: name of the setting and `HASH` -> digest."""
+    found = {}
+    for name in FILES_AFFECTING_WEIGHTS:
+        value = getattr(config, name, None)
+        if isinstance(value, str) and (digest := file_sha256(value)):
+            found[f"{name}{HASH}"] = digest
+    return found
+
+
+def _change(key: str, before: dict[str, Any], now: dict[str, Any]) -> str:
+    """How one fact has changed."""
+    if key.endswith(HASH) and key in before and key in now:
+        name = key.removesuffix(HASH)
+        return f"the content of the file of {name}, {now.get(name)}, has changed ({key})"
+    if key in OLD_DEFAULTS:
+        return f"{key} was {before.get(key)!r}, and this setting was removed"
+    return f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
+
+
+def _json_value(value: Any) -> Any:
+    """A JSON value; enumerations and other objects become strings."""
+    if isinstance(value, bool | int | float | str) or value is None:
+        return getattr(value, "value", value)
+    if isinstance(value, list | tuple):
+        return [_json_value(one) for one in value]
+    if isinstance(value, dict):
+        return {str(key): _json_value(one) for key, one in value.items()}
+    return str(value)
