@@ -127,7 +127,9 @@ class Parser(TrlParser):
         if not _is_valid(kind, str(value)) or (choices and kind(str(value)) not in choices):
             kinds = ("true or false", "true"), ("a number", "0.5"), ("a whole number", "1")
             fitting = [words for words, example in kinds if _is_valid(kind, example)]
-            expected = f"one of {', '.join(map(str, choices))}" if choices else fitting[0]
+            expected = (
+                f"one of {', '.join(map(str, choices))}" if choices else next(iter(fitting), "another value")
+            )
             line = self.nodes[action.dest].start_mark.line + 1
             raise UsageError(f"{self.file}, line {line}: {action.dest} is {value!r}; give {expected}.")
         return [kind(str(value))] if many else kind(str(value))
