@@ -19,7 +19,7 @@ from tqdm import tqdm
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.utils import logging as transformers_logging
 
-from ift.check.findings import Finding
+from ift.check.finding import Finding
 from ift.methods.stage import PreparedRows, Stage
 from ift.methods.start import start_options
 from ift.models.loading import load_config
