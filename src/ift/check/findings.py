@@ -93,7 +93,8 @@ def _check_report(name: str, report: DataReport, allow_truncation: bool) -> list
         text = (
             f"max_length {report.max_length:,} cuts {report.share_cut:.1%} of the rows at their end: "
             f"{report.trained_tokens_lost:,} trained tokens are lost ({report.share_trained_lost:.1%}), and "
-            f"{report.rows_without_end:,} rows train no end of the answer. Fix: raise --max_length (the longest row has {report.lengths[2]:,} tokens), or shorten "
+            f"{report.rows_without_end:,} rows train no end of the answer. Fix: raise "
+            f"--max_length (the longest row has {report.lengths[2]:,} tokens), or shorten "
             "the rows" + (", or use --allow_truncation" if level == "refused" else "")
         )
         found.append(Finding(level, name, text))
