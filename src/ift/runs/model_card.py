@@ -108,7 +108,7 @@ def _method(trainer: Any, stage: Stage, adapter: bool) -> str:
     lines = [
         f"| `{name}` | {getattr(value, 'value', value)} |"
         for name, value in found.items()
-        if value not in (None, False)
+        if value is not None and value is not False  # 0 is a setting
     ]
     steps = f"{trainer.state.global_step:,} steps, {trainer.args.world_size} process(es)"
     return f"`{stage.method.name}`, {steps}.\n\n| setting | value |\n| --- | --- |\n" + "\n".join(lines)
