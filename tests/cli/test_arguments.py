@@ -104,10 +104,6 @@ def test_values_of_yaml_are_read_as_flags_are(config):
         ("bnb_4bit_quant_type: fp4\n", "bnb_4bit_quant_type: no effect without load_in_4bit: true."),
         ("streaming: true\n", "streaming: no effect without datasets:"),
         ("datasets:\n  - path: x\n", "dataset_name: no effect with datasets:"),
-        (
-            "test_split_size: -1\n",
-            "test_split_size is -1.0; give a share below 1 or a number of rows, more than 0.",
-        ),
         ("datasets:\n  - x.jsonl\n", "run.yaml, line 5: datasets: give a list of entries such as"),
         (
             "datasets:\n  - path: x\n    fraction: some\n",

@@ -109,7 +109,7 @@ def test_all_settings_that_are_wrong_are_named(check):
     assert "per_device_train_batch_size is 0" in done.output
     flags = ["--use_liger_kernel", "true", "--gradient_checkpointing", "true"]
     said = " ".join(check(*flags, "--gradient_checkpointing_kwargs", '{"often": 1}').output.split())
-    assert "refused settings: use_liger_kernel needs a package" in said
+    assert "refused settings: not installed: liger-kernel (for use_liger_kernel)" in said
     assert "refused settings: gradient_checkpointing_kwargs: often is no argument" in said
 
 
@@ -153,6 +153,14 @@ def test_what_is_trained_is_seen_with_and_without_colour(chat_model, write_rows,
         assert "<|im_end|>" in answer.partition("⟧")[0]
 
 
+def test_memory_is_planned_for_rows_of_another_length(check):
+    here = json.loads(check("--json").stdout)
+    longer = json.loads(check("--json", "--plan_length", "512", "--max_length", "512").stdout)
+    assert longer["memory_of"] == "for a batch of 2 rows of 512 tokens (as --plan_length says)"
+    assert longer["memory"]["activations"] > here["memory"]["activations"]
+    assert "the longest here after --max_length" in " ".join(check().output.split())
+
+
 @pytest.mark.parametrize("method", ["dpo", "sft+dpo"])
 def test_pairs_and_sequences_are_checked(check, method):
     done = check("--method", method, form="preference, conversational")
@@ -166,6 +174,8 @@ def test_pairs_and_sequences_are_checked(check, method):
         (["--residual_lamda", "1"], 2, "did you mean --residual_lambda"),
         (["--show", "0"], 2, "--show 0: give 1 or more"),
         (["--gpu_memory", "0"], 2, "--gpu_memory 0: give 1 or more"),
+        (["--plan_length", "2000"], 2, "rows are cut to --max_length 1024. Fix: raise --max_length too"),
+        ([*PACKED, "--plan_length", "100"], 2, "packed rows are as long as --max_length"),
         (["--model_name_or_path", "/no/such"], 1, "no such model folder"),
         (["--dataset_columns", "a=b"], 1, 'found no column "a"'),
         (["--max_length", "40"], 1, "refused: ift train would not start"),

@@ -103,6 +103,14 @@ def test_a_tied_matrix_is_not_trained_twice(ift, write_rows):
     done = ift("check", "--lora_modules_to_save", "embed_tokens", "lm_head", **given, output_dir="out")
     assert done.code == 1
     assert "embed_tokens and lm_head are one matrix" in " ".join(done.out.split())
+    done = ift("check", "--lora_modules_to_save", "lm_head", **given, output_dir="out")
+    said = " ".join(done.out.split())
+    assert done.code == 0, done.err
+    assert "memory: about" in said
+    assert "The adapter trains a copy of it for the output alone, and the input keeps the old one" in said
+    done = ift("check", "--lora_modules_to_save", "embd_tokens", **given, output_dir="out")
+    assert done.code == 1
+    assert "has no module embd_tokens; did you mean embed_tokens?" in " ".join(done.out.split())
 
 
 def test_a_run_elsewhere_is_planned_without_weights(ift, write_rows, tmp_path):
@@ -113,7 +121,10 @@ def test_a_run_elsewhere_is_planned_without_weights(ift, write_rows, tmp_path):
     planned = ift("check", **given, gpu_memory=24, accelerate_config="fsdp2", num_processes=8)
     assert planned.code == 0, planned.err + planned.out
     assert "it fits" in planned.out
-    assert "no weights in this folder" in ift("check", **given).err
+    assert "no weights in this folder" in (said := ift("check", **given).err)
+    assert (
+        "To plan a run on paper, config.json and the tokenizer are enough: ift check --gpu_memory 24" in said
+    )
 
 
 @pytest.mark.parametrize("token", ["pad_token", "bos_token"])

@@ -11,7 +11,7 @@ REFUSED = {  # what is typed: what the check says
     ),
     "a package of the reports": ({"report_to": "comet_ml"}, "comet"),
     "a package of the optimiser": ({"optim": "adamw_8bit"}, "bitsandbytes"),
-    "a package of the attention": ({"attn_implementation": "flash_attention_2"}, "FlashAttention2"),
+    "a package of the attention": ({"attn_implementation": "flash_attention_2"}, "pip install flash-attn"),
     "a package of kernels": ({"use_liger_kernel": "true"}, "liger-kernel"),
     "names separated by commas": (
         {"use_peft": "true", "lora_target_modules": "q_proj,v_proj"},

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from pathlib import Path
 
 import pytest
 import yaml
@@ -12,6 +13,7 @@ from ift.methods import METHODS
 from ift.runs.arguments import make_parser, parse
 from ift.runs.argv import UsageError
 from ift.runs.convert_config import convert_file
+from ift.runs.converted_defaults import DEFAULTS
 from ift.runs.converted_values import VALUES
 from ift.runs.other_tools import EXPLAINED, RENAMED
 
@@ -153,7 +155,7 @@ def test_axolotl(converted):
     assert found.empty == ["lora_model_dir"]
     assert "weights in few bits run under ddp and fsdp2 here" in found.lost["deepspeed"]
     assert found.lost["bf16"] == "auto is the default here"
-    assert found.lost["some_new_key"] == "ift has no setting of this name"
+    assert "look up in Axolotl's documentation what it changes" in found.lost["some_new_key"]
     assert "is not needed: padding is neither" in found.lost["special_tokens.pad_token"]
     assert {"plugins", "tokenizer_type"} <= set(found.lost)
 
@@ -169,7 +171,11 @@ def test_lora_on_whole_weights_keeps_deepspeed(converted):
     ("value", "said"),
     [
         ("tokenizer_default", "the model's own chat template is used here too"),
-        ("llama3", "or User: and Assistant: where it has none. To keep llama3 save it as a .jinja file"),
+        (
+            "llama3",
+            "A base model without one gets lines that begin with User: and Assistant:, which is another ",
+        ),
+        ("llama3", "name the Jinja file of the template in chat_template_path"),
     ],
 )
 def test_the_chat_template_that_applies_is_named(converted, value, said):
@@ -182,6 +188,7 @@ base_model: some/model
 datasets:
   - path: one
     type: chat_template
+    ds_type: json
     message_property_mappings: {role: from, content: value}
     roles_to_train: [assistant, gpt]
     roles: {user: [human], assistant: [gpt, model]}
@@ -200,11 +207,12 @@ special_tokens: {pad_token: <pad>, eos_token: <end>, bos_token: <s>}
 
 
 def test_keys_inside_entries_are_translated_or_lost_by_their_full_names(converted):
-    """What rows say without being told is not named: from and value, gpt, marks of turns."""
+    """A key that two entries have is lost for the reasons of both; what happens here anyway is the second group."""
     found, args = converted(ENTRIES)
     assert found.settings["dataset_columns"] == ["q=instruction", "a=output"]
     assert found.settings["eos_token"] == args.config.eos_token == "<end>"
-    inside = {name: reason for name, reason in found.lost.items() if "." in name}
+    changing, same = found.groups.values()
+    inside = {name: reason for name, reason in changing.items() if "." in name}
     assert {name: next(word for word in words if word in inside.get(name, "")) for name, words in {
         "datasets.type.system_prompt": ["a prompt is not built here"],
         "datasets.message_property_mappings.role": ["write role in the rows in place of speaker"],
@@ -212,14 +220,197 @@ def test_keys_inside_entries_are_translated_or_lost_by_their_full_names(converte
         "datasets.roles_to_train": ["only assistant turns are trained here, not those of user"],
         "datasets.roles.assistant": ["in place of wizard"],
         "datasets.message_field_training": ["write train in the rows in place of learn"],
-        "datasets.shards": ["an entry has no such key here"],
+        "datasets.shards": ["a part of the rows is a split such as"],
         "datasets.type": ["what context_qa.load_v2 adds to a prompt is not added"],
-        "special_tokens.pad_token": ["is not needed"],
         "special_tokens.bos_token": ["it is that of the tokenizer"],
     }.items()}.keys() == inside.keys()  # fmt: skip
+    assert "is not needed" in same["special_tokens.pad_token"]
+    assert "the kind of a file is found from its name" in same["datasets.ds_type"]
+    assert {"datasets.message_property_mappings.role", "datasets.roles.user"} - set(changing) == {
+        "datasets.roles.user"
+    }
     assert "datasets.type.system_prompt: a prompt" in found.yaml_text("x")
     found, _ = converted(HANDBOOK.replace("test_split_size: 100", "test_split_size: 100\n  seed: 0"))
     assert "the run's seed" in found.lost["dataset_mixture.seed"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "key", "changes", "said"),
+    [
+        ("type: chat_template", "type", False, "found from the columns"),
+        ("type: alpaca", "type", True, "what alpaca adds to a prompt is not added"),
+        ("roles_to_train: [gpt]", "roles_to_train", False, "assistant turns are trained here too"),
+        ("roles_to_train: []", "roles_to_train", True, "write train: false where it has none"),
+        ("message_field_role: from", "message_field_role", False, "from is read"),
+        ("message_field_role: who", "message_field_role", True, "write role in the rows in place of who"),
+        ("message_field_content: text", "message_field_content", True, "write content in the rows in place of text"),
+        ("message_field_training: train", "message_field_training", False, "the mark train of a turn is read"),
+        ("message_field_training_detail: d", "message_field_training_detail", True, "input_ids and labels"),
+        ("train_on_eos: turn", "train_on_eos", False, "is trained here too"),
+        ("train_on_eos: last", "train_on_eos", True, "the token that ends each trained turn is trained;"),
+        ("train_on_eot: none", "train_on_eot", True, "the token that ends each trained turn is trained;"),
+        ("chat_template: tokenizer_default", "chat_template", False, "own chat template is used here too"),
+        ("chat_template: chatml", "chat_template", True, "in chat_template_path"),
+        ("field_thinking: reasoning_content", "field_thinking", False, "given to the chat template"),
+        ("field_thinking: cot", "field_thinking", True, "write reasoning_content in the turns in place of cot"),
+        ("drop_system_message: true", "drop_system_message", True, "remove the system turns"),
+        ("split_thinking: false", "split_thinking", False, "the rule here too"),
+        ("revision: abc", "revision", True, "download this one"),
+        ("shards: 10", "shards", True, "train[:10%]"),
+        ("logprobs_field: x", "logprobs_field", True, "no such key here"),
+    ],
+)  # fmt: skip
+def test_each_key_of_an_entry_is_named_with_what_it_changes(converted, entry, key, changes, said):
+    found, _ = converted(f"base_model: m\ndatasets:\n  - path: rows\n    {entry}\n")
+    changing, same = found.groups.values()
+    assert said in (changing if changes else same)[f"datasets.{key}"]
+
+
+def test_a_key_of_two_entries_is_lost_for_both_reasons(converted):
+    found, _ = converted(
+        "base_model: m\ndatasets:\n  - {path: a, type: alpaca}\n  - {path: b, type: gpteacher}\n"
+    )
+    assert "what alpaca adds" in found.lost["datasets.type"]
+    assert "what gpteacher adds" in found.lost["datasets.type"]
+
+
+QUIET = "base_model: m\ndatasets: [{path: rows}]\nmicro_batch_size: 4\nlearning_rate: 1e-4\n"
+
+
+def test_defaults_of_axolotl_are_written_out(converted):
+    """What its file leaves unsaid trains as there: bf16 weights, one epoch, no dropout, double quantisation."""
+    found, args = converted(f"{QUIET}adapter: qlora\nload_in_4bit: true\nlora_r: 8\nlora_alpha: 16\n")
+    wanted = {
+        "dtype": "bfloat16", "use_bnb_nested_quant": True, "lora_dropout": 0.0, "num_train_epochs": 1.0,
+        "per_device_eval_batch_size": 4, "max_length": 512, "lr_scheduler_type": "cosine", "warmup_steps": 0.03,
+    }  # fmt: skip
+    assert {name: value for name, (value, _) in found.implied.items()} == wanted
+    holds(found.settings, wanted)
+    assert args.model.use_bnb_nested_quant
+    assert "written out, the default of Axolotl: lora_dropout: 0.0 (ift's: 0.05)" in found.report()
+    assert any("mean over all trained tokens" in one for one in found.differences)
+    assert any("left out there, cut at their end here" in one for one in found.differences)
+    assert "# Defaults of Axolotl: dtype, use_bnb_nested_quant" in found.yaml_text("x")
+
+
+def test_what_a_file_says_is_not_replaced_by_a_default(converted):
+    said = "bf16: false\nlr_scheduler: linear\nsequence_len: 64\nexcess_length_strategy: truncate\n"
+    found, _ = converted(f"{QUIET}{said}")
+    holds(found.settings, {"lr_scheduler_type": "linear", "max_length": 64, "bf16": False})
+    assert not {"dtype", "lora_dropout", "lr_scheduler_type", "max_length"} & set(found.implied)
+    assert "excess_length_strategy" in found.groups[list(found.groups)[1]]
+    assert not any("left out there" in one for one in found.differences)
+
+
+def test_the_same_loss_is_written_for_sft(converted):
+    found, args = converted(QUIET, "sft")
+    assert args.config.loss_reduction == "token"
+    assert not any("mean over all trained tokens" in one for one in found.differences)
+
+
+def test_defaults_of_llama_factory_are_written_out(converted):
+    """Its alpha is twice the rank."""
+    text = "model_name_or_path: m\nstage: sft\nfinetuning_type: lora\nbf16: true\ndataset: rows\ntemplate: llama3\n"
+    found, _ = converted(text.replace("bf16: true", "lora_rank: 4"))
+    holds(found.settings, {
+        "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "lora_target_modules": "all-linear", "max_length": 2048,
+        "learning_rate": 5e-5,
+    })  # fmt: skip
+    assert "A base model without one gets lines" in found.lost["template"]
+    assert "dtype" not in found.implied
+
+
+def test_every_default_that_is_written_out_is_in_the_document():
+    page = Path("docs/coming_from.md").read_text(encoding="utf-8")
+    table = page.partition("## Defaults that are written out")[2].partition("\n## ")[0]
+    assert all(f"`{one.name}`" in table for defaults in DEFAULTS.values() for one in defaults)
+
+
+def test_trl_trains_all_turns(converted):
+    found, _ = converted(HANDBOOK)
+    assert any("the user's too" in one for one in found.differences)
+    assert not any(
+        "the user's too" in one
+        for one in converted(f"{HANDBOOK}completion_only_loss: false\n")[0].differences
+    )
+
+
+def test_lost_settings_that_change_the_training_come_first(converted):
+    found, _ = converted(
+        f"{QUIET}wandb_project: p\nunfrozen_parameters: [lm_head]\nlora_mlp_kernel: true\nnew: 1\n"
+    )
+    changing, same = found.groups.values()
+    assert {"unfrozen_parameters", "new"} <= set(changing)
+    assert "lora_mlp_kernel" in same
+    report = found.report()
+    first = next(line for line in report if line.startswith("lost, and this changes what is trained ("))
+    second = next(line for line in report if line.startswith("lost, but the training stays the same"))
+    assert report.index(first) < report.index("  new: " + found.lost["new"]) < report.index(second)
+    assert "# Lost, and this changes what is trained:" in found.yaml_text("x")
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("adapter: lora\npeft_use_dora: true\n", {"use_dora": True}),
+        ("adapter: lora\npeft_use_rslora: true\n", {"use_rslora": True}),
+        ("cosine_min_lr_ratio: 0.1\nlr_scheduler: cosine\n",
+         {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.1}}),
+        ("cosine_min_lr_ratio: 0.1\n", {"lr_scheduler_type": "cosine_with_min_lr"}),
+        ("rl: dpo\ndpo_label_smoothing: 0.1\n", {"method": "dpo", "label_smoothing": 0.1}),
+        ("curriculum_sampling: true\n", {"train_sampling_strategy": "sequential"}),
+        ("rl: orpo\norpo_alpha: 0.2\n", {"method": "orpo", "beta": 0.2}),
+        ("rl: simpo\n", {"method": "simpo", "beta": 0.1, "simpo_gamma": 0.5}),
+        ("adapter: qlora\nload_in_4bit: true\nbnb_config_kwargs: {bnb_4bit_use_double_quant: false}\n",
+         {"use_bnb_nested_quant": False}),
+    ],
+)  # fmt: skip
+def test_values_of_axolotl_are_translated(converted, text, wanted):
+    holds(converted(QUIET + text)[0].settings, wanted)
+
+
+@pytest.mark.parametrize("name", ["peft_layers_to_transform: [1]", "loraplus_lr_ratio: 16", "peft: {loftq_config: {}}",
+                                  "peft_init_lora_weights: gaussian", "peft_trainable_token_indices: [1]",
+                                  "lora_rank_pattern: {a: 1}", "tokens: [a]", "use_eaft: true", "qat: {a: b}",
+                                  "relora: true", "reward_model: true",
+                                  "plugins: [axolotl.integrations.kd.KDPlugin]"])  # fmt: skip
+def test_what_has_no_counterpart_is_lost_with_a_reason_of_its_own(converted, name):
+    found, _ = converted(f"{QUIET}adapter: lora\n{name}\n")
+    reason = found.groups["lost, and this changes what is trained"][name.partition(":")[0]]
+    assert "has no counterpart" in reason
+
+
+@pytest.mark.parametrize("bits", ["adapter: qlora", "load_in_8bit: true", "bits: 4", "use_4bit: true"])
+@pytest.mark.parametrize("engine", ["deepspeed: zero2.json", "deepspeed: {zero_optimization: {stage: 3}}",
+                                    "dist_config: {name: deepspeed, config_file: ds_z3.json}"])  # fmt: skip
+def test_weights_in_few_bits_are_not_sent_to_deepspeed(converted, engine, bits):
+    found, _ = converted(f"{QUIET}{bits}\n{engine}\n")
+    assert "ddp and fsdp2" in found.lost[engine.partition(":")[0]]
+    found, _ = converted(f"{QUIET}{engine}\n")
+    assert "--accelerate_config zero" in found.lost[engine.partition(":")[0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "fix"),
+    [
+        ("compute_environment: LOCAL_MACHINE\nmixed_precision: bf16\ndebug: false\n", "--accelerate_config"),
+        ("model_name_or_path: m\nexport_dir: merged\n", "ift merge"),
+        ("model_name_or_path: m\ninfer_backend: huggingface\n", "ift chat"),
+        ("provider: cloud\ngpu: big\n", "found no setting of a training, but provider, gpu"),
+    ],
+)
+def test_files_that_configure_no_training_are_refused(tmp_path, text, fix):
+    (tmp_path / "theirs.yml").write_text(text)
+    done = CliRunner().invoke(app, ["convert-config", str(tmp_path / "theirs.yml")])
+    assert done.exit_code == 2
+    assert fix in done.stderr
+
+
+def test_a_value_of_no_simple_kind_is_refused_in_words(tmp_path):
+    """`debug` of transformers is an enumeration without choices on the command line."""
+    (tmp_path / "run.yaml").write_text("model_name_or_path: m\ndataset_name: d\noutput_dir: o\ndebug: true\n")
+    with pytest.raises(UsageError, match=r"line 4: debug is True; give another value"):
+        parse(["--config", str(tmp_path / "run.yaml")])
 
 
 @pytest.mark.parametrize(
@@ -307,7 +498,7 @@ def test_alignment_handbook(converted):
         found.settings, {"dtype": "bfloat16", "datasets": [entry], "test_split_size": 100, "max_length": 2048}
     )
     assert "chat_template_path" in found.lost["chat_template"]
-    assert found.lost["beta"] == "ift has no such setting"
+    assert found.lost["beta"] == "ift has no such setting; --method dpo, orpo, simpo, tdpo1, tdpo2 has"
     assert converted(HANDBOOK, "dpo")[0].settings["beta"] == 0.05
 
 
@@ -374,7 +565,7 @@ def test_the_verb_writes_the_file_and_reports_every_key(tmp_path):
     assert again.exit_code == 2
     assert "this file exists" in again.output
     for line in (
-        "lost: some_new_key: ift has no",
+        "  some_new_key: ift has no",
         "translated: sequence_len -> max_length: 4096",
         "without a value: lora",
     ):

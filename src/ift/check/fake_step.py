@@ -182,7 +182,8 @@ def _run(model: Any, passes: Passes, depth: int | None) -> dict[int, Peak]:
     with FakeTensorMode(allow_non_fake_inputs=True), LiveBytes() as count:
         network = unwrapped(model)
         model.to_empty(device="cpu").train()
-        network.tie_weights()  # `to_empty` makes copies of shared weights
+        with suppress(KeyError):  # an adapter's own copy of a tied matrix (lora_modules_to_save) stays one
+            network.tie_weights()  # `to_empty` makes copies of shared weights
         if passes.checkpointing:
             network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         held = [model.parameters(), model.buffers()]

@@ -5,40 +5,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from ift.check.engines import ONE_DEVICE, Engine
-from ift.check.memory import MemoryEstimate, available_memory, estimate_memory
+from ift.check.finding import Finding, Level
+from ift.check.memory import MemoryEstimate, available_memory, empty_model, estimate_memory
+from ift.check.memory_words import TIGHT, batch_words, memory_findings
 from ift.check.planned_gpu import on_planned_gpu
 from ift.check.positions import position_problem
-from ift.check.remedies import Remedy, remedies
 from ift.check.rows import RowScan, scan_rows
 from ift.check.steps import count_steps, rows_of_steps
 from ift.check.trainer_build import build_errors
 from ift.data import DataError, DataReport, Prepared, end_of_turn_ids
 from ift.data.templates import adds_bos
 from ift.methods.stage import longest_row
-from ift.methods.start import explain_too_long
+from ift.methods.start import explain_saved_modules, explain_too_long
 from ift.models.limits import explain_ids_outside, special_ids
 
 WARN_CUT, REFUSE_CUT = 0.01, 0.20  # shares of the rows, or of the trained tokens, that cutting takes
-
-Level = Literal["refused", "warning", "note"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One result of the check.
-
-    Attributes:
-        level: "refused" (the run does not start), "warning" or "note".
-        about: Data set, or topic.
-        text: The problem and its fix.
-    """
-
-    level: Level
-    about: str
-    text: str
 
 
 def data_findings(
@@ -118,9 +102,10 @@ def _check_report(name: str, report: DataReport, allow_truncation: bool) -> list
     if lost > WARN_CUT:
         level: Level = "refused" if lost > REFUSE_CUT and not allow_truncation else "warning"
         text = (
-            f"max_length {report.max_length:,} cuts {report.share_cut:.1%} of the rows and "
-            f"{report.share_trained_lost:.1%} of the trained tokens; {report.rows_without_end:,} rows train no end "
-            f"of the answer. Fix: raise --max_length (the longest row has {report.lengths[2]:,} tokens), or shorten "
+            f"max_length {report.max_length:,} cuts {report.share_cut:.1%} of the rows at their end: "
+            f"{report.trained_tokens_lost:,} trained tokens are lost ({report.share_trained_lost:.1%}), and "
+            f"{report.rows_without_end:,} rows train no end of the answer. Fix: raise "
+            f"--max_length (the longest row has {report.lengths[2]:,} tokens), or shorten "
             "the rows" + (", or use --allow_truncation" if level == "refused" else "")
         )
         found.append(Finding(level, name, text))
@@ -170,6 +155,7 @@ class Preflight:
         engine: What `memory` is divided by.
         steps: Optimiser steps of the run; None for a stream without max_steps.
         gpu_memory: GiB of the GPU that is planned for; None for this machine's device.
+        batch: The batch that `memory` assumes, in words.
     """
 
     findings: list[Finding]
@@ -179,6 +165,7 @@ class Preflight:
     engine: Engine
     steps: int | None
     gpu_memory: float | None = None
+    batch: str = ""
 
     @property
     def data_sha256(self) -> str:
@@ -196,19 +183,21 @@ class Preflight:
             "findings": [asdict(one) for one in self.findings],
             "memory": None if memory is None else {**asdict(memory), "total": memory.total},
             "available_memory": self.available,
+            "memory_of": self.batch,
             "engine": asdict(self.engine),
             "steps": self.steps,
         }
 
     def memory_line(self) -> str:
-        """The estimate, the memory there is, and whether the step fits; empty without an estimate."""
+        """The estimate and its batch, the memory there is, and whether the step fits; empty without an estimate."""
         if self.memory is None:
             return ""
         each = f" on each device ({self.engine})" if self.engine.processes > 1 else ""
-        fits = "it fits" if self.memory.total <= self.available else "it does not fit"
+        share = self.memory.total / max(1, self.available)
+        fits = "it fits" if share <= TIGHT else "it fits, but tightly" if share <= 1 else "it does not fit"
         of = "what is free" if self.gpu_memory is None else f"a {self.gpu_memory:g} GB GPU"
         usable = f"{self.available / 2**30:.1f} GiB of {of} can be used"
-        return f"memory{each}: {self.memory.summary()}; {usable}: {fits}"
+        return f"memory{each}: {self.memory.summary()} {self.batch}; {usable}: {fits}"
 
     @property
     def refused(self) -> bool:
@@ -223,6 +212,7 @@ def preflight(
     allow_truncation: bool = False,
     engine: Engine = ONE_DEVICE,
     gpu_memory: float | None = None,
+    plan_length: int | None = None,
     progress: Callable[[int], object] = lambda rows: None,
 ) -> Preflight:
     """Check everything that one stage will train, without loading its weights.
@@ -233,6 +223,7 @@ def preflight(
         allow_truncation: See `data_findings`.
         engine: The engine of the run and its processes.
         gpu_memory: GiB of the GPU that the run is planned for, as in "a 24 GB card"; None: this machine's device.
+        plan_length: Tokens of the rows that memory is estimated for; None: the longest row.
         progress: See `scan`.
     """
     config, sets = stage.config, prepared.sets
@@ -241,10 +232,11 @@ def preflight(
     rows_per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * engine.processes
     rows, report = rows_of_steps(stage, prepared), sets["train"].report
     longest, answer = longest_row(report, config), report.answer_lengths[2] or None
+    of_memory = plan_length or longest
     planned, device, assumed = on_planned_gpu(stage) if gpu_memory is not None else (stage, None, "")
     memory, findings = None, [Finding("note", "memory", assumed)] if assumed else []
     try:
-        memory = estimate_memory(planned, longest, device, engine, answer)
+        memory = estimate_memory(planned, of_memory, device, engine, None if plan_length else answer)
     except DataError as error:
         findings.append(Finding("refused", "model", str(error)))
     except Exception as error:  # the model's code may raise anything, and the run may still work
@@ -270,19 +262,16 @@ def preflight(
         ]
     if problem := position_problem(stage, report, memory.positions if memory else None):
         findings.append(Finding(problem[0], "train", problem[1]))
-    findings += [Finding("refused", "settings", wrong) for wrong in build_errors(stage, prepared)]
+    wrong = build_errors(stage, prepared)
+    findings += [Finding("refused", "settings", one) for one in wrong]
+    if memory is not None and not wrong and (note := explain_saved_modules(stage, empty_model(stage))):
+        findings.append(Finding("warning", "model", note))
     available = available_memory(gpu_memory)
-    if memory is not None and memory.total > available:
-        ways = remedies(planned, longest, available, engine, device, answer)
-        findings.append(Finding("warning", "memory", _too_large(memory, available, ways)))
-    steps = count_steps(config, rows, rows_per_step)
-    return Preflight(findings, scans, memory, available, engine, steps, gpu_memory)
-
-
-def _too_large(found: MemoryEstimate, available: int, ways: list[Remedy]) -> str:
-    """The missing memory, and settings that need less."""
-    fix = ", or ".join(map(str, ways[:3])) or "a larger device, or more of them"
-    return (
-        f"a step needs about {found.total / 2**30:.1f} GiB, and {available / 2**30:.1f} GiB can be used. Fix, the "
-        f"smallest change first: {fix}"
+    if memory is not None:
+        answers = None if plan_length else answer
+        findings += memory_findings(planned, of_memory, memory, available, engine, device, answers)
+    steps, batch = (
+        count_steps(config, rows, rows_per_step),
+        batch_words(planned, of_memory, bool(plan_length)),
     )
+    return Preflight(findings, scans, memory, available, engine, steps, gpu_memory, batch)

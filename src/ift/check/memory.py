@@ -132,7 +132,7 @@ def step_needs(
 ) -> StepNeeds:
     """What a step needs; `whole`: nothing is sharded, and autocast casts the weights. Else as `estimate_memory`."""
     config, model_args, device = stage.config, stage.model, device or current_device()
-    rows, tokens, trained_tokens, masked = _batch(stage, longest_row, longest_answer or longest_row)
+    rows, tokens, trained_tokens, masked = largest_batch(stage, longest_row, longest_answer or longest_row)
     attention = _attention(stage, masked)
     model = empty_model(stage, attention)
     element = _element_size(stage, model)
@@ -224,11 +224,14 @@ def _trained_model(stage: Any, attention: str, element: int, compute: int) -> An
         return model
     from peft import get_peft_model
 
-    with torch.device("meta"):
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="(?s).*tie_word_embeddings"
+        )  # `explain_saved_modules` says it
         return get_peft_model(model, adapter)
 
 
-def _batch(stage: Any, longest_row: int, longest_answer: int) -> tuple[int, int, int, bool]:
+def largest_batch(stage: Any, longest_row: int, longest_answer: int) -> tuple[int, int, int, bool]:
     """Of the largest batch: rows, tokens of each, trained tokens of all, and whether attention gets a mask.
 
     It gets one for padding, and for several documents in a row.

@@ -65,7 +65,7 @@ def remedies(
 
     Returns:
         The single changes that fit, if there are any; else the first of them together until they fit; else those that
-        save anything.
+        save anything, and all of them together.
     """
     total = _totals(stage, longest_row, longest_answer, engine, device)
     changes = _changes(stage, longest_row, available, engine, total)
@@ -86,7 +86,56 @@ def remedies(
             together = more
         if total(together) <= available:
             return [Remedy(together.flags, total(together))]
-    return saving
+    alone = {one.flags for one in saving}
+    return saving + ([Remedy(together.flags, total(together))] if together.flags not in {"", *alone} else [])
+
+
+def more_devices(
+    stage: Any,
+    longest_row: int,
+    available: int,
+    engine: Engine = ONE_DEVICE,
+    device: torch.device | None = None,
+    longest_answer: int | None = None,
+) -> Remedy | None:
+    """The fewest processes of FSDP2 (a power of two) on which a step fits, with the settings as they are.
+
+    None if there are none, and for a model in few bits, whose base every process of FSDP2 holds whole. Arguments as
+    those of `remedies`.
+    """
+    if stage.model.load_in_4bit or stage.model.load_in_8bit:
+        return None
+    total, processes = _totals(stage, longest_row, longest_answer, engine, device), 2 * engine.processes
+    while processes <= MOST_PROCESSES:
+        change = _Change(
+            f"--accelerate_config fsdp2 --num_processes {processes}", {}, Engine("fsdp2", processes)
+        )
+        if total(change) <= available:
+            return Remedy(change.flags, total(change))
+        processes *= 2
+    return None
+
+
+def without_saved_modules(
+    stage: Any,
+    longest_row: int,
+    engine: Engine = ONE_DEVICE,
+    device: torch.device | None = None,
+    longest_answer: int | None = None,
+) -> str:
+    """What `lora_modules_to_save` costs, "" where it is not set or costs less than a tenth of the step."""
+    names = stage.model.lora_modules_to_save
+    if not (stage.model.use_peft and names):
+        return ""
+    total = _totals(stage, longest_row, longest_answer, engine, device)
+    now, without = total(_Change("")), total(_Change("", {"lora_modules_to_save": None}))
+    if without > 0.9 * now:
+        return ""
+    listed = names if isinstance(names, str) else ", ".join(names)
+    return (
+        f"lora_modules_to_save trains whole copies of {listed}, with gradients and optimiser states: it is needed for "
+        f"tokens that were added, and a step without it needs about {without / 2**30:.2f} GiB"
+    )
 
 
 def _totals(

@@ -15,9 +15,9 @@ import torch.utils.checkpoint
 from huggingface_hub import get_token
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from transformers import PreTrainedModel
-from transformers.utils import is_bitsandbytes_available, is_liger_kernel_available
 
 from ift.check.memory import empty_model
+from ift.check.packages import missing_packages
 from ift.methods.stage import PreparedRows, Stage, build_trainer
 from ift.methods.start import start_options
 from ift.models.loading import load_config
@@ -42,16 +42,16 @@ def build_errors(stage: Stage, prepared: PreparedRows) -> list[str]:
 
     What the settings alone show is listed completely. If that is nothing, the trainer is built as in the run, from two
     rows and a model on the "meta" device; then its optimiser and its schedule, which stop at their first error. Nothing
-    is downloaded, trained or kept. With several processes nothing is tried, since trl's trainers wait for each other
-    while they are built.
+    is downloaded, trained or kept. With several processes nothing is built, since trl's trainers wait for each other
+    while they are.
 
     Args:
         stage: The settings.
         prepared: What `prepare_stage` returned.
     """
-    if stage.config.world_size > 1:
-        return []
     found = _unavailable(stage) + _unknown_metric(stage, prepared)
+    if stage.config.world_size > 1:
+        return found
     try:
         if found := found + _unknown_init_kwargs(stage):
             return found
@@ -67,20 +67,13 @@ def build_errors(stage: Stage, prepared: PreparedRows) -> list[str]:
 
 def _unavailable(stage: Stage) -> list[str]:
     """What the settings need beyond the trainer: a package, a device, the Hub, an argument of torch."""
-    config, model_args = stage.config, stage.model
-    bits = model_args.load_in_4bit or model_args.load_in_8bit
+    config, packages = stage.config, missing_packages([stage])
     given = config.gradient_checkpointing_kwargs or {}
     known = {*inspect.signature(torch.utils.checkpoint.checkpoint).parameters, "preserve_rng_state"}
     unknown = sorted(set(given) - known) if config.gradient_checkpointing else []
     problems = {
         "activation_offloading moves activations off an accelerator; there is none. Fix: leave it out": (
             getattr(config, "activation_offloading", False) and not torch.accelerator.is_available()
-        ),
-        "use_liger_kernel needs a package. Fix: pip install liger-kernel, or leave it out": (
-            config.use_liger_kernel and not is_liger_kernel_available()
-        ),
-        "load_in_4bit and load_in_8bit need a package. Fix: pip install bitsandbytes": (
-            bits and not is_bitsandbytes_available()
         ),
         "push_to_hub is set, and so is HF_HUB_OFFLINE. Fix: unset the variable, or leave push_to_hub out": (
             config.push_to_hub and HF_HUB_OFFLINE
@@ -92,7 +85,7 @@ def _unavailable(stage: Stage) -> list[str]:
             unknown
         ),
     }
-    return [problem for problem, holds in problems.items() if holds]
+    return ([packages] if packages else []) + [problem for problem, holds in problems.items() if holds]
 
 
 def _build(stage: Stage, prepared: PreparedRows, folder: str) -> None:

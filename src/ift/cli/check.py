@@ -16,7 +16,7 @@ from ift.runs.argv import UsageError, UsageParser, split_equals
 from ift.runs.known_flags import refuse_unknown_names
 
 if TYPE_CHECKING:
-    from ift.check.findings import Finding, Preflight
+    from ift.check.findings import Preflight
     from ift.methods.stage import PreparedRows
     from ift.runs.arguments import TrainArguments
     from ift.runs.progress import TerminalReporter
@@ -49,6 +49,12 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="GB",
         help="Memory of the GPU that the run is planned for, as 24 for a 24 GB card; none need be here.",
     )
+    parser.add_argument(
+        "--plan_length",
+        type=int,
+        metavar="N",
+        help="Tokens of the rows that memory is estimated for (default: the longest row after --max_length).",
+    )
     parser.add_argument("--json", action="store_true", help="Print JSON instead of text.")
     return parser
 
@@ -56,7 +62,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> int:
     """Runs `ift check`, of a training or of a study; returns the exit code, 0 or 1."""
     options, words = make_parser().parse_known_args(split_equals(arguments))
-    for flag, value, least in (("show", options.show, 1), ("gpu_memory", options.gpu_memory, 1)):
+    for flag, least in (("show", 1), ("gpu_memory", 1), ("plan_length", 2)):
+        value = getattr(options, flag)
         if value is not None and not value >= least:
             raise UsageError(f"--{flag} {value:g}: give {least} or more")
     if names := study_names(words):
@@ -88,13 +95,14 @@ def _check(
 ) -> dict[str, Any]:
     """Checks one stage; prints all findings unless JSON is wanted."""
     from ift.methods.stage import load_data, prepare_stage
-    from ift.runs.check_run import check_model, time_steps
+    from ift.runs.check_run import check_model, check_plan_length, output_findings, time_steps
 
+    check_plan_length(run_args, options.plan_length)
     # a run elsewhere is planned: the weights need not be here
     check_model(run_args, weights=options.gpu_memory is None or bool(options.time or options.show))
     rows = prepare_stage(run_args, load_data(run_args))
-    found = _preflight(run_args, rows, options.gpu_memory)
-    found = replace(found, findings=[*_output_folder(run_args), *found.findings])
+    found = _preflight(run_args, rows, options)
+    found = replace(found, findings=[*output_findings(run_args), *found.findings])
     seconds = time_steps(run_args, rows) if options.time else None
     if not options.json:
         _print(found, rows, seconds, reporter)
@@ -106,7 +114,7 @@ def _check(
     return {"method": run_args.method.name, "data": data, **found.as_dict(), "step_seconds": seconds}
 
 
-def _preflight(run_args: TrainArguments, rows: PreparedRows, gpu_memory: float | None) -> Preflight:
+def _preflight(run_args: TrainArguments, rows: PreparedRows, options: argparse.Namespace) -> Preflight:
     """The check of the rows and the memory, under a progress bar."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -119,22 +127,9 @@ def _preflight(run_args: TrainArguments, rows: PreparedRows, gpu_memory: float |
         task = progress.add_task("", total=sum(one.report.rows_kept for one in rows.sets.values()) or None)
         return preflight(
             run_args, rows, allow_truncation=run_args.run.allow_truncation, engine=wanted_engine(run_args.launch),
-            gpu_memory=gpu_memory, progress=lambda count: progress.advance(task, count),
+            gpu_memory=options.gpu_memory, plan_length=options.plan_length,
+            progress=lambda count: progress.advance(task, count),
         )  # fmt: skip
-
-
-def _output_folder(run_args: TrainArguments) -> list[Finding]:
-    """What `ift train` would report about the output folder."""
-    from ift.check.findings import Finding
-    from ift.data import DataError
-    from ift.runs.output_folder import AlreadyFinished, prepare_output_folder
-
-    try:
-        return [Finding("note", "output", line) for line in prepare_output_folder(run_args)]
-    except DataError as error:
-        return [Finding("refused", "output", str(error))]
-    except AlreadyFinished as done:
-        return [Finding("note", "output", str(done))]
 
 
 def _print(found: Preflight, rows: PreparedRows, seconds: float | None, reporter: TerminalReporter) -> None:

@@ -58,7 +58,12 @@ def main(arguments: list[str]) -> int:
 
 
 def _load_scores(stages: list[TrainArguments]) -> None:
-    """Hands the scores of --eval_score to the stages."""
+    """Hands the scores of --eval_score to the stages; packages that a run lacks are named before, all of them."""
+    from ift.check.packages import missing_packages
+    from ift.runs.extras import MissingExtra
+
+    if not stages[0].run.force and (missing := missing_packages(stages)):
+        raise MissingExtra(missing)
     for answers in (stage.answers for stage in stages):
         if answers.eval_score:
             from ift.lab.scores.during_training import answer_scorer

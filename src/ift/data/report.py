@@ -103,7 +103,8 @@ class DataReport:
         if self.rows_cut or self.trained_tokens_lost:
             lines.append(
                 f"  truncated to {self.max_length:,} tokens: {self.rows_cut:,} rows ({self.share_cut:.1%} with those "
-                f"dropped), {self.share_trained_lost:.1%} of the trained tokens lost"
+                f"dropped) lose their end, and with it {self.trained_tokens_lost:,} trained tokens "
+                f"({self.share_trained_lost:.1%})"
             )
         if self.rows_without_end:
             lines.append(f"  {self.rows_without_end:,} rows do not train a token that ends the answer")

@@ -68,17 +68,20 @@ class AnswerArguments:
     )  # of eval_score; the caller sets it
 
     def check(self, eval_strategy: Any) -> None:
-        """Raises ValueError for values out of range, and for eval_generate without evaluation."""
-        if self.eval_score and not self.eval_generate:
-            raise ValueError("eval_score scores the answers of eval_generate; set --eval_generate too.")
-        if self.eval_generate < 0 or self.eval_generate_max_new_tokens < 1:
-            raise ValueError("eval_generate must be 0 or more, eval_generate_max_new_tokens 1 or more.")
-        if self.eval_generate_temperature < 0:
-            raise ValueError("eval_generate_temperature must be 0 (greedy) or more.")
-        if self.final_answers < 0:
-            raise ValueError("final_answers must be 0 (none) or more.")
-        if self.eval_generate and getattr(eval_strategy, "value", eval_strategy) == "no":
-            raise ValueError("eval_generate needs evaluation; set --eval_strategy to steps or epoch.")
+        """Raises ValueError for values out of range and eval_generate without evaluation; names all, one a line."""
+        no_evaluation = getattr(eval_strategy, "value", eval_strategy) == "no"
+        problems = {
+            "eval_score scores the answers of eval_generate; set --eval_generate too.": bool(self.eval_score)
+            and not self.eval_generate,
+            "eval_generate must be 0 or more, eval_generate_max_new_tokens 1 or more.": self.eval_generate < 0
+            or self.eval_generate_max_new_tokens < 1,
+            "eval_generate_temperature must be 0 (greedy) or more.": self.eval_generate_temperature < 0,
+            "final_answers must be 0 (none) or more.": self.final_answers < 0,
+            "eval_generate needs evaluation; set --eval_strategy to steps or epoch.": self.eval_generate > 0
+            and no_evaluation,
+        }
+        if found := [problem for problem, holds in problems.items() if holds]:
+            raise ValueError("\n".join(found))
 
 
 @dataclass(frozen=True)

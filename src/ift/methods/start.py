@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ift.models.adapters import CONFIG, adapter_config
 from ift.models.limits import check_special_ids, learned_positions
 from ift.models.loading import LoadOptions, load_network, local_path
 from ift.models.record import ModelRecord, model_sha256
+from ift.text import did_you_mean
 
 # Field of trl's ModelConfig -> field of peft's configuration
 ADAPTER_FIELDS = {
@@ -109,23 +111,52 @@ def merge_command(name: str) -> str:
     return shlex.join(["ift", "merge", name, "--output_dir", f"{Path(name).name}-merged"])
 
 
-def _check_saved_modules(stage: Any, network: Any) -> None:
-    """Raises DataError if an adapter would train a tied matrix twice: its two copies cannot both be loaded again."""
-    config = network.config.get_text_config()
-    both = (network.get_input_embeddings(), network.get_output_embeddings())
-    wanted = _names(stage.model.lora_modules_to_save) if stage.model.use_peft else set()
-    named = {name.rpartition(".")[2] for name, module in network.named_modules() if module in both}
-    if getattr(config, "tie_word_embeddings", False) and len(wanted & named) > 1:
+def explain_saved_modules(stage: Any, network: Any) -> str:
+    """What follows from a `lora_modules_to_save` that names one side of a tied matrix; "" for nothing.
+
+    Raises:
+        DataError: It names no module of the model, or both sides: two copies cannot both be loaded again.
+    """
+    if not stage.model.use_peft or not stage.model.lora_modules_to_save:
+        return ""
+    modules = {name: module for name, module in network.named_modules() if name}
+    wanted = {name: _ending_with(name, modules) for name in sorted(_names(stage.model.lora_modules_to_save))}
+    for name, found in wanted.items():
+        if not found:
+            hint = did_you_mean(name, sorted({one.rpartition(".")[2] for one in modules})) or "."
+            raise DataError(
+                f"lora_modules_to_save: the model has no module {name}{hint} Fix: name "
+                "modules of the model, such as embed_tokens or lm_head, or leave it out"
+            )
+    if not getattr(network.config.get_text_config(), "tie_word_embeddings", False):
+        return ""
+    given, read = network.get_input_embeddings(), network.get_output_embeddings()
+    sides = {name: module for name, module in modules.items() if module in (given, read)}
+    saved = [name for found in wanted.values() for name in found if name in sides]
+    both = " and ".join(sorted(name.rpartition(".")[2] for name in sides))
+    one_matrix = f"lora_modules_to_save: {both} are one matrix in this model (tie_word_embeddings)"
+    if len(saved) > 1:
         raise DataError(
-            f"lora_modules_to_save: {' and '.join(sorted(wanted & named))} are one matrix in this model "
-            "(tie_word_embeddings), and the adapter would train two copies of it. Fix: name only the embedding"
+            f"{one_matrix}, and the adapter would train two copies of it. Fix: name only the embedding"
         )
+    if not saved:
+        return ""
+    side, other = ("output", "input") if sides[saved[0]] is read else ("input", "output")
+    return (
+        f"{one_matrix}. The adapter trains a copy of it for the {side} alone, and the {other} keeps the old one. Fix, "
+        "if both are meant: train all weights (without --use_peft)"
+    )
+
+
+def _ending_with(name: str, modules: Collection[str]) -> list[str]:
+    """The modules that peft finds for a name: those whose path ends with it."""
+    return [one for one in modules if one == name or one.endswith(f".{name}")]
 
 
 def check_limits(stage: Any, tokenizer: Any, longest_row: int, network: Any) -> None:
-    """Raises DataError for a special id without an embedding, or a row longer than the model's positions."""
+    """Raises DataError for a special id without an embedding, a too long row, and as `explain_saved_modules`."""
     name = stage.model.model_name_or_path
-    _check_saved_modules(stage, network)
+    explain_saved_modules(stage, network)
     check_special_ids(name, tokenizer, network)
     if problem := explain_too_long(longest_row, learned_positions(network)):
         raise DataError(f"{name}: {problem}")

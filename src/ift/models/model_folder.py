@@ -91,7 +91,8 @@ def _check_weights(folder: Path, kind: str, allow_pickle: bool, named: Any) -> N
     else:
         raise DataError(
             f"{folder}: no weights in this folder: no {file.name}. Fix: copy them there, or give the folder that the "
-            "model was saved to"
+            "model was saved to. To plan a run on paper, config.json and the tokenizer are enough: ift check "
+            "--gpu_memory 24"
         )
 
 

@@ -27,7 +27,7 @@ from ift.runs.argv import (
 )
 from ift.runs.known_flags import refuse_foreign_file, unknown, wanted_methods
 from ift.runs.output_folder import stage_folder
-from ift.runs.ranges import check_ranges, check_used
+from ift.runs.ranges import check_ranges, check_used, raise_together
 from ift.runs.resume_words import read_resume_words
 from ift.runs.yaml_file import parse_mixture, parse_yaml_file, text_as_written
 from ift.training.config import field_with_help
@@ -129,7 +129,9 @@ class Parser(TrlParser):
         if not _is_valid(kind, str(value)) or (choices and kind(str(value)) not in choices):
             kinds = ("true or false", "true"), ("a number", "0.5"), ("a whole number", "1")
             fitting = [words for words, example in kinds if _is_valid(kind, example)]
-            expected = f"one of {', '.join(map(str, choices))}" if choices else fitting[0]
+            expected = (
+                f"one of {', '.join(map(str, choices))}" if choices else next(iter(fitting), "another value")
+            )
             line = self.nodes[action.dest].start_mark.line + 1
             raise UsageError(f"{self.file}, line {line}: {action.dest} is {value!r}; give {expected}.")
         return [kind(str(value))] if many else kind(str(value))
@@ -229,30 +231,38 @@ def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: se
         script, config, model, mixture, columns, _, run, answers = parsed  # in the order of `make_parser`
         read_resume_words(config, run)
         renamed = parse_columns(columns.dataset_columns)
-        method.check(config)
-        check_ranges(config, model, mixture)
-        answers.check(config.eval_strategy)
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
-    template = getattr(config, "chat_template_path", None)
-    if template and not Path(template).is_file() and len(mixture.datasets) > 1:
-        raise UsageError(
-            "chat_template_path must be a Jinja file with a mixture: its data sets are prepared before the model loads."
-        )
-    if model.model_name_or_path is None:
-        raise UsageError("no model: give --model_name_or_path, a Hub id or a local folder.")
     flags = {word.lstrip("-").replace("-", "_") for word in arguments if word.startswith("--")}
     named = frozenset(flags | set(parser.nodes))
-    check_used(named, script, model, mixture)
-    if script.dataset_name is None and not mixture.datasets:
-        raise UsageError(
-            "no data: give --dataset_name (a Hub id, a folder or a file), or `datasets:` in the YAML file."
-        )
+    raise_together(
+        lambda: method.check(config),
+        lambda: check_ranges(config, model, mixture),
+        lambda: answers.check(config.eval_strategy),
+        lambda: check_used(named, script, model, mixture),
+        lambda: _check_given(script, config, model, mixture),
+    )
     if run.allow_pickle_weights:
         config.model_init_kwargs = {"use_safetensors": None, **(config.model_init_kwargs or {})}
     return TrainArguments(
         script, config, model, mixture, renamed, method, run, launch, from_flags, answers, named
     )
+
+
+def _check_given(script: Any, config: Any, model: Any, mixture: Any) -> None:
+    """Raises UsageError without a model or data, and for a template that a mixture cannot have."""
+    template = getattr(config, "chat_template_path", None)
+    problems = {
+        "chat_template_path must be a Jinja file with a mixture: its data sets are prepared before the model loads.": (
+            template and not Path(template).is_file() and len(mixture.datasets) > 1
+        ),
+        "no model: give --model_name_or_path, a Hub id or a local folder.": model.model_name_or_path is None,
+        "no data: give --dataset_name (a Hub id, a folder or a file), or `datasets:` in the YAML file.": (
+            script.dataset_name is None and not mixture.datasets
+        ),
+    }
+    if found := [problem for problem, holds in problems.items() if holds]:
+        raise UsageError("\n".join(found))
 
 
 def _launch_flags(

@@ -7,12 +7,15 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
+from ift.check.finding import Finding
 from ift.check.findings import Preflight, preflight
 from ift.data import DataError
 from ift.models.loading import warn_of_remote_code
 from ift.models.model_folder import check_model_path
 from ift.runs.arguments import TrainArguments
+from ift.runs.argv import UsageError
 from ift.runs.launch import is_launched, running_engine
+from ift.runs.output_folder import AlreadyFinished, prepare_output_folder
 from ift.runs.progress import SILENT, Reporter, TerminalReporter
 
 TIMED_STEPS = 3  # the first one is a warm-up
@@ -28,6 +31,29 @@ def check_model(run_args: TrainArguments, weights: bool = True) -> None:
     check_model_path(name, allow_pickle=run_args.run.allow_pickle_weights, weights=weights)
     if run_args.config.trust_remote_code and not is_launched():
         warn_of_remote_code(name)
+
+
+def check_plan_length(run_args: TrainArguments, length: int | None) -> None:
+    """Raises UsageError for --plan_length where rows cannot have that many tokens; None is no such flag."""
+    config = run_args.config
+    if length is None:
+        return
+    if getattr(config, "packing", False):
+        raise UsageError("--plan_length: packed rows are as long as --max_length. Fix: leave it out")
+    if config.max_length and length > config.max_length:
+        raise UsageError(
+            f"--plan_length {length}: rows are cut to --max_length {config.max_length}. Fix: raise --max_length too"
+        )
+
+
+def output_findings(run_args: TrainArguments) -> list[Finding]:
+    """What `ift train` would report about the output folder."""
+    try:
+        return [Finding("note", "output", line) for line in prepare_output_folder(run_args)]
+    except AlreadyFinished as done:
+        return [Finding("note", "output", str(done))]
+    except DataError as error:
+        return [Finding("refused", "output", str(error))]
 
 
 def refuse_or_warn(run_args: TrainArguments, prepared: Any, reporter: Reporter | None = None) -> Preflight:

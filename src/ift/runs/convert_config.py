@@ -1,7 +1,9 @@
 """Converts the YAML of Axolotl, LLaMA-Factory, alignment-handbook (trl) and unsloth to a file for `ift train --config`.
 
-Every key of the file is kept, translated, or lost with a reason. Names are those of `other_tools`, values those of
-`converted_values`; what is left is parsed as `ift train` parses it, and a setting that it refuses is lost too.
+Every key of the file is kept, translated, or lost with a reason; those that change what is trained come first.
+Defaults of the other tool that differ from ift's are written out (`converted_defaults`). Names are those of
+`other_tools`, values those of `converted_values`; what is left is parsed as `ift train` parses it, and a setting that
+it refuses is lost too.
 """
 
 from __future__ import annotations
@@ -19,12 +21,21 @@ import yaml
 from ift.methods.table import METHODS
 from ift.runs.arguments import make_parser, parse_stages
 from ift.runs.argv import UsageError
+from ift.runs.converted_defaults import differences, implied
 from ift.runs.converted_values import LOST_INSIDE, USED_BY, VALUES
+from ift.runs.harmless_names import is_harmless
 from ift.runs.other_tools import EXPLAINED, RENAMED, SIGNS
 from ift.runs.yaml_file import parse_yaml_file
 
 SECTIONS = ("training", "lora", "logging", "data")  # of unsloth's file: settings one level deeper
 OF_THE_DEVICE = ("tf32",)  # refused where the device of the conversion lacks it
+# keys of files that configure no training, and what does their work here
+NO_TRAINING = {
+    "compute_environment": "give this file to ift train with --accelerate_config",
+    "export_dir": "ift merge ADAPTER merges an adapter into its base",
+    "infer_backend": "ift chat MODEL, or ift generate",
+    "sample_backend": "ift chat MODEL, or ift generate",
+}
 FILL_IN = {"model_name_or_path": "MODEL", "dataset_name": "ROWS.jsonl", "output_dir": "aligned"}
 
 
@@ -38,6 +49,8 @@ class Converted:
         kept: Names with the same name and value here.
         translated: Name elsewhere -> the settings that it became.
         lost: Name elsewhere -> why there is none here.
+        implied: Defaults of the other tool that were written out: name here -> (value, what ift does without it).
+        differences: Sentences about defaults that no setting of the file takes over.
         empty: Names without a value.
         missing: Settings that must be filled in by hand.
     """
@@ -47,14 +60,33 @@ class Converted:
     kept: list[str] = field(default_factory=list)
     translated: dict[str, dict[str, Any]] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
+    implied: dict[str, tuple[Any, str]] = field(default_factory=dict)
+    differences: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+
+    @property
+    def groups(self) -> dict[str, dict[str, str]]:
+        """The lost names, with their reasons, in two groups: those that change what is trained come first."""
+        harmless = {name: reason for name, reason in self.lost.items() if is_harmless(name, reason)}
+        changing = {name: reason for name, reason in self.lost.items() if name not in harmless}
+        return {
+            "lost, and this changes what is trained": changing,
+            "lost, but the training stays the same (speed, memory, logs, files, evaluation)": harmless,
+        }
 
     def report(self) -> list[str]:
         """Lines for the user, one for every name that was not kept as it is."""
         lines = [f"kept: {', '.join(self.kept) or 'nothing'}"]
         lines += [f"translated: {name} -> {_shown(found)}" for name, found in self.translated.items()]
-        lines += [f"lost: {name}: {reason}" for name, reason in self.lost.items()]
+        lines += [
+            f"written out, the default of {self.tool}: {name}: {value} (ift's: {here})"
+            for name, (value, here) in self.implied.items()
+        ]
+        for heading, lost in self.groups.items():
+            lines += [f"{heading} ({len(lost)}):"] if lost else []
+            lines += [f"  {name}: {reason}" for name, reason in lost.items()]
+        lines += [f"another default than {self.tool}'s: {one}" for one in self.differences]
         lines += [f"without a value: {', '.join(self.empty)}"] if self.empty else []
         return lines + [f"fill in: {name}, which the file does not say" for name in self.missing]
 
@@ -65,9 +97,12 @@ class Converted:
         ]
         lines += [f"# FILL IN: {name}" for name in self.missing]
         lines.append(yaml.safe_dump(self.settings, sort_keys=False, width=110, allow_unicode=True).rstrip())
-        lines += ["", "# Without a counterpart:"] if self.lost else []
-        lines += [f"#   {name}: {' '.join(reason.split())}" for name, reason in self.lost.items()]
-        return "\n".join(lines) + "\n"
+        lines += ["", f"# Defaults of {self.tool}: {', '.join(self.implied)}"] if self.implied else []
+        for heading, lost in self.groups.items():
+            lines += ["", f"# {heading.capitalize()}:"] if lost else []
+            lines += [f"#   {name}: {' '.join(reason.split())}" for name, reason in lost.items()]
+        lines += ["", f"# Other defaults than {self.tool}'s:"] if self.differences else []
+        return "\n".join([*lines, *(f"#   {one}" for one in self.differences)]) + "\n"
 
 
 def _shown(settings: Mapping[str, Any]) -> str:
@@ -83,8 +118,10 @@ def convert_file(path: Path, method: str | None = None) -> Converted:
             than a setting of the file.
     """
     parse_yaml_file(path)  # refuses what is not a mapping, repeated keys and tags
-    written = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
-    found = Converted(_tool(yaml.safe_load(path.read_text(encoding="utf-8"))))
+    read = yaml.safe_load(path.read_text(encoding="utf-8"))
+    _refuse_other_files(path, read)
+    written = _flat(read)
+    found = Converted(_tool(read))
     if found.tool == "unsloth" and "batch_size" in written:  # rows of one device there
         written["micro_batch_size"] = written.pop("batch_size")
     known = {
@@ -109,11 +146,32 @@ def convert_file(path: Path, method: str | None = None) -> Converted:
         found.lost["dataset_info.json"] = (
             "its names are taken for paths or Hub ids: write those into datasets"
         )
+    if not found.kept and not found.translated:
+        raise UsageError(
+            f"{path}: found no setting of a training, but {', '.join(map(str, list(read)[:5]))}. "
+            "Fix: give the file with which the other tool trains"
+        )
     if method is not None or "method" not in found.settings:
         found.settings = {**{"method": "ift"}, **found.settings, **({"method": method} if method else {})}
+    found.implied = implied(found.tool, written, found.settings)
+    found.settings |= {name: value for name, (value, _) in found.implied.items()}
     _fill_in(found)
     _drop_refused(found)
+    found.differences = differences(found.tool, written, found.settings)
     return found
+
+
+def _refuse_other_files(path: Path, settings: Mapping[str, Any]) -> None:
+    """Refuses the files of other tools that configure no training.
+
+    Raises:
+        UsageError: The file configures accelerate, an export or a chat; the message names the command for it.
+    """
+    for sign, fix in NO_TRAINING.items():
+        if sign in settings and not any(
+            one in settings for one in ("stage", "datasets", "train_dataset", "dataset")
+        ):
+            raise UsageError(f"{path}: configures no training (it sets {sign}). Fix: {fix}")
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,7 +217,10 @@ def _convert(name: str, value: Any, written: Mapping[str, Any], known: set[str],
         found.settings[here] = value
         found.translated[name] = {here: value}
     else:
-        found.lost[name] = EXPLAINED.get(name, "ift has no setting of this name")
+        unknown = "ift has no setting of this name"
+        if not is_harmless(name, unknown):
+            unknown += f": look up in {found.tool}'s documentation what it changes"
+        found.lost[name] = EXPLAINED.get(name, unknown)
 
 
 def _fill_in(found: Converted) -> None:
@@ -188,9 +249,16 @@ def _drop_refused(found: Converted) -> None:
         for name in [*found.translated.pop(source, {}), here]:
             found.settings.pop(name, None)
         found.kept = [name for name in found.kept if name != here]
-        other = message.startswith("unknown key")
-        found.lost[source] = f"{found.settings['method']} has no such setting" if other else message
+        if found.implied.pop(here, None) is None:
+            other = message.startswith("unknown key")
+            found.lost[source] = _without(found.settings["method"], here) if other else message
         _fill_in(found)
+
+
+def _without(method: str, name: str) -> str:
+    """That `method` has no setting `name`, and which methods have it."""
+    having = [one for one, table in METHODS.items() if name in table.load_config().__dataclass_fields__]
+    return f"{method} has no such setting" + (f"; --method {', '.join(having)} has" if having else "")
 
 
 def _refusal(settings: Mapping[str, Any]) -> str:

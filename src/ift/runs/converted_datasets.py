@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ift.data.known_names import OTHER_ROLES, ROLES, TURN_KEYS, names
+from ift.data.known_names import OTHER_ROLES, ROLES, TURN_KEYS, find, names
+from ift.runs.harmless_names import Same
 
 Settings = Mapping[str, Any]
 # the settings here, or why there are none
@@ -14,16 +15,13 @@ Translated = dict[str, Any] | str
 ENTRY = {"path": "path", "id": "path", "name": "name", "config": "name", "split": "split", "data_files": "data_files",
          "data_dir": "data_dir", "columns": "columns", "weight": "fraction", "fraction": "fraction"}  # fmt: skip
 # columns that Axolotl names, and what they are called here
-COLUMNS = {"field_messages": "messages", "field": "text", "field_instruction": "instruction", "field_input": "input",
-           "field_output": "output", "field_system": "system", "field_tools": "tools",
-           "field_chosen": "chosen", "field_rejected": "rejected"}  # fmt: skip
+COLUMNS = {"field_messages": "messages", "field": "text", "text_column": "text", "field_instruction": "instruction",
+           "field_input": "input", "field_output": "output", "field_system": "system", "field_tools": "tools",
+           "field_prompt": "prompt", "field_completion": "completion", "field_chosen": "chosen",
+           "field_rejected": "rejected"}  # fmt: skip
 FOUND = ("messages", "conversations")  # columns that are found without being named
-DETECTED = (
-    "chat_template",
-    "sharegpt",
-    "alpaca",
-    "completion",
-)  # types whose rows are recognised by their columns
+# types whose rows are recognised by their columns, without a text that Axolotl adds to the prompt
+DETECTED = ("chat_template", "chat_template.default", "sharegpt", "completion", "pretrain")
 TURN = {
     "role": ("role", "from"),
     "content": ("content", "value"),
@@ -55,54 +53,153 @@ def _is_needed(column: str, here: str) -> bool:
     return column != here and not (here == "messages" and column in FOUND)
 
 
-def lost_of_entries(value: Any) -> dict[str, str]:
-    """Keys of the entries of `datasets` that have no counterpart, by their full names, and why."""
-    entries = value if isinstance(value, list) else []
-    return dict(
-        found for one in entries if isinstance(one, Mapping) for key in one for found in _lost(one, key)
-    )
+def lost_of_entries(value: Any, prefix: str = "datasets") -> dict[str, str]:
+    """Every key of the entries of `datasets` that does not become a setting, by its full name, and why.
+
+    The reasons of several entries are joined; the result is a `Same` if all of them are.
+    """
+    found: dict[str, list[str]] = {}
+    for one in value if isinstance(value, list) else []:
+        for key, inner in one.items() if isinstance(one, Mapping) else ():
+            if key in ENTRY or key in COLUMNS or inner is None or (inner == "" and key != "roles_to_train"):
+                continue
+            for name, reason in INSIDE.get(key, _unknown)(inner):
+                found.setdefault(f"{prefix}.{key}{name}", []).append(reason)
+    return {name: _joined(reasons) for name, reasons in found.items()}
 
 
-def _lost(entry: Mapping[str, Any], key: str) -> Iterator[tuple[str, str]]:
-    value, name = entry[key], f"datasets.{key}"
-    if value in (None, "", [], {}) or key in ENTRY or key in COLUMNS or key == "ds_type":
-        return
-    if key == "message_property_mappings" and isinstance(value, Mapping):
-        for turn_key, theirs in value.items():
-            if theirs not in TURN.get(str(turn_key), (turn_key,)):
-                yield (
-                    f"{name}.{turn_key}",
-                    f"write {turn_key} in the rows in place of {theirs} (docs/data.md)",
-                )
-    elif key in ("message_field_role", "message_field_content"):
-        if value not in TURN[key.rpartition("_")[2]]:
-            yield name, f"write {key.rpartition('_')[2]} in the rows in place of {value} (docs/data.md)"
-    elif key == "message_field_training":
-        if value not in names(TURN_KEYS, "mark"):
-            yield name, f"write train in the rows in place of {value} (docs/data.md)"
-    elif key == "roles_to_train":
-        roles = value if isinstance(value, list) else [value]
-        others = [str(role) for role in roles if OTHER_ROLES.get(str(role), str(role)) != "assistant"]
-        if others:
-            yield name, f"only assistant turns are trained here, not those of {', '.join(others)}"
-    elif key == "roles" and isinstance(value, Mapping):
-        for role, theirs in value.items():
-            theirs = theirs if isinstance(theirs, list) else [theirs]
-            unknown = [str(one) for one in theirs if one not in ROLES and OTHER_ROLES.get(one) != role]
-            if unknown:
-                yield f"{name}.{role}", f"write {role} in the rows in place of {', '.join(unknown)}"
-    elif key == "type" and isinstance(value, Mapping):
+def _joined(reasons: list[str]) -> str:
+    lost = [one for one in reasons if not isinstance(one, Same)]
+    return "; ".join(dict.fromkeys(lost)) if lost else Same("; ".join(dict.fromkeys(reasons)))
+
+
+Inside = Iterator[tuple[str, str]]  # the end of a key's name ("" or ".inner"), and the reason
+
+
+def _unknown(value: Any) -> Inside:
+    yield "", "an entry has no such key here (docs/data.md)"
+
+
+def _fixed(reason: str, same: tuple[Any, ...] = (), why: str = "that is the rule here too") -> Any:
+    """One reason, but for the values `same`, which ask for what happens here anyway."""
+
+    def inside(value: Any) -> Inside:
+        yield "", Same(why) if value in same else reason
+
+    return inside
+
+
+def _type(value: Any) -> Inside:
+    if isinstance(value, Mapping):
         for inner, found in value.items():
             if found not in (None, "") and inner not in COLUMNS:
-                yield f"{name}.{inner}", "a prompt is not built here: write it into the rows (docs/data.md)"
-    elif key == "type":
-        if value not in DETECTED:
-            yield (
-                name,
-                f"the format is found from the columns, and what {value} adds to a prompt is not added",
-            )
+                yield f".{inner}", "a prompt is not built here: write it into the rows (docs/data.md)"
+        return
+    if value in DETECTED:
+        yield "", Same(f"{value}: the format is found from the columns")
+        return
+    added = f"what {value} adds to a prompt is not added, so write it into the rows"
+    yield "", f"the format is found from the columns, and the chat template is applied: {added}"
+
+
+def _mappings(value: Any) -> Inside:
+    for turn_key, theirs in value.items():
+        if theirs in TURN.get(str(turn_key), (turn_key,)):
+            yield f".{turn_key}", Same(f"{theirs} is read without being named")
+        else:
+            yield f".{turn_key}", f"write {turn_key} in the rows in place of {theirs} (docs/data.md)"
+
+
+def _turn_key(name: str) -> Callable[[Any], Inside]:
+    def inside(value: Any) -> Inside:
+        same = Same(f"{value} is read without being named")
+        yield "", same if value in TURN[name] else f"write {name} in the rows in place of {value}"
+
+    return inside
+
+
+def _thinking(value: Any) -> Inside:
+    known = find(TURN_KEYS, "reasoning_content").names
+    if value in known:
+        yield "", Same(f"{value} of a turn is given to the chat template")
     else:
-        yield name, "an entry has no such key here (docs/data.md)"
+        yield "", f"write {known[0]} in the turns in place of {value}"
+
+
+def _training_mark(value: Any) -> Inside:
+    if value in names(TURN_KEYS, "mark"):
+        yield "", Same(f"the mark {value} of a turn is read")
+    else:
+        yield "", f"write train in the rows in place of {value} (docs/data.md)"
+
+
+def _roles_to_train(value: Any) -> Inside:
+    roles = value if isinstance(value, list) else [value] if value else []
+    others = [str(role) for role in roles if OTHER_ROLES.get(str(role), str(role)) != "assistant"]
+    if others:
+        yield "", f"only assistant turns are trained here, not those of {', '.join(others)}"
+    elif not roles:
+        yield (
+            "",
+            "every assistant turn is trained unless its mark says false: write train: false where it has none",
+        )
+    else:
+        yield "", Same("assistant turns are trained here too")
+
+
+def _roles(value: Any) -> Inside:
+    for role, theirs in value.items():
+        theirs = theirs if isinstance(theirs, list) else [theirs]
+        unknown = [str(one) for one in theirs if one not in ROLES and OTHER_ROLES.get(one) != role]
+        if unknown:
+            yield f".{role}", f"write {role} in the rows in place of {', '.join(unknown)}"
+        else:
+            yield f".{role}", Same(f"{', '.join(map(str, theirs))}: read as {role}")
+
+
+_END = _fixed(
+    "the token that ends each trained turn is trained; rows with input_ids and labels can train others (docs/data.md)",
+    ("turn",),
+    "the token that ends each trained turn is trained here too",
+)
+_TEMPLATE = _fixed(
+    "one chat template holds for all data: name a Jinja file in chat_template_path",
+    ("tokenizer_default",),
+    "the model's own chat template is used here too",
+)
+INSIDE: Mapping[str, Callable[[Any], Inside]] = {
+    "chat_template": _TEMPLATE,
+    "chat_template_jinja": _TEMPLATE,
+    "conversation": _TEMPLATE,
+    "drop_system_message": _fixed("remove the system turns from the rows", (False,)),
+    "ds_type": _fixed(Same("the kind of a file is found from its name")),
+    "field_thinking": _thinking,
+    "message_field_content": _turn_key("content"),
+    "message_field_role": _turn_key("role"),
+    "message_field_training": _training_mark,
+    "message_field_training_detail": _fixed(
+        "marks within a turn are refused: write rows of input_ids and labels"
+    ),
+    "message_property_mappings": _mappings,
+    "preprocess_shards": _fixed(Same("rows are prepared one by one")),
+    "revision": _fixed("the newest revision is loaded: download this one, and name its folder as path"),
+    "roles": _roles,
+    "roles_to_train": _roles_to_train,
+    "shards": _fixed("a part of the rows is a split such as train[:10%]"),
+    "shards_idx": _fixed("a part of the rows is a split such as train[10%:20%]"),
+    "split_thinking": _fixed("write the thoughts as reasoning_content in the turns", (False,)),
+    "template_thinking_key": _fixed(
+        "keys of a turn are given to the chat template under their own names: name the thoughts so in the rows",
+        find(TURN_KEYS, "reasoning_content").names,
+        "keys of a turn are given to the chat template under their own names",
+    ),
+    "train_on_eos": _END,
+    "train_on_eot": _END,
+    "trust_remote_code": _fixed(
+        "code of a data set is never run: save its rows as JSON lines or Parquet", (False,)
+    ),
+    "type": _type,
+}
 
 
 def translate_mixture(value: Any, settings: Settings) -> Translated:
@@ -114,11 +211,9 @@ def translate_mixture(value: Any, settings: Settings) -> Translated:
 
 def lost_of_mixture(value: Any) -> dict[str, str]:
     """As `lost_of_entries`, for `dataset_mixture`."""
-    inner = lost_of_entries(value.get("datasets"))
     others = [key for key in value if key not in ("datasets", "test_split_size") and value[key] is not None]
-    reasons = {"seed": "the run's seed draws the rows that are held out"}
-    lost = {f"dataset_mixture.{name}": reason for name, reason in inner.items()}
-    return lost | {
+    reasons = {"seed": "the run's seed draws the rows that are held out: set seed"}
+    return lost_of_entries(value.get("datasets"), "dataset_mixture.datasets") | {
         f"dataset_mixture.{key}": reasons.get(key, "a mixture has no such key here") for key in others
     }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import PurePath
 from typing import Any
 
 from ift.runs.converted_datasets import (
@@ -15,14 +14,18 @@ from ift.runs.converted_datasets import (
     translate_mixer,
     translate_mixture,
 )
+from ift.runs.converted_engines import engine
+from ift.runs.harmless_names import Same
 
+ANSWERS = "answers alone are trained here too"
 PAIRS = ("dpo", "orpo", "simpo")
+KERNELS = ("liger", "cut_cross_entropy", "cutcrossentropy", "kernels", "scattermoe", "sonicmoe")
 FLASH = {"fa2": "flash_attention_2", "fa3": "flash_attention_3", "sdpa": "sdpa", "disabled": "eager"}
 
 
 def _if_on(found: dict[str, Any], off: str = "it is off") -> Callable[[Any, Settings], Translated]:
     """The translation of a switch: settings where it is on."""
-    return lambda value, settings: dict(found) if value else off
+    return lambda value, settings: dict(found) if value else Same(off)
 
 
 def _method(value: Any, settings: Settings) -> Translated:
@@ -32,16 +35,18 @@ def _method(value: Any, settings: Settings) -> Translated:
     if name in ("sft", "pt"):
         return {"method": "ift"}
     if name == "ipo":
-        return {"method": "dpo", "loss_type": ["ipo"]}
-    return {"method": name} if name in PAIRS else f"{name} is no method here: the result trains IFT"
+        return "ipo is no method here: the result trains IFT; --method dpo is the nearest on pairs"
+    if name in PAIRS:
+        return {"method": name}
+    return f"{name} is no method here: the result trains IFT, on answers. Stay with the other tool for {name}"
 
 
 def _adapter(value: Any, settings: Settings) -> Translated:
     if value in ("lora", "qlora"):
         return {"use_peft": True, **({"load_in_4bit": True} if value == "qlora" else {})}
     if value == "full":
-        return {}
-    return f"{value} is no adapter here: LoRA and DoRA are"
+        return Same("without use_peft all weights are trained here too")
+    return f"{value} is no adapter here, and all weights would be trained: set use_peft: true for LoRA"
 
 
 def _targets(value: Any, settings: Settings) -> Translated:
@@ -56,7 +61,7 @@ def _bits(value: Any, settings: Settings) -> Translated:
 def _peft(value: Any, settings: Settings) -> Translated:
     """The nested section of LLaMA-Factory's newer files."""
     if not isinstance(value, Mapping) or value.get("name") != "lora":
-        return "LoRA and DoRA are the adapters here"
+        return "all weights would be trained: set use_peft: true for LoRA"
     names = {"r": "lora_r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout"}
     found = {"use_peft": True, **{names[key]: one for key, one in value.items() if key in names}}
     targets = _targets(value["target_modules"], settings) if value.get("target_modules") else {}
@@ -65,13 +70,13 @@ def _peft(value: Any, settings: Settings) -> Translated:
 
 def _attention(value: Any, settings: Settings) -> Translated:
     if value in (True, "auto"):
-        return {"attn_implementation": "flash_attention_2"} if value is True else "transformers chooses"
-    return {"attn_implementation": FLASH.get(str(value), str(value))} if value else "it is off"
+        return {"attn_implementation": "flash_attention_2"} if value is True else Same("transformers chooses")
+    return {"attn_implementation": FLASH.get(str(value), str(value))} if value else Same("it is off")
 
 
 def _precision(name: str) -> Callable[[Any, Settings], Translated]:
     """bf16 and fp16, which are also "auto" elsewhere."""
-    return lambda value, settings: "auto is the default here" if value == "auto" else {name: value}
+    return lambda value, settings: Same("auto is the default here") if value == "auto" else {name: value}
 
 
 def _held_out(value: Any, settings: Settings) -> Translated:
@@ -85,7 +90,7 @@ def _per_epoch(name: str) -> Callable[[Any, Settings], Translated]:
 
     def translate(value: Any, settings: Settings) -> Translated:
         if name == "eval" and not (settings.get("val_set_size") or settings.get("test_datasets")):
-            return "there are no evaluation rows"
+            return Same("there are no evaluation rows")
         epochs = float(settings.get("num_epochs") or 1)
         share = 1 / (value * epochs) if value else 1
         kind = "epoch" if value == 1 else "steps" if value and share < 1 else "no"
@@ -97,13 +102,16 @@ def _per_epoch(name: str) -> Callable[[Any, Settings], Translated]:
 def _special_tokens(value: Any, settings: Settings) -> Translated:
     if value.get("eos_token"):
         return {"eos_token": value["eos_token"]}
-    return "the special tokens are those of the tokenizer"
+    return Same("see its keys")
 
 
 def _lost_of_special_tokens(value: Any) -> dict[str, str]:
-    reasons = {"pad_token": "is not needed: padding is neither trained nor attended to, whatever its token"}
+    padding = Same("is not needed: padding is neither trained nor attended to, whatever its token")
+    other = (
+        "it is that of the tokenizer: change it in the model's folder (tokenizer_config.json) if it differs"
+    )
     lost = [name for name in value if name != "eos_token" and value[name]]
-    return {f"special_tokens.{name}": reasons.get(name, "it is that of the tokenizer") for name in lost}
+    return {f"special_tokens.{name}": padding if name == "pad_token" else other for name in lost}
 
 
 def _wandb(variable: str) -> Callable[[Any, Settings], Translated]:
@@ -124,25 +132,65 @@ def _loss_type(value: Any, settings: Settings) -> Translated:
 def _chat_template(value: Any, settings: Settings) -> Translated:
     if isinstance(value, str) and value.endswith(".jinja"):
         return {"chat_template_path": value}
+    if value == "jinja" and settings.get("chat_template_jinja"):
+        return Same("chat_template_jinja says which")
     if value in (None, "tokenizer_default"):
-        return "the model's own chat template is used here too"
+        return Same("the model's own chat template is used here too")
+    given = "this text" if "{" in str(value) else str(value)
     return (
-        f"the model's own chat template is used, or User: and Assistant: where it has none. To keep {value!s:.40} "
-        "save it as a .jinja file and name that in chat_template_path"
+        "the model's own chat template is used if it has one. A base model without one gets lines that begin with "
+        f"User: and Assistant:, which is another format than {given:.40}: name the Jinja file of the template in "
+        "chat_template_path (the chat_template.jinja of a model that has it), and in eos_token the token that ends "
+        "its turns. ift check shows the rows"
     )
 
 
-def _engine(value: Any, settings: Settings) -> Translated:
-    """DeepSpeed's file, or FSDP: the engine is chosen when the run is launched."""
-    if not value:
-        return "it is off"
-    file = PurePath(value).stem if isinstance(value, str) else ""
-    stage = next((digit for digit in "123" if any(f"{mark}{digit}" in file for mark in ("z", "zero"))), None)
-    few_bits = any(settings.get(name) for name in ("load_in_4bit", "load_in_8bit", "quantization_bit"))
-    if isinstance(value, str) and (few_bits or settings.get("adapter") == "qlora"):
-        return "weights in few bits run under ddp and fsdp2 here: launch with --num_processes N (docs/many_gpus.md)"
-    name = f"zero{stage}" if stage in ("2", "3") else "fsdp2" if not isinstance(value, str) else "zero2"
-    return f"launch with --accelerate_config {name} --num_processes N (docs/many_gpus.md)"
+def _long_rows(value: Any, settings: Settings) -> Translated:
+    """excess_length_strategy of Axolotl."""
+    if value == "truncate":
+        return Same("rows above max_length are cut at their end here too")
+    return (
+        "rows above max_length are cut at their end here, and a run is refused where that concerns more than 20 % of "
+        "them; ift check counts them. To drop them, leave them out of the file"
+    )
+
+
+def _minimum_rate(value: Any, settings: Settings) -> Translated:
+    """cosine_min_lr_ratio of Axolotl, a share of the peak."""
+    if not value or settings.get("lr_scheduler", "cosine") != "cosine":
+        return Same("it belongs to the cosine schedule, which is not set")
+    return {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": value}}
+
+
+def _scheduler(value: Any, settings: Settings) -> Translated:
+    """lr_scheduler; cosine_min_lr_ratio names another kind of cosine."""
+    return {
+        "lr_scheduler_type": "cosine_with_min_lr"
+        if settings.get("cosine_min_lr_ratio") and value == "cosine"
+        else value
+    }
+
+
+def _bnb(value: Any, settings: Settings) -> Translated:
+    """bnb_config_kwargs of Axolotl."""
+    here = {"bnb_4bit_quant_type": "bnb_4bit_quant_type", "bnb_4bit_use_double_quant": "use_bnb_nested_quant"}
+    return {here[name]: one for name, one in value.items() if name in here}
+
+
+def _lost_of_bnb(value: Any) -> dict[str, str]:
+    known = ("bnb_4bit_quant_type", "bnb_4bit_use_double_quant")
+    return {
+        f"bnb_config_kwargs.{name}": "ift has no setting of this name" for name in value if name not in known
+    }
+
+
+def _plugins(value: Any, settings: Settings) -> Translated:
+    """Plugins of Axolotl: kernels, or another trainer."""
+    names = [str(one) for one in (value if isinstance(value, list) else [value])]
+    others = [name for name in names if not any(kernel in name.lower() for kernel in KERNELS)]
+    if others:
+        return f"{', '.join(others)}: has no counterpart, the plugins of the other tool change its trainer"
+    return Same("kernels that compute the same in less time or memory")
 
 
 VALUES: dict[str, Callable[[Any, Settings], Translated]] = {
@@ -157,8 +205,25 @@ VALUES: dict[str, Callable[[Any, Settings], Translated]] = {
     "dataset_mixer": translate_mixer,
     "dataset_mixture": translate_mixture,
     "datasets": translate_datasets,
-    "deepspeed": _engine,
+    "deepspeed": engine("deepspeed"),
     "dpo_beta": lambda value, settings: {"beta": value},
+    "dist_config": engine("fsdp"),
+    "disable_gradient_checkpointing": lambda value, settings: {"gradient_checkpointing": not value},
+    "dpo_label_smoothing": lambda value, settings: {"label_smoothing": value},
+    "dpo_use_weighting": lambda value, settings: {"use_weighting": value},
+    "dpo_loss_type": lambda value, settings: {"loss_type": value},
+    "excess_length_strategy": _long_rows,
+    "bfloat16": _if_on({"dtype": "bfloat16"}),
+    "float16": _if_on({"dtype": "float16"}),
+    "bnb_config_kwargs": _bnb,
+    "cosine_min_lr_ratio": _minimum_rate,
+    "curriculum_sampling": _if_on({"train_sampling_strategy": "sequential"}),
+    "lr_scheduler": _scheduler,
+    "orpo_alpha": lambda value, settings: {"beta": value},
+    "plugins": _plugins,
+    "pretraining_dataset": translate_datasets,
+    "template": _chat_template,
+    "use_dft_loss": _if_on({"method": "dft"}),
     "dataset_kwargs": lambda value, written: (
         "every row is prepared here; rows with input_ids are used unchanged"
     ),
@@ -170,8 +235,8 @@ VALUES: dict[str, Callable[[Any, Settings], Translated]] = {
     "flash_attention": _attention,
     "flash_attn": _attention,
     "fp16": _precision("fp16"),
-    "fsdp": _engine,
-    "fsdp_config": _engine,
+    "fsdp": engine("fsdp"),
+    "fsdp_config": engine("fsdp"),
     "gradient_checkpointing": lambda value, settings: {"gradient_checkpointing": bool(value)},
     "group_by_length": _if_on({"train_sampling_strategy": "group_by_length"}),
     "lora_target": _targets,
@@ -191,8 +256,8 @@ VALUES: dict[str, Callable[[Any, Settings], Translated]] = {
     "stage": _method,
     "target_modules": _targets,
     "template_file": _chat_template,
-    "train_on_inputs": _if_on({"completion_only_loss": False}, "answers alone are trained here too"),
-    "train_on_prompt": _if_on({"completion_only_loss": False}, "answers alone are trained here too"),
+    "train_on_inputs": _if_on({"completion_only_loss": False}, ANSWERS),
+    "train_on_prompt": _if_on({"completion_only_loss": False}, ANSWERS),
     "training_type": _adapter,
     "use_gradient_checkpointing": lambda value, settings: {"gradient_checkpointing": bool(value)},
     "use_wandb": _if_on({"report_to": "wandb"}),
@@ -206,6 +271,8 @@ VALUES |= {name: _wandb(variable) for name, variable in WANDB.items()}
 LOST_INSIDE: Mapping[str, Callable[[Any], dict[str, str]]] = {
     "dataset_mixture": lost_of_mixture,
     "datasets": lost_of_entries,
+    "pretraining_dataset": lambda value: lost_of_entries(value, "pretraining_dataset"),
+    "bnb_config_kwargs": _lost_of_bnb,
     "special_tokens": _lost_of_special_tokens,
 }
 # what a translation above has used of other settings

@@ -17,14 +17,20 @@ _SAME = {  # name here -> names elsewhere, with the same meaning and values
     "per_device_eval_batch_size": ("per_gpu_eval_batch_size", "eval_batch_size"),
     "use_cpu": ("no_cuda",),
     "use_peft": ("use_lora",),
+    "use_dora": ("peft_use_dora",),
+    "use_rslora": ("peft_use_rslora",),
     "lora_r": ("lora_rank", "peft_lora_r", "r"),
     "lora_alpha": ("peft_lora_alpha",),
+    "lora_dropout": ("peft_lora_dropout",),
     "lora_target_modules": ("lora_target", "target_modules"),
     "lora_modules_to_save": ("modules_to_save", "additional_target"),
     "load_in_4bit": ("use_4bit",),
     "load_in_8bit": ("use_8bit",),
     "use_bnb_nested_quant": ("bnb_4bit_use_double_quant", "double_quantization"),
-    "model_revision": ("tokenizer_revision",),
+    "bnb_4bit_quant_type": ("quantization_type",),
+    "model_revision": ("tokenizer_revision", "revision_of_model"),
+    "adam_epsilon": ("adam_eps",),
+    "router_aux_loss_coef": ("moe_aux_loss_coef",),
     "dataset_num_proc": ("preprocessing_num_workers", "dataset_processes", "num_proc"),
     "neftune_noise_alpha": ("neftune_alpha", "noisy_embedding_alpha"),
     "model_name_or_path": ("base_model", "model_name", "model"),
@@ -50,8 +56,8 @@ _EXPLAINED = {  # explanation -> names elsewhere that have no exact equivalent
     "corresponds to gradient_checkpointing: true": ("use_gradient_checkpointing",),
     "corresponds to per_device_train_batch_size (rows per device) times gradient_accumulation_steps": ("batch_size",),
     "corresponds to method: sft, dpo, orpo and others (docs/baselines.md)": ("stage",),
-    "is not needed: the model's own chat template is used; chat_template_path sets another":
-        ("chat_template", "template"),
+    "corresponds to chat_template_path, a Jinja file; without it the model's own template is used, and User: and "
+    "Assistant: where it has none": ("chat_template", "template"),
     "corresponds to chat_template_path, the path of a Jinja file": ("chat_template_jinja",),
     "corresponds to datasets: a list of entries with path and fraction (docs/data.md)":
         ("dataset_mixture", "dataset_mixer"),
@@ -59,10 +65,76 @@ _EXPLAINED = {  # explanation -> names elsewhere that have no exact equivalent
     "is not needed: max_length truncates whole rows, and the report counts what is lost": ("max_prompt_length",),
     "corresponds to resume: auto": ("auto_resume_from_checkpoints",),
     "corresponds to eval_generate, the number of answers": ("predict_with_generate",),
-    "has no counterpart: load_best_model_at_end keeps the best checkpoint": ("early_stopping_patience",),
-    "has no counterpart: all weights are trained, or LoRA's with use_peft": ("unfrozen_parameters",),
+    "has no counterpart: load_best_model_at_end keeps the best checkpoint":
+        ("early_stopping_patience", "early_stopping_steps"),
+    "has no counterpart: all weights are trained, or LoRA's with use_peft; lora_target_modules takes names of single "
+    "layers too, such as layers.3.self_attn.q_proj":
+        ("unfrozen_parameters", "peft_layers_to_transform", "peft_layers_pattern", "peft_layer_replication",
+         "freeze_trainable_layers", "freeze_trainable_modules", "freeze_extra_modules", "use_llama_pro",
+         "lisa_n_layers", "lisa_step_interval", "lisa_layers_attribute"),
+    "has no counterpart: lora_r and lora_alpha hold for all layers": ("lora_rank_pattern", "lora_alpha_pattern"),
+    "has no counterpart: LoRA starts as peft's default does":
+        ("peft_init_lora_weights", "pissa_init", "pissa_iter", "pissa_convert", "loftq_config", "peft"),
+    "has no counterpart: all weights have the same learning_rate":
+        ("loraplus_lr_ratio", "loraplus_lr_embedding", "embedding_lr", "embedding_lr_scale", "lr_groups"),
+    "has no counterpart: lora_modules_to_save: [embed_tokens] trains the whole embedding":
+        ("peft_trainable_token_indices", "peft_ensure_weight_tying"),
+    "has no counterpart: adapters are float32": ("peft_autocast_adapter_dtype",),
+    "has no counterpart: OFT, LLaMA-Adapter and others are not trained; use_peft: true trains LoRA":
+        ("oft_block_size", "oft_rank", "oft_target", "module_dropout"),
+    "corresponds to optim: galore_adamw, with optim_target_modules and optim_args":
+        ("use_galore", "galore_target", "galore_rank", "galore_update_interval", "galore_scale", "galore_proj_type",
+         "galore_layerwise"),
+    "corresponds to optim: apollo_adamw, with optim_target_modules and optim_args":
+        ("use_apollo", "apollo_target", "apollo_rank", "apollo_update_interval", "apollo_scale", "apollo_proj",
+         "apollo_proj_type", "apollo_scale_type", "apollo_layerwise", "apollo_scale_front"),
+    "has no counterpart: optim names an optimiser of transformers":
+        ("use_badam", "badam_mode", "badam_switch_mode", "badam_switch_interval", "badam_update_ratio",
+         "use_adam_mini", "use_muon", "adam_beta3", "adam_epsilon2", "optim_config"),
+    "has no counterpart: lr_scheduler_type names a schedule of transformers, without restarts of the optimiser":
+        ("relora", "relora_prune_ratio", "relora_prune_method", "relora_cpu_offload", "jagged_restart_steps",
+         "jagged_restart_warmup_steps", "jagged_restart_anneal_steps", "lr_quadratic_warmup", "lr_div_factor",
+         "eta_min"),
+    "corresponds to method: dft": ("use_dft_loss",),
+    "has no counterpart: the loss is that of the method (docs/baselines.md)":
+        ("use_eaft", "use_eaft_loss", "eaft_alpha", "eaft_k", "use_asft_loss", "asft_alpha", "diffusion", "pref_ftx",
+         "scaling_softmax", "scaling_softmax_factor", "scaling_softmax_bias"),
+    "has no counterpart: neither reward models nor reinforcement learning nor KTO are trained":
+        ("reward_model", "process_reward_model", "center_rewards_coefficient", "num_labels", "trl", "vllm", "ebft",
+         "kto_desirable_weight", "kto_undesirable_weight", "kto_chosen_weight", "kto_rejected_weight", "ppo_epochs",
+         "ppo_buffer_size", "ppo_target", "ppo_score_norm", "ppo_whiten_rewards", "reward_model_type",
+         "reward_model_adapters", "cls_model_config"),
+    "has no counterpart: weights are not trained for a quantised format":
+        ("qat", "quantization", "use_onebitllms", "llmcompressor", "fp8", "fp8_backend",
+         "fp8_enable_fsdp_float8_all_gather"),
+    "is not needed: a quantised model is loaded as its own configuration says":
+        ("gptq", "gptq_disable_exllama", "model_quantization_config", "model_quantization_config_kwargs"),
+    "has no counterpart: add tokens to the tokenizer and the model beforehand (tokenizer.add_tokens, "
+    "model.resize_token_embeddings), save both in one folder, and train from it":
+        ("tokens", "added_tokens_overrides", "add_tokens", "add_special_tokens", "new_special_tokens_config",
+         "resize_vocab", "init_special_tokens", "shrink_embeddings"),
+    "has no counterpart: training begins with the weights of the folder":
+        ("reinit_weights", "train_from_scratch", "mixture_of_depths"),
+    "has no counterpart: leave those rows out of the file":
+        ("min_sample_len", "dataset_shard_num", "dataset_shard_idx"),
+    "has no counterpart: positions are those of the row": ("use_pose", "pose_max_context_len", "pose_num_chunks",
+         "pose_split_on_token_ids", "rope_scaling", "shift_attn"),
+    "corresponds to train_sampling_strategy: sequential": ("curriculum_sampling",),
+    "corresponds to a column system in the rows": ("default_system",),
+    "corresponds to a column chat_template_kwargs in the rows (docs/data.md)":
+        ("enable_thinking", "preserve_thinking", "tool_format"),
+    "corresponds to fraction in the entries of datasets (docs/data.md)": ("mix_strategy", "interleave_probs"),
+    "corresponds to datasets: a list of entries with path (docs/data.md)": ("pretraining_dataset",),
+    "corresponds to dataset_name: rows with input_ids and labels (docs/data.md)": ("tokenized_path",),
+    "has no counterpart: max_length cuts longer rows at their end, and ift check counts them; to drop them, leave "
+    "them out of the file":
+        ("excess_length_strategy",),
+    "belongs to ift merge": ("merge_lora", "merge_method", "export_dir", "export_size", "export_device",
+         "export_legacy_format", "export_hub_model_id", "export_quantization_bit", "export_quantization_dataset"),
     "has no counterpart: the embedding keeps its size": ("resize_token_embeddings_to_32x",),
-    "is not needed: transformers chooses the class": ("use_fast_tokenizer", "tokenizer_type", "model_type"),
+    "is not needed: transformers chooses the class":
+        ("use_fast_tokenizer", "tokenizer_type", "model_type", "model_class", "processor_type", "tokenizer_use_fast",
+         "tokenizer_legacy"),
     "is not needed: only answers are trained": ("train_on_responses_only",),
     "is not needed: rows are prepared one by one": ("dataset_batch_size",),
     "is not needed: weights are always saved as safetensors": ("save_safetensors",),
@@ -83,15 +155,17 @@ _EXPLAINED = {  # explanation -> names elsewhere that have no exact equivalent
     "is not needed: prepared rows are kept in the cache of datasets": ("dataset_prepared_path",),
     "is not needed: the tokens that end a turn are found in the chat template; eos_token sets another": ("eot_tokens",),
     "corresponds to eos_token and pad_token": ("special_tokens",),
-    "has no counterpart: the tokenizer is the one in the model's folder": ("tokenizer_name_or_path", "tokenizer_name"),
+    "has no counterpart: the tokenizer is the one in the model's folder":
+        ("tokenizer_name_or_path", "tokenizer_name", "tokenizer_config"),
     "corresponds to use_peft: true (with load_in_4bit: true for qlora)": ("adapter",),
     "corresponds to model_name_or_path, which takes the folder of an adapter":
         ("adapter_name_or_path", "lora_model_dir"),
     "corresponds to use_peft: true for lora; without it all weights are trained": ("finetuning_type",),
-    "is not needed: without use_peft all weights are trained": ("full_finetuning",),
+    "is not needed: without use_peft all weights are trained": ("full_finetuning", "full_finetune"),
     "is not needed: peft sets it": ("lora_fan_in_fan_out",),
     "is not needed: unknown names are always refused": ("strict",),
-    "belongs to ift generate and ift chat (temperature)": ("do_sample",),
+    "belongs to ift generate and ift chat (temperature)":
+        ("do_sample", "max_new_tokens", "temperature", "top_p", "top_k", "infer_backend", "infer_dtype"),
     "is not needed: metrics.jsonl holds every logged value": ("plot_loss",),
     "is not needed: rows are padded to the longest of their batch (pad_to_multiple_of)": ("pad_to_sequence_len",),
     "corresponds to attn_implementation: sdpa": ("xformers_attention", "sdp_attention"),
@@ -102,8 +176,13 @@ _EXPLAINED = {  # explanation -> names elsewhere that have no exact equivalent
     "was removed from transformers: fp16: true is enough": ("fp16_backend", "half_precision_backend"),
     "corresponds to datasets: a list of entries with path and split (docs/data.md)": ("train_dataset", "eval_dataset"),
     "corresponds to chat_template_path, the path of a Jinja file, and eos_token": ("template_file", "custom_template"),
-    "corresponds to dtype: bfloat16": ("pure_bf16",),
-    "belongs to methods on pairs (docs/baselines.md): beta": ("rl_beta", "pref_beta", "dpo_beta"),
+    "corresponds to dtype: bfloat16": ("pure_bf16", "bfloat16"),
+    "corresponds to dtype: float16": ("float16",),
+    "belongs to methods on pairs (docs/baselines.md): beta": ("rl_beta", "pref_beta", "dpo_beta", "orpo_alpha"),
+    "belongs to methods on pairs (docs/baselines.md): loss_type, label_smoothing, use_weighting":
+        ("dpo_loss_type", "dpo_loss_weights", "dpo_label_smoothing", "dpo_use_weighting"),
+    "corresponds to gradient_checkpointing: false": ("disable_gradient_checkpointing",),
+    "corresponds to bnb_4bit_quant_type and use_bnb_nested_quant": ("bnb_config_kwargs",),
     "corresponds to report_to: wandb": ("use_wandb", "enable_wandb"),
     "corresponds to report_to: tensorboard": ("enable_tensorboard",),
     "is an environment variable, WANDB_PROJECT and so on, which env: in the YAML file sets, with report_to: wandb":

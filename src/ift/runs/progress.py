@@ -18,7 +18,7 @@ from tqdm import tqdm
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.utils import logging as transformers_logging
 
-from ift.check.findings import Finding
+from ift.check.finding import Finding
 from ift.generation.during_training import ANSWERED
 from ift.methods.stage import PreparedRows, Stage
 from ift.runs.plan import plan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import fields
 from typing import Any
 
@@ -62,7 +62,7 @@ def check_used(named: Collection[str], script: Any, model: Any, mixture: Any) ->
     """Refuses trl's settings that have no effect in combination with the others; `named` are those that were given.
 
     Raises:
-        UsageError: Such a setting was given and is not off; the message says what it needs.
+        UsageError: Such settings were given and are not off; the message says what they need, one group a line.
     """
     lora = [one.name for one in fields(model) if one.name.startswith("lora_")] + ["use_rslora", "use_dora"]
     bits = ["bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_storage"]
@@ -78,7 +78,26 @@ def check_used(named: Collection[str], script: Any, model: Any, mixture: Any) ->
         ),
         (script, ["ignore_bias_buffers"], False, "here"),
     )
+    problems = []
     for part, names, used, why in groups:
         found = [name for name in names if name in named and getattr(part, name) not in (None, False)]
         if found and not used:
-            raise UsageError(f"{', '.join(found)}: no effect {why}. Change that, or leave {found[0]} out.")
+            problems.append(f"{', '.join(found)}: no effect {why}. Change that, or leave {found[0]} out.")
+    if problems:
+        raise UsageError("\n".join(problems))
+
+
+def raise_together(*checks: Callable[[], object]) -> None:
+    """Runs checks that do not depend on each other.
+
+    Raises:
+        UsageError: Some of them raised a ValueError or UsageError; the message has all of theirs, one a line.
+    """
+    problems = []
+    for check in checks:
+        try:
+            check()
+        except (ValueError, UsageError) as error:
+            problems.append(str(error))
+    if problems:
+        raise UsageError("\n".join(problems))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -21,6 +20,7 @@ from ift.models.merging import save_merged
 from ift.models.outputs import compute_logits, first_rows_ids
 from ift.models.record import write_record
 from ift.runs.launch import running_engine
+from ift.runs.model_card import write_model_card
 from ift.runs.read_back import read_back
 from ift.runs.resource_errors import disk_full, is_disk_full, is_out_of_memory, out_of_memory
 from ift.training.checkpoints import SealedCheckpoints, Stopped
@@ -106,14 +106,11 @@ def verify(trainer: Any, rows: PreparedRows, folder: Path) -> str:
 
 def publish(trainer: Any, stage: Stage) -> None:
     """Writes the model card and, if requested, pushes the model to the Hub."""
-    name = stage.script.dataset_name
-    trainer.create_model_card(
-        # trl would write None for a model that is trained from a local folder
-        model_name=os.path.basename(os.path.abspath(stage.config.output_dir)),
-        dataset_name=None if name is None or os.path.exists(name) else name,
-    )
+    write_model_card(trainer, stage)
     if stage.config.push_to_hub:
-        trainer.push_to_hub(dataset_name=name)
+        # transformers and trl would replace the card
+        trainer.create_model_card = lambda *args, **kwargs: write_model_card(trainer, stage)
+        trainer.push_to_hub(dataset_name=stage.script.dataset_name)
 
 
 @contextmanager

@@ -26,7 +26,8 @@ def row_statistics(result: IFTLoss, labels: Tensor, eos_ids: Tensor, config: Any
     Args:
         result: The result of `ift_loss`.
         labels: (B, T) int64.
-        eos_ids: (E,) int64, the ids that end a turn.
+        eos_ids: (E,) int64, the ids that end a turn. `eos_nll` is of the rows of the step; `end_nll` (end_watch.py) is
+            the same number of fixed rows.
         config: An `IFTConfig`, for the reduction.
     """
     scores, layout = result.scores, result.layout

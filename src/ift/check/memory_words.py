@@ -1,0 +1,73 @@
+"""What the check says about memory: the line of the estimate, and findings where a step is large."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ift.check.engines import Engine
+from ift.check.finding import Finding
+from ift.check.memory import RESERVE, MemoryEstimate, largest_batch
+from ift.check.remedies import Remedy, more_devices, remedies, without_saved_modules
+
+TIGHT = 0.9  # of what can be used: above it, what the estimate does not hold may not fit
+NOT_HELD = "fragments of the allocator, other processes on the device, an evaluation with longer rows"
+
+
+def batch_words(stage: Any, longest_row: int, planned: bool) -> str:
+    """The batch that the estimate assumes, and how to set it; `planned`: --plan_length gave the length."""
+    rows, tokens, _, _ = largest_batch(stage, longest_row, longest_row)
+    packed = bool(getattr(stage.config, "packing", False)) and stage.config.max_length
+    if packed:
+        why = "packed up to --max_length"
+    elif planned:
+        why = "as --plan_length says"
+    else:
+        why = "the longest here after --max_length; --plan_length N plans for another"
+    return f"for a batch of {rows} row{'' if rows == 1 else 's'} of {tokens:,} tokens ({why})"
+
+
+def memory_findings(
+    stage: Any,
+    longest_row: int,
+    found: MemoryEstimate,
+    available: int,
+    engine: Engine,
+    device: torch.device | None,
+    longest_answer: int | None,
+) -> list[Finding]:
+    """A warning for a step that does not fit, or that fits tightly; arguments as those of `remedies`."""
+    if found.total <= TIGHT * available:
+        return []
+    room = round(available if found.total > available else TIGHT * available)
+    ways = remedies(stage, longest_row, room, engine, device, longest_answer)
+    saved = without_saved_modules(stage, longest_row, engine, device, longest_answer)
+    cause = f". {saved}" if saved else ""
+    if found.total <= available:
+        fix = ", or ".join(str(one) for one in ways[:2] if one.total <= room)
+        text = (
+            f"the step fits, but tightly: it takes {found.total / available:.0%} of what can be used. The estimate "
+            f"leaves out {NOT_HELD}{cause}. Fix, to have more room: {fix or 'a larger GPU, or more of them'}"
+        )
+        return [Finding("warning", "memory", text)]
+    text = f"a step needs about {_gib(found.total)}, and {_gib(available)} can be used"
+    fitting = [one for one in ways if one.total <= available]
+    if fitting:
+        fix = f"Fix, the smallest change first: {', or '.join(map(str, fitting[:3]))}"
+    else:
+        fix = _what_remains(ways, more_devices(stage, longest_row, available, engine, device, longest_answer))
+    return [Finding("warning", "memory", f"{text}{cause}. {fix}")]
+
+
+def _what_remains(ways: list[Remedy], devices: Remedy | None) -> str:
+    """Where no settings suffice: the least that was found, and a larger GPU, more of them, or a smaller model."""
+    least = min(ways, key=lambda one: one.total, default=None)
+    tried = f"No settings make it fit: the least is {least}" if least else "No settings make it smaller"
+    need = f"a GPU with about {_gib(round(least.total / (1 - RESERVE)))} in all" if least else "a larger GPU"
+    more = f", more GPUs: {devices} on each" if devices else ""
+    return f"{tried}. What remains: {need}{more}, or a smaller model"
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"

@@ -1,0 +1,151 @@
+"""README.md of a trained model: what it is, how to load it, what it was trained on, by which method and versions."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from ift.methods.stage import Stage
+from ift.models.model_folder import looks_local
+from ift.models.record import find_file
+
+# settings of a run that are named, if the method has them
+_SETTINGS = ("learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "per_device_train_batch_size",
+             "gradient_accumulation_steps", "optim", "weight_decay", "max_grad_norm", "max_length", "packing",
+             "loss_reduction", "beta", "simpo_gamma", "seed")  # fmt: skip
+_LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save", "use_dora",
+         "use_rslora", "load_in_4bit", "load_in_8bit")  # fmt: skip
+_PACKAGES = ("intuitive-fine-tuning", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
+_CHAT = """messages = [{"role": "user", "content": "Hello"}]
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)"""
+_PLAIN = """inputs = tokenizer("Hello", return_tensors="pt")"""
+
+
+def write_model_card(trainer: Any, stage: Stage) -> None:
+    """Writes README.md into the folder of a trained model, on the first process.
+
+    Its metadata has the base, its licence if the base's card names one, the data sets of the Hub, and tags.
+    """
+    if not trainer.is_world_process_zero():
+        return
+    folder = Path(stage.config.output_dir)
+    name, base = folder.resolve().name, stage.model.model_name_or_path
+    adapter = (folder / "adapter_config.json").exists()
+    licence, base_id = _licence(base), None if looks_local(base) else base
+    hub_sets = [one for one in _data_names(stage) if not looks_local(one) and "/" in one]
+    data = ModelCardData(
+        model_name=name,
+        base_model=base_id,
+        library_name="peft" if adapter else "transformers",
+        pipeline_tag="text-generation",
+        license=licence or None,
+        datasets=hub_sets or None,
+        tags=sorted({stage.method.name, "ift", "trl", *(["lora"] if adapter else [])}),
+    )
+    parts = {
+        "How to load it": _loading(trainer, name, adapter),
+        "Data": _data(trainer, stage),
+        "Method": _method(trainer, stage, adapter),
+        "Versions": "\n".join(f"* {package} {found}" for package, found in _versions().items()),
+        "License": _licence_words(licence, base),
+        "Citation": _citation(trainer),
+    }
+    shown = (
+        base_id
+        or f"`{Path(base).name}` (a local folder: write its Hub id as `base_model` into the metadata above)"
+    )
+    what = f"A LoRA adapter for {shown}" if adapter else f"{shown}, fine-tuned"
+    text = "\n\n".join(f"## {heading}\n\n{part}" for heading, part in parts.items() if part)
+    content = (
+        f"---\n{data.to_yaml()}\n---\n\n# {name}\n\n{what}. Method: {stage.method.description}.\n\n{text}\n"
+    )
+    ModelCard(content).save(folder / "README.md")
+
+
+def _loading(trainer: Any, name: str, adapter: bool) -> str:
+    """Python that loads the model and prints an answer, and the command of ift."""
+    loader = "AutoPeftModelForCausalLM" if adapter else "AutoModelForCausalLM"
+    imports = "from transformers import AutoModelForCausalLM, AutoTokenizer"
+    if adapter:
+        imports = f"from peft import {loader}\nfrom transformers import AutoTokenizer"
+    prompt = _CHAT if getattr(trainer.processing_class, "chat_template", None) else _PLAIN
+    return (
+        f"```python\n{imports}\n\n"
+        f'folder = "{name}"  # the path of this folder, or its id on the Hub\n'
+        "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
+        f"model = {loader}.from_pretrained(folder)\n{prompt}\n"
+        'answer = model.generate(**inputs, max_new_tokens=64)[0, inputs["input_ids"].shape[1] :]\n'
+        "print(tokenizer.decode(answer, skip_special_tokens=True))\n```\n\n"
+        f"In a terminal: `ift chat {name}`."
+    )
+
+
+def _data_names(stage: Stage) -> list[str]:
+    entries = getattr(getattr(stage, "mixture", None), "datasets", None) or []
+    names = [stage.script.dataset_name, *(getattr(one, "path", None) for one in entries)]
+    return [str(one) for one in names if one]
+
+
+def _data(trainer: Any, stage: Stage) -> str:
+    """The data sets by name (of files only the name), and how many rows and tokens were trained."""
+    names = [f"`{Path(one).name if looks_local(one) else one}`" for one in _data_names(stage)]
+    report = getattr(trainer, "data_reports", {}).get("train")
+    rows = "" if report is None else f" {report.rows_kept:,} rows, {report.trained_tokens:,} trained tokens."
+    return f"{', '.join(names)}.{rows}" if names else rows.strip()
+
+
+def _method(trainer: Any, stage: Stage, adapter: bool) -> str:
+    """The name of the method and a table of its settings and those of the run."""
+    found = {name: getattr(stage.config, name, None) for name in _SETTINGS} | {"dtype": stage.model.dtype}
+    if adapter:
+        found |= {name: getattr(stage.model, name, None) for name in _LORA}
+    if settings := getattr(trainer, "_method_settings", None):
+        found |= settings()
+    lines = [
+        f"| `{name}` | {getattr(value, 'value', value)} |"
+        for name, value in found.items()
+        if value is not None and value is not False  # 0 is a setting
+    ]
+    steps = f"{trainer.state.global_step:,} steps, {trainer.args.world_size} process(es)"
+    return f"`{stage.method.name}`, {steps}.\n\n| setting | value |\n| --- | --- |\n" + "\n".join(lines)
+
+
+def _versions() -> dict[str, str]:
+    found = {"Python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _licence(base: str) -> str:
+    """The licence in the metadata of the base's README.md; "" if there is none."""
+    try:
+        card = find_file(base, "README.md")
+        found = ModelCard.load(card).data.license if card else None
+    except (OSError, ValueError):  # not reachable, or metadata that are not YAML
+        return ""
+    return str(found[0] if isinstance(found, list) else found) if found else ""
+
+
+def _licence_words(licence: str, base: str) -> str:
+    if licence:
+        return (
+            f"The base's card names `{licence}`. Check that it allows what you do, and that the data do too."
+        )
+    return (
+        f"To be filled in: no licence was found in the card of `{Path(base).name}`. Write `license:` into the metadata "
+        "above before you share the model."
+    )
+
+
+def _citation(trainer: Any) -> str:
+    """The citation of the method's paper, if its trainer has one."""
+    citation = (getattr(trainer, "_paper", None) or {}).get("citation", "")
+    return f"```bibtex\n{citation.strip()}\n```" if citation else ""

@@ -1,0 +1,65 @@
+"""Packages that settings need are named all at once, with one line that installs them."""
+
+import pytest
+
+from ift.check import packages
+from ift.check.packages import missing_packages
+from ift.runs.arguments import parse
+from ift.runs.argv import UsageError
+
+BASE = ["--model_name_or_path", "m", "--dataset_name", "d", "--output_dir", "o"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_installed(monkeypatch):
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda module: None)
+
+
+def test_all_are_named_at_once():
+    run = parse([*BASE, "--use_peft", "--load_in_4bit=true", "--use_liger_kernel=true", "--optim=adamw_8bit"])
+    run.config.report_to = ["wandb"]
+    assert missing_packages([run, run]) == (
+        "not installed: bitsandbytes (for load_in_4bit, optim adamw_8bit), liger-kernel (for use_liger_kernel), wandb "
+        "(for report_to wandb). Fix: pip install bitsandbytes liger-kernel wandb, or leave these settings out"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "package"),
+    [
+        (["--optim=galore_adamw", "--optim_target_modules=all-linear"], "galore-torch"),
+        (["--optim=adamw_torch_4bit"], "torchao"),
+        (["--optim=schedule_free_adamw"], "schedulefree"),
+        (["--optim=paged_lion_8bit"], "bitsandbytes"),
+        (["--attn_implementation=flash_attention_2"], "flash-attn"),
+        (["--eval_generate=2", "--eval_strategy=steps", "--eval_score=rouge,f1"], "rouge-score"),
+        (["--optim=adamw_torch"], ""),
+    ],
+)
+def test_the_package_of_a_setting(flags, package):
+    found = missing_packages([parse([*BASE, *flags])])
+    assert found.endswith(f"pip install {package}, or leave these settings out") if package else found == ""
+
+
+def test_a_package_that_is_installed_is_not_named(monkeypatch):
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda module: module == "kernels" or None)
+    assert missing_packages([parse([*BASE, "--attn_implementation=flash_attention_2"])]) == ""
+
+
+def test_mistakes_that_do_not_depend_on_each_other_are_named_together():
+    wrong = ["--eval_generate=2", "--final_answers=-1", "--lora_r=4", "--bnb_4bit_quant_type=fp4", "--warmup_steps=1",
+             "--learning_rate=-1",
+        "--test_split_size=-1"]  # fmt: skip
+    with pytest.raises(UsageError) as refused:
+        parse(wrong)
+    for part in (
+        "learning_rate is -1.0",
+        "test_split_size is -1.0; give a share below 1 or a number of rows, more than 0.",
+        "final_answers must be 0",
+        "eval_generate needs evaluation",
+        "lora_r: no effect without use_peft",
+        "bnb_4bit_quant_type: no effect without load_in_4bit",
+        "no model: give",
+        "no data: give",
+    ):
+        assert part in str(refused.value)

@@ -1,0 +1,47 @@
+"""README.md of a trained model: valid metadata, code that runs, no empty section, the base's licence."""
+
+import re
+import shutil
+
+import pytest
+from huggingface_hub import ModelCard
+
+from ift.runs.model_card import _licence, _licence_words
+
+CARD = "---\nlicense: apache-2.0\n---\n# base\n"
+
+
+@pytest.mark.parametrize("lora", [True, False])
+def test_the_card_of_a_trained_model(run_tiny, chat_model, tmp_path, lora, capsys, monkeypatch):
+    """Its code is run, in the folder above the model."""
+    base = shutil.copytree(chat_model, tmp_path / "base")
+    (base / "README.md").write_text(CARD)
+    done = run_tiny(model_name_or_path=base, **({"use_peft": "true"} if lora else {}))
+    assert done.code == 0, done.err
+    card = ModelCard.load(done.folder / "README.md")
+    assert card.data.license == "apache-2.0"
+    assert card.data.library_name == ("peft" if lora else "transformers")
+    assert {"ift", "trl"} <= set(card.data.tags)
+    assert card.data.pipeline_tag == "text-generation"
+    sections = re.split(r"^## ", card.text, flags=re.M)[1:]
+    assert [one.partition("\n")[0] for one in sections] == [
+        "How to load it", "Data", "Method", "Versions", "License", "Citation",
+    ]  # fmt: skip
+    assert all(len(one.partition("\n")[2].strip()) > 20 for one in sections)
+    assert "None" not in card.text
+    assert str(tmp_path) not in card.content
+    assert "trained tokens" in card.text
+    assert "| `residual_lambda` | 0.2 |" in card.text
+    assert ("| `lora_r` | 16 |" in card.text) == lora
+    (code,) = re.findall(r"```python\n(.*?)```", card.text, flags=re.S)
+    monkeypatch.chdir(done.folder.parent)
+    capsys.readouterr()
+    exec(compile(code, "card", "exec"), {})
+    assert capsys.readouterr().out.endswith("\n")
+
+
+def test_a_base_without_a_licence_is_to_be_filled_in(tmp_path):
+    assert _licence(str(tmp_path)) == ""
+    assert _licence_words("", "some/base").startswith(
+        "To be filled in: no licence was found in the card of `base`"
+    )
