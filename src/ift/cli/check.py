@@ -72,8 +72,7 @@ def main(arguments: list[str]) -> int:
     from ift.runs.arguments import parse_stages
     from ift.runs.progress import TerminalReporter
 
-    reporter = TerminalReporter()
-    stages = parse_stages(words)
+    reporter, stages = TerminalReporter(), parse_stages(words)
     try:
         found = [_check(run_args, options, reporter) for run_args in stages]
     except EXPECTED as error:

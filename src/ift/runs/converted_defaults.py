@@ -1,6 +1,6 @@
 """Defaults of other tools that differ from ift's: what their files leave unsaid, and what no setting can say.
 
-Sources: the published documentation and configuration schemas of Axolotl and LLaMA-Factory, read in August 2026.
+Sources: the published documentation and configuration schemas of Axolotl and LLaMA-Factory, read in November 2026.
 """
 
 from __future__ import annotations

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ift.methods.table import parse_methods
+from ift.user_code import file_sha256, load_function
 
 PROPAGATION = ("propagation", "propagation_gamma", "propagation_detach")
 
@@ -44,7 +44,7 @@ def own_weights(name: str) -> dict[str, Any] | None:
         "method": "+".join(one.name for one in stages),
         "variant": function,
         "settings": {f"{prefix}{key}": value for key, value in settings.items()},
-        "weights_sha256": sha256(file),
+        "weights_sha256": file_sha256(str(file)),
     }
 
 
@@ -53,11 +53,6 @@ def _propagation_defaults() -> dict[str, Any]:
 
     defaults = StepSettings()
     return {key: getattr(defaults, key) for key in PROPAGATION}
-
-
-def sha256(file: Path) -> str:
-    """The hash of a file's bytes, in hex."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def spec_of(settings: Mapping[str, Any]) -> str | None:
@@ -75,7 +70,6 @@ def try_own_weights(entrants: Iterable[Any]) -> None:
     for entrant in entrants:
         if entrant.weights_sha256:
             from ift.step.equations import try_weights
-            from ift.user_code import load_function
 
             try_weights(load_function(str(spec_of(entrant.settings)), "--methods"), "cpu")
 
@@ -84,7 +78,7 @@ def check_unchanged(entrant: Any) -> None:
     """Raise ValueError if the file of an entrant's weights is not the one that the study began with."""
     if entrant.weights_sha256:
         file = Path(str(spec_of(entrant.settings)).rpartition(":")[0])
-        if sha256(file) != entrant.weights_sha256:
+        if file_sha256(str(file)) != entrant.weights_sha256:
             raise ValueError(
                 f"{file} has changed since the study began, so {entrant.label} would be two contenders in one; restore "
                 "the file, or give another --output_dir"

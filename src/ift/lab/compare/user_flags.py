@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from ift.lab.compare.own_weights import sha256
 from ift.lab.compare.study_args import StudyArgs
 from ift.runs.argv import UsageError, value_of
 from ift.runs.yaml_file import parse_yaml_file, text_as_written
+from ift.user_code import file_sha256
 
 FILE_FLAGS = ("token_weights", "chat_template_path", "deepspeed")  # with a file, or FILE.py:function
 FORCED: Mapping[str, Any] = {  # a trial is not evaluated or saved on the way, and its model is not kept
@@ -84,7 +84,6 @@ def named_files(words: list[str]) -> dict[str, Any]:
     found: dict[str, str] = {}
     for name in FILE_FLAGS:
         text = value_of(words, f"--{name}") or settings.get(name, "")
-        path = text.rpartition(":")[0] if ".py:" in text else text
-        if path and (file := Path(path).expanduser()).is_file():
-            found[f"--{name}"] = sha256(file)
+        if digest := file_sha256(text):
+            found[f"--{name}"] = digest
     return {"files": found or None, "file_settings": settings or None}
