@@ -34,7 +34,10 @@ CONTENDER_COLORS = {
     "ift": "#0072b2", "ift as released": "#d55e00", "ift residual only": "#56b4e9", "random-residual": "#7f7f7f",
     "label-smoothing": "#009e73",
 }  # fmt: skip
-REGIMES = {"few": "48 rows, 24 passes", "many": "400 rows, 4 passes", "noisy": "400 rows, 30 % wrong"}
+REGIMES = {
+    "few": "48 rows, 24 passes", "many": "400 rows, 4 passes", "noisy": "400 rows, 30 % wrong",
+    "good": "400 rows, a good base", "rounded, fast": "400 rows, bfloat16",
+}  # fmt: skip
 WINDOW = 5  # steps of the moving mean: a step has eight ends
 
 
@@ -83,7 +86,7 @@ def ends(records: dict[str, dict[str, Any]]) -> Figure:
 
 def regime_map() -> Figure:
     """Differences from SFT of IFT and of what else was tried, by regime, at the end of training."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(9, 5), layout="constrained")
     splits = regimes.SPLITS
     for axes, split in zip(figure.subplots(1, len(splits), sharey=True), splits, strict=True):
         for row, regime in enumerate(REGIMES):

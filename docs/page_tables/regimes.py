@@ -15,10 +15,10 @@ WHEN = {
     "sampled": "at the end, sampled",
     "planted": "after a planted error",
 }
-# what docs/regimes.md calls variants, and the controls of their costs; the regime "planted" has the rows of "many"
+# what docs/regimes.md calls variants, and the control of the cost of one
 VARIANTS = (
     "ift sure", "ift close", "ift falling lambda", "ift two deep", "ift clean and mixed", "sft 5/3 of the steps",
-    "ift gamma by length", "ift batch mean", "ift released but the end", "sft 2 times the rate",
+    "ift gamma by length", "ift batch mean", "ift released but the end",
 )  # fmt: skip
 SPLITS = ("test", "longer")
 MIXED = "added by the mix after a wrong guess"
@@ -58,7 +58,7 @@ def regime(name: str, *chosen: str) -> str:
     """Exact match of SFT, and what the others have more; of the moments in `chosen`, or of all."""
     found, apart = scores(name), differences(name)
     columns = [column for column in apart if not chosen or column[0] in chosen]
-    contenders = [one for one in found if one not in VARIANTS or name != "planted"]
+    contenders = [one for one in found if one not in VARIANTS]
     header = ["", *(f"{split}, {WHEN[when]}" for when, split in columns), "seeds"]
     rows = []
     for contender in contenders:
@@ -78,18 +78,15 @@ def difference(one: Estimate, digits: int = 1) -> str:
     return f"{one.mean:+.{digits}f}" + (f" ± {one.half:.{digits}f}" if one.half is not None else "")
 
 
-def variants() -> str:
-    """What the variants of IFT have more than SFT, with few and with many rows."""
-    regimes = {"few": "48 rows", "planted": "400 rows"}
-    apart = {name: differences(name) for name in regimes}
-    columns = [(when, split) for when in ("early", "end") for split in SPLITS]
-    header = ["", *(f"{text}: {split}, {WHEN[when]}" for text in regimes.values() for when, split in columns)]
+def variants(name: str) -> str:
+    """What the variants of IFT, and IFT itself, have more than SFT with the same seeds."""
+    found, apart = scores(name), differences(name)
     rows = [
-        [name, *(difference(apart[regime][column][name]) for regime in regimes for column in columns)]
-        for name in VARIANTS
-        if all(name in apart[regime][columns[0]] for regime in regimes)
+        [one, *(difference(of[one]) for of in apart.values()), str(len(next(iter(found[one].values()))))]
+        for one in ("ift", *VARIANTS)
+        if one in found
     ]
-    return table(header, rows)
+    return table(["", *(f"{split}, {WHEN[when]}" for when, split in apart), "seeds"], rows)
 
 
 def classes(regime: str) -> str:
