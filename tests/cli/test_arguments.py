@@ -61,7 +61,7 @@ def test_a_trl_sft_config_works_and_flags_win(train, tmp_path, chat_model, write
     assert done.code == 0, done.err
     assert "learning rate 0.001 (cosine)" in done.out
     assert "lambda 0.4, greedy look-ahead" in done.out
-    assert "2 steps of 2 rows (1 per device x 2 gradient accumulation x 1 process)" in done.out
+    assert "2 steps of 2 packed sequences (1 per device x 2 gradient accumulation x 1 process)" in done.out
     assert (tmp_path / "out" / "checkpoint-2").is_dir()
     adapter = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert adapter["r"] == 4

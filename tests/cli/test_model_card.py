@@ -12,7 +12,7 @@ CARD = "---\nlicense: apache-2.0\n---\n# base\n"
 
 
 @pytest.mark.parametrize("lora", [True, False])
-def test_the_card_of_a_trained_model(run_tiny, chat_model, tmp_path, lora, capsys, monkeypatch):
+def test_the_card_of_a_trained_model(run_tiny, chat_model, tmp_path, lora, capfd, monkeypatch):
     """Its code is run, in the folder above the model."""
     base = shutil.copytree(chat_model, tmp_path / "base")
     (base / "README.md").write_text(CARD)
@@ -35,9 +35,9 @@ def test_the_card_of_a_trained_model(run_tiny, chat_model, tmp_path, lora, capsy
     assert ("| `lora_r` | 16 |" in card.text) == lora
     (code,) = re.findall(r"```python\n(.*?)```", card.text, flags=re.S)
     monkeypatch.chdir(done.folder.parent)
-    capsys.readouterr()
+    capfd.readouterr()
     exec(compile(code, "card", "exec"), {})
-    assert capsys.readouterr().out.endswith("\n")
+    assert capfd.readouterr().out.endswith("\n")
 
 
 def test_a_base_without_a_licence_is_to_be_filled_in(tmp_path):

@@ -13,7 +13,7 @@ HAS_TRACKIO = importlib.util.find_spec("trackio") is not None
 def test_without_trackio_the_run_is_refused_with_the_way_out(run_tiny):
     done = run_tiny(report_to="trackio")
     assert done.code == 1
-    assert "trackio to be installed. Run `pip install trackio`" in done.err
+    assert "not installed: trackio (for report_to trackio). Fix: pip install trackio" in done.err
     assert not done.folder.exists()
 
 

@@ -62,7 +62,7 @@ def test_every_format_trains_a_model_that_plain_transformers_loads(run_tiny, for
     assert "2405.11870" in card
     assert "| `residual_lambda` | 0.2 |" in card
     assert "| `propagation_gamma` | 0.95 |" in card
-    assert "Model Card for out" in card
+    assert "# out\n" in card
     assert "None]" not in card
     assert 'model="None"' not in card
 

@@ -34,7 +34,6 @@ REFUSED = {  # what is typed: what the check says
         {"gradient_checkpointing": "true", "gradient_checkpointing_kwargs": '{"use_reentrent": false}'},
         "use_reentrent",
     ),
-    "a token": ({"pad_token": "<pda>"}, "<pda>"),
 }
 
 

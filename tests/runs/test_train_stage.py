@@ -13,7 +13,7 @@ from ift.training import checkpoints
 def test_the_signals_are_given_back_when_training_raises():
     before = signal.getsignal(signal.SIGTERM)
     keeper = checkpoints.SealedCheckpoints({})
-    keeper.on_train_begin(SimpleNamespace(save_total_limit=None), None, None)
+    keeper.on_train_begin(SimpleNamespace(save_total_limit=None), SimpleNamespace(global_step=0), None)
     assert signal.getsignal(signal.SIGTERM) != before
 
     def broken(**how):

@@ -126,7 +126,7 @@ def _check_scan(name: str, one: RowScan, tokenizer: Any, vocabulary: int | None)
     of_all = f" of {one.rows:,}"
     warnings = (  # rows, of how many, what is wrong with them, the fix
         ([row for row, _ in one.duplicates], of_all, "are copies of earlier ones",
-         ". Fix: remove them, unless they should count more"),
+         _original(one.duplicates) + "Fix: remove them, unless they should count more"),
         (one.double_bos, "", "begin with the beginning-of-sequence token twice",
          ". Fix: remove it from the rows or the template"),
         (one.without_bos if adds_bos(tokenizer) else [], "", "do not begin with the beginning-of-sequence token, which "
@@ -141,6 +141,11 @@ def _check_scan(name: str, one: RowScan, tokenizer: Any, vocabulary: int | None)
             text = f"{len(rows):,}{whole} rows {what} (row {rows[0]} is the first){fix}"
             found.append(Finding("warning", name, text))
     return found
+
+
+def _original(duplicates: list[tuple[int, int]]) -> str:
+    """The row that the first copy repeats."""
+    return f", a copy of row {duplicates[0][1]}. " if duplicates else ""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from ift.check.engines import ONE_DEVICE, Engine
 from ift.check.memory import StepNeeds, step_needs
 
 MOST_PROCESSES = 1024  # that are suggested
-SHORTEST = 64  # tokens of a row that are suggested
+SHORTEST = 64  # tokens of a row that are suggested, and
+LEAST_SHARE = 4  # at least one in so many of the longest row: a shorter limit would cut most rows
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def remedies(
     """Settings that would save memory here, the smallest change of the run first.
 
     In this order: checkpointing, a smaller batch with more accumulation, an engine that shards or more processes, a
-    smaller `max_length`, LoRA, weights in bfloat16.
+    smaller `max_length` (last where several are needed), LoRA, weights in bfloat16.
 
     Args:
         stage: See `estimate_memory`.
@@ -74,14 +75,16 @@ def remedies(
     if fitting := [one for one in saving if one.total <= available]:
         return fitting
     together = _Change("")
-    for one, _ in found:
-        more = _Change(
-            f"{together.flags} {one.flags}".strip(),
-            {**together.settings, **one.settings},
-            one.engine or together.engine,
-        )
+    # rows are cut last, and then only as far as is needed with all other changes
+    for one in sorted(changes, key=lambda one: "max_length" in one.settings):
         if one.engine and together.engine:  # one engine takes the other's place
             continue
+        more = _both(together, one)
+        if "max_length" in one.settings:
+            more = _until_it_fits(
+                lambda length, others=together: _both(others, _cut(length)),  # type: ignore[misc]
+                longest_row, _shortest(longest_row), available, total,
+            )  # fmt: skip
         if total(more) < total(together):
             together = more
         if total(together) <= available:
@@ -178,14 +181,29 @@ def _changes(
 
         found.append(_until_it_fits(smaller, config.per_device_train_batch_size, 1, available, total))
     found += _of_engines(engine, available, total)
-    if longest_row > SHORTEST:
-        cut = lambda length: _Change(f"--max_length {length}", {"max_length": length})  # noqa: E731
-        found.append(_until_it_fits(cut, longest_row, SHORTEST, available, total))
+    if longest_row > _shortest(longest_row):
+        found.append(_until_it_fits(_cut, longest_row, _shortest(longest_row), available, total))
     if not stage.model.use_peft:
         found.append(_Change("--use_peft true", {"use_peft": True}))
     if stage.model.dtype in (None, "auto", "float32"):
         found.append(_Change("--dtype bfloat16", {"dtype": "bfloat16"}))
     return found
+
+
+def _both(one: _Change, other: _Change) -> _Change:
+    """The two changes together."""
+    flags = f"{one.flags} {other.flags}".strip()
+    return _Change(flags, {**one.settings, **other.settings}, other.engine or one.engine)
+
+
+def _cut(length: int) -> _Change:
+    """Rows of at most so many tokens."""
+    return _Change(f"--max_length {length}", {"max_length": length})
+
+
+def _shortest(longest_row: int) -> int:
+    """The shortest length that is suggested."""
+    return max(SHORTEST, longest_row // LEAST_SHARE)
 
 
 def _until_it_fits(

@@ -31,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of the check's flags; those of `ift train` pass through."""
     parser = UsageParser(
         "ift check",
-        usage="ift check [flags] [any flag of ift train or ift compare, --config FILE.yaml too]",
+        usage="ift check [flags] [flags of ift train or ift compare, --config FILE too]",
         description="Read the rows as the model will see them, and report what a run would train, what is wrong with "
         "it and how much memory and how many steps it needs. Nothing is trained. Exit codes: 0 no objection, 1 ift "
         "train would refuse the run, 2 wrong usage. --debug shows tracebacks.",

@@ -9,6 +9,7 @@ from typing import Any
 from ift.data.errors import DataError, describe
 from ift.data.known_names import COLUMNS, OTHER_ROLES, ROLES, TURN_KEYS, find, has_value, names, read_flag
 from ift.data.source import SourceRow
+from ift.text import did_you_mean
 
 Message = dict[str, Any]
 Row = dict[str, Any]
@@ -97,8 +98,9 @@ class TurnReader:
         if name in ROLES:
             return name
         if name not in OTHER_ROLES:
-            expected = f"one of {', '.join((*ROLES, *OTHER_ROLES))}"
-            raise self._error(number, key, describe(role), expected, "rename the role or drop the row")
+            roles = (*ROLES, *OTHER_ROLES)
+            fix = f"rename the role or drop the row{did_you_mean(name, roles)}"
+            raise self._error(number, key, describe(role), f"one of {', '.join(roles)}", fix)
         return OTHER_ROLES[name]
 
     def _text(self, content: Any, number: int, key: str) -> str | None:

@@ -78,6 +78,8 @@ def ift_settings(args: IFTConfig) -> str:
         mixed += f", warmed up from {start:g} over {args.residual_warmup_ratio:.0%} of the steps"
     if args.residual_noise_std:
         mixed += f", noise {args.residual_noise_std:g}"
+    if args.token_weights is not None:
+        return f"{mixed}; weights of {args.token_weights}; loss averaged per {args.loss_reduction}"
     gamma = "" if args.propagation == "none" else f", gamma {args.propagation_gamma:g}"
     if args.propagation == "bellman" and args.propagation_detach != "scale":
         released = "nothing detached (the released code)"

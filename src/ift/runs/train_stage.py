@@ -35,6 +35,9 @@ def train(trainer: Any, checkpoints: SealedCheckpoints | None) -> None:
         DataError: A row of a stream cannot be read, or the checkpoint's optimiser state cannot be loaded.
         Stopped: A signal came before the last step; `checkpoints` has saved a checkpoint.
     """
+    trainer.create_model_card = lambda *args, **kwargs: (
+        None
+    )  # trl writes one at each checkpoint; ours is for the end
     try:
         trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
     except DataError as error:  # a row of a stream

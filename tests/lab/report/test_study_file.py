@@ -157,7 +157,9 @@ def test_duplicates_are_refused_with_file_and_line(tmp_path):
     study = tmp_path / "study.jsonl"
     runs = write([record("ift"), record("sft")], tmp_path / "runs")
     pack([runs], study)
-    study.write_bytes(study.read_bytes() + study.read_bytes().splitlines(keepends=True)[0])
+    other = json.loads(study.read_text().splitlines()[0])
+    other["scores"]["test"]["exact_match"] = 0.123  # an equal record counts once
+    study.write_text(study.read_text() + json.dumps(other) + "\n")
     with pytest.raises(ReportError, match=r"study\.jsonl:1 and .*study\.jsonl:3: two records of ift, seed 0"):
         compare(find([study]))
     before = study.read_bytes()

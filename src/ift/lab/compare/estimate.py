@@ -6,7 +6,7 @@ import os
 from ift.lab.compare.plan import Entrant, Plan
 from ift.lab.compare.study import Study
 from ift.lab.report.intervals import smallest_difference
-from ift.lab.report.verdict import FEWEST_SEEDS
+from ift.lab.report.verdict import ADVISED_ROWS, FEW_ROWS, FEWEST_SEEDS
 from ift.lab.report.wording import SHARES
 from ift.methods.table import parse_methods
 
@@ -16,8 +16,6 @@ FREE_MEMORY_SHARE = 0.85
 ROWS_THAT_DIFFER, SEED_DEVIATION = (0.1, 0.3), 0.01  # assumed, of a difference of shares
 # words for a mean difference of up to so many standard deviations over the rows, after Cohen
 SIZES = ((0.2, "a small"), (0.5, "a medium"), (0.8, "only a large"), (math.inf, "only a very large"))
-# test rows: the intervals were simulated from 50 on, and with 200 three seeds find a small difference
-FEW_ROWS, ADVISED_ROWS = 50, 200
 FEW_STEPS = 20
 # cost of a step, in forward passes; of all others 3
 FORWARDS = dict.fromkeys(("ift", "random-residual", "position-weights", "dpo", "tdpo1", "tdpo2"), 4)

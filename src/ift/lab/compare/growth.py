@@ -156,7 +156,11 @@ def _entrants(earlier: Sequence[Json], planned: Sequence[Json]) -> Iterator[str]
         if before is None:
             continue
         if before.get("weights_sha256") != one.get("weights_sha256"):
-            yield f"file of the weights of {label_of(one)}"
+            file = Path(str(spec_of(one["settings"])).rpartition(":")[0]).name
+            yield (
+                f"content of {file}, the weights of {label_of(one)} (put it back; or write the changed function to "
+                "a new file under a new name, and add it to --methods)"
+            )
         elif _without_folder(before) != _without_folder(one):
             yield f"settings of {label_of(one)}"
 

@@ -66,8 +66,9 @@ def refuse_decided_flags(words: list[str], say: Callable[[str], object]) -> None
         raise UsageError(f"{file}: resume_from_checkpoint belongs to one training; take it out")
     if unused := [key for key in keys if key in (*DECIDED, *WITHOUT_EFFECT)]:
         say(
-            f"{file}: not used in a study: {', '.join(unused)}. It sets methods, seeds and its folder itself, scores "
-            "held-out rows after each training (`score` names the scores), and saves no checkpoint."
+            f"{file}: not used in a study: {', '.join(unused)}. It saves no checkpoint and scores "
+            "held-out rows after each training, by what --score or `score` names; its folder is --output_dir on the "
+            "command line."
         )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from ift.lab.report.decode import ReportError
 from ift.lab.report.intervals import Estimate
 from ift.lab.report.records import RunRecord
-from ift.lab.report.studies import study_of
+from ift.lab.report.studies import study_of, two_records
 from ift.lab.report.variants import Variant, apart_by_row, difference
 
 FIRST_SPLITS = ("test", "validation")
@@ -136,11 +136,7 @@ def _variants(runs: list[RunRecord], files: dict[int, Path]) -> list[Variant]:
     for run in sorted(runs, key=lambda run: run.seed):
         seeds = groups.setdefault(run.label, {})
         if run.seed in seeds:
-            first, second = sorted((files[id(run)], files[id(seeds[run.seed])]))
-            raise ReportError(
-                f"{first} and {second}: two records of {run.label}, seed {run.seed}, in "
-                f"{run.experiment}: {run.setting}; leave one of them out"
-            )
+            raise two_records(files[id(run)], files[id(seeds[run.seed])], run)
         seeds[run.seed] = run
     for seeds in groups.values():
         _check_configs([*seeds.values()], files)

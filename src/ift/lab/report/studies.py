@@ -58,12 +58,16 @@ def tell_apart(records: Records) -> ToldApart:
 
     Runs with the same settings and scores count once. Other seeds of one method with the same settings, in another
     folder, are further seeds of it.
+
+    Raises:
+        ReportError: two records of one method and seed in one study.
     """
     groups: dict[tuple[str, str, str], list[Path]] = {}
     for file, one in records.items():
         groups.setdefault((one.experiment, one.setting, one.label), []).append(file)
     kept, double, apart = dict(records), list[Path](), list[list[Path]]()
     for files in groups.values():
+        _refuse_double(files, records)
         same = _repeated(files, records)
         double += same
         files = [file for file in files if file not in same]
@@ -109,6 +113,23 @@ def _repeated(files: Sequence[Path], records: Records) -> list[Path]:
         if study_of(file) != study_of(other) and _same_run(one, records[other]):
             found.append(file)
     return found
+
+
+def _refuse_double(files: Sequence[Path], records: Records) -> None:
+    first: dict[tuple[Path, int], Path] = {}
+    for file in files:
+        other = first.setdefault((study_of(file), records[file].seed), file)
+        if other != file:
+            raise two_records(other, file, records[file])
+
+
+def two_records(one: Path, other: Path, run: RunRecord) -> ReportError:
+    """The error for two records of one method and seed in one study."""
+    first, second = sorted((one, other))
+    return ReportError(
+        f"{first} and {second}: two records of {run.label}, seed {run.seed}, in {run.experiment}: {run.setting}; "
+        "leave one of them out"
+    )
 
 
 def _same_run(one: RunRecord, other: RunRecord) -> bool:

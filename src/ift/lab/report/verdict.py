@@ -13,6 +13,8 @@ from ift.lab.report.wording import estimate, label, number
 
 FEWEST_SEEDS = 3
 MOST_SEEDS = 30  # that are proposed
+# scored rows: the intervals were simulated from 50 on, and with 200 three seeds find a small difference
+FEW_ROWS, ADVISED_ROWS = 50, 200
 
 
 def verdict(comparison: Comparison, metric: str) -> list[str]:
@@ -24,6 +26,14 @@ def verdict(comparison: Comparison, metric: str) -> list[str]:
         return []
     common = _common_seeds(sound)
     named = f"Verdict on {split} ({label(metric)})"
+    values = {value for one in sound for value in one.scores(split, metric).values()}
+    if len(values) == 1:
+        return [
+            *lines,
+            f"{named}: none. Every method scores {number(values.pop(), metric)} with every seed, so this score tells "
+            "nothing apart here. Read some answers; then train longer, or choose another --score.",
+        ]
+    lines += _few_rows(sound, split)
     if len(common) < FEWEST_SEEDS:
         return [
             *lines,
@@ -116,6 +126,17 @@ def _how_to_grow(comparison: Comparison, seeds: int | None) -> str:
         f" To add the missing seeds, repeat the study's command with --seeds {seeds} and the same --output_dir: the "
         "finished runs are kept."
     )
+
+
+def _few_rows(variants: list[Variant], split: str) -> list[str]:
+    """A warning where too few rows were scored."""
+    rows = min(int(run.scores[split]["n"] or 0) for one in variants for run in one.runs.values())
+    if rows >= FEW_ROWS:
+        return []
+    return [
+        f"Too few rows to compare methods: {rows} were scored, {FEW_ROWS} are the least and {ADVISED_ROWS} advisable. "
+        "It shows only that everything runs."
+    ]
 
 
 def _below(found: Estimate, metric: str) -> str:
