@@ -69,7 +69,9 @@ def test_rows_are_named_as_they_stand_in_the_data(tokenizer):
     rows = [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]
     texts = [text for _, _, text in found(tokenizer, rows)]
     assert texts[0] == "1 rows dropped: the answer is empty (row 2)"
-    assert texts[1].startswith("2 of 5 rows are copies of earlier ones (row 4 is the first)")
+    assert texts[1].startswith(
+        "2 of 5 rows are copies of earlier ones (row 4 is the first), a copy of row 1. Fix: "
+    )
 
 
 def test_evaluation_rows_that_are_trained(tokenizer):

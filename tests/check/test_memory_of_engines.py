@@ -113,3 +113,20 @@ def test_the_engine_of_a_running_process(monkeypatch):
 )
 def test_optimisers_hold_their_states(optimizer, states):
     assert _state_bytes(optimizer, 4) == 4 * states
+
+
+def test_rows_are_cut_last_and_by_no_more_than_is_needed():
+    """Red when: the cut that would do alone (to 64 tokens) is kept beside changes that need no cut."""
+    run = stage("--gradient_checkpointing=false", "--per_device_train_batch_size=4", "--dtype=float32")
+    others = stage(
+        "--gradient_checkpointing=true",
+        "--per_device_train_batch_size=1",
+        "--gradient_accumulation_steps=4",
+        "--use_peft=true",
+        "--dtype=bfloat16",
+    )
+    enough = estimate_memory(others, 512).total
+    (found,) = remedies(run, 512, enough)
+    assert "--max_length" not in found.flags
+    *_, found = remedies(run, 512, 0)
+    assert found.flags.endswith("--max_length 128")

@@ -113,6 +113,8 @@ def test_weights_of_the_users_own_from_the_command_line(run_tiny, tmp_path):
     plain = run_tiny(out="plain", save_strategy="no")
     done = run_tiny(out="own", token_weights=f"{tmp_path}/mine.py:by_loss", save_strategy="no")
     assert done.code == 0, done.err
+    assert f"weights of {tmp_path}/mine.py:by_loss; loss averaged" in " ".join(done.out.split())
+    assert "propagation bellman, gamma 0.95" in plain.out
     assert done.metrics[0]["nll"] == plain.metrics[0]["nll"]
     assert done.metrics[0]["loss"] != plain.metrics[0]["loss"]
     assert "| `propagation` | a function: by_loss |" in (done.folder / "README.md").read_text()

@@ -174,7 +174,7 @@ def test_keys_of_the_evaluation_of_a_training_are_named_once_as_not_used(place, 
         "c.yaml: not used in a study: eval_strategy, eval_steps, eval_generate, eval_score, save_steps, "
         "load_best_model_at_end, metric_for_best_model. It"
     )
-    assert "`score` names the scores" in said
+    assert "by what --score or `score` names" in said
     assert study.plan.metric == "contains"
     assert study.plan.user_data.get("file_settings") is None
 

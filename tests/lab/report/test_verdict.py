@@ -144,3 +144,24 @@ def test_a_study_is_told_how_to_add_the_seeds_that_the_verdict_asks_for():
     enough = seeds_to_add(near, "exact_match")
     assert 10 <= enough <= 14  # by hand: 4 points, standard deviation 6
     assert f"about {enough}. To add the missing seeds" in verdict(near, "exact_match")[-1]
+
+
+def test_a_score_that_is_the_same_everywhere_tells_nothing():
+    lines = verdict(comparison({"sft": 0.0, "ift": 0.0}), "exact_match")
+    assert lines == [
+        "Verdict on test (exact match): none. Every method scores 0.0 % with every seed, so this score tells nothing "
+        "apart here. Read some answers; then train longer, or choose another --score."
+    ]
+
+
+@pytest.mark.parametrize(("rows", "warned"), [(49, True), (50, False)])
+def test_too_few_rows_are_warned_of_before_the_verdict(rows, warned):
+    scores = {
+        method: {"test": {"n": rows, "exact_match": share}}
+        for method, share in {"sft": 0.5, "ift": 0.6}.items()
+    }
+    runs = [record(method, seed, scores=found) for method, found in scores.items() for seed in range(3)]
+    (found,) = compare({Path(f"{number}.json"): one for number, one in enumerate(runs)})
+    lines = verdict(found, "exact_match")
+    assert lines[0].startswith("Too few rows to compare methods: 49 were scored") == warned
+    assert any(line.startswith("Verdict on test") for line in lines)
