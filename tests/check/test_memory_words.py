@@ -106,7 +106,7 @@ def test_whole_matrices_beside_lora_are_named_as_a_cause(words, named):
         (
             ["--packing=true", "--max_length=200"],
             False,
-            "for a batch of 1 row of 1,600 tokens (packed up to --max_l",
+            "for a batch of 8 packed sequences of 200 tokens",
         ),
         (["--method=dpo"], False, "for a batch of 16 rows of 64 tokens"),
     ],

@@ -267,3 +267,9 @@ def test_names_of_other_tools_lead_to_settings_that_exist():
     assert not set(RENAMED) & set(EXPLAINED)
     page = Path("docs/cli.md").read_text(encoding="utf-8")
     assert table() in page
+
+
+def test_tf32_without_such_a_gpu_is_refused_with_the_fix(train, chat_model, write_rows):
+    done = train("--tf32=true", model_name_or_path=chat_model, dataset_name=write_rows())
+    assert done.code == 2
+    assert done.err.rstrip().endswith("Fix: --tf32 false on this machine")

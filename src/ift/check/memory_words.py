@@ -18,13 +18,16 @@ NOT_HELD = "fragments of the allocator, other processes on the device, an evalua
 def batch_words(stage: Any, longest_row: int, planned: bool) -> str:
     """The batch that the estimate assumes, and how to set it; `planned`: --plan_length gave the length."""
     rows, tokens, _, _ = largest_batch(stage, longest_row, longest_row)
-    packed = bool(getattr(stage.config, "packing", False)) and stage.config.max_length
-    if packed:
-        why = "packed up to --max_length"
-    elif planned:
-        why = "as --plan_length says"
-    else:
-        why = "the longest here after --max_length; --plan_length N plans for another"
+    if getattr(stage.config, "packing", False) and stage.config.max_length:
+        sequences, length = stage.config.per_device_train_batch_size, stage.config.max_length
+        return (
+            f"for a batch of {sequences} packed sequence{'' if sequences == 1 else 's'} of {length:,} tokens"
+        )
+    why = (
+        "as --plan_length says"
+        if planned
+        else "the longest here after --max_length; --plan_length N plans for another"
+    )
     return f"for a batch of {rows} row{'' if rows == 1 else 's'} of {tokens:,} tokens ({why})"
 
 

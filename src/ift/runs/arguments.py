@@ -232,7 +232,9 @@ def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: se
         read_resume_words(config, run)
         renamed = parse_columns(columns.dataset_columns)
     except (ValueError, TypeError) as error:
-        raise UsageError(str(error)) from error
+        # transformers refuses tf32 as soon as it sees no GPU that has it
+        fix = ". Fix: --tf32 false on this machine" if "--tf32 requires" in str(error) else ""
+        raise UsageError(f"{error}{fix}") from error
     flags = {word.lstrip("-").replace("-", "_") for word in arguments if word.startswith("--")}
     named = frozenset(flags | set(parser.nodes))
     raise_together(
