@@ -94,7 +94,10 @@ def test_values_of_yaml_are_read_as_flags_are(config):
             "\nresidual_lamda: 1\n",
             "run.yaml, line 5: unknown key 'residual_lamda'; did you mean residual_lambda?",
         ),
-        ("warmup_ratio: 0.1\n", "line 4: unknown key 'warmup_ratio'; here it is warmup_steps."),
+        (
+            "warmup_ratio: 0.1\n",
+            "line 4: unknown key 'warmup_ratio'; here it is warmup_steps, where a number below 1 is a share of all steps.",
+        ),
         ("base_model: x\n", "line 4: unknown key 'base_model'; here it is model_name_or_path."),
         (
             "train_on_inputs: false\n",
