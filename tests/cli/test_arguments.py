@@ -96,7 +96,7 @@ def test_values_of_yaml_are_read_as_flags_are(config):
         ),
         (
             "warmup_ratio: 0.1\n",
-            "line 4: unknown key 'warmup_ratio'; here it is warmup_steps, where a number below 1 is a share of all steps.",
+            "line 4: unknown key 'warmup_ratio'; here it is warmup_steps, where below 1 is a share of the steps.",
         ),
         ("base_model: x\n", "line 4: unknown key 'base_model'; here it is model_name_or_path."),
         (

@@ -245,7 +245,7 @@ def suggest_equivalent(name: str, dashes: str = "") -> str | None:
     """The end of a message for another tool's setting, "; here it is max_length."; None for an unknown name."""
     key = name.replace("-", "_").lower()
     if key in RENAMED:
-        share = ", where a number below 1 is a share of all steps" if key == "warmup_ratio" else ""
+        share = ", where below 1 is a share of the steps" if key == "warmup_ratio" else ""
         return f"; here it is {dashes}{RENAMED[key]}{share}."
     return f"; it {EXPLAINED[key]}." if key in EXPLAINED else None
 
