@@ -236,12 +236,12 @@ def preflight(
     scans = {name: scan_rows(one, prepared.tokenizer, ends, progress) for name, one in sets.items()}
     rows_per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * engine.processes
     rows, report = rows_of_steps(stage, prepared), sets["train"].report
-    longest, answer = longest_row(report, config), report.answer_lengths[2] or None
-    of_memory = plan_length or longest
+    longest = longest_row(report, config)
+    of_memory, answer = (plan_length, None) if plan_length else (longest, report.answer_lengths[2] or None)
     planned, device, assumed = on_planned_gpu(stage) if gpu_memory is not None else (stage, None, "")
     memory, findings = None, [Finding("note", "memory", assumed)] if assumed else []
     try:
-        memory = estimate_memory(planned, of_memory, device, engine, None if plan_length else answer)
+        memory = estimate_memory(planned, of_memory, device, engine, answer)
     except DataError as error:
         findings.append(Finding("refused", "model", str(error)))
     except Exception as error:  # the model's code may raise anything, and the run may still work
@@ -258,25 +258,31 @@ def preflight(
         ),
         *findings,
     ]
-    if memory is not None:
-        outside = explain_ids_outside(special_ids(prepared.tokenizer), memory.vocabulary)
-        findings += [
-            Finding("refused", "model", problem)
-            for problem in (outside, explain_too_long(longest, memory.positions))
-            if problem
-        ]
-    if problem := position_problem(stage, report, memory.positions if memory else None):
-        findings.append(Finding(problem[0], "train", problem[1]))
-    wrong = build_errors(stage, prepared)
-    findings += [Finding("refused", "settings", one) for one in wrong]
-    if memory is not None and not wrong and (note := explain_saved_modules(stage, empty_model(stage))):
-        findings.append(Finding("warning", "model", note))
+    findings += _model_findings(stage, prepared, memory, longest)
     available = available_memory(gpu_memory)
     if memory is not None:
-        answers = None if plan_length else answer
-        findings += memory_findings(planned, of_memory, memory, available, engine, device, answers)
+        findings += memory_findings(planned, of_memory, memory, available, engine, device, answer)
     steps, batch = (
         count_steps(config, rows, rows_per_step),
         batch_words(planned, of_memory, bool(plan_length)),
     )
     return Preflight(findings, scans, memory, available, engine, steps, gpu_memory, batch)
+
+
+def _model_findings(
+    stage: Any, prepared: Any, memory: MemoryEstimate | None, longest_row: int
+) -> list[Finding]:
+    """What the model's vocabulary and positions do not hold, and settings that its trainer cannot be built with."""
+    found = []
+    if memory is not None:
+        outside = explain_ids_outside(special_ids(prepared.tokenizer), memory.vocabulary)
+        problems = (outside, explain_too_long(longest_row, memory.positions))
+        found += [Finding("refused", "model", problem) for problem in problems if problem]
+    report = prepared.sets["train"].report
+    if problem := position_problem(stage, report, memory.positions if memory else None):
+        found.append(Finding(problem[0], "train", problem[1]))
+    wrong = build_errors(stage, prepared)
+    found += [Finding("refused", "settings", one) for one in wrong]
+    if memory is not None and not wrong and (note := explain_saved_modules(stage, empty_model(stage))):
+        found.append(Finding("warning", "model", note))
+    return found

@@ -13,8 +13,8 @@ from ift.check.engines import ONE_DEVICE, Engine
 from ift.check.memory import StepNeeds, step_needs
 
 MOST_PROCESSES = 1024  # that are suggested
-SHORTEST = 64  # tokens of a row that are suggested, and
-LEAST_SHARE = 4  # at least one in so many of the longest row: a shorter limit would cut most rows
+SHORTEST = 64  # least `max_length` that is suggested, in tokens
+LEAST_SHARE = 4  # nor less than a quarter of the longest row: a shorter limit would truncate most rows
 
 
 @dataclass(frozen=True)

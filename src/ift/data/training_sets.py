@@ -234,7 +234,7 @@ def _entry_name(entry: Any, *, short: bool) -> str:
 
 
 def _paths_in(data_files: Any) -> list[str]:
-    """All paths of a `data_files` entry, whatever its form."""
+    """All paths of a `data_files` entry: text, a list, or a mapping of splits."""
     if isinstance(data_files, str):
         return [data_files]
     if isinstance(data_files, dict):

@@ -40,7 +40,7 @@ def generate(
         executor: Runs processes that each answer a part of the prompts; None: this process answers all.
 
     Raises:
-        EvaluationError: The prompts cannot be read, or none of them can be answered.
+        EvaluationError: The prompts cannot be read, or not a single one can be answered.
         JudgeError: The endpoint cannot be used or does not answer.
         OSError: The model is missing.
     """

@@ -147,7 +147,9 @@ def test_a_study_is_told_how_to_add_the_seeds_that_the_verdict_asks_for():
 
 
 def test_a_score_that_is_the_same_everywhere_tells_nothing():
-    lines = verdict(comparison({"sft": 0.0, "ift": 0.0}), "exact_match")
+    found = comparison({"sft": 0.0, "ift": 0.0}, seeds=2)
+    assert seeds_to_add(found, "exact_match") is None
+    lines = verdict(found, "exact_match")
     assert lines == [
         "Verdict on test (exact match): none. Every method scores 0.0 % with every seed, so this score tells nothing "
         "apart here. Read some answers; then train longer, or choose another --score."

@@ -1,4 +1,4 @@
-"""Records of several studies in one report: the same runs count once, others of one label are told apart by folder."""
+"""Several studies in one report: equal runs count once; other runs of one label get their study's folder as suffix."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ToldApart:
     Attributes:
         records: By file.
         lines: What was done, for the user.
-        labels: The new labels of each label that stands in several studies.
+        labels: The new labels of each label that several studies have.
     """
 
     records: dict[Path, RunRecord]

@@ -26,7 +26,7 @@ def verdict(comparison: Comparison, metric: str) -> list[str]:
         return []
     common = _common_seeds(sound)
     named = f"Verdict on {split} ({label(metric)})"
-    values = {value for one in sound for value in one.scores(split, metric).values()}
+    values = _values(sound, split, metric)
     if len(values) == 1:
         return [
             *lines,
@@ -67,7 +67,7 @@ def seeds_to_add(comparison: Comparison, metric: str) -> int | None:
     """The number of seeds that the verdict proposes; None where more would not help, or nothing is left open."""
     split = comparison.splits[0]
     _, sound = _compared(comparison, metric)
-    if len(sound) < 2:
+    if len(sound) < 2 or len(_values(sound, split, metric)) == 1:
         return None
     if len(_common_seeds(sound)) < FEWEST_SEEDS:
         return FEWEST_SEEDS
@@ -126,6 +126,11 @@ def _how_to_grow(comparison: Comparison, seeds: int | None) -> str:
         f" To add the missing seeds, repeat the study's command with --seeds {seeds} and the same --output_dir: the "
         "finished runs are kept."
     )
+
+
+def _values(variants: list[Variant], split: str, metric: str) -> set[float]:
+    """The scores of all methods and seeds."""
+    return {value for one in variants for value in one.scores(split, metric).values()}
 
 
 def _few_rows(variants: list[Variant], split: str) -> list[str]:

@@ -5,9 +5,8 @@ computed once, with gradient. Both passes then run only over the tokens that fol
 values; in the mixed pass gradient flows to them. Loss and gradient equal those of `algorithm.FullRows`. If the model or
 the batch does not allow this, `shared_prefix` returns None and logs the reason once.
 
-Every document becomes a row that ends at the right edge of the batch. All rows are split at the same column: the first
-one that any row trains. A padded batch gets no wider. A packed one may, if its documents differ much in length;
-`FullRows` is used where that would cost more.
+Every document becomes a row that ends at the right edge of the batch. All rows are split at the first column that any
+row trains. A padded batch gets no wider. `FullRows` is used where a packed one would get so wide that it costs more.
 
 Shape legend: B rows, T positions, P of the prefix, C = T - P after it, H width, N trained positions; from
 `_right_aligned` on, B and T are those of the documents.
