@@ -19,6 +19,15 @@ LEAST_WORK["cpu"] = 0.0  # a shared prefix pays from a size on that no test has:
 torch.set_num_threads(1)  # tiny tensors: a second thread costs more than it gives
 
 
+SLOW_SECONDS = 1800  # after which a slow test has failed; for others `timeout` of pyproject.toml holds
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
+
+
 @pytest.fixture(autouse=True)
 def _fixed_seed():
     torch.manual_seed(0)

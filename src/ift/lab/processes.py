@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from ift.lab.interrupts import noted_signals
 
 POLL_SECONDS = 0.2
 KILLED_BY: Mapping[int, str] = {  # signal -> what usually sends it
@@ -57,28 +57,6 @@ class Executor(Protocol):
         """How much faster many processes end than one at a time with all cores, or one device, of this machine."""
 
 
-@contextmanager
-def stopped_by_sigterm() -> Iterator[None]:
-    """While active, SIGTERM (`kill`) raises `KeyboardInterrupt`, as Ctrl-C does.
-
-    Otherwise this process would end at once, and those that it has started would compute on without it.
-    """
-    ignored = signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
-    if ignored or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not end the waiting for processes
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 class LocalProcesses:
     """Processes on this machine, each with its share of the cores and, of several CUDA devices, with one."""
 
@@ -87,9 +65,11 @@ class LocalProcesses:
     ) -> Generator[tuple[int, str | None], None, None]:
         """See `Executor.run`."""
         waiting, running = [*range(len(work))], dict[int, tuple[int, subprocess.Popen[bytes]]]()  # by slot
-        with stopped_by_sigterm():
+        with noted_signals(signal.SIGINT, signal.SIGTERM) as received:
             try:
                 while waiting or running:
+                    if received:
+                        raise KeyboardInterrupt
                     while waiting and len(running) < jobs:
                         place = waiting.pop(0)
                         slot = min(set(range(jobs)) - running.keys())
@@ -101,10 +81,7 @@ class LocalProcesses:
                             yield place, problem(work[place], process.returncode)
                     time.sleep(POLL_SECONDS if running else 0)
             finally:
-                for _, process in running.values():
-                    process.terminate()
-                for _, process in running.values():
-                    process.wait()
+                stop([process for _, process in running.values()], received)
 
     def at_once(self, jobs: int) -> int:
         """As many as were asked for."""
@@ -113,6 +90,17 @@ class LocalProcesses:
     def speed(self, jobs: int, on_devices: bool) -> float:
         """Processes on a CPU share its cores, so they save no time."""
         return jobs if on_devices else 1
+
+
+def stop(processes: Sequence[subprocess.Popen[bytes]], received: Sequence[int]) -> None:
+    """End processes and wait for their ends; a second Ctrl-C, noted in `received`, does not leave them time to save."""
+    for process in processes:
+        process.terminate()
+    while any(process.poll() is None for process in processes):
+        if received.count(signal.SIGINT) > 1:
+            for process in processes:
+                process.kill()
+        time.sleep(POLL_SECONDS)
 
 
 def threads(jobs: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+import signal
 import socket
 import subprocess
 import sys
@@ -17,7 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ift.lab.processes import POLL_SECONDS, Job, problem, stopped_by_sigterm, threads
+from ift.lab.interrupts import noted_signals
+from ift.lab.processes import POLL_SECONDS, Job, problem, threads
 from ift.runs.argv import UsageError
 from ift.runs.extras import missing_extra
 
@@ -101,17 +103,20 @@ class RayTasks:
         environment = {name: os.environ[name] for name in PASSED if name in os.environ}
         environment["OMP_NUM_THREADS"] = str(int(asked["CPU"]))
         waiting, running = [*range(len(work))], dict[Any, int]()
-        with stopped_by_sigterm():
+        with noted_signals(signal.SIGINT, signal.SIGTERM) as received:
             try:
                 while waiting or running:
+                    if received:
+                        raise KeyboardInterrupt
                     while waiting and len(running) < self.limit:
                         place = waiting.pop(0)
                         job = work[place]
                         reads = [str(one) for one in job.reads]
                         running[task.remote(job.words, str(job.log), reads, here, environment)] = place
-                    (ended,), _ = self.ray.wait([*running], num_returns=1)
-                    place = running.pop(ended)
-                    yield place, self._problem(ended, work[place])
+                    ended, _ = self.ray.wait([*running], num_returns=1, timeout=POLL_SECONDS)
+                    for one in ended:
+                        place = running.pop(one)
+                        yield place, self._problem(one, work[place])
             finally:
                 for one in running:
                     self.ray.cancel(one)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 
 from ift.generation.answers import AnswerStore, Settings, Turn, conversation
 from ift.generation.errors import EvaluationError
 from ift.generation.prompts import Prompt
+from ift.lab.interrupts import call_in_threads
 from ift.lab.judge.endpoint import Endpoint
 from ift.lab.judge.errors import QuestionRefused
 from ift.lab.judge.replies import CUT, FILTERED
@@ -60,15 +61,7 @@ def answer_all_served(
             store.add([(prompt, turn, Turn(reply.text.strip(), stopped, reply.completion_tokens))])
             progress(1)
 
-    with ThreadPoolExecutor(threads) as pool:
-        for turn in range(max(1 + len(one.further) for one in prompts)):
-            missing = [one for one in prompts if turn <= len(one.further) and store.get(one, turn) is None]
-            waiting = [pool.submit(ask, one, turn) for one in missing]
-            try:
-                for done in as_completed(waiting):
-                    done.result()
-            except BaseException:  # leaving the pool waits for requests under way, whose answers are stored
-                endpoint.stop()
-                for one in waiting:
-                    one.cancel()
-                raise
+    for turn in range(max(1 + len(one.further) for one in prompts)):
+        missing = [one for one in prompts if turn <= len(one.further) and store.get(one, turn) is None]
+        calls = [partial(ask, one, turn) for one in missing]
+        call_in_threads(calls, threads, lambda answer: None, endpoint.stop)

@@ -160,6 +160,48 @@ def test_kill_stops_the_processes_of_a_study_as_ctrl_c_does(study, monkeypatch):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_process_that_starts_as_the_signal_comes_is_stopped_too(study, monkeypatch):
+    """Red when: the exception comes after a process has started and before it is kept among those to stop."""
+    begun = []
+
+    def start(job, cores, slot):
+        begun.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]))
+        signal.raise_signal(signal.SIGTERM)
+        return begun[-1]
+
+    monkeypatch.setattr(processes, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        study.perform(study.searches(sequences=False), lambda task: None)
+    assert begun
+    assert all(process.poll() == -signal.SIGTERM for process in begun)
+
+
+def test_a_second_ctrl_c_ends_processes_that_take_their_time(study, monkeypatch):
+    slow = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('on', flush=True); time.sleep(60)"
+    begun = []
+
+    def start(job, cores, slot):
+        begun.append(subprocess.Popen([sys.executable, "-c", slow], stdout=subprocess.PIPE))
+        begun[-1].stdout.readline()
+        return begun[-1]
+
+    def interrupt(titles):
+        if len(titles) == 2:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(processes, "start", start)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            study.perform(study.searches(sequences=False), lambda task: None, interrupt)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert [process.wait(10) for process in begun] == [-signal.SIGKILL] * 2
+    for process in begun:
+        process.stdout.close()
+
+
 def test_counted_flops_are_those_of_the_steps():
     """By hand: a step of y = W x, W 3x5, with 7 rows: 2*3*5*7 forward, the same again for the gradient of W.
 

@@ -1,13 +1,13 @@
 """Questions put to the judge in parallel: replies are cached, unreadable ones asked for again, none counts twice."""
 
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
+from ift.lab.interrupts import call_in_threads
 from ift.lab.judge.cache import ReplyCache, reply_key
 from ift.lab.judge.endpoint import Endpoint
 from ift.lab.judge.errors import JudgeError, QuestionRefused
@@ -82,31 +82,20 @@ class Judge:
             JudgeError: The endpoint did not answer, or gave no verdict on any of the first questions. Every reply that
                 arrived is kept.
         """
-        with ThreadPoolExecutor(self.threads) as pool:
-            waiting = [pool.submit(self._ask, one) for one in self._open(questions)]
-            try:
-                self._collect(as_completed(waiting), progress)
-            except BaseException as error:  # leaving the pool waits for requests under way: they are paid for
-                self.endpoint.stop()
-                for one in waiting:
-                    one.cancel()
-                if isinstance(error, KeyboardInterrupt):
-                    print("\nStopping: replies to requests that were sent are kept.", file=sys.stderr)
-                raise
-        return [self._kept(one)[0] for one in questions]  # two may be the same and be read in different ways
+        problems: list[str] = []  # of each question that was asked; empty where there is a verdict
 
-    def _collect(self, done: Iterable[Future[str]], progress: Callable[[], object]) -> None:
-        problems: list[str] = []
-        verdict = False
-        for one in done:
-            problems.append(one.result())
-            verdict = verdict or not problems[-1]
+        def collect(problem: str) -> None:
+            problems.append(problem)
             progress()
-            if len(problems) == FIRST_QUESTIONS and not verdict:
+            if len(problems) == FIRST_QUESTIONS and all(problems):
                 raise JudgeError(
                     f"the first {FIRST_QUESTIONS} questions brought no verdict ({describe_problems(problems)}). "
                     "Stopped before more is spent; the same command asks on"
                 )
+
+        calls = [partial(self._ask, one) for one in self._open(questions)]
+        call_in_threads(calls, self.threads, collect, self.endpoint.stop)
+        return [self._kept(one)[0] for one in questions]  # two may be the same and be read in different ways
 
     def _open(self, questions: Sequence[Question[T]]) -> list[Question[T]]:
         """The questions to ask, each once."""
