@@ -144,8 +144,8 @@ FAULTS = [
     Fault(
         "scorer: the backward pass forgets autocast's dtype",
         "step/scored_log_probs.py",
-        "_tiles(hidden, weight, bias, dtype, width):\n            z, squashed",
-        "_tiles(hidden, weight, bias, hidden.dtype, width):\n            z, squashed",
+        "_tiles(hidden, weight, bias, dtype, width, tiles):\n            z, squashed",
+        "_tiles(hidden, weight, bias, hidden.dtype, width, tiles):\n            z, squashed",
         SCORER,
     ),
     Fault(

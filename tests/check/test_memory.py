@@ -14,6 +14,7 @@ from ift.check.memory import estimate_memory, step_needs
 from ift.lab.testbed import tiny_base_path
 from ift.methods.stage import build_trainer, load_data, longest_row, prepare_stage
 from ift.runs.arguments import parse
+from ift.step import scored_log_probs
 
 
 def run_of(*words, model=None):
@@ -103,6 +104,16 @@ def test_three_blocks_tell_what_many_need(tmp_path, monkeypatch, words):
     shallow = step_needs(run, 50)
     monkeypatch.setattr(fake_step, "SHALLOW", (2, 10**6))
     assert step_needs(run, 50).peak.total == pytest.approx(shallow.peak.total, rel=0.02)
+
+
+def test_some_tiles_of_the_head_tell_what_all_need(monkeypatch):
+    """Nine tokens in tiles of two by 64 of 521 entries; exact, since all others are as large."""
+    run = run_of("--gradient_checkpointing=true", "--per_device_train_batch_size=1", "--bf16=true")
+    monkeypatch.setattr(scored_log_probs, "TILE_TOKENS", 2)
+    monkeypatch.setattr(memory, "tile_shape", lambda tokens, device: (2, 64))
+    few = step_needs(run, 9).peak
+    monkeypatch.setattr(fake_step, "_largest_tiles", scored_log_probs.every_tile)
+    assert step_needs(run, 9).peak == few
 
 
 FAST = ("gemma3", "gpt2", "bloom", "mixtral")  # windows, learned positions, alibi, experts

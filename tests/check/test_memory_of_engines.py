@@ -4,7 +4,6 @@ import pytest
 
 from ift.check.engines import Engine, divide
 from ift.check.memory import _state_bytes, estimate_memory, step_needs
-from ift.check.remedies import remedies
 from ift.lab.testbed import tiny_base_path
 from ift.runs.arguments import UsageError, parse
 from ift.runs.launch import running_engine, wanted_engine
@@ -50,34 +49,6 @@ def test_one_process_of_ddp_is_one_device():
     assert estimate_memory(stage(), 64, engine=Engine("ddp", 1)) == estimate_memory(stage(), 64)
 
 
-def test_processes_are_added_until_a_step_fits():
-    """Red when: a remedy that does not fit comes before one that does."""
-    run = stage("--per_device_train_batch_size=1", "--gradient_checkpointing=true", "--dtype=float32")
-    eight = estimate_memory(run, 64, engine=Engine("fsdp2", 8)).total
-    found = remedies(run, 64, eight, Engine("fsdp2", 2))
-    assert str(found[0]).startswith("--num_processes 8 (about ")
-    assert all(one.total <= eight for one in found)
-    found = remedies(run, 64, 2**50, Engine("ddp", 2))
-    assert [one.flags for one in found][:2] == ["--accelerate_config zero2", "--accelerate_config fsdp2"]
-
-
-def test_the_smallest_change_that_fits_comes_first_and_else_several_together():
-    run = stage("--gradient_checkpointing=false", "--per_device_train_batch_size=4")
-    now, longest = estimate_memory(run, 256).total, 256
-    first = remedies(run, longest, now - 1)
-    assert [one.flags.split()[0] for one in first] == [
-        "--gradient_checkpointing", "--per_device_train_batch_size", "--max_length", "--use_peft", "--dtype",
-    ]  # fmt: skip
-    assert first[1].flags == "--per_device_train_batch_size 2 --gradient_accumulation_steps 2"
-    assert first[2].flags == "--max_length 128"
-    *alone, all_of_them = remedies(run, longest, 0)
-    least = min(one.total for one in alone)
-    assert all_of_them.total < least
-    (together,) = remedies(run, longest, int(0.7 * least))
-    assert together.total <= 0.7 * least
-    assert together.flags.startswith("--gradient_checkpointing true --per_device_train_batch_size 1 ")
-
-
 @pytest.mark.parametrize(
     ("flags", "engine"),
     [
@@ -115,18 +86,8 @@ def test_optimisers_hold_their_states(optimizer, states):
     assert _state_bytes(optimizer, 4) == 4 * states
 
 
-def test_rows_are_cut_last_and_by_no_more_than_is_needed():
-    """Red when: the cut that would do alone (to 64 tokens) is kept beside changes that need no cut."""
-    run = stage("--gradient_checkpointing=false", "--per_device_train_batch_size=4", "--dtype=float32")
-    others = stage(
-        "--gradient_checkpointing=true",
-        "--per_device_train_batch_size=1",
-        "--gradient_accumulation_steps=4",
-        "--use_peft=true",
-        "--dtype=bfloat16",
-    )
-    enough = estimate_memory(others, 512).total
-    (found,) = remedies(run, 512, enough)
-    assert "--max_length" not in found.flags
-    *_, found = remedies(run, 512, 0)
-    assert found.flags.endswith("--max_length 128")
+def test_fsdp2_holds_a_base_in_four_bits_whole():
+    run = stage("--use_peft", "--lora_r=4", "--load_in_4bit", "--bf16=true", "--dtype=float32")
+    held = step_needs(run, 64, whole=False).held
+    base = held.weights - 4 * LORA
+    assert divide(held, Engine("fsdp2", 4))["weights"] == base + 4 * LORA // 4

@@ -3,10 +3,11 @@
 import pytest
 
 from ift.check import memory_words
-from ift.check.engines import ONE_DEVICE, Engine
+from ift.check.engines import Engine
 from ift.check.memory import MemoryEstimate, estimate_memory
 from ift.check.memory_words import batch_words
-from ift.check.remedies import Remedy, more_devices, without_saved_modules
+from ift.check.remedies import more_devices, without_saved_modules
+from ift.check.sizes import Remedy, Sizes
 from ift.lab.testbed import tiny_base_path
 from ift.runs.arguments import parse
 
@@ -29,7 +30,7 @@ def said(monkeypatch):
         monkeypatch.setattr(memory_words, "more_devices", lambda *given: devices)
         monkeypatch.setattr(memory_words, "without_saved_modules", lambda *given: saved)
         memory = MemoryEstimate(1, 1, 1, None, 10 * GIB, 0, 0, 0, 0)
-        found = memory_words.memory_findings(None, 8, memory, round(available * GIB), ONE_DEVICE, None, None)
+        found = memory_words.memory_findings(None, memory, round(available * GIB))
         assert all((one.level, one.about) == ("warning", "memory") for one in found)
         return [one.text for one in found]
 
@@ -75,9 +76,11 @@ def test_the_cause_is_named_before_the_fix(said):
 def test_more_gpus_are_named_where_they_suffice():
     run = stage("--per_device_train_batch_size=1", "--gradient_checkpointing=true", "--dtype=float32")
     eight = estimate_memory(run, 64, engine=Engine("fsdp2", 8)).total
-    assert str(more_devices(run, 64, eight)).startswith("--accelerate_config fsdp2 --num_processes 8 (about")
-    assert more_devices(run, 64, 1) is None
-    assert more_devices(stage("--use_peft", "--load_in_4bit=true"), 64, 2**60) is None
+    assert str(more_devices(Sizes(run, 64), eight)).startswith(
+        "--accelerate_config fsdp2 --num_processes 8 (about"
+    )
+    assert more_devices(Sizes(run, 64), 1) is None
+    assert more_devices(Sizes(stage("--use_peft", "--load_in_4bit=true"), 64), 2**60) is None
 
 
 @pytest.mark.parametrize(
@@ -86,7 +89,7 @@ def test_more_gpus_are_named_where_they_suffice():
 def test_whole_matrices_beside_lora_are_named_as_a_cause(words, named):
     """The embedding's copy, gradient and states are most of a step of one short row."""
     run = stage("--use_peft=true", "--per_device_train_batch_size=1", *words)
-    found = without_saved_modules(run, 4)
+    found = without_saved_modules(Sizes(run, 4))
     assert found.startswith("lora_modules_to_save trains whole copies of embed_tokens") == named
 
 

@@ -48,6 +48,7 @@ class Held:
         optimizer: Optimiser states.
         reference: A frozen second model as it is loaded; 0 without one.
         gathered: Of `computed`, what is whole for a while where the weights lie in shards; see `gathered_parameters`.
+        unsharded: Of `weights`, a base in few bits, which every process of FSDP2 holds whole.
     """
 
     weights: int
@@ -58,6 +59,7 @@ class Held:
     optimizer: int
     reference: int
     gathered: int
+    unsharded: int = 0
 
 
 def divide(held: Held, engine: Engine) -> dict[str, int]:
@@ -66,7 +68,7 @@ def divide(held: Held, engine: Engine) -> dict[str, int]:
     * ddp: everything, and with several processes DDP's buckets of the gradients.
     * zero1, zero2, zero3: DeepSpeed keeps the weights in the dtype of the computation, and float32 copies of the
       trained ones beside the optimiser states, in shards; zero2 shards gradients too, zero3 also the weights.
-    * fsdp2: everything in shards, as it was loaded.
+    * fsdp2: everything in shards, as it was loaded, except a base in few bits.
 
     Raises:
         ValueError: An unknown engine, or no process.
@@ -85,7 +87,7 @@ def divide(held: Held, engine: Engine) -> dict[str, int]:
         return _parts(held.weights, held.gradients + buckets, held.optimizer, held.reference)
     optimizer = share(held.optimizer)
     if engine.name == "fsdp2":
-        weights = share(held.weights) + held.gathered
+        weights = held.unsharded + share(held.weights - held.unsharded) + held.gathered
         return _parts(weights, share(held.gradients), optimizer, share(held.reference))
     gradients, masters = held.trained * held.element, share(held.trained * FULL)
     if engine.name == "zero3":

@@ -5,15 +5,17 @@ attention kernels allocate, cast and free the same tensors as in a run, for a mo
 bytes of all storages that are alive.
 
 Of a deep model whose blocks are alike, only two and three blocks are run, and the rest is extrapolated: each phase of a
-step holds a fixed amount and an equal one for each further block.
+step holds a fixed amount and an equal one for each further block. Of the head's tiles, which are alike too, only the
+first two and the last of each direction are run.
 
 Shape legend: B rows, T positions, N trained positions.
 """
 
 from __future__ import annotations
 
+import copy
 import weakref
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +32,7 @@ from ift.check.engines import blocks_of
 from ift.step.lookahead import LookAhead
 from ift.step.mixed_input import mixed_embeddings
 from ift.step.model import unwrapped, with_head
-from ift.step.scored_log_probs import scored_log_probs
+from ift.step.scored_log_probs import every_tile, scored_log_probs
 
 WITHOUT_MASK = "ift_without_mask"  # an attention that, as a flash kernel, keeps no (T, T) matrix and no mask
 SHALLOW = (2, 3)  # blocks that are run in place of all
@@ -140,23 +142,33 @@ class LiveBytes(TorchDispatchMode):
         self.live -= self._sizes.pop(address)
 
 
-def passes_peak(build: Callable[[], Any], passes: Passes) -> Peak:
+def passes_peak(model: nn.Module, passes: Passes) -> Peak:
     """What the passes of one micro-batch hold when they hold most.
 
     Args:
-        build: Makes the model on the "meta" device, as it is trained: in the dtypes of the run, with its adapter.
+        model: On the "meta" device, as it is trained: in the dtypes of the run, with its adapter. It stays as it is.
         passes: How they run.
     """
-    blocks = blocks_of(build())
+    blocks = blocks_of(model)
     depth = len(blocks)
     alike = len({sum(p.numel() for p in block.parameters()) for block in blocks}) == 1
     if alike and depth > SHALLOW[1] + 1:
         with suppress(_NotSeparable):
-            two, three = (_run(build(), passes, depth) for depth in SHALLOW)
+            two, three = (_run(_shallow_copy(model, blocks), passes, blocks) for blocks in SHALLOW)
             return max(
                 (_deeper(two[phase], three[phase], depth) for phase in two), key=lambda peak: peak.total
             )
-    return max(_run(build(), passes, None).values(), key=lambda peak: peak.total)
+    return max(_run(copy.deepcopy(model), passes, None).values(), key=lambda peak: peak.total)
+
+
+def _shallow_copy(model: nn.Module, depth: int) -> nn.Module:
+    """A copy of the model with its first `depth` blocks."""
+    blocks = blocks_of(model)
+    rest = list(blocks[depth:])
+    del blocks[depth:]
+    shallow = copy.deepcopy(model)
+    blocks.extend(rest)
+    return shallow
 
 
 class _NotSeparable(Exception):
@@ -173,12 +185,10 @@ def _deeper(two: Peak, three: Peak, depth: int) -> Peak:
 
 
 def _run(model: Any, passes: Passes, depth: int | None) -> dict[int, Peak]:
-    """The peaks of the phases; with `depth`, of a model with so many blocks.
+    """The peaks of the phases of a step of the model, which has `depth` of its blocks; None: all, without phases.
 
     Phases: 0 until the last block begins, 1 until it has its gradients, 3 from when all but the first block have them.
     """
-    if depth is not None:
-        del blocks_of(model)[depth:]
     with FakeTensorMode(allow_non_fake_inputs=True), LiveBytes() as count:
         network = unwrapped(model)
         model.to_empty(device="cpu").train()
@@ -259,9 +269,20 @@ def _one_step(network: Any, passes: Passes) -> None:
             states = hidden.flatten(0, 1).index_select(0, positions)
             loss = with_head(
                 network,
-                lambda head, states: scored_log_probs(states, head, positions, passes.tile_width),
+                lambda head, states: scored_log_probs(
+                    states, head, positions, passes.tile_width, _largest_tiles
+                ),
                 states,
             )[0].sum()
             del states
         del hidden
     loss.backward()
+
+
+def _largest_tiles(tokens: int, entries: int, width: int) -> tuple[Sequence[int], Sequence[int]]:
+    """Of `every_tile`, those that hold as much as any other: a second one is made while the first is still alive."""
+    firsts, starts = (
+        [alike[place] for place in sorted({0, min(1, len(alike) - 1), len(alike) - 1})]
+        for alike in every_tile(tokens, entries, width)
+    )
+    return firsts, starts

@@ -9,11 +9,13 @@ from typing import Any
 
 from ift.check.engines import ONE_DEVICE, Engine
 from ift.check.finding import Finding, Level
-from ift.check.memory import MemoryEstimate, available_memory, empty_model, estimate_memory
+from ift.check.memory import available_memory, empty_model
 from ift.check.memory_words import TIGHT, batch_words, memory_findings
+from ift.check.needs import MemoryEstimate
 from ift.check.planned_gpu import on_planned_gpu
 from ift.check.positions import position_problem
 from ift.check.rows import RowScan, scan_rows
+from ift.check.sizes import Sizes
 from ift.check.steps import count_steps, rows_of_steps
 from ift.check.trainer_build import build_errors
 from ift.data import DataError, DataReport, Prepared, end_of_turn_ids
@@ -240,8 +242,9 @@ def preflight(
     of_memory, answer = (plan_length, None) if plan_length else (longest, report.answer_lengths[2] or None)
     planned, device, assumed = on_planned_gpu(stage) if gpu_memory is not None else (stage, None, "")
     memory, findings = None, [Finding("note", "memory", assumed)] if assumed else []
+    sizes = Sizes(planned, of_memory, engine, device, answer)
     try:
-        memory = estimate_memory(planned, of_memory, device, engine, answer)
+        memory = sizes.needs().divided(engine)
     except DataError as error:
         findings.append(Finding("refused", "model", str(error)))
     except Exception as error:  # the model's code may raise anything, and the run may still work
@@ -261,7 +264,7 @@ def preflight(
     findings += _model_findings(stage, prepared, memory, longest)
     available = available_memory(gpu_memory)
     if memory is not None:
-        findings += memory_findings(planned, of_memory, memory, available, engine, device, answer)
+        findings += memory_findings(sizes, memory, available)
     steps, batch = (
         count_steps(config, rows, rows_per_step),
         batch_words(planned, of_memory, bool(plan_length)),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import warnings
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from ift.check.engines import ONE_DEVICE, Engine, Held, block_sizes, divide, gathered_parameters
-from ift.check.fake_step import WITHOUT_MASK, Passes, Peak, passes_peak
+from ift.check.engines import ONE_DEVICE, Engine, Held, block_sizes, gathered_parameters
+from ift.check.fake_step import WITHOUT_MASK, Passes, passes_peak
+from ift.check.needs import MemoryEstimate, StepNeeds
 from ift.data import DataError
 from ift.methods.start import start_adapter, start_options
 from ift.models.deepspeed import without_zero3_partitioning
@@ -18,85 +18,11 @@ from ift.models.limits import config_ids, explain_ids_outside, learned_positions
 from ift.models.loading import load_config
 from ift.step.scored_log_probs import tile_shape
 
-PARTS = ("weights", "reference", "gradients", "optimizer", "activations")
 FULL_LOGITS = ("orpo", "simpo")  # methods whose trainers build the logits of all positions
 DTYPES = {4: torch.float32, 2: torch.bfloat16, 8: torch.float64, 1: torch.bfloat16}  # by bytes
 # copies of a state of all weights that torch's optimisers make in a step on a GPU (in their "foreach" form)
 COPIES = {"adamw_torch": 1, "rmsprop": 1, "adagrad": 2}
 RESERVE = 0.1  # of a device: the driver, the allocator's fragments, the communication's buffers
-
-
-@dataclass(frozen=True)
-class MemoryEstimate:
-    """Bytes on one device at the fullest moment of a step, as its engine divides weights, gradients and states.
-
-    Attributes:
-        parameters: Number of all parameters.
-        trained: Number of trained parameters.
-        vocabulary: Number of rows of the input embedding.
-        positions: The longest row that the model has learned positions for; None: its positions are computed.
-        weights: The model; in shards, with what is gathered at once.
-        reference: The frozen reference model of some methods.
-        gradients: Gradients of the trained weights at that moment: none at the end of the forward pass, all at the end
-            of the backward pass.
-        optimizer: Optimiser states.
-        activations: Everything else at that moment: activations, logits, autocast's copies, temporary tensors.
-    """
-
-    parameters: int
-    trained: int
-    vocabulary: int
-    positions: int | None
-    weights: int
-    reference: int
-    gradients: int
-    optimizer: int
-    activations: int
-
-    @property
-    def total(self) -> int:
-        """The sum."""
-        return sum(getattr(self, name) for name in PARTS)
-
-    def summary(self) -> str:
-        """The sum and its parts, in GiB or MiB."""
-        unit, name = (2**30, "GiB") if self.total >= 2**30 else (2**20, "MiB")
-        sizes = {part: getattr(self, part) for part in PARTS}
-        shown = ", ".join(f"{part} {size / unit:.2f}" for part, size in sizes.items() if size)
-        return f"about {self.total / unit:.1f} {name} ({shown})"
-
-
-@dataclass(frozen=True)
-class StepNeeds:
-    """What a step needs before an engine divides it.
-
-    Attributes:
-        parameters: See `MemoryEstimate`, and so for the next three.
-        trained: Number.
-        vocabulary: Number.
-        positions: Number or None.
-        held: What is divided.
-        peak: Of the forward and backward pass.
-        stepping: Bytes of the optimiser's temporary tensors.
-    """
-
-    parameters: int
-    trained: int
-    vocabulary: int
-    positions: int | None
-    held: Held
-    peak: Peak
-    stepping: int
-
-    def divided(self, engine: Engine) -> MemoryEstimate:
-        """The estimate for one device: of the passes or of the optimiser's step, whichever needs more."""
-        parts = divide(self.held, engine)
-        stepping = -(-self.stepping // (1 if engine.name == "ddp" else engine.processes))
-        moments = [{**parts, "activations": self.peak.activations}, {**parts, "activations": stepping}]
-        if engine.name == "ddp":  # elsewhere the gradients' share is small, and counts as a whole
-            moments[0]["gradients"] += self.peak.gradients - self.held.gradients
-        facts = (self.parameters, self.trained, self.vocabulary, self.positions)
-        return max((MemoryEstimate(*facts, **moment) for moment in moments), key=lambda one: one.total)
 
 
 def estimate_memory(
@@ -150,12 +76,15 @@ def step_needs(
         accumulates=config.gradient_accumulation_steps > 1,
         keeps_gradients=whole,
     )
-    build = functools.partial(_trained_model, stage, attention, element if whole else compute, compute)
-    trained = sum(p.numel() for p in build().parameters() if p.requires_grad)
     every = sum(p.numel() for p in model.parameters())
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    positions, gathered = learned_positions(model), gathered_parameters(block_sizes(model), every)
+    weights, computed = (_weight_bytes(model, model_args, size) for size in (element, compute))
+    few_bits = _quantised_bytes(model, model_args) is not None
+    network = _as_trained(stage, model, element if whole else compute, compute)
+    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     each = 4 if model_args.use_peft else element
     optimizer = str(getattr(config.optim, "value", config.optim))
-    weights, computed = (_weight_bytes(model, model_args, size) for size in (element, compute))
     held = Held(
         weights=weights + (4 * trained if model_args.use_peft else 0),
         computed=computed + (compute * trained if model_args.use_peft else 0),
@@ -164,16 +93,17 @@ def step_needs(
         gradients=trained * each,
         optimizer=round(trained * _state_bytes(optimizer, each)),
         reference=weights if stage.method.needs_reference and not model_args.use_peft else 0,
-        gathered=compute * gathered_parameters(block_sizes(model), every),
+        gathered=0 if few_bits else compute * gathered,
+        unsharded=weights if few_bits else 0,
     )
     return StepNeeds(
         parameters=every,
         trained=trained,
-        vocabulary=model.get_input_embeddings().weight.shape[0],
-        positions=learned_positions(model),
+        vocabulary=vocabulary,
+        positions=positions,
         held=held,
-        peak=passes_peak(build, passes),
         stepping=0 if device.type == "cpu" else COPIES.get(optimizer, 0) * trained * each,
+        run=functools.partial(passes_peak, network, passes),
     )
 
 
@@ -212,13 +142,12 @@ def empty_model(stage: Any, attention: str | None = None) -> Any:
         )
 
 
-def _trained_model(stage: Any, attention: str, element: int, compute: int) -> Any:
-    """The model on the meta device as it is trained: in the dtypes of the run, and with its adapter if there is one."""
-    model, model_args = empty_model(stage, attention), stage.model
+def _as_trained(stage: Any, model: Any, element: int, compute: int) -> Any:
+    """The model, changed to what is trained: in the dtypes of the run, and with its adapter if there is one."""
+    quantised = _quantised_bytes(model, stage.model) is not None
     model.to(DTYPES[element])
-    if _quantised_bytes(model, model_args) is not None:
-        for module in _quantised(model):  # dequantised for each product, and no copy is kept
-            module.to(DTYPES[compute])
+    for module in _quantised(model) if quantised else ():  # dequantised for each product, and no copy is kept
+        module.to(DTYPES[compute])
     adapter = start_adapter(stage)
     if adapter is None:
         return model

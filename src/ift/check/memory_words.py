@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
-from ift.check.engines import Engine
 from ift.check.finding import Finding
 from ift.check.memory import RESERVE, MemoryEstimate, largest_batch
-from ift.check.remedies import Remedy, more_devices, remedies, without_saved_modules
+from ift.check.remedies import more_devices, remedies, without_saved_modules
+from ift.check.sizes import Remedy, Sizes
 
 TIGHT = 0.9  # of what can be used: above it, what the estimate does not hold may not fit
 NOT_HELD = "fragments of the allocator, other processes on the device, an evaluation with longer rows"
@@ -31,21 +29,12 @@ def batch_words(stage: Any, longest_row: int, planned: bool) -> str:
     return f"for a batch of {rows} row{'' if rows == 1 else 's'} of {tokens:,} tokens ({why})"
 
 
-def memory_findings(
-    stage: Any,
-    longest_row: int,
-    found: MemoryEstimate,
-    available: int,
-    engine: Engine,
-    device: torch.device | None,
-    longest_answer: int | None,
-) -> list[Finding]:
-    """A warning for a step that does not fit, or that fits tightly; arguments as those of `remedies`."""
+def memory_findings(sizes: Sizes, found: MemoryEstimate, available: int) -> list[Finding]:
+    """A warning for a step that does not fit, or that fits tightly; `sizes` are those of the run."""
     if found.total <= TIGHT * available:
         return []
     room = round(available if found.total > available else TIGHT * available)
-    ways = remedies(stage, longest_row, room, engine, device, longest_answer)
-    saved = without_saved_modules(stage, longest_row, engine, device, longest_answer)
+    ways, saved = remedies(sizes, room), without_saved_modules(sizes)
     cause = f". {saved}" if saved else ""
     if found.total <= available:
         fix = ", or ".join(str(one) for one in ways[:2] if one.total <= room)
@@ -59,7 +48,7 @@ def memory_findings(
     if fitting:
         fix = f"Fix, the smallest change first: {', or '.join(map(str, fitting[:3]))}"
     else:
-        fix = _what_remains(ways, more_devices(stage, longest_row, available, engine, device, longest_answer))
+        fix = _what_remains(ways, more_devices(sizes, available))
     return [Finding("warning", "memory", f"{text}{cause}. {fix}")]
 
 

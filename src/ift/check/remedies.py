@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-import torch
-
-from ift.check.engines import ONE_DEVICE, Engine
-from ift.check.memory import StepNeeds, step_needs
+from ift.check.engines import Engine
+from ift.check.sizes import FOUR_BIT_ENGINES, NOTHING, Change, Remedy, Sizes
+from ift.methods.start import start_options
+from ift.models.loading import load_config
 
 MOST_PROCESSES = 1024  # that are suggested
 SHORTEST = 64  # least `max_length` that is suggested, in tokens
@@ -18,121 +16,78 @@ LEAST_SHARE = 4  # nor less than a quarter of the longest row: a shorter limit w
 
 
 @dataclass(frozen=True)
-class Remedy:
-    """Settings that need less memory.
+class Halved:
+    """A setting that is halved as often as is needed.
 
     Attributes:
-        flags: The command-line flags.
-        total: Estimated bytes of a step with these settings.
+        change: From a value to the change.
+        value: As it is now.
+        least: The smallest that is suggested.
     """
 
-    flags: str
-    total: int
-
-    def __str__(self) -> str:
-        unit, name = (2**30, "GiB") if self.total >= 2**30 else (2**20, "MiB")
-        return f"{self.flags} (about {self.total / unit:.1f} {name} a step)"
+    change: Callable[[int], Change]
+    value: int
+    least: int
 
 
-@dataclass(frozen=True)
-class _Change:
-    """Flags, and what they change; `engine` is None where it stays."""
-
-    flags: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    engine: Engine | None = None
+Part = Change | Halved
 
 
-def remedies(
-    stage: Any,
-    longest_row: int,
-    available: int,
-    engine: Engine = ONE_DEVICE,
-    device: torch.device | None = None,
-    longest_answer: int | None = None,
-) -> list[Remedy]:
+def remedies(sizes: Sizes, available: int) -> list[Remedy]:
     """Settings that would save memory here, the smallest change of the run first.
 
     In this order: checkpointing, a smaller batch with more accumulation, an engine that shards or more processes, a
-    smaller `max_length` (last where several are needed), LoRA, weights in bfloat16.
+    smaller `max_length` (last where several are needed), LoRA, weights in bfloat16, LoRA on a base in four bits.
 
     Args:
-        stage: See `estimate_memory`.
-        longest_row: Tokens.
+        sizes: The run.
         available: Bytes. Batch and length are halved and processes are doubled until a step fits, and at least once.
-        engine: See `estimate_memory`.
-        device: Device of the run.
-        longest_answer: See `estimate_memory`.
 
     Returns:
-        The single changes that fit, if there are any; else the first of them together until they fit; else those that
-        save anything, and all of them together.
+        The single changes that fit, if there are any, and before a base in four bits the smallest set of other changes
+        if none of them fits alone; else the smallest set of changes that fits; else the one that needs least, if it
+        saves anything.
     """
-    total = _totals(stage, longest_row, longest_answer, engine, device)
-    changes = _changes(stage, longest_row, available, engine, total)
-    found = [(one, total(one)) for one in changes]
-    saving = [Remedy(one.flags, size) for one, size in found if size < total(_Change(""))]
-    if fitting := [one for one in saving if one.total <= available]:
-        return fitting
-    together = _Change("")
-    # rows are cut last, and then only as far as is needed with all other changes
-    for one in sorted(changes, key=lambda one: "max_length" in one.settings):
-        if one.engine and together.engine:  # one engine takes the other's place
-            continue
-        more = _both(together, one)
-        if "max_length" in one.settings:
-            more = _until_it_fits(
-                lambda length, others=together: _both(others, _cut(length)),  # type: ignore[misc]
-                longest_row, _shortest(longest_row), available, total,
-            )  # fmt: skip
-        if total(more) < total(together):
-            together = more
-        if total(together) <= available:
-            return [Remedy(together.flags, total(together))]
-    alone = {one.flags for one in saving}
-    return saving + ([Remedy(together.flags, total(together))] if together.flags not in {"", *alone} else [])
+    same, cut, other = _changes(sizes, available)
+    few = _four_bits(sizes)
+    singles, plain = [*same, *cut, *other], [*same, *other]
+    fitting = [one for one in (_alone(sizes, part, available) for part in singles) if one is not None]
+    quantised = next((one for one in (_alone(sizes, part, available) for part in few) if one), None)
+    if fitting or quantised:
+        smaller = None if fitting else _together(sizes, plain, available)
+        found = [*fitting, *([smaller] if smaller else []), *([quantised] if quantised else [])]
+        return [sizes.remedy(one) for one in found]
+    every = [*plain, *few, *cut]
+    if (together := _together(sizes, every, available)) is not None:
+        return [sizes.remedy(together)]
+    least = _least(sizes, every)
+    return [sizes.remedy(least)] if sizes.total(least) < sizes.total() else []
 
 
-def more_devices(
-    stage: Any,
-    longest_row: int,
-    available: int,
-    engine: Engine = ONE_DEVICE,
-    device: torch.device | None = None,
-    longest_answer: int | None = None,
-) -> Remedy | None:
+def more_devices(sizes: Sizes, available: int) -> Remedy | None:
     """The fewest processes of FSDP2 (a power of two) on which a step fits, with the settings as they are.
 
-    None if there are none, and for a model in few bits, whose base every process of FSDP2 holds whole. Arguments as
-    those of `remedies`.
+    None if there are none, and for a model in few bits, whose base every process of FSDP2 holds whole.
     """
-    if stage.model.load_in_4bit or stage.model.load_in_8bit:
+    if sizes.stage.model.load_in_4bit or sizes.stage.model.load_in_8bit:
         return None
-    total, processes = _totals(stage, longest_row, longest_answer, engine, device), 2 * engine.processes
+    processes = 2 * sizes.engine.processes
     while processes <= MOST_PROCESSES:
-        change = _Change(
-            f"--accelerate_config fsdp2 --num_processes {processes}", {}, Engine("fsdp2", processes)
-        )
-        if total(change) <= available:
-            return Remedy(change.flags, total(change))
+        engine = Engine("fsdp2", processes)
+        change = Change({"accelerate_config": "fsdp2", "num_processes": processes}, engine)
+        if sizes.fits(change, available):
+            return sizes.remedy(change)
         processes *= 2
     return None
 
 
-def without_saved_modules(
-    stage: Any,
-    longest_row: int,
-    engine: Engine = ONE_DEVICE,
-    device: torch.device | None = None,
-    longest_answer: int | None = None,
-) -> str:
+def without_saved_modules(sizes: Sizes) -> str:
     """What `lora_modules_to_save` costs, "" where it is not set or costs less than a tenth of the step."""
-    names = stage.model.lora_modules_to_save
-    if not (stage.model.use_peft and names):
+    names = sizes.stage.model.lora_modules_to_save
+    if not (sizes.stage.model.use_peft and names):
         return ""
-    total = _totals(stage, longest_row, longest_answer, engine, device)
-    now, without = total(_Change("")), total(_Change("", {"lora_modules_to_save": None}))
-    if without > 0.9 * now:
+    without = sizes.total(Change({"lora_modules_to_save": None}))
+    if without > 0.9 * sizes.total():
         return ""
     listed = names if isinstance(names, str) else ", ".join(names)
     return (
@@ -141,92 +96,108 @@ def without_saved_modules(
     )
 
 
-def _totals(
-    stage: Any, longest_row: int, longest_answer: int | None, engine: Engine, device: torch.device | None
-) -> Callable[[_Change], int]:
-    """A function from a change to the bytes of a step with it; what does not depend on processes is computed once."""
-    known: dict[tuple[Any, ...], StepNeeds] = {}
-
-    def total(change: _Change) -> int:
-        under = change.engine or engine
-        key = (*sorted(change.settings.items()), under.name == "ddp")
-        if key not in known:
-            other = copy.copy(stage)
-            other.config, other.model = copy.copy(stage.config), copy.copy(stage.model)
-            for name, value in change.settings.items():
-                setattr(other.model if hasattr(other.model, name) else other.config, name, value)
-            row = min(longest_row, change.settings.get("max_length", longest_row))
-            whole = under.name == "ddp"
-            known[key] = step_needs(other, row, device, whole=whole, longest_answer=longest_answer)
-        return known[key].divided(under).total
-
-    return total
-
-
-def _changes(
-    stage: Any, longest_row: int, available: int, engine: Engine, total: Callable[[_Change], int]
-) -> list[_Change]:
-    """The single changes, the smallest first."""
-    config, found = stage.config, []
-    if not config.gradient_checkpointing:
-        found.append(_Change("--gradient_checkpointing true", {"gradient_checkpointing": True}))
+def _changes(sizes: Sizes, available: int) -> tuple[list[Part], list[Part], list[Part]]:
+    """Single changes, the smallest first: those that train the same, shorter rows, and those that train otherwise."""
+    config, model = sizes.stage.config, sizes.stage.model
+    same: list[Part] = [] if config.gradient_checkpointing else [Change({"gradient_checkpointing": True})]
     if config.per_device_train_batch_size > 1:
         rows = config.per_device_train_batch_size * config.gradient_accumulation_steps
 
-        def smaller(batch: int) -> _Change:
+        def smaller(batch: int) -> Change:
             steps = -(-rows // batch)
-            names = ("per_device_train_batch_size", "gradient_accumulation_steps")
-            flags = " ".join(f"--{name} {value}" for name, value in zip(names, (batch, steps), strict=True))
-            return _Change(flags, dict(zip(names, (batch, steps), strict=True)))
+            return Change({"per_device_train_batch_size": batch, "gradient_accumulation_steps": steps})
 
-        found.append(_until_it_fits(smaller, config.per_device_train_batch_size, 1, available, total))
-    found += _of_engines(engine, available, total)
-    if longest_row > _shortest(longest_row):
-        found.append(_until_it_fits(_cut, longest_row, _shortest(longest_row), available, total))
-    if not stage.model.use_peft:
-        found.append(_Change("--use_peft true", {"use_peft": True}))
-    if stage.model.dtype in (None, "auto", "float32"):
-        found.append(_Change("--dtype bfloat16", {"dtype": "bfloat16"}))
-    return found
+        same.append(Halved(smaller, config.per_device_train_batch_size, 1))
+    same += _of_engines(sizes, available)
+    shortest = max(SHORTEST, sizes.longest_row // LEAST_SHARE)
+    cut = Halved(lambda length: Change({"max_length": length}), sizes.longest_row, shortest)
+    other: list[Part] = [] if model.use_peft else [Change({"use_peft": True})]
+    if model.dtype in (None, "auto", "float32"):
+        other.append(Change({"dtype": "bfloat16"}))
+    return same, [cut] if sizes.longest_row > shortest else [], other
 
 
-def _both(one: _Change, other: _Change) -> _Change:
-    """The two changes together."""
-    flags = f"{one.flags} {other.flags}".strip()
-    return _Change(flags, {**one.settings, **other.settings}, other.engine or one.engine)
+def _four_bits(sizes: Sizes) -> list[Change]:
+    """LoRA on a base in four bits: on a GPU, where the weights are neither in few bits already nor split."""
+    model = sizes.stage.model
+    options = start_options(sizes.stage)
+    if (
+        sizes.device.type != "cuda"
+        or model.load_in_4bit
+        or model.load_in_8bit
+        or options.further.get("tp_plan")
+    ):
+        return []
+    if getattr(load_config(model.model_name_or_path, options), "quantization_config", None) is not None:
+        return []
+    return [Change({**({} if model.use_peft else {"use_peft": True}), "load_in_4bit": True})]
 
 
-def _cut(length: int) -> _Change:
-    """Rows of at most so many tokens."""
-    return _Change(f"--max_length {length}", {"max_length": length})
-
-
-def _shortest(longest_row: int) -> int:
-    """The shortest length that is suggested."""
-    return max(SHORTEST, longest_row // LEAST_SHARE)
-
-
-def _until_it_fits(
-    change: Callable[[int], _Change], value: int, least: int, available: int, total: Callable[[_Change], int]
-) -> _Change:
-    """The change to the largest half, quarter, ... of a value with which a step fits; else to the least."""
-    while True:
-        value = max(least, value // 2)
-        found = change(value)
-        if value == least or total(found) <= available:
-            return found
-
-
-def _of_engines(engine: Engine, available: int, total: Callable[[_Change], int]) -> list[_Change]:
+def _of_engines(sizes: Sizes, available: int) -> list[Change]:
     """Engines that shard more over the same processes; more processes where it shards already; none for one process."""
+    engine = sizes.engine
     if engine.processes == 1:
         return []
     if not engine.shards_weights:
         names = ("fsdp2",) if engine.name == "zero2" else ("zero2", "fsdp2")
-        return [_Change(f"--accelerate_config {name}", {}, Engine(name, engine.processes)) for name in names]
+        return [Change({"accelerate_config": name}, Engine(name, engine.processes)) for name in names]
     more = engine.processes
     while True:
         more *= 2
-        found = _Change(f"--num_processes {more}", {}, Engine(engine.name, more))
-        if total(found) <= available or more >= MOST_PROCESSES:
+        found = Change({"num_processes": more}, Engine(engine.name, more))
+        if more >= MOST_PROCESSES or sizes.fits(found, available):
             return [found]
+
+
+def _alone(sizes: Sizes, part: Part, available: int) -> Change | None:
+    """The change, halved as little as is needed; None where a step does not fit with it, or it saves nothing."""
+    found = _as_little_as_needed(sizes, NOTHING, part, available)
+    return found if sizes.fits(found, available) and sizes.total(found) < sizes.total() else None
+
+
+def _together(sizes: Sizes, parts: Sequence[Part], available: int) -> Change | None:
+    """Of the first changes with which a step fits, those that are needed; None where it fits with none of them."""
+    for count in range(2, len(parts) + 1):
+        if sizes.fits(_merged(parts[:count]), available):
+            break
+    else:
+        return None
+    needed = list(parts[:count])
+    for part in reversed(parts[:count]):  # the largest change is the first that is left out, or made smaller
+        rest = [one for one in needed if one is not part]
+        if sizes.fits(_merged(rest), available):
+            needed = rest
+        else:
+            needed[needed.index(part)] = _as_little_as_needed(sizes, _merged(rest), part, available)
+    return _merged(needed)
+
+
+def _least(sizes: Sizes, parts: Sequence[Part]) -> Change:
+    """All changes together, but for those without which no more is needed."""
+    needed = list(parts)
+    if sizes.engine.name not in FOUR_BIT_ENGINES:
+        needed = [part for part in needed if isinstance(part, Halved) or "load_in_4bit" not in part.settings]
+    for part in reversed(needed.copy()):
+        rest = [one for one in needed if one is not part]
+        needed = rest if sizes.total(_merged(rest)) <= sizes.total(_merged(needed)) else needed
+    return _merged(needed)
+
+
+def _merged(parts: Sequence[Part]) -> Change:
+    """All changes together, each halved to its least value."""
+    found = NOTHING
+    for part in parts:
+        found |= part.change(part.least) if isinstance(part, Halved) else part
+    return found
+
+
+def _as_little_as_needed(sizes: Sizes, others: Change, part: Part, available: int) -> Change:
+    """The change to the largest half, quarter, ... with which a step fits beside the others; else to the least."""
+    if isinstance(part, Change):
+        return part
+    value = part.value
+    while True:
+        value = max(part.least, value // 2)
+        found = part.change(value)
+        if value == part.least or sizes.fits(others | found, available):
+            return found

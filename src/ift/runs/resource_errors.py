@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ift.check.remedies import Remedy
+from ift.check.sizes import Remedy
 from ift.training.checkpoints import newest_complete
 
 

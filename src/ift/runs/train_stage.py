@@ -11,7 +11,8 @@ from typing import Any
 from accelerate import PartialState
 
 from ift.check.memory import available_memory
-from ift.check.remedies import Remedy, remedies
+from ift.check.remedies import remedies
+from ift.check.sizes import Remedy, Sizes
 from ift.data import DataError, LoadedData
 from ift.methods.stage import PreparedRows, Stage, longest_row, prepare_stage
 from ift.methods.start import start_options
@@ -133,7 +134,7 @@ def _remedies(stage: Stage, rows: PreparedRows) -> list[Remedy]:
     try:
         report = rows.sets["train"].report
         longest, answer = longest_row(report, stage.config), report.answer_lengths[2] or None
-        return remedies(stage, longest, available_memory(), running_engine(), longest_answer=answer)
+        return remedies(Sizes(stage, longest, running_engine(), None, answer), available_memory())
     except Exception:  # the original error must be shown even if the estimate fails
         return []
 

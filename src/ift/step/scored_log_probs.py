@@ -10,7 +10,7 @@ Shape legend: N states, H width, V vocabulary; n and v are one tile's share of N
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -37,8 +37,17 @@ def tile_shape(tokens: int, device: torch.device) -> tuple[int, int]:
     return TILE_TOKENS, min(TILE_WIDTH, max(64, width))
 
 
+def every_tile(tokens: int, entries: int, width: int) -> tuple[Sequence[int], Sequence[int]]:
+    """The first token of each tile, and its first vocabulary entry; arguments: N, V and the width of a tile."""
+    return range(0, tokens, TILE_TOKENS), range(0, entries, width)
+
+
 def scored_log_probs(
-    hidden: Tensor, head: Head, targets: Tensor, width: int | None = None
+    hidden: Tensor,
+    head: Head,
+    targets: Tensor,
+    width: int | None = None,
+    tiles: Callable[[int, int, int], tuple[Sequence[int], Sequence[int]]] = every_tile,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Scores each target with the head.
 
@@ -48,6 +57,7 @@ def scored_log_probs(
             here and in the backward pass: see `ift.step.model.with_head`.
         targets: (N,) int64.
         width: vocabulary entries of the largest tile; None takes that of `tile_shape`.
+        tiles: which tiles are computed. All are, except where only memory counts (`ift.check.fake_step`).
 
     Returns:
         Log-probability (N,) float32 with gradient; entropy of the prediction (N,) float32 and whether the target is
@@ -55,7 +65,7 @@ def scored_log_probs(
     """
     width = width or tile_shape(len(hidden), hidden.device)[1]
     scores: tuple[Tensor, Tensor, Tensor] = _ScoredLogProbs.apply(  # type: ignore[no-untyped-call]
-        hidden, head.weight, head.bias, targets, head.scale, head.softcap, width
+        hidden, head.weight, head.bias, targets, head.scale, head.softcap, width, tiles
     )
     return scores
 
@@ -73,6 +83,7 @@ class _ScoredLogProbs(torch.autograd.Function):
         scale: float,
         softcap: float | None,
         width: int,
+        tiles: Any,
     ) -> tuple[Tensor, Tensor, Tensor]:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
@@ -80,7 +91,7 @@ class _ScoredLogProbs(torch.autograd.Function):
         # sum of e^z, sum of z e^z, the target's z
         total, moment, chosen = (torch.zeros_like(maximum) for _ in range(3))
         best = torch.full_like(targets, -1)  # the argmax so far
-        for rows, start, _, _, tile in _tiles(hidden, weight, bias, dtype, width):
+        for rows, start, _, _, tile in _tiles(hidden, weight, bias, dtype, width, tiles):
             z, _ = _logits(tile, scale, softcap)  # (n, v)
             value, index = z.max(-1)
             best[rows] = torch.where(value > maximum[rows], index + start, best[rows])
@@ -100,6 +111,7 @@ class _ScoredLogProbs(torch.autograd.Function):
             scale,
             softcap,
             width,
+            tiles,
         )  # autocast, which sets the dtype, is off in the backward pass
         ctx.mark_non_differentiable(entropy, top1)
         return chosen - log_z, entropy, top1
@@ -109,14 +121,14 @@ class _ScoredLogProbs(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         """By logit: d log p(target) / d z_j = [j is the target] - p_j; then through softcap and scale."""
         hidden, weight, bias, targets, log_z = ctx.saved_tensors
-        dtype, scale, softcap, width = ctx.settings
+        dtype, scale, softcap, width, tiles = ctx.settings
         inputs = hidden, weight, bias
         sums = [
             x.new_zeros(x.shape, dtype=torch.float32) if needed else None
             for x, needed in zip(inputs, ctx.needs_input_grad[:3], strict=True)
         ]
         to_hidden, to_weight, to_bias = sums
-        for rows, start, states, part, tile in _tiles(hidden, weight, bias, dtype, width):
+        for rows, start, states, part, tile in _tiles(hidden, weight, bias, dtype, width, tiles):
             z, squashed = _logits(tile, scale, softcap)  # (n, v)
             to_z = z.sub_(log_z[rows, None]).exp_().neg_()
             column, inside = _target_column(targets[rows] - start, z.shape[1])
@@ -131,11 +143,11 @@ class _ScoredLogProbs(torch.autograd.Function):
             if to_bias is not None:
                 to_bias[start : start + len(part)] += tile.sum(0, dtype=torch.float32)
         gradients = [None if s is None else s.to(x.dtype) for s, x in zip(sums, inputs, strict=True)]
-        return (*gradients, None, None, None, None)
+        return (*gradients, None, None, None, None, None)
 
 
 def _tiles(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, width: int
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, width: int, tiles: Any
 ) -> Iterator[tuple[slice, int, Tensor, Tensor, Tensor]]:
     """The head's product tile by tile: rows of N, first column of V, states (n, H), weights (v, H), product (n, v).
 
@@ -143,10 +155,11 @@ def _tiles(
     trl's are: with H = 1 a library's product was seen to depend on that in the last bit.
     """
     buffer = hidden.new_empty((min(len(hidden), TILE_TOKENS), width), dtype=dtype)
-    for first in range(0, len(hidden), TILE_TOKENS):
+    firsts, starts = tiles(len(hidden), len(weight), width)
+    for first in firsts:
         rows = slice(first, first + TILE_TOKENS)
         states = hidden[rows].to(dtype)
-        for start in range(0, len(weight), width):
+        for start in starts:
             part = weight[start : start + width].to(dtype)
             tile = torch.mm(states, part.t(), out=buffer[: len(states), : len(part)])
             if bias is not None:

@@ -1,0 +1,94 @@
+"""What a training step needs, in bytes: before an engine divides it, and on one device."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ift.check.engines import Engine, Held, divide
+from ift.check.fake_step import Peak
+
+PARTS = ("weights", "reference", "gradients", "optimizer", "activations")
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes on one device at the fullest moment of a step, as its engine divides weights, gradients and states.
+
+    Attributes:
+        parameters: Number of all parameters.
+        trained: Number of trained parameters.
+        vocabulary: Number of rows of the input embedding.
+        positions: The longest row that the model has learned positions for; None: its positions are computed.
+        weights: The model; in shards, with what is gathered at once.
+        reference: The frozen reference model of some methods.
+        gradients: Gradients of the trained weights at that moment: none at the end of the forward pass, all at the end
+            of the backward pass.
+        optimizer: Optimiser states.
+        activations: Everything else at that moment: activations, logits, autocast's copies, temporary tensors.
+    """
+
+    parameters: int
+    trained: int
+    vocabulary: int
+    positions: int | None
+    weights: int
+    reference: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """The sum."""
+        return sum(getattr(self, name) for name in PARTS)
+
+    def summary(self) -> str:
+        """The sum and its parts, in GiB or MiB."""
+        unit, name = (2**30, "GiB") if self.total >= 2**30 else (2**20, "MiB")
+        sizes = {part: getattr(self, part) for part in PARTS}
+        shown = ", ".join(f"{part} {size / unit:.2f}" for part, size in sizes.items() if size)
+        return f"about {self.total / unit:.1f} {name} ({shown})"
+
+
+@dataclass(frozen=True)
+class StepNeeds:
+    """What a step needs before an engine divides it.
+
+    Attributes:
+        parameters: See `MemoryEstimate`, and so for the next three.
+        trained: Number.
+        vocabulary: Number.
+        positions: Number or None.
+        held: What is divided.
+        stepping: Bytes of the optimiser's temporary tensors.
+        run: Counts `peak`, which takes a second or so.
+    """
+
+    parameters: int
+    trained: int
+    vocabulary: int
+    positions: int | None
+    held: Held
+    stepping: int
+    run: Callable[[], Peak] = field(repr=False, compare=False)
+
+    @functools.cached_property
+    def peak(self) -> Peak:
+        """Of the forward and backward pass."""
+        return self.run()
+
+    def least(self, engine: Engine) -> int:
+        """Bytes that one device holds between the passes and the optimiser's step: never more than the estimate."""
+        return sum(divide(self.held, engine).values())
+
+    def divided(self, engine: Engine) -> MemoryEstimate:
+        """The estimate for one device: of the passes or of the optimiser's step, whichever needs more."""
+        parts = divide(self.held, engine)
+        stepping = -(-self.stepping // (1 if engine.name == "ddp" else engine.processes))
+        moments = [{**parts, "activations": self.peak.activations}, {**parts, "activations": stepping}]
+        if engine.name == "ddp":  # elsewhere the gradients' share is small, and counts as a whole
+            moments[0]["gradients"] += self.peak.gradients - self.held.gradients
+        facts = (self.parameters, self.trained, self.vocabulary, self.positions)
+        return max((MemoryEstimate(*facts, **moment) for moment in moments), key=lambda one: one.total)
