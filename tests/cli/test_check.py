@@ -13,6 +13,7 @@ from ift.cli.main import app
 from ift.cli.show_rows import show_rows
 from ift.methods.stage import load_data, prepare_stage
 from ift.runs.arguments import parse
+from ift.runs.check_run import closing_line
 
 PACKED = ["--packing", "true", "--max_length", "200"]
 FLAGS = [f"--{name}={value}" for name, value in SHORT.items()]
@@ -49,6 +50,36 @@ def test_a_fine_run(check, tmp_path):
     assert "steps: 2" in done.output
     assert "ok: ift train would start with the same arguments" in done.output
     assert not (tmp_path / "out").exists()
+
+
+def test_where_a_step_does_not_fit_the_last_line_says_so_and_the_code_is_that_of_a_start(check, monkeypatch):
+    """Red when: it says ok. The first settings of the warning are named again; the JSON says that it does not fit."""
+    monkeypatch.setattr("ift.check.findings.available_memory", lambda given: 2**19)
+    done = check()
+    last = done.output.strip().splitlines()[-1]
+    assert done.exit_code == 0
+    assert "ok:" not in done.output
+    assert last.startswith("ift train would start, and then very likely run out of memory. ")
+    assert json.loads(check("--json").stdout)["fits"] is False
+
+
+def test_a_long_estimate_is_announced(check, monkeypatch):
+    """In a log as one line, with the seconds."""
+    monkeypatch.setattr("ift.check.findings.available_memory", lambda given: 2**19)
+    monkeypatch.setattr("ift.check.findings.ESTIMATES", 10_000)
+    lines = check("--per_device_train_batch_size", "1").stderr.splitlines()
+    (line,) = [one for one in lines if "estimating" in one]
+    assert re.fullmatch("a step hardly fits: estimating it with other settings, about \\d+ seconds", line)
+
+
+@pytest.mark.parametrize(
+    ("first", "fix"),
+    [("--use_peft true", "Fix, to begin with: --use_peft true"), ("", "The warning says what remains")],
+)
+def test_the_closing_line_names_the_first_settings(first, fix):
+    finding = {"first": first}
+    line, _ = closing_line([{"refused": False, "fits": False, "findings": [finding]}])
+    assert line == f"ift train would start, and then very likely run out of memory. {fix}"
 
 
 def test_json_is_json_and_says_the_same(check):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from ift.check.engines import ONE_DEVICE, Engine
@@ -14,6 +13,7 @@ from ift.check.memory_words import TIGHT, batch_words, memory_findings
 from ift.check.needs import MemoryEstimate
 from ift.check.planned_gpu import on_planned_gpu
 from ift.check.positions import position_problem
+from ift.check.result import Preflight
 from ift.check.rows import RowScan, scan_rows
 from ift.check.sizes import Sizes
 from ift.check.steps import count_steps, rows_of_steps
@@ -24,6 +24,7 @@ from ift.methods.stage import longest_row
 from ift.methods.start import explain_saved_modules, explain_too_long
 from ift.models.limits import explain_ids_outside, special_ids
 
+ESTIMATES = 5  # of a step with other settings, where it does not fit; as a rule
 WARN_CUT, REFUSE_CUT = 0.01, 0.20  # shares of the rows, or of the trained tokens, that cutting takes
 
 
@@ -150,68 +151,6 @@ def _original(duplicates: list[tuple[int, int]]) -> str:
     return f", a copy of row {duplicates[0][1]}. " if duplicates else ""
 
 
-@dataclass(frozen=True)
-class Preflight:
-    """The result of the check before a run.
-
-    Attributes:
-        findings: In the order of the checks.
-        scans: By data set.
-        memory: None if no estimate is possible.
-        available: Bytes of the device that a run can use.
-        engine: What `memory` is divided by.
-        steps: Optimiser steps of the run; None for a stream without max_steps.
-        gpu_memory: GiB of the GPU that is planned for; None for this machine's device.
-        batch: The batch that `memory` assumes, in words.
-    """
-
-    findings: list[Finding]
-    scans: dict[str, RowScan]
-    memory: MemoryEstimate | None
-    available: int
-    engine: Engine
-    steps: int | None
-    gpu_memory: float | None = None
-    batch: str = ""
-
-    @property
-    def data_sha256(self) -> str:
-        """Hash of the token ids of all training rows, in order."""
-        digest = hashlib.sha256()
-        for key in self.scans["train"].keys:
-            digest.update(key)
-        return digest.hexdigest()
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON, without the scans."""
-        memory = self.memory
-        return {
-            "refused": self.refused,
-            "findings": [asdict(one) for one in self.findings],
-            "memory": None if memory is None else {**asdict(memory), "total": memory.total},
-            "available_memory": self.available,
-            "memory_of": self.batch,
-            "engine": asdict(self.engine),
-            "steps": self.steps,
-        }
-
-    def memory_line(self) -> str:
-        """The estimate and its batch, the memory there is, and whether the step fits; empty without an estimate."""
-        if self.memory is None:
-            return ""
-        each = f" on each device ({self.engine})" if self.engine.processes > 1 else ""
-        share = self.memory.total / max(1, self.available)
-        fits = "it fits" if share <= TIGHT else "it fits, but tightly" if share <= 1 else "it does not fit"
-        of = "what is free" if self.gpu_memory is None else f"a {self.gpu_memory:g} GB GPU"
-        usable = f"{self.available / 2**30:.1f} GiB of {of} can be used"
-        return f"memory{each}: {self.memory.summary()} {self.batch}; {usable}: {fits}"
-
-    @property
-    def refused(self) -> bool:
-        """Whether the run must not start."""
-        return any(one.level == "refused" for one in self.findings)
-
-
 def preflight(
     stage: Any,
     prepared: Any,
@@ -221,6 +160,7 @@ def preflight(
     gpu_memory: float | None = None,
     plan_length: int | None = None,
     progress: Callable[[int], object] = lambda rows: None,
+    working: Callable[[str, float], object] = lambda text, seconds: None,
 ) -> Preflight:
     """Check everything that one stage will train, without loading its weights.
 
@@ -232,6 +172,7 @@ def preflight(
         gpu_memory: GiB of the GPU that the run is planned for, as in "a 24 GB card"; None: this machine's device.
         plan_length: Tokens of the rows that memory is estimated for; None: the longest row.
         progress: See `scan`.
+        working: Called before the memory is estimated: what is computed, and about how many seconds it takes.
     """
     config, sets = stage.config, prepared.sets
     ends = end_of_turn_ids(prepared.tokenizer)
@@ -242,9 +183,11 @@ def preflight(
     of_memory, answer = (plan_length, None) if plan_length else (longest, report.answer_lengths[2] or None)
     planned, device, assumed = on_planned_gpu(stage) if gpu_memory is not None else (stage, None, "")
     memory, findings = None, [Finding("note", "memory", assumed)] if assumed else []
-    sizes = Sizes(planned, of_memory, engine, device, answer)
+    sizes, began = Sizes(planned, of_memory, engine, device, answer), time.monotonic()
+    working("estimating the memory of a step", 1)
     try:
         memory = sizes.needs().divided(engine)
+        seconds = ESTIMATES * (time.monotonic() - began)
     except DataError as error:
         findings.append(Finding("refused", "model", str(error)))
     except Exception as error:  # the model's code may raise anything, and the run may still work
@@ -264,6 +207,8 @@ def preflight(
     findings += _model_findings(stage, prepared, memory, longest)
     available = available_memory(gpu_memory)
     if memory is not None:
+        if memory.total > TIGHT * available:
+            working("a step hardly fits: estimating it with other settings", seconds)
         findings += memory_findings(sizes, memory, available)
     steps, batch = (
         count_steps(config, rows, rows_per_step),

@@ -49,7 +49,7 @@ def memory_findings(sizes: Sizes, found: MemoryEstimate, available: int) -> list
         fix = f"Fix, the smallest change first: {', or '.join(map(str, fitting[:3]))}"
     else:
         fix = _what_remains(ways, more_devices(sizes, available))
-    return [Finding("warning", "memory", f"{text}{cause}. {fix}")]
+    return [Finding("warning", "memory", f"{text}{cause}. {fix}", str(fitting[0]) if fitting else "")]
 
 
 def _what_remains(ways: list[Remedy], devices: Remedy | None) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict, replace
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -33,8 +32,8 @@ def make_parser() -> argparse.ArgumentParser:
         "ift check",
         usage="ift check [flags] [flags of ift train or ift compare, --config FILE too]",
         description="Read the rows as the model will see them, and report what a run would train, what is wrong with "
-        "it and how much memory and how many steps it needs. Nothing is trained. Exit codes: 0 no objection, 1 ift "
-        "train would refuse the run, 2 wrong usage. --debug shows tracebacks.",
+        "it and how much memory and how many steps it needs. Nothing is trained. Exit codes: 0 ift train would start "
+        "(also where a step does not seem to fit), 1 it would refuse the run, 2 wrong usage. --debug shows tracebacks.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -70,6 +69,7 @@ def main(arguments: list[str]) -> int:
         return check_study(words, names, options)
     refuse_unknown_names(words)  # before imports that take seconds
     from ift.runs.arguments import parse_stages
+    from ift.runs.check_run import closing_line
     from ift.runs.progress import TerminalReporter
 
     reporter, stages = TerminalReporter(), parse_stages(words)
@@ -82,10 +82,8 @@ def main(arguments: list[str]) -> int:
     refused = any(one["refused"] for one in found)
     if options.json:
         print(json.dumps(found[0] if len(found) == 1 else {"refused": refused, "stages": found}, indent=1))
-    elif refused:
-        reporter.message("refused: ift train would not start (--force starts anyway)", "bold red")
     else:
-        reporter.message("ok: ift train would start with the same arguments", "bold green")
+        reporter.message(*closing_line(found))
     return int(refused)
 
 
@@ -119,32 +117,32 @@ def _preflight(run_args: TrainArguments, rows: PreparedRows, options: argparse.N
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from ift.check.findings import preflight
+    from ift.runs.check_run import LONG
     from ift.runs.launch import wanted_engine
 
-    columns = (TextColumn("checking rows"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=sum(one.report.rows_kept for one in rows.sets.values()) or None)
+    console = Console(stderr=True)
+
+    def working(text: str, seconds: float) -> None:
+        progress.update(task, description=f"{text}, about {seconds:.0f} s")
+        if seconds >= LONG and not console.is_terminal:
+            console.print(f"{text}, about {seconds:.0f} seconds", soft_wrap=True)
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(
+            "checking rows", total=sum(one.report.rows_kept for one in rows.sets.values()) or None
+        )
         return preflight(
             run_args, rows, allow_truncation=run_args.run.allow_truncation, engine=wanted_engine(run_args.launch),
-            gpu_memory=options.gpu_memory, plan_length=options.plan_length,
+            gpu_memory=options.gpu_memory, plan_length=options.plan_length, working=working,
             progress=lambda count: progress.advance(task, count),
         )  # fmt: skip
 
 
 def _print(found: Preflight, rows: PreparedRows, seconds: float | None, reporter: TerminalReporter) -> None:
-    lines = list(rows.notes)
-    for one in rows.sets.values():
-        lines += one.report.lines()
-        for name in ("prompt", "answer"):
-            median, high, top = getattr(one.report, f"{name}_lengths")
-            if top:
-                lines.append(f"  tokens per {name}: median {median:,}, 95 % up to {high:,}, longest {top:,}")
-    lines += [line] if (line := found.memory_line()) else []
-    span = timedelta(seconds=round((found.steps or 0) * (seconds or 0)))
-    time = f", {seconds:.2f} seconds each: {span} without evaluation and saving" if seconds else ""
-    unknown = "not known, because the rows of a stream are not counted; --max_steps sets them"
-    lines.append(f"steps: {unknown if found.steps is None else f'{found.steps:,}{time}'}")
-    for line in lines:
+    from ift.runs.check_run import report_lines
+
+    for line in report_lines(found, rows, seconds):
         reporter.message(line)
     for finding in found.findings:
         reporter.finding(finding)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from ift.check.finding import Finding
@@ -19,6 +20,7 @@ from ift.runs.output_folder import AlreadyFinished, prepare_output_folder
 from ift.runs.progress import SILENT, Reporter, TerminalReporter
 
 TIMED_STEPS = 3  # the first one is a warm-up
+LONG = 3  # seconds of a computation before a run that is announced
 
 
 class Refused(DataError):
@@ -56,6 +58,33 @@ def output_findings(run_args: TrainArguments) -> list[Finding]:
         return [Finding("refused", "output", str(error))]
 
 
+def report_lines(found: Preflight, rows: Any, seconds: float | None) -> list[str]:
+    """What `ift check` prints before the findings; `seconds` are those of a step, None where it was not timed."""
+    lines = list(rows.notes)
+    for one in rows.sets.values():
+        lines += one.report.lines()
+        for name in ("prompt", "answer"):
+            median, high, top = getattr(one.report, f"{name}_lengths")
+            if top:
+                lines.append(f"  tokens per {name}: median {median:,}, 95 % up to {high:,}, longest {top:,}")
+    lines += [line] if (line := found.memory_line()) else []
+    span = timedelta(seconds=round((found.steps or 0) * (seconds or 0)))
+    time = f", {seconds:.2f} seconds each: {span} without evaluation and saving" if seconds else ""
+    unknown = "not known, because the rows of a stream are not counted; --max_steps sets them"
+    return [*lines, f"steps: {unknown if found.steps is None else f'{found.steps:,}{time}'}"]
+
+
+def closing_line(found: list[dict[str, Any]]) -> tuple[str, str]:
+    """The last line of `ift check` and its style, from the JSON of each stage."""
+    if any(one["refused"] for one in found):
+        return "refused: ift train would not start (--force starts anyway)", "bold red"
+    if not any(one["fits"] is False for one in found):
+        return "ok: ift train would start with the same arguments", "bold green"
+    first = next((one["first"] for stage in found for one in stage["findings"] if one["first"]), "")
+    fix = f"Fix, to begin with: {first}" if first else "The warning says what remains"
+    return f"ift train would start, and then very likely run out of memory. {fix}", "bold yellow"
+
+
 def refuse_or_warn(run_args: TrainArguments, prepared: Any, reporter: Reporter | None = None) -> Preflight:
     """Reports the findings of the check before a run (to the terminal by default).
 
@@ -64,7 +93,12 @@ def refuse_or_warn(run_args: TrainArguments, prepared: Any, reporter: Reporter |
     """
     reporter = reporter or TerminalReporter()
     allowed = run_args.run.allow_truncation
-    found = preflight(run_args, prepared, allow_truncation=allowed, engine=running_engine())
+
+    def working(text: str, seconds: float) -> None:
+        if seconds >= LONG:
+            reporter.message(f"{text}, about {seconds:.0f} seconds")
+
+    found = preflight(run_args, prepared, allow_truncation=allowed, engine=running_engine(), working=working)
     for one in found.findings:
         if one.level != "note":
             reporter.finding(one)
