@@ -133,6 +133,19 @@ def test_packed_rows_make_fewer_steps(check):
     assert (unpacked["steps"], packed["steps"]) == (24, 6)
 
 
+def test_packing_that_packs_nothing_is_told(check):
+    """Each row is alone in its sequence, since the next one does not fit beside it."""
+    assert "packing has no effect here" in check("--packing", "true", "--max_length", "45").output
+    assert "packing has no effect here" not in check(*PACKED).output
+
+
+def test_max_steps_beside_epochs_decides(check):
+    """Told where both were given, and not where the epochs are a default."""
+    unused = "; max_steps decides, num_train_epochs 3 is not used"
+    assert f"steps: 5{unused}\n" in check("--max_steps", "5", "--num_train_epochs", "3").output
+    assert "is not used" not in check("--max_steps", "5").output
+
+
 def test_all_settings_that_are_wrong_are_named(check):
     done = check("--learning_rate", "-1", "--per_device_train_batch_size", "0")
     assert done.exit_code == 2
@@ -259,3 +272,16 @@ def test_train_warns(run_tiny):
     done = run_tiny(form=[*ROWS["messages"], ROWS["messages"][0]])
     assert done.code == 0
     assert "1 of 9 rows are copies of earlier ones (row 9 is the first)" in " ".join(done.out.split())
+
+
+def test_a_run_that_is_refused_names_a_reason_once(run_tiny):
+    """Red when: the finding is printed, and again in the message."""
+    refused = run_tiny("--use_peft", "true", "--lora_modules_to_save", "nothere")
+    said = " ".join((refused.out + refused.err).split())
+    assert refused.code == 1
+    assert said.count("the model has no module nothere") == 1
+
+
+def test_the_plan_says_that_max_steps_decides(run_tiny):
+    done = run_tiny("--num_train_epochs", "3")
+    assert "; max_steps decides, num_train_epochs 3 is not used" in " ".join(done.out.split())

@@ -96,11 +96,19 @@ def test_scores_of_answers_have_a_line_of_their_own():
             range(4),
             "20 rows are packed into 4 sequences of up to 1,024 tokens, and do not see each other",
         ),
+        (
+            False,
+            range(20),
+            "20 rows are packed into 20 sequences of up to 1,024 tokens, and do not see each other; each sequence "
+            "holds a single row, so packing has no effect here: raise max_length, or leave packing out",
+        ),
         (True, iter(()), "rows are packed into sequences of up to 1,024 tokens, and do not see each other"),
     ],
 )
 def test_the_plan_says_how_rows_are_packed(streaming, dataset, said):
-    trainer = SimpleNamespace(train_dataset=dataset, args=SimpleNamespace(max_length=1024))
+    trainer = SimpleNamespace(
+        train_dataset=dataset, args=SimpleNamespace(packing=True, max_length=1024, packing_strategy="bfd")
+    )
     report = DataReport("train", "text", "", streaming=streaming, rows_kept=20)
     rows = PreparedRows(None, {"train": Prepared(None, report)})
     assert packing_line(trainer, rows) == said

@@ -117,7 +117,7 @@ CONFLICTS = [
     ({"propagation_detach": "weights", "propagation": "cumsum"}, "bellman weights only"),
     ({"loss_type": "dft"}, "own loss.*'nll'"),
     ({"label_smoothing_factor": 0.1}, "full logits.*Set it to 0"),
-    ({"neftune_noise_alpha": 5.0}, "NEFTune.*residual_lambda to 0"),
+    ({"neftune_noise_alpha": 5.0}, "cannot be used together.*--method neftune"),
     ({"packing": True, "packing_strategy": "wrapped"}, "'wrapped' splits documents.*'bfd'"),
     ({"packing": True, "packing_strategy": "bfd_split"}, "'bfd_split' splits documents.*packing=False"),
     ({"eval_packing": True, "packing_strategy": "wrapped"}, "'wrapped' splits documents"),

@@ -16,7 +16,7 @@ from ift.check.positions import position_problem
 from ift.check.result import Preflight
 from ift.check.rows import RowScan, scan_rows
 from ift.check.sizes import Sizes
-from ift.check.steps import count_steps, rows_of_steps
+from ift.check.steps import PACKS_NOTHING, count_steps, packs_nothing, rows_of_steps
 from ift.check.trainer_build import build_errors
 from ift.data import DataError, DataReport, Prepared, end_of_turn_ids
 from ift.data.templates import adds_bos
@@ -204,12 +204,15 @@ def preflight(
         ),
         *findings,
     ]
+    if rows is not None and packs_nothing(config, report, rows):
+        findings.append(Finding("note", "train", PACKS_NOTHING))
     findings += _model_findings(stage, prepared, memory, longest)
     available = available_memory(gpu_memory)
     if memory is not None:
         if memory.total > TIGHT * available:
             working("a step hardly fits: estimating it with other settings", seconds)
         findings += memory_findings(sizes, memory, available)
+    findings = list(dict.fromkeys(findings))  # two checks may find the same
     steps, batch = (
         count_steps(config, rows, rows_per_step),
         batch_words(planned, of_memory, bool(plan_length)),

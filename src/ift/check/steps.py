@@ -39,6 +39,27 @@ def rows_of_steps(stage: Any, prepared: Any) -> int | None:
             enable_progress_bar()
 
 
+PACKS_NOTHING = (
+    "each sequence holds a single row, so packing has no effect here: raise max_length, or leave packing out"
+)
+
+
+def packs_nothing(config: Any, report: Any, sequences: int) -> bool:
+    """Whether packing leaves each row alone in its sequence.
+
+    Args:
+        config: The training's settings.
+        report: Of the training rows; not of a stream.
+        sequences: What the kept rows were packed into.
+    """
+    if not getattr(config, "packing", False) or config.max_length is None or sequences != report.rows_kept:
+        return False
+    # this strategy cuts rows where a sequence ends, so that equal numbers say nothing, but for rows that fill one
+    return config.packing_strategy != "wrapped" or bool(
+        report.lengths[0] == config.max_length == report.lengths[2]
+    )
+
+
 def count_steps(config: Any, rows: int | None, rows_per_step: int) -> int | None:
     """Optimiser steps of a run over so many rows; None if neither the rows nor `max_steps` are known."""
     if config.max_steps > 0:

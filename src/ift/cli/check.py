@@ -102,7 +102,7 @@ def _check(
     found = replace(found, findings=[*output_findings(run_args), *found.findings])
     seconds = time_steps(run_args, rows) if options.time else None
     if not options.json:
-        _print(found, rows, seconds, reporter)
+        _print(run_args, found, rows, seconds, reporter)
         if options.show:
             from ift.cli.show_rows import show_rows
 
@@ -139,10 +139,16 @@ def _preflight(run_args: TrainArguments, rows: PreparedRows, options: argparse.N
         )  # fmt: skip
 
 
-def _print(found: Preflight, rows: PreparedRows, seconds: float | None, reporter: TerminalReporter) -> None:
+def _print(
+    run_args: TrainArguments,
+    found: Preflight,
+    rows: PreparedRows,
+    seconds: float | None,
+    reporter: TerminalReporter,
+) -> None:
     from ift.runs.check_run import report_lines
 
-    for line in report_lines(found, rows, seconds):
+    for line in report_lines(run_args, found, rows, seconds):
         reporter.message(line)
     for finding in found.findings:
         reporter.finding(finding)

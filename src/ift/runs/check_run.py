@@ -17,6 +17,7 @@ from ift.runs.arguments import TrainArguments
 from ift.runs.argv import UsageError
 from ift.runs.launch import is_launched, running_engine
 from ift.runs.output_folder import AlreadyFinished, prepare_output_folder
+from ift.runs.plan import epochs_unused
 from ift.runs.progress import SILENT, Reporter, TerminalReporter
 
 TIMED_STEPS = 3  # the first one is a warm-up
@@ -58,7 +59,7 @@ def output_findings(run_args: TrainArguments) -> list[Finding]:
         return [Finding("refused", "output", str(error))]
 
 
-def report_lines(found: Preflight, rows: Any, seconds: float | None) -> list[str]:
+def report_lines(run_args: TrainArguments, found: Preflight, rows: Any, seconds: float | None) -> list[str]:
     """What `ift check` prints before the findings; `seconds` are those of a step, None where it was not timed."""
     lines = list(rows.notes)
     for one in rows.sets.values():
@@ -71,7 +72,10 @@ def report_lines(found: Preflight, rows: Any, seconds: float | None) -> list[str
     span = timedelta(seconds=round((found.steps or 0) * (seconds or 0)))
     time = f", {seconds:.2f} seconds each: {span} without evaluation and saving" if seconds else ""
     unknown = "not known, because the rows of a stream are not counted; --max_steps sets them"
-    return [*lines, f"steps: {unknown if found.steps is None else f'{found.steps:,}{time}'}"]
+    return [
+        *lines,
+        f"steps: {unknown if found.steps is None else f'{found.steps:,}{time}{epochs_unused(run_args)}'}",
+    ]
 
 
 def closing_line(found: list[dict[str, Any]]) -> tuple[str, str]:
@@ -99,10 +103,13 @@ def refuse_or_warn(run_args: TrainArguments, prepared: Any, reporter: Reporter |
             reporter.message(f"{text}, about {seconds:.0f} seconds")
 
     found = preflight(run_args, prepared, allow_truncation=allowed, engine=running_engine(), working=working)
+    stops = found.refused and not run_args.run.force
     for one in found.findings:
-        if one.level != "note":
+        if one.level == "warning" or (
+            one.level == "refused" and not stops
+        ):  # the message below has the others
             reporter.finding(one)
-    if found.refused and not run_args.run.force:
+    if stops:
         reasons = " ".join(f"{one.about}: {one.text}." for one in found.findings if one.level == "refused")
         raise Refused(f"not started: {reasons} (--force starts anyway; ift check shows more)")
     if found.refused:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ift.check.steps import PACKS_NOTHING, packs_nothing
 from ift.methods.stage import PreparedRows, Stage
 from ift.methods.start import start_options
 from ift.models.loading import load_config
@@ -39,7 +40,7 @@ def plan(trainer: Any, stage: Stage, rows: PreparedRows, state: Any) -> dict[str
             f"({args.train_batch_size} per device x "
             f"{args.gradient_accumulation_steps} gradient accumulation x {processes}"
             f"{f', {split} of them for the same rows' if split > 1 else ''}), "
-            f"learning rate {args.learning_rate:g} ({schedule})"
+            f"learning rate {args.learning_rate:g} ({schedule}){epochs_unused(stage)}"
         ],
         "packing": [packing_line(trainer, rows)] if packs else [],
         "method": [method_line(stage, args)],
@@ -50,12 +51,23 @@ def plan(trainer: Any, stage: Stage, rows: PreparedRows, state: Any) -> dict[str
     return topics
 
 
+def epochs_unused(stage: Stage) -> str:
+    """The end of the line of the steps where both max_steps and num_train_epochs were given; "" elsewhere."""
+    config = stage.config
+    if config.max_steps <= 0 or "num_train_epochs" not in getattr(stage, "named", ()):
+        return ""
+    return f"; max_steps decides, num_train_epochs {config.num_train_epochs:g} is not used"
+
+
 def packing_line(trainer: Any, rows: PreparedRows) -> str:
     """How many sequences the rows are packed into, and how long these are."""
     report, dataset = rows.sets["train"].report, trainer.train_dataset
     sequences = f"{len(dataset):,} sequences" if hasattr(dataset, "__len__") else "sequences"
     packed = "rows are" if report.streaming else f"{report.rows_kept:,} rows are"
-    return f"{packed} packed into {sequences} of up to {trainer.args.max_length:,} tokens, and do not see each other"
+    line = f"{packed} packed into {sequences} of up to {trainer.args.max_length:,} tokens, and do not see each other"
+    if report.streaming or not packs_nothing(trainer.args, report, len(dataset)):
+        return line
+    return f"{line}; {PACKS_NOTHING}"
 
 
 def method_line(stage: Stage, args: Any) -> str:

@@ -151,8 +151,9 @@ class IFTConfig(SFTConfig):
             "propagation_gamma and propagation_detach at their defaults.": (
                 self.token_weights is not None and self.propagation != "none" and self._changed_propagation()
             ),
-            "NEFTune's noise would be added to the guesses as well. Set neftune_noise_alpha to None, or "
-            "residual_lambda to 0.": bool(self.neftune_noise_alpha) and self.residual_lambda > 0,
+            "neftune_noise_alpha adds NEFTune's noise to the input embeddings, which IFT mixes with its own guesses: "
+            "the two cannot be used together. Leave neftune_noise_alpha out, or train SFT with this noise: --method "
+            "neftune (or residual_lambda 0).": bool(self.neftune_noise_alpha) and self.residual_lambda > 0,
             f"packing_strategy={self.packing_strategy!r} splits documents, and each part would count as an answer. "
             "Set packing_strategy='bfd', or packing=False.": (
                 (self.packing or bool(self.eval_packing)) and self.packing_strategy != "bfd"
