@@ -153,7 +153,10 @@ def test_axolotl(converted):
     })  # fmt: skip
     assert args.config.learning_rate == 2e-5
     assert found.empty == ["lora_model_dir"]
-    assert "weights in few bits run under ddp and fsdp2 here" in found.lost["deepspeed"]
+    assert found.translated["deepspeed"] == {
+        "accelerate_config": "ddp"
+    }  # four bits do not run under ZeRO here
+    assert args.launch == ["--accelerate_config", "ddp"]
     assert found.lost["bf16"] == "auto is the default here"
     assert "look up in Axolotl's documentation what it changes" in found.lost["some_new_key"]
     assert "is not needed: padding is neither" in found.lost["special_tokens.pad_token"]
@@ -164,7 +167,7 @@ def test_lora_on_whole_weights_keeps_deepspeed(converted):
     found, _ = converted(
         AXOLOTL.replace("adapter: qlora", "adapter: lora").replace("load_in_4bit: true\n", "")
     )
-    assert "--accelerate_config zero3" in found.lost["deepspeed"]
+    assert found.translated["deepspeed"] == {"accelerate_config": "zero3"}
 
 
 @pytest.mark.parametrize(
@@ -386,9 +389,51 @@ def test_what_has_no_counterpart_is_lost_with_a_reason_of_its_own(converted, nam
                                     "dist_config: {name: deepspeed, config_file: ds_z3.json}"])  # fmt: skip
 def test_weights_in_few_bits_are_not_sent_to_deepspeed(converted, engine, bits):
     found, _ = converted(f"{QUIET}{bits}\n{engine}\n")
-    assert "ddp and fsdp2" in found.lost[engine.partition(":")[0]]
+    assert found.translated[engine.partition(":")[0]] == {"accelerate_config": "ddp"}
     found, _ = converted(f"{QUIET}{engine}\n")
-    assert "--accelerate_config zero" in found.lost[engine.partition(":")[0]]
+    assert found.translated[engine.partition(":")[0]]["accelerate_config"].startswith("zero")
+
+
+@pytest.mark.parametrize(
+    ("text", "engine"),
+    [
+        ("deepspeed: deepspeed_configs/zero1.json", "zero2"),
+        ("deepspeed: examples/deepspeed/ds_z3_config.json", "zero3"),
+        ("deepspeed: examples/deepspeed/ds_z3_config.json\nstage: dpo", "fsdp2"),  # refused under ZeRO-3
+        ("fsdp: [full_shard, auto_wrap]\nfsdp_config: {fsdp_version: 2}", "fsdp2"),
+    ],
+)
+def test_the_engine_is_written_and_the_command_named(converted, text, engine):
+    """Red when: the YAML has no engine, or the number of processes, which no file says, is not asked for."""
+    found, args = converted(f"{QUIET}{text}\n")
+    assert args.launch == ["--accelerate_config", engine]
+    launch = "ift train --config THIS_FILE --num_processes N, where N is the number of GPUs"
+    assert any(line.startswith(f"launch with: {launch}") for line in found.report())
+    assert f"# Launch with: {launch}" in found.yaml_text("theirs.yml")
+    without, _ = converted(QUIET)
+    assert "num_processes" not in without.yaml_text("theirs.yml")
+
+
+@pytest.mark.parametrize(
+    ("text", "lost"),
+    [
+        ("deepspeed: zero3_bf16_cpuoffload_all.json", True),
+        ("deepspeed: {zero_optimization: {stage: 3, offload_param: {device: cpu}}}", True),
+        ("deepspeed: {zero_optimization: {stage: 3, offload_param: {device: none}}}", False),
+        ("fsdp_config: {fsdp_offload_params: true}", True),
+        ("fsdp_config: {fsdp_offload_params: false}", False),
+    ],
+)
+def test_offloading_that_is_lost_is_named(converted, text, lost):
+    found, _ = converted(f"{QUIET}{text}\n")
+    assert (f"{text.partition(':')[0]}.offload" in found.lost) == lost
+
+
+def test_keys_that_are_lost_for_one_reason_share_a_line(converted):
+    found, _ = converted(f"{QUIET}lisa_n_layers: 2\nlisa_step_interval: 2\nneftune_alpha: 5\n")
+    lines = [*found.report(), *found.yaml_text("theirs.yml").splitlines()]
+    assert sum("lisa_n_layers, lisa_step_interval: has no counterpart" in line for line in lines) == 2
+    assert sum("neftune_alpha: neftune_noise_alpha adds NEFTune's noise" in line for line in lines) == 2
 
 
 @pytest.mark.parametrize(

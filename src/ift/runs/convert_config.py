@@ -28,6 +28,9 @@ from ift.runs.other_tools import EXPLAINED, RENAMED, SIGNS
 from ift.runs.yaml_file import parse_yaml_file
 
 SECTIONS = ("training", "lora", "logging", "data")  # of unsloth's file: settings one level deeper
+LAUNCH = (
+    "ift train --config THIS_FILE --num_processes N, where N is the number of GPUs: the file does not say it"
+)
 OF_THE_DEVICE = ("tf32",)  # refused where the device of the conversion lacks it
 # keys of files that configure no training, and what does their work here
 NO_TRAINING = {
@@ -85,9 +88,10 @@ class Converted:
         ]
         for heading, lost in self.groups.items():
             lines += [f"{heading} ({len(lost)}):"] if lost else []
-            lines += [f"  {name}: {reason}" for name, reason in lost.items()]
+            lines += [f"  {names}: {reason}" for reason, names in _by_reason(lost).items()]
         lines += [f"another default than {self.tool}'s: {one}" for one in self.differences]
         lines += [f"without a value: {', '.join(self.empty)}"] if self.empty else []
+        lines += [f"launch with: {LAUNCH}"] if "accelerate_config" in self.settings else []
         return lines + [f"fill in: {name}, which the file does not say" for name in self.missing]
 
     def yaml_text(self, source: str) -> str:
@@ -96,13 +100,24 @@ class Converted:
             f"# From {source} ({self.tool}) by ift convert-config. Look at it, then: ift check --config THIS_FILE"
         ]
         lines += [f"# FILL IN: {name}" for name in self.missing]
+        lines += [f"# Launch with: {LAUNCH}"] if "accelerate_config" in self.settings else []
         lines.append(yaml.safe_dump(self.settings, sort_keys=False, width=110, allow_unicode=True).rstrip())
         lines += ["", f"# Defaults of {self.tool}: {', '.join(self.implied)}"] if self.implied else []
         for heading, lost in self.groups.items():
             lines += ["", f"# {heading.capitalize()}:"] if lost else []
-            lines += [f"#   {name}: {' '.join(reason.split())}" for name, reason in lost.items()]
+            lines += [
+                f"#   {names}: {' '.join(reason.split())}" for reason, names in _by_reason(lost).items()
+            ]
         lines += ["", f"# Other defaults than {self.tool}'s:"] if self.differences else []
         return "\n".join([*lines, *(f"#   {one}" for one in self.differences)]) + "\n"
+
+
+def _by_reason(lost: Mapping[str, str]) -> dict[str, str]:
+    """Reason -> the names that are lost for it, in their order."""
+    found: dict[str, list[str]] = {}
+    for name, reason in lost.items():
+        found.setdefault(str(reason), []).append(name)
+    return {reason: ", ".join(names) for reason, names in found.items()}
 
 
 def _shown(settings: Mapping[str, Any]) -> str:
@@ -153,6 +168,10 @@ def convert_file(path: Path, method: str | None = None) -> Converted:
         )
     if method is not None or "method" not in found.settings:
         found.settings = {**{"method": "ift"}, **found.settings, **({"method": method} if method else {})}
+    if found.settings.get("accelerate_config") == "zero3" and METHODS[found.settings["method"]].needs_pairs:
+        found.settings["accelerate_config"] = "fsdp2"  # trl's methods on pairs are refused under ZeRO-3
+        for result in found.translated.values():
+            result |= {"accelerate_config": "fsdp2"} if "accelerate_config" in result else {}
     found.implied = implied(found.tool, written, found.settings)
     found.settings |= {name: value for name, (value, _) in found.implied.items()}
     _fill_in(found)

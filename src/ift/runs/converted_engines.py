@@ -31,14 +31,39 @@ def engine(kind: str) -> Callable[[Any, Settings], Translated]:
     def translate(value: Any, settings: Settings) -> Translated:
         if not value or value == "ddp":
             return Same("it is off")
-        name, launch = "fsdp2", "launch with --num_processes N (docs/many_gpus.md)"
+        name = "fsdp2"
         if kind == "deepspeed" or (isinstance(value, Mapping) and value.get("name") == "deepspeed"):
-            if few_bits(settings):
-                return f"weights in few bits run under ddp and fsdp2 here: {launch}"
-            name = f"zero{_zero_stage(value)}"
-        return launch.replace("with", f"with --accelerate_config {name}")
+            # weights in few bits do not run under DeepSpeed here
+            name = "ddp" if few_bits(settings) else f"zero{_zero_stage(value)}"
+        return {"accelerate_config": name}
 
     return translate
+
+
+def lost_of_engine(name: str) -> Callable[[Any], dict[str, str]]:
+    """Offloading to the CPU in DeepSpeed's or FSDP's configuration, or in its file's name: ift's engines have none."""
+
+    def lost(value: Any) -> dict[str, str]:
+        on = "offload" in str(value).lower() if not isinstance(value, Mapping) else _offloads(value)
+        reason = (
+            "an accelerate configuration of your own can set it: --accelerate_config FILE (docs/many_gpus.md)"
+        )
+        return {f"{name}.offload": f"weights and states stay on the GPUs; {reason}"} if on else {}
+
+    return lost
+
+
+def _offloads(value: Mapping[str, Any]) -> bool:
+    """Whether a setting about offloading is on, at any depth."""
+    for key, one in value.items():
+        inside = _offloads(one) if isinstance(one, Mapping) and "offload" not in str(key) else False
+        if isinstance(one, Mapping) and "offload" in str(key):
+            inside = one.get("device", "none") != "none"
+        elif "offload" in str(key) or str(key) == "config_file":
+            inside = one is True or "offload" in str(one).lower()
+        if inside:
+            return True
+    return False
 
 
 def _zero_stage(value: Any) -> str:

@@ -14,7 +14,7 @@ from ift.runs.converted_datasets import (
     translate_mixer,
     translate_mixture,
 )
-from ift.runs.converted_engines import engine
+from ift.runs.converted_engines import engine, lost_of_engine
 from ift.runs.harmless_names import Same
 
 ANSWERS = "answers alone are trained here too"
@@ -274,6 +274,7 @@ LOST_INSIDE: Mapping[str, Callable[[Any], dict[str, str]]] = {
     "pretraining_dataset": lambda value: lost_of_entries(value, "pretraining_dataset"),
     "bnb_config_kwargs": _lost_of_bnb,
     "special_tokens": _lost_of_special_tokens,
+    **{name: lost_of_engine(name) for name in ("deepspeed", "dist_config", "fsdp", "fsdp_config")},
 }
 # what a translation above has used of other settings
 USED_BY: Mapping[str, tuple[str, ...]] = {
