@@ -1,9 +1,13 @@
 """Packages that settings need are named all at once, with one line that installs them."""
 
+import re
+import tomllib
+from pathlib import Path
+
 import pytest
 
 from ift.check import packages
-from ift.check.packages import missing_packages
+from ift.check.packages import install_command, missing_packages
 from ift.runs.arguments import parse
 from ift.runs.argv import UsageError
 
@@ -20,7 +24,8 @@ def test_all_are_named_at_once():
     run.config.report_to = ["wandb"]
     assert missing_packages([run, run]) == (
         "not installed: bitsandbytes (for load_in_4bit, optim adamw_8bit), liger-kernel (for use_liger_kernel), wandb "
-        "(for report_to wandb). Fix: pip install bitsandbytes liger-kernel wandb, or leave these settings out"
+        "(for report_to wandb). Fix: pip install 'intuitive-fine-tuning[quant]' liger-kernel wandb, or leave these "
+        "settings out"
     )
 
 
@@ -30,9 +35,12 @@ def test_all_are_named_at_once():
         (["--optim=galore_adamw", "--optim_target_modules=all-linear"], "galore-torch"),
         (["--optim=adamw_torch_4bit"], "torchao"),
         (["--optim=schedule_free_adamw"], "schedulefree"),
-        (["--optim=paged_lion_8bit"], "bitsandbytes"),
+        (["--optim=paged_lion_8bit"], "'intuitive-fine-tuning[quant]'"),
         (["--attn_implementation=flash_attention_2"], "flash-attn"),
-        (["--eval_generate=2", "--eval_strategy=steps", "--eval_score=rouge,f1"], "rouge-score"),
+        (
+            ["--eval_generate=2", "--eval_strategy=steps", "--eval_score=rouge,f1"],
+            "'intuitive-fine-tuning[scores]'",
+        ),
         (["--optim=adamw_torch"], ""),
     ],
 )
@@ -63,3 +71,40 @@ def test_mistakes_that_do_not_depend_on_each_other_are_named_together():
         "no data: give",
     ):
         assert part in str(refused.value)
+
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "docs").glob("*.md"),
+    *(ROOT / "recipes").iterdir(),
+    *(ROOT / "src").rglob("*.py"),
+]
+
+
+def test_extras_are_spelled_in_one_way():
+    """Red when: a page names an extra as `.[x]`, or a package that an extra of ift has, or a module writes the command.
+
+    `pip install 'intuitive-fine-tuning[x]'` works wherever ift was installed from; a package of no extra has its name.
+    """
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    ours = {
+        re.split(r"[<>=\[]", one)[0]
+        for name, all_of in extras.items()
+        if name not in ("dev", "docs")
+        for one in all_of
+    }
+    for page in PAGES:
+        for given in re.findall(r"pip install ((?:-\w+ )?[^`\n]*)", page.read_text()):
+            assert ".[" not in given, page
+            assert not ours & set(given.split()), page
+            extra = re.match(r"'intuitive-fine-tuning\[([\w,-]+)\]'", given)
+            assert not extra or set(extra[1].split(",")) <= set(extras), page
+            assert page.suffix != ".py" or page.name == "packages.py" or not extra, page
+
+
+def test_extras_and_packages_are_installed_in_one_command():
+    assert install_command("quant", "scores", packages=["wandb"]) == (
+        "pip install 'intuitive-fine-tuning[quant,scores]' wandb"
+    )
+    assert install_command(packages=["wandb"]) == "pip install wandb"

@@ -17,7 +17,7 @@ REFUSED = {  # what is typed: what the check says
         {"use_peft": "true", "lora_target_modules": "q_proj,v_proj"},
         "by spaces, not by commas",
     ),
-    "a package of quantisation": ({"load_in_4bit": "true"}, "pip install bitsandbytes"),
+    "a package of quantisation": ({"load_in_4bit": "true"}, "pip install 'intuitive-fine-tuning[quant]'"),
     "the Hub": ({"push_to_hub": "true"}, "HF_HUB_OFFLINE"),
     "a package that is only looked for at the start": ({"report_to": "tensorboard"}, "tensorboard"),
     "no accelerator": ({"activation_offloading": "true"}, "there is none"),

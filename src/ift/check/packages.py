@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 # beginning of an optimiser's name -> package to install, module; the first that fits counts
@@ -28,6 +28,9 @@ _SCORES = {"bleu": ("sacrebleu", "sacrebleu"), "chrf": ("sacrebleu", "sacrebleu"
            "rouge": ("rouge-score", "rouge_score")}  # fmt: skip
 
 
+_EXTRAS = {"bitsandbytes": "quant", "rouge-score": "scores", "sacrebleu": "scores"}  # package -> extra of ift
+
+
 def missing_packages(stages: Iterable[Any]) -> str:
     """Names every package that stages need and that is not installed, with one line that installs all; "" for none."""
     wanted: dict[str, list[str]] = {}
@@ -38,7 +41,15 @@ def missing_packages(stages: Iterable[Any]) -> str:
     if not wanted:
         return ""
     listed = ", ".join(f"{package} (for {', '.join(settings)})" for package, settings in wanted.items())
-    return f"not installed: {listed}. Fix: pip install {' '.join(wanted)}, or leave these settings out"
+    extras = sorted({_EXTRAS[package] for package in wanted if package in _EXTRAS})
+    others = [package for package in wanted if package not in _EXTRAS]
+    return f"not installed: {listed}. Fix: {install_command(*extras, packages=others)}, or leave these settings out"
+
+
+def install_command(*extras: str, packages: Sequence[str] = ()) -> str:
+    """The command that installs the packages of extras of ift, and others; it works for an ift from anywhere."""
+    ours = [f"'intuitive-fine-tuning[{','.join(extras)}]'"] if extras else []
+    return " ".join(["pip install", *ours, *packages])
 
 
 def _is_installed(module: str) -> bool:

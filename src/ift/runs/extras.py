@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 
+from ift.check.packages import install_command
+
+__all__ = ["MissingExtra", "install_command", "missing_extra", "needs_extra"]
+
 
 class MissingExtra(ImportError):
     """The optional packages of a command are not installed."""
@@ -22,8 +26,3 @@ def missing_extra(extra: str, *packages: str) -> str | None:
         return None
     verb = "is" if len(missing) == 1 else "are"
     return f"{' and '.join(missing)} {verb} missing. Fix: {install_command(extra)}"
-
-
-def install_command(extra: str) -> str:
-    """The command that installs the packages of an extra."""
-    return f"pip install 'intuitive-fine-tuning[{extra}]'"

@@ -19,6 +19,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback, Tra
 from transformers.utils import logging as transformers_logging
 
 from ift.check.finding import Finding
+from ift.check.packages import install_command
 from ift.generation.during_training import ANSWERED
 from ift.methods.stage import PreparedRows, Stage
 from ift.runs.plan import plan
@@ -106,7 +107,7 @@ class TerminalReporter(Reporter):
             "metrics": os.path.join(folder, "metrics.jsonl"),
             "answers": "" if result.answers is None else result.answers.summary(folder),
             "chat": f"ift chat {shlex.quote(folder)}",
-            "evaluate": f"pip install 'intuitive-fine-tuning[eval]' && ift evaluate {shlex.quote(folder)}",
+            "evaluate": f"{install_command('eval')} && ift evaluate {shlex.quote(folder)}",
             "push": f"hf upload USER/{os.path.basename(os.path.normpath(folder))} {shlex.quote(folder)}",
         }
         for label, text in lines.items():
