@@ -490,7 +490,10 @@ def test_the_words_of_every_message_in_the_troubleshooting_are_in_the_source():
     page = (ROOT / "docs" / "troubleshooting.md").read_text()
     messages = re.findall(r"^\| [^|]+ \| `([^`]+)` \| .+ \|$", page, re.MULTILINE)
     assert len(messages) >= 30
-    filled = {"a number": "{expected}", "fine-tuning[report]": "fine-tuning[{extra}]"}
+    filled = {
+        "a number": "{expected}",
+        "pip install 'intuitive-fine-tuning[report]": "'intuitive-fine-tuning[{','.join(extras)}]",
+    }
     for message in messages:
         for shown, written in filled.items():
             message = message.replace(shown, written)
