@@ -127,10 +127,7 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
         self.add_callback(WritesInCheckpoints(lambda folder: write_settings(folder, self._method_settings())))
 
     def _method_settings(self) -> dict[str, Any]:
-        """The settings that were trained with; a function that replaces a part is named in the part's place.
-
-        Those of the propagation's weights are left out where there are none, or where they are the user's own.
-        """
+        """The settings that had an effect; a function that replaces a part is named in the part's place."""
         names = (*METHOD_FIELDS, *LAMBDA_FIELDS, "token_weights")
         found = {name: getattr(self.args, name) for name in names}
         if self.args.token_weights is not None:
