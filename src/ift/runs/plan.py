@@ -69,13 +69,13 @@ def method_line(stage: Stage, args: Any) -> str:
 
 def ift_settings(args: IFTConfig) -> str:
     """The settings of IFT in one line."""
-    if args.residual_lambda == 0:
+    if args.residual_warmup_ratio:
+        start, share = args.residual_lambda_start or 0, f"{args.residual_warmup_ratio:.0%} of the steps"
+        mixed = f"lambda from {start:g} to {args.residual_lambda:g} over the first {share}, {args.lookahead} look-ahead"
+    elif args.residual_lambda == 0:
         mixed = "lambda 0 (no look-ahead)"
     else:
         mixed = f"lambda {args.residual_lambda:g}, {args.lookahead} look-ahead"
-    if args.residual_warmup_ratio:
-        start = args.residual_lambda_start or 0
-        mixed += f", warmed up from {start:g} over {args.residual_warmup_ratio:.0%} of the steps"
     if args.residual_noise_std:
         mixed += f", noise {args.residual_noise_std:g}"
     if args.token_weights is not None:
