@@ -66,7 +66,9 @@ class Chromium:
         os.write(self._out, json.dumps(message).encode() + b"\0")
         began = time.monotonic()
         while (answer := self._next()).get("id") != self._count:
-            assert time.monotonic() - began < LIMIT_SECONDS, f"the browser sends events, and no answer to {method}"
+            assert time.monotonic() - began < LIMIT_SECONDS, (
+                f"the browser sends events, and no answer to {method}"
+            )
             self.events.append(answer)
         assert "error" not in answer, (method, answer)
         return answer["result"]
