@@ -21,6 +21,7 @@ from ift.data.templates import adds_bos
 from ift.methods.stage import longest_row
 from ift.methods.start import explain_saved_modules, explain_too_long
 from ift.models.limits import explain_ids_outside, special_ids
+from ift.text import quoted
 
 WARN_CUT, REFUSE_CUT = 0.01, 0.20  # shares of the rows, or of the trained tokens, that cutting takes
 
@@ -245,7 +246,7 @@ def preflight(
     except DataError as error:
         findings.append(Finding("refused", "model", str(error)))
     except Exception as error:  # the model's code may raise anything, and the run may still work
-        findings.append(Finding("note", "memory", f"no estimate: {type(error).__name__}: {error}"))
+        findings.append(Finding("note", "memory", f"no estimate: {type(error).__name__}: {quoted(error)}"))
     findings = [
         *data_findings(
             sets,
