@@ -140,6 +140,27 @@ def test_rows_are_held_out_beside_an_evaluation_split_only_if_none_is_named(tmp_
         load_train_and_eval(script, mixture([], test_split_size=0.5), training)
 
 
+def test_rows_that_are_left_are_found_again_in_their_files(tmp_path):
+    """Of a mixture whose second file has an empty row (2) and loses the rows that are held out."""
+    one = write(tmp_path / "one.jsonl", [{"prompt": "a", "completion": f" {n}"} for n in range(3)])
+    two = [{"text": "" if n == 1 else f"two {n}"} for n in range(8)]
+    entries = [{"path": one}, {"path": write(tmp_path / "two.jsonl", two)}]
+    script, _, training = arguments(strategy="epoch")
+    data = load_train_and_eval(script, mixture(entries, test_split_size=4), training)
+    found = 0
+    for parts in (data.train, data.evaluation):
+        tokenizer = small_tokenizer()
+        done = prepare_mixture(parts, tokenizer)
+        places = done.places(range(1, len(done.dataset) + 1))
+        for place, row in zip(places, done.dataset, strict=True):
+            text = (f" {place['file_row'] - 1}", two[place["file_row"] - 1]["text"])[
+                place["file"] == "two.jsonl"
+            ]
+            assert text.strip() in tokenizer.decode(row["input_ids"])
+            found += 1
+    assert found == 10
+
+
 def test_more_rows_than_there_are_cannot_be_held_out(tmp_path):
     path = write(tmp_path / "rows.jsonl", numbered(4))
     script, _, training = arguments(path, strategy="epoch")

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from ift.data import DataError
 from ift.generation.answers import AnswerStore, Settings, Turn, answer_all
 from ift.generation.decoding import Sampling, _Noise
 from ift.generation.errors import EvaluationError
-from ift.generation.prompts import Prompt, prompt_ids, read_prompts
+from ift.generation.prompts import UNPLACED, Prompt, prompt_ids, read_prompts
 from ift.lab.testbed import problems, tiny_base_path
 from ift.models.loading import CHAT_TEMPLATE, PLAIN_TEXT
 
@@ -147,6 +148,18 @@ def test_a_second_turn_follows_the_models_own_first_answer(loaded, tmp_path, mon
         ]
     ]
     assert len(found["1"]) == 2
+
+
+def test_stored_answers_name_the_row_and_those_of_earlier_versions_are_used(loaded, tmp_path):
+    """A store without the numbers of the rows holds the answers all the same."""
+    prompts = [replace(one, place=replace(UNPLACED, row=row)) for row, one in enumerate(asked(3), start=1)]
+    first = answered(loaded, prompts, tmp_path / "store", max_new_tokens=4)
+    found = [json.loads(line) for line in (tmp_path / "store").read_text().splitlines()]
+    rows = {one.key: one.place.row for one in prompts}
+    assert [one.pop("file_row") for one in found] == [rows[one["key"]] for one in found]
+    (tmp_path / "store").write_text("".join(json.dumps(one) + "\n" for one in found))
+    earlier = AnswerStore(tmp_path / "store", "f")
+    assert [[earlier.get(one, 0)] for one in prompts] == list(first.values())
 
 
 def test_prompts_without_room_for_an_answer_are_refused(loaded, tmp_path):
@@ -300,7 +313,7 @@ def test_the_files_that_others_read(tmp_path):
     bench = found["bench"]
     assert (bench["question_id"], bench["model_id"]) == (81, "tiny_base")
     assert [len(choice["turns"]) for choice in bench["choices"]] == [2]
-    assert found["plain"]["row"] == rows["plain"][0]
+    assert (found["plain"]["file_row"], found["plain"]["row"]) == (1, rows["plain"][0])
     assert isinstance(found["plain"]["output"], str)
 
 

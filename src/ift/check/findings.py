@@ -259,7 +259,7 @@ def preflight(
         ),
         *findings,
     ]
-    findings += _model_findings(stage, prepared, memory, longest)
+    findings += [*_few_to_answer(stage, sets), *_model_findings(stage, prepared, memory, longest)]
     available = available_memory(gpu_memory)
     if memory is not None:
         findings += memory_findings(planned, of_memory, memory, available, engine, device, answer)
@@ -268,6 +268,19 @@ def preflight(
         batch_words(planned, of_memory, bool(plan_length)),
     )
     return Preflight(findings, scans, memory, available, engine, steps, gpu_memory, batch)
+
+
+def _few_to_answer(stage: Any, sets: Mapping[str, Prepared]) -> list[Finding]:
+    """A warning if a run is to answer more evaluation rows than there are."""
+    wanted = getattr(getattr(stage, "answers", None), "eval_generate", 0)
+    if (
+        "eval" not in sets
+        or sets["eval"].report.streaming
+        or wanted <= (there := sets["eval"].report.rows_kept)
+    ):
+        return []
+    text = f"eval_generate is {wanted:,}, and there are {there:,} evaluation rows: all of them are answered"
+    return [Finding("warning", "eval", text)]
 
 
 def _model_findings(

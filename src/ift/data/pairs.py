@@ -87,7 +87,7 @@ def _prepare(part: Part, tokenizer: Any, max_length: int | None, num_proc: int |
         num_proc=num_proc,
         desc=f"Preparing {name} pairs",
     )
-    return Prepared(*drop_untrained(mapped, base, "pairs", numbers), numbers)
+    return Prepared(*drop_untrained(mapped, base, "pairs", numbers), numbers, part.origin)
 
 
 def check_columns(rows: Any, name: str) -> None:

@@ -21,6 +21,7 @@ from ift.data.formats import (
 )
 from ift.data.masks import UNTRAINED, RowTokenizer, TokenisedRow, TrainOn
 from ift.data.origin import CHECKED_ROWS, Origin, RowPreparation, map_rows
+from ift.data.prepared import Part, Prepared
 from ift.data.report import DataReport, mixture_report
 from ift.data.source import SourceRow, columns_with_filled_nulls
 from ift.data.templates import ensure_chat_template
@@ -33,37 +34,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TruncationMode = Literal["keep_start", "keep_end"]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Rows ready for the trainer.
-
-    Attributes:
-        dataset: `input_ids` and `labels` (-100 at untrained tokens), truncated to `max_length`.
-        report: Counts of the rows.
-    """
-
-    dataset: Dataset | IterableDataset
-    report: DataReport
-    numbers: tuple[int, ...] | None = None  # as in `Part`, of all rows that were read; None in a mixture
-
-
-@dataclass(frozen=True)
-class Part:
-    """One data set of a mixture.
-
-    Attributes:
-        name: Name in reports.
-        rows: The rows as loaded.
-        numbers: The numbers of the rows, where others were taken out; None if they are 1, 2, 3 and so on.
-        origin: Where the rows are from; None if unknown.
-    """
-
-    name: str
-    rows: Dataset | IterableDataset
-    numbers: tuple[int, ...] | None = None
-    origin: Origin | None = None
 
 
 @dataclass(frozen=True)
@@ -200,7 +170,7 @@ def prepare_dataset(
         rows = dataset.map(prepare, **options).filter(_HasSomethingToLearn(name), with_indices=True)
         return Prepared(rows.remove_columns(list(COUNTS)), replace(base, streaming=True))
     mapped = map_rows(dataset, prepare, **options, num_proc=num_proc, desc=f"Preparing {name} data")
-    return Prepared(*drop_untrained(mapped, base, "rows", numbers), numbers)
+    return Prepared(*drop_untrained(mapped, base, "rows", numbers), numbers, origin)
 
 
 def prepare_mixture(
@@ -231,7 +201,7 @@ def join_parts(parts: Sequence[Part], name: str, prepare: Callable[[Part, str], 
 
     done = call_for_each(parts, lambda part: prepare(part, f"{name} {part.name}"), first_rows_of)
     joined = concatenate_datasets([part.dataset for part in done])
-    return Prepared(joined, mixture_report(name, [part.report for part in done]))
+    return Prepared(joined, mixture_report(name, [part.report for part in done]), parts=tuple(done))
 
 
 def first_rows_of(part: Part) -> Part:
