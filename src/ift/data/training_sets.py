@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,7 @@ from ift.data.loading import (
     quiet,
     split_names,
 )
-from ift.data.malformed import all_malformed_rows
+from ift.data.malformed import Preparation, all_malformed_rows
 from ift.data.origin import Origin
 from ift.data.prepare import Part
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments
     from trl import DatasetMixtureConfig, ScriptArguments
 
+Refusal = Callable[[], AbstractContextManager[None]]  # `all_malformed_rows` with its arguments
 EVALUATION_SHARE = 0.05
 EVALUATION_ROWS = 1000  # at most
 
@@ -54,6 +57,7 @@ def load_train_and_eval(
     *,
     columns: Mapping[str, str] | None = None,
     pairs: bool = False,
+    preparation: Preparation | None = None,
 ) -> LoadedData:
     """Loads the data sets that trl's arguments name.
 
@@ -64,6 +68,7 @@ def load_train_and_eval(
         training_args: `eval_strategy` and `seed`.
         columns: Columns to rename, old to new.
         pairs: Whether the rows are read as preference pairs, for the refusal of malformed ones.
+        preparation: As in `all_malformed_rows`.
 
     Returns:
         Training rows, and evaluation rows if `eval_strategy` asks for them: the evaluation split or, without one or
@@ -75,7 +80,8 @@ def load_train_and_eval(
         DataError: A path, split or column does not exist, or evaluation rows cannot be held out.
     """
     wanted = evaluates(training_args)
-    data = load_splits(script_args, mixture_args, wanted, columns=columns, pairs=pairs)
+    how: dict[str, Any] = {"columns": columns, "pairs": pairs, "preparation": preparation}
+    data = load_splits(script_args, mixture_args, wanted, **how)
     share = None if mixture_args is None else mixture_args.test_split_size
     if data.evaluation is None and (wanted or share is not None):
         data = hold_out_evaluation(data, training_args.seed, share)
@@ -94,17 +100,20 @@ def load_splits(
     *,
     columns: Mapping[str, str] | None = None,
     pairs: bool = False,
+    preparation: Preparation | None = None,
 ) -> LoadedData:
     """Loads training rows and, if `evaluation` is true and the data has one, the evaluation split; nothing is held out.
 
     Arguments and errors are otherwise those of `load_train_and_eval`.
     """
+    columns = columns or {}
+    refusal = partial(all_malformed_rows, columns, pairs, preparation)
     if mixture_args is not None and mixture_args.datasets:
-        return _load_mixture(mixture_args, columns or {}, pairs)
+        return _load_mixture(mixture_args, columns, refusal)
     if script_args.dataset_name is None:
         raise DataError("no data: found neither dataset_name nor datasets. Fix: give --dataset_name")
     held_out = mixture_args is not None and mixture_args.test_split_size is not None
-    return _load_single(script_args, evaluation, held_out, columns or {}, pairs)
+    return _load_single(script_args, evaluation, held_out, columns, refusal)
 
 
 def evaluates(training_args: TrainingArguments) -> bool:
@@ -114,7 +123,11 @@ def evaluates(training_args: TrainingArguments) -> bool:
 
 
 def _load_single(
-    script_args: ScriptArguments, evaluates: bool, held_out: bool, columns: Mapping[str, str], pairs: bool
+    script_args: ScriptArguments,
+    evaluates: bool,
+    held_out: bool,
+    columns: Mapping[str, str],
+    refusal: Refusal,
 ) -> LoadedData:
     """As `load_splits`, for one data set; `held_out`: `test_split_size` takes the place of an evaluation split."""
     name, config = str(script_args.dataset_name), script_args.dataset_config
@@ -122,7 +135,7 @@ def _load_single(
     notes = files_left_out(name, config)
 
     def load(split: str) -> list[Part]:
-        with all_malformed_rows(columns, pairs):
+        with refusal():
             rows, origin = load_with_origin(name, config=config, split=split, streaming=streaming)
         return [Part(split, rename_columns(rows, columns), origin=origin)]
 
@@ -164,12 +177,14 @@ def _choose_split(wanted: str, use: str, available: Sequence[str], notes: list[s
     return split
 
 
-def _load_mixture(mixture_args: DatasetMixtureConfig, columns: Mapping[str, str], pairs: bool) -> LoadedData:
+def _load_mixture(
+    mixture_args: DatasetMixtureConfig, columns: Mapping[str, str], refusal: Refusal
+) -> LoadedData:
     entries = mixture_args.datasets
 
     def load(named: tuple[str, Any]) -> Part:
         name, entry = named
-        with all_malformed_rows(columns, pairs):
+        with refusal():
             rows, origin = _load_entry(entry, mixture_args.streaming)
         if entry.columns is not None:
             rows = rows.select_columns(entry.columns)

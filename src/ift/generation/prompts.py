@@ -12,7 +12,7 @@ from typing import Any
 from ift.data import DataError
 from ift.data.errors import RowFault, describe, refuse_rows
 from ift.data.known_names import OTHER_ROLES
-from ift.data.masks import plain_prompt_ids
+from ift.data.masks import SILENT, plain_prompt_ids
 from ift.data.source import SourceRow
 from ift.data.templates import renderer
 from ift.data.text_files import numbered_rows, read_all_rows
@@ -75,7 +75,7 @@ def prompt_ids(
             )
         return plain_prompt_ids(tokenizer, messages[-1]["content"])
     text = renderer(tokenizer, template)(messages, prompt=True)
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return list(tokenizer(text, add_special_tokens=False, **SILENT)["input_ids"])
 
 
 def read_rows(path: Path, *, lone_surrogates: bool = False) -> list[dict[str, Any]]:

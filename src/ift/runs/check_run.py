@@ -66,10 +66,11 @@ def refuse_or_warn(run_args: TrainArguments, prepared: Any, reporter: Reporter |
     reporter = reporter or TerminalReporter()
     allowed = run_args.run.allow_truncation
     found = preflight(run_args, prepared, allow_truncation=allowed, engine=running_engine())
+    stops = found.refused and not run_args.run.force
     for one in found.findings:
-        if one.level != "note":
+        if one.level == "warning" or (one.level == "refused" and not stops):  # the error has the refusals
             reporter.finding(one)
-    if found.refused and not run_args.run.force:
+    if stops:
         reasons = " ".join(
             f"{one.about}: {quoted(one.text)}." for one in found.findings if one.level == "refused"
         )
