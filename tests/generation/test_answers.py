@@ -63,7 +63,8 @@ def test_tools_of_a_row_reach_the_template(loaded, tmp_path):
     import copy
 
     tokenizer = copy.deepcopy(loaded[1])
-    tokenizer.chat_template = "{% for t in tools or [] %}{{ t.name or t.function.name }}{% endfor %}{{ extra }}{{ messages[0].content }}"
+    names = "{% for t in tools or [] %}{{ t.name or t.function.name }}{% endfor %}"
+    tokenizer.chat_template = names + "{{ extra }}{{ messages[0].content }}"
     tools, turn = [{"name": "7 + 7"}], {"role": "user", "content": "1"}
     rows = [
         {"messages": [turn]},
