@@ -134,7 +134,7 @@ def _preflight(run_args: TrainArguments, rows: PreparedRows, options: argparse.N
 def _print(found: Preflight, rows: PreparedRows, seconds: float | None, reporter: TerminalReporter) -> None:
     lines = list(rows.notes)
     for one in rows.sets.values():
-        lines += one.report.lines()
+        lines += one.report.lines(findings=True)
         for name in ("prompt", "answer"):
             median, high, top = getattr(one.report, f"{name}_lengths")
             if top:

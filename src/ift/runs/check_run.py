@@ -17,6 +17,7 @@ from ift.runs.argv import UsageError
 from ift.runs.launch import is_launched, running_engine
 from ift.runs.output_folder import AlreadyFinished, prepare_output_folder
 from ift.runs.progress import SILENT, Reporter, TerminalReporter
+from ift.text import quoted
 
 TIMED_STEPS = 3  # the first one is a warm-up
 
@@ -65,11 +66,14 @@ def refuse_or_warn(run_args: TrainArguments, prepared: Any, reporter: Reporter |
     reporter = reporter or TerminalReporter()
     allowed = run_args.run.allow_truncation
     found = preflight(run_args, prepared, allow_truncation=allowed, engine=running_engine())
+    stops = found.refused and not run_args.run.force
     for one in found.findings:
-        if one.level != "note":
+        if one.level == "warning" or (one.level == "refused" and not stops):  # the error has the refusals
             reporter.finding(one)
-    if found.refused and not run_args.run.force:
-        reasons = " ".join(f"{one.about}: {one.text}." for one in found.findings if one.level == "refused")
+    if stops:
+        reasons = " ".join(
+            f"{one.about}: {quoted(one.text)}." for one in found.findings if one.level == "refused"
+        )
         raise Refused(f"not started: {reasons} (--force starts anyway; ift check shows more)")
     if found.refused:
         reporter.message("starting despite failed checks (--force)", "bold red")

@@ -19,6 +19,7 @@ import yaml
 
 from ift.check.engines import Engine
 from ift.runs.arguments import UsageError
+from ift.text import quoted
 from ift.training.checkpoints import SIGNALS
 
 NUM_PROCESSES = "IFT_NUM_PROCESSES"
@@ -173,7 +174,7 @@ def _rendezvous_error(flags: list[str], machines: int, error: Exception) -> str:
         f"{_setting(flags, 'main_process_ip') or '127.0.0.1'}:{_setting(flags, 'main_process_port') or 29500}"
     )
     return (
-        f"{machines} machines did not find each other at {address} ({' '.join(str(error).split())}). Fix: run the same "
+        f"{machines} machines did not find each other at {address} ({quoted(error)}). Fix: run the same "
         "command on each machine, with its own --machine_rank from 0 and the --main_process_ip and --main_process_port "
         "of the first, which must be reachable; --rdzv_conf timeout=900 waits longer"
     )

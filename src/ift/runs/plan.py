@@ -17,8 +17,13 @@ DETACH_WARNING = (
 )
 
 
-def plan(trainer: Any, stage: Stage, rows: PreparedRows, state: Any) -> dict[str, list[str]]:
-    """The plan that is printed before the first step: lines by topic."""
+def plan(
+    trainer: Any, stage: Stage, rows: PreparedRows, state: Any, checked: bool = False
+) -> dict[str, list[str]]:
+    """The plan that is printed before the first step: lines by topic.
+
+    `checked`: whether findings about the rows were printed before, and are not repeated.
+    """
     args, model = trainer.args, trainer.model
     sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
     total, trained = sum(size for size, _ in sizes), sum(size for size, wanted in sizes if wanted)
@@ -31,7 +36,10 @@ def plan(trainer: Any, stage: Stage, rows: PreparedRows, state: Any) -> dict[str
     packs = getattr(args, "packing", False)
     topics = {
         "model": [f"{stage.model.model_name_or_path}: {_count(total)} parameters, {share}"],
-        "data": [*rows.notes, *(line for one in rows.sets.values() for line in one.report.lines())],
+        "data": [
+            *rows.notes,
+            *(line for one in rows.sets.values() for line in one.report.lines(findings=checked)),
+        ],
         "device": [f"{args.device}, {precision}, {processes}"],
         "dtype": [dtype_line(stage, model, str(getattr(args.optim, "value", args.optim)))],
         "steps": [
