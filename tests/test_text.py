@@ -1,8 +1,12 @@
 """What is shown: the name that a mistyped one may stand for. (What `visible` writes out is in tests/lab/report.)"""
 
+import re
+from pathlib import Path
+
 import pytest
 
-from ift.text import did_you_mean
+import ift
+from ift.text import did_you_mean, quoted
 
 
 @pytest.mark.parametrize(
@@ -41,3 +45,21 @@ def test_the_names_may_be_keys_and_the_near_one_is_shown_as_asked():
 )
 def test_a_name_that_means_something_else_is_not_offered(name, other):
     assert did_you_mean(name, [other]) == ""
+
+
+def test_a_foreign_message_is_quoted_without_its_full_stop():
+    assert quoted(OSError("No such file.\nCheck the path. ")) == "No such file. Check the path"
+    assert quoted(ValueError()) == "ValueError"
+
+
+def test_no_foreign_message_is_followed_by_a_second_full_stop():
+    """Where the text of an exception comes before words of ours, `quoted` takes its own full stop away."""
+    doubled = re.compile(r"\{(?:str\()?(?:error|exception)\b[^{}]*\}(?:\. |\.\")")
+    found = [
+        f"{file.name}: {line.strip()}"
+        for file in Path(ift.__file__).parent.rglob("*.py")
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if doubled.search(line) and "strerror" not in line
+    ]
+    assert found == []
+    assert doubled.search('f"cannot be loaded: {error}. Fix"')

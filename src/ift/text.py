@@ -23,6 +23,14 @@ def visible(text: str) -> str:
     return text if text.isascii() and text.isprintable() else "".join(map(shown, text))
 
 
+def quoted(error: object) -> str:
+    """The message of a foreign error, to be followed by words of ours: on one line, without a full stop at its end.
+
+    An error without a message is named by its class.
+    """
+    return " ".join(str(error).split()).rstrip(". ") or type(error).__name__
+
+
 def bracketed(tokens: Sequence[Item], trained: Sequence[bool], bracket: Callable[[str], Item]) -> list[Item]:
     """`tokens` with brackets before and after each run of trained ones, for a display without colour.
 

@@ -5,7 +5,7 @@ from datasets import Dataset
 from tokenizers import processors
 
 import models
-from ift.check.findings import data_findings
+from ift.check.row_findings import _check_report, data_findings
 from ift.check.rows import scan_rows
 from ift.data import Part, end_of_turn_ids, prepare_dataset, prepare_mixture
 from ift.data.pairs import prepare_pairs
@@ -21,11 +21,15 @@ def tokenizer():
     return loaded
 
 
-def found(tokenizer, train, evaluation=None, *, max_length=None, vocabulary=521, step=1, **options):
+def found(
+    tokenizer, train, evaluation=None, *, max_length=None, positions=None, vocabulary=521, step=1, **options
+):
     """(level, about, text) of every finding about these rows."""
     given = {"train": train, **({} if evaluation is None else {"eval": evaluation})}
     sets = {
-        name: prepare_dataset(Dataset.from_list(rows), tokenizer, name=name, max_length=max_length)
+        name: prepare_dataset(
+            Dataset.from_list(rows), tokenizer, name=name, max_length=max_length, positions=positions
+        )
         for name, rows in given.items()
     }
     scans = {name: scan_rows(one, tokenizer, end_of_turn_ids(tokenizer)) for name, one in sets.items()}
@@ -51,8 +55,47 @@ def test_cutting_is_told_and_from_a_fifth_on_refused(tokenizer, long, allowed, l
     ((first, about, text), *_) = found(tokenizer, rows, max_length=40, allow_truncation=allowed)
     assert (first, about) == (level, "train")
     assert f"max_length 40 cuts {10 * long}.0% of the rows" in text
-    assert "the longest row has" in text
+    assert "the longest row has 4" in text
+    assert f"(row{'s' * (long > 1)} {', '.join(str(10 - long + n) for n in range(1, long + 1))};" in text
     assert ("--allow_truncation" in text) == (level == "refused")
+
+
+def test_rows_beyond_the_models_positions_are_one_finding_with_count_rows_and_fix(tokenizer):
+    """Also if max_length empties one of them; rows above 30 tokens are rows 9 and 10."""
+    rows = [
+        *FINE[2:],
+        *({"prompt": f"{n} " + "7 " * tokens, "completion": " 7 7"} for n, tokens in ((1, 20), (2, 90))),
+    ]
+    ((level, about, text),) = found(tokenizer, rows, max_length=60, positions=("n_positions", 30))
+    assert (level, about) == ("refused", "train")
+    assert text.startswith(
+        "2 rows are longer than the 30 positions that the model knows (n_positions) (rows 9, 10;"
+    )
+    assert text.endswith("a model with a longer context; --max_length 30 cuts their end")
+    ((_, _, text),) = found(
+        tokenizer, rows, max_length=28, positions=("n_positions", 30), allow_truncation=True
+    )
+    assert "max_length 28 cuts" in text
+    assert "1 row is dropped" in text or "2 rows are dropped" in text
+    assert (
+        "a longer context than 30 positions" in text
+    )  # not: raise --max_length to what the model cannot take
+
+
+def test_a_template_that_leaves_the_answer_out_is_the_fix_to_change():
+    from small_templates import CHATML
+    from small_tokenizers import small_tokenizer
+
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "one"}]
+    rows = Dataset.from_list([{"messages": [turns[0], call]}, {"messages": turns}])
+    done = prepare_dataset(rows, small_tokenizer(CHATML))
+    (finding,) = _check_report("train", done.report, False)
+    assert finding.text.startswith(
+        "1 row is dropped: the chat template renders nothing of the answer (row 1)"
+    )
+    assert "--chat_template_path" in finding.text
+    assert "--chat_template_path" in "".join(done.report.lines(findings=True))
 
 
 def test_lost_answers_count_as_cut_rows_do(tokenizer):
@@ -68,7 +111,7 @@ def test_rows_are_named_as_they_stand_in_the_data(tokenizer):
     rows = [FINE[0], {"prompt": "", "completion": ""}, FINE[1], FINE[0], FINE[2], FINE[0]]
     rows = [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]
     texts = [text for _, _, text in found(tokenizer, rows)]
-    assert texts[0] == "1 rows dropped: the answer is empty (row 2)"
+    assert texts[0] == "1 row is dropped: the answer is empty (row 2)"
     assert texts[1].startswith(
         "2 of 5 rows are copies of earlier ones (row 4 is the first), a copy of row 1. Fix: "
     )

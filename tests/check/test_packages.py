@@ -54,6 +54,15 @@ def test_a_package_that_is_installed_is_not_named(monkeypatch):
     assert missing_packages([parse([*BASE, "--attn_implementation=flash_attention_2"])]) == ""
 
 
+def test_two_sources_of_evaluation_rows_are_refused_with_both_names():
+    both = ["--test_split_size=1.5", "--dataset_test_split=test", "--eval_strategy=epoch"]
+    with pytest.raises(UsageError) as refused:
+        parse([*BASE, *both])
+    assert "test_split_size is 1.5; give a share below 1 or a whole number of rows." in str(refused.value)
+    assert "dataset_test_split: no effect with test_split_size" in str(refused.value)
+    assert parse([*BASE, "--test_split_size=2"]).mixture.test_split_size == 2
+
+
 def test_mistakes_that_do_not_depend_on_each_other_are_named_together():
     wrong = ["--eval_generate=2", "--final_answers=-1", "--lora_r=4", "--bnb_4bit_quant_type=fp4", "--warmup_steps=1",
              "--learning_rate=-1",

@@ -147,7 +147,7 @@ CONTENT = [
          [talk(USER, ANSWER, tools="{nope")]),
     Case("an empty completion", "none of 2 rows is left (the answer is empty: 2 rows)",
          "silence is trained as the answer", [{"prompt": "a", "completion": ""}, {"prompt": "b", "completion": " "}]),
-    Case("one empty answer", ("kept 1 of 2 rows", "1 rows dropped: the answer is empty (row 2)"),
+    Case("one empty answer", ("kept 1 of 2 rows", "1 row is dropped: the answer is empty (row 2)"),
          "silence is trained as the answer",
          [GOOD, talk(USER, {"role": "assistant", "content": ""})], code=0, verb="check"),
     Case("empty text", "none of 1 rows is left (the text is empty: 1 rows)", "a run without a loss succeeds",
@@ -165,12 +165,12 @@ CONTENT = [
 ]  # fmt: skip
 
 LENGTHS = [
-    Case("a prompt longer than max_length", ("1 rows dropped: nothing to learn after truncation to max_length (row 3)",
-         "max_length 64 cuts 33.3% of the rows"), "answers behind max_length are lost in silence",
+    Case("a prompt longer than max_length", ("max_length 64 cuts 33.3% of the rows at their end (row 3;",
+         "1 row is dropped, with nothing left to learn"), "answers behind max_length are lost in silence",
          [GOOD, GOOD, talk(LONG, ANSWER)], ("--max_length", "64"), verb="check"),
     Case("every row dropped", ("none of 2 rows is left (nothing to learn after truncation to max_length: 2 rows)",
          "raise --max_length"), "the loss is 0 and the run succeeds", [talk(LONG, ANSWER)] * 2, ("--max_length", "64")),
-    Case("a row of a million characters", ("max_length 1,024 cuts", "the longest row has", "--allow_truncation"),
+    Case("a row of a million characters", ("1 row is longer than the 256 positions", "the longest row has", "(row 2;"),
          "one huge row is cut without a word", [GOOD, talk(USER, {"role": "assistant", "content": "a" * 1_000_000})]),
     Case("too few rows to hold out", "cannot hold out 1 of 1 rows for evaluation",
          "training and evaluation share a row", [GOOD],

@@ -1,6 +1,7 @@
 """Bad input of every kind, through the command itself: one message, the right exit code, nothing left behind."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -60,6 +61,7 @@ def test_the_answer(case, ift, place):
     for words in (case.said,) if isinstance(case.said, str) else case.said:
         assert words in said, broken
     assert "Traceback" not in said, broken
+    assert not re.search(r"[^./]\.\.(?![./])", said), f"a doubled full stop; {broken}"
     assert held(out) == before, broken
     if case.code:
         assert f"ift {case.verb}: " in said or "refused: ift train would not start" in said, broken

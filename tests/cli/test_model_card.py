@@ -40,6 +40,16 @@ def test_the_card_of_a_trained_model(run_tiny, chat_model, tmp_path, lora, capfd
     assert capfd.readouterr().out.endswith("\n")
 
 
+@pytest.mark.parametrize(
+    ("given", "other"), [("num_train_epochs", "max_steps"), ("max_steps", "num_train_epochs")]
+)
+def test_the_card_names_the_length_that_decided(run_tiny, given, other):
+    done = run_tiny(**{"max_steps": -1, given: 2})
+    text = ModelCard.load(done.folder / "README.md").text
+    assert f"| `{given}` | 2" in text
+    assert other not in text
+
+
 def test_a_base_without_a_licence_is_to_be_filled_in(tmp_path):
     assert _licence(str(tmp_path)) == ""
     assert _licence_words("", "some/base").startswith(

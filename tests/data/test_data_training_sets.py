@@ -106,6 +106,71 @@ def test_evaluation_rows_are_cut_only_when_asked_for(tmp_path):
     )
 
 
+@pytest.mark.parametrize(("size", "rows"), [(0.25, 10), (7, 7)])
+def test_rows_are_held_out_of_one_plain_file(tmp_path, size, rows):
+    """Each row is on one side, the same ones for the same seed, and both sides keep the numbers in the file."""
+    path = write(tmp_path / "rows.jsonl", numbered(40))
+    script, _, training = arguments(path, strategy="epoch")
+    data = load_train_and_eval(script, mixture([], test_split_size=size), training)
+    assert len(texts(data.evaluation)) == rows
+    assert sorted(texts(data.train) + texts(data.evaluation)) == sorted(one["text"] for one in numbered(40))
+    for part in (*data.train, *data.evaluation):
+        assert texts([part]) == [numbered(40)[number - 1]["text"] for number in part.numbers]
+    assert data.notes == [
+        f"test_split_size {size:g}: {rows} of 40 rows held out from the training data, not trained (seed 7)"
+    ]
+    again = load_train_and_eval(script, mixture([], test_split_size=size), training)
+    assert texts(again.evaluation) == texts(data.evaluation)
+    script, _, training = arguments(path)
+    unused = load_train_and_eval(script, mixture([], test_split_size=size), training)
+    assert unused.evaluation is None
+    assert texts(unused.train) == texts(data.train)
+    assert "not evaluated, because eval_strategy is no" in unused.notes[-1]
+
+
+def test_rows_are_held_out_beside_an_evaluation_split_only_if_none_is_named(tmp_path):
+    for name, count in (("train", 20), ("test", 4), ("held", 4)):
+        write(tmp_path / "rows" / f"{name}.jsonl", numbered(count))
+    script, _, training = arguments(str(tmp_path / "rows"), strategy="epoch")
+    data = load_train_and_eval(script, mixture([], test_split_size=0.5), training)
+    assert len(texts(data.evaluation)) == 10
+    assert 'split "test": not used, because test_split_size holds out training rows' in data.notes
+    script.dataset_test_split = "held"
+    with pytest.raises(DataError, match=r"dataset_test_split held and test_split_size both name"):
+        load_train_and_eval(script, mixture([], test_split_size=0.5), training)
+
+
+def test_rows_that_are_left_are_found_again_in_their_files(tmp_path):
+    """Of a mixture whose second file has an empty row (2) and loses the rows that are held out."""
+    one = write(tmp_path / "one.jsonl", [{"prompt": "a", "completion": f" {n}"} for n in range(3)])
+    two = [{"text": "" if n == 1 else f"two {n}"} for n in range(8)]
+    entries = [{"path": one}, {"path": write(tmp_path / "two.jsonl", two)}]
+    script, _, training = arguments(strategy="epoch")
+    data = load_train_and_eval(script, mixture(entries, test_split_size=4), training)
+    found = 0
+    for parts in (data.train, data.evaluation):
+        tokenizer = small_tokenizer()
+        done = prepare_mixture(parts, tokenizer)
+        places = done.places(range(1, len(done.dataset) + 1))
+        for place, row in zip(places, done.dataset, strict=True):
+            text = (f" {place['file_row'] - 1}", two[place["file_row"] - 1]["text"])[
+                place["file"] == "two.jsonl"
+            ]
+            assert text.strip() in tokenizer.decode(row["input_ids"])
+            found += 1
+    assert found == 10
+
+
+def test_more_rows_than_there_are_cannot_be_held_out(tmp_path):
+    path = write(tmp_path / "rows.jsonl", numbered(4))
+    script, _, training = arguments(path, strategy="epoch")
+    with pytest.raises(DataError, match=r"cannot hold out 4 of 4 rows.*a smaller test_split_size"):
+        load_train_and_eval(script, mixture([], test_split_size=4), training)
+    script, _, training = arguments(path, strategy="epoch", streaming=True)
+    with pytest.raises(DataError, match=r"rows of a stream cannot be held out.*leave test_split_size out"):
+        load_train_and_eval(script, mixture([], test_split_size=2), training)
+
+
 def test_the_cut_is_at_most_a_thousand_rows(tmp_path):
     path = write(tmp_path / "rows.jsonl", numbered(20_100))
     assert len(texts(load_train_and_eval(*arguments(path, strategy="steps")).evaluation)) == 1000

@@ -8,10 +8,12 @@ from small_files import arguments, write
 from small_templates import CHATML
 from small_tokenizers import small_tokenizer
 
-from ift.data import DataError, load_train_and_eval, prepare_mixture
+from ift.data import DataError, RowTokenizer, load_train_and_eval, prepare_mixture
 from ift.data import origin as origins
 from ift.data.errors import RowFault, RowsRefused, call_for_each, refuse_rows
+from ift.data.lengths import length_limit
 from ift.data.pairs import prepare_pairs
+from ift.data.prepare import PrepareRow
 from ift.data.text_files import read_all_rows
 
 
@@ -66,6 +68,43 @@ def test_unreadable_and_malformed_rows_are_named_together(tmp_path):
     assert said[0] == "rows.jsonl: 2 of 4 rows cannot be used."
     assert said[1].startswith("line 3: found text that is not JSON")
     assert said[2].startswith('row 4 (line 5), column "messages", turn 1, key "role": found the string')
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_rows_that_are_too_long_refused_by_the_template_or_dropped_are_named_in_the_same_round(
+    tmp_path, broken
+):
+    """Beside a malformed row, and beside a line that is no JSON, which is found before there are any tokens."""
+    rows = [talk(n) for n in range(6)]
+    rows[0], rows[2] = talk(0, "narrator"), talk(2, answer="one " * 90)
+    rows[3]["messages"].insert(1, {"role": "tool", "content": "x"})
+    rows[4]["messages"][1]["content"] = ""
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "rows.jsonl").write_text(text + "{\n" * broken)
+    refusal = "{% if one.role == 'tool' %}{{ raise_exception('no tools.') }}{% endif %}"
+    template = f"{{% for one in messages %}}{refusal}{{% endfor %}}" + CHATML
+    tokenizer = small_tokenizer(template)
+
+    def preparation(form, pairs):
+        return PrepareRow(
+            form, RowTokenizer(tokenizer), length_limit(60, ("n_positions", 80)), "keep_start", "", {}
+        )
+
+    def run():
+        data = load_train_and_eval(*arguments(str(tmp_path / "rows.jsonl")), preparation=preparation)
+        prepare_mixture(data.train, tokenizer, max_length=60, positions=("n_positions", 80))
+
+    with pytest.raises(RowsRefused) as caught:
+        run()
+    said = str(caught.value)
+    assert said.count("narrator") == 1
+    assert ("line 7: found text that is not JSON" in said) == broken
+    assert "row 4: the chat template refuses this conversation" in said
+    assert "no tools. Fix: " in said
+    assert "with --chat_template_path FILE.jinja" in said
+    assert "1 other row is too long, with up to " in said
+    assert "for --max_length 60 (row 3). Fix: shorten or drop these rows" in said
+    assert said.endswith("1 other row is dropped: the answer is empty (row 5)")
 
 
 def test_ten_rows_are_named_and_every_kind_among_them():

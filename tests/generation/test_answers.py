@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from ift.data import DataError
 from ift.generation.answers import AnswerStore, Settings, Turn, answer_all
 from ift.generation.decoding import Sampling, _Noise
 from ift.generation.errors import EvaluationError
-from ift.generation.prompts import Prompt, prompt_ids, read_prompts
+from ift.generation.prompt_checks import unused_content
+from ift.generation.prompts import UNPLACED, Prompt, prompt_ids, read_prompts
 from ift.lab.testbed import problems, tiny_base_path
 from ift.models.loading import CHAT_TEMPLATE, PLAIN_TEXT
 
@@ -56,13 +58,13 @@ def test_the_noise_draws_from_the_models_distribution():
 
 
 def test_tools_of_a_row_reach_the_template(loaded, tmp_path):
-    """As a list, as JSON text and as `functions`; such prompts have keys of their own, and plain text refuses them."""
+    """As a list, as JSON text and as `functions`, wrapped as in training; such prompts have keys of their own, and
+    plain text refuses them."""
     import copy
 
     tokenizer = copy.deepcopy(loaded[1])
-    tokenizer.chat_template = (
-        "{% for t in tools or [] %}{{ t.name }}{% endfor %}{{ extra }}{{ messages[0].content }}"
-    )
+    names = "{% for t in tools or [] %}{{ t.name or t.function.name }}{% endfor %}"
+    tokenizer.chat_template = names + "{{ extra }}{{ messages[0].content }}"
     tools, turn = [{"name": "7 + 7"}], {"role": "user", "content": "1"}
     rows = [
         {"messages": [turn]},
@@ -76,7 +78,7 @@ def test_tools_of_a_row_reach_the_template(loaded, tmp_path):
         tokenizer.decode(prompt_ids(tokenizer, p.messages, CHAT_TEMPLATE, p.template)) for p in prompts
     ]
     assert written == ["1", "7 + 791", "7 + 71", "7 + 71"]
-    assert [len({one.key for one in prompts}), prompts[2].key == prompts[3].key] == [3, True]
+    assert [len({one.key for one in prompts}), prompts[2].key == prompts[3].key] == [4, False]
     with pytest.raises(DataError, match="found tools and chat_template_kwargs, and the model was trained on"):
         prompt_ids(tokenizer, prompts[1].messages, PLAIN_TEXT, prompts[1].template)
     (tmp_path / "p.jsonl").write_text('{"prompt": "x", "tools": {"name": "f"}}\n')
@@ -147,6 +149,51 @@ def test_a_second_turn_follows_the_models_own_first_answer(loaded, tmp_path, mon
         ]
     ]
     assert len(found["1"]) == 2
+
+
+def test_columns_are_used_as_in_training_or_named_or_refused(tmp_path):
+    """`system`, `history` and `functions` reach the prompt; other columns are counted; media are refused."""
+    path = tmp_path / "p.jsonl"
+    user = {"role": "user", "content": "Hi"}
+    rows = [
+        {"prompt": "Hi", "system": "Be brief.", "history": [["a", "b"]], "answer": "Ho", "id": "x"},
+        {
+            "messages": [{"role": "system", "content": "Own."}, user],
+            "system_prompt": "Be brief.",
+            "answer": "Ho",
+        },
+        {"question": "Hi", "functions": [{"name": "f"}]},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    first, second, third = read_prompts(path, "Given.")
+    asked = [(turn["role"], turn["content"]) for turn in first.messages]
+    assert asked == [("system", "Be brief."), ("user", "a"), ("assistant", "b"), ("user", "Hi")]
+    assert [turn.keys() for turn in first.messages] == [{"role", "content"}] * 4
+    assert second.messages[0]["content"] == "Own."
+    assert third.messages[0] == {"role": "system", "content": "Given."}
+    assert third.template == {"tools": [{"type": "function", "function": {"name": "f"}}]}
+    assert unused_content([first, second, third]) == [
+        "1 row: column system_prompt: not used, because the conversation already has a system turn (row 2)",
+        "not part of the prompts: column answer (2 rows)",
+    ]
+    for column in ("images", "videos", "audios"):
+        path.write_text(json.dumps({"prompt": "What is this?", column: ["a.png"]}) + "\n")
+        with pytest.raises(
+            EvaluationError, match=rf'row 1, column "{column}".*only text models are supported'
+        ):
+            read_prompts(path)
+
+
+def test_stored_answers_name_the_row_and_those_of_earlier_versions_are_used(loaded, tmp_path):
+    """A store without the numbers of the rows holds the answers all the same."""
+    prompts = [replace(one, place=replace(UNPLACED, row=row)) for row, one in enumerate(asked(3), start=1)]
+    first = answered(loaded, prompts, tmp_path / "store", max_new_tokens=4)
+    found = [json.loads(line) for line in (tmp_path / "store").read_text().splitlines()]
+    rows = {one.key: one.place.row for one in prompts}
+    assert [one.pop("file_row") for one in found] == [rows[one["key"]] for one in found]
+    (tmp_path / "store").write_text("".join(json.dumps(one) + "\n" for one in found))
+    earlier = AnswerStore(tmp_path / "store", "f")
+    assert [[earlier.get(one, 0)] for one in prompts] == list(first.values())
 
 
 def test_prompts_without_room_for_an_answer_are_refused(loaded, tmp_path):
@@ -300,7 +347,7 @@ def test_the_files_that_others_read(tmp_path):
     bench = found["bench"]
     assert (bench["question_id"], bench["model_id"]) == (81, "tiny_base")
     assert [len(choice["turns"]) for choice in bench["choices"]] == [2]
-    assert found["plain"]["row"] == rows["plain"][0]
+    assert (found["plain"]["file_row"], found["plain"]["row"]) == (1, rows["plain"][0])
     assert isinstance(found["plain"]["output"], str)
 
 

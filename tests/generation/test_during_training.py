@@ -55,12 +55,29 @@ def test_the_same_rows_are_answered_at_each_evaluation(run, rows):
     found = lines(run / "answers.jsonl")
     assert [one["step"] for one in found] == [2, 2, 2, 4, 4, 4]
     assert [one["row"] for one in found[:3]] == [one["row"] for one in found[3:]]
-    targets = {json.loads(line)["messages"][1]["content"] for line in rows.read_text().splitlines()}
+    targets = [json.loads(line)["messages"][1]["content"] for line in rows.read_text().splitlines()]
     for one in found:
-        assert one["target"] in targets
+        assert one["target"] == targets[one["file_row"] - 1]  # rows held out keep their numbers in the file
+        assert one["file"] == "rows.jsonl"
         assert one["prompt"].startswith("<|user|>")
         assert one["prompt"].endswith("<|assistant|>")
         assert one["tokens"] <= 48
+
+
+def test_the_answers_after_training_name_their_rows_in_the_file(run, rows):
+    targets = [json.loads(line)["messages"][1]["content"] for line in rows.read_text().splitlines()]
+    found = lines(run / "final_answers.jsonl")
+    assert [one["target"] for one in found] == [targets[one["file_row"] - 1] for one in found]
+
+
+def test_more_rows_to_answer_than_there_are_is_said(rows, tmp_path, capsys):
+    """80 rows, of which 5 % are 4."""
+    words = ("--eval_generate", "9", "--final_answers", "9", "--eval_generate_max_new_tokens", "2")
+    assert train(rows, tmp_path / "out", "--max_steps", "1", "--eval_steps", "1", *words) == 0
+    said = capsys.readouterr().out
+    assert "eval_generate is 9, and there are 4 evaluation rows: all of them are answered" in said
+    assert "answering 4 rows with the trained model" in said
+    assert len(lines(tmp_path / "out" / "answers.jsonl")) == 4
 
 
 def test_exact_match_is_what_an_independent_look_at_the_answers_says(run):

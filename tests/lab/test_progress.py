@@ -27,6 +27,20 @@ def test_a_log_has_a_line_now_and_then_and_one_at_the_end(seconds, lines):
     assert found[-1] == "3 of 3 done in 0:00:00  run 2 [of many]"
 
 
+def test_a_log_says_how_much_time_is_left(monkeypatch):
+    """Two pieces are found at once, two take 10 and 20 seconds: two more will take 30."""
+    clock = iter([0.0, 0.1, 0.2, 10.2, 30.2, 40.2, 50.2])
+    monkeypatch.setattr("ift.lab.progress.time.monotonic", lambda: next(clock))
+    out = io.StringIO()
+    progress = WorkProgress(Console(file=out), 6, seconds=0)
+    for number in range(6):
+        progress.advance(f"run {number}")
+    assert [line.partition(" done in ")[2] for line in out.getvalue().splitlines()] == [
+        "0:00:00  run 0", "0:00:00  run 1", "0:00:10, about 0:00:30 left  run 2", "0:00:30, about 0:00:30 left  run 3",
+        "0:00:40, about 0:00:13 left  run 4", "0:00:50  run 5",
+    ]  # fmt: skip
+
+
 def test_a_terminal_has_a_bar_that_goes_away():
     found = shown(True, 0)
     assert "done in" not in found

@@ -47,6 +47,16 @@ def test_a_checkpoint_from_before_the_hashes_resumes(resumed):
     assert check_unchanged(run_of(folder, weights), facts()) == []
 
 
+def test_another_number_of_processes_is_refused(resumed):
+    """A step would have other rows. Checkpoints of earlier versions do not know the number."""
+    folder, weights, facts = resumed
+    assert check_unchanged(run_of(folder, weights), facts() | {"processes": 1}) == []
+    write_manifest(folder, 2, facts() | {"processes": 2})
+    assert check_unchanged(run_of(folder, weights), facts() | {"processes": 2}) == []
+    with pytest.raises(DataError, match=r"ran in 2 process\(es\), and now in 1, .*--allow_changed processes"):
+        check_unchanged(run_of(folder, weights), facts() | {"processes": 1})
+
+
 def test_hashes_are_of_files_that_are_there(tmp_path):
     (tmp_path / "zero.json").write_text("{}")
     config = SimpleNamespace(token_weights=None, deepspeed=str(tmp_path / "zero.json"))

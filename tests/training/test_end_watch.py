@@ -15,7 +15,7 @@ from ift.generation import after_training
 from ift.generation.after_training import FinalAnswers
 from ift.lab.testbed import problems, tiny_base_path
 from ift.runs.supervision import Supervision
-from ift.training.end_watch import EndWatch, end_nll, rows_that_end
+from ift.training.end_watch import EndWatch, end_nll, percent, rows_that_end
 
 ENDS = {2, 9}
 
@@ -244,3 +244,8 @@ def test_the_released_code_is_warned_of_in_the_plan(rows, tmp_path, capfd):
     said = " ".join(capfd.readouterr().out.split())
     assert "nothing detached (the released code)" in said
     assert "warning propagation_detach none is the released code" in said
+
+
+@pytest.mark.parametrize(("probability", "shown"), [(0.368, "36.8%"), (0.001, "0.1%"), (0.00042, "0.042%")])
+def test_small_probabilities_are_not_shown_as_0(probability, shown):
+    assert percent(math.log(probability)) == shown

@@ -559,6 +559,7 @@ def test_weights_of_the_users_own_are_named_in_the_records(tmp_path, rows):
     settings = json.loads((tmp_path / "checkpoint-1" / "ift_settings.json").read_text())
     assert settings["propagation"] == "a function: linear"
     assert settings["lookahead"] == "greedy"
+    assert not {"propagation_gamma", "propagation_detach"} & settings.keys()  # of weights that were not used
     assert "| `propagation` | a function: linear |" in (tmp_path / "README.md").read_text()
 
 

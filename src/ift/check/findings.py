@@ -7,148 +7,25 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ift.check.engines import ONE_DEVICE, Engine
-from ift.check.finding import Finding, Level
+from ift.check.finding import Finding
 from ift.check.memory import available_memory, empty_model
 from ift.check.memory_words import TIGHT, batch_words, memory_findings
 from ift.check.needs import MemoryEstimate
 from ift.check.planned_gpu import on_planned_gpu
 from ift.check.positions import position_problem
 from ift.check.result import Preflight
-from ift.check.rows import RowScan, scan_rows
+from ift.check.row_findings import data_findings
+from ift.check.rows import scan_rows
 from ift.check.sizes import Sizes
 from ift.check.steps import PACKS_NOTHING, count_steps, packs_nothing, rows_of_steps
 from ift.check.trainer_build import build_errors
-from ift.data import DataError, DataReport, Prepared, end_of_turn_ids
-from ift.data.templates import adds_bos
+from ift.data import DataError, Prepared, end_of_turn_ids
 from ift.methods.stage import longest_row
 from ift.methods.start import explain_saved_modules, explain_too_long
 from ift.models.limits import explain_ids_outside, special_ids
+from ift.text import quoted
 
 ESTIMATES = 5  # of a step with other settings, where it does not fit; as a rule
-WARN_CUT, REFUSE_CUT = 0.01, 0.20  # shares of the rows, or of the trained tokens, that cutting takes
-
-
-def data_findings(
-    sets: Mapping[str, Prepared],
-    scans: Mapping[str, RowScan],
-    tokenizer: Any,
-    *,
-    vocabulary: int | None,
-    rows_per_step: int,
-    rows: int | None = None,
-    allow_truncation: bool = False,
-) -> list[Finding]:
-    """Checks the rows of each set, given its scan.
-
-    `vocabulary` is the number of rows of the model's embedding, None if unknown. `rows` are those that steps are made
-    of, None for the kept rows. `allow_truncation` warns instead of refusing if much is cut.
-    """
-    found = []
-    for name, one in sets.items():
-        found += _check_report(name, one.report, allow_truncation)
-        found += _check_scan(name, scans[name], tokenizer, vocabulary)
-        found += _check_plain_text(name, one.report, scans[name], tokenizer)
-    if "eval" in sets:
-        found += _check_overlap(scans["train"], scans["eval"])
-    report = sets["train"].report
-    rows = report.rows_kept if rows is None else rows
-    if not report.streaming and rows < rows_per_step:
-        packed = " after packing" if rows < report.rows_kept else ""
-        text = (
-            f"{rows:,} rows{packed} are fewer than the {rows_per_step:,} of one step. "
-            "Fix: lower per_device_train_batch_size or gradient_accumulation_steps"
-        )
-        found.append(Finding("warning", "train", text))
-    return found
-
-
-def _check_plain_text(name: str, report: DataReport, scan: RowScan, tokenizer: Any) -> list[Finding]:
-    """A warning for each part whose prompts are plain text, for a model that has a chat template."""
-    found = []
-    for part in report.parts or (report,):
-        asks = part.format.startswith(("prompt-completion", "preference", "pairs"))
-        if (
-            not asks
-            or part.prompts != "plain text"
-            or not tokenizer.chat_template
-            or part.name in scan.rendered
-        ):
-            continue
-        rows = f"the rows of {part.name.removeprefix(f'{name} ')}" if report.parts else "the rows"
-        text = (
-            f"{rows} are plain text, which leaves the model's chat template out. Fix, if it is to answer in a "
-            'conversation: write rows as {"messages": [...]} (docs/data.md)'
-        )
-        found.append(Finding("warning", name, text))
-    return found
-
-
-def _check_overlap(train: RowScan, evaluation: RowScan) -> list[Finding]:
-    """A warning if evaluation rows, or else their prompts, are also training rows or prompts."""
-    for what, first, second in (
-        ("rows", train.first, evaluation.first),
-        ("prompts", train.prompts, evaluation.prompts),
-    ):
-        if shared := first.keys() & second.keys():
-            row = min(second[key] for key in shared)
-            text = (
-                f"{len(shared):,} evaluation {what} are also training {what} (evaluation row {row} first): the "
-                "evaluation loss will be too low. Fix: remove them from one of the two sets"
-            )
-            return [Finding("warning", "eval", text)]
-    return []
-
-
-def _check_report(name: str, report: DataReport, allow_truncation: bool) -> list[Finding]:
-    found = []
-    lost = max(report.share_cut, report.share_trained_lost)
-    if lost > WARN_CUT:
-        level: Level = "refused" if lost > REFUSE_CUT and not allow_truncation else "warning"
-        text = (
-            f"max_length {report.max_length:,} cuts {report.share_cut:.1%} of the rows at their end: "
-            f"{report.trained_tokens_lost:,} trained tokens are lost ({report.share_trained_lost:.1%}), and "
-            f"{report.rows_without_end:,} rows train no end of the answer. Fix: raise "
-            f"--max_length (the longest row has {report.lengths[2]:,} tokens), or shorten "
-            "the rows" + (", or use --allow_truncation" if level == "refused" else "")
-        )
-        found.append(Finding(level, name, text))
-    for reason, rows in report.dropped.items():
-        shown = ", ".join(map(str, rows[:8])) + (", ..." if len(rows) > 8 else "")
-        found.append(Finding("warning", name, f"{len(rows):,} rows dropped: {reason} (row {shown})"))
-    return found
-
-
-def _check_scan(name: str, one: RowScan, tokenizer: Any, vocabulary: int | None) -> list[Finding]:
-    found = []
-    if vocabulary is not None and one.largest_id >= vocabulary:
-        text = (
-            f"the rows hold the token id {one.largest_id:,}, but the model has only {vocabulary:,} embeddings. "
-            "Fix: use the model's own tokenizer, or resize the model's embeddings"
-        )
-        found.append(Finding("refused", name, text))
-    of_all = f" of {one.rows:,}"
-    warnings = (  # rows, of how many, what is wrong with them, the fix
-        ([row for row, _ in one.duplicates], of_all, "are copies of earlier ones",
-         _original(one.duplicates) + "Fix: remove them, unless they should count more"),
-        (one.double_bos, "", "begin with the beginning-of-sequence token twice",
-         ". Fix: remove it from the rows or the template"),
-        (one.without_bos if adds_bos(tokenizer) else [], "", "do not begin with the beginning-of-sequence token, which "
-         "the tokenizer puts before plain text", ". Fix: let the chat template write it"),
-        (one.joined, of_all, "have no space or line end between the prompt and the completion",
-         ". Fix: begin the completion with a space, or end the prompt with a line end"),
-        (one.untrained_end, of_all, "train no token that ends an answer",
-         ": the model may not learn to stop. Fix: a template that ends turns, or an --eos_token that the rows use"),
-    )  # fmt: skip
-    for rows, whole, what, fix in warnings:
-        if rows:
-            text = f"{len(rows):,}{whole} rows {what} (row {rows[0]} is the first){fix}"
-            found.append(Finding("warning", name, text))
-    return found
-
-
-def _original(duplicates: list[tuple[int, int]]) -> str:
-    """The row that the first copy repeats."""
-    return f", a copy of row {duplicates[0][1]}. " if duplicates else ""
 
 
 def preflight(
@@ -191,7 +68,7 @@ def preflight(
     except DataError as error:
         findings.append(Finding("refused", "model", str(error)))
     except Exception as error:  # the model's code may raise anything, and the run may still work
-        findings.append(Finding("note", "memory", f"no estimate: {type(error).__name__}: {error}"))
+        findings.append(Finding("note", "memory", f"no estimate: {type(error).__name__}: {quoted(error)}"))
     findings = [
         *data_findings(
             sets,
@@ -206,7 +83,7 @@ def preflight(
     ]
     if rows is not None and packs_nothing(config, report, rows):
         findings.append(Finding("note", "train", PACKS_NOTHING))
-    findings += _model_findings(stage, prepared, memory, longest)
+    findings += [*_few_to_answer(stage, sets), *_model_findings(stage, prepared, memory, longest)]
     available = available_memory(gpu_memory)
     if memory is not None:
         if memory.total > TIGHT * available:
@@ -220,18 +97,31 @@ def preflight(
     return Preflight(findings, scans, memory, available, engine, steps, gpu_memory, batch)
 
 
+def _few_to_answer(stage: Any, sets: Mapping[str, Prepared]) -> list[Finding]:
+    """A warning if a run is to answer more evaluation rows than there are."""
+    wanted = getattr(getattr(stage, "answers", None), "eval_generate", 0)
+    if (
+        "eval" not in sets
+        or sets["eval"].report.streaming
+        or wanted <= (there := sets["eval"].report.rows_kept)
+    ):
+        return []
+    text = f"eval_generate is {wanted:,}, and there are {there:,} evaluation rows: all of them are answered"
+    return [Finding("warning", "eval", text)]
+
+
 def _model_findings(
     stage: Any, prepared: Any, memory: MemoryEstimate | None, longest_row: int
 ) -> list[Finding]:
     """What the model's vocabulary and positions do not hold, and settings that its trainer cannot be built with."""
-    found = []
+    found, report = [], prepared.sets["train"].report
     if memory is not None:
         outside = explain_ids_outside(special_ids(prepared.tokenizer), memory.vocabulary)
-        problems = (outside, explain_too_long(longest_row, memory.positions))
+        told = report.limit.of_model and bool(report.too_long)
+        problems = (outside, "" if told else explain_too_long(longest_row, memory.positions))
         found += [Finding("refused", "model", problem) for problem in problems if problem]
-    report = prepared.sets["train"].report
-    if problem := position_problem(stage, report, memory.positions if memory else None):
-        found.append(Finding(problem[0], "train", problem[1]))
+    if problem := position_problem(stage, report):
+        found.append(Finding("warning", "train", problem))
     wrong = build_errors(stage, prepared)
     found += [Finding("refused", "settings", one) for one in wrong]
     if memory is not None and not wrong and (note := explain_saved_modules(stage, empty_model(stage))):

@@ -62,10 +62,8 @@ def scan_rows(
     found, bos = RowScan(), tokenizer.bos_token_id
     parts = _part_of_each_row(prepared.report)
     marks = set(tokenizer.all_special_ids) - {bos, tokenizer.unk_token_id}
-    dropped = (
-        set() if prepared.report.parts else {n for rows in prepared.report.dropped.values() for n in rows}
-    )
-    numbers = (number for number in prepared.numbers or itertools.count(1) if number not in dropped)
+    whole_file = not (prepared.report.parts or prepared.report.streaming)
+    numbers = iter(prepared.kept_numbers()) if whole_file else itertools.count(1)
     rows = prepared.dataset.take(STREAM_ROWS) if prepared.report.streaming else prepared.dataset
     for batch in rows.iter(batch_size=BATCH):
         all_ids, all_labels = ids_and_labels(batch)

@@ -21,6 +21,7 @@ from ift.check.packages import missing_packages
 from ift.methods.stage import PreparedRows, Stage, build_trainer
 from ift.methods.start import start_options
 from ift.models.loading import load_config
+from ift.text import quoted
 
 # arguments of `from_pretrained` that its signature hides behind **kwargs
 LOADING = {
@@ -108,13 +109,13 @@ def _build(stage: Stage, prepared: PreparedRows, folder: str) -> None:
 
 def _explained(stage: Stage, error: Exception) -> str:
     """The error of a library, with the setting that it is about where that is known."""
-    config, text = stage.config, " ".join(str(error).split())
+    config, text = stage.config, quoted(error)
     if "_schedule" in text or "min_lr" in text:
         name = getattr(config.lr_scheduler_type, "value", config.lr_scheduler_type)
         return f"lr_scheduler_type {name}: {text}. Fix: give lr_scheduler_kwargs, or take another schedule"
     if "Target modules" in text and "," in str(stage.model.lora_target_modules):
-        return f"{text} Fix: separate the names of --lora_target_modules by spaces, not by commas"
-    return text.rstrip(".")
+        return f"{text}. Fix: separate the names of --lora_target_modules by spaces, not by commas"
+    return text
 
 
 def _unknown_init_kwargs(stage: Stage) -> list[str]:

@@ -9,6 +9,8 @@ import typer
 
 from ift.runs.argv import UsageError, UsageParser, split_equals
 
+SHOWN = ("ift", "sft")
+
 
 def command(context: typer.Context) -> int:
     """Show a step on a few rows: each token's loss, look-ahead and weight (takes the flags of `ift train`)."""
@@ -49,6 +51,7 @@ def main(arguments: list[str]) -> int:
     from ift.lab.show.terminal import LEGEND, PLAIN_LEGEND, lines
     from ift.runs.arguments import parse
     from ift.runs.check_run import check_model
+    from ift.runs.plan import ift_settings
     from ift.text import visible
 
     parser = make_parser()
@@ -61,8 +64,8 @@ def main(arguments: list[str]) -> int:
     if options.n < 1:
         raise UsageError(f"-n {options.n}: give 1 or more")
     run_args = parse(["--model_name_or_path", options.model, "--dataset_name", options.data, *words])
-    if not hasattr(run_args.config, "step_settings"):
-        raise UsageError(f"--method {run_args.method.name} has no step of IFT to show; give ift or sft")
+    if run_args.method.name not in SHOWN:
+        raise UsageError(f"--method {run_args.method.name}: a step can be shown of {' and '.join(SHOWN)}")
     output = Path(options.output).expanduser()
     check_target(output)
     check_model(run_args)
@@ -75,11 +78,8 @@ def main(arguments: list[str]) -> int:
             console.print(line, no_wrap=True)
         console.print()
     console.print(LEGEND if colour else PLAIN_LEGEND, style="dim", markup=False)
-    step = run_args.config.step_settings()
-    settings = (
-        f"lambda {step.residual_lambda:g}, {step.propagation} propagation, gamma {step.propagation_gamma:g}, detached: "
-        f"{step.propagation_detach}; each row as a step of its own"
-    )
+    lasts = "; lambda as after its change" if run_args.config.residual_warmup_ratio else ""
+    settings = f"{ift_settings(run_args.config)}{lasts}; each row as a step of its own"
     title = visible(f"A step of {options.model} on {options.data}")
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(output, html_page(rows, title, settings))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,7 @@ def drop_untrained(
         dropped=rows_by_text(([reason] for reason in found["ift_reason"]), numbers),
         notes=rows_by_text((notes.split(NOTE_SEPARATOR) for notes in found["ift_notes"]), numbers),
         rows_cut=total("ift_cut"),
+        long_rows=_long_rows(found["ift_length"], base.limit.tokens, numbers),
         total_tokens=total("ift_total"),
         trained_tokens=total("ift_trained"),
         trained_tokens_lost=sum(found["ift_lost"]),
@@ -79,6 +81,11 @@ def drop_untrained(
     return mapped.select(kept).remove_columns(list(COUNTS)), report
 
 
+def _long_rows(lengths: Sequence[int], limit: int | None, numbers: Sequence[int] | None) -> tuple[int, ...]:
+    named = zip(numbers or itertools.count(1), lengths, strict=False)
+    return () if limit is None else tuple(number for number, length in named if length > limit)
+
+
 def _all_dropped(report: DataReport, what: str) -> DataError:
     """The error for a data set without any remaining row, with the reasons."""
     found = [*report.dropped.items(), *report.notes.items()]
@@ -87,6 +94,7 @@ def _all_dropped(report: DataReport, what: str) -> DataError:
     fix = (
         "raise --max_length"
         if cut
-        else "check that the rows have answers and that the chat template renders them"
+        else "check that the rows have answers and that the chat template renders them (--chat_template_path gives "
+        "another)"
     )
     return DataError(f"{report.name} data: none of {report.rows_read} {what} is left ({reasons}). Fix: {fix}")

@@ -87,17 +87,21 @@ class RowsRefused(DataError):
     """The rows of a data set that cannot be used, named together."""
 
 
-def refuse_rows(faults: Sequence[RowFault], rows: str, name: str) -> RowsRefused:
+def refuse_rows(faults: Sequence[RowFault], rows: str, name: str, remarks: Sequence[str] = ()) -> RowsRefused:
     """Builds the error that names up to `SHOWN` faulty rows, grouped by the kind of fault.
 
     Args:
         faults: At least one, in the order of the rows.
         rows: Of how many rows they are, as in "200 rows".
         name: Of the data, if the faults name no file.
+        remarks: Lines about other rows, at the end.
     """
     named = [fault if fault.file else replace(fault, file=name) for fault in faults]
     if len(named) == 1:
-        return RowsRefused.of(named[0])
+        refused = RowsRefused.of(named[0])
+        error = RowsRefused("\n".join([str(refused), *remarks]))
+        error.fault = refused.fault
+        return error
     groups: dict[tuple[str, str, str], list[RowFault]] = {}
     for fault in named:
         groups.setdefault(fault.kind, []).append(fault)
@@ -120,7 +124,7 @@ def refuse_rows(faults: Sequence[RowFault], rows: str, name: str) -> RowsRefused
             lines.append(f"  {file}{fault.number}{f', {turn[0]}' if turn else ''}: {fault.problem}")
     if len(named) > sum(room):
         lines.append(f"and {len(named) - sum(room):,} more of {rows}")
-    return RowsRefused("\n".join(lines))
+    return RowsRefused("\n".join([*lines, *remarks]))
 
 
 def _shares(sizes: Sequence[int]) -> list[int]:

@@ -13,6 +13,7 @@ from ift.data.hints import explain_one_turn_per_row, suggest_renaming
 from ift.data.known_names import COLUMNS, find
 from ift.data.source import SourceRow
 from ift.data.turns import Row
+from ift.text import quoted
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -226,5 +227,5 @@ def first_rows(dataset: Dataset | IterableDataset, count: int) -> list[Any]:
         raise
     except Exception as error:  # the reader of a stream may raise anything
         raise DataError(
-            f"the first rows cannot be read: {error}. Fix: check the file; without streaming the line is named"
+            f"the first rows cannot be read: {quoted(error)}. Fix: check the file; without streaming the line is named"
         ) from error

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from ift.text import quoted
+
 SECONDS = 5  # within which the Hub must answer
 
 
@@ -22,7 +24,7 @@ def go_offline_if_unreachable() -> None:
         get_session().head(constants.ENDPOINT, timeout=SECONDS)
     except Exception as error:
         print(
-            f"{constants.ENDPOINT} cannot be reached ({error}): using only files that were downloaded before",
+            f"{constants.ENDPOINT} cannot be reached ({quoted(error)}): using only files that were downloaded before",
             file=sys.stderr,
         )
         constants.HF_HUB_OFFLINE = True

@@ -14,6 +14,7 @@ from ift.data.folders import ENDINGS, DataFiles, list_data_files
 from ift.data.hub import download_hint, go_offline_if_unreachable
 from ift.data.origin import Origin
 from ift.data.text_datasets import load_text_files, stream_text_files
+from ift.text import quoted
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -126,7 +127,7 @@ def load_files(
         parts = ReadInstruction.from_spec(split).to_absolute({name: len(one) for name, one in rows.items()})
     except (ValueError, AssertionError, KeyError) as error:
         raise DataError(
-            f'split "{split}": {error}. Fix: write train[:100], train[50%:] or the like'
+            f'split "{split}": {quoted(error)}. Fix: write train[:100], train[50%:] or the like'
         ) from error
     return concatenate_datasets([rows[one.splitname].select(range(one.from_, one.to)) for one in parts])
 
@@ -206,10 +207,10 @@ def _read_parquet(files: Sequence[Path], streaming: bool) -> Any:
             builder.download_and_prepare()
             return builder.as_dataset("train")
     except Exception as error:
-        message = " ".join(str(error.__cause__ or error).split()).rstrip(".") or type(error).__name__
         shown = ", ".join(map(str, files[:3]))
         raise DataError(
-            f"{shown}: cannot be read: {message}. Fix: check the file; all files must have the same columns"
+            f"{shown}: cannot be read: {quoted(error.__cause__ or error)}. Fix: check the file; all files "
+            "must have the same columns"
         ) from error
 
 
@@ -220,9 +221,8 @@ def _from_hub(name: str, load: Callable[[], Any]) -> Any:
         with quiet():
             return load()
     except Exception as error:
-        message = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
-            f"{name}: cannot load this data set from the Hub: {message}. {download_hint(name, 'dataset')}"
+            f"{name}: cannot load this data set from the Hub: {quoted(error)}. {download_hint(name, 'dataset')}"
         ) from error
 
 

@@ -2,40 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ift.data.errors import DataError, RowFault
 from ift.data.formats import DETECTION_ROWS, Format, detect_format, other_format
-from ift.data.origin import CHECKED_ROWS
+from ift.data.lengths import NO_LIMIT, LengthLimit
+from ift.data.origin import CHECKED_ROWS, RowPreparation
+from ift.data.review import RowReview
 from ift.data.source import SourceRow
 from ift.data.text_files import FAULTS_AT_MOST, UnreadableRows, numbered_rows, unreadable
 
+# from a format, and whether rows are pairs: what prepares each row as a run would
+Preparation = Callable[[Format, bool], RowPreparation]
+
 
 @contextmanager
-def all_malformed_rows(columns: Mapping[str, str], pairs: bool) -> Iterator[None]:
+def all_malformed_rows(
+    columns: Mapping[str, str], pairs: bool, preparation: Preparation | None = None
+) -> Iterator[None]:
     """While active, a refusal of unreadable rows also names the rows that can be read and not be used.
-
-    What only the tokenizer and its chat template refuse is found once all rows can be read.
 
     Args:
         columns: Columns that are renamed after loading, old name to new.
         pairs: Whether the rows are read as preference pairs.
+        preparation: Also finds what the chat template refuses, and rows that are too long or would be dropped; None
+            reads the rows only.
     """
     try:
         yield
     except UnreadableRows as error:
         rows = [] if len(error.faults) >= FAULTS_AT_MOST else list(_rows(error, columns))
-        found = _malformed(rows, pairs)
-        if not found:
+        review = _review(rows, pairs, preparation)
+        if not (review.faults or review.remarks()):
             raise
         order = [str(file) for file in error.files]
-        faults = sorted([*error.faults, *found], key=lambda one: (order.index(one.file), one.row))
-        raise unreadable(faults, f"{len(rows):,} rows", error.files) from error
+        faults = sorted([*error.faults, *review.faults], key=lambda one: (order.index(one.file), one.row))
+        raise unreadable(faults, f"{len(rows):,} rows", error.files, review.remarks()) from error
 
 
 def _rows(error: UnreadableRows, columns: Mapping[str, str]) -> Iterator[tuple[RowFault, dict[str, Any]]]:
@@ -47,31 +54,46 @@ def _rows(error: UnreadableRows, columns: Mapping[str, str]) -> Iterator[tuple[R
             yield place, {columns.get(name, name): value for name, value in values.items()}
 
 
-def _malformed(rows: list[tuple[RowFault, dict[str, Any]]], pairs: bool) -> list[RowFault]:
-    """The faults of rows that can be read; none if their format is not known."""
+def _review(
+    rows: list[tuple[RowFault, dict[str, Any]]], pairs: bool, preparation: Preparation | None
+) -> RowReview:
+    """What is wrong with rows that can be read; nothing if their format is not known."""
     readable = [(place, row) for place, row in rows if row]
     columns = {name: None for _, row in readable for name in row}
+    nothing = RowReview(lambda row, index: {}, NO_LIMIT)
     try:
         form = detect_format(columns, [row for _, row in readable[:DETECTION_ROWS]])
-    except DataError:
-        return []
-    pairs = pairs and {"chosen", "rejected"} <= columns.keys()
-    faults = []
-    for place, row in islice(readable, CHECKED_ROWS):
-        source = SourceRow({**dict.fromkeys(columns), **row}, place.row)
+        pairs = pairs and {"chosen", "rejected"} <= columns.keys()
+        prepares = _ReadRow(form, pairs) if preparation is None else preparation(form, pairs)
+        review = RowReview(prepares.prepare, prepares.limit)
+        for place, row in islice(readable, CHECKED_ROWS):
+            review.add({**dict.fromkeys(columns), **row}, place.row - 1, place)
+    except DataError:  # of no single row: it is raised when all rows can be read
+        return nothing
+    return review
+
+
+@dataclass(frozen=True)
+class _ReadRow(RowPreparation):
+    """Converts rows to the canonical form, without a tokenizer."""
+
+    form: Format
+    pairs: bool
+    numbers: tuple[int, ...] | None = None
+    limit: LengthLimit = NO_LIMIT
+
+    def prepare(self, row: Any, index: int) -> dict[str, Any]:
+        source = SourceRow(row, self.number(index))
         try:
-            _read(form, source, pairs)
+            if self.pairs:
+                from ift.data.pairs import read_pair
+
+                read_pair(self.form, source)
+            else:
+                self.form.read(source)
         except DataError as error:
-            if error.fault is not None:
-                fix = error.fault.fix + ("" if pairs else other_format(form, row))
-                faults.append(replace(error.fault, fix=fix, file=place.file, line=place.line))
-    return faults
-
-
-def _read(form: Format, source: SourceRow, pairs: bool) -> None:
-    if pairs:
-        from ift.data.pairs import read_pair
-
-        read_pair(form, source)
-    else:
-        form.read(source)
+            if error.fault is None or self.pairs:
+                raise
+            fix = error.fault.fix + other_format(self.form, row)
+            raise DataError.of(replace(error.fault, fix=fix)) from error
+        return {"ift_length": 0, "ift_reason": ""}

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 TrainOn = Literal["completions", "all"]
 Offsets = list[tuple[int, int]]
 UNTRAINED = -100
+SILENT = {
+    "verbose": False
+}  # no warning that a row is longer than the model's positions: the report counts them
 EMPTY_THOUGHT = re.compile(r"<think>\s*</think>")
 END_ALONE = "the labels train nothing but an end token: used unchanged"
 
@@ -59,7 +62,7 @@ def plain_prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[in
 
 def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """The ids of a text with the tokenizer's special tokens; one that the text already has is not added again."""
-    ids = list(tokenizer(text)["input_ids"])
+    ids = list(tokenizer(text, **SILENT)["input_ids"])
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     if bos is not None and ids[:2] == [bos, bos]:  # one from the text, one from the tokenizer
         ids = ids[1:]
@@ -195,7 +198,7 @@ class RowTokenizer:
     def _tokenise(self, full: str) -> tuple[list[int], Offsets | None]:
         if not getattr(self.tokenizer, "is_fast", False):
             return self._ids(full), None
-        encoded = self.tokenizer(full, add_special_tokens=False, return_offsets_mapping=True)
+        encoded = self.tokenizer(full, add_special_tokens=False, return_offsets_mapping=True, **SILENT)
         return list(encoded["input_ids"]), list(encoded["offset_mapping"])
 
     def _start_token(
@@ -226,4 +229,4 @@ class RowTokenizer:
         return last if last == len(upto) else last + 1
 
     def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return list(self.tokenizer(text, add_special_tokens=False, **SILENT)["input_ids"])

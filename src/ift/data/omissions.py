@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from ift.data.report import NOT_RENDERED
 from ift.data.templates import PROBE, Render, TemplateRefusal
 from ift.data.turns import Message, Row
 
@@ -28,7 +29,7 @@ def find_omissions(render: Render, row: Row, full: str, template: str) -> list[s
         *_contents(render, messages, full),
     ]
     if row.get("tools") and _render(render, messages, tools=None) == full:
-        found.append("column tools: not rendered by the chat template")
+        found.append(f"column tools: {NOT_RENDERED}")
     for option in row.get("chat_template_kwargs", {}):
         if option not in template:
             found.append(f"column chat_template_kwargs: the chat template has no option {option}")
@@ -57,15 +58,13 @@ def _keys(render: Render, messages: Sequence[Message], full: str) -> list[str]:
     for key in dict.fromkeys(key for message in messages for key in extra_keys(message)):
         holders = [index for index, message in enumerate(messages) if key in message]
         if _render(render, [drop_keys(message, key) for message in messages]) == full:
-            found.append(f"turn key {key}: not rendered by the chat template")
+            found.append(f"turn key {key}: {NOT_RENDERED}")
         elif len(holders) > 1 and any(
             _render(render, [drop_keys(one, key) if at == index else one for at, one in enumerate(messages)])
             == full
             for index in holders
         ):
-            found.append(
-                f"turn key {key}: not rendered by the chat template for some of the turns, such as earlier ones"
-            )
+            found.append(f"turn key {key}: {NOT_RENDERED} for some of the turns, such as earlier ones")
     return found
 
 
@@ -78,9 +77,7 @@ def _thoughts(render: Render, messages: Sequence[Message], full: str) -> list[st
         rest = {**message, "content": message["content"][thought.end() :]}
         bare = _render(render, [rest if at == index else one for at, one in enumerate(messages)])
         if bare == full or thought[1].strip() not in full:
-            return [
-                "thoughts in content: not rendered by the chat template for some of the turns, such as earlier ones"
-            ]
+            return [f"thoughts in content: {NOT_RENDERED} for some of the turns, such as earlier ones"]
     return []
 
 
@@ -102,10 +99,7 @@ def _contents(render: Render, messages: Sequence[Message], full: str) -> list[st
             else messages[at]["content"].strip() not in full
         )
     ]
-    return [
-        f"{role} turns: not rendered by the chat template"
-        for role in dict.fromkeys(messages[at]["role"] for at in lost)
-    ]
+    return [f"{role} turns: {NOT_RENDERED}" for role in dict.fromkeys(messages[at]["role"] for at in lost)]
 
 
 def arguments_as_objects(messages: list[Message], full: str | None) -> list[Message]:

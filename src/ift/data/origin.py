@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ift.data.errors import DataError, RowFault, RowsRefused, refuse_rows
+from ift.data.lengths import LengthLimit
+from ift.data.review import RowReview
 from ift.data.text_files import numbered_rows
 
 CHECKED_ROWS = (
@@ -83,10 +85,18 @@ class RowPreparation:
     Attributes:
         name: Of the data set.
         origin: Where its rows are from; None if unknown.
+        numbers: Numbers of the rows, where others were taken out; None if they are 1, 2, 3 and so on.
+        limit: The limits of a row's length.
     """
 
     name: str
     origin: Origin | None
+    numbers: tuple[int, ...] | None
+    limit: LengthLimit
+
+    def number(self, index: int) -> int:
+        """The number of the row at `index`, from 1."""
+        return self.numbers[index] if self.numbers else index + 1
 
     def prepare(self, row: Any, index: int) -> dict[str, Any]:
         """The prepared row; raises DataError with the number of the row in the data set."""
@@ -119,16 +129,11 @@ def map_rows(rows: Any, preparation: RowPreparation, **options: Any) -> Any:
 
 
 def _refuse(rows: Any, preparation: RowPreparation, first: RowFault) -> RowsRefused:
-    faults: list[RowFault] = []
+    review = RowReview(preparation.prepare, preparation.limit)
     for index, row in enumerate(islice(rows, CHECKED_ROWS)):
-        try:
-            preparation.prepare(row, index)
-        except DataError as error:
-            if error.fault is None:
-                raise
-            faults.append(error.fault)
-    if not faults:  # the malformed rows come later
+        review.add(row, index, RowFault(preparation.number(index), "", "", "", ""))
+    if not review.faults:  # the malformed rows come later
         return refuse_rows([first], "", f"{preparation.name} data")
-    faults = preparation.origin.locate(faults) if preparation.origin else faults
+    locate = preparation.origin.locate if preparation.origin else list
     checked = f"{len(rows):,} rows" if len(rows) <= CHECKED_ROWS else f"the first {CHECKED_ROWS:,} rows"
-    return refuse_rows(faults, checked, f"{preparation.name} data")
+    return refuse_rows(locate(review.faults), checked, f"{preparation.name} data", review.remarks(locate))

@@ -21,6 +21,7 @@ from ift.data.conversion import from_preference
 from ift.data.counts import NOTE_SEPARATOR, count_trained, drop_untrained, features
 from ift.data.errors import describe
 from ift.data.formats import Format, column_names, unformatted
+from ift.data.lengths import LengthLimit, length_limit
 from ift.data.origin import Origin, RowPreparation, map_rows
 from ift.data.prepare import join_parts
 from ift.data.source import SourceRow, columns_with_filled_nulls
@@ -41,6 +42,7 @@ def prepare_pairs(
     tokenizer: PreTrainedTokenizerBase,
     *,
     max_length: int | None = None,
+    positions: tuple[str, int] | None = None,
     num_proc: int | None = None,
     name: str = "train",
 ) -> Prepared:
@@ -50,6 +52,7 @@ def prepare_pairs(
         parts: The data sets, in the order in which they are joined.
         tokenizer: Gets the default chat template, in place, if it has none and the rows are conversations.
         max_length: Each side is truncated to this many tokens; what is lost is counted.
+        positions: As in `prepare_dataset`.
         num_proc: Worker processes.
         name: Name of the data in messages.
 
@@ -61,11 +64,13 @@ def prepare_pairs(
         DataError: No preference data.
     """
     return join_parts(
-        parts, name, lambda part, called: _prepare(part, tokenizer, max_length, num_proc, called)
+        parts,
+        name,
+        lambda part, called: _prepare(part, tokenizer, length_limit(max_length, positions), num_proc, called),
     )
 
 
-def _prepare(part: Part, tokenizer: Any, max_length: int | None, num_proc: int | None, name: str) -> Prepared:
+def _prepare(part: Part, tokenizer: Any, limit: LengthLimit, num_proc: int | None, name: str) -> Prepared:
     check_columns(part.rows, name)
     rows, numbers = unformatted(part.rows, name), part.numbers
     columns, first_rows = column_names(rows), list(islice(rows, 5))
@@ -74,20 +79,21 @@ def _prepare(part: Part, tokenizer: Any, max_length: int | None, num_proc: int |
         name=name,
         format=form.name.replace("preference", "pairs"),
         explanation="chosen against rejected; the tokens of both answers are compared",
-        max_length=max_length,
+        max_length=limit.max_length,
+        limit=limit,
         default_template=form.conversational and ensure_chat_template(tokenizer),
     )
     filled = columns_with_filled_nulls(rows)
     mapped = map_rows(
         rows,
-        PreparePair(form, RowTokenizer(tokenizer), max_length, name, filled, numbers, part.origin),
+        PreparePair(form, RowTokenizer(tokenizer), limit, name, filled, numbers, part.origin),
         with_indices=True,
         remove_columns=columns,
         features=features(COLUMNS),
         num_proc=num_proc,
         desc=f"Preparing {name} pairs",
     )
-    return Prepared(*drop_untrained(mapped, base, "pairs", numbers), numbers)
+    return Prepared(*drop_untrained(mapped, base, "pairs", numbers), numbers, part.origin)
 
 
 def check_columns(rows: Any, name: str) -> None:
@@ -113,7 +119,7 @@ class PreparePair(RowPreparation):
 
     form: Format
     tokenise: RowTokenizer
-    max_length: int | None
+    limit: LengthLimit
     name: str
     features: Mapping[str, Any]
     numbers: tuple[int, ...] | None = None
@@ -121,13 +127,13 @@ class PreparePair(RowPreparation):
 
     def prepare(self, row: Any, index: int) -> dict[str, Any]:
         """The columns of a pair and its counts; raises DataError for a malformed pair."""
-        number = self.numbers[index] if self.numbers else index + 1
+        number, max_length = self.number(index), self.limit.max_length
         source = SourceRow(row, number, self.features)
         done = [self.tokenise(side, number) for side in read_pair(self.form, source)]
         notes = dict.fromkeys([*source.notes, *(note for tokens in done for note in tokens.notes)])
         result: dict[str, Any] = {"ift_reason": source.drop_reason, "ift_notes": NOTE_SEPARATOR.join(notes)}
         for side, tokens in zip(SIDES, done, strict=True):
-            ids, labels = tokens.input_ids[: self.max_length], tokens.labels[: self.max_length]
+            ids, labels = tokens.input_ids[:max_length], tokens.labels[:max_length]
             result |= {
                 f"{side}_input_ids": ids,
                 f"{side}_labels": labels,
@@ -144,7 +150,7 @@ class PreparePair(RowPreparation):
             "ift_total": sum(len(result[f"{side}_input_ids"]) for side in SIDES),
             "ift_trained": trained,
             "ift_lost": sum(count_trained(tokens.labels) for tokens in done) - trained,
-            "ift_cut": self.max_length is not None and longest > self.max_length,
+            "ift_cut": max_length is not None and longest > max_length,
             "ift_ends": all(
                 tokens.ends and len(tokens.input_ids) == len(result[f"{side}_input_ids"])
                 for side, tokens in zip(SIDES, done, strict=True)

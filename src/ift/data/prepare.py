@@ -19,9 +19,11 @@ from ift.data.formats import (
     rename_columns,
     unformatted,
 )
+from ift.data.lengths import LengthLimit, length_limit
 from ift.data.masks import UNTRAINED, RowTokenizer, TokenisedRow, TrainOn
 from ift.data.origin import CHECKED_ROWS, Origin, RowPreparation, map_rows
-from ift.data.report import DataReport, mixture_report
+from ift.data.prepared import Part, Prepared
+from ift.data.report import NOT_RENDERED, TEMPLATE_REASON, DataReport, mixture_report
 from ift.data.source import SourceRow, columns_with_filled_nulls
 from ift.data.templates import ensure_chat_template
 from ift.data.turns import Row
@@ -36,51 +38,21 @@ TruncationMode = Literal["keep_start", "keep_end"]
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """Rows ready for the trainer.
-
-    Attributes:
-        dataset: `input_ids` and `labels` (-100 at untrained tokens), truncated to `max_length`.
-        report: Counts of the rows.
-    """
-
-    dataset: Dataset | IterableDataset
-    report: DataReport
-    numbers: tuple[int, ...] | None = None  # as in `Part`, of all rows that were read; None in a mixture
-
-
-@dataclass(frozen=True)
-class Part:
-    """One data set of a mixture.
-
-    Attributes:
-        name: Name in reports.
-        rows: The rows as loaded.
-        numbers: The numbers of the rows, where others were taken out; None if they are 1, 2, 3 and so on.
-        origin: Where the rows are from; None if unknown.
-    """
-
-    name: str
-    rows: Dataset | IterableDataset
-    numbers: tuple[int, ...] | None = None
-    origin: Origin | None = None
-
-
-@dataclass(frozen=True)
-class _PrepareRow(RowPreparation):
+class PrepareRow(RowPreparation):
     """Prepares one row; a class, so that it can be pickled for worker processes. Attributes as in `prepare_dataset`."""
 
     form: Format
     tokenise: RowTokenizer
-    max_length: int | None
+    limit: LengthLimit
     truncation_mode: TruncationMode
     name: str
     features: Mapping[str, Any]
-    numbers: tuple[int, ...] | None
-    origin: Origin | None
+    numbers: tuple[int, ...] | None = None
+    origin: Origin | None = None
 
     def prepare(self, row: Any, index: int) -> dict[str, Any]:
-        number = self.numbers[index] if self.numbers else index + 1
+        """Token ids, labels and counts of a row; raises DataError for a malformed one."""
+        number, max_length = self.number(index), self.limit.max_length
         source = SourceRow(row, number, self.features)
         try:
             canonical = self.form.read(source)
@@ -94,9 +66,9 @@ class _PrepareRow(RowPreparation):
                 raise
             raise DataError.of(replace(error.fault, fix=error.fault.fix + hint)) from error
         cut = slice(None)
-        if self.max_length is not None:
+        if max_length is not None:
             keeps_start = self.truncation_mode == "keep_start"
-            cut = slice(None, self.max_length) if keeps_start else slice(-self.max_length, None)
+            cut = slice(None, max_length) if keeps_start else slice(-max_length, None)
         ids, labels = done.input_ids[cut], done.labels[cut]
         trained, before = count_trained(labels), count_trained(done.labels)
         tail = done.labels[len(ids) :] if self.truncation_mode == "keep_start" else []
@@ -124,6 +96,8 @@ def _nothing_to_learn(row: Row, done: TokenisedRow, trained: int) -> str:
     if not done.input_ids:
         return "empty"
     if not count_trained(done.labels):
+        if done.empty and any(NOT_RENDERED in note for note in done.notes):
+            return TEMPLATE_REASON
         return f"the {'text' if 'text' in row else 'answer'} is empty" if done.empty else "nothing to learn"
     return "" if trained else "nothing to learn after truncation to max_length"
 
@@ -146,6 +120,7 @@ def prepare_dataset(
     tokenizer: PreTrainedTokenizerBase,
     *,
     max_length: int | None = None,
+    positions: tuple[str, int] | None = None,
     train_on: TrainOn = "completions",
     truncation_mode: TruncationMode = "keep_start",
     num_proc: int | None = None,
@@ -161,6 +136,7 @@ def prepare_dataset(
         tokenizer: The model's tokenizer. If it has no chat template and the rows are conversations, it gets the default
             one, in place; the report says so.
         max_length: Rows are truncated to this many tokens; None for no limit.
+        positions: Name and number of the model's positions, as in `known_positions`; rows beyond them are reported.
         train_on: "completions" trains completions and assistant turns, "all" every token.
         truncation_mode: Which end of a row is kept, "keep_start" or "keep_end".
         num_proc: Worker processes; not used for a stream.
@@ -183,12 +159,14 @@ def prepare_dataset(
     form = _format_of(dataset, columns, text_field, name)
     default_template = form.conversational and ensure_chat_template(tokenizer)
     tokenise, filled = RowTokenizer(tokenizer, train_on), columns_with_filled_nulls(dataset)
-    prepare = _PrepareRow(form, tokenise, max_length, truncation_mode, name, filled, numbers, origin)
+    limit = length_limit(max_length, positions)
+    prepare = PrepareRow(form, tokenise, limit, truncation_mode, name, filled, numbers, origin)
     base = DataReport(
         name=name,
         format=form.name,
         explanation=_explain(form, train_on),
         max_length=max_length,
+        limit=limit,
         default_template=default_template,
     )
     options: dict[str, Any] = {
@@ -200,7 +178,7 @@ def prepare_dataset(
         rows = dataset.map(prepare, **options).filter(_HasSomethingToLearn(name), with_indices=True)
         return Prepared(rows.remove_columns(list(COUNTS)), replace(base, streaming=True))
     mapped = map_rows(dataset, prepare, **options, num_proc=num_proc, desc=f"Preparing {name} data")
-    return Prepared(*drop_untrained(mapped, base, "rows", numbers), numbers)
+    return Prepared(*drop_untrained(mapped, base, "rows", numbers), numbers, origin)
 
 
 def prepare_mixture(
@@ -231,7 +209,7 @@ def join_parts(parts: Sequence[Part], name: str, prepare: Callable[[Part, str], 
 
     done = call_for_each(parts, lambda part: prepare(part, f"{name} {part.name}"), first_rows_of)
     joined = concatenate_datasets([part.dataset for part in done])
-    return Prepared(joined, mixture_report(name, [part.report for part in done]))
+    return Prepared(joined, mixture_report(name, [part.report for part in done]), parts=tuple(done))
 
 
 def first_rows_of(part: Part) -> Part:

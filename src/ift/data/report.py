@@ -6,6 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
+from ift.data.lengths import NO_LIMIT, LengthLimit
+
+NOT_RENDERED = "not rendered by the chat template"
+TEMPLATE_FIX = "Fix: give a template that renders it with --chat_template_path FILE.jinja"
+TEMPLATE_REASON = "the chat template renders nothing of the answer"  # such a row is dropped
+
 
 @dataclass(frozen=True)
 class DataReport:
@@ -20,6 +26,9 @@ class DataReport:
         explanation: What is trained, in one line.
         streaming: Whether the rows are prepared lazily and not counted.
         max_length: Rows are truncated to this many tokens; None for no limit.
+        limit: The limits of a row's length, that of the model included.
+        long_rows: Numbers (from 1) of the rows with more tokens than the limit, dropped ones included; empty for a
+            mixture, whose parts have them.
         rows_read: Number of rows read.
         rows_kept: Number of rows that are trained.
         dropped: Reason -> numbers (from 1) of the dropped rows.
@@ -42,6 +51,8 @@ class DataReport:
     explanation: str
     streaming: bool = False
     max_length: int | None = None
+    limit: LengthLimit = NO_LIMIT
+    long_rows: tuple[int, ...] = ()
     rows_read: int = 0
     rows_kept: int = 0
     dropped: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -71,8 +82,12 @@ class DataReport:
     @property
     def share_cut(self) -> float:
         """Share of the rows read that `max_length` truncated, or left without a trained token, from 0 to 1."""
-        emptied = sum(len(rows) for reason, rows in self.dropped.items() if "truncation" in reason)
-        return (self.rows_cut + emptied) / self.rows_read if self.rows_read else 0.0
+        return (self.rows_cut + self.rows_cut_away) / self.rows_read if self.rows_read else 0.0
+
+    @property
+    def rows_cut_away(self) -> int:
+        """Number of rows that were dropped because truncation left them no trained token."""
+        return sum(len(rows) for reason, rows in self.dropped.items() if cut_away(reason))
 
     @property
     def share_trained_lost(self) -> float:
@@ -80,8 +95,13 @@ class DataReport:
         before = self.trained_tokens + self.trained_tokens_lost
         return self.trained_tokens_lost / before if before else 0.0
 
-    def lines(self) -> list[str]:
-        """The report as lines of text."""
+    @property
+    def too_long(self) -> int:
+        """Number of rows with more tokens than the limit, those of the parts included."""
+        return len(self.long_rows) + sum(part.too_long for part in self.parts)
+
+    def lines(self, findings: bool = False) -> list[str]:
+        """The report as lines of text; with `findings` without what the check before a run says of rows."""
         lines = [f"{self.name}: format: {self.format}; {self.explanation}"]
         if self.default_template:
             lines.append(
@@ -93,14 +113,16 @@ class DataReport:
                 "  streaming: rows are checked when they are read; rows with nothing to learn are dropped and logged",
             ]
         lines.append(f"  kept {self.rows_kept:,} of {self.rows_read:,} rows")
-        for reason, rows in self.dropped.items():
+        for reason, rows in ({} if findings else self.dropped).items():
             lines.append(f"  dropped {len(rows):,}: {reason} ({row_numbers(rows)})")
         for note, rows in self.notes.items():
             lines.append(f"  {len(rows):,} row{'s' if len(rows) > 1 else ''}: {note} ({row_numbers(rows)})")
+        if any(note.endswith(NOT_RENDERED) for note in self.notes):
+            lines.append(f"  {TEMPLATE_FIX}, or take it out of the rows")
         lines.append(f"  {self.trained_tokens:,} trained tokens of {self.total_tokens:,}")
         median, high, largest = self.lengths
         lines.append(f"  tokens per row: median {median:,}, 95 % up to {high:,}, longest {largest:,}")
-        if self.rows_cut or self.trained_tokens_lost:
+        if not findings and (self.rows_cut or self.trained_tokens_lost):
             lines.append(
                 f"  truncated to {self.max_length:,} tokens: {self.rows_cut:,} rows ({self.share_cut:.1%} with those "
                 f"dropped) lose their end, and with it {self.trained_tokens_lost:,} trained tokens "
@@ -113,8 +135,13 @@ class DataReport:
                 f"  {self.merged_boundaries:,} answers begin in a token that also contains the end of the prompt"
             )
         for part in self.parts:
-            lines.extend(f"  {line}" for line in part.lines())
+            lines.extend(f"  {line}" for line in part.lines(findings))
         return lines
+
+
+def cut_away(reason: str) -> bool:
+    """Whether a reason to drop a row is that truncation left nothing to train."""
+    return "truncation" in reason
 
 
 def quantiles(values: Iterable[int]) -> tuple[int, int, int]:
@@ -141,6 +168,7 @@ def mixture_report(name: str, parts: Sequence[DataReport]) -> DataReport:
         explanation=formats,
         streaming=any(part.streaming for part in parts),
         max_length=parts[0].max_length,
+        limit=parts[0].limit,
         dropped={f"{part.name}: {reason}": rows for part in parts for reason, rows in part.dropped.items()},
         **{name: sum(getattr(part, name) for part in parts) for name in _SUMS},
         lengths=_largest(part.lengths for part in parts),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ift.data.errors import DataError, RowFault
 from ift.data.turns import Message, Row
+from ift.text import quoted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -87,10 +88,12 @@ def renderer(tokenizer: PreTrainedTokenizerBase, row: Row | None = None, number:
             )
         except Exception as error:  # a template may raise anything
             roles = ", ".join(message["role"] for message in messages[:8]) or "no turns"
-            problem = f"the chat template refuses this conversation (roles: {roles}): {error}"
-            fix = "bring the turns into the order and form that the model's template takes, or drop the row"
+            problem = f"the chat template refuses this conversation (roles: {roles}): {quoted(error)}"
+            fix = "bring the turns into the order and form that the model's template takes, "
             if number is None:
+                fix += "drop the row, or put another chat_template.jinja into the model's folder"
                 raise TemplateRefusal(f"{problem}. Fix: {fix}") from error
+            fix += "give a template that takes them with --chat_template_path FILE.jinja, or drop the row"
             raise TemplateRefusal.of(RowFault(number, "", problem, "", fix)) from error
         return text
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ift.data.errors import DataError, RowFault
 from ift.data.text_files import FAULTS_AT_MOST, numbered_rows, read_rows, unreadable
+from ift.text import quoted
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features, IterableDataset
@@ -48,7 +49,8 @@ def load_text_files(files: Sequence[Path]) -> Dataset:
         if isinstance(cause, DataError):
             raise _unstorable(files, features) or cause from None
         raise DataError(
-            f"{_shown(files)}: the rows cannot be kept in the cache of datasets, {config.HF_DATASETS_CACHE}: {cause}. "
+            f"{_shown(files)}: the rows cannot be kept in the cache of datasets, {config.HF_DATASETS_CACHE}: "
+            f"{quoted(cause)}. "
             "Fix: set HF_DATASETS_CACHE to a folder with room that can be written to"
         ) from error
     rows.info.features = (

@@ -98,9 +98,11 @@ def _json_lines(file: Path, lone_surrogates: bool) -> Iterator[tuple[int, dict[s
             yield number, _fault_of(value, not lone_surrogates and _has_surrogates(text), fault) or value
 
 
-def unreadable(faults: Sequence[RowFault], rows: str, files: Sequence[Path]) -> UnreadableRows:
-    """Builds the error for rows of files that cannot be read; `rows` as in `refuse_rows`."""
-    refused = refuse_rows(faults, rows, ", ".join(map(str, files[:3])))
+def unreadable(
+    faults: Sequence[RowFault], rows: str, files: Sequence[Path], remarks: Sequence[str] = ()
+) -> UnreadableRows:
+    """Builds the error for rows of files that cannot be read; `rows` and `remarks` as in `refuse_rows`."""
+    refused = refuse_rows(faults, rows, ", ".join(map(str, files[:3])), remarks)
     error = UnreadableRows(str(refused))
     error.fault, error.faults, error.files = refused.fault, tuple(faults), tuple(files)
     return error

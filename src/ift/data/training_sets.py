@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ift.data.entry_names import READERS, entry_names
 from ift.data.errors import DataError, call_for_each
 from ift.data.folders import resolve_data_files
 from ift.data.formats import rename_columns
@@ -19,7 +22,7 @@ from ift.data.loading import (
     quiet,
     split_names,
 )
-from ift.data.malformed import all_malformed_rows
+from ift.data.malformed import Preparation, all_malformed_rows
 from ift.data.origin import Origin
 from ift.data.prepare import Part
 
@@ -27,13 +30,9 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments
     from trl import DatasetMixtureConfig, ScriptArguments
 
+Refusal = Callable[[], AbstractContextManager[None]]  # `all_malformed_rows` with its arguments
 EVALUATION_SHARE = 0.05
 EVALUATION_ROWS = 1000  # at most
-_READERS = (
-    "json",
-    "csv",
-    "parquet",
-)  # an entry's path may be one of these readers of `datasets`, with data_files
 
 
 @dataclass(frozen=True)
@@ -58,29 +57,40 @@ def load_train_and_eval(
     *,
     columns: Mapping[str, str] | None = None,
     pairs: bool = False,
+    preparation: Preparation | None = None,
 ) -> LoadedData:
     """Loads the data sets that trl's arguments name.
 
     Args:
         script_args: `dataset_name`, `dataset_config`, `dataset_train_split`, `dataset_test_split`, `dataset_streaming`.
-        mixture_args: A `datasets:` list; if it has entries, `script_args` names no data.
+        mixture_args: A `datasets:` list; if it has entries, `script_args` names no data. `test_split_size` holds out
+            training rows of either: a share below 1, or a number of rows.
         training_args: `eval_strategy` and `seed`.
         columns: Columns to rename, old to new.
         pairs: Whether the rows are read as preference pairs, for the refusal of malformed ones.
+        preparation: As in `all_malformed_rows`.
 
     Returns:
-        Training rows, and evaluation rows if `eval_strategy` asks for them: the evaluation split or, without one, a
-            seeded sample of the training rows (5 %, at most 1,000 rows) that is not trained.
+        Training rows, and evaluation rows if `eval_strategy` asks for them: the evaluation split or, without one or
+            with `test_split_size`, a seeded sample of the training rows (by default 5 %, at most 1,000 rows) that is
+            not trained.
 
     Raises:
         RowsRefused: Rows of text files that cannot be read; the message also names the malformed ones among the others.
         DataError: A path, split or column does not exist, or evaluation rows cannot be held out.
     """
-    data = load_splits(script_args, mixture_args, evaluates(training_args), columns=columns, pairs=pairs)
-    share = mixture_args.test_split_size if mixture_args is not None and mixture_args.datasets else None
-    if data.evaluation is None and (evaluates(training_args) or share is not None):
+    wanted = evaluates(training_args)
+    how: dict[str, Any] = {"columns": columns, "pairs": pairs, "preparation": preparation}
+    data = load_splits(script_args, mixture_args, wanted, **how)
+    share = None if mixture_args is None else mixture_args.test_split_size
+    if data.evaluation is None and (wanted or share is not None):
         data = hold_out_evaluation(data, training_args.seed, share)
-    return data if evaluates(training_args) else replace(data, evaluation=None)
+    if wanted or share is None:
+        return data
+    note = (
+        "the rows held out are not evaluated, because eval_strategy is no (--eval_strategy epoch evaluates)"
+    )
+    return replace(data, evaluation=None, notes=[*data.notes, note])
 
 
 def load_splits(
@@ -90,16 +100,20 @@ def load_splits(
     *,
     columns: Mapping[str, str] | None = None,
     pairs: bool = False,
+    preparation: Preparation | None = None,
 ) -> LoadedData:
     """Loads training rows and, if `evaluation` is true and the data has one, the evaluation split; nothing is held out.
 
     Arguments and errors are otherwise those of `load_train_and_eval`.
     """
+    columns = columns or {}
+    refusal = partial(all_malformed_rows, columns, pairs, preparation)
     if mixture_args is not None and mixture_args.datasets:
-        return _load_mixture(mixture_args, columns or {}, pairs)
+        return _load_mixture(mixture_args, columns, refusal)
     if script_args.dataset_name is None:
         raise DataError("no data: found neither dataset_name nor datasets. Fix: give --dataset_name")
-    return _load_single(script_args, evaluation, columns or {}, pairs)
+    held_out = mixture_args is not None and mixture_args.test_split_size is not None
+    return _load_single(script_args, evaluation, held_out, columns, refusal)
 
 
 def evaluates(training_args: TrainingArguments) -> bool:
@@ -109,14 +123,19 @@ def evaluates(training_args: TrainingArguments) -> bool:
 
 
 def _load_single(
-    script_args: ScriptArguments, evaluates: bool, columns: Mapping[str, str], pairs: bool
+    script_args: ScriptArguments,
+    evaluates: bool,
+    held_out: bool,
+    columns: Mapping[str, str],
+    refusal: Refusal,
 ) -> LoadedData:
+    """As `load_splits`, for one data set; `held_out`: `test_split_size` takes the place of an evaluation split."""
     name, config = str(script_args.dataset_name), script_args.dataset_config
     streaming = script_args.dataset_streaming
     notes = files_left_out(name, config)
 
     def load(split: str) -> list[Part]:
-        with all_malformed_rows(columns, pairs):
+        with refusal():
             rows, origin = load_with_origin(name, config=config, split=split, streaming=streaming)
         return [Part(split, rename_columns(rows, columns), origin=origin)]
 
@@ -125,16 +144,22 @@ def _load_single(
     evaluation, wanted = None, script_args.dataset_test_split
     if not evaluates and wanted != "test":
         notes.append(f"dataset_test_split {wanted}: not used, because eval_strategy is no")
-    if evaluates:
-        named = wanted != "test" or choose_split(wanted, available) is not None
-        if named:
-            split = _choose_split(wanted, "test", available, notes)
-            if split == train_split:
-                raise DataError(
-                    f'{name}: the split "{split}" is requested for both training and evaluation. '
-                    "Fix: name another --dataset_test_split"
-                )
-            evaluation = load(split)
+    present = choose_split(wanted, available)
+    if held_out:
+        if wanted != "test":
+            raise DataError(
+                f"dataset_test_split {wanted} and test_split_size both name the evaluation rows. Fix: leave one out"
+            )
+        if present is not None:
+            notes.append(f'split "{present}": not used, because test_split_size holds out training rows')
+    elif evaluates and (wanted != "test" or present is not None):
+        split = _choose_split(wanted, "test", available, notes)
+        if split == train_split:
+            raise DataError(
+                f'{name}: the split "{split}" is requested for both training and evaluation. '
+                "Fix: name another --dataset_test_split"
+            )
+        evaluation = load(split)
     return LoadedData(load(train_split), evaluation, notes)
 
 
@@ -152,12 +177,14 @@ def _choose_split(wanted: str, use: str, available: Sequence[str], notes: list[s
     return split
 
 
-def _load_mixture(mixture_args: DatasetMixtureConfig, columns: Mapping[str, str], pairs: bool) -> LoadedData:
+def _load_mixture(
+    mixture_args: DatasetMixtureConfig, columns: Mapping[str, str], refusal: Refusal
+) -> LoadedData:
     entries = mixture_args.datasets
 
     def load(named: tuple[str, Any]) -> Part:
         name, entry = named
-        with all_malformed_rows(columns, pairs):
+        with refusal():
             rows, origin = _load_entry(entry, mixture_args.streaming)
         if entry.columns is not None:
             rows = rows.select_columns(entry.columns)
@@ -165,7 +192,7 @@ def _load_mixture(mixture_args: DatasetMixtureConfig, columns: Mapping[str, str]
         rows = rename_columns(rows, {old: new for old, new in columns.items() if old in present})
         return Part(name, rows, origin=origin)
 
-    parts = call_for_each(zip(_entry_names(entries), entries, strict=True), load)
+    parts = call_for_each(zip(entry_names(entries), entries, strict=True), load)
     fractions = [entry.fraction for entry in entries]
     left_out = [line for entry in entries for line in files_left_out(entry.path, entry.name)]
     if all(fraction is None for fraction in fractions):
@@ -196,8 +223,8 @@ def _load_entry(entry: Any, streaming: bool) -> tuple[Any, Origin]:
     """The rows of an entry, and where they are from."""
     if entry.data_dir is None and entry.data_files is None:
         return load_with_origin(entry.path, config=entry.name, split=entry.split, streaming=streaming)
-    if entry.path in _READERS or is_local(entry.path):
-        base = Path() if entry.path in _READERS else Path(entry.path).expanduser()
+    if entry.path in READERS or is_local(entry.path):
+        base = Path() if entry.path in READERS else Path(entry.path).expanduser()
         base = base / Path(entry.data_dir or "").expanduser()
         if entry.data_files is None:
             return load_with_origin(str(base), config=entry.name, split=entry.split, streaming=streaming)
@@ -212,44 +239,15 @@ def _load_entry(entry: Any, streaming: bool) -> tuple[Any, Origin]:
     return rows, Origin(entry.path, split=entry.split)
 
 
-def _entry_names(entries: Sequence[Any]) -> list[str]:
-    """The names of a mixture's entries in reports; those of the same name have their paths and splits too."""
-    names = [_entry_name(entry, short=True) for entry in entries]
-    return [
-        f"{_entry_name(entry, short=False)} {entry.split}" if names.count(name) > 1 else name
-        for name, entry in zip(names, entries, strict=True)
-    ]
-
-
-def _entry_name(entry: Any, *, short: bool) -> str:
-    """An entry's files, its folder, or its Hub id with the files; `short` without the folders they are in."""
-    local = entry.path in _READERS or is_local(entry.path)
-    if entry.data_files is not None:
-        files = _paths_in(entry.data_files)
-        names = [Path(file).name if short else file for file in files[:3]] + ["..."] * (len(files) > 3)
-        parents = [] if local and (short or entry.path in _READERS) else [entry.path]
-        return " ".join([*parents, ", ".join(names)])
-    path = entry.data_dir if entry.path in _READERS and entry.data_dir else entry.path
-    return Path(path).name if local and short else path
-
-
-def _paths_in(data_files: Any) -> list[str]:
-    """All paths of a `data_files` entry: text, a list, or a mapping of splits."""
-    if isinstance(data_files, str):
-        return [data_files]
-    if isinstance(data_files, dict):
-        return [path for paths in data_files.values() for path in _paths_in(paths)]
-    return [path for one in data_files for path in _paths_in(one["path"] if isinstance(one, dict) else one)]
-
-
 def hold_out_evaluation(data: LoadedData, seed: int, share: float | None = None) -> LoadedData:
     """Moves a seeded sample of the training rows, in proportion to the parts, to the evaluation set."""
     from datasets import Dataset
 
     if not all(isinstance(part.rows, Dataset) for part in data.train):
+        without = "set eval_strategy to no" if share is None else "leave test_split_size out"
         raise DataError(
-            "there is no evaluation split, and rows of a stream cannot be held out. Fix: name one with "
-            "--dataset_test_split, or set eval_strategy to no"
+            "rows of a stream cannot be held out for evaluation. Fix: name an evaluation split with "
+            f"--dataset_test_split, or {without}"
         )
     total = sum(len(part.rows) for part in data.train)
     size = (
@@ -260,10 +258,13 @@ def hold_out_evaluation(data: LoadedData, seed: int, share: float | None = None)
     size = max(1, size)
     if size >= total:
         raise DataError(
-            f"cannot hold out {size} of {total} rows for evaluation. Fix: give more rows, or an evaluation split"
+            f"cannot hold out {size:,} of {total:,} rows for evaluation. Fix: "
+            + ("give more rows" if share is None else "a smaller test_split_size")
+            + ", or an evaluation split"
         )
     train, evaluation = _split_rows(data.train, size, seed)
-    note = f"no evaluation split: {size:,} of {total:,} rows held out from the training data (seed {seed})"
+    why = "no evaluation split" if share is None else f"test_split_size {share:g}"
+    note = f"{why}: {size:,} of {total:,} rows held out from the training data, not trained (seed {seed})"
     return LoadedData(
         [part for part in train if part.numbers],
         [part for part in evaluation if part.numbers],

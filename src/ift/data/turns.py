@@ -199,12 +199,12 @@ def build_conversation(messages: list[Message], source: SourceRow, column: str) 
     """
     if not messages:
         raise source.error(column, "an empty conversation", "at least one assistant turn", "drop the row")
-    messages = _with_system(_history(source) + messages, source)
+    messages = with_columns(messages, source)
     if not any(message["role"] == "assistant" for message in messages):
         roles = ", ".join(message["role"] for message in messages[:6])
         raise source.error(column, f"turns of {roles} only", "at least one assistant turn", "drop the row")
     result: Row = {"messages": messages}
-    if tools := _tools(source):
+    if tools := tools_of(source):
         result["tools"] = tools
     options = source.get("chat_template_kwargs")
     if options is not None and not isinstance(options, dict):
@@ -214,6 +214,11 @@ def build_conversation(messages: list[Message], source: SourceRow, column: str) 
     if options:
         result["chat_template_kwargs"] = options
     return result
+
+
+def with_columns(messages: list[Message], source: SourceRow) -> list[Message]:
+    """Turns with those in the columns `history` and `system` before them; raises DataError for a malformed column."""
+    return _with_system(_history(source) + messages, source)
 
 
 def turn(role: str, content: str) -> Message:
@@ -256,7 +261,8 @@ def _history(source: SourceRow) -> list[Message]:
     ]
 
 
-def _tools(source: SourceRow) -> list[Any] | None:
+def tools_of(source: SourceRow) -> list[Any] | None:
+    """The tools in the columns of a row, for the chat template; None without any."""
     column, tools = source.first_of(("tools", "functions"))
     if not column:
         return None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ift.data import end_of_turn_ids
+from ift.data import Prepared, end_of_turn_ids
 from ift.data.samples import ids_and_labels, sample_rows
 from ift.files import write_atomically
 from ift.generation.decoding import Continuation, continue_with_trainer
@@ -49,7 +49,7 @@ class FinalAnswers:
         )
 
 
-def write_final_answers(trainer: Any, rows: Any, rows_name: str, count: int) -> FinalAnswers:
+def write_final_answers(trainer: Any, rows: Prepared, rows_name: str, count: int) -> FinalAnswers:
     """Answers `count` short prompts of `rows` greedily and writes them to `final_answers.jsonl` in the output folder.
 
     For pairs, the chosen answer is the target. If no answers are written (no prompts, sharded weights, or a model that
@@ -59,7 +59,7 @@ def write_final_answers(trainer: Any, rows: Any, rows_name: str, count: int) -> 
         return FinalAnswers(
             note="the weights are sharded over processes; run ift generate on the saved model"
         )
-    questions = _questions(rows, count, trainer.args.seed)
+    questions = _questions(rows.dataset, count, trainer.args.seed)
     if not questions:
         return FinalAnswers(note="the rows have no prompt to answer")
     if not end_of_turn_ids(trainer.processing_class):
@@ -80,7 +80,7 @@ def write_final_answers(trainer: Any, rows: Any, rows_name: str, count: int) -> 
             note=f"{count} answers would take about {first + each * limit:.0f} s here; run ift generate instead"
         )
     found = answer(limit)
-    _write(trainer, questions, found, rows_name)
+    _write(trainer, questions, found, rows, rows_name)
     return FinalAnswers(len(found), sum(new.stopped for new in found), limit)
 
 
@@ -94,12 +94,16 @@ def _longest_answer(trainer: Any, questions: list[Question]) -> int:
     )
 
 
-def _write(trainer: Any, questions: list[Question], found: list[Continuation], rows_name: str) -> None:
+def _write(
+    trainer: Any, questions: list[Question], found: list[Continuation], rows: Prepared, rows_name: str
+) -> None:
     tokenizer, lines = trainer.processing_class, []
-    for (row, prompt, target), new in zip(questions, found, strict=True):
+    places = rows.places([row for row, _, _ in questions])
+    for (row, prompt, target), place, new in zip(questions, places, found, strict=True):
         line = {
             "rows": rows_name,
             "row": row,
+            **place,
             "prompt": tokenizer.decode(prompt),
             "target": tokenizer.decode(target, skip_special_tokens=True),
             "answer": tokenizer.decode(new.ids, skip_special_tokens=True),

@@ -68,9 +68,10 @@ def _mt_bench(name: str, prompt: Prompt, turns: Sequence[Turn]) -> dict[str, Any
 
 
 def _plain(name: str, prompt: Prompt, turns: Sequence[Turn]) -> dict[str, Any]:
-    """The prompt, the answer, and the row as it was read."""
+    """The prompt, the answer, the number of the row in its file, and the row as it was read."""
     return {
         "id": prompt.id,
+        "file_row": prompt.place.row,
         "model": name,
         "messages": prompt.messages,
         **({"further": list(prompt.further)} if prompt.further else {}),

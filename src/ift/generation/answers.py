@@ -73,7 +73,10 @@ class AnswerStore:
         lines = []
         for prompt, turn, answer in answers:
             self._found[prompt.key, turn] = answer
-            one = {"fingerprint": self.fingerprint, "key": prompt.key, "turn": turn, "answer": asdict(answer)}
+            one = {
+                "fingerprint": self.fingerprint, "key": prompt.key, "file_row": prompt.place.row, "turn": turn,
+                "answer": asdict(answer),
+            }  # fmt: skip
             lines.append(json.dumps(one, ensure_ascii=False) + "\n")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         cut_off = self.path.exists() and not self.path.read_bytes().endswith(b"\n")

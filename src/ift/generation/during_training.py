@@ -12,7 +12,7 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
-from ift.data import DataError
+from ift.data import DataError, Prepared
 from ift.data.samples import ids_and_labels, sample_rows
 from ift.files import keep_lines
 from ift.generation.decoding import Sampling, continue_with_trainer, room_for_answers
@@ -86,11 +86,17 @@ class AnswerArguments:
 
 @dataclass(frozen=True)
 class Question:
-    """A held-out row: its number (from 1) in the evaluation rows, prompt ids, and the target's text."""
+    """A held-out row: its number (from 1) in the evaluation rows, prompt ids, the target's text, and its place."""
 
     row: int
     prompt: list[int]
     target: str
+    place: dict[str, Any]  # of `Prepared.places`
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """The keys of a line that name the row."""
+        return {"row": self.row, **self.place}
 
 
 class EvaluationAnswers(TrainerCallback):
@@ -100,7 +106,7 @@ class EvaluationAnswers(TrainerCallback):
     process generates.
     """
 
-    def __init__(self, trainer: Any, rows: Any, settings: AnswerArguments) -> None:
+    def __init__(self, trainer: Any, rows: Prepared, settings: AnswerArguments) -> None:
         """Selects the rows; for pairs, the chosen answer is the target.
 
         Raises:
@@ -128,10 +134,9 @@ class EvaluationAnswers(TrainerCallback):
         except ValueError as error:
             raise DataError(str(error)) from error
         if settings.scorer is not None:  # a target that cannot be scored is found before the first step
-            texts = [(self.tokenizer.decode(one.prompt), one.target) for one in self.questions]
-            settings.scorer(
-                [{"row": n, "prompt": p, "target": t, "answer": t} for n, (p, t) in enumerate(texts, start=1)]
-            )
+            asked = [{**one.named, "target": one.target, "answer": one.target} for one in self.questions]
+            prompts = [self.tokenizer.decode(one.prompt) for one in self.questions]
+            settings.scorer([{**one, "prompt": text} for one, text in zip(asked, prompts, strict=True)])
 
     @property
     def path(self) -> Path:
@@ -185,7 +190,7 @@ class EvaluationAnswers(TrainerCallback):
             answers.append(
                 {
                     "step": step,
-                    "row": one.row,
+                    **one.named,
                     "prompt": self.tokenizer.decode(one.prompt),
                     "target": one.target,
                     "answer": text,
@@ -209,14 +214,17 @@ class EvaluationAnswers(TrainerCallback):
                 tracker.log({"answers": tracker.Table(dataframe=pandas.DataFrame(list(answers)))})
 
 
-def _questions(rows: Any, count: int, seed: int, tokenizer: Any) -> list[Question]:
+def _questions(rows: Prepared, count: int, seed: int, tokenizer: Any) -> list[Question]:
     """Up to `count` sampled rows in the order of the data; for a stream, the first ones."""
     found = []
-    for number, row in sorted(sample_rows(rows, count, seed), key=lambda one: one[0]):
+    sample = sorted(sample_rows(rows.dataset, count, seed), key=lambda one: one[0])
+    places = rows.places([number for number, _ in sample])
+    for (number, row), place in zip(sample, places, strict=True):
         prompt, target = last_answer(*ids_and_labels(row))
         if not prompt:
+            named = place.get("file_row", number)
             raise DataError(
-                f"eval_generate: evaluation row {number} has no prompt to answer. Fix: leave eval_generate out"
+                f"eval_generate: evaluation row {named} has no prompt to answer. Fix: leave eval_generate out"
             )
-        found.append(Question(number, prompt, tokenizer.decode(target, skip_special_tokens=True)))
+        found.append(Question(number, prompt, tokenizer.decode(target, skip_special_tokens=True), place))
     return found

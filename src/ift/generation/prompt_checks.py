@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from ift.data import DataError
 from ift.data.errors import RowFault, refuse_rows
 from ift.data.omissions import extra_keys, find_omissions
-from ift.data.report import row_numbers
+from ift.data.report import row_numbers, rows_by_text
 from ift.data.templates import renderer
 from ift.generation.errors import EvaluationError
 from ift.generation.prompts import Prompt, prompt_ids
@@ -58,6 +59,17 @@ def refused_by_template(tokenizer: Any, style: str) -> Callable[[Prompt], tuple[
     return problem_of
 
 
+def unused_content(prompts: Sequence[Prompt]) -> list[str]:
+    """Lines about what rows have and their prompts do not: notes with their rows, and the columns that are not read."""
+    notes = rows_by_text((one.notes for one in prompts), [one.place.row for one in prompts])
+    lines = [_noted(note, rows) for note, rows in notes.items()]
+    counts = Counter(column for one in prompts for column in one.unused)
+    if counts:
+        named = ", ".join(f"{column} ({rows:,} row{'s' * (rows > 1)})" for column, rows in counts.items())
+        lines.append(f"not part of the prompts: column{'s' * (len(counts) > 1)} {named}")
+    return lines
+
+
 def omissions(tokenizer: Any, style: str, prompts: Sequence[Prompt]) -> list[str]:
     """A line for each kind of content that the chat template does not render, such as tool calls, with its rows."""
     if style == PLAIN_TEXT:
@@ -73,10 +85,11 @@ def omissions(tokenizer: Any, style: str, prompts: Sequence[Prompt]) -> list[str
         row = {"messages": one.messages, **one.template}
         for note in find_omissions(render, row, render(one.messages), str(tokenizer.chat_template)):
             found.setdefault(note, []).append(one.place.row)
-    return [
-        f"{len(rows):,} row{'s' * (len(rows) > 1)}: {note} ({row_numbers(rows)})"
-        for note, rows in found.items()
-    ]
+    return [_noted(note, rows) for note, rows in found.items()]
+
+
+def _noted(note: str, rows: Sequence[int]) -> str:
+    return f"{len(rows):,} row{'s' * (len(rows) > 1)}: {note} ({row_numbers(rows)})"
 
 
 def not_sent(prompt: Prompt) -> tuple[str, str] | None:

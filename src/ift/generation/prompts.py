@@ -12,16 +12,17 @@ from typing import Any
 from ift.data import DataError
 from ift.data.errors import RowFault, describe, refuse_rows
 from ift.data.known_names import OTHER_ROLES
-from ift.data.masks import plain_prompt_ids
+from ift.data.masks import SILENT, plain_prompt_ids
 from ift.data.source import SourceRow
 from ift.data.templates import renderer
 from ift.data.text_files import numbered_rows, read_all_rows
-from ift.data.turns import TurnReader
+from ift.data.turns import TurnReader, tools_of, with_columns
 from ift.generation.errors import EvaluationError
 from ift.models.loading import PLAIN_TEXT
 
 _FORMS = "turns, messages, conversations, prompt, instruction or question"
 
+_IN_OUTPUT = ("id", "question_id", "dataset", "datasplit")  # columns that name a row, or its benchmark
 UNPLACED = RowFault(0, "", "", "", "")
 
 
@@ -37,6 +38,8 @@ class Prompt:
         row: The row as read.
         template: `tools` and `chat_template_kwargs` of the row, for the chat template.
         place: File, number and line of the row, as a fault without a problem.
+        unused: Columns with a value that are not part of the prompt.
+        notes: Remarks about the row, such as a system column that its conversation takes the place of.
     """
 
     id: str
@@ -45,6 +48,8 @@ class Prompt:
     row: dict[str, Any]
     template: dict[str, Any] = field(default_factory=dict)
     place: RowFault = UNPLACED
+    unused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -75,7 +80,7 @@ def prompt_ids(
             )
         return plain_prompt_ids(tokenizer, messages[-1]["content"])
     text = renderer(tokenizer, template)(messages, prompt=True)
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return list(tokenizer(text, add_special_tokens=False, **SILENT)["input_ids"])
 
 
 def read_rows(path: Path, *, lone_surrogates: bool = False) -> list[dict[str, Any]]:
@@ -95,7 +100,8 @@ def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:
     """Reads the prompts of a file; `system` is the system prompt for rows without one.
 
     Each row has one of: `turns` (texts of the user), `messages` or `conversations` (an answer at the end is ignored),
-    `prompt` (text or messages), `instruction` (with `input`), `question`. Turns are read as in training.
+    `prompt` (text or messages), `instruction` (with `input`), `question`. Turns, and the columns `system`, `history`
+    and `tools`, are read as in training; media are refused.
 
     Raises:
         EvaluationError: The file cannot be read, rows have no prompt (the message names the first ten), or an id occurs
@@ -131,42 +137,39 @@ def _prompt(row: dict[str, Any] | RowFault, place: RowFault, system: str | None)
     if isinstance(row, RowFault):
         raise DataError.of(row)
     source = SourceRow(row, place.row)
-    messages, further = _parse_row(source, row)
+    source.refuse_media()
+    asked, further = _parse_row(source, row)
+    messages = [
+        {key: value for key, value in turn.items() if key != "train"} for turn in with_columns(asked, source)
+    ]
     if system is not None and messages[0]["role"] != "system":
         messages = [{"role": "system", "content": system}, *messages]
     name = next((row[key] for key in ("question_id", "id") if row.get(key) is not None), place.row)
-    return Prompt(str(name), messages, further, row, _for_the_template(source), place)
+    template = _for_the_template(source)
+    unused = tuple(column for column in source.unused() if column not in _IN_OUTPUT)
+    return Prompt(str(name), messages, further, row, template, place, unused, tuple(source.notes))
 
 
 def _for_the_template(source: SourceRow) -> dict[str, Any]:
     """`tools` (also as JSON text, or as `functions`) and `chat_template_kwargs` of a row, where it has them."""
-    tools = source.get("tools") or source.get("functions")
-    if isinstance(tools, str):
-        try:
-            tools = json.loads(tools)
-        except ValueError as error:
-            found, fix = f"text that is not JSON ({error})", "give a list of JSON schemas"
-            raise source.error("tools", found, "a JSON list", fix) from error
-    options = source.get("chat_template_kwargs")
-    kinds = (("tools", tools, list, "a list"), ("chat_template_kwargs", options, dict, "an object"))
-    for name, found, kind, expected in kinds:
-        if found is not None and not isinstance(found, kind):
-            raise source.error(name, describe(found), expected, f"give {expected}")
-    return {name: found for name, found, _, _ in kinds if found}
+    tools, options = tools_of(source), source.get("chat_template_kwargs")
+    if options is not None and not isinstance(options, dict):
+        raise source.error("chat_template_kwargs", describe(options), "an object", "give an object")
+    return {name: found for name, found in (("tools", tools), ("chat_template_kwargs", options)) if found}
 
 
 def _parse_row(source: SourceRow, row: dict[str, Any]) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     if isinstance(row.get("turns"), list) and row["turns"]:
-        first, *further = [_text(source, "turns", turn) for turn in row["turns"]]
+        first, *further = [_text(source, "turns", turn) for turn in source.get("turns")]
         return [{"role": "user", "content": first}], tuple(further)
     for column in ("messages", "conversations", "prompt"):
         if row.get(column) and not (column == "prompt" and isinstance(row[column], str)):
             return _conversation(source, column), ()
     for column in ("prompt", "instruction", "question"):
         if row.get(column) is not None:
-            text = _text(source, column, row[column])
+            text = _text(source, column, source.get(column))
             if column == "instruction" and row.get("input"):
-                text = f"{text}\n\n{_text(source, 'input', row['input'])}"
+                text = f"{text}\n\n{_text(source, 'input', source.get('input'))}"
             return [{"role": "user", "content": text}], ()
     problem = f"found no prompt in the columns {', '.join(row) or 'of an empty row'}"
     raise DataError.of(RowFault(source.number, "", problem, "", f"give one of {_FORMS}"))

@@ -11,7 +11,7 @@ from rich.progress import track
 from ift.files import check_target
 from ift.generation.answer_files import check_format, choose_format, write_answers
 from ift.generation.answers import AnswerStore, Settings, fingerprint
-from ift.generation.prompt_checks import leave_out, not_sent
+from ift.generation.prompt_checks import leave_out, not_sent, unused_content
 from ift.generation.prompts import Prompt, read_prompts
 from ift.lab.local_answers import Answer, Source, answer_here, answer_in_jobs
 from ift.lab.processes import Executor
@@ -62,7 +62,7 @@ def generate(
     else:
         answers_of = _served(endpoint, model, settings, batch_size)
     fit, left_out = leave_out(asked, answers_of.problem_of)
-    for line in [*([left_out] if left_out else []), *answers_of.omissions_of(fit)]:
+    for line in [*([left_out] if left_out else []), *unused_content(fit), *answers_of.omissions_of(fit)]:
         print(line)
     store = AnswerStore(stored, answers_of.fingerprint)
     _answer(fit, store, answers_of.answer)

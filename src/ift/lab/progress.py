@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console
@@ -17,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )  # fmt: skip
 
+AT_ONCE = 1.0  # seconds: a piece that took less was not computed now, but found
+
 
 class WorkProgress:
     """A context manager that shows how much of some work is done.
@@ -29,7 +32,8 @@ class WorkProgress:
 
     def __init__(self, console: Console, total: int = 0, seconds: float = 30.0) -> None:
         self.console, self.total, self.seconds, self.done = console, total, seconds, 0
-        self._began = self._shown = time.monotonic()
+        self._began = self._shown = self._last = time.monotonic()
+        self._times: list[float] = []  # of pieces that were computed
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
         times = (TimeElapsedColumn(), TimeRemainingColumn())
         hidden = not console.is_terminal
@@ -63,10 +67,19 @@ class WorkProgress:
     def advance(self, text: str = "", group: str = "") -> None:
         """Count one piece of work, of a group if it is one's; without a terminal `text` names it in the line."""
         self.done, now = self.done + 1, time.monotonic()
+        self._times += [now - self._last] if now - self._last >= AT_ONCE else []
+        self._last = now
         self._bar.update(self._task, completed=self.done, total=self.total or None)
         if group in self._groups:
             self._bar.advance(self._groups[group])
         if self._bar.disable and (now - self._shown >= self.seconds or self.done == self.total):
             self._shown, elapsed = now, timedelta(seconds=round(now - self._began))
-            line = f"{self.done} of {self.total} done in {elapsed}  {text}".rstrip()
+            line = f"{self.done} of {self.total} done in {elapsed}{self._left()}  {text}".rstrip()
             self.console.print(line, markup=False, soft_wrap=True)
+
+    def _left(self) -> str:
+        """The time that is left, by the pieces so far, for a line; "" where that is not known, or nothing is left."""
+        if not self._times or self.done >= self.total:
+            return ""
+        seconds = (self.total - self.done) * fmean(self._times)
+        return f", about {timedelta(seconds=round(seconds))} left"

@@ -22,6 +22,7 @@ from ift.lab.interrupts import noted_signals
 from ift.lab.processes import POLL_SECONDS, Job, problem, threads
 from ift.runs.argv import UsageError
 from ift.runs.extras import missing_extra
+from ift.text import quoted
 
 OWN = "local"  # the address of an own Ray on this machine, as Ray itself names it
 # of the command's environment, set on every node: they change what is printed and where it is looked for, no secrets
@@ -73,8 +74,9 @@ def ray_tasks(address: str | None, limit: int | None = None) -> Iterator[RayTask
         ray.init(address=address, **(own if address == OWN else joined))
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(
-            f"--ray {address}: no cluster answers there ({str(error).splitlines()[0]}). Fix: start one with `ray start "
-            "--head` and join this machine to it, or leave out the address for an own Ray on this machine"
+            f"--ray {address}: no cluster answers there ({quoted(str(error).splitlines()[0])}). Fix: start one "
+            "with `ray start --head` and join this machine to it, or leave out the address for an own Ray on this "
+            "machine"
         ) from error
     try:
         yield RayTasks(ray, limit)

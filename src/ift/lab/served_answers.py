@@ -13,6 +13,7 @@ from ift.lab.interrupts import call_in_threads
 from ift.lab.judge.endpoint import Endpoint
 from ift.lab.judge.errors import QuestionRefused
 from ift.lab.judge.replies import CUT, FILTERED
+from ift.text import quoted
 
 # not OPENAI_API_KEY: that key must not reach whatever server the command names
 KEY_NAMES = ("IFT_ENDPOINT_API_KEY",)
@@ -54,7 +55,8 @@ def answer_all_served(
             reply = endpoint.ask(conversation(prompt, turn, store), settings.max_new_tokens)
         except QuestionRefused as error:
             raise EvaluationError(
-                f"prompt {prompt.id} was not answered: {error}. Fix: a smaller --max_new_tokens, or leave it out"
+                f"prompt {prompt.id} was not answered: {quoted(error)}. Fix: a smaller --max_new_tokens, or leave it "
+                "out"
             ) from error
         stopped = reply.problem not in (CUT, FILTERED)
         with lock:

@@ -9,12 +9,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ift.data import DataError, LoadedData, Part, end_of_turn_ids, load_train_and_eval, prepare_mixture
+from ift.data import (
+    DataError,
+    LoadedData,
+    Part,
+    RowTokenizer,
+    end_of_turn_ids,
+    ensure_chat_template,
+    load_train_and_eval,
+    prepare_mixture,
+)
 from ift.data.errors import call_for_each
-from ift.data.prepare import Prepared, first_rows_of
+from ift.data.formats import Format
+from ift.data.lengths import length_limit
+from ift.data.origin import RowPreparation
+from ift.data.prepare import Prepared, PrepareRow, first_rows_of
 from ift.methods.engines import refuse_engines
 from ift.methods.start import (
     check_limits,
+    model_positions,
     model_record,
     start_adapter,
     start_network,
@@ -81,9 +94,27 @@ def load_data(stage: Stage) -> LoadedData:
         DataError: A path, split or column does not exist, rows cannot be read, or a preference method gets no pairs.
     """
     pairs = stage.method.needs_pairs
-    data = load_train_and_eval(stage.script, stage.mixture, stage.config, columns=stage.columns, pairs=pairs)
+    how = partial(_row_preparation, stage)
+    data = load_train_and_eval(
+        stage.script, stage.mixture, stage.config, columns=stage.columns, pairs=pairs, preparation=how
+    )
     check_data(stage, data)
     return data
+
+
+def _row_preparation(stage: Stage, form: Format, pairs: bool) -> RowPreparation:
+    """What prepares each row as `prepare_stage` does, to name all that is wrong with rows which cannot all be read."""
+    from ift.data.pairs import PreparePair
+    from ift.training.config import preparation
+
+    tokenizer = load_tokenizer(stage)
+    if form.conversational:
+        ensure_chat_template(tokenizer)
+    limit = length_limit(stage.config.max_length, model_positions(stage))
+    if pairs:
+        return PreparePair(form, RowTokenizer(tokenizer), limit, "train", {})
+    tokenise = RowTokenizer(tokenizer, preparation(stage.config)["train_on"])
+    return PrepareRow(form, tokenise, limit, "keep_start", "train", {})
 
 
 def check_data(stage: Stage, data: LoadedData) -> None:
@@ -104,14 +135,14 @@ def prepare_stage(stage: Stage, data: LoadedData) -> PreparedRows:
     from ift.training.config import preparation
 
     use_given_adapter(stage)
-    config, tokenizer = stage.config, load_tokenizer(stage)
+    config, tokenizer, positions = stage.config, load_tokenizer(stage), model_positions(stage)
 
     def prepare(named: tuple[str, list[Part]]) -> tuple[str, Prepared]:
         name, parts = named
         if stage.method.needs_pairs:
             options = {"max_length": config.max_length, "num_proc": config.dataset_num_proc}
-            return name, prepare_pairs(parts, tokenizer, name=name, **options)
-        return name, prepare_mixture(parts, tokenizer, name=name, **preparation(config))
+            return name, prepare_pairs(parts, tokenizer, name=name, positions=positions, **options)
+        return name, prepare_mixture(parts, tokenizer, name=name, positions=positions, **preparation(config))
 
     sets = {name: parts for name, parts in (("train", data.train), ("eval", data.evaluation)) if parts}
     with global_then_local_main_first():

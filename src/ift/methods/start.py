@@ -11,8 +11,8 @@ from typing import Any
 
 from ift.data import DataError
 from ift.models.adapters import CONFIG, adapter_config
-from ift.models.limits import check_special_ids, learned_positions
-from ift.models.loading import LoadOptions, load_network, local_path
+from ift.models.limits import check_special_ids, known_positions, learned_positions
+from ift.models.loading import LoadOptions, load_config, load_network, local_path
 from ift.models.record import ModelRecord, model_sha256
 from ift.text import did_you_mean
 
@@ -170,6 +170,14 @@ def explain_too_long(longest_row: int, positions: int | None) -> str:
         f"rows have up to {longest_row:,} tokens, and the model has learned {positions:,} positions. Fix: --max_length "
         f"{positions}, or a model with a longer context"
     )
+
+
+def model_positions(stage: Any) -> tuple[str, int] | None:
+    """Name and number of the positions of the stage's model, from its configuration; None if they are unknown."""
+    try:
+        return known_positions(load_config(stage.model.model_name_or_path, start_options(stage)))
+    except (OSError, ValueError):
+        return None
 
 
 def model_record(stage: Any, reports: Any) -> ModelRecord:

@@ -11,6 +11,7 @@ import torch
 
 from ift.data.errors import DataError
 from ift.models.record import FILE, model_sha256, read_record
+from ift.text import quoted
 
 CONFIG = "adapter_config.json"
 
@@ -30,7 +31,9 @@ def adapter_config(name: str, revision: str | None = None) -> Any | None:
     try:
         config = PeftConfig.from_pretrained(name, **({"revision": revision} if revision else {}))
     except (ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{name}: its {CONFIG} cannot be read by peft ({error}). Fix: update peft") from error
+        raise DataError(
+            f"{name}: its {CONFIG} cannot be read by peft ({quoted(error)}). Fix: update peft"
+        ) from error
     task = getattr(config.task_type, "value", config.task_type)
     if task not in (None, "CAUSAL_LM"):
         raise DataError(

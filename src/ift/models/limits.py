@@ -10,6 +10,8 @@ from torch import nn
 from ift.data.errors import DataError
 from ift.text import did_you_mean
 
+# names of the number of positions in configurations; transformers maps n_positions of GPT-2 and GPT-J to the first
+POSITION_NAMES = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 _POSITIONS = re.compile(r"wpe$|position_embeddings$|embed_positions$|position_embedding$|pos_emb$")
 
 
@@ -88,3 +90,20 @@ def learned_positions(model: Any) -> int | None:
     tables = [name for name, module in model.named_modules() if isinstance(module, nn.Embedding)]
     tables += [name for name, _ in model.named_buffers()]
     return int(limit) if limit and any(_POSITIONS.search(name) for name in tables) else None
+
+
+def known_positions(config: Any) -> tuple[str, int] | None:
+    """Name and number of a model's positions; None if its configuration has none.
+
+    Where rotary positions are scaled, the number is that after scaling.
+    """
+    text = config.get_text_config()
+    name = next((one for one in POSITION_NAMES if isinstance(getattr(text, one, None), int)), None)
+    if name is None:
+        return None
+    positions = int(getattr(text, name))
+    scaling = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+    before, factor = scaling.get("original_max_position_embeddings"), scaling.get("factor")
+    if factor and (before or scaling.get("rope_type") in ("linear", "dynamic")):
+        positions = max(positions, int((before or positions) * factor))
+    return name, positions

@@ -13,6 +13,7 @@ from typing import Any
 from ift.data.errors import DataError, describe
 from ift.data.hub import download_hint, go_offline_if_unreachable
 from ift.models.adapters import find_base
+from ift.text import quoted
 
 WEIGHTS = {"adapter_config.json": "adapter_model.safetensors", "config.json": "model.safetensors"}
 PICKLES = {"config.json": "pytorch_model*.bin", "adapter_config.json": "adapter_model.bin"}
@@ -106,8 +107,8 @@ def _check_complete(file: Path) -> None:
     except (SafetensorError, OSError) as error:
         size = file.stat().st_size
         raise DataError(
-            f"{file}: cannot be read as safetensors ({error}); it has {size:,} bytes. Fix: copy or download it again: "
-            "it may have been cut short"
+            f"{file}: cannot be read as safetensors ({quoted(error)}); it has {size:,} bytes. Fix: copy or download "
+            "it again: it may have been cut short"
         ) from error
 
 
@@ -127,7 +128,7 @@ def explain_weight_loading_errors(name: str) -> Iterator[None]:
         ) from error
     except (SafetensorError, UnpicklingError) as error:
         raise DataError(
-            f"{name}: its weights cannot be loaded: {error}. Fix: copy or download them again"
+            f"{name}: its weights cannot be loaded: {quoted(error)}. Fix: copy or download them again"
         ) from error
 
 
@@ -139,12 +140,11 @@ def explain_loading_errors(name: str, part: str) -> Iterator[None]:
     except DataError:
         raise
     except Exception as error:
-        message = " ".join(str(error).split()) or type(error).__name__
         if looks_local(name):
             raise DataError(
-                f"{name}: its {part} cannot be loaded: {message}. Fix: put the {part}'s files into the folder, as "
-                f"{part}.save_pretrained writes them"
+                f"{name}: its {part} cannot be loaded: {quoted(error)}. Fix: put the {part}'s files into the folder, "
+                f"as {part}.save_pretrained writes them"
             ) from error
         raise DataError(
-            f"{name}: no {part} from the Hub: {message}. {download_hint(name, 'model')}"
+            f"{name}: no {part} from the Hub: {quoted(error)}. {download_hint(name, 'model')}"
         ) from error

@@ -19,6 +19,7 @@ from ift.runs.launch import is_launched, running_engine
 from ift.runs.output_folder import AlreadyFinished, prepare_output_folder
 from ift.runs.plan import epochs_unused
 from ift.runs.progress import SILENT, Reporter, TerminalReporter
+from ift.text import quoted
 
 TIMED_STEPS = 3  # the first one is a warm-up
 LONG = 3  # seconds of a computation before a run that is announced
@@ -63,7 +64,7 @@ def report_lines(run_args: TrainArguments, found: Preflight, rows: Any, seconds:
     """What `ift check` prints before the findings; `seconds` are those of a step, None where it was not timed."""
     lines = list(rows.notes)
     for one in rows.sets.values():
-        lines += one.report.lines()
+        lines += one.report.lines(findings=True)
         for name in ("prompt", "answer"):
             median, high, top = getattr(one.report, f"{name}_lengths")
             if top:
@@ -105,12 +106,12 @@ def refuse_or_warn(run_args: TrainArguments, prepared: Any, reporter: Reporter |
     found = preflight(run_args, prepared, allow_truncation=allowed, engine=running_engine(), working=working)
     stops = found.refused and not run_args.run.force
     for one in found.findings:
-        if one.level == "warning" or (
-            one.level == "refused" and not stops
-        ):  # the message below has the others
+        if one.level == "warning" or (one.level == "refused" and not stops):  # the error has the refusals
             reporter.finding(one)
     if stops:
-        reasons = " ".join(f"{one.about}: {one.text}." for one in found.findings if one.level == "refused")
+        reasons = " ".join(
+            f"{one.about}: {quoted(one.text)}." for one in found.findings if one.level == "refused"
+        )
         raise Refused(f"not started: {reasons} (--force starts anyway; ift check shows more)")
     if found.refused:
         reporter.message("starting despite failed checks (--force)", "bold red")

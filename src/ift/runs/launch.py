@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
@@ -18,6 +19,7 @@ import yaml
 
 from ift.check.engines import Engine
 from ift.runs.arguments import UsageError
+from ift.text import quoted
 from ift.training.checkpoints import SIGNALS
 
 NUM_PROCESSES = "IFT_NUM_PROCESSES"
@@ -28,6 +30,7 @@ CPU_FLAGS = {  # accelerate's name -> torchrun's
     "--machine_rank": "--node-rank",
     "--rdzv_conf": "--rdzv-conf",
 }
+SIGNAL_OF_PARENTS_END = 1  # PR_SET_PDEATHSIG of prctl(2)
 RENDEZVOUS_SECONDS = (
     300  # for the machines of a run to find each other, unless --rdzv_conf sets another limit
 )
@@ -84,6 +87,15 @@ def _zero(stage: object) -> str:
     return "ddp" if str(stage) == "0" else f"zero{stage}"
 
 
+def stop_with_launcher() -> None:
+    """Let this process receive SIGTERM when the one that started it ends, by `kill -9` too; on Linux alone.
+
+    It would compute on otherwise, beside a repeated command, and write into the same folder.
+    """
+    with suppress(OSError, AttributeError):  # not on Linux
+        ctypes.CDLL(None).prctl(SIGNAL_OF_PARENTS_END, signal.SIGTERM)
+
+
 def check_world_size() -> None:
     """Raises UsageError if the number of processes differs from the requested one."""
     wanted, running = int(os.environ.get(NUM_PROCESSES, 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -125,8 +137,10 @@ def launch(launch_flags: list[str], module: str, arguments: list[str], *, use_cp
         if (count or machines) % machines:
             raise UsageError(f"--num_processes {count} cannot be divided by {machines} machines.")
         local_processes = (count or machines) // machines
+        engine = wanted_engine(flags).name
+        unused = "" if engine == "ddp" else f"; {engine} needs an accelerator and is not used here"
         print(
-            f"no accelerator in use: {local_processes} process(es) on the CPU, data-parallel (gloo)",
+            f"no accelerator in use: {local_processes} process(es) on the CPU, data-parallel (gloo){unused}",
             flush=True,
         )
         environment |= {"ACCELERATE_USE_CPU": "true", NUM_PROCESSES: str(local_processes * machines)}
@@ -160,7 +174,7 @@ def _rendezvous_error(flags: list[str], machines: int, error: Exception) -> str:
         f"{_setting(flags, 'main_process_ip') or '127.0.0.1'}:{_setting(flags, 'main_process_port') or 29500}"
     )
     return (
-        f"{machines} machines did not find each other at {address} ({' '.join(str(error).split())}). Fix: run the same "
+        f"{machines} machines did not find each other at {address} ({quoted(error)}). Fix: run the same "
         "command on each machine, with its own --machine_rank from 0 and the --main_process_ip and --main_process_port "
         "of the first, which must be reachable; --rdzv_conf timeout=900 waits longer"
     )

@@ -14,9 +14,9 @@ from ift.models.model_folder import looks_local
 from ift.models.record import find_file
 
 # settings of a run that are named, if the method has them
-_SETTINGS = ("learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "per_device_train_batch_size",
-             "gradient_accumulation_steps", "optim", "weight_decay", "max_grad_norm", "max_length", "packing",
-             "loss_reduction", "beta", "simpo_gamma", "seed")  # fmt: skip
+_SETTINGS = ("learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps",
+             "per_device_train_batch_size", "gradient_accumulation_steps", "optim", "weight_decay", "max_grad_norm",
+             "max_length", "packing", "loss_reduction", "beta", "simpo_gamma", "seed")  # fmt: skip
 _LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save", "use_dora",
          "use_rslora", "load_in_4bit", "load_in_8bit")  # fmt: skip
 _PACKAGES = ("intuitive-fine-tuning", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
@@ -101,6 +101,7 @@ def _data(trainer: Any, stage: Stage) -> str:
 def _method(trainer: Any, stage: Stage, adapter: bool) -> str:
     """The name of the method and a table of its settings and those of the run."""
     found = {name: getattr(stage.config, name, None) for name in _SETTINGS} | {"dtype": stage.model.dtype}
+    del found["max_steps" if stage.config.max_steps <= 0 else "num_train_epochs"]  # the other one decided
     if adapter:
         found |= {name: getattr(stage.model, name, None) for name in _LORA}
     if settings := getattr(trainer, "_method_settings", None):

@@ -18,8 +18,13 @@ DETACH_WARNING = (
 )
 
 
-def plan(trainer: Any, stage: Stage, rows: PreparedRows, state: Any) -> dict[str, list[str]]:
-    """The plan that is printed before the first step: lines by topic."""
+def plan(
+    trainer: Any, stage: Stage, rows: PreparedRows, state: Any, checked: bool = False
+) -> dict[str, list[str]]:
+    """The plan that is printed before the first step: lines by topic.
+
+    `checked`: whether findings about the rows were printed before, and are not repeated.
+    """
     args, model = trainer.args, trainer.model
     sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
     total, trained = sum(size for size, _ in sizes), sum(size for size, wanted in sizes if wanted)
@@ -32,7 +37,10 @@ def plan(trainer: Any, stage: Stage, rows: PreparedRows, state: Any) -> dict[str
     packs = getattr(args, "packing", False)
     topics = {
         "model": [f"{stage.model.model_name_or_path}: {_count(total)} parameters, {share}"],
-        "data": [*rows.notes, *(line for one in rows.sets.values() for line in one.report.lines())],
+        "data": [
+            *rows.notes,
+            *(line for one in rows.sets.values() for line in one.report.lines(findings=checked)),
+        ],
         "device": [f"{args.device}, {precision}, {processes}"],
         "dtype": [dtype_line(stage, model, str(getattr(args.optim, "value", args.optim)))],
         "steps": [
@@ -81,13 +89,13 @@ def method_line(stage: Stage, args: Any) -> str:
 
 def ift_settings(args: IFTConfig) -> str:
     """The settings of IFT in one line."""
-    if args.residual_lambda == 0:
+    if args.residual_warmup_ratio:
+        start, share = args.residual_lambda_start or 0, f"{args.residual_warmup_ratio:.0%} of the steps"
+        mixed = f"lambda from {start:g} to {args.residual_lambda:g} over the first {share}, {args.lookahead} look-ahead"
+    elif args.residual_lambda == 0:
         mixed = "lambda 0 (no look-ahead)"
     else:
         mixed = f"lambda {args.residual_lambda:g}, {args.lookahead} look-ahead"
-    if args.residual_warmup_ratio:
-        start = args.residual_lambda_start or 0
-        mixed += f", warmed up from {start:g} over {args.residual_warmup_ratio:.0%} of the steps"
     if args.residual_noise_std:
         mixed += f", noise {args.residual_noise_std:g}"
     if args.token_weights is not None:

@@ -65,6 +65,7 @@ class TerminalReporter(Reporter):
     def __init__(self) -> None:
         self.console = Console(soft_wrap=True, highlight=False)
         self.display: TrainingDisplay | None = None
+        self.findings = False  # whether any were printed
 
     def message(self, text: str, style: str = "") -> None:
         """Prints one line, above the progress bar if there is one."""
@@ -75,6 +76,7 @@ class TerminalReporter(Reporter):
 
     def finding(self, finding: Finding) -> None:
         """Prints a finding, with its level in colour."""
+        self.findings = True
         self.labelled(finding.level, f"{finding.about}: {finding.text}", STYLES[finding.level])
 
     def labelled(self, label: str, text: str, style: str = "bold", width: int = 8) -> None:
@@ -141,7 +143,7 @@ class TrainingDisplay(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Prints the plan and starts the bar; a resumed run remembers the loss of its earlier steps."""
         self.values = [float(entry[self.key]) for entry in state.log_history if self.key in entry]
-        for label, lines in plan(self.trainer, self.stage, self.rows, state).items():
+        for label, lines in plan(self.trainer, self.stage, self.rows, state, self.reporter.findings).items():
             for number, line in enumerate(lines):
                 self.reporter.labelled("" if number else label, line)
         # leave=False: the bar disappears at the end, the log lines stay; disable=None: no bar if the output is a file

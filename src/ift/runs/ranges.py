@@ -49,6 +49,9 @@ def check_ranges(*parts: Any) -> None:
             value = getattr(part, name, None)
             if isinstance(value, int | float) and not least <= value <= most:
                 found.append(f"{name} is {value}; give {words}.")
+        held_out = getattr(part, "test_split_size", None)
+        if held_out is not None and held_out > 1 and held_out != int(held_out):
+            found.append(f"test_split_size is {held_out:g}; give a share below 1 or a whole number of rows.")
         steps = getattr(part, "max_steps", -1)
         if steps == 0 or steps < -1:
             found.append(f"max_steps is {steps}; give 1 or more, or -1 for num_train_epochs.")
@@ -69,12 +72,18 @@ def check_used(named: Collection[str], script: Any, model: Any, mixture: Any) ->
     groups = (
         (model, lora, model.use_peft, "without use_peft: true"),
         (model, bits, model.load_in_4bit, "without load_in_4bit: true"),
-        (mixture, ["streaming", "test_split_size"], mixture.datasets, "without datasets:"),
+        (mixture, ["streaming"], mixture.datasets, "without datasets:"),
         (
             script,
             [one.name for one in fields(script) if one.name.startswith("dataset_")],
             not mixture.datasets,
             "with datasets:, whose entries name the data",
+        ),
+        (
+            script,
+            ["dataset_test_split"],
+            mixture.test_split_size is None,
+            "with test_split_size, which holds out training rows for evaluation",
         ),
         (script, ["ignore_bias_buffers"], False, "here"),
     )

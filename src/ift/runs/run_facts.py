@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ift.training.checkpoints import changed_keys, read_facts
 from ift.user_code import file_sha256
 
 HASH = "_sha256"  # end of the name of a file's hash
+PROCESSES = "processes"  # of the run: their number decides the rows of a step, and which row comes when
 FILES_AFFECTING_WEIGHTS = ("token_weights", "deepspeed")  # settings that name a file
 FIELDS_NOT_AFFECTING_WEIGHTS = {
     "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "run_name", "project", "trackio_space_id",
@@ -27,8 +29,9 @@ FIELDS_NOT_AFFECTING_WEIGHTS = {
 
 
 def run_facts(run_args: Any, data: str) -> dict[str, Any]:
-    """What must not change when the run is resumed: settings that affect the weights, and hashes of rows and files."""
-    found: dict[str, Any] = {"method": run_args.method.name, "data": data}
+    """What must not change when a run resumes: settings that affect weights, processes, hashes of rows and files."""
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    found: dict[str, Any] = {"method": run_args.method.name, "data": data, PROCESSES: processes}
     for part in (run_args.config, run_args.model):
         for name in (one.name for one in fields(part)):
             if name not in FIELDS_NOT_AFFECTING_WEIGHTS:
@@ -48,9 +51,8 @@ def check_unchanged(run_args: Any, now: dict[str, Any]) -> list[str]:
     if before is None:
         return ["the checkpoint has no manifest, so its settings were not compared with these"]
     before = {k: v for k, v in before.items() if k not in OLD_DEFAULTS or v != OLD_DEFAULTS[k]}
-    now = {
-        k: v for k, v in now.items() if not k.endswith(HASH) or k in before
-    }  # older runs have no hashes of files
+    # older runs have neither hashes of files nor the number of processes
+    now = {k: v for k, v in now.items() if k in before or not (k == PROCESSES or k.endswith(HASH))}
     changed = [key for key in changed_keys(before, now) if key not in run_args.run.allow_changed]
     if changed:
         shown = "; ".join(_change(key, before, now) for key in changed)
@@ -77,6 +79,8 @@ def _change(key: str, before: dict[str, Any], now: dict[str, Any]) -> str:
     if key.endswith(HASH) and key in before and key in now:
         name = key.removesuffix(HASH)
         return f"the content of the file of {name}, {now.get(name)}, has changed ({key})"
+    if key == PROCESSES:
+        return f"it ran in {before[key]} process(es), and now in {now[key]}, so that a step has other rows"
     if key in OLD_DEFAULTS:
         return f"{key} was {before.get(key)!r}, and this setting was removed"
     return f"{key} was {before.get(key)!r}, is {now.get(key)!r}"

@@ -106,7 +106,7 @@ def supervise(
     )
     answers = None
     if run_args.answers.eval_generate:
-        answers = EvaluationAnswers(trainer, rows.sets["eval"].dataset, run_args.answers)
+        answers = EvaluationAnswers(trainer, rows.sets["eval"], run_args.answers)
     if is_first_process():
         mark_run_started(run_args)
     return Supervision(checkpoints, watch, answers, LogsBothEnds())
@@ -121,9 +121,11 @@ def final_answers(trainer: Any, run_args: Any, rows: PreparedRows, reporter: Rep
     if not count or not trainer.is_world_process_zero():
         return None
     name = "eval" if "eval" in rows.sets else "train"
+    report = rows.sets[name].report
+    count = count if report.streaming else min(count, report.rows_kept)
     reporter.message(f"answering {count} row{'s' if count > 1 else ''} with the trained model")
     try:
-        return write_final_answers(trainer, rows.sets[name].dataset, name, count)
+        return write_final_answers(trainer, rows.sets[name], name, count)
     except Exception as error:
         if not is_out_of_memory(error):
             raise

@@ -68,7 +68,7 @@ class EndWatch(TrainerCallback):
             value = self._measure(state)
             self._report(
                 state,
-                f"before the first step the end of an answer has a probability of {math.exp(-value):.1%} ({NAME} "
+                f"before the first step the end of an answer has a probability of {percent(-value)} ({NAME} "
                 f"{value:.3g}, on {self.rows} training rows)",
             )
 
@@ -90,8 +90,8 @@ class EndWatch(TrainerCallback):
         if start is None or step == 0 or last <= start + WORSE:
             return None
         return (
-            f"the end of an answer has become less likely: its probability was {math.exp(-start):.1%} before the first "
-            f"step and is {math.exp(-last):.1%} after step {step} ({NAME} {start:.3g} -> {last:.3g}, on the same "
+            f"the end of an answer has become less likely: its probability was {percent(-start)} before the first "
+            f"step and is {percent(-last)} after step {step} ({NAME} {start:.3g} -> {last:.3g}, on the same "
             f"{self.rows} training rows). {self._remedy()}"
         )
 
@@ -106,7 +106,7 @@ class EndWatch(TrainerCallback):
         if step == 0 or last <= LIKELY:
             return None
         measured = (
-            f"after step {step} the end token has a probability of {math.exp(-last):.1%} where an answer of a training "
+            f"after step {step} the end token has a probability of {percent(-last)} where an answer of a training "
             f"row ends ({NAME} {last:.3g})"
         )
         if answers and ended == answers:
@@ -125,7 +125,9 @@ class EndWatch(TrainerCallback):
                     "--propagation_detach none, the released code, makes the end token less likely (docs/footguns.md): "
                     "leave it out."
                 )
-            return "Train longer, or at a higher learning rate (docs/footguns.md)."
+            more = ", or give the last token of an answer more weight in --token_weights"
+            own = more if args.token_weights is not None else ""
+            return f"Train longer, or at a higher learning rate (docs/footguns.md){own}."
         return "Train on the chosen answers first (--method sft+...), or at a lower learning rate (docs/footguns.md)."
 
     def _measure(self, state: Any) -> float:
@@ -141,6 +143,12 @@ class EndWatch(TrainerCallback):
     def _report(self, state: Any, text: str) -> None:
         if state.is_world_process_zero:
             self.report(text)
+
+
+def percent(log_probability: float) -> str:
+    """A probability in percent, with two digits where one decimal place would show 0."""
+    value = 100 * math.exp(log_probability)
+    return f"{value:.1f}%" if value >= 0.1 else f"{value:.2g}%"
 
 
 def _row_count(args: Any, rows: Any) -> int:

@@ -127,7 +127,7 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
         self.add_callback(WritesInCheckpoints(lambda folder: write_settings(folder, self._method_settings())))
 
     def _method_settings(self) -> dict[str, Any]:
-        """The settings that were trained with; a function that replaces a part is named in the part's place."""
+        """The settings that had an effect; a function that replaces a part is named in the part's place."""
         names = (*METHOD_FIELDS, *LAMBDA_FIELDS, "token_weights")
         found = {name: getattr(self.args, name) for name in names}
         if self.args.token_weights is not None:
@@ -135,6 +135,8 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
         for part, function in (("propagation", self.token_weights), ("lookahead", self.change_guess)):
             if function is not None and found[part] in get_args(get_type_hints(StepSettings)[part]):
                 found[part] = f"a function: {name_of(function)}"
+        if found["propagation"] not in ("bellman", "cumsum", "position"):
+            del found["propagation_gamma"], found["propagation_detach"]
         return found
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:

@@ -17,7 +17,7 @@ from ift.lab.report.comparisons import compare, sweep
 from ift.lab.report.figures import error_shares, image, pictures
 from ift.lab.report.page import html_page
 from ift.lab.report.tables import cost_table, report_markdown, score_table
-from ift.lab.report.wording import json_for_script, markdown
+from ift.lab.report.wording import json_for_script, label, markdown
 from ift.runs.argv import named
 from ift.text import visible
 
@@ -200,6 +200,17 @@ def test_hostile_texts_in_what_is_printed_are_written_out(tmp_path):
     said = write_report([str(runs)], tmp_path / "out", None, None, "exact_match")
     assert said[0].startswith("note: ")
     "".join(said).encode()
+
+
+def test_scores_of_the_users_own_are_written_as_they_are_logged():
+    """`last_number.right` of a function is not `last number.right` in tables or `Last_number.right` in figures."""
+    assert [label(name) for name in ("exact_match", "last_number.right")] == [
+        "exact match",
+        "last_number.right",
+    ]
+    (one,) = grouped(comparison(2))
+    titles = {metric: pictures(one, metric)[0].title for metric in ("my_score.Right", "json", "bleu")}
+    assert list(titles.values()) == ["my_score.Right by method", "JSON equal by method", "BLEU by method"]
 
 
 def test_json_in_a_script_cannot_end_it():

@@ -120,12 +120,37 @@ def test_the_verb_prints_the_rows_and_writes_the_page(rows, tmp_path):
     assert (tmp_path / "page.html").read_text().count("<section>") == 2
 
 
+def test_weights_of_the_users_own_are_shown(rows, tmp_path):
+    """By hand: linear weights with mean 1 fall from 2n / (n + 1) to 2 / (n + 1). Red when: bellman's are shown."""
+    file, page = tmp_path / "own.py", tmp_path / "page.html"
+    file.write_text(
+        "from ift.step import suffix_sums\n"
+        "def linear(losses, layout):\n"
+        "    trained = layout.trained.to(losses.dtype)\n"
+        "    left = suffix_sums(trained, 1.0, layout.documents) * trained\n"
+        "    return 2 * left / (layout.per_document(trained) + 1)\n"
+    )
+    words = ["--token_weights", f"{file}:linear"]
+    args = parse(["--model_name_or_path", str(tiny_base_path()), "--dataset_name", str(rows), *words])
+    (row,) = shown_rows(args, prepare_first_rows(args, 1), 1)
+    weights = [one.weight for one in row.tokens if one.trained]
+    n = len(weights)
+    assert [weights[0], weights[-1]] == pytest.approx([2 * n / (n + 1), 2 / (n + 1)])
+    done = CliRunner().invoke(app, ["show", str(tiny_base_path()), str(rows), "--output", str(page), *words])
+    assert done.exit_code == 0, done.output
+    assert f"weights of {file}:linear" in page.read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--learning_rate", "1"], "give MODEL and DATA first"),
         (["m", "d", "-n", "0"], "-n 0: give 1 or more"),
-        (["m", "d", "--method", "dpo"], "--method dpo has no step of IFT to show"),
+        (["m", "d", "--method", "dpo"], "--method dpo: a step can be shown of ift and sft"),
+        (
+            ["m", "d", "--method", "position-weights"],
+            "--method position-weights: a step can be shown of ift and sft",
+        ),
         (["m", "d", "--residual_lamda", "1"], "did you mean --residual_lambda?"),
     ],
 )

@@ -50,7 +50,7 @@ class StudyArgs:
         verb="compare",
     )
     variants: str | None = _flag(
-        "Such as 'ift lambda 0.4,ift as released', also 'ift FILE.py:function' [as the budget says].",
+        f"Of {', '.join(VARIANTS)}, and 'ift FILE.py:function' [as the budget says].",
         verb="ablate",
     )
     budget: str = _flag(

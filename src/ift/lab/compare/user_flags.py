@@ -24,7 +24,7 @@ FORCED: Mapping[str, Any] = {  # a trial is not evaluated or saved on the way, a
 }
 DECIDED = (  # flags of `ift train` that the study sets itself
     "method", "output_dir", "seed", "beta", "simpo_gamma", "resume_from_checkpoint", "resume", "hub_token",
-    *FORCED,
+    "test_split_size", *FORCED,
 )  # fmt: skip
 WITHOUT_EFFECT = (  # nothing is evaluated, answered or saved during a trial
     "eval_steps", "eval_delay", "eval_on_start", "metric_for_best_model", "greater_is_better", "save_steps",
@@ -49,6 +49,7 @@ def refuse_decided_flags(words: list[str], say: Callable[[str], object]) -> None
         "method": "; use --methods",
         "seed": "; use --seeds",
         "eval_strategy": "; rows are held out anyway",
+        "test_split_size": "; use --validation_rows and --test_rows",
     }
     for word in words:
         name = word.removeprefix("--").rpartition(".")[2] if word.startswith("--") else ""

@@ -20,6 +20,7 @@ from ift.lab.judge.settings import JudgeSettings
 from ift.lab.judge.table import Line, Table, count_of
 from ift.lab.progress import WorkProgress
 from ift.lab.report import DataSplit, RunRecord, provenance, save
+from ift.text import quoted
 
 
 def run_judge(
@@ -55,7 +56,9 @@ def run_judge(
     )
     if not table.scores:
         problems = describe_problems(one.problem for one in judged)
-        raise JudgeError(f"there is no verdict: {problems}. The replies are in {settings.verdicts_file}")
+        raise JudgeError(
+            f"there is no verdict: {quoted(problems)}. The replies are in {settings.verdicts_file}"
+        )
     save(_record(settings, work, table), settings.record_file)
     show([*table.lines, *_usage_lines(settings, judge), ("verdicts", str(settings.verdicts_file))])
     return table

@@ -36,7 +36,8 @@ def pictures(comparison: Comparison, metric: str = "exact_match") -> list[Pictur
     """The figures that the records of a comparison suffice for."""
     variants, splits = comparison.variants, comparison.splits
     keyed = max(3.4, 0.26 * len(variants) + 0.5)  # height with a legend
-    score = label(metric).capitalize()
+    score = label(metric)
+    score = score[:1].upper() + score[1:] if score != metric else score  # a name is written as it is logged
     size = (2.2 + 3.2 * len(splits), 1.3 + 0.38 * len(variants))
     found = [Picture("score", f"{score} by method", size, partial(_scores, comparison, metric))]
     if measured := [name for name in ("flops", "seconds") if any(v.costs(name) for v in variants)]:

@@ -50,8 +50,8 @@ _MARKDOWN = re.compile(r"([\\`*_\[\]<>|#~$])")
 
 
 def label(name: str) -> str:
-    """The words for a metric or a cost."""
-    return LABELS.get(name, name.replace("_", " "))
+    """The words for a metric or a cost; another name, such as a score of the user's, as it is logged."""
+    return LABELS.get(name, name)
 
 
 def number(value: float | None, name: str) -> str:

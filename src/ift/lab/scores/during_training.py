@@ -35,7 +35,10 @@ def answer_scorer(text: str, database: str | None) -> AnswerScorer:
     scores = load_scores(names, database)
 
     def score(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
-        answers = [Answer(str(one["row"]), one["prompt"], one["answer"], one["target"]) for one in lines]
+        answers = [
+            Answer(str(one.get("file_row", one["row"])), one["prompt"], one["answer"], one["target"])
+            for one in lines
+        ]
         for one in scores:
             for answer in answers:
                 one.check(answer)

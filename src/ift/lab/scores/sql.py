@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from ift.lab.scores.answer import Answer, ScoreError
 from ift.lab.scores.texts import unfenced
+from ift.text import quoted
 
 SECONDS = 5.0  # a query may take
 MOST_ROWS = 100_000  # a result may have
@@ -44,7 +45,7 @@ class Database:
             self._connection.execute(f"PRAGMA hard_heap_limit={MEMORY}")
             self._connection.execute("PRAGMA temp_store=MEMORY")
         except sqlite3.Error as error:
-            raise ScoreError(f"--score_db {file}: {error}; give an SQLite file") from error
+            raise ScoreError(f"--score_db {file}: {quoted(error)}; give an SQLite file") from error
         limits = {sqlite3.SQLITE_LIMIT_LENGTH: LONGEST_VALUE, sqlite3.SQLITE_LIMIT_SQL_LENGTH: LONGEST_VALUE,
                   sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 1000, sqlite3.SQLITE_LIMIT_ATTACHED: 0}  # fmt: skip
         for limit, value in limits.items():
@@ -97,7 +98,8 @@ class Database:
                 self._expected(reference)
             except ValueError as error:
                 raise ScoreError(
-                    f"sql: row {answer.id}: the reference {reference!r:.200} fails: {error}; correct or drop the row"
+                    f"sql: row {answer.id}: the reference {reference!r:.200} fails: {quoted(error)}; correct or "
+                    "drop the row"
                 ) from error
 
     def _expected(self, reference: str) -> Rows:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from ift.lab.scores.answer import Answer, Score, ScoreError
+from ift.text import quoted
 from ift.user_code import load_function
 
 
@@ -33,7 +34,7 @@ def user_score(spec: str) -> Score:
             found = function(answer.prompt, answer.text, {"target": answer.target, **answer.row})
         except Exception as error:
             raise ScoreError(
-                f"{spec}: row {answer.id}: {type(error).__name__}: {error}; the answer was {answer.text!r:.200}"
+                f"{spec}: row {answer.id}: {type(error).__name__}: {quoted(error)}; the answer was {answer.text!r:.200}"
             ) from error
         if isinstance(found, Mapping):
             return {

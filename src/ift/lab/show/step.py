@@ -14,7 +14,10 @@ from ift.methods.stage import PreparedRows, Stage, load_data, prepare_stage
 from ift.methods.start import start_options
 from ift.models.loading import load_network, to_device
 from ift.step import ift_loss
+from ift.step.equations import try_weights
+from ift.step.result import IFTLoss
 from ift.text import visible
+from ift.user_code import load_function
 
 SPARE_ROWS = 16  # read beyond those that are shown, as some may be dropped
 
@@ -82,23 +85,25 @@ def shown_rows(stage: Stage, prepared: PreparedRows, count: int) -> Iterator[Sho
 
     Raises:
         DataError: The model cannot be loaded.
-        ValueError: IFT cannot train it.
+        ValueError: IFT cannot train it, or the weights of the user's own fail.
     """
     model = load_network(stage.model.model_name_or_path, start_options(stage)).eval()
     model = to_device(model, stage.config.device)
+    config, weights = stage.config, None
+    if config.token_weights is not None:
+        weights = load_function(config.token_weights, "--token_weights")
+        try_weights(weights, config.device)
     for number, row in enumerate(itertools.islice(prepared.sets["train"].dataset, count), start=1):
-        yield _shown(model, stage.config.step_settings(), prepared.tokenizer, number, *ids_and_labels(row))
+        batch = {
+            name: torch.tensor([values], device=model.device)
+            for name, values in zip(("input_ids", "labels"), ids_and_labels(row), strict=True)
+        }
+        with torch.no_grad():
+            result = ift_loss(model, batch, config.step_settings(), token_weights=weights)
+        yield _shown(result, batch["input_ids"][0].tolist(), prepared.tokenizer, number)
 
 
-def _shown(
-    model: Any, settings: Any, tokenizer: Any, number: int, ids: list[int], labels: list[int]
-) -> ShownRow:
-    batch = {
-        "input_ids": torch.tensor([ids], device=model.device),
-        "labels": torch.tensor([labels], device=model.device),
-    }
-    with torch.no_grad():
-        result = ift_loss(model, batch, settings)
+def _shown(result: IFTLoss, ids: list[int], tokenizer: Any, number: int) -> ShownRow:
     scores = result.scores
     guesses = ids if scores.lookahead_ids is None else scores.lookahead_ids[0].tolist()
     columns = (result.layout.trained, scores.losses, scores.nll, result.weights, result.gradient)

@@ -1,0 +1,166 @@
+"""The checks of the rows before a run: lengths, copies, token ids and answer ends, each problem with its fix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ift.check.finding import Finding, Level
+from ift.check.rows import RowScan
+from ift.data import DataReport, Prepared
+from ift.data.report import TEMPLATE_FIX, TEMPLATE_REASON, cut_away, row_numbers
+from ift.data.templates import adds_bos
+
+REFUSE_CUT = 0.20  # share of the rows, or of the trained tokens, that cutting may take
+
+
+def data_findings(
+    sets: Mapping[str, Prepared],
+    scans: Mapping[str, RowScan],
+    tokenizer: Any,
+    *,
+    vocabulary: int | None,
+    rows_per_step: int,
+    rows: int | None = None,
+    allow_truncation: bool = False,
+) -> list[Finding]:
+    """Checks the rows of each set, given its scan.
+
+    `vocabulary` is the number of rows of the model's embedding, None if unknown. `rows` are those that steps are made
+    of, None for the kept rows. `allow_truncation` warns instead of refusing if much is cut.
+    """
+    found = []
+    for name, one in sets.items():
+        found += _check_report(name, one.report, allow_truncation)
+        found += _check_scan(name, scans[name], tokenizer, vocabulary)
+        found += _check_plain_text(name, one.report, scans[name], tokenizer)
+    if "eval" in sets:
+        found += _check_overlap(scans["train"], scans["eval"])
+    report = sets["train"].report
+    rows = report.rows_kept if rows is None else rows
+    if not report.streaming and rows < rows_per_step:
+        packed = " after packing" if rows < report.rows_kept else ""
+        text = (
+            f"{rows:,} rows{packed} are fewer than the {rows_per_step:,} of one step. "
+            "Fix: lower per_device_train_batch_size or gradient_accumulation_steps"
+        )
+        found.append(Finding("warning", "train", text))
+    return found
+
+
+def _check_plain_text(name: str, report: DataReport, scan: RowScan, tokenizer: Any) -> list[Finding]:
+    """A warning for each part whose prompts are plain text, for a model that has a chat template."""
+    found = []
+    for part in report.parts or (report,):
+        asks = part.format.startswith(("prompt-completion", "preference", "pairs"))
+        if (
+            not asks
+            or part.prompts != "plain text"
+            or not tokenizer.chat_template
+            or part.name in scan.rendered
+        ):
+            continue
+        rows = f"the rows of {part.name.removeprefix(f'{name} ')}" if report.parts else "the rows"
+        text = (
+            f"{rows} are plain text, which leaves the model's chat template out. Fix, if it is to answer in a "
+            'conversation: write rows as {"messages": [...]} (docs/data.md)'
+        )
+        found.append(Finding("warning", name, text))
+    return found
+
+
+def _check_overlap(train: RowScan, evaluation: RowScan) -> list[Finding]:
+    """A warning if evaluation rows, or else their prompts, are also training rows or prompts."""
+    for what, first, second in (
+        ("rows", train.first, evaluation.first),
+        ("prompts", train.prompts, evaluation.prompts),
+    ):
+        if shared := first.keys() & second.keys():
+            row = min(second[key] for key in shared)
+            text = (
+                f"{len(shared):,} evaluation {what} are also training {what} (evaluation row {row} first): the "
+                "evaluation loss will be too low. Fix: remove them from one of the two sets"
+            )
+            return [Finding("warning", "eval", text)]
+    return []
+
+
+def _check_report(name: str, report: DataReport, allow_truncation: bool) -> list[Finding]:
+    """What is wrong with the lengths of the rows, in one finding, and the rows that are dropped for other reasons."""
+    found = []
+    if report.limit.of_model and report.too_long:
+        text = f"{_count(report.too_long)} longer than {report.limit} ({_long_rows(name, report)})"
+        found.append(Finding("refused", name, f"{text}. {report.limit.fix(report.lengths[2])}"))
+    elif report.rows_cut or report.trained_tokens_lost:
+        found.append(_truncation(name, report, allow_truncation))
+    for reason, rows in report.dropped.items():
+        if not cut_away(reason):
+            fix = f". {TEMPLATE_FIX}" if TEMPLATE_REASON in reason else ""
+            text = f"{_count(len(rows))} dropped: {reason} ({row_numbers(rows)}){fix}"
+            found.append(Finding("warning", name, text))
+    return found
+
+
+def _truncation(name: str, report: DataReport, allowed: bool) -> Finding:
+    """The rows that `max_length` cuts: refused if that is much."""
+    lost = max(report.share_cut, report.share_trained_lost)
+    level: Level = "refused" if lost > REFUSE_CUT and not allowed else "warning"
+    emptied = f"{_count(report.rows_cut_away)} dropped, with nothing left to learn, " * bool(
+        report.rows_cut_away
+    )
+    text = (
+        f"max_length {report.max_length:,} cuts {report.share_cut:.1%} of the rows at their end "
+        f"({_long_rows(name, report)}): {report.trained_tokens_lost:,} trained tokens are lost "
+        f"({report.share_trained_lost:.1%}), {emptied}and {report.rows_without_end:,} rows train no end of the answer. "
+        + report.limit.fix(report.lengths[2])
+        + (", or use --allow_truncation" if level == "refused" else "")
+    )
+    return Finding(level, name, text)
+
+
+def _count(rows: int) -> str:
+    return f"{rows:,} row is" if rows == 1 else f"{rows:,} rows are"
+
+
+def _long_rows(name: str, report: DataReport) -> str:
+    """The numbers of the rows that are too long, by part, and the longest."""
+    parts = [
+        f"{part.name.removeprefix(f'{name} ')} {row_numbers(part.long_rows)}"
+        for part in report.parts
+        if part.too_long
+    ]
+    shown = "; ".join(parts) if report.parts else row_numbers(report.long_rows)
+    return f"{shown}; the longest row has {report.lengths[2]:,} tokens"
+
+
+def _check_scan(name: str, one: RowScan, tokenizer: Any, vocabulary: int | None) -> list[Finding]:
+    found = []
+    if vocabulary is not None and one.largest_id >= vocabulary:
+        text = (
+            f"the rows hold the token id {one.largest_id:,}, but the model has only {vocabulary:,} embeddings. "
+            "Fix: use the model's own tokenizer, or resize the model's embeddings"
+        )
+        found.append(Finding("refused", name, text))
+    of_all = f" of {one.rows:,}"
+    warnings = (  # rows, of how many, what is wrong with them, the fix
+        ([row for row, _ in one.duplicates], of_all, "are copies of earlier ones",
+         _original(one.duplicates) + "Fix: remove them, unless they should count more"),
+        (one.double_bos, "", "begin with the beginning-of-sequence token twice",
+         ". Fix: remove it from the rows or the template"),
+        (one.without_bos if adds_bos(tokenizer) else [], "", "do not begin with the beginning-of-sequence token, which "
+         "the tokenizer puts before plain text", ". Fix: let the chat template write it"),
+        (one.joined, of_all, "have no space or line end between the prompt and the completion",
+         ". Fix: begin the completion with a space, or end the prompt with a line end"),
+        (one.untrained_end, of_all, "train no token that ends an answer",
+         ": the model may not learn to stop. Fix: a template that ends turns, or an --eos_token that the rows use"),
+    )  # fmt: skip
+    for rows, whole, what, fix in warnings:
+        if rows:
+            text = f"{len(rows):,}{whole} rows {what} (row {rows[0]} is the first){fix}"
+            found.append(Finding("warning", name, text))
+    return found
+
+
+def _original(duplicates: list[tuple[int, int]]) -> str:
+    """The row that the first copy repeats."""
+    return f", a copy of row {duplicates[0][1]}. " if duplicates else ""

@@ -1,0 +1,73 @@
+"""A data set as it was loaded, and as the trainer needs it: with the places that its rows are from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ift.data.errors import RowFault
+from ift.data.loading import is_local
+from ift.data.origin import Origin
+from ift.data.report import DataReport
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Rows ready for the trainer.
+
+    Attributes:
+        dataset: `input_ids` and `labels` (-100 at untrained tokens), truncated to `max_length`.
+        report: Counts of the rows.
+        numbers: As in `Part`, of all rows that were read; None in a mixture.
+        origin: As in `Part`; None in a mixture.
+        parts: Those of a mixture, in order.
+    """
+
+    dataset: Dataset | IterableDataset
+    report: DataReport
+    numbers: tuple[int, ...] | None = None
+    origin: Origin | None = None
+    parts: tuple[Prepared, ...] = ()
+
+    def kept_numbers(self) -> list[int]:
+        """Numbers (from 1, in the data as loaded) of the rows of `dataset`; not for a mixture or a stream."""
+        dropped = {number for rows in self.report.dropped.values() for number in rows}
+        return [one for one in self.numbers or range(1, self.report.rows_read + 1) if one not in dropped]
+
+    def places(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """Where rows of `dataset` (numbers from 1) are from: `file`, if known, and `file_row`; {} in a stream."""
+        found: dict[int, dict[str, Any]] = {}
+        first = 0
+        for part in self.parts or (self,):
+            inside = [row for row in rows if first < row <= first + part.report.rows_kept]
+            numbers = part.kept_numbers() if inside else []
+            faults = [RowFault(numbers[row - first - 1], "", "", "", "") for row in inside]
+            placed = part.origin.locate(faults) if part.origin else faults
+            for row, one in zip(inside, placed, strict=True):
+                local = part.origin is not None and is_local(part.origin.name)
+                name = Path(one.file).name if local else one.file
+                found[row] = {**({"file": name} if name else {}), "file_row": one.row}
+            first += part.report.rows_kept
+        return [found.get(row, {}) for row in rows]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One data set of a mixture.
+
+    Attributes:
+        name: Name in reports.
+        rows: The rows as loaded.
+        numbers: The numbers of the rows, where others were taken out; None if they are 1, 2, 3 and so on.
+        origin: Where the rows are from; None if unknown.
+    """
+
+    name: str
+    rows: Dataset | IterableDataset
+    numbers: tuple[int, ...] | None = None
+    origin: Origin | None = None
