@@ -73,11 +73,11 @@ def test_a_long_estimate_is_announced(check, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("first", "fix"),
+    ("remedy", "fix"),
     [("--use_peft true", "Fix, to begin with: --use_peft true"), ("", "The warning says what remains")],
 )
-def test_the_closing_line_names_the_first_settings(first, fix):
-    finding = {"first": first}
+def test_the_closing_line_names_the_first_settings(remedy, fix):
+    finding = {"remedy": remedy}
     line, _ = closing_line([{"refused": False, "fits": False, "findings": [finding]}])
     assert line == f"ift train would start, and then very likely run out of memory. {fix}"
 

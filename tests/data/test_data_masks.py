@@ -25,6 +25,18 @@ def tokenise(template, messages, number=1, train_on="completions", **options):
     return tokenizer, done
 
 
+def test_a_long_row_is_left_to_the_report(monkeypatch):
+    """Red when: transformers warns, once a process and without the row's number, of what the report counts."""
+    warned = []
+    monkeypatch.setattr("transformers.tokenization_utils_base.logger.warning", warned.append)
+    tokenizer = small_tokenizer(T.CHATML)
+    tokenizer.model_max_length = 2
+    RowTokenizer(tokenizer, "completions")(canonical({"messages": TWO}, 1), 1)
+    assert warned == []
+    tokenizer("a b c d e f")
+    assert len(warned) == 1
+
+
 CASES = {
     "mistral v0.1": (T.MISTRAL_V01, TWO, [" one</s>", " two words</s>"]),
     "mistral v0.3": (T.MISTRAL_V03, TWO[:2], [" one</s>"]),

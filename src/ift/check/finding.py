@@ -16,10 +16,10 @@ class Finding:
         level: "refused" (the run does not start), "warning" or "note".
         about: Data set, or topic.
         text: The problem and its fix.
-        first: Of a step that does not fit into memory, the first settings to change; "" where none suffice.
+        remedy: For a step that does not fit into memory, the settings to change first; "" where none suffice.
     """
 
     level: Level
     about: str
     text: str
-    first: str = ""
+    remedy: str = ""

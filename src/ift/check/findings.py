@@ -59,16 +59,10 @@ def preflight(
     longest = longest_row(report, config)
     of_memory, answer = (plan_length, None) if plan_length else (longest, report.answer_lengths[2] or None)
     planned, device, assumed = on_planned_gpu(stage) if gpu_memory is not None else (stage, None, "")
-    memory, findings = None, [Finding("note", "memory", assumed)] if assumed else []
     sizes, began = Sizes(planned, of_memory, engine, device, answer), time.monotonic()
     working("estimating the memory of a step", 1)
-    try:
-        memory = sizes.needs().divided(engine)
-        seconds = ESTIMATES * (time.monotonic() - began)
-    except DataError as error:
-        findings.append(Finding("refused", "model", str(error)))
-    except Exception as error:  # the model's code may raise anything, and the run may still work
-        findings.append(Finding("note", "memory", f"no estimate: {type(error).__name__}: {quoted(error)}"))
+    memory, unknown = _estimate(sizes)
+    seconds = ESTIMATES * (time.monotonic() - began)
     findings = [
         *data_findings(
             sets,
@@ -79,7 +73,8 @@ def preflight(
             rows=rows,
             allow_truncation=allow_truncation,
         ),
-        *findings,
+        *([Finding("note", "memory", assumed)] if assumed else []),
+        *unknown,
     ]
     if rows is not None and packs_nothing(config, report, rows):
         findings.append(Finding("note", "train", PACKS_NOTHING))
@@ -95,6 +90,16 @@ def preflight(
         batch_words(planned, of_memory, bool(plan_length)),
     )
     return Preflight(findings, scans, memory, available, engine, steps, gpu_memory, batch)
+
+
+def _estimate(sizes: Sizes) -> tuple[MemoryEstimate | None, list[Finding]]:
+    """What a step needs on one device; without an estimate the reason."""
+    try:
+        return sizes.needs().divided(sizes.engine), []
+    except DataError as error:
+        return None, [Finding("refused", "model", str(error))]
+    except Exception as error:  # the model's code may raise anything, and the run may still work
+        return None, [Finding("note", "memory", f"no estimate: {type(error).__name__}: {quoted(error)}")]
 
 
 def _few_to_answer(stage: Any, sets: Mapping[str, Prepared]) -> list[Finding]:
@@ -117,8 +122,8 @@ def _model_findings(
     found, report = [], prepared.sets["train"].report
     if memory is not None:
         outside = explain_ids_outside(special_ids(prepared.tokenizer), memory.vocabulary)
-        told = report.limit.of_model and bool(report.too_long)
-        problems = (outside, "" if told else explain_too_long(longest_row, memory.positions))
+        reported = report.limit.of_model and report.too_long  # by `data_findings`
+        problems = (outside, "" if reported else explain_too_long(longest_row, memory.positions))
         found += [Finding("refused", "model", problem) for problem in problems if problem]
     if problem := position_problem(stage, report):
         found.append(Finding("warning", "train", problem))

@@ -44,9 +44,12 @@ def remedies(sizes: Sizes, available: int) -> list[Remedy]:
         available: Bytes. Batch and length are halved and processes are doubled until a step fits, and at least once.
 
     Returns:
-        The single changes that fit, if there are any, and before a base in four bits the smallest set of other changes
-        if none of them fits alone; else the smallest set of changes that fits; else the one that needs least, if it
-        saves anything.
+        One of three:
+
+        * Each single change with which a step fits. If a base in four bits is the only one, the smallest set of other
+          changes that suffices comes before it.
+        * Without such a change, the smallest set of changes that suffices.
+        * Without such a set, the changes that together need the least memory; nothing if none saves any.
     """
     same, cut, other = _changes(sizes, available)
     few = _four_bits(sizes)
@@ -156,7 +159,7 @@ def _alone(sizes: Sizes, part: Part, available: int) -> Change | None:
 
 
 def _together(sizes: Sizes, parts: Sequence[Part], available: int) -> Change | None:
-    """Of the first changes with which a step fits, those that are needed; None where it fits with none of them."""
+    """The fewest changes, taken in order, with which a step fits, none larger than needed; None if even all do not."""
     for count in range(2, len(parts) + 1):
         if sizes.fits(_merged(parts[:count]), available):
             break

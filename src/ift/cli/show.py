@@ -78,8 +78,8 @@ def main(arguments: list[str]) -> int:
             console.print(line, no_wrap=True)
         console.print()
     console.print(LEGEND if colour else PLAIN_LEGEND, style="dim", markup=False)
-    lasts = "; lambda as after its change" if run_args.config.residual_warmup_ratio else ""
-    settings = f"{ift_settings(run_args.config)}{lasts}; each row as a step of its own"
+    final = "; shown with the final lambda" if run_args.config.residual_warmup_ratio else ""
+    settings = f"{ift_settings(run_args.config)}{final}; each row as a step of its own"
     title = visible(f"A step of {options.model} on {options.data}")
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(output, html_page(rows, title, settings))

@@ -32,6 +32,12 @@ class Origin:
     splits: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     split: str = "train"
 
+    @property
+    def only_file(self) -> Path | None:
+        """The file whose rows are the data set, all of them and in order; None for several files or a part of one."""
+        files = self.splits.get(self.split, ())
+        return files[0] if len(files) == 1 else None
+
     def locate(self, faults: Sequence[RowFault]) -> list[RowFault]:
         """The faults with their file, and with row and line as they are in the file."""
         wanted, found = {fault.row for fault in faults}, {}

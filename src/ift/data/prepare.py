@@ -159,7 +159,7 @@ def prepare_dataset(
     form = _format_of(dataset, columns, text_field, name)
     default_template = form.conversational and ensure_chat_template(tokenizer)
     tokenise, filled = RowTokenizer(tokenizer, train_on), columns_with_filled_nulls(dataset)
-    limit = length_limit(max_length, positions)
+    limit, columns_made = length_limit(max_length, positions), features(("input_ids", "labels"))
     prepare = PrepareRow(form, tokenise, limit, truncation_mode, name, filled, numbers, origin)
     base = DataReport(
         name=name,
@@ -169,11 +169,7 @@ def prepare_dataset(
         limit=limit,
         default_template=default_template,
     )
-    options: dict[str, Any] = {
-        "with_indices": True,
-        "remove_columns": columns,
-        "features": features(("input_ids", "labels")),
-    }
+    options: dict[str, Any] = {"with_indices": True, "remove_columns": columns, "features": columns_made}
     if isinstance(dataset, IterableDataset):
         rows = dataset.map(prepare, **options).filter(_HasSomethingToLearn(name), with_indices=True)
         return Prepared(rows.remove_columns(list(COUNTS)), replace(base, streaming=True))

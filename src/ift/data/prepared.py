@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,10 @@ class Prepared:
             inside = [row for row in rows if first < row <= first + part.report.rows_kept]
             numbers = part.kept_numbers() if inside else []
             faults = [RowFault(numbers[row - first - 1], "", "", "", "") for row in inside]
-            placed = part.origin.locate(faults) if part.origin else faults
+            if part.origin and (file := part.origin.only_file):  # need not be read again
+                placed = [replace(one, file=str(file)) for one in faults]
+            else:
+                placed = part.origin.locate(faults) if part.origin else faults
             for row, one in zip(inside, placed, strict=True):
                 local = part.origin is not None and is_local(part.origin.name)
                 name = Path(one.file).name if local else one.file

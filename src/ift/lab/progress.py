@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )  # fmt: skip
 
-AT_ONCE = 1.0  # seconds: a piece that took less was not computed now, but found
+AT_ONCE = 1.0  # seconds: a piece that took less was finished by an earlier command
 
 
 class WorkProgress:

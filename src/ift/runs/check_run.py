@@ -85,8 +85,8 @@ def closing_line(found: list[dict[str, Any]]) -> tuple[str, str]:
         return "refused: ift train would not start (--force starts anyway)", "bold red"
     if not any(one["fits"] is False for one in found):
         return "ok: ift train would start with the same arguments", "bold green"
-    first = next((one["first"] for stage in found for one in stage["findings"] if one["first"]), "")
-    fix = f"Fix, to begin with: {first}" if first else "The warning says what remains"
+    remedy = next((one["remedy"] for stage in found for one in stage["findings"] if one["remedy"]), "")
+    fix = f"Fix, to begin with: {remedy}" if remedy else "The warning says what remains"
     return f"ift train would start, and then very likely run out of memory. {fix}", "bold yellow"
 
 

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.resources import files
@@ -92,7 +93,7 @@ def stop_with_launcher() -> None:
 
     It would compute on otherwise, beside a repeated command, and write into the same folder.
     """
-    with suppress(OSError, AttributeError):  # not on Linux
+    if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SIGNAL_OF_PARENTS_END, signal.SIGTERM)
 
 
@@ -137,12 +138,7 @@ def launch(launch_flags: list[str], module: str, arguments: list[str], *, use_cp
         if (count or machines) % machines:
             raise UsageError(f"--num_processes {count} cannot be divided by {machines} machines.")
         local_processes = (count or machines) // machines
-        engine = wanted_engine(flags).name
-        unused = "" if engine == "ddp" else f"; {engine} needs an accelerator and is not used here"
-        print(
-            f"no accelerator in use: {local_processes} process(es) on the CPU, data-parallel (gloo){unused}",
-            flush=True,
-        )
+        print(_on_cpu(local_processes, wanted_engine(flags)), flush=True)
         environment |= {"ACCELERATE_USE_CPU": "true", NUM_PROCESSES: str(local_processes * machines)}
         environment["OMP_NUM_THREADS"] = os.environ.get(
             "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // local_processes))
@@ -166,6 +162,12 @@ def launch(launch_flags: list[str], module: str, arguments: list[str], *, use_cp
         except DistError as error:
             raise TimeoutError(_rendezvous_error(flags, machines, error)) from error
     return SIGNALS[received[0]] if received and code else code
+
+
+def _on_cpu(processes: int, engine: Engine) -> str:
+    """What runs instead of an engine where there is no accelerator."""
+    unused = "" if engine.name == "ddp" else f"; {engine.name} needs an accelerator and is not used here"
+    return f"no accelerator in use: {processes} process(es) on the CPU, data-parallel (gloo){unused}"
 
 
 def _rendezvous_error(flags: list[str], machines: int, error: Exception) -> str:

@@ -64,10 +64,9 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
         "citation": CITATION,
     }
     loss_is_scaled_for_ga = True
-    # arguments of `ift_loss` that the control experiments set (`methods.controls`)
     change_guess: ChangeGuess | None = None
     token_weights: TokenWeights | None = None
-    score_tokens: ScoreTokens | None = None
+    score_tokens: ScoreTokens | None = None  # these three are set by the controls (`methods.controls`)
 
     def __init__(self, model: Any, args: IFTConfig | None = None, **kwargs: Any) -> None:
         """Same arguments as `trl.SFTTrainer`; `args` is an `IFTConfig`.
