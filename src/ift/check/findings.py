@@ -63,19 +63,11 @@ def preflight(
     working("estimating the memory of a step", 1)
     memory, unknown = _estimate(sizes)
     seconds = ESTIMATES * (time.monotonic() - began)
-    findings = [
-        *data_findings(
-            sets,
-            scans,
-            prepared.tokenizer,
-            vocabulary=memory.vocabulary if memory else None,
-            rows_per_step=rows_per_step,
-            rows=rows,
-            allow_truncation=allow_truncation,
-        ),
-        *([Finding("note", "memory", assumed)] if assumed else []),
-        *unknown,
-    ]
+    findings = data_findings(
+        sets, scans, prepared.tokenizer, vocabulary=memory.vocabulary if memory else None,
+        rows_per_step=rows_per_step, rows=rows, allow_truncation=allow_truncation,
+    )  # fmt: skip
+    findings += [*([Finding("note", "memory", assumed)] if assumed else []), *unknown]
     if rows is not None and packs_nothing(config, report, rows):
         findings.append(Finding("note", "train", PACKS_NOTHING))
     findings += [*_few_to_answer(stage, sets), *_model_findings(stage, prepared, memory, longest)]
