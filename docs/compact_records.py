@@ -2,6 +2,8 @@
 
 A line for every key of the file, and for every object of a list there. With `--lines ALL.jsonl` the files are left as
 they are and become the lines of that one. (Run records have a verb of their own: `ift report RUNS --pack ALL.jsonl`.)
+With `--study` the files are such packed studies: later runs lose what they have in common with the first, and values of
+rows their ".0".
 """
 
 from __future__ import annotations
@@ -37,13 +39,36 @@ def by_lines(record: dict[str, Any]) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
+def compact_study(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Runs of a study, the later ones without the versions, the hardware and the command that the first has too.
+
+    Values of rows that are whole numbers become integers.
+    """
+    first = runs[0]["provenance"]
+    for run in runs[1:]:
+        made = run["provenance"]
+        made |= {
+            key: type(made[key])() for key in ("versions", "hardware", "command") if made[key] == first[key]
+        }
+    for by_score in (scores for run in runs for scores in run.get("row_scores", {}).values()):
+        for name, values in by_score.items():
+            by_score[name] = [int(value) if value == int(value) else value for value in values]
+    return runs
+
+
 def main() -> None:
     """Rewrite the files, or write the one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--digits", type=int, help="significant digits of fractions; as they are by default")
     parser.add_argument("--lines", type=Path, help="write all into this file, one a line")
+    parser.add_argument("--study", action="store_true", help="the files are packed run records")
     args = parser.parse_args()
+    if args.study:
+        for file in args.files:
+            runs = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+            file.write_text("".join(f"{packed(run)}\n" for run in compact_study(runs)), encoding="utf-8")
+        return
     records = [rounded(json.loads(file.read_text(encoding="utf-8")), args.digits) for file in args.files]
     if args.lines:
         args.lines.write_text("".join(f"{packed(record)}\n" for record in records), encoding="utf-8")

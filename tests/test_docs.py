@@ -475,6 +475,33 @@ def test_records_are_made_compact_without_a_change(monkeypatch, tmp_path):
     assert files[0].read_text() == script.by_lines(record)
 
 
+def test_runs_of_a_study_are_made_compact(monkeypatch, tmp_path):
+    """Only what the first run says too is left out, and the file is still read as records."""
+    from ift.report import find
+
+    script = script_of_docs(monkeypatch, "compact_records")
+    runs = [
+        json.loads(line) for line in (ROOT / "docs/records/compare-geoquery.jsonl").read_text().splitlines()
+    ]
+    made = {**runs[0]["provenance"], "command": "ift compare"}
+    for run, command in zip(runs, ("ift compare", "ift compare", "ift compare --seeds 4"), strict=False):
+        run["provenance"] = {**made, "command": command}
+        run["row_scores"] = {"test": {"sql": [0.0, 1.0, 0.5]}}
+    file = tmp_path / "study.jsonl"
+    file.write_text("".join(json.dumps(run) + "\n" for run in runs[:3]))
+    monkeypatch.setattr(sys, "argv", ["", "--study", str(file)])
+    script.main()
+    found = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [run["provenance"]["command"] for run in found] == ["ift compare", "", "ift compare --seeds 4"]
+    assert [bool(run["provenance"]["versions"]) for run in found] == [True, False, False]
+    assert '"sql":[0,1,0.5]' in file.read_text()
+    assert len(find([file])) == 3
+    rest = ("provenance", "row_scores")
+    assert [{k: v for k, v in run.items() if k not in rest} for run in found] == [
+        {k: v for k, v in run.items() if k not in rest} for run in runs[:3]
+    ]
+
+
 def test_the_architectures_that_share_a_prefix_are_named():
     from ift.step.shared_prefix.prefix import SHARING
 
