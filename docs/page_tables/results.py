@@ -13,6 +13,7 @@ from ift.lab.report.wording import estimate
 from page_tables import RECORDS, table
 
 TASKS = {"compare-full": "word problems", "compare-relation": "relations"}
+PRETRAINED = {"compare-e2e": ("E2E, BLEU", "bleu"), "compare-geoquery": ("GeoQuery, SQL result equal", "sql")}
 SCORE = "exact_match"
 SPLITS = ("test", "longer")
 EXPLAINED = (
@@ -83,6 +84,25 @@ def ends(name: str) -> str:
         rows.append([variant.label, *cells, f"{statistics.mean(shares):.1%}", stopped])
     last = ["tokens pushed up, all steps", "stops with its end token, test"]
     return table(["nats at step", *map(str, steps), *last], rows)
+
+
+def mispredicted(*names: str) -> str:
+    """By task: the share of target tokens that IFT's look-ahead got wrong, and what the parts of IFT score beside SFT."""
+    labels = ("ift", "ift residual only", "ift as released", "neftune")
+    rows = []
+    for name in names:
+        found = grouped(name, "sft")
+        title, metric = PRETRAINED[name]
+        by_label = {variant.label: variant for variant in found.variants}
+        curves = [run.curves for run in by_label["ift"].runs.values()]
+        wrong = [f"{1 - statistics.mean(curve[at]['lookahead_accuracy'] for curve in curves):.0%}" for at in (0, -1)]
+        apart = [
+            estimate(found.difference(by_label[label], "test", metric), metric, signed=True)
+            for label in labels
+            if label in by_label
+        ]
+        rows.append([title, *wrong, estimate(found.base.estimate("test", metric), metric), *apart])
+    return table(["", "mispredicted at first", "at last", "sft", *labels], rows)
 
 
 def search(name: str) -> str:
