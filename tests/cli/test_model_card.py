@@ -40,6 +40,40 @@ def test_the_card_of_a_trained_model(run_tiny, chat_model, tmp_path, lora, capfd
     assert capfd.readouterr().out.endswith("\n")
 
 
+@pytest.mark.parametrize("card", ["as ift writes it", "of another tool", "none"])
+def test_a_merged_model_has_a_card_of_its_own(run_tiny, ift, chat_model, tmp_path, monkeypatch, capfd, card):
+    """With what the adapter's card says about the training; its code is run."""
+    base = shutil.copytree(chat_model, tmp_path / "base")
+    (base / "README.md").write_text(CARD)
+    done = run_tiny(model_name_or_path=base, use_peft="true")
+    assert done.code == 0, done.err
+    if card != "as ift writes it":
+        (done.folder / "README.md").unlink()
+    if card == "of another tool":
+        (done.folder / "README.md").write_text("---\nlicense: mit\n---\n# x\n\n## Uses\n\nMore is needed\n")
+    merged = tmp_path / "merged"
+    assert ift("merge", done.folder, output_dir=merged).code == 0
+    found = ModelCard.load(merged / "README.md")
+    headings = re.findall(r"^## (.+)$", found.text, flags=re.M)
+    assert found.data.library_name == "transformers"
+    assert "lora" not in found.data.tags
+    assert f"The adapter `{done.folder.name}`, merged into its base" in found.text
+    assert str(tmp_path) not in found.content
+    if card == "as ift writes it":
+        assert found.data.license == "apache-2.0"
+        assert headings == ["How to load it", "Data", "Method", "Versions", "License", "Citation"]
+        assert "| `lora_r` | 16 |" in found.text
+    else:
+        assert headings == ["How to load it"]
+        assert found.data.license == ("mit" if card == "of another tool" else None)
+    assert "peft" not in found.text.partition("## Versions")[0]
+    (code,) = re.findall(r"```python\n(.*?)```", found.text, flags=re.S)
+    monkeypatch.chdir(tmp_path)
+    capfd.readouterr()
+    exec(compile(code, "card", "exec"), {})
+    assert capfd.readouterr().out.endswith("\n")
+
+
 @pytest.mark.parametrize(
     ("given", "other"), [("num_train_epochs", "max_steps"), ("max_steps", "num_train_epochs")]
 )

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -170,6 +171,33 @@ def test_piped_lines_give_a_transcript_of_one_conversation(chat_model, monkeypat
     found = capsys.readouterr()
     assert "cut" not in found.out
     assert "[cut after 1 token: --max_new_tokens]" in found.err
+
+
+def test_chat_takes_a_system_message_and_marks_an_answer_without_text(
+    chat_model, monkeypatch, capsys, tmp_path
+):
+    from transformers import PreTrainedTokenizerBase
+
+    from ift.cli.chat import main
+    from ift.models.loading import LoadOptions
+    from ift.models.record import ModelRecord, write_record
+
+    asked, write = [], prompts.prompt_ids
+    monkeypatch.setattr(
+        prompts,
+        "prompt_ids",
+        lambda tokenizer, messages, style: asked.append([*messages]) or write(tokenizer, messages, style),
+    )
+    monkeypatch.setattr(PreTrainedTokenizerBase, "decode", lambda self, ids, **settings: " \n")
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hi\n"))
+    assert main(str(chat_model), None, 3, LoadOptions(), "Be brief.") == 0
+    assert "[answer without text]" in capsys.readouterr().out
+    assert asked == [[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]]
+    plain = shutil.copytree(chat_model, tmp_path / "plain")
+    write_record(plain, ModelRecord(prompts="plain text"))
+    done = CliRunner().invoke(app, ["chat", str(plain), "--prompt", "Hi", "--system", "Be brief."])
+    assert done.exit_code == 1
+    assert "was trained on plain text, without messages. Fix: leave it out" in " ".join(done.output.split())
 
 
 def test_chat_with_what_is_no_model_is_one_line(tmp_path):

@@ -80,6 +80,29 @@ def test_more_rows_to_answer_than_there_are_is_said(rows, tmp_path, capsys):
     assert len(lines(tmp_path / "out" / "answers.jsonl")) == 4
 
 
+@pytest.mark.parametrize(("texts", "share"), [(["12", " \n", "", "4"], 0.5), (["12", "4"], None)])
+def test_answers_without_text_are_a_metric_where_there_are_any(tmp_path, texts, share):
+    asked = object.__new__(EvaluationAnswers)
+    asked.settings, asked.final = SimpleNamespace(scorer=None), None
+    asked.trainer = SimpleNamespace(args=SimpleNamespace(output_dir=tmp_path, report_to=[]))
+    asked._answers = lambda step: [{"answer": text, "stopped": True} for text in texts]
+    assert asked._answer_and_score(1).get("eval_answers_empty") == share
+
+
+def test_texts_of_rows_that_are_pushed_with_the_model_are_warned_of(rows, tmp_path, monkeypatch):
+    from ift.check.findings import _answers_pushed
+
+    def stage(push, count):
+        return SimpleNamespace(
+            config=SimpleNamespace(push_to_hub=push), answers=SimpleNamespace(eval_generate=count)
+        )
+
+    (found,) = _answers_pushed(stage(True, 4))
+    assert found.level == "warning"
+    assert "answers.jsonl" in found.text
+    assert _answers_pushed(stage(False, 4)) == _answers_pushed(stage(True, 0)) == []
+
+
 def test_exact_match_is_what_an_independent_look_at_the_answers_says(run):
     """`#### N` against `#### N`, and the shares in metrics.jsonl."""
 

@@ -70,6 +70,12 @@ def test_the_file_and_the_counts_are_those_of_local_generation(answers, tmp_path
     assert not list(tmp_path.glob("*.answers"))
 
 
+def test_answers_without_text_are_counted(answers):
+    with serving(lambda text, count: reply(" \n" if text == "one" else "yes")) as script:
+        lines, _ = answers(script, max_new_tokens=9)
+    assert lines[0] == "4 answers to 3 prompts, 4 of them stopped with an end token, 1 without text"
+
+
 def test_a_run_that_failed_asks_only_for_what_is_missing(answers):
     """Red when: an answer that arrived is asked for again, or one of another setting is taken."""
     refusing = Script.status(401)

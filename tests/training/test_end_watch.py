@@ -203,6 +203,35 @@ def test_the_final_answers_are_the_saved_model_s(run, rows, capfd):
         assert one["ended"] == (new[-1].item() in stops)
 
 
+def test_answers_without_text_are_told(rows, tmp_path, capfd, monkeypatch):
+    """An answer of spaces ends well and says nothing."""
+    from transformers import PreTrainedTokenizerFast
+
+    write = after_training._write
+    decode = PreTrainedTokenizerFast.decode
+
+    def spaces(*given):
+        """The answers of two rows are replaced as if the model had written spaces."""
+        with monkeypatch.context() as patch:
+            texts = iter(["  ", "", "12"])
+            one_answer = {id(new.ids) for new in given[2]}
+            patch.setattr(
+                PreTrainedTokenizerFast, "decode",
+                lambda self, ids, **kw: next(texts) if id(ids) in one_answer else decode(self, ids, **kw),
+            )  # fmt: skip
+            return write(*given)
+
+    monkeypatch.setattr(after_training, "_write", spaces)
+    assert train(tmp_path / "run", rows, "--final_answers", "3") == 0
+    said = capfd.readouterr().out
+    assert [one["answer"] for one in lines(tmp_path / "run" / "final_answers.jsonl")] == ["  ", "", "12"]
+    assert " of 3 answers end, 2 without text (greedy" in " ".join(said.split())
+    assert (
+        "2 of 3 answers after the training have no text (final_answers.jsonl). Fix: train longer"
+        in " ".join(said.split())
+    )
+
+
 def test_the_closing_lines_say_how_many_end(rows, tmp_path, capfd):
     assert train(tmp_path / "run", rows, "--final_answers", "3") == 0
     ended_ones = sum(one["ended"] for one in lines(tmp_path / "run" / "final_answers.jsonl"))

@@ -70,7 +70,8 @@ def preflight(
     findings += [*([Finding("note", "memory", assumed)] if assumed else []), *unknown]
     if rows is not None and packs_nothing(config, report, rows):
         findings.append(Finding("note", "train", PACKS_NOTHING))
-    findings += [*_few_to_answer(stage, sets), *_model_findings(stage, prepared, memory, longest)]
+    findings += [*_few_to_answer(stage, sets), *_answers_pushed(stage)]
+    findings += _model_findings(stage, prepared, memory, longest)
     available = available_memory(gpu_memory)
     if memory is not None:
         if memory.total > TIGHT * available:
@@ -104,6 +105,17 @@ def _few_to_answer(stage: Any, sets: Mapping[str, Prepared]) -> list[Finding]:
     ):
         return []
     text = f"eval_generate is {wanted:,}, and there are {there:,} evaluation rows: all of them are answered"
+    return [Finding("warning", "eval", text)]
+
+
+def _answers_pushed(stage: Any) -> list[Finding]:
+    """A warning if the texts of evaluation rows would be published with the model."""
+    if not (stage.config.push_to_hub and getattr(getattr(stage, "answers", None), "eval_generate", 0)):
+        return []
+    text = (
+        "push_to_hub uploads the output folder with answers.jsonl, in which eval_generate writes texts of evaluation "
+        "rows. Fix: leave one of them out, or set hub_private_repo if the texts may be there"
+    )
     return [Finding("warning", "eval", text)]
 
 

@@ -15,23 +15,27 @@ if TYPE_CHECKING:
     from ift.models.loading import LoadOptions
 
 
-def main(model: str, prompt: str | None, max_new_tokens: int, options: LoadOptions) -> int:
+def main(
+    model: str, prompt: str | None, max_new_tokens: int, options: LoadOptions, system: str | None = None
+) -> int:
     """Chats until end of input, or answers `prompt` once; returns the exit code.
 
-    `model` is a folder or Hub id of a full model or an adapter. Prompts are written as in the model's training, if that
-    is recorded; a model trained on plain text gets each prompt separately. If the input is no terminal, the output is a
-    transcript. An answer that ends without an end token is marked, on standard error if it answers `prompt`.
+    `model` is a folder or Hub id of a full model or an adapter, `system` the text of a system message at the start of
+    the conversation. Prompts are written as in the model's training, if that is recorded; a model trained on plain text
+    gets each prompt separately. If the input is no terminal, the output is a transcript. An answer that ends without an
+    end token, or has no text, is marked, on standard error if it answers `prompt`.
 
     Raises:
-        DataError: The model or tokenizer cannot be loaded.
-        EvaluationError: The conversation leaves no room for an answer.
+        DataError: The model or tokenizer cannot be loaded, or the chat template refuses the conversation.
+        EvaluationError: The conversation leaves no room for an answer, or a model of plain text is given `system`.
     """
     import torch
     from transformers import TextStreamer
 
     from ift.generation.decoding import room_for_answers
+    from ift.generation.errors import EvaluationError
     from ift.generation.prompts import prompt_ids
-    from ift.models.loading import load_model
+    from ift.models.loading import PLAIN_TEXT, load_model
 
     class Visible(TextStreamer):
         """Prints the answer during generation, with visible control characters."""
@@ -40,13 +44,18 @@ def main(model: str, prompt: str | None, max_new_tokens: int, options: LoadOptio
             super().on_finalized_text(visible(text), stream_end)
 
     network, tokenizer, style, note = load_model(model, options)
+    if system and style == PLAIN_TEXT:
+        raise EvaluationError(
+            f"--system: {model} was trained on plain text, without messages. Fix: leave it out, or write it into the "
+            "prompt"
+        )
     if note:
         print(f"{model}: {note}", file=sys.stderr)
     terminal = prompt is None and sys.stdin.isatty()
     transcript = prompt is None and not terminal
     streamer = Visible(tokenizer, skip_prompt=True, skip_special_tokens=True)
     stops = _stop_ids(network, tokenizer)
-    messages: list[dict[str, Any]] = []
+    messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
     for text in [prompt] if prompt is not None else _lines(terminal):
         messages.append({"role": "user", "content": text})
         ids = prompt_ids(tokenizer, messages, style)
@@ -59,13 +68,16 @@ def main(model: str, prompt: str | None, max_new_tokens: int, options: LoadOptio
             streamer=streamer, **stops,
         )  # fmt: skip
         new = output[0, len(ids) :]
+        answer = tokenizer.decode(new, skip_special_tokens=True)
+        if not answer.strip():
+            print("[answer without text]", file=sys.stderr if prompt is not None else sys.stdout)
         if len(new) == room and int(new[-1]) not in stops.get("eos_token_id", ()):
             why = "--max_new_tokens" if room == max_new_tokens else "the model has no more positions"
             mark = f"[cut after {room} token{'s' if room > 1 else ''}: {why}]"
             print(mark, file=sys.stderr if prompt is not None else sys.stdout)  # a single answer stays clean
         if transcript:
             print()
-        messages.append({"role": "assistant", "content": tokenizer.decode(new, skip_special_tokens=True)})
+        messages.append({"role": "assistant", "content": answer})
     return 0
 
 
@@ -88,6 +100,7 @@ def command(
     model: str = typer.Argument(help="A folder or Hub id of a model or an adapter."),
     prompt: str = typer.Option(None, help="Answer this prompt and exit."),
     max_new_tokens: int = typer.Option(512, "--max_new_tokens", help="Longest answer, in tokens."),
+    system: str = typer.Option(None, help="System message at the start of the conversation."),
     dtype: str = DTYPE,
     device: str = DEVICE,
     trust_remote_code: bool = TRUST_REMOTE_CODE,
@@ -100,7 +113,9 @@ def command(
     """
     from ift.models.loading import LoadOptions
 
-    return main(model, prompt, max_new_tokens, LoadOptions(dtype, device, trust_remote_code, allow_pickle))
+    return main(
+        model, prompt, max_new_tokens, LoadOptions(dtype, device, trust_remote_code, allow_pickle), system
+    )
 
 
 def _stop_ids(network: Any, tokenizer: Any) -> dict[str, Any]:

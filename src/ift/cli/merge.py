@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ def main(adapter: str, folder: Path, rows: str | None, options: LoadOptions) -> 
     from ift.models.loading import warn_of_remote_code
     from ift.models.merging import merge_to_new_folder, refuse_merge_target
     from ift.models.model_folder import check_model_path
+    from ift.runs.model_card import write_merged_card
     from ift.text import visible
 
     check_model_path(adapter, allow_pickle=options.allow_pickle_weights)
@@ -30,8 +32,10 @@ def main(adapter: str, folder: Path, rows: str | None, options: LoadOptions) -> 
         warn_of_remote_code(adapter)
     ids = [] if rows is None else _row_ids(adapter, rows, options)
     found = merge_to_new_folder(adapter, folder, ids, options)
+    write_merged_card(adapter, folder)
     compared = f"{len(ids)} rows of {rows}" if ids else "one sentence (--rows FILE compares on rows of yours)"
     print(visible(f"{folder}: the merged model gives the outputs of {adapter} on {compared}: {found}"))
+    print(visible(f"chat      ift chat {shlex.quote(str(folder))}"))
     return 0
 
 

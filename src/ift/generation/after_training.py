@@ -30,12 +30,14 @@ class FinalAnswers:
     Attributes:
         asked: Number of prompts answered.
         ended: Answers that stopped with their end token.
+        empty: Answers without text, or with nothing but spaces.
         limit: Maximum length of an answer, in tokens.
         note: Why there are no answers; empty if there are.
     """
 
     asked: int = 0
     ended: int = 0
+    empty: int = 0
     limit: int = 0
     note: str = ""
 
@@ -43,8 +45,9 @@ class FinalAnswers:
         """One line to show."""
         if self.note:
             return f"skipped: {self.note}"
+        empty = f", {self.empty} without text" if self.empty else ""
         return (
-            f"{self.ended} of {self.asked} answers end (greedy, up to {self.limit} tokens): "
+            f"{self.ended} of {self.asked} answers end{empty} (greedy, up to {self.limit} tokens): "
             f"{Path(folder) / FILE}"
         )
 
@@ -80,8 +83,9 @@ def write_final_answers(trainer: Any, rows: Prepared, rows_name: str, count: int
             note=f"{count} answers would take about {first + each * limit:.0f} s here; run ift generate instead"
         )
     found = answer(limit)
-    _write(trainer, questions, found, rows, rows_name)
-    return FinalAnswers(len(found), sum(new.stopped for new in found), limit)
+    texts = _write(trainer, questions, found, rows, rows_name)
+    ended, empty = sum(new.stopped for new in found), sum(not text.strip() for text in texts)
+    return FinalAnswers(len(found), ended, empty, limit)
 
 
 def _longest_answer(trainer: Any, questions: list[Question]) -> int:
@@ -96,22 +100,25 @@ def _longest_answer(trainer: Any, questions: list[Question]) -> int:
 
 def _write(
     trainer: Any, questions: list[Question], found: list[Continuation], rows: Prepared, rows_name: str
-) -> None:
+) -> list[str]:
+    """Writes the file; returns the texts of the answers."""
     tokenizer, lines = trainer.processing_class, []
+    texts = [tokenizer.decode(new.ids, skip_special_tokens=True) for new in found]
     places = rows.places([row for row, _, _ in questions])
-    for (row, prompt, target), place, new in zip(questions, places, found, strict=True):
+    for (row, prompt, target), place, new, text in zip(questions, places, found, texts, strict=True):
         line = {
             "rows": rows_name,
             "row": row,
             **place,
             "prompt": tokenizer.decode(prompt),
             "target": tokenizer.decode(target, skip_special_tokens=True),
-            "answer": tokenizer.decode(new.ids, skip_special_tokens=True),
+            "answer": text,
             "ended": new.stopped,
             "tokens": len(new.ids),
         }
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     write_atomically(Path(trainer.args.output_dir) / FILE, "".join(lines))
+    return texts
 
 
 def _questions(rows: Any, count: int, seed: int) -> list[Question]:

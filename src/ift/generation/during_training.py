@@ -166,6 +166,8 @@ class EvaluationAnswers(TrainerCallback):
         with self.path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(one, ensure_ascii=False) + "\n" for one in answers)
         found = {ANSWERED: sum(one["stopped"] for one in answers) / len(answers)}
+        if empty := sum(not one["answer"].strip() for one in answers):
+            found["eval_answers_empty"] = empty / len(answers)
         if self.final is not None:
             found["eval_exact_match"] = sum(one["right"] for one in answers) / len(answers)
         found |= {f"eval_{name}": value for name, value in scores.items()}

@@ -70,10 +70,12 @@ def generate(
     answers = [[turn for turn in turns if turn is not None] for turns in found]
     write_answers(path, form, name, fit, answers)
     stopped = sum(turn.stopped for turns in answers for turn in turns)
+    empty = sum(not turn.text.strip() for turns in answers for turn in turns)
     store.path.unlink()
     some = f"{len(fit)} of {len(asked)}" if left_out else f"{len(asked)}"
     return [
-        f"{sum(map(len, answers))} answers to {some} prompts, {stopped} of them stopped with an end token",
+        f"{sum(map(len, answers))} answers to {some} prompts, {stopped} of them stopped with an end token"
+        f"{f', {empty} without text' if empty else ''}",
         f"{form:<12} {path}",
     ]
 

@@ -31,9 +31,14 @@ class ModelRecord:
 
 
 def write_record(folder: Path, record: ModelRecord) -> None:
-    """Writes the record into a model's folder."""
+    """Writes the record into a model's folder, and makes the weights as readable as the record.
+
+    safetensors 0.8 writes files that only their owner can read, whatever the umask.
+    """
     facts = {name: value for name, value in asdict(record).items() if value}
     write_atomically(folder / FILE, json.dumps(facts, indent=1) + "\n")
+    for weights in folder.glob("*.safetensors"):
+        weights.chmod((folder / FILE).stat().st_mode)
 
 
 def read_record(name: str) -> ModelRecord:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+import re
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ _LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_mo
 _PACKAGES = ("intuitive-fine-tuning", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
 _CHAT = """messages = [{"role": "user", "content": "Hello"}]
 inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)"""
+_LOADING = "How to load it"
+_OF_THE_TRAINING = ("Data", "Method", "Versions", "License", "Citation")  # sections that a merged model keeps
 _PLAIN = """inputs = tokenizer("Hello", return_tensors="pt")"""
 
 
@@ -47,7 +51,7 @@ def write_model_card(trainer: Any, stage: Stage) -> None:
         tags=sorted({stage.method.name, "ift", "trl", *(["lora"] if adapter else [])}),
     )
     parts = {
-        "How to load it": _loading(trainer, name, adapter),
+        _LOADING: _loading(name, bool(getattr(trainer.processing_class, "chat_template", None)), adapter),
         "Data": _data(trainer, stage),
         "Method": _method(trainer, stage, adapter),
         "Versions": "\n".join(f"* {package} {found}" for package, found in _versions().items()),
@@ -59,20 +63,47 @@ def write_model_card(trainer: Any, stage: Stage) -> None:
         or f"`{Path(base).name}` (a local folder: write its Hub id as `base_model` into the metadata above)"
     )
     what = f"A LoRA adapter for {shown}" if adapter else f"{shown}, fine-tuned"
-    text = "\n\n".join(f"## {heading}\n\n{part}" for heading, part in parts.items() if part)
-    content = (
-        f"---\n{data.to_yaml()}\n---\n\n# {name}\n\n{what}. Method: {stage.method.description}.\n\n{text}\n"
+    _save(folder, data, f"{what}. Method: {stage.method.description}.", parts)
+
+
+def write_merged_card(adapter: str, folder: Path) -> None:
+    """Writes README.md into the folder of a merged model, with what the card of its adapter says about the training.
+
+    Of the adapter's card the metadata are kept, and the sections that `write_model_card` writes.
+    """
+    file, name = find_file(adapter, "README.md"), folder.resolve().name
+    card = ModelCard.load(file) if file else ModelCard("---\n{}\n---\n")
+    known, found = card.data.to_dict(), re.split(r"^## (.+)\n", card.text, flags=re.MULTILINE)[1:]
+    sections = dict(zip(found[::2], map(str.strip, found[1::2]), strict=True))
+    data = ModelCardData(
+        model_name=name,
+        base_model=known.get("base_model"),
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        license=known.get("license"),
+        datasets=known.get("datasets"),
+        tags=[one for one in known.get("tags") or ["ift"] if one != "lora"],
     )
+    shown = Path(adapter).name if looks_local(adapter) else adapter
+    chat = (folder / "chat_template.jinja").exists()
+    parts = {_LOADING: _loading(name, chat, adapter=False)}
+    parts |= {heading: sections[heading] for heading in _OF_THE_TRAINING if heading in sections}
+    _save(folder, data, f"The adapter `{shown}`, merged into its base by `ift merge`.", parts)
+
+
+def _save(folder: Path, data: ModelCardData, what: str, parts: Mapping[str, str]) -> None:
+    text = "\n\n".join(f"## {heading}\n\n{part}" for heading, part in parts.items() if part)
+    content = f"---\n{data.to_yaml()}\n---\n\n# {data.model_name}\n\n{what}\n\n{text}\n"
     ModelCard(content).save(folder / "README.md")
 
 
-def _loading(trainer: Any, name: str, adapter: bool) -> str:
+def _loading(name: str, chat: bool, adapter: bool) -> str:
     """Python that loads the model and prints an answer, and the command of ift."""
     loader = "AutoPeftModelForCausalLM" if adapter else "AutoModelForCausalLM"
     imports = "from transformers import AutoModelForCausalLM, AutoTokenizer"
     if adapter:
         imports = f"from peft import {loader}\nfrom transformers import AutoTokenizer"
-    prompt = _CHAT if getattr(trainer.processing_class, "chat_template", None) else _PLAIN
+    prompt = _CHAT if chat else _PLAIN
     return (
         f"```python\n{imports}\n\n"
         f'folder = "{name}"  # the path of this folder, or its id on the Hub\n'

@@ -33,6 +33,8 @@ METRICS: tuple[str, ...] = (
 TRL_METRICS = (
     "loss", "mean_token_accuracy", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected",
 )  # fmt: skip
+# of the files of a run, those with texts of its rows, and what only a resumed run reads
+NOT_PUSHED = "--exclude 'checkpoint-*' --exclude '*answers.jsonl' --exclude training_args.bin"
 NO_BREAK = "\xa0"  # a space at which `wrap` does not break a line; printed as an ordinary space
 
 
@@ -110,7 +112,7 @@ class TerminalReporter(Reporter):
             "answers": "" if result.answers is None else result.answers.summary(folder),
             "chat": f"ift chat {shlex.quote(folder)}",
             "evaluate": f"{install_command('eval')} && ift evaluate {shlex.quote(folder)}",
-            "push": f"hf upload USER/{os.path.basename(os.path.normpath(folder))} {shlex.quote(folder)}",
+            "push": f"hf upload USER/{os.path.basename(os.path.normpath(folder))} {shlex.quote(folder)} {NOT_PUSHED}",
         }
         for label, text in lines.items():
             if text:

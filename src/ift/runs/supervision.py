@@ -19,6 +19,10 @@ from ift.training.checkpoints import SealedCheckpoints
 from ift.training.end_watch import EndWatch
 from ift.training.metrics import LogsBothEnds
 
+EMPTY = (
+    "{} of {} answers after the training have no text (final_answers.jsonl). Fix: train longer or at another learning "
+    "rate, and look at the target answers (ift check --show)"
+)
 NO_END = "no training row ends with an end token: the model is not taught to stop (see ift check)"
 
 
@@ -54,17 +58,18 @@ class Supervision:
         return None if self.checkpoints is None else self.checkpoints.seconds
 
     def warnings(self, answers: FinalAnswers | None = None) -> tuple[str, ...]:
-        """Warnings that answers may not stop: the end token has become less likely, or is unlikely.
+        """Warnings on the answers: some have no text, or the end token has become less likely or is unlikely.
 
         `answers` are those of the trained model, so that the warning says what they show.
         """
-        if self.watch is None:
-            return ()
-        if not self.watch.rows:
-            return (NO_END,)
         shown = answers or FinalAnswers()
+        empty = EMPTY.format(shown.empty, shown.asked) if shown.empty else None
+        if self.watch is None:
+            return (empty,) if empty else ()
+        if not self.watch.rows:
+            return (NO_END, empty) if empty else (NO_END,)
         unlikely = self.watch.unlikely(shown.ended, shown.asked)
-        return tuple(warning for warning in (self.watch.less_likely(), unlikely) if warning)
+        return tuple(warning for warning in (empty, self.watch.less_likely(), unlikely) if warning)
 
 
 NOT_SUPERVISED = Supervision()
