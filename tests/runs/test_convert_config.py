@@ -1,6 +1,7 @@
 """Configurations of other tools: each key is kept, translated or lost, and `ift train` takes the result."""
 
 import os
+import re
 import warnings
 from pathlib import Path
 
@@ -536,9 +537,8 @@ def test_alignment_handbook(converted):
     entry = {
         "path": "one/set",
         "name": "default",
-        "split": "train_sft",
+        "split": "train_sft[:50%]",
         "columns": ["messages"],
-        "fraction": 0.5,
     }
     holds(
         found.settings, {"dtype": "bfloat16", "datasets": [entry], "test_split_size": 100, "max_length": 2048}
@@ -548,16 +548,58 @@ def test_alignment_handbook(converted):
     assert converted(HANDBOOK, "dpo")[0].settings["beta"] == 0.05
 
 
-def test_an_older_handbook_names_its_splits(converted):
-    found, args = converted(
-        "model_name_or_path: m\ndataset_mixer: {one/set: 1.0}\ndataset_splits: [train_sft, test_sft]"
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("dataset_mixer: {one/set: 1.0}", {"dataset_name": "one/set", "dataset_train_split": "train_sft"}),
+        ("dataset_mixer: {one/set: 0.5}", {"dataset_train_split": "train_sft[:50%]"}),
+        ("dataset_mixer: {one/set: 1}\ndataset_configs: [all]", {"dataset_config": "all"}),
+        ("dataset_name: one/set", {"dataset_name": "one/set", "dataset_train_split": "train_sft"}),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_splits_of_one_data_set_of_the_handbook_are_translated(converted, text, wanted, first):
+    splits = "dataset_splits: [train_sft, test_sft, test_gen]"
+    settings = "\n".join([text, splits] if first else [splits, text])
+    found, args = converted(f"model_name_or_path: m\n{settings}\n")
+    holds(found.settings, {**wanted, "dataset_test_split": "test_sft+test_gen"})
+    assert args.script.dataset_test_split == "test_sft+test_gen"
+    assert {"dataset_splits", "dataset_configs"} & set(found.lost) == set()
+
+
+MIXER = "model_name_or_path: m\ndataset_mixer: {a: 0.333, b: 1.0}\ndataset_splits: [train_x, test_x]\n"
+
+
+def test_the_test_split_of_several_data_sets_is_named_as_lost(converted):
+    """Training rows are held out instead, so this changes what is trained."""
+    found, _ = converted(f"{MIXER}dataset_configs: [one, two]\neval_strategy: epoch\n")
+    changing, same = found.groups.values()
+    assert "datasets names train_x; test_x is not used: a list of data sets" in changing["dataset_splits"]
+    assert found.settings["datasets"] == [
+        {"path": "a", "name": "one", "split": "train_x[:33%]"}, {"path": "b", "name": "two", "split": "train_x"},
+    ]  # fmt: skip
+    assert (
+        "first 33 % of the rows are trained, in the order of the file, rounded from 33.3;"
+        in changing["dataset_mixer.a"]
     )
-    assert args.script.dataset_test_split == "test_sft"
-    assert found.settings["dataset_train_split"] == "train_sft"
-    found, _ = converted(
-        "model_name_or_path: m\ndataset_mixer: {a: 0.5, b: 1.0}\ndataset_splits: [train_x, test_x]"
-    )
-    assert [one["fraction"] for one in found.settings["datasets"]] == [0.5, 1.0]
+    assert "all rows" in same["dataset_mixer.b"]
+    assert "dataset_splits" in converted(MIXER.replace(", test_x", ""))[0].groups[list(found.groups)[1]]
+
+
+def test_weights_of_the_handbook_are_shares_of_each_data_set(converted):
+    """fraction would be a share of the mixture: 1.0 and 1.0 would train as many rows of each."""
+    found, _ = converted(HANDBOOK.replace("0.5", "1.0"))
+    assert [one["split"] for one in found.settings["datasets"]] == ["train_sft"]
+    assert "fraction" not in found.settings["datasets"][0]
+
+
+@pytest.mark.parametrize(("text", "key"), [(AXOLOTL + "test_datasets: [{path: x}]\n", "test_datasets"),
+                                           (LLAMA_FACTORY + "eval_dataset: x\n", "eval_dataset")])  # fmt: skip
+def test_rows_for_evaluation_are_named_where_training_rows_are_held_out(converted, text, key):
+    changing, _ = converted(text)[0].groups.values()
+    assert "are held out, and are not trained" in changing[key]
+    _, same = converted(re.sub("(val_set_size|val_size|evals_per_epoch).*\n", "", text))[0].groups.values()
+    assert "no evaluation" in same[key]
 
 
 def test_unsloth(converted):

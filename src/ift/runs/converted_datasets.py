@@ -1,4 +1,4 @@
-"""The data of other tools' configurations: entries of `datasets:`, mixtures, and LLaMA-Factory's names."""
+"""The data of other tools' configurations: entries of `datasets:` (mixtures: converted_mixtures.py)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Settings = Mapping[str, Any]
 Translated = dict[str, Any] | str
 
 ENTRY = {"path": "path", "id": "path", "name": "name", "config": "name", "split": "split", "data_files": "data_files",
-         "data_dir": "data_dir", "columns": "columns", "weight": "fraction", "fraction": "fraction"}  # fmt: skip
+         "data_dir": "data_dir", "columns": "columns", "fraction": "fraction"}  # fmt: skip
 # columns that Axolotl names, and what they are called here
 COLUMNS = {"field_messages": "messages", "field": "text", "text_column": "text", "field_instruction": "instruction",
            "field_input": "input", "field_output": "output", "field_system": "system", "field_tools": "tools",
@@ -37,6 +37,7 @@ def translate_datasets(value: Any, settings: Settings) -> Translated:
         one = one if isinstance(one, Mapping) else {"path": str(one)}
         entry = {ENTRY[key]: found for key, found in one.items() if key in ENTRY and found is not None}
         entry["split"] = entry.get("split") or "train"
+        entry["split"] = part_of(entry["split"], one.get("weight"))
         if count := settings.get("max_samples"):
             entry["split"] += f"[:{count}]"
         if str(entry.get("path")) in ("json", "parquet", "csv") and isinstance(entry.get("data_files"), str):
@@ -47,6 +48,28 @@ def translate_datasets(value: Any, settings: Settings) -> Translated:
         entries.append(entry)
     renamed = [one for one in dict.fromkeys(columns) if _is_needed(*one.split("=", 1))]
     return {"datasets": entries, **({"dataset_columns": renamed} if renamed else {})}
+
+
+def part_of(split: str, share: Any) -> str:
+    """A split cut to a share of its rows, as alignment-handbook takes one: of each data set, in whole percent here."""
+    return split if share is None or float(share) >= 1 else f"{split}[:{_percent(share)}%]"
+
+
+def _percent(share: Any) -> int:
+    return max(1, round(100 * float(share)))
+
+
+def lost_share(value: Any) -> Inside:
+    """What is lost of a share of the rows."""
+    if float(value) >= 1:
+        yield "", Same("all rows are trained here too")
+        return
+    rounded = "" if 100 * float(value) == _percent(value) else f", rounded from {100 * float(value):g}"
+    yield (
+        "",
+        f"the first {_percent(value)} % of the rows are trained, in the order of the file{rounded}; there they are "
+        "drawn at random",
+    )
 
 
 def _is_needed(column: str, here: str) -> bool:
@@ -199,37 +222,5 @@ INSIDE: Mapping[str, Callable[[Any], Inside]] = {
         "code of a data set is never run: save its rows as JSON lines or Parquet", (False,)
     ),
     "type": _type,
+    "weight": lost_share,
 }
-
-
-def translate_mixture(value: Any, settings: Settings) -> Translated:
-    """`dataset_mixture` of alignment-handbook."""
-    found = translate_datasets(value.get("datasets", []), settings)
-    size = value.get("test_split_size")
-    return {**found, **({"test_split_size": size} if size else {})}  # type: ignore[dict-item]
-
-
-def lost_of_mixture(value: Any) -> dict[str, str]:
-    """As `lost_of_entries`, for `dataset_mixture`."""
-    others = [key for key in value if key not in ("datasets", "test_split_size") and value[key] is not None]
-    reasons = {"seed": "the run's seed draws the rows that are held out: set seed"}
-    return lost_of_entries(value.get("datasets"), "dataset_mixture.datasets") | {
-        f"dataset_mixture.{key}": reasons.get(key, "a mixture has no such key here") for key in others
-    }
-
-
-def translate_mixer(value: Any, settings: Settings) -> Translated:
-    """`dataset_mixer` of earlier versions of alignment-handbook: shares by name."""
-    splits = settings.get("dataset_splits") or ["train"]
-    training = [name for name in splits if "train" in str(name)] or ["train"]
-    if len(value) == 1 and float(next(iter(value.values()))) == 1 and len(training) == 1:
-        test = [name for name in splits if name not in training]
-        found = {"dataset_name": next(iter(value)), "dataset_train_split": training[0]}
-        return {**found, **({"dataset_test_split": test[0]} if test else {})}
-    return {
-        "datasets": [
-            {"path": path, "split": split, "fraction": float(share)}
-            for path, share in value.items()
-            for split in training
-        ]
-    }
