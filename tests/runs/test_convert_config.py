@@ -1,5 +1,6 @@
 """Configurations of other tools: each key is kept, translated or lost, and `ift train` takes the result."""
 
+import json
 import os
 import re
 import warnings
@@ -10,6 +11,8 @@ import yaml
 from typer.testing import CliRunner
 
 from ift.cli.main import app
+from ift.data.conversion import from_preference
+from ift.data.source import SourceRow
 from ift.methods import METHODS
 from ift.runs.arguments import make_parser, parse
 from ift.runs.argv import UsageError
@@ -523,12 +526,125 @@ def test_llama_factory(converted):
     assert found.tool == "LLaMA-Factory"
     holds(found.settings, {
         **LORA, "method": "simpo", "beta": 2.0, "lora_r": 8, "lora_target_modules": "all-linear", "max_length": 2048,
-        "datasets": [{"path": "pairs", "split": "train[:1000]"}, {"path": "more_pairs", "split": "train[:1000]"}],
+        "datasets": [{"path": f"ROWS_OF_{name}.jsonl", "split": "train[:1000]"} for name in ("pairs", "more_pairs")],
         "dataset_num_proc": 16, "test_split_size": 0.1, "attn_implementation": "flash_attention_2", "dtype": "bfloat16",
     })  # fmt: skip
     assert args.method.name == "simpo"
-    assert "paths or Hub ids" in found.lost["dataset_info.json"]
     assert "max_samples" not in found.lost
+
+
+def test_a_name_of_llama_factory_is_to_be_filled_in(converted):
+    """It is no path and no Hub id; the reason is that no file says what it is."""
+    found, _ = converted(LLAMA_FACTORY)
+    marks = [line for line in found.yaml_text("x").splitlines() if line.startswith("# FILL IN: ")]
+    assert [line.split()[3] for line in marks] == ["ROWS_OF_pairs.jsonl", "ROWS_OF_more_pairs.jsonl"]
+    assert "(a name of LLaMA-Factory, not a path: found no dataset_info.json in data, " in marks[0]
+    assert sum(line.startswith("fill in: ROWS_OF_") for line in found.report()) == 2
+    assert converted(f"{LLAMA_FACTORY}dataset_dir: ONLINE\n")[0].settings["datasets"][0]["path"] == "pairs"
+    online = converted(f"{LLAMA_FACTORY}dataset_dir: REMOTE:some/info\n")[0]
+    assert (
+        "its dataset_info.json is on the Hub (some/info)" in online.missing["ROWS_OF_pairs.jsonl in datasets"]
+    )
+
+
+REGISTRY = {
+    "chats": {"file_name": "chats.jsonl", "formatting": "sharegpt", "columns": {"messages": "talk", "system": "sys"},
+              "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "wizard"}},
+    "plain": {"file_name": "plain.jsonl"},
+    "hub": {"hf_hub_url": "some/set", "ms_hub_url": "x/y", "subset": "en", "split": "train_x", "folder": "part",
+            "num_samples": 7, "columns": {"prompt": "q", "response": "a", "images": "pictures"}},
+    "scope": {"ms_hub_url": "x/y"},
+    "pairs": {"file_name": "pairs.jsonl", "ranking": True, "formatting": "sharegpt",
+              "columns": {"messages": "conversations", "chosen": "chosen", "rejected": "rejected"}},
+    "texts": {"file_name": "texts.jsonl", "columns": {"prompt": "body"}},
+}  # fmt: skip
+NAMED = "model_name_or_path: m\nstage: {}\nfinetuning_type: full\ncutoff_len: 64\ndataset: {}\n"
+
+
+@pytest.fixture
+def registry(tmp_path):
+    def write(folder):
+        folder.mkdir(exist_ok=True)
+        (folder / "dataset_info.json").write_text(json.dumps(REGISTRY))
+        return folder
+
+    return write
+
+
+@pytest.mark.parametrize(("place", "setting"), [("", ""), ("data", ""), ("mine", "dataset_dir: mine\n")])
+def test_names_of_llama_factory_are_looked_up(converted, registry, tmp_path, place, setting):
+    folder = registry(tmp_path / place)
+    found, _ = converted(NAMED.format("sft", "chats, hub,scope,other") + setting)
+    assert found.settings["datasets"] == [
+        {"path": str(folder / "chats.jsonl"), "columns": ["talk", "sys"], "split": "train"},
+        {"path": "some/set", "name": "en", "split": "train_x[:7]", "data_dir": "part", "columns": ["q", "a"]},
+        {"path": "ROWS_OF_scope.jsonl", "split": "train"}, {"path": "ROWS_OF_other.jsonl", "split": "train"},
+    ]  # fmt: skip
+    assert found.settings["dataset_columns"] == [
+        "talk=messages",
+        "sys=system",
+        "q=instruction",
+        "a=output",
+    ]
+    assert "it is on ModelScope (ms_hub_url: x/y)" in found.missing["ROWS_OF_scope.jsonl in datasets"]
+    assert "has no entry other" in found.missing["ROWS_OF_other.jsonl in datasets"]
+    changing, same = found.groups.values()
+    assert "write assistant in the rows in place of wizard" in changing["dataset_info.json.roles.assistant"]
+    assert "first rows of the file" in changing["dataset_info.json.num_samples"]
+    assert "only text" in changing["dataset_info.json.images"]
+    assert "dataset_info.json.message_field_role" in same
+    assert "dataset_dir" not in found.lost
+
+
+def test_rows_of_llama_factory_are_read_as_its_descriptions_say(converted, registry, tmp_path):
+    """Pairs of turns, turns under another name, texts, and Alpaca rows without a description of their columns."""
+    from ift.data.training_sets import load_splits
+
+    folder = registry(tmp_path)
+    turns = [{"from": "human", "value": "two?"}]
+    answers = {side: {"from": "gpt", "value": side} for side in ("chosen", "rejected")}
+    rows = {
+        "pairs": {"conversations": turns, **answers, "note": 1},
+        "chats": {"talk": turns, "sys": "be brief", "note": 1},
+        "texts": {"body": "once"},
+        "plain": {"instruction": "two?", "output": "2"},
+    }
+    for name, row in rows.items():
+        (folder / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    wanted = {
+        "pairs": {"prompt", "chosen", "rejected"}, "chats": {"messages", "system"}, "texts": {"text"},
+        "plain": {"instruction", "output"},
+    }  # fmt: skip
+    for name, columns in wanted.items():
+        _, args = converted(NAMED.format("dpo" if name == "pairs" else "sft", name))
+        (part,) = load_splits(args.script, args.mixture, evaluation=False, columns=args.columns).train
+        assert set(part.rows.column_names) == columns
+        if name == "pairs":
+            source = SourceRow(part.rows[0], 1)
+            assert [one["content"] for one in from_preference(source, "rejected")["messages"]] == [
+                "two?",
+                "rejected",
+            ]
+
+
+def test_a_registry_that_cannot_be_read_is_named(converted, tmp_path):
+    (tmp_path / "dataset_info.json").write_text("{")
+    found, _ = converted(NAMED.format("sft", "chats"))
+    assert "dataset_info.json cannot be read: " in found.missing["ROWS_OF_chats.jsonl in datasets"]
+
+
+@pytest.mark.parametrize("second", ["field_messages: turns, field_output: talk", "field_messages: talk"])
+def test_a_column_that_two_entries_name_differently_is_lost_alone(converted, second):
+    """dataset_columns holds for all entries; the data sets themselves stay."""
+    first = (
+        "{path: a, field_messages: turns}" if "output" not in second else "{path: a, field_messages: talk}"
+    )
+    found, args = converted(f"base_model: m\ndatasets:\n  - {first}\n  - {{path: b, {second}}}\n")
+    assert len(args.mixture.datasets) == 2
+    assert len(found.settings["dataset_columns"]) == 1
+    lost = [name for name in found.groups[next(iter(found.groups))] if name.startswith("datasets, column ")]
+    assert lost
+    assert "rename it to messages in the rows" in " ".join(found.lost[name] for name in lost)
 
 
 def test_alignment_handbook(converted):
@@ -618,8 +734,8 @@ def test_unsloth(converted):
 
 def test_what_is_missing_is_to_be_filled_in(converted):
     found, _ = converted("learning_rate: 1e-4\nfinetuning_type: full\n")
-    assert found.missing == ["model_name_or_path", "dataset_name"]
-    assert "# FILL IN: dataset_name" in found.yaml_text("x")
+    assert [*found.missing] == ["model_name_or_path", "dataset_name"]
+    assert "# FILL IN: dataset_name, which the file does not say" in found.yaml_text("x")
 
 
 @pytest.mark.parametrize(

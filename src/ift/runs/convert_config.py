@@ -22,6 +22,7 @@ from ift.runs.arguments import make_parser, parse_stages
 from ift.runs.argv import UsageError
 from ift.runs.converted import Converted
 from ift.runs.converted_defaults import differences, implied
+from ift.runs.converted_registry import resolve_names
 from ift.runs.converted_values import LOST_INSIDE, USED_BY, VALUES
 from ift.runs.harmless_names import is_harmless
 from ift.runs.other_tools import EXPLAINED, RENAMED, SIGNS
@@ -53,6 +54,9 @@ def convert_file(path: Path, method: str | None = None) -> Converted:
     found = Converted(_tool(read))
     if found.tool == "unsloth" and "batch_size" in written:  # rows of one device there
         written["micro_batch_size"] = written.pop("batch_size")
+    if found.tool == "LLaMA-Factory" and written.get("dataset"):
+        written["dataset"], missing = resolve_names(written, path)
+        found.missing |= {f"{path} in datasets": reason for path, reason in missing.items()}
     known = {
         option.lstrip("-")
         for one in METHODS.values()
@@ -71,10 +75,8 @@ def convert_file(path: Path, method: str | None = None) -> Converted:
     if found.tool == "unsloth" and "lora_r" in found.settings and "training_type" not in written:
         found.settings["use_peft"] = True  # its default
         found.translated["lora"] = {"use_peft": True}
-    if found.tool == "LLaMA-Factory" and "dataset" in found.translated:
-        found.lost["dataset_info.json"] = (
-            "its names are taken for paths or Hub ids: write those into datasets"
-        )
+    if "dataset" in found.translated and found.lost.pop("dataset_dir", ""):
+        found.translated["dataset_dir"] = found.translated["dataset"]
     if not found.kept and not found.translated:
         raise UsageError(
             f"{path}: found no setting of a training, but {', '.join(map(str, list(read)[:5]))}. "
@@ -165,7 +167,7 @@ def _fill_in(found: Converted) -> None:
     for name, value in FILL_IN.items():
         if name not in found.settings and not (name == "dataset_name" and found.settings.get("datasets")):
             found.settings[name] = value
-            found.missing += [name] if name != "output_dir" else []
+            found.missing |= {name: "which the file does not say"} if name != "output_dir" else {}
 
 
 def _drop_refused(found: Converted) -> None:

@@ -28,7 +28,7 @@ class Converted:
         implied: Defaults of the other tool that were written out: name here -> (value, what ift does without it).
         differences: Sentences about defaults that no setting of the file takes over.
         empty: Names without a value.
-        missing: Settings that must be filled in by hand.
+        missing: What must be filled in by hand -> what it is, or why it is missing.
     """
 
     tool: str
@@ -39,7 +39,7 @@ class Converted:
     implied: dict[str, tuple[Any, str]] = field(default_factory=dict)
     differences: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
 
     @property
     def groups(self) -> dict[str, dict[str, str]]:
@@ -65,14 +65,14 @@ class Converted:
         lines += [f"another default than {self.tool}'s: {one}" for one in self.differences]
         lines += [f"without a value: {', '.join(self.empty)}"] if self.empty else []
         lines += [f"launch with: {LAUNCH}"] if "accelerate_config" in self.settings else []
-        return lines + [f"fill in: {name}, which the file does not say" for name in self.missing]
+        return lines + [f"fill in: {name}, {what}" for name, what in self.missing.items()]
 
     def yaml_text(self, source: str) -> str:
         """The file for `ift train --config`, what was lost as comments at its end."""
         lines = [
             f"# From {source} ({self.tool}) by ift convert-config. Look at it, then: ift check --config THIS_FILE"
         ]
-        lines += [f"# FILL IN: {name}" for name in self.missing]
+        lines += [f"# FILL IN: {name}, {what}" for name, what in self.missing.items()]
         lines += [f"# Launch with: {LAUNCH}"] if "accelerate_config" in self.settings else []
         lines.append(yaml.safe_dump(self.settings, sort_keys=False, width=110, allow_unicode=True).rstrip())
         lines += ["", f"# Defaults of {self.tool}: {', '.join(self.implied)}"] if self.implied else []

@@ -274,6 +274,7 @@ WANDB = {f"wandb_{name}": f"WANDB_{name.upper()}"
 VALUES |= {name: _wandb(variable) for name, variable in WANDB.items()}
 # keys inside a value that are lost, by their full names
 LOST_INSIDE: Mapping[str, Callable[[Any], dict[str, str]]] = {
+    "dataset": lambda value: lost_of_entries(value, "dataset_info.json"),
     "dataset_mixer": lost_of_mixer,
     "dataset_mixture": lost_of_mixture,
     "datasets": lost_of_entries,
