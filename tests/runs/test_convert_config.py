@@ -1,5 +1,7 @@
 """Configurations of other tools: each key is kept, translated or lost, and `ift train` takes the result."""
 
+import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -8,6 +10,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from transformers import TrainingArguments
 from typer.testing import CliRunner
 
 from ift.cli.main import app
@@ -19,6 +24,7 @@ from ift.runs.argv import UsageError
 from ift.runs.convert_config import convert_file
 from ift.runs.converted_defaults import DEFAULTS
 from ift.runs.converted_values import VALUES
+from ift.runs.launch import resolve_config, wanted_engine
 from ift.runs.other_tools import EXPLAINED, RENAMED
 
 AXOLOTL = """
@@ -758,6 +764,78 @@ def test_every_name_whose_value_is_translated_is_in_the_table_or_a_setting():
         option.lstrip("-") for one in METHODS.values() for option in make_parser(one)._option_string_actions
     }
     assert set(VALUES) <= {*RENAMED, *EXPLAINED, *known, "env"}
+
+
+# values of every kind that a translated setting takes
+SAMPLES = [
+    True, False, 4, 0.5, "auto", "dft", "none", "lora", "qlora", "dpo", "simpo", "all", "q_proj,v_proj", "a.jinja",
+    "cosine", "zero3.json", ["full_shard", "auto_wrap"], ["train_sft", "test_sft"],
+    [{"path": "rows", "type": "alpaca"}], {"some/set": 0.5}, {"a": 1, "b": 0.5}, {"quantization_bit": 4},
+    {"datasets": [{"id": "a", "weight": 0.5}], "test_split_size": 10}, {"eos_token": "<end>"},
+    {"name": "lora", "r": 8, "target_modules": "all"}, {"zero_optimization": {"stage": 3}},
+    {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True},
+]  # fmt: skip
+OF_OTHERS = {"env", "accelerate_config"}  # read by trl's parser, and by the launch
+
+
+@pytest.fixture(scope="module")
+def names_of_ift_train():
+    return {
+        option.lstrip("-") for one in METHODS.values() for option in make_parser(one)._option_string_actions
+    }
+
+
+def test_every_name_that_a_conversion_writes_is_one_of_ift_train(names_of_ift_train):
+    """Red when: a new transformers or trl has removed a setting that a rule still writes."""
+    known = names_of_ift_train | OF_OTHERS
+    assert set(RENAMED.values()) <= known
+    assert {one.name for defaults in DEFAULTS.values() for one in defaults} <= known
+    for name, translate in VALUES.items():
+        results = []
+        for value in SAMPLES:
+            for settings in ({name: value}, {name: value, "num_epochs": 2, "val_set_size": 0.1}):
+                with contextlib.suppress(
+                    TypeError, AttributeError, ValueError, KeyError
+                ):  # not its kind of value
+                    results.append(translate(value, settings))
+        assert results, name
+        written = {key for result in results if isinstance(result, dict) for key in result}
+        assert written <= known, name
+
+
+def test_what_overwriting_deletes_here_is_named(converted):
+    """transformers has no such setting any more; ift's own deletes the checkpoints of an earlier run."""
+    text = "model_name_or_path: m\ndataset_name: d\noverwrite_output_dir: {}\n"
+    found, args = converted(text.format("true"))
+    assert args.run.overwrite_output_dir
+    assert any("ift train deletes the checkpoints" in line for line in found.report())
+    assert not any("deletes" in line for line in converted(text.format("false"))[0].report())
+    assert "overwrite_output_dir" not in {one.name for one in dataclasses.fields(TrainingArguments)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "fsdp: [full_shard]",
+        "deepspeed: zero2.json",
+        "deepspeed: zero3.json",
+        "adapter: qlora\ndeepspeed: z.json",
+    ],
+)
+def test_accelerate_reads_the_engine_that_is_written(converted, text):
+    """By accelerate's own classes, as `accelerate launch` does."""
+    _, args = converted(f"{QUIET}{text}\n")
+    flags = resolve_config([*args.launch, "--num_processes", "2"])
+    file = flags[flags.index("--config_file") + 1]
+    read = load_config_from_file(file)
+    engine = wanted_engine(args.launch).name
+    kinds = {"fsdp2": "FSDP", "ddp": "MULTI_GPU"}
+    assert read.distributed_type == kinds.get(engine, "DEEPSPEED")
+    asked, *_ = _validate_launch_command(
+        launch_command_parser().parse_args([*flags, "--module", "ift.cli.main"])
+    )
+    assert (asked.use_fsdp, asked.use_deepspeed) == (engine == "fsdp2", engine.startswith("zero"))
+    assert asked.num_processes == 2
 
 
 def test_the_verb_writes_the_file_and_reports_every_key(tmp_path):
