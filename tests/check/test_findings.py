@@ -1,10 +1,13 @@
 """What is known before a run: each finding from rows that have exactly that fault."""
 
+from types import SimpleNamespace
+
 import pytest
 from datasets import Dataset
 from tokenizers import processors
 
 import models
+from ift.check.findings import _many_workers
 from ift.check.row_findings import _check_report, data_findings
 from ift.check.rows import scan_rows
 from ift.data import Part, end_of_turn_ids, prepare_dataset, prepare_mixture
@@ -35,6 +38,26 @@ def found(
     scans = {name: scan_rows(one, tokenizer, end_of_turn_ids(tokenizer)) for name, one in sets.items()}
     findings = data_findings(sets, scans, tokenizer, vocabulary=vocabulary, rows_per_step=step, **options)
     return [(one.level, one.about, one.text) for one in findings]
+
+
+@pytest.mark.parametrize(
+    ("name", "workers", "said"),
+    [
+        ("dataset_num_proc", 16, True),
+        ("dataset_num_proc", 2, False),
+        ("dataloader_num_workers", 3, True),
+        ("dataset_num_proc", None, False),
+    ],
+)
+def test_more_workers_than_cores_are_noted(monkeypatch, name, workers, said):
+    """A file of another machine is taken over as it is; the check says what it means here."""
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    findings = _many_workers(SimpleNamespace(**{name: workers}))
+    assert [one.text for one in findings] == [
+        f"{name} is {workers}, and this machine has 2 cores: more processes than cores are no faster, and each needs "
+        f"memory of its own. Fix: --{name} 2"
+    ] * said
+    assert all(one.level == "note" for one in findings)
 
 
 FINE = [{"prompt": f"{n} plus {n} =", "completion": f" {2 * n}"} for n in range(10)]
@@ -120,10 +143,10 @@ def test_rows_are_named_as_they_stand_in_the_data(tokenizer):
 def test_evaluation_rows_that_are_trained(tokenizer):
     ((level, about, text),) = found(tokenizer, FINE, [{"prompt": "1 plus 5 =", "completion": " 6"}, FINE[3]])
     assert (level, about) == ("warning", "eval")
-    assert text.startswith("1 evaluation rows are also training rows (evaluation row 2 first)")
+    assert text.startswith("1 evaluation row is also a training row (evaluation row 2 first)")
     other = {**FINE[3], "completion": " 7"}
     ((_, _, text),) = found(tokenizer, FINE, [other])
-    assert text.startswith("1 evaluation prompts are also training prompts (evaluation row 1 first)")
+    assert text.startswith("1 evaluation prompt is also a training prompt (evaluation row 1 first)")
 
 
 def test_ids_beyond_the_model_are_refused(tokenizer):
@@ -156,8 +179,8 @@ def test_bos_twice_and_bos_missing():
         )
     ]
     assert [text.split(" (")[0] for text in texts] == [
-        "1 rows begin with the beginning-of-sequence token twice",
-        "1 rows do not begin with the beginning-of-sequence token, which the tokenizer puts before plain text",
+        "1 row begins with the beginning-of-sequence token twice",
+        "1 row does not begin with the beginning-of-sequence token, which the tokenizer puts before plain text",
     ]
     assert "row 2 is the first" in texts[0]
     assert "row 3 is the first" in texts[1]
@@ -193,7 +216,7 @@ def test_plain_text_in_a_mixture_is_named_by_its_part():
         "the rows of plain are plain text",
         "the rows of glued are plain text",
     ]
-    assert any(text.startswith("1 of 15 rows have no space or line end") for text in texts)
+    assert any(text.startswith("1 of 15 rows has no space or line end") for text in texts)
 
 
 def test_plain_pairs_leave_the_template_out_too():

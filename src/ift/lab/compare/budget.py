@@ -12,6 +12,7 @@ from ift.lab.compare.plan import Plan
 from ift.lab.compare.study import Study
 from ift.lab.report.json_files import write_json
 from ift.runs.argv import UsageError
+from ift.text import counted
 
 SHARE_USED = 0.9  # of the time: an estimate is no promise
 FEWEST_ROWS = 50  # scored, of each split, where there are as many
@@ -60,8 +61,8 @@ def fit_to_budget(study: Study, jobs: int | None, say: Callable[[str], object]) 
     study = replace(study, plan=replace(study.plan, **decided))
     plan = study.plan
     say(
-        f"{within}: {plan.seeds} seeds, {_rates(plan.trials)}, {plan.test_rows:,} test and "
-        f"{plan.validation_rows:,} validation rows"
+        f"{within}: {counted(plan.seeds, 'seed')}, {_rates(plan.trials)}, {plan.test_rows:,} test and "
+        f"{counted(plan.validation_rows, 'validation row')}"
     )
     return study
 
@@ -104,6 +105,6 @@ def _too_small(plan: Plan, smallest: dict[str, Any], seconds: float) -> str:
     less = ", train less (--max_steps, --train_rows)" if plan.user_data is not None else ""
     return (
         f"--budget: {span((plan.time_budget or {})['seconds'])} are too short. The smallest study of {methods} "
-        f"({smallest['seeds']} seeds, {_rates(smallest['trials'])}, {smallest['test_rows']:,} test rows) needs about "
-        f"{span(needed)}; give that much{less} or name fewer --methods"
+        f"({smallest['seeds']} seeds, {_rates(smallest['trials'])}, {counted(smallest['test_rows'], 'test row')}) "
+        f"needs about {span(needed)}; give that much{less} or name fewer --methods"
     )

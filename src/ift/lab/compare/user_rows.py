@@ -13,6 +13,7 @@ from ift.data import DataError, Part, prepare_dataset
 from ift.data.masks import UNTRAINED
 from ift.data.pairs import SIDES, prepare_pairs
 from ift.lab.compare.split import Split
+from ift.text import counted
 
 COLUMNS = "columns"  # of a held-out row: all columns of the row as loaded, as JSON
 SPLIT_SEED = 0  # decides which rows are held out, the same for every method, seed and repeated command
@@ -144,7 +145,7 @@ def split_rows(
     chosen = {"test": test_source.take(wanted["test"])}
     if test is not None:
         double = sum(len(source.groups.pop(row.prompt, [])) for row in chosen["test"])
-        left_out = f"{double:,} training rows left out: the test rows have the same prompts"
+        left_out = f"{counted(double, 'training row')} left out: the test rows have the same prompts"
         notes += [*test_source.notes, *([left_out] if double else [])]
     chosen["validation"] = source.take(wanted["validation"])
     if not (chosen["test"] and chosen["validation"] and source.rows):
@@ -152,7 +153,7 @@ def split_rows(
     left = _training_rows(source.rows, train_rows)
     held_out = {"validation": (source, chosen["validation"]), "test": (test_source, chosen["test"])}
     notes.append(
-        f"{len(left):,} rows to train on, {len(chosen['validation']):,} to choose settings on, "
+        f"{counted(len(left), 'row')} to train on, {len(chosen['validation']):,} for validation, "
         f"{len(chosen['test']):,} to test on" + ("" if test is None else " (of the test split)")
     )
     split = _built(source, left, held_out, tokenizer, max_length, notes)
@@ -161,7 +162,7 @@ def split_rows(
 
 def _too_few(total: int, wanted: Mapping[str, int], max_length: int | None) -> DataError:
     return DataError(
-        f"{total:,} rows that can be trained are too few to hold out {wanted['test']:,} for the test and "
+        f"{counted(total, 'row')} that can be trained: too few to hold out {wanted['test']:,} for the test and "
         f"{wanted['validation']:,} for validation (of rows that fit max_length {max_length}, no prompt on two "
         "sides). Fix: give more rows, lower --test_rows and --validation_rows, or raise --max_length"
     )
@@ -170,7 +171,8 @@ def _too_few(total: int, wanted: Mapping[str, int], max_length: int | None) -> D
 def _training_rows(left: list[_Row], wanted: int | None) -> list[_Row]:
     if wanted is not None and wanted > len(left):
         raise DataError(
-            f"--train_rows {wanted:,}: {len(left):,} rows are left beside validation and test. Fix: lower it"
+            f"--train_rows {wanted:,}: {counted(len(left), 'row is', 'rows are')} left beside validation and test. "
+            "Fix: lower it"
         )
     return sorted(left[:wanted], key=lambda row: (row.part, row.loaded_index))
 
@@ -230,7 +232,7 @@ def _source(
             notes.append("the tokenizer has no chat template: the default one (User: / Assistant:) is used")
         dropped = {row for numbers in done.report.dropped.values() for row in numbers}
         notes += [
-            f"{name} {part.name}: {len(numbers):,} rows dropped: {reason} (row {numbers[0]} is the first)"
+            f"{name} {part.name}: {counted(len(numbers), 'row')} dropped: {reason} (row {numbers[0]} is the first)"
             for reason, numbers in done.report.dropped.items()
         ]
         kept = [index for index in range(len(part.rows)) if index + 1 not in dropped]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ift.runs.argv import named
-from ift.text import visible
+from ift.text import counted, visible
 
 
 def write(
@@ -61,7 +61,7 @@ def write(
     return [
         *map(visible, lines),
         *notes,
-        f"{len(records)} runs, {len(comparisons)} comparison{'s' if len(comparisons) > 1 else ''}",
+        f"{counted(len(records), 'run')}, {counted(len(comparisons), 'comparison')}",
         f"page      {out / 'report.html'}",
         f"tables    {out / 'report.md'}",
         f"figures   {folder} ({drawn}, as PNG and SVG)",
