@@ -1,5 +1,7 @@
 """The memory of one process under an engine, by hand: 870,656 parameters, 66,816 of them outside four equal blocks."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -63,6 +65,12 @@ def test_the_copies_of_a_step_are_those_of_the_optimised_weights():
         needs = step_needs(run, 2, torch.device("cuda"), whole=name == "ddp")
         needs.__dict__["peak"] = Peak()  # of passes that hold nothing
         assert needs.divided(Engine(name, 4)).activations == size
+
+
+def test_checkpointing_is_estimated_without_a_deprecation_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        assert step_needs(stage("--gradient_checkpointing=true"), 8).peak.activations > 0
 
 
 def test_one_process_of_ddp_is_one_device():

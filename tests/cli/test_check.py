@@ -49,6 +49,8 @@ def test_a_fine_run(check, tmp_path):
     assert " MiB (weights 0.1" in done.output  # some 40,000 parameters of four bytes
     assert "steps: 2" in done.output
     assert "ok: ift train would start with the same arguments" in done.output
+    assert "" not in done.stderr.splitlines()  # rich ends a bar in a file with an empty line
+    assert done.output.splitlines()[0]
     assert not (tmp_path / "out").exists()
 
 

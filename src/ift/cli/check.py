@@ -121,14 +121,15 @@ def _preflight(run_args: TrainArguments, rows: PreparedRows, options: argparse.N
     from ift.runs.launch import wanted_engine
 
     console = Console(stderr=True)
+    hidden = not console.is_interactive  # rich ends a bar in a file with an empty line
 
     def working(text: str, seconds: float) -> None:
         progress.update(task, description=f"{text}, about {seconds:.0f} s")
-        if seconds >= LONG and not console.is_terminal:
+        if seconds >= LONG and hidden:
             console.print(f"{text}, about {seconds:.0f} seconds", soft_wrap=True)
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task(
             "checking rows", total=sum(one.report.rows_kept for one in rows.sets.values()) or None
         )

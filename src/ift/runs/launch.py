@@ -127,7 +127,7 @@ def launch(launch_flags: list[str], module: str, arguments: list[str], *, use_cp
     from torch.distributed import DistError
 
     flags = resolve_config(launch_flags)
-    count, machines = _processes(flags), _machines(flags)
+    count, machines = _processes(flags), machines_of(flags)
     if machines > 1 and "--rdzv_conf" not in flags:
         flags = [*flags, "--rdzv_conf", f"timeout={RENDEZVOUS_SECONDS}"]
     command = ["--module", module, *arguments]
@@ -250,7 +250,8 @@ def _setting(flags: list[str], name: str) -> Any:
     return _read_config_file(Path(file)).get(name) if given is None and file is not None else given
 
 
-def _machines(flags: list[str]) -> int:
+def machines_of(flags: list[str]) -> int:
+    """Number of machines, from flags that `resolve_config` returned."""
     return int(_setting(flags, "num_machines") or 1)
 
 
