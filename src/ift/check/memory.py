@@ -61,7 +61,7 @@ def step_needs(
     rows, tokens, trained_tokens, masked = largest_batch(stage, longest_row, longest_answer or longest_row)
     attention = _attention(stage, masked)
     model = empty_model(stage, attention)
-    element = _element_size(stage, model)
+    element = loaded_dtype(stage, model.config).itemsize
     compute = 2 if config.bf16 or config.fp16 else element
     passes = Passes(
         rows=rows,
@@ -188,11 +188,11 @@ def _attention(stage: Any, masked: bool) -> str:
     return "eager" if wanted == "eager" else WITHOUT_MASK
 
 
-def _element_size(stage: Any, model: Any) -> int:
-    """Bytes of one weight as loaded."""
+def loaded_dtype(stage: Any, read: Any) -> torch.dtype:
+    """The dtype of the weights as they are loaded; `read` is the model's configuration."""
     name = stage.model.dtype
-    dtype = getattr(torch, name, None) if name not in (None, "auto") else model.config.dtype
-    return (dtype or torch.float32).itemsize
+    dtype = getattr(torch, name, None) if name not in (None, "auto") else read.dtype
+    return dtype or torch.float32
 
 
 def _quantised(model: Any) -> list[torch.nn.Linear]:

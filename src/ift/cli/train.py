@@ -61,8 +61,9 @@ def _load_scores(stages: list[TrainArguments]) -> None:
     """Hands the scores of --eval_score to the stages; packages that a run lacks are named before, all of them."""
     from ift.check.packages import missing_packages
     from ift.runs.extras import MissingExtra
+    from ift.runs.launch import engine_here
 
-    if not stages[0].run.force and (missing := missing_packages(stages)):
+    if not stages[0].run.force and (missing := missing_packages(stages, engine_here(stages[0].launch))):
         raise MissingExtra(missing)
     for answers in (stage.answers for stage in stages):
         if answers.eval_score:

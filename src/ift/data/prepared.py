@@ -63,7 +63,8 @@ class Prepared:
 
     def _located(self, rows: Sequence[int]) -> dict[int, tuple[Prepared, RowFault]]:
         """Of rows of `dataset` (from 1): the part, and the row in its file; without those of a stream."""
-        found, first = {}, 0
+        found: dict[int, tuple[Prepared, RowFault]] = {}
+        first = 0
         for part in self.parts or (self,):
             inside = [row for row in rows if first < row <= first + part.report.rows_kept]
             numbers = part.kept_numbers() if inside else []

@@ -32,10 +32,7 @@ CPU_FLAGS = {  # accelerate's name -> torchrun's
     "--rdzv_conf": "--rdzv-conf",
 }
 SIGNAL_OF_PARENTS_END = 1  # PR_SET_PDEATHSIG of prctl(2)
-RENDEZVOUS_SECONDS = (
-    300  # for the machines of a run to find each other, unless --rdzv_conf sets another limit
-)
-
+RENDEZVOUS_SECONDS = 300  # for machines to find each other, unless --rdzv_conf sets another limit
 SAME_VERSIONS = (
     "intuitive-fine-tuning",
     "torch",
@@ -81,6 +78,11 @@ def wanted_engine(launch_flags: list[str]) -> Engine:
     elif asked.get("distributed_type") == "DEEPSPEED":
         name = _zero((asked.get("deepspeed_config") or {}).get("zero_stage", 2))
     return Engine(name, max(1, _processes(flags) or 1))
+
+
+def engine_here(launch_flags: list[str]) -> str:
+    """Name of the engine that a run with these flags would use on this machine: without an accelerator DDP."""
+    return wanted_engine(launch_flags).name if torch.accelerator.is_available() else "ddp"
 
 
 def _zero(stage: object) -> str:

@@ -22,7 +22,7 @@ _SIGNS = (
     "Connection closed by peer",
     "Broken pipe",
     "remote process exited",
-    "Timed out",
+    "Timed out waiting",
 )
 
 
