@@ -332,7 +332,7 @@ def test_flags_in_the_documents_exist(monkeypatch):
     from accelerate.commands.launch import launch_command_parser
     from torch.distributed.run import get_args_parser as torchrun_parser
 
-    from ift.cli.check import make_parser as make_check_parser
+    from ift.cli.check_options import make_parser as make_check_parser
     from ift.cli.compare import make_parser as make_study_parser
     from ift.cli.main import app
     from ift.cli.show import make_parser as make_show_parser

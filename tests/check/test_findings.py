@@ -1,10 +1,12 @@
 """What is known before a run: each finding from rows that have exactly that fault."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
 from datasets import Dataset
 from tokenizers import processors
+from trl.scripts.utils import DatasetConfig
 
 import models
 from ift.check.findings import _many_workers
@@ -138,6 +140,34 @@ def test_rows_are_named_as_they_stand_in_the_data(tokenizer):
     assert texts[1].startswith(
         "2 of 5 rows are copies of earlier ones (row 4 is the first), a copy of row 1. Fix: "
     )
+
+
+def test_rows_of_several_files_are_named_with_their_file(tokenizer, tmp_path):
+    """Of b.jsonl row 1 is dropped, so that its row 2 is the third that is kept: a copy of row 2 of a.jsonl."""
+    from trl import DatasetMixtureConfig, ScriptArguments, SFTConfig
+
+    from ift.data import load_train_and_eval
+
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    empty = {"prompt": "", "completion": ""}
+    for name, rows in {"a": FINE[:2], "b": [empty, FINE[1], FINE[2]]}.items():
+        (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    config = SFTConfig(output_dir=str(tmp_path), bf16=False, use_cpu=True)
+    entries = [DatasetConfig(path=str(folder / f"{name}.jsonl")) for name in "ab"]
+    given = {
+        "mixture": (ScriptArguments(dataset_name=None), DatasetMixtureConfig(datasets=entries)),
+        "folder": (ScriptArguments(dataset_name=str(folder)), DatasetMixtureConfig()),
+    }
+    for script, mixture in given.values():
+        data = load_train_and_eval(script, mixture, config)
+        sets = {name: prepare_mixture(data.train, tokenizer, name=name) for name in ("train", "eval")}
+        scans = {name: scan_rows(one, tokenizer, end_of_turn_ids(tokenizer)) for name, one in sets.items()}
+        texts = [one.text for one in data_findings(sets, scans, tokenizer, vocabulary=521, rows_per_step=1)]
+        first, original = f"row 2 of {folder / 'b.jsonl'}", f"row 2 of {folder / 'a.jsonl'}"
+        copies = f"1 of 4 rows are copies of earlier ones ({first} is the first), a copy of {original}. Fix"
+        assert sum(text.startswith(copies) for text in texts) == 2
+        assert any(f"(evaluation row 1 of {folder / 'a.jsonl'} first)" in text for text in texts)
 
 
 def test_evaluation_rows_that_are_trained(tokenizer):

@@ -1,8 +1,12 @@
 """The memory of one process under an engine, by hand: 870,656 parameters, 66,816 of them outside four equal blocks."""
 
+import warnings
+
 import pytest
+import torch
 
 from ift.check.engines import Engine, divide
+from ift.check.fake_step import Peak
 from ift.check.memory import _state_bytes, estimate_memory, step_needs
 from ift.lab.testbed import tiny_base_path
 from ift.runs.arguments import UsageError, parse
@@ -31,6 +35,14 @@ def test_the_parts_of_the_model():
         ("zero1", ["--bf16=true"], 2 * N + 4 * N // 4, 2 * N, 8 * N // 4, 0),
         ("zero2", ["--bf16=true"], 2 * N + 4 * N // 4, 2 * N // 4, 8 * N // 4, 0),
         ("zero3", ["--bf16=true"], (2 + 4) * N // 4 + 2 * WHOLE, 2 * N // 4, 8 * N // 4, 0),
+        ("zero3", ["--bf16=false"], 4 * N // 4 + 4 * WHOLE, 4 * N // 4, 8 * N // 4, 0),  # no copies of float32
+        # DeepSpeed's optimisers work on float32 copies, whatever was loaded; accelerate loads into float32 for FSDP2
+        ("ddp", ["--bf16=true", "--dtype=bfloat16"], 2 * N, 2 * 2 * N, 4 * N, 0),
+        ("zero1", ["--bf16=true", "--dtype=bfloat16"], 2 * N + 4 * N // 4, 2 * N, 8 * N // 4, 0),
+        ("zero2", ["--bf16=true", "--dtype=bfloat16"], 2 * N + 4 * N // 4, 2 * N // 4, 8 * N // 4, 0),
+        ("zero3", ["--bf16=true", "--dtype=bfloat16"], (2 + 4) * N // 4 + 2 * WHOLE, 2 * N // 4, 8 * N // 4, 0),
+        ("fsdp2", ["--bf16=true", "--dtype=bfloat16"], 4 * N // 4 + 2 * WHOLE, 4 * N // 4, 8 * N // 4, 0),
+        ("fsdp2", ["--bf16=false", "--dtype=bfloat16"], 2 * N // 4 + 2 * WHOLE, 2 * N // 4, 4 * N // 4, 0),
         ("fsdp2", ["--bf16=true"], 4 * N // 4 + 2 * WHOLE, 4 * N // 4, 8 * N // 4, 0),
         ("fsdp2", [], 4 * N // 4 + 4 * WHOLE, 4 * N // 4, 8 * N // 4, 0),
         ("zero2", ["--bf16=true", "--method=dpo"], 2 * N + 4 * N // 4, 2 * N // 4, 8 * N // 4, 2 * N),
@@ -39,10 +51,26 @@ def test_the_parts_of_the_model():
     ],
 )  # fmt: skip
 def test_one_of_four(engine, words, weights, gradients, optimizer, reference):
-    held = step_needs(stage(*words, "--dtype=float32"), 64, whole=engine == "ddp").held
+    held = step_needs(stage("--dtype=float32", *words), 64, whole=engine == "ddp").held
     assert divide(held, Engine(engine, 4)) == {
         "weights": weights, "gradients": gradients, "optimizer": optimizer, "reference": reference,
     }  # fmt: skip
+
+
+def test_the_copies_of_a_step_are_those_of_the_optimised_weights():
+    """AdamW makes one copy of a state on a GPU: of 16-bit weights under DDP, of float32 shards elsewhere."""
+    run = stage("--bf16=true", "--dtype=bfloat16", "--optim=adamw_torch")
+    sizes = {"ddp": 2 * N, "zero2": 4 * N // 4, "fsdp2": 4 * N // 4}
+    for name, size in sizes.items():
+        needs = step_needs(run, 2, torch.device("cuda"), whole=name == "ddp")
+        needs.__dict__["peak"] = Peak()  # of passes that hold nothing
+        assert needs.divided(Engine(name, 4)).activations == size
+
+
+def test_checkpointing_is_estimated_without_a_deprecation_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        assert step_needs(stage("--gradient_checkpointing=true"), 8).peak.activations > 0
 
 
 def test_one_process_of_ddp_is_one_device():

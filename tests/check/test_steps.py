@@ -1,8 +1,12 @@
 """The number of steps is that of the trainer."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from ift.check.steps import count_steps, rows_of_steps
+from ift.check.engines import ONE_DEVICE, Engine
+from ift.check.steps import count_steps, rows_of_steps, work_of
+from ift.data import DataReport, Prepared
 from ift.lab.testbed import problems, tiny_base_path
 from ift.methods.stage import build_trainer, load_data, prepare_stage
 from ift.runs.arguments import parse
@@ -36,3 +40,61 @@ def test_steps_by_hand():
     assert count_steps(stage.config, None, 4) is None
     stage.config.max_steps = 7
     assert count_steps(stage.config, None, 4) == 7
+
+
+def work(*words, engine=ONE_DEVICE, rows=None, **report):
+    """Of 10 rows with 70 trained tokens."""
+    stage = parse(["--model_name_or_path=x", "--dataset_name=x", "--output_dir=x", *words])
+    report = DataReport(
+        "train", "text", "", **{"rows_read": 10, "rows_kept": 10, "trained_tokens": 70, **report}
+    )
+    prepared = SimpleNamespace(sets={"train": Prepared(None, report)})
+    return work_of(stage, prepared, engine, rows)
+
+
+def test_rows_and_tokens_of_steps_by_hand():
+    """Seven tokens a row; 2 rows, 3 accumulated, 4 processes: 24 rows and 168 tokens a step."""
+    flags = ["--per_device_train_batch_size=2", "--gradient_accumulation_steps=3", "--num_train_epochs=2"]
+    found = work(*flags, engine=Engine("fsdp2", 4))
+    assert (found.rows_per_step, found.steps, found.tokens_per_step, found.tokens) == (24, 2, 168, 140)
+    assert found.line() == (
+        "2 of 24 rows (2 per device x 3 gradient accumulation x 4 processes); about 168 trained tokens a step, "
+        "140 in all"
+    )
+    assert work(*flags, "--max_steps=5").line(", 1 second each") == (
+        "5, 1 second each of 6 rows (2 per device x 3 gradient accumulation x 1 process); about 42 trained tokens a "
+        "step, 210 in all"
+    )
+
+
+def test_more_rows_are_planned_than_are_here():
+    """1,000 rows of two passes: 125 batches of 8 each."""
+    found = work("--per_device_train_batch_size=8", "--num_train_epochs=2", rows=1000)
+    assert (found.rows, found.steps, found.tokens) == (1000, 250, 14_000)
+    assert (
+        "(8 per device x 1 gradient accumulation x 1 process) (rows as --plan_rows says); about 56"
+        in found.line()
+    )
+
+
+def test_the_tokens_of_a_stream_are_not_known():
+    stream = {"streaming": True, "rows_kept": 0, "trained_tokens": 0}
+    assert (
+        work(**stream)
+        .line()
+        .startswith("not known, because the rows of a stream are not counted; --max_steps sets")
+    )
+    assert (
+        work("--max_steps=5", **stream)
+        .line()
+        .endswith("; trained tokens are not known: those of a stream are not counted")
+    )
+    assert work(rows=80, **stream).steps == 30  # three passes of 10 batches
+
+
+def test_processes_of_tensor_parallelism_have_the_same_rows():
+    split = work('--model_init_kwargs={"tp_plan": "auto"}', engine=Engine("ddp", 8))
+    assert split.rows_per_step == 8
+    assert "x 1 process with rows of their own)" in split.words
+    both = work('--model_init_kwargs={"tp_plan": "auto", "tp_size": 4}', engine=Engine("ddp", 8))
+    assert both.rows_per_step == 16

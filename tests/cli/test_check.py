@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 
 import pytest
 from rich.console import Console
@@ -47,8 +48,11 @@ def test_a_fine_run(check, tmp_path):
     assert "tokens per answer: median" in done.output
     assert "memory: about " in done.output
     assert " MiB (weights 0.1" in done.output  # some 40,000 parameters of four bytes
-    assert "steps: 2" in done.output
+    assert "steps: 2 of 2 rows (2 per device x 1 gradient accumulation x 1 process); about " in done.output
+    assert re.search(r"disk: 0\.\d MB for the trained model\n", done.output)  # save_strategy no
     assert "ok: ift train would start with the same arguments" in done.output
+    assert "" not in done.stderr.splitlines()  # rich ends a bar in a file with an empty line
+    assert done.output.splitlines()[0]
     assert not (tmp_path / "out").exists()
 
 
@@ -149,7 +153,7 @@ def test_packing_that_packs_nothing_is_told(check):
 def test_max_steps_beside_epochs_decides(check):
     """Told where both were given, and not where the epochs are a default."""
     unused = "; max_steps decides, num_train_epochs 3 is not used"
-    assert f"steps: 5{unused}\n" in check("--max_steps", "5", "--num_train_epochs", "3").output
+    assert f" in all{unused}\n" in check("--max_steps", "5", "--num_train_epochs", "3").output
     assert "is not used" not in check("--max_steps", "5").output
 
 
@@ -212,6 +216,62 @@ def test_memory_is_planned_for_rows_of_another_length(check):
     assert "the longest here after --max_length" in " ".join(check().output.split())
 
 
+def test_steps_and_tokens_are_planned_for_more_rows(check):
+    flags = ["--max_steps", "-1", "--num_train_epochs", "3"]
+    here, more = (
+        json.loads(check("--json", *flags, *words).stdout) for words in ([], ["--plan_rows", "800"])
+    )
+    assert (here["steps"], more["steps"]) == (12, 1200)
+    assert more["trained_tokens"] == 100 * here["trained_tokens"]
+    assert more["rows_per_step"] == here["rows_per_step"] == 2
+    assert "(rows as --plan_rows says)" in check(*flags, "--plan_rows", "800").output
+
+
+def test_a_plan_without_weights_or_deepspeed_does_not_say_that_the_run_would_start(
+    check, chat_model, tmp_path, monkeypatch
+):
+    """A folder with configuration and tokenizer is enough for a plan; without --gpu_memory it is refused."""
+    monkeypatch.setattr("ift.check.packages._is_installed", lambda module: module != "deepspeed")
+    bare = shutil.copytree(chat_model, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
+    zero = ["--accelerate_config", "zero2", "--num_processes", "8"]
+    last = {}
+    for name, words, model in (
+        ("weights", [], bare), ("both", zero, bare), ("deepspeed", zero, chat_model), ("nothing", [], chat_model),
+    ):  # fmt: skip
+        done = check("--gpu_memory", "24", *words, model=model)
+        assert done.exit_code == 0, done.output
+        said, last[name] = " ".join(done.output.split()), done.output.strip().splitlines()[-1]
+        assert ("warning model: " in said and "no weights in this folder" in said) == (model == bare)
+        assert ("not installed: deepspeed (for zero2). Fix: pip install deepspeed" in said) == (words == zero)
+    start = "a plan alone: ift train would not start here without "
+    assert last == {
+        "weights": f"{start}the model's weights", "both": f"{start}the model's weights and deepspeed",
+        "deepspeed": f"{start}deepspeed", "nothing": "ok: ift train would start with the same arguments",
+    }  # fmt: skip
+    assert json.loads(check("--json", "--gpu_memory", "24", model=bare).stdout)["missing"] == [
+        "the model's weights"
+    ]
+    assert check(model=bare).exit_code == 1
+
+
+def test_deepspeed_is_refused_where_it_would_be_used(check, monkeypatch):
+    monkeypatch.setattr("ift.check.packages._is_installed", lambda module: module != "deepspeed")
+    zero = ["--accelerate_config", "zero2", "--num_processes", "2"]
+    assert "warning settings: not installed: deepspeed" in (on_cpu := " ".join(check(*zero).output.split()))
+    assert on_cpu.endswith("ok: ift train would start with the same arguments")  # with DDP
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
+    done = check(*zero, "--bf16", "false", "--use_cpu", "true")
+    assert done.exit_code == 1
+    assert "refused settings: not installed: deepspeed (for zero2)" in " ".join(done.output.split())
+
+
+def test_a_learning_rate_that_weights_in_16_bits_do_not_see_is_a_warning(check):
+    flags = ["--dtype", "bfloat16", "--learning_rate", "1e-6"]
+    assert "warning learning_rate: the weights are trained in bfloat16" in " ".join(
+        check(*flags).output.split()
+    )
+
+
 @pytest.mark.parametrize("method", ["dpo", "sft+dpo"])
 def test_pairs_and_sequences_are_checked(check, method):
     done = check("--method", method, form="preference, conversational")
@@ -227,6 +287,8 @@ def test_pairs_and_sequences_are_checked(check, method):
         (["--gpu_memory", "0"], 2, "--gpu_memory 0: give 1 or more"),
         (["--plan_length", "2000"], 2, "rows are cut to --max_length 1024. Fix: raise --max_length too"),
         ([*PACKED, "--plan_length", "100"], 2, "packed rows are as long as --max_length"),
+        (["--plan_rows", "0"], 2, "--plan_rows 0: give 1 or more"),
+        (["--plan_rows", "9"], 2, "--plan_rows: max_steps sets the steps, whatever the rows are"),
         (["--model_name_or_path", "/no/such"], 1, "no such model folder"),
         (["--dataset_columns", "a=b"], 1, 'found no column "a"'),
         (["--max_length", "40"], 1, "refused: ift train would not start"),

@@ -135,6 +135,40 @@ def test_the_slurm_files_of_the_documentation_are_scripts(tmp_path):
     assert all(f"{flag} " in slurm_files()[1] for flag in flags)
 
 
+@pytest.mark.parametrize("script", [0, 1])
+@pytest.mark.parametrize(
+    ("code", "restarts", "requeued"),
+    [(0, 0, False), (1, 0, False), (2, 0, False), (143, 0, True), (137, 19, True), (137, 20, False)],
+)
+def test_the_slurm_files_requeue_a_run_that_a_signal_ended(tmp_path, script, code, restarts, requeued):
+    """With stand-ins for Slurm's programs. Red when: a refused run is queued for ever, or a stopped one is not."""
+    (tmp_path / "run.sbatch").write_text(slurm_files()[script])
+    programs = {
+        "srun": f'[ "$SLURM_KILL_BAD_EXIT" = 1 ] && exit {code}',
+        "scontrol": '[ "$1" = show ] && echo first || echo "$@" > requeued',
+    }
+    for name, line in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    slurm = {
+        "CPUS_PER_TASK": "1",
+        "JOB_ID": "7",
+        "JOB_NODELIST": "first",
+        "NNODES": "1",
+        "RESTART_COUNT": restarts,
+    }
+    environment = {f"SLURM_{name}": str(value) for name, value in slurm.items()}
+    done = subprocess.run(
+        ["bash", "run.sbatch"],
+        cwd=tmp_path,
+        env={**os.environ, **environment, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )
+    assert done.returncode == code
+    assert (tmp_path / "requeued").exists() == requeued
+    if requeued:
+        assert (tmp_path / "requeued").read_text() == "requeue 7\n"
+
+
 @pytest.mark.slow
 def test_the_slurm_file_for_one_node_trains_what_one_process_trains(words, tmp_path):
     """The script itself, with a `srun` that sets Slurm's variables and two processes in place of eight GPUs."""
@@ -153,7 +187,12 @@ def test_the_slurm_file_for_one_node_trains_what_one_process_trains(words, tmp_p
     found = subprocess.run(
         ["bash", "run.sbatch"],
         cwd=tmp_path,
-        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_NNODES": "1"},
+        env={
+            **os.environ,
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "SLURM_NNODES": "1",
+            "SLURM_CPUS_PER_TASK": "2",
+        },
         capture_output=True,
         text=True,
         timeout=240,

@@ -1,12 +1,43 @@
 """`ift train --num_processes 2` on a CPU, from its command line to its saved weights."""
 
 import json
+import shlex
+import signal
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 from killed_runs import weights
 from short_runs import ROWS, SHORT
+
+
+@pytest.mark.slow
+def test_a_killed_process_leaves_its_checkpoint_and_the_command_that_resumes(
+    chat_model, write_rows, tmp_path
+):
+    """SIGKILL of the second process; the command that is printed is then run, and goes on."""
+    out = tmp_path / "out"
+    told = {**SHORT, "max_steps": 60, "save_strategy": "steps", "save_steps": 2, "output_dir": out}
+    told |= {"model_name_or_path": chat_model, "dataset_name": write_rows(ROWS["messages"])}
+    words = [*(f"--{name}={value}" for name, value in told.items()), "--num_processes", "2"]
+    command = [sys.executable, "-m", "ift.cli.main", "train", *words]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while running.poll() is None and not (out / "checkpoint-2" / "manifest.json").exists():
+        time.sleep(0.01)
+    (second,) = [one for one in psutil.Process(running.pid).children() if one.environ().get("RANK") == "1"]
+    second.kill()
+    _, said = running.communicate(timeout=120)
+    assert running.returncode == 128 + signal.SIGKILL
+    assert "ift train: another process of this run has ended, or cannot be reached" in said
+    assert "ift train: a process was ended by SIGKILL" in said
+    assert said.count(f"Newest checkpoint: {out}/checkpoint-") == 2
+    resume = shlex.split(said.strip().splitlines()[-1])
+    assert resume[:2] == ["ift", "train"]
+    done = subprocess.run([*command[:3], *resume[1:]], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "resumes from" in done.stdout
 
 
 @pytest.mark.slow

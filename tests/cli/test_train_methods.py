@@ -117,7 +117,11 @@ def test_weights_of_the_users_own_from_the_command_line(run_tiny, tmp_path):
     assert "propagation bellman, gamma 0.95" in plain.out
     assert done.metrics[0]["nll"] == plain.metrics[0]["nll"]
     assert done.metrics[0]["loss"] != plain.metrics[0]["loss"]
-    assert "| `propagation` | a function: by_loss |" in (done.folder / "README.md").read_text()
+    card = (done.folder / "README.md").read_text()
+    assert "| `propagation` | the function `by_loss` of `mine.py` (SHA-256 " in card
+    assert card.count("by_loss") == 1
+    assert "token_weights" not in card
+    assert str(tmp_path) not in card
     for name, said in (
         ("negative", "token_weights negative: returned -"),
         ("by_los", "the file has no function 'by_los'; did you mean by_loss?"),

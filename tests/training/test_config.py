@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 from trl import SFTConfig
 
 from ift import IFTConfig
+from ift.methods.settings import DFTSettings, DPOSettings, ORPOSettings, SimPOSettings, TDPOSettings
 from ift.step.settings import CHOICES, StepSettings
 from ift.training.config import METHOD_FIELDS
 
@@ -80,6 +83,20 @@ def test_the_best_model_is_that_of_the_lowest_teacher_forced_nll():
     assert make(metric_for_best_model="eval_nll", greater_is_better=True).greater_is_better is True
 
 
+@pytest.mark.parametrize(
+    "kind", [IFTConfig, DFTSettings, DPOSettings, TDPOSettings, ORPOSettings, SimPOSettings]
+)
+def test_checkpointing_has_no_deprecated_name(kind):
+    """Neither trl's default nor a value of the user makes transformers warn; the value counts."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        assert kind(output_dir="unused").gradient_checkpointing is True
+        given = {"gradient_checkpointing": False, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+        config = kind(output_dir="unused", **given)
+    assert {name: getattr(config, name) for name in given} == given
+    assert kind(output_dir="unused", activation_checkpointing=False).gradient_checkpointing is False
+
+
 RANGES = [
     ("residual_lambda", [0.0, 1.0], [-0.1, 1.1, float("nan")], r"\[0, 1\]"),
     ("residual_warmup_ratio", [0.0, 1.0], [-0.1, 1.1], r"\[0, 1\]"),
@@ -106,8 +123,15 @@ def test_every_range(name, good, bad, remedy):
 
 @pytest.mark.parametrize("start", [-0.1, 1.5])
 def test_the_start_of_the_warm_up_is_a_share_too(start):
-    with pytest.raises(ValueError, match=r"residual_lambda_start is .*\[0, 1\]"):
+    with pytest.raises(ValueError, match=r"residual_lambda_start is .*\[0, 1\], such as 0.4"):
         make(residual_lambda_start=start, residual_warmup_ratio=0.5)
+
+
+def test_all_that_is_wrong_with_the_warm_up_is_said_at_once():
+    with pytest.raises(
+        ValueError, match=r"(?s)residual_lambda_start is 2; .*residual_warmup_ratio is -1; .*as 0.5"
+    ):
+        make(residual_lambda_start=2, residual_warmup_ratio=-1)
 
 
 CONFLICTS = [

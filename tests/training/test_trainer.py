@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import random
@@ -10,6 +11,7 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, EarlyStoppingCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -560,7 +562,30 @@ def test_weights_of_the_users_own_are_named_in_the_records(tmp_path, rows):
     assert settings["propagation"] == "a function: linear"
     assert settings["lookahead"] == "greedy"
     assert not {"propagation_gamma", "propagation_detach"} & settings.keys()  # of weights that were not used
-    assert "| `propagation` | a function: linear |" in (tmp_path / "README.md").read_text()
+    assert (
+        "| `propagation` | the function `linear` of `test_trainer.py` |"
+        in (tmp_path / "README.md").read_text()
+    )
+
+
+def test_a_tied_head_is_not_missing_in_a_checkpoint(tmp_path, rows, monkeypatch):
+    """Transformers warned of lm_head.weight at each resume; another weight that is not there is still named."""
+    said = []
+    monkeypatch.setattr("transformers.trainer.logger.warning", lambda text, *more: said.append(text))
+    model = tiny_model("llama", tie_word_embeddings=True)
+    run = trained(tmp_path, model, rows, max_steps=1, save_strategy="steps", save_steps=1)
+    saved = tmp_path / "checkpoint-1"
+    trained_weights = copy.deepcopy(model.state_dict())
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+    run._load_from_checkpoint(str(saved))
+    assert said == []
+    torch.testing.assert_close(model.state_dict(), trained_weights)
+    weights = load_file(saved / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, saved / "model.safetensors", {"format": "pt"})
+    run._load_from_checkpoint(str(saved))
+    assert said == ["There were missing keys in the checkpoint model loaded: ['model.norm.weight']."]
 
 
 def test_the_saved_model_stops_where_it_was_trained_to_and_loads(tmp_path, rows):

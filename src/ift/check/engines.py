@@ -47,7 +47,9 @@ class Held:
         trained: Number of trained parameters.
         element: Bytes of one number in the dtype of the computation.
         gradients: In the dtype of the trained weights.
-        optimizer: Optimiser states.
+        optimizer: Optimiser states of the trained weights as they are loaded.
+        full_optimizer: The same for weights in float32.
+        upcast: What trained weights grow by where accelerate turns them into float32: FSDP2 in mixed precision.
         reference: A frozen second model as it is loaded; 0 without one.
         gathered: Of `computed`, what is whole for a while where the weights lie in shards; see `gathered_parameters`.
         unsharded: Of `weights`, a base in few bits, which every process of FSDP2 holds whole.
@@ -59,18 +61,28 @@ class Held:
     element: int
     gradients: int
     optimizer: int
+    full_optimizer: int
+    upcast: int
     reference: int
     gathered: int
     unsharded: int = 0
+
+    def optimised(self, engine: Engine) -> int:
+        """Bytes of all trained weights as the optimiser has them, before they are divided."""
+        if engine.name == "ddp":
+            return self.gradients
+        return self.gradients + self.upcast if engine.name == "fsdp2" else self.trained * FULL
 
 
 def divide(held: Held, engine: Engine) -> dict[str, int]:
     """Bytes of "weights", "gradients", "optimizer" and "reference" that one process holds.
 
     * ddp: everything, and with several processes DDP's buckets of the gradients.
-    * zero1, zero2, zero3: DeepSpeed keeps the weights in the dtype of the computation, and float32 copies of the
-      trained ones beside the optimiser states, in shards; zero2 shards gradients too, zero3 also the weights.
-    * fsdp2: everything in shards, as it was loaded, except a base in few bits.
+    * zero1, zero2, zero3: DeepSpeed keeps the weights in the dtype of the computation, and beside them float32 copies
+      of the trained ones with their optimiser states, in shards (zero3 in float32 makes no copies); zero2 shards
+      gradients too, zero3 also the weights.
+    * fsdp2: everything in shards, except a base in few bits; trained weights, their gradients and states in float32
+      where the computation is in 16 bits, else as they were loaded.
 
     Raises:
         ValueError: An unknown engine, or no process.
@@ -87,13 +99,14 @@ def divide(held: Held, engine: Engine) -> dict[str, int]:
     if engine.name == "ddp":
         buckets = held.gradients if engine.processes > 1 else 0
         return _parts(held.weights, held.gradients + buckets, held.optimizer, held.reference)
-    optimizer = share(held.optimizer)
     if engine.name == "fsdp2":
-        weights = held.unsharded + share(held.weights - held.unsharded) + held.gathered
-        return _parts(weights, share(held.gradients), optimizer, share(held.reference))
-    gradients, masters = held.trained * held.element, share(held.trained * FULL)
+        weights = held.unsharded + share(held.weights + held.upcast - held.unsharded) + held.gathered
+        optimizer = share(held.full_optimizer if held.upcast else held.optimizer)
+        return _parts(weights, share(held.optimised(engine)), optimizer, share(held.reference))
+    optimizer, masters = share(held.full_optimizer), share(held.optimised(engine))
+    gradients = held.trained * held.element
     if engine.name == "zero3":
-        weights = share(held.computed) + masters + held.gathered
+        weights = share(held.computed) + (masters if held.element < FULL else 0) + held.gathered
         return _parts(weights, share(gradients), optimizer, share(held.reference))
     gradients = share(gradients) if engine.name == "zero2" else gradients
     return _parts(held.computed + masters, gradients, optimizer, held.computed if held.reference else 0)

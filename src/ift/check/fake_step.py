@@ -195,7 +195,10 @@ def _run(model: Any, passes: Passes, depth: int | None) -> dict[int, Peak]:
         with suppress(KeyError):  # an adapter's own copy of a tied matrix (lora_modules_to_save) stays one
             network.tie_weights()  # `to_empty` makes copies of shared weights
         if passes.checkpointing:
-            network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            enable = getattr(
+                network, "activation_checkpointing_enable", network.gradient_checkpointing_enable
+            )
+            enable({"use_reentrant": False})  # older transformers have the second name alone
         held = [model.parameters(), model.buffers()]
         for tensor in [one for part in held for one in part]:
             count.leave_out(tensor)

@@ -7,23 +7,28 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+
+from ift.check.disk import disk_findings, disk_needs
 from ift.check.engines import ONE_DEVICE, Engine
 from ift.check.finding import Finding
-from ift.check.memory import available_memory, empty_model
+from ift.check.memory import available_memory, empty_model, loaded_dtype
 from ift.check.memory_words import TIGHT, batch_words, memory_findings
 from ift.check.needs import MemoryEstimate
 from ift.check.planned_gpu import on_planned_gpu
 from ift.check.positions import position_problem
 from ift.check.result import Preflight
+from ift.check.rounding import lost_updates
 from ift.check.row_findings import data_findings
 from ift.check.rows import scan_rows
 from ift.check.sizes import Sizes
-from ift.check.steps import PACKS_NOTHING, count_steps, packs_nothing, rows_of_steps
+from ift.check.steps import PACKS_NOTHING, packs_nothing, work_of
 from ift.check.trainer_build import build_errors
 from ift.data import DataError, Prepared, end_of_turn_ids
 from ift.methods.stage import longest_row
-from ift.methods.start import explain_saved_modules, explain_too_long
+from ift.methods.start import explain_saved_modules, explain_too_long, start_options
 from ift.models.limits import explain_ids_outside, special_ids
+from ift.models.loading import load_config
 from ift.text import counted, quoted
 
 ESTIMATES = 5  # of a step with other settings, where it does not fit; as a rule
@@ -37,6 +42,7 @@ def preflight(
     engine: Engine = ONE_DEVICE,
     gpu_memory: float | None = None,
     plan_length: int | None = None,
+    plan_rows: int | None = None,
     progress: Callable[[int], object] = lambda rows: None,
     working: Callable[[str, float], object] = lambda text, seconds: None,
 ) -> Preflight:
@@ -49,14 +55,14 @@ def preflight(
         engine: The engine of the run and its processes.
         gpu_memory: GiB of the GPU that the run is planned for, as in "a 24 GB card"; None: this machine's device.
         plan_length: Tokens of the rows that memory is estimated for; None: the longest row.
+        plan_rows: Rows of the full data, of which those here are a sample; None: those here.
         progress: See `scan`.
         working: Called before the memory is estimated: what is computed, and about how many seconds it takes.
     """
     config, sets = stage.config, prepared.sets
     ends = end_of_turn_ids(prepared.tokenizer)
     scans = {name: scan_rows(one, prepared.tokenizer, ends, progress) for name, one in sets.items()}
-    rows_per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * engine.processes
-    rows, report = rows_of_steps(stage, prepared), sets["train"].report
+    work, report = work_of(stage, prepared, engine, plan_rows), sets["train"].report
     longest = longest_row(report, config)
     of_memory, answer = (plan_length, None) if plan_length else (longest, report.answer_lengths[2] or None)
     planned, device, assumed = on_planned_gpu(stage) if gpu_memory is not None else (stage, None, "")
@@ -66,25 +72,35 @@ def preflight(
     seconds = ESTIMATES * (time.monotonic() - began)
     findings = data_findings(
         sets, scans, prepared.tokenizer, vocabulary=memory.vocabulary if memory else None,
-        rows_per_step=rows_per_step, rows=rows, allow_truncation=allow_truncation,
+        rows_per_step=work.rows_per_step, rows=work.rows, allow_truncation=allow_truncation,
     )  # fmt: skip
     findings += [*([Finding("note", "memory", assumed)] if assumed else []), *unknown]
-    if rows is not None and packs_nothing(config, report, rows):
+    if work.found is not None and packs_nothing(config, report, work.found):
         findings.append(Finding("note", "train", PACKS_NOTHING))
     findings += [*_few_to_answer(stage, sets), *_answers_pushed(stage)]
-    findings += _model_findings(stage, prepared, memory, longest)
+    findings += _model_findings(stage, prepared, memory, longest, engine)
     findings += [] if gpu_memory is not None else _many_workers(config)  # planned for another machine
-    available = available_memory(gpu_memory)
+    available, disk = available_memory(gpu_memory), None
     if memory is not None:
+        disk = disk_needs(config, sizes.needs().held, engine, bool(stage.model.use_peft), work.steps)
+        findings += [
+            *_precision_findings(sizes),
+            *(disk_findings(config, disk) if gpu_memory is None else []),
+        ]
         if memory.total > TIGHT * available:
             working("a step hardly fits: estimating it with other settings", seconds)
         findings += memory_findings(sizes, memory, available)
     findings = list(dict.fromkeys(findings))  # two checks may find the same
-    steps, batch = (
-        count_steps(config, rows, rows_per_step),
-        batch_words(planned, of_memory, bool(plan_length)),
-    )
-    return Preflight(findings, scans, memory, available, engine, steps, gpu_memory, batch)
+    batch = batch_words(planned, of_memory, bool(plan_length))
+    return Preflight(findings, scans, memory, available, engine, work, gpu_memory, batch, disk)
+
+
+def _precision_findings(sizes: Sizes) -> list[Finding]:
+    """A warning where the learning rate is too small for weights in 16 bits."""
+    stage = sizes.stage
+    read = load_config(stage.model.model_name_or_path, start_options(stage))
+    problem = lost_updates(stage.config, sizes.needs().held, sizes.engine, read, loaded_dtype(stage, read))
+    return [Finding("warning", "learning_rate", problem)] if problem else []
 
 
 def _estimate(sizes: Sizes) -> tuple[MemoryEstimate | None, list[Finding]]:
@@ -138,7 +154,7 @@ def _many_workers(config: Any) -> list[Finding]:
 
 
 def _model_findings(
-    stage: Any, prepared: Any, memory: MemoryEstimate | None, longest_row: int
+    stage: Any, prepared: Any, memory: MemoryEstimate | None, longest_row: int, engine: Engine
 ) -> list[Finding]:
     """What the model's vocabulary and positions do not hold, and settings that its trainer cannot be built with."""
     found, report = [], prepared.sets["train"].report
@@ -149,7 +165,7 @@ def _model_findings(
         found += [Finding("refused", "model", problem) for problem in problems if problem]
     if problem := position_problem(stage, report):
         found.append(Finding("warning", "train", problem))
-    wrong = build_errors(stage, prepared)
+    wrong = build_errors(stage, prepared, engine.name if torch.accelerator.is_available() else "ddp")
     found += [Finding("refused", "settings", one) for one in wrong]
     if memory is not None and not wrong and (note := explain_saved_modules(stage, empty_model(stage))):
         found.append(Finding("warning", "model", note))

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ift.check.engines import ONE_DEVICE, Engine, Held, block_sizes, gathered_parameters
+from ift.check.engines import FULL, ONE_DEVICE, Engine, Held, block_sizes, gathered_parameters
 from ift.check.fake_step import WITHOUT_MASK, Passes, passes_peak
 from ift.check.needs import MemoryEstimate, StepNeeds
 from ift.data import DataError
@@ -61,7 +61,7 @@ def step_needs(
     rows, tokens, trained_tokens, masked = largest_batch(stage, longest_row, longest_answer or longest_row)
     attention = _attention(stage, masked)
     model = empty_model(stage, attention)
-    element = _element_size(stage, model)
+    element = loaded_dtype(stage, model.config).itemsize
     compute = 2 if config.bf16 or config.fp16 else element
     passes = Passes(
         rows=rows,
@@ -83,15 +83,17 @@ def step_needs(
     few_bits = _quantised_bytes(model, model_args) is not None
     network = _as_trained(stage, model, element if whole else compute, compute)
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    each = 4 if model_args.use_peft else element
+    each = FULL if model_args.use_peft else element
     optimizer = str(getattr(config.optim, "value", config.optim))
     held = Held(
-        weights=weights + (4 * trained if model_args.use_peft else 0),
+        weights=weights + (FULL * trained if model_args.use_peft else 0),
         computed=computed + (compute * trained if model_args.use_peft else 0),
         trained=trained,
         element=compute,
         gradients=trained * each,
         optimizer=round(trained * _state_bytes(optimizer, each)),
+        full_optimizer=round(trained * _state_bytes(optimizer, FULL)),
+        upcast=trained * (FULL - each) if config.bf16 or config.fp16 else 0,
         reference=weights if stage.method.needs_reference and not model_args.use_peft else 0,
         gathered=0 if few_bits else compute * gathered,
         unsharded=weights if few_bits else 0,
@@ -102,7 +104,7 @@ def step_needs(
         vocabulary=vocabulary,
         positions=positions,
         held=held,
-        stepping=0 if device.type == "cpu" else COPIES.get(optimizer, 0) * trained * each,
+        copies=0 if device.type == "cpu" else COPIES.get(optimizer, 0),
         run=functools.partial(passes_peak, network, passes),
     )
 
@@ -186,11 +188,11 @@ def _attention(stage: Any, masked: bool) -> str:
     return "eager" if wanted == "eager" else WITHOUT_MASK
 
 
-def _element_size(stage: Any, model: Any) -> int:
-    """Bytes of one weight as loaded."""
+def loaded_dtype(stage: Any, read: Any) -> torch.dtype:
+    """The dtype of the weights as they are loaded; `read` is the model's configuration."""
     name = stage.model.dtype
-    dtype = getattr(torch, name, None) if name not in (None, "auto") else model.config.dtype
-    return (dtype or torch.float32).itemsize
+    dtype = getattr(torch, name, None) if name not in (None, "auto") else read.dtype
+    return dtype or torch.float32
 
 
 def _quantised(model: Any) -> list[torch.nn.Linear]:

@@ -62,7 +62,7 @@ class StepNeeds:
         vocabulary: Number.
         positions: Number or None.
         held: What is divided.
-        stepping: Bytes of the optimiser's temporary tensors.
+        copies: Copies of the trained weights that the optimiser makes in its step.
         run: Counts `peak`, which takes a second or so.
     """
 
@@ -71,7 +71,7 @@ class StepNeeds:
     vocabulary: int
     positions: int | None
     held: Held
-    stepping: int
+    copies: int
     run: Callable[[], Peak] = field(repr=False, compare=False)
 
     @functools.cached_property
@@ -86,7 +86,8 @@ class StepNeeds:
     def divided(self, engine: Engine) -> MemoryEstimate:
         """The estimate for one device: of the passes or of the optimiser's step, whichever needs more."""
         parts = divide(self.held, engine)
-        stepping = -(-self.stepping // (1 if engine.name == "ddp" else engine.processes))
+        shares = 1 if engine.name == "ddp" else engine.processes
+        stepping = self.copies * -(-self.held.optimised(engine) // shares)
         moments = [{**parts, "activations": self.peak.activations}, {**parts, "activations": stepping}]
         if engine.name == "ddp":  # elsewhere the gradients' share is small, and counts as a whole
             moments[0]["gradients"] += self.peak.gradients - self.held.gradients

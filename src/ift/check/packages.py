@@ -31,9 +31,14 @@ _SCORES = {"bleu": ("sacrebleu", "sacrebleu"), "chrf": ("sacrebleu", "sacrebleu"
 _EXTRAS = {"bitsandbytes": "quant", "rouge-score": "scores", "sacrebleu": "scores"}  # package -> extra of ift
 
 
-def missing_packages(stages: Iterable[Any]) -> str:
-    """Names every package that stages need and that is not installed, with one line that installs all; "" for none."""
+def missing_packages(stages: Iterable[Any], engine: str = "ddp") -> str:
+    """Names every package that stages need and that is not installed, with one line that installs all; "" for none.
+
+    `engine` is the name of the run's.
+    """
     wanted: dict[str, list[str]] = {}
+    if engine.startswith("zero") and not _is_installed("deepspeed"):
+        wanted["deepspeed"] = [f"{engine}"]
     for stage in stages:
         for setting, package, modules in _needed(stage):
             if not any(map(_is_installed, modules)) and setting not in wanted.get(package, []):

@@ -6,11 +6,13 @@ import hashlib
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ift.check.disk import Disk
 from ift.check.engines import Engine
 from ift.check.finding import Finding
 from ift.check.memory_words import TIGHT
 from ift.check.needs import MemoryEstimate
 from ift.check.rows import RowScan
+from ift.check.steps import Work
 
 
 @dataclass(frozen=True)
@@ -23,9 +25,11 @@ class Preflight:
         memory: None if no estimate is possible.
         available: Bytes of the device that a run can use.
         engine: What `memory` is divided by.
-        steps: Optimiser steps of the run; None for a stream without max_steps.
+        work: Steps, rows and trained tokens of the run.
         gpu_memory: GiB of the GPU that is planned for; None for this machine's device.
         batch: The batch that `memory` assumes, in words.
+        disk: What the run writes; None without an estimate.
+        missing: What this machine lacks of a run that is planned for another one, each in some words.
     """
 
     findings: list[Finding]
@@ -33,9 +37,11 @@ class Preflight:
     memory: MemoryEstimate | None
     available: int
     engine: Engine
-    steps: int | None
+    work: Work
     gpu_memory: float | None = None
     batch: str = ""
+    disk: Disk | None = None
+    missing: tuple[str, ...] = ()
 
     @property
     def data_sha256(self) -> str:
@@ -56,7 +62,12 @@ class Preflight:
             "fits": self.fits,
             "memory_of": self.batch,
             "engine": asdict(self.engine),
-            "steps": self.steps,
+            "steps": self.work.steps,
+            "rows_per_step": self.work.rows_per_step,
+            "trained_tokens_per_step": self.work.tokens_per_step,
+            "trained_tokens": self.work.tokens,
+            "disk": None if self.disk is None else {**asdict(self.disk), "total": self.disk.total},
+            "missing": list(self.missing),
         }
 
     def memory_line(self) -> str:

@@ -33,10 +33,10 @@ def data_findings(
     found = []
     for name, one in sets.items():
         found += _check_report(name, one.report, allow_truncation)
-        found += _check_scan(name, scans[name], tokenizer, vocabulary)
+        found += _check_scan(name, one, scans[name], tokenizer, vocabulary)
         found += _check_plain_text(name, one.report, scans[name], tokenizer)
     if "eval" in sets:
-        found += _check_overlap(scans["train"], scans["eval"])
+        found += _check_overlap(scans["train"], scans["eval"], sets["eval"])
     report = sets["train"].report
     rows = report.rows_kept if rows is None else rows
     if not report.streaming and rows < rows_per_step:
@@ -70,21 +70,21 @@ def _check_plain_text(name: str, report: DataReport, scan: RowScan, tokenizer: A
     return found
 
 
-def _check_overlap(train: RowScan, evaluation: RowScan) -> list[Finding]:
+def _check_overlap(train: RowScan, evaluation: RowScan, rows: Prepared) -> list[Finding]:
     """A warning if evaluation rows, or else their prompts, are also training rows or prompts."""
     for what, first, second in (
         ("row", train.first, evaluation.first),
         ("prompt", train.prompts, evaluation.prompts),
     ):
         if shared := first.keys() & second.keys():
-            row = min(second[key] for key in shared)
+            first_row = rows.name_of(min(second[key] for key in shared))
             same = counted(
                 len(shared),
                 f"evaluation {what} is also a training {what}",
                 f"evaluation {what}s are also training {what}s",
             )
             text = (
-                f"{same} (evaluation row {row} first): the "
+                f"{same} (evaluation {first_row} first): the "
                 "evaluation loss will be too low. Fix: remove them from one of the two sets"
             )
             return [Finding("warning", "eval", text)]
@@ -141,7 +141,9 @@ def _long_rows(name: str, report: DataReport) -> str:
     return f"{shown}; the longest row has {report.lengths[2]:,} tokens"
 
 
-def _check_scan(name: str, one: RowScan, tokenizer: Any, vocabulary: int | None) -> list[Finding]:
+def _check_scan(
+    name: str, prepared: Prepared, one: RowScan, tokenizer: Any, vocabulary: int | None
+) -> list[Finding]:
     found = []
     if vocabulary is not None and one.largest_id >= vocabulary:
         text = (
@@ -154,7 +156,7 @@ def _check_scan(name: str, one: RowScan, tokenizer: Any, vocabulary: int | None)
     no_space = "no space or line end between the prompt and the completion"
     warnings = (  # rows, of how many, what is wrong with one and with several of them, the fix
         ([row for row, _ in one.duplicates], of_all, "is a copy of an earlier one", "are copies of earlier ones",
-         _original(one.duplicates) + "Fix: remove them, unless they should count more"),
+         _original(prepared, one.duplicates) + "Fix: remove them, unless they should count more"),
         (one.double_bos, "", "begins with the beginning-of-sequence token twice",
          "begin with the beginning-of-sequence token twice",
          ". Fix: remove it from the rows or the template"),
@@ -169,11 +171,11 @@ def _check_scan(name: str, one: RowScan, tokenizer: Any, vocabulary: int | None)
         if rows:
             noun = "row" if (one.rows if whole else len(rows)) == 1 else "rows"
             what = what if len(rows) == 1 else of_several
-            text = f"{len(rows):,}{whole} {noun} {what} (row {rows[0]} is the first){fix}"
+            text = f"{len(rows):,}{whole} {noun} {what} ({prepared.name_of(rows[0])} is the first){fix}"
             found.append(Finding("warning", name, text))
     return found
 
 
-def _original(duplicates: list[tuple[int, int]]) -> str:
+def _original(prepared: Prepared, duplicates: list[tuple[int, int]]) -> str:
     """The row that the first copy repeats."""
-    return f", a copy of row {duplicates[0][1]}. " if duplicates else ""
+    return f", a copy of {prepared.name_of(duplicates[0][1])}. " if duplicates else ""

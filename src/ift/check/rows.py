@@ -21,7 +21,7 @@ BATCH = 1000
 class RowScan:
     """The result of a scan.
 
-    Row numbers count from 1 in the data as loaded; in a mixture or a stream, in the kept rows of all parts together.
+    Row numbers count the kept rows of all parts together, from 1; `Prepared.name_of` says where such a row is from.
 
     Attributes:
         rows: Number of rows scanned.
@@ -62,14 +62,12 @@ def scan_rows(
     found, bos = RowScan(), tokenizer.bos_token_id
     parts = _part_of_each_row(prepared.report)
     marks = set(tokenizer.all_special_ids) - {bos, tokenizer.unk_token_id}
-    whole_file = not (prepared.report.parts or prepared.report.streaming)
-    numbers = iter(prepared.kept_numbers()) if whole_file else itertools.count(1)
     rows = prepared.dataset.take(STREAM_ROWS) if prepared.report.streaming else prepared.dataset
     for batch in rows.iter(batch_size=BATCH):
         all_ids, all_labels = ids_and_labels(batch)
         for ids, labels in zip(all_ids, all_labels, strict=True):
             found.rows += 1
-            number, part, whole = next(numbers), next(parts), np.asarray(ids, dtype=np.int64)
+            number, part, whole = found.rows, next(parts), np.asarray(ids, dtype=np.int64)
             plain = part.prompts == "plain text"
             trained = np.asarray(labels, dtype=np.int64)
             found.keys.append(_key(np.concatenate([whole, trained])))

@@ -3,10 +3,82 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 from datasets.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 from trl import pack_dataset
+
+from ift.check.engines import Engine
+from ift.methods.engines import splits_tensors
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run trains.
+
+    Attributes:
+        found: Rows, or packed sequences, that are here; None for those of a stream.
+        rows: Those that the steps are made of: `found`, or as many as were planned for.
+        rows_per_step: Of all processes.
+        steps: Optimiser steps; None if neither the rows nor `max_steps` are known.
+        tokens_per_step: Trained tokens of a step in the mean; None in a stream.
+        tokens: Trained tokens of all steps; None if they are not known.
+        words: How `rows_per_step` comes about.
+        planned: Whether the number of rows is that of --plan_rows.
+    """
+
+    found: int | None
+    rows: int | None
+    rows_per_step: int
+    steps: int | None
+    tokens_per_step: float | None
+    tokens: int | None
+    words: str
+    planned: bool = False
+
+    def line(self, time: str = "") -> str:
+        """Steps, rows and trained tokens; `time` follows the number of steps."""
+        if self.steps is None:
+            why = "the rows of a stream are not counted; --max_steps sets them, --plan_rows N plans for N"
+            return f"not known, because {why}; of {self.words}"
+        plan = " (rows as --plan_rows says)" if self.planned else ""
+        if self.tokens_per_step is None:
+            tokens = "trained tokens are not known: those of a stream are not counted"
+        else:
+            tokens = (
+                f"about {round(self.tokens_per_step):,} trained tokens a step, {self.tokens or 0:,} in all"
+            )
+        return f"{self.steps:,}{time} of {self.words}{plan}; {tokens}"
+
+
+def work_of(stage: Any, prepared: Any, engine: Engine, plan_rows: int | None = None) -> Work:
+    """What a run trains under an engine; `plan_rows`: rows of the full data, of which those here are a sample."""
+    config, report = stage.config, prepared.sets["train"].report
+    found = rows_of_steps(stage, prepared)
+    rows = found
+    if plan_rows is not None:
+        rows = plan_rows if found is None else math.ceil(found * plan_rows / report.rows_kept)
+    batch, accumulation = config.per_device_train_batch_size, config.gradient_accumulation_steps
+    kwargs = config.model_init_kwargs or {}
+    same = kwargs.get("tp_size") or engine.processes if splits_tensors(config) else 1  # with the same rows
+    groups = max(1, engine.processes // same)
+    rows_per_step = batch * accumulation * groups
+    steps = count_steps(config, rows, rows_per_step)
+    each = report.trained_tokens / found if found and report.trained_tokens else None
+    tokens = None
+    if each is not None and rows is not None and steps is not None:
+        seen = steps * rows_per_step if config.max_steps > 0 else rows * config.num_train_epochs
+        tokens = round(each * seen)
+    name = "packed sequences" if getattr(config, "packing", False) and config.max_length else "rows"
+    processes = (
+        f"{groups} process{'' if groups == 1 else 'es'}{'' if same == 1 else ' with rows of their own'}"
+    )
+    words = (
+        f"{rows_per_step:,} {name} ({batch} per device x {accumulation} gradient accumulation x {processes})"
+    )
+    per_step = None if each is None else each * rows_per_step
+    return Work(found, rows, rows_per_step, steps, per_step, tokens, words, plan_rows is not None)
 
 
 def rows_of_steps(stage: Any, prepared: Any) -> int | None:

@@ -38,7 +38,7 @@ METRICS_OF_TRL = (
 TIMES = ("runtime", "samples_per_second", "steps_per_second")
 
 
-def build_errors(stage: Stage, prepared: PreparedRows) -> list[str]:
+def build_errors(stage: Stage, prepared: PreparedRows, engine: str = "ddp") -> list[str]:
     """Why `ift train` would stop before or right after its first step; empty where nothing was found.
 
     What the settings alone show is listed completely. If that is nothing, the trainer is built as in the run, from two
@@ -49,8 +49,9 @@ def build_errors(stage: Stage, prepared: PreparedRows) -> list[str]:
     Args:
         stage: The settings.
         prepared: What `prepare_stage` returned.
+        engine: Name of the engine whose packages are needed here.
     """
-    found = _unavailable(stage) + _unknown_metric(stage, prepared)
+    found = _unavailable(stage, engine) + _unknown_metric(stage, prepared)
     if stage.config.world_size > 1:
         return found
     try:
@@ -66,9 +67,9 @@ def build_errors(stage: Stage, prepared: PreparedRows) -> list[str]:
     return []
 
 
-def _unavailable(stage: Stage) -> list[str]:
+def _unavailable(stage: Stage, engine: str) -> list[str]:
     """What the settings need beyond the trainer: a package, a device, the Hub, an argument of torch."""
-    config, packages = stage.config, missing_packages([stage])
+    config, packages = stage.config, missing_packages([stage], engine)
     given = config.gradient_checkpointing_kwargs or {}
     known = {*inspect.signature(torch.utils.checkpoint.checkpoint).parameters, "preserve_rng_state"}
     unknown = sorted(set(given) - known) if config.gradient_checkpointing else []

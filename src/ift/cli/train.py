@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
     _check_names(stages)
     try:
         if stages[0].launch and not is_launched():
-            return _launch(stages)
+            return _launch(stages, arguments)
         _train(stages, began)
     except AlreadyFinished as done:
         _print_once(str(done), sys.stdout)
@@ -61,8 +61,9 @@ def _load_scores(stages: list[TrainArguments]) -> None:
     """Hands the scores of --eval_score to the stages; packages that a run lacks are named before, all of them."""
     from ift.check.packages import missing_packages
     from ift.runs.extras import MissingExtra
+    from ift.runs.launch import engine_here
 
-    if not stages[0].run.force and (missing := missing_packages(stages)):
+    if not stages[0].run.force and (missing := missing_packages(stages, engine_here(stages[0].launch))):
         raise MissingExtra(missing)
     for answers in (stage.answers for stage in stages):
         if answers.eval_score:
@@ -95,16 +96,20 @@ def _train(stages: list[TrainArguments], began: float) -> None:
         PartialState().destroy_process_group()
 
 
-def _launch(stages: list[TrainArguments]) -> int:
+def _launch(stages: list[TrainArguments], arguments: list[str]) -> int:
     """Starts the processes that the flags request; each runs this command without those flags."""
     from ift.runs.launch import launch
+    from ift.runs.lost_process import explain_lost_process
     from ift.runs.output_folder import prepare_output_folders
 
     first = stages[0]
     prepare_output_folders(
         stages
     )  # refuses before any process starts; the first process decides again, for all
-    return launch(first.launch, f"{__package__}.main", ["train", *first.words], use_cpu=first.config.use_cpu)
+    code = launch(first.launch, f"{__package__}.main", ["train", *first.words], use_cpu=first.config.use_cpu)
+    if lost := explain_lost_process(code, stages, arguments):
+        _print_once(lost, sys.stderr)
+    return code
 
 
 def _check_names(stages: list[TrainArguments]) -> None:

@@ -41,7 +41,29 @@ class Prepared:
 
     def places(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """Where rows of `dataset` (numbers from 1) are from: `file`, if known, and `file_row`; {} in a stream."""
-        found: dict[int, dict[str, Any]] = {}
+        found = {}
+        for row, (part, one) in self._located(rows).items():
+            local = part.origin is not None and is_local(part.origin.name)
+            name = Path(one.file).name if local else one.file
+            found[row] = {**({"file": name} if name else {}), "file_row": one.row}
+        return [found.get(row, {}) for row in rows]
+
+    def name_of(self, row: int) -> str:
+        """A row of `dataset` (from 1) for messages: `row 3`, with its file or data set where there are several.
+
+        In a stream it is the number among the rows that were kept.
+        """
+        part, one = self._located([row]).get(row, (self, RowFault(row, "", "", "", "")))
+        origin = part.origin
+        single = origin is None or not origin.splits or origin.only_file
+        if not self.parts and single:
+            return f"row {one.row}"
+        place = one.file or part.report.name.removeprefix(f"{self.report.name} ")
+        return f"row {one.row}" if part is self and not one.file else f"row {one.row} of {place}"
+
+    def _located(self, rows: Sequence[int]) -> dict[int, tuple[Prepared, RowFault]]:
+        """Of rows of `dataset` (from 1): the part, and the row in its file; without those of a stream."""
+        found: dict[int, tuple[Prepared, RowFault]] = {}
         first = 0
         for part in self.parts or (self,):
             inside = [row for row in rows if first < row <= first + part.report.rows_kept]
@@ -51,12 +73,9 @@ class Prepared:
                 placed = [replace(one, file=str(file)) for one in faults]
             else:
                 placed = part.origin.locate(faults) if part.origin else faults
-            for row, one in zip(inside, placed, strict=True):
-                local = part.origin is not None and is_local(part.origin.name)
-                name = Path(one.file).name if local else one.file
-                found[row] = {**({"file": name} if name else {}), "file_row": one.row}
+            found |= {row: (part, one) for row, one in zip(inside, placed, strict=True)}
             first += part.report.rows_kept
-        return [found.get(row, {}) for row in rows]
+        return found
 
 
 @dataclass(frozen=True)

@@ -48,9 +48,8 @@ class FinalAnswers:
             return f"skipped: {self.note}"
         empty = f", {self.empty} without text" if self.empty else ""
         return (
-            f"{self.ended} of {counted(self.asked, 'answer')} {'ends' if self.ended == 1 else 'end'}{empty} (greedy, up to "
-            f"{counted(self.limit, 'token')}): "
-            f"{Path(folder) / FILE}"
+            f"{self.ended} of {counted(self.asked, 'answer')} {'ends' if self.ended == 1 else 'end'}{empty} "
+            f"(greedy, up to {counted(self.limit, 'token')}): {Path(folder) / FILE}"
         )
 
 

@@ -193,7 +193,7 @@ def _scored(folder: str, problems: list[Any], name: str) -> dict[str, Any]:
     from ift.models.loading import LoadOptions, load_model
 
     model, tokenizer, *_ = load_model(folder, LoadOptions(dtype="float32"))
-    with Progress(transient=True) as progress:
+    with Progress(transient=True, disable=not Console().is_interactive) as progress:
         task = progress.add_task(f"scoring {name}", total=len(problems))
         found = score(model, tokenizer, problems, progress=lambda n: progress.advance(task, n))
     right = [final_answer(text) == p.answer for text, p in zip(found.answers, problems, strict=True)]

@@ -37,7 +37,7 @@ def refuse_engines(stage: Any, is_ift: bool) -> None:
 def _refuse_optimiser(config: Any) -> None:
     """Raises ValueError for an optimiser of bitsandbytes on weights that are split: it has no such step."""
     name = str(getattr(config.optim, "value", config.optim))
-    splits = {"FSDP2": fsdp_version(config) == 2, "tensor parallelism": _splits_tensors(config)}
+    splits = {"FSDP2": fsdp_version(config) == 2, "tensor parallelism": splits_tensors(config)}
     for engine in (engine for engine, used in splits.items() if used):
         if BITSANDBYTES_OPTIMISER.match(name):
             raise ValueError(
@@ -65,7 +65,7 @@ def _bitsandbytes_in_files(stage: Any) -> bool:
     return (getattr(read, "quantization_config", None) or {}).get("quant_method") == "bitsandbytes"
 
 
-def _splits_tensors(config: Any) -> bool:
+def splits_tensors(config: Any) -> bool:
     """Whether the model is loaded with transformers' tensor parallelism."""
     return any((config.model_init_kwargs or {}).get(name) for name in ("tp_plan", "tp_size"))
 

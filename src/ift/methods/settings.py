@@ -9,7 +9,7 @@ from trl import DPOConfig, SFTConfig
 from trl.experimental.cpo import CPOConfig
 from trl.experimental.orpo import ORPOConfig
 
-from ift.training.config import field_with_help, raise_conflicts, train_without_accelerator
+from ift.training.config import field_with_help, raise_conflicts, take_new_names, train_without_accelerator
 
 
 class _OnAnyDevice:
@@ -30,6 +30,7 @@ class _OnAnyDevice:
         }
         raise_conflicts(conflicts)
         train_without_accelerator(self)
+        take_new_names(self)
         super().__post_init__()  # type: ignore[misc]
 
 

@@ -43,6 +43,7 @@ from ift.models.stop_tokens import stop_generation_at
 from ift.step.model_checks import check_placement
 from ift.training.checkpoints import WritesInCheckpoints
 from ift.training.non_finite import StopsAtNonFinite
+from ift.training.tied_weights import KnowsTiedWeights
 
 
 class RecordInCheckpoints(WritesInCheckpoints):
@@ -172,7 +173,7 @@ def build_trainer(stage: Stage, prepared: PreparedRows, network: Any = None) -> 
     is_ift = issubclass(trainer_class, IFTTrainer)
     refuse_engines(stage, is_ift)
     if not is_ift:
-        trainer_class = type(trainer_class.__name__, (StopsAtNonFinite, trainer_class), {})
+        trainer_class = type(trainer_class.__name__, (StopsAtNonFinite, KnowsTiedWeights, trainer_class), {})
     tokenizer = prepared.tokenizer
     reports = {name: one.report for name, one in prepared.sets.items()}
     sets = {name: one.dataset for name, one in prepared.sets.items()}

@@ -76,7 +76,8 @@ def _imported(path: str) -> Any:
 
 
 _OWN_WEIGHTS = {"token_weights": None}  # of IFT alone: what is compared with it stays what its name says
-_PLAIN = {"residual_lambda": 0.0, "residual_noise_std": 0.0, "propagation": "none", **_OWN_WEIGHTS}
+_LAMBDA_0 = {"residual_lambda": 0.0, "residual_lambda_start": None, "residual_warmup_ratio": 0.0}
+_PLAIN = {**_LAMBDA_0, "residual_noise_std": 0.0, "propagation": "none", **_OWN_WEIGHTS}
 _TDPO = {"loss_type": ["sigmoid"], "precompute_ref_log_probs": False}
 _SIMPO = {"loss_type": "simpo", "cpo_alpha": 0.0, "alpha": 0.0}
 

@@ -24,6 +24,7 @@ from ift.runs.argv import (
     split_by_stage,
     split_equals,
     value_of,
+    with_example,
 )
 from ift.runs.known_flags import refuse_foreign_file, unknown, wanted_methods
 from ift.runs.output_folder import stage_folder
@@ -138,7 +139,7 @@ class Parser(TrlParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises UsageError instead of printing the usage of some 300 flags."""
-        raise UsageError(message)
+        raise UsageError(with_example(message))
 
 
 def _is_valid(kind: Any, text: str) -> bool:
@@ -151,8 +152,8 @@ def _is_valid(kind: Any, text: str) -> bool:
 
 def make_parser(method: Method = METHODS["ift"]) -> Parser:
     """The parser of `ift train --method`, for flags and YAML keys, with the method's settings as defaults."""
-    # trl warns about its own default and about the experimental features that ift pins
-    warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
+    # trl and peft call it by its old name; and trl warns about the experimental features that ift pins
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing_enable", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*trl.experimental")
     config = method.load_config()
     kinds = (ScriptArguments, config, ModelConfig, DatasetMixtureConfig, ColumnArguments, MethodArguments)

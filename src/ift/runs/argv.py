@@ -18,7 +18,15 @@ class UsageParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises UsageError."""
-        raise UsageError(message)
+        raise UsageError(with_example(message))
+
+
+def with_example(message: str) -> str:
+    """Argparse's message, with an example where a value has the wrong type."""
+    examples = {"float": "a number, such as 0.5", "int": "a whole number, such as 1"}
+    found = re.search(r": invalid (\w+) value: ", message)
+    example = examples.get(found[1]) if found else None
+    return f"{message}. Fix: give {example}" if example else message
 
 
 def split_by_stage(arguments: list[str], number: int, stages: int) -> tuple[list[str], list[str]]:

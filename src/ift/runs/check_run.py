@@ -10,12 +10,13 @@ from typing import Any
 
 from ift.check.finding import Finding
 from ift.check.findings import Preflight, preflight
+from ift.check.packages import missing_packages
 from ift.data import DataError
 from ift.models.loading import warn_of_remote_code
 from ift.models.model_folder import check_model_path
 from ift.runs.arguments import TrainArguments
 from ift.runs.argv import UsageError
-from ift.runs.launch import is_launched, running_engine
+from ift.runs.launch import engine_here, is_launched, running_engine, wanted_engine
 from ift.runs.output_folder import AlreadyFinished, prepare_output_folder
 from ift.runs.plan import epochs_unused
 from ift.runs.progress import SILENT, Reporter, TerminalReporter
@@ -37,9 +38,36 @@ def check_model(run_args: TrainArguments, weights: bool = True) -> None:
         warn_of_remote_code(name)
 
 
-def check_plan_length(run_args: TrainArguments, length: int | None) -> None:
-    """Raises UsageError for --plan_length where rows cannot have that many tokens; None is no such flag."""
+def missing_here(run_args: TrainArguments, planned: bool) -> dict[str, Finding]:
+    """What a run on a GPU needs and this machine lacks: its name -> a warning with the fix.
+
+    `planned`: the run is planned for another machine, so that weights that are not here are among it.
+    """
+    found = {}
+    name, engine = run_args.model.model_name_or_path, wanted_engine(run_args.launch)
+    if planned:
+        try:
+            check_model_path(name, allow_pickle=run_args.run.allow_pickle_weights)
+        except DataError as error:
+            found["the model's weights"] = Finding("warning", "model", str(error))
+    here = "ddp" if planned else engine_here(run_args.launch)
+    if here == "ddp" and (packages := missing_packages([], engine.name)):
+        found["deepspeed"] = Finding("warning", "settings", packages)
+    return found
+
+
+def check_plan(run_args: TrainArguments, length: int | None, rows: int | None) -> None:
+    """Raises UsageError for --plan_length and --plan_rows that rows or steps cannot have; None is no such flag."""
     config = run_args.config
+    if rows is not None and config.max_steps > 0:
+        raise UsageError(
+            "--plan_rows: max_steps sets the steps, whatever the rows are. Fix: leave one of them out"
+        )
+    streams = run_args.script.dataset_streaming or run_args.mixture.streaming
+    if rows is not None and streams and getattr(config, "packing", False):
+        raise UsageError(
+            "--plan_rows: the rows of a stream are packed as they come. Fix: leave one of the two out"
+        )
     if length is None:
         return
     if getattr(config, "packing", False):
@@ -70,19 +98,26 @@ def report_lines(run_args: TrainArguments, found: Preflight, rows: Any, seconds:
             if top:
                 lines.append(f"  tokens per {name}: median {median:,}, 95 % up to {high:,}, longest {top:,}")
     lines += [line] if (line := found.memory_line()) else []
-    span = timedelta(seconds=round((found.steps or 0) * (seconds or 0)))
+    lines += [f"disk: {found.disk.line()}"] if found.disk is not None else []
+    span = timedelta(seconds=round((found.work.steps or 0) * (seconds or 0)))
     time = f", {seconds:.2f} seconds each: {span} without evaluation and saving" if seconds else ""
-    unknown = "not known, because the rows of a stream are not counted; --max_steps sets them"
-    return [
-        *lines,
-        f"steps: {unknown if found.steps is None else f'{found.steps:,}{time}{epochs_unused(run_args)}'}",
-    ]
+    return [*lines, f"steps: {found.work.line(time)}{epochs_unused(run_args)}"]
 
 
 def closing_line(found: list[dict[str, Any]]) -> tuple[str, str]:
     """The last line of `ift check` and its style, from the JSON of each stage."""
     if any(one["refused"] for one in found):
         return "refused: ift train would not start (--force starts anyway)", "bold red"
+    if missing := list(dict.fromkeys(name for one in found for name in one.get("missing", ()))):
+        memory = (
+            "; a step would very likely run out of memory"
+            if any(one["fits"] is False for one in found)
+            else ""
+        )
+        return (
+            f"a plan alone: ift train would not start here without {' and '.join(missing)}{memory}",
+            "bold yellow",
+        )
     if not any(one["fits"] is False for one in found):
         return "ok: ift train would start with the same arguments", "bold green"
     remedy = next((one["remedy"] for stage in found for one in stage["findings"] if one["remedy"]), "")

@@ -32,10 +32,7 @@ CPU_FLAGS = {  # accelerate's name -> torchrun's
     "--rdzv_conf": "--rdzv-conf",
 }
 SIGNAL_OF_PARENTS_END = 1  # PR_SET_PDEATHSIG of prctl(2)
-RENDEZVOUS_SECONDS = (
-    300  # for the machines of a run to find each other, unless --rdzv_conf sets another limit
-)
-
+RENDEZVOUS_SECONDS = 300  # for machines to find each other, unless --rdzv_conf sets another limit
 SAME_VERSIONS = (
     "intuitive-fine-tuning",
     "torch",
@@ -83,6 +80,11 @@ def wanted_engine(launch_flags: list[str]) -> Engine:
     return Engine(name, max(1, _processes(flags) or 1))
 
 
+def engine_here(launch_flags: list[str]) -> str:
+    """Name of the engine that a run with these flags would use on this machine: without an accelerator DDP."""
+    return wanted_engine(launch_flags).name if torch.accelerator.is_available() else "ddp"
+
+
 def _zero(stage: object) -> str:
     """Name of DeepSpeed's engine; its stage 0 is data parallelism."""
     return "ddp" if str(stage) == "0" else f"zero{stage}"
@@ -128,7 +130,7 @@ def launch(launch_flags: list[str], module: str, arguments: list[str], *, use_cp
     from torch.distributed import DistError
 
     flags = resolve_config(launch_flags)
-    count, machines = _processes(flags), _machines(flags)
+    count, machines = _processes(flags), machines_of(flags)
     if machines > 1 and "--rdzv_conf" not in flags:
         flags = [*flags, "--rdzv_conf", f"timeout={RENDEZVOUS_SECONDS}"]
     command = ["--module", module, *arguments]
@@ -252,7 +254,8 @@ def _setting(flags: list[str], name: str) -> Any:
     return _read_config_file(Path(file)).get(name) if given is None and file is not None else given
 
 
-def _machines(flags: list[str]) -> int:
+def machines_of(flags: list[str]) -> int:
+    """Number of machines, from flags that `resolve_config` returned."""
     return int(_setting(flags, "num_machines") or 1)
 
 

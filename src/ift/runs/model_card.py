@@ -15,6 +15,8 @@ from ift.methods.stage import Stage
 from ift.models.model_folder import looks_local
 from ift.models.record import find_file
 from ift.text import counted
+from ift.training.model_card import card_settings
+from ift.training.trainer import IFTTrainer
 
 # settings of a run that are named, if the method has them
 _SETTINGS = ("learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps",
@@ -140,8 +142,8 @@ def _method(trainer: Any, stage: Stage, adapter: bool) -> str:
     del found["max_steps" if stage.config.max_steps <= 0 else "num_train_epochs"]  # the other one decided
     if adapter:
         found |= {name: getattr(stage.model, name, None) for name in _LORA}
-    if settings := getattr(trainer, "_method_settings", None):
-        found |= settings()
+    if isinstance(trainer, IFTTrainer):
+        found |= card_settings(trainer)
     lines = [
         f"| `{name}` | {getattr(value, 'value', value)} |"
         for name, value in found.items()

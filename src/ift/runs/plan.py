@@ -10,6 +10,7 @@ from ift.check.steps import PACKS_NOTHING, packs_nothing
 from ift.methods.stage import PreparedRows, Stage
 from ift.methods.start import start_options
 from ift.models.loading import load_config
+from ift.runs.launch import running_engine
 from ift.text import counted
 from ift.training.config import IFTConfig
 
@@ -119,7 +120,9 @@ def dtype_line(stage: Stage, model: Any, optimizer: str) -> str:
     weights = used
     if in_files != used:
         weights = f"{in_files} in the files, {used} in training (--dtype auto keeps {in_files})"
-    states = "8 bit" if "8bit" in optimizer else trained
+    # DeepSpeed's optimisers work on float32 copies of the trained weights
+    full = "torch.float32" if running_engine().name.startswith("zero") else trained
+    states = "8 bit" if "8bit" in optimizer else full
     adapter = hasattr(model, "peft_config")
     saved = f"the adapter is saved in {trained}" if adapter else f"saved in {used}"
     return f"weights {weights}, optimiser states {states}, {saved}"

@@ -21,6 +21,7 @@ from ift.models.merging import save_merged
 from ift.models.outputs import compute_logits, first_rows_ids
 from ift.models.record import write_record
 from ift.runs.launch import running_engine
+from ift.runs.lost_process import is_lost_process, lost_process
 from ift.runs.model_card import write_model_card
 from ift.runs.read_back import read_back
 from ift.runs.resource_errors import disk_full, is_disk_full, is_out_of_memory, out_of_memory
@@ -121,7 +122,7 @@ def publish(trainer: Any, stage: Stage) -> None:
 
 @contextmanager
 def explain_resource_errors(stage: Stage, rows: PreparedRows) -> Iterator[None]:
-    """Re-raises out-of-memory and disk-full errors with suggested fixes."""
+    """Re-raises out-of-memory and disk-full errors, and those of a lost process, with what to do."""
     try:
         yield
     except Exception as error:
@@ -129,6 +130,8 @@ def explain_resource_errors(stage: Stage, rows: PreparedRows) -> Iterator[None]:
             raise out_of_memory(error, _remedies(stage, rows)) from error
         if is_disk_full(error):
             raise disk_full(error, Path(stage.config.output_dir)) from error
+        if is_lost_process(error):
+            raise lost_process(error, Path(stage.config.output_dir)) from error
         raise
 
 

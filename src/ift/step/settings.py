@@ -57,11 +57,12 @@ class StepSettings:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}.")
         ranges = (
-            ("residual_lambda", 0 <= self.residual_lambda <= 1, "give a value in [0, 1]."),
+            ("residual_lambda", 0 <= self.residual_lambda <= 1, "give a value in [0, 1], such as 0.2."),
             ("propagation_gamma", 0 < self.propagation_gamma <= 1,
-             "give a value in (0, 1]. For weights that do not look ahead at all set propagation='none'."),
-            ("lookahead_temperature", self.lookahead_temperature > 0, "give more than 0, or lookahead='greedy'."),
-            ("lookahead_top_k", self.lookahead_top_k >= 1, "give 1 or more."),
+             "give a value in (0, 1], such as 0.95. For weights that do not look ahead at all set propagation='none'."),
+            ("lookahead_temperature", self.lookahead_temperature > 0,
+             "give more than 0, such as 1, or lookahead='greedy'."),
+            ("lookahead_top_k", self.lookahead_top_k >= 1, "give 1 or more, such as 64."),
         )  # fmt: skip
         for name, holds, remedy in ranges:
             if not holds:

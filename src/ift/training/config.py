@@ -34,6 +34,13 @@ def train_without_accelerator(config: Any) -> None:
         config.bf16 = False if config.bf16 is None else config.bf16
 
 
+def take_new_names(config: Any) -> None:
+    """Gives transformers `gradient_checkpointing` under its new name; it warns about the old one, which is trl's."""
+    for part in ("checkpointing", "checkpointing_kwargs"):
+        if getattr(config, f"activation_{part}", False) is None:  # older versions have no such field
+            setattr(config, f"activation_{part}", getattr(config, f"gradient_{part}"))
+
+
 def raise_conflicts(conflicts: Mapping[str, bool]) -> None:
     """Raises ValueError with all messages whose condition holds, one a line."""
     if found := [message for message, holds in conflicts.items() if holds]:
@@ -122,26 +129,30 @@ class IFTConfig(SFTConfig):
             self.greater_is_better = False
         self.assistant_only_loss = False  # ift.data computes the masks without it
         train_without_accelerator(self)
+        take_new_names(self)
 
     def _check_lambda_schedule(self) -> None:
         start = self.residual_lambda_start
-        shares = {
-            "residual_lambda_start": start is None or 0 <= start <= 1,
-            "residual_warmup_ratio": 0 <= self.residual_warmup_ratio <= 1,
+        ranges = {
+            "residual_lambda_start": (start is None or 0 <= start <= 1, "a value in [0, 1], such as 0.4"),
+            "residual_warmup_ratio": (0 <= self.residual_warmup_ratio <= 1, "a value in [0, 1], such as 0.5"),
+            "residual_noise_std": (self.residual_noise_std >= 0, "0 (off) or more, such as 0.5"),
         }
-        for name, holds in shares.items():
-            if not holds:
-                raise ValueError(f"{name} is {getattr(self, name)}; give a value in [0, 1].")
-        if not self.residual_noise_std >= 0:
-            raise ValueError(f"residual_noise_std is {self.residual_noise_std}; give 0 (off) or more.")
+        raise_conflicts(
+            {
+                f"{name} is {getattr(self, name)}; give {words}.": not holds
+                for name, (holds, words) in ranges.items()
+            }
+        )
 
     def _check_conflicts(self) -> None:
         conflicts = {
-            "residual_lambda_start without a warm-up has no effect. Set residual_warmup_ratio above 0, or leave the "
-            "start out.": self.residual_lambda_start is not None and self.residual_warmup_ratio == 0,
-            "residual_noise_std has no effect at lambda 0. Set residual_lambda above 0, or the noise to 0.": (
-                self.residual_noise_std > 0 and self.residual_lambda == 0
+            f"residual_lambda_start {self.residual_lambda_start} without a warm-up has no effect. Set "
+            "residual_warmup_ratio above 0, such as 0.5 (half of the steps), or leave the start out.": (
+                self.residual_lambda_start is not None and self.residual_warmup_ratio == 0
             ),
+            "residual_noise_std has no effect at lambda 0. Set residual_lambda above 0, such as 0.2, or leave the "
+            "noise out.": (self.residual_noise_std > 0 and self.residual_lambda == 0),
             "IFT has its own loss. Leave loss_type at 'nll'; trl's SFTTrainer trains 'dft'.": self.loss_type
             == "dft",
             "label_smoothing_factor needs the full logits, which IFT never builds. Set it to 0.": (

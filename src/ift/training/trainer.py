@@ -29,8 +29,10 @@ from ift.training.config import LAMBDA_FIELDS, METHOD_FIELDS, IFTConfig, prepara
 from ift.training.lambda_schedule import noisy_lambda, scheduled_lambda
 from ift.training.last_batch import CountsRowsOnce
 from ift.training.metrics import MetricsFile, RunningMeans, row_statistics
+from ift.training.model_card import add_settings, card_settings
 from ift.training.non_finite import StopsAtNonFinite
 from ift.training.telemetry import NoTelemetry
+from ift.training.tied_weights import KnowsTiedWeights
 from ift.user_code import file_sha256, load_function
 
 logger = logging.getLogger(__name__)
@@ -45,7 +47,7 @@ CITATION = """\
 }"""
 
 
-class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
+class IFTTrainer(NoTelemetry, StopsAtNonFinite, KnowsTiedWeights, CountsRowsOnce, SFTTrainer):
     """Trains a causal language model with Intuitive Fine-Tuning (arXiv:2405.11870v3) on target answers.
 
     Takes the arguments of `trl.SFTTrainer` and data in any format of docs/data.md; only completions and assistant turns
@@ -290,10 +292,4 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, CountsRowsOnce, SFTTrainer):
         super().create_model_card(*args, **kwargs)
         path = Path(self.args.output_dir) / "README.md"
         if self.is_world_process_zero() and path.exists():
-            rows = "".join(f"| `{name}` | {value} |\n" for name, value in self._method_settings().items())
-            name = path.parent.resolve().name  # trl writes None for a model that is not on the Hub
-            card = path.read_text().replace("(https://huggingface.co/None)", "")
-            card = card.replace('model="None"', f'model="{name}"').replace(
-                "version of [None].", "local model."
-            )
-            path.write_text(f"{card}\n## IFT settings\n\n| setting | value |\n| --- | --- |\n{rows}")
+            add_settings(path, card_settings(self), path.parent.resolve().name)

@@ -1,0 +1,56 @@
+"""The flags of `ift check`; those of `ift train` pass through."""
+
+from __future__ import annotations
+
+import argparse
+
+from ift.runs.argv import UsageError, UsageParser, split_equals
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the check's own flags."""
+    parser = UsageParser(
+        "ift check",
+        usage="ift check [flags] [flags of ift train or ift compare, --config FILE too]",
+        description="Read the rows as the model will see them, and report what a run would train, what is wrong with "
+        "it and how much memory and how many steps it needs. Nothing is trained. Exit codes: 0 ift train would start "
+        "(also where a step does not seem to fit, or a plan needs what is not here), 1 it would "
+        "refuse the run, 2 wrong usage. --debug shows tracebacks.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--show", type=int, metavar="N", help="Print N rows with their trained tokens; loads the model."
+    )
+    parser.add_argument(
+        "--time", action="store_true", help="Train three steps, discard them, and report the time of a step."
+    )
+    parser.add_argument(
+        "--gpu_memory",
+        type=float,
+        metavar="GB",
+        help="Memory of the GPU that the run is planned for, as 24 for a 24 GB card; none need be here.",
+    )
+    parser.add_argument(
+        "--plan_length",
+        type=int,
+        metavar="N",
+        help="Tokens of the rows that memory is estimated for (default: the longest row after --max_length).",
+    )
+    parser.add_argument(
+        "--plan_rows",
+        type=int,
+        metavar="N",
+        help="Rows of the full data, if those here are a sample: steps, trained tokens and disk are counted for them.",
+    )
+    parser.add_argument("--json", action="store_true", help="Print JSON instead of text.")
+    return parser
+
+
+def parse_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The check's flags, and the words for `ift train`; raises UsageError for a number below the least."""
+    options, words = make_parser().parse_known_args(split_equals(arguments))
+    for flag, least in (("show", 1), ("gpu_memory", 1), ("plan_length", 2), ("plan_rows", 1)):
+        value = getattr(options, flag)
+        if value is not None and not value >= least:
+            raise UsageError(f"--{flag} {value:g}: give {least} or more")
+    return options, words

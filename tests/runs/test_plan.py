@@ -1,0 +1,22 @@
+"""The lines of the plan, from small objects in place of a trainer."""
+
+import torch
+
+from ift.lab.testbed import tiny_base_path
+from ift.runs.arguments import parse
+from ift.runs.plan import dtype_line
+
+
+def stage(*words):
+    base = ["--model_name_or_path", str(tiny_base_path()), "--dataset_name", "x", "--output_dir", "x"]
+    return parse([*base, *words])
+
+
+def test_the_states_of_deepspeed_are_float32_whatever_the_weights_are(monkeypatch):
+    model = torch.nn.Linear(2, 2, dtype=torch.bfloat16)
+    run = stage()
+    line = dtype_line(run, model, "adamw_torch")
+    assert "optimiser states torch.bfloat16, saved in torch.bfloat16" in line
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    line = dtype_line(run, model, "adamw_torch")
+    assert "optimiser states torch.float32, saved in torch.bfloat16" in line
