@@ -165,7 +165,7 @@ def test_rows_of_several_files_are_named_with_their_file(tokenizer, tmp_path):
         scans = {name: scan_rows(one, tokenizer, end_of_turn_ids(tokenizer)) for name, one in sets.items()}
         texts = [one.text for one in data_findings(sets, scans, tokenizer, vocabulary=521, rows_per_step=1)]
         first, original = f"row 2 of {folder / 'b.jsonl'}", f"row 2 of {folder / 'a.jsonl'}"
-        copies = f"1 of 4 rows are copies of earlier ones ({first} is the first), a copy of {original}. Fix"
+        copies = f"1 of 4 rows is a copy of an earlier one ({first} is the first), a copy of {original}. Fix"
         assert sum(text.startswith(copies) for text in texts) == 2
         assert any(f"(evaluation row 1 of {folder / 'a.jsonl'} first)" in text for text in texts)
 
