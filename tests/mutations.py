@@ -242,15 +242,15 @@ FAULTS = [
     Fault(
         "prompt positions are mixed",
         "step/mixed_input.py",
-        "return target.index_put((positions,)",
-        "return (target + residual_lambda * (target.roll(1, 0) - target)).index_put((positions,)",
+        "return target.index_put((at,)",
+        "return (target + residual_lambda * (target.roll(1, 0) - target)).index_put((at,)",
         ("step/test_algorithm.py::test_the_residual_is_mixed_at_trained_positions_only",),
     ),
     Fault(
         "the input is not mixed",
         "step/mixed_input.py",
-        "temporal_residual(target.index_select(0, positions), guessed, residual_lambda)",
-        "temporal_residual(target.index_select(0, positions), guessed, 0.0)",
+        "temporal_residual(target.index_select(0, at), guessed, residual_lambda)",
+        "temporal_residual(target.index_select(0, at), guessed, 0.0)",
         OPTIONS,
     ),
     Fault(
@@ -263,8 +263,8 @@ FAULTS = [
     Fault(
         "no gradient reaches the guesses' embeddings",
         "step/mixed_input.py",
-        "temporal_residual(target.index_select(0, positions), guessed, residual_lambda)",
-        "temporal_residual(target.index_select(0, positions), guessed.detach(), residual_lambda)",
+        "temporal_residual(target.index_select(0, at), guessed, residual_lambda)",
+        "temporal_residual(target.index_select(0, at), guessed.detach(), residual_lambda)",
         OPTIONS,
     ),
     Fault(
@@ -305,7 +305,7 @@ FAULTS = [
     Fault(
         "rows are moved to the left edge",
         "step/shared_prefix/prefix.py",
-        "columns = width - lengths[documents] + layout",
+        "columns = shape[1] - lengths[documents] + layout",
         "columns = layout",
         SHARED,
     ),
@@ -375,7 +375,7 @@ FAULTS = [
     Fault(
         "a mean per rank",
         "training/trainer.py",
-        "return self.accelerator.gather(items).sum() if self.args.world_size > 1 else items",
+        "return self.accelerator.gather(items).sum() // self.get_tp_size()",
         "return items",
         RANKS,
     ),
@@ -566,8 +566,8 @@ FAULTS = [
     Fault(
         "baselines: SFT keeps the propagation",
         "methods/table.py",
-        '"propagation": "none"}',
-        '"propagation": "bellman"}',
+        '"propagation": "none", **_OWN',
+        '"propagation": "bellman", **_OWN',
         LOSSES,
     ),
     Fault(
@@ -580,7 +580,7 @@ FAULTS = [
     Fault(
         "baselines: pairs lose their end token",
         "data/pairs.py",
-        "ids, labels = tokens.input_ids[: self.max_length], tokens.labels[: self.max_length]",
+        "ids, labels = tokens.input_ids[:max_length], tokens.labels[:max_length]",
         "ids, labels = tokens.input_ids[:-1], tokens.labels[:-1]",
         PAIRS,
     ),

@@ -1,0 +1,16 @@
+"""The faults of tests/mutations.py can be planted: their text is there, once, and so are the tests that must find them."""
+
+import re
+
+import mutations
+import pytest
+
+
+@pytest.mark.parametrize("fault", mutations.FAULTS, ids=lambda fault: fault.name)
+def test_a_fault_can_be_planted(fault):
+    source = (mutations.ROOT / "src" / "ift" / fault.file).read_text()
+    assert source.count(fault.old) == 1
+    for test in fault.tests:
+        file, _, name = test.partition("::")
+        text = (mutations.ROOT / "tests" / file).read_text()
+        assert not name or re.search(rf"def {name.split('::')[-1].partition('[')[0]}\(", text)
