@@ -1,9 +1,10 @@
-"""The faults of tests/mutations.py can be planted: their text is there, once, and so are the tests that must find them."""
+"""The faults of tests/mutations.py can be planted: their old text occurs once, and the tests that find them exist."""
 
 import re
 
-import mutations
 import pytest
+
+import mutations
 
 
 @pytest.mark.parametrize("fault", mutations.FAULTS, ids=lambda fault: fault.name)
