@@ -31,6 +31,11 @@ def quoted(error: object) -> str:
     return " ".join(str(error).split()).rstrip(". ") or type(error).__name__
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun, "1 row" or "1,234 rows"; `plural` where an s at the end does not make it."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def bracketed(tokens: Sequence[Item], trained: Sequence[bool], bracket: Callable[[str], Item]) -> list[Item]:
     """`tokens` with brackets before and after each run of trained ones, for a display without colour.
 

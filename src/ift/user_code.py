@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from ift.text import did_you_mean
+
+LOOKED_UP = {"globals", "locals", "vars", "dir", "eval", "exec", "getattr", "inspect", "importlib", "modules",
+             "__dict__", "__import__", "__file__"}  # fmt: skip
 
 
 def load_function(spec: str, flag: str) -> Callable[..., Any]:
@@ -45,9 +50,54 @@ def load_function(spec: str, flag: str) -> Callable[..., Any]:
 
 
 def file_sha256(spec: str) -> str:
-    """SHA-256 of a file, or of the file of `FILE.py:function`; "" without such a file."""
-    for name in (spec, spec.rpartition(":")[0]):
-        file = Path(name).expanduser()
-        if name and file.is_file():
-            return hashlib.sha256(file.read_bytes()).hexdigest()
-    return ""
+    """SHA-256 of a file, or of the code that counts for `FILE.py:function` (see `code_that_counts`); "" without one."""
+    path, _, function = spec.rpartition(":")
+    if spec and (file := Path(spec).expanduser()).is_file():
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    return code_sha256(path, [function]) if path and Path(path).expanduser().is_file() else ""
+
+
+def code_sha256(file: str | Path, functions: Collection[str]) -> str:
+    """SHA-256 of the code of a Python file that counts for some of its functions."""
+    return hashlib.sha256(code_that_counts(Path(file).expanduser().read_bytes(), functions)).hexdigest()
+
+
+def code_that_counts(source: bytes, functions: Collection[str]) -> bytes:
+    """The content of a Python file without the functions that some functions of it do not use.
+
+    Left out is a function at the top level, with its comment, if its name is nowhere else in what stays, strings and
+    comments included, and nothing of it runs at the import: no decorator, no call in its signature. All else stays:
+    imports, constants, classes, other statements. Where the code looks names up as it runs, such as with `globals()`,
+    or cannot be parsed, nothing is left out. What the file imports is not part of it.
+    """
+    try:
+        body = ast.parse(source).body
+    except (SyntaxError, ValueError):
+        return source
+    lines = source.splitlines(keepends=True)
+    unused = {}
+    for before, node in zip([None, *body], body, strict=False):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not _runs_at_import(node):
+            begin = node.lineno - 1
+            least = before.end_lineno or 0 if before is not None else 0
+            for is_part in (lambda line: line.startswith(b"#"), lambda line: not line.strip()):
+                while begin > least and is_part(lines[begin - 1]):
+                    begin -= 1
+            unused[range(begin, node.end_lineno or begin)] = node.name
+    used = set(functions)
+    while True:
+        left_out = {at for places, name in unused.items() if name not in used for at in places}
+        kept = b"".join(line for at, line in enumerate(lines) if at not in left_out)
+        words = set(re.findall(r"\w+", kept.decode("utf-8", errors="replace")))
+        if not left_out or words & LOOKED_UP:
+            return source
+        if not (more := words.intersection(unused.values()) - used):
+            return kept.lstrip(b"\r\n")
+        used |= more
+
+
+def _runs_at_import(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether more happens at the import than that the function gets its name."""
+    signature = [function.args, *([function.returns] if function.returns else [])]
+    parts = [part for one in signature for part in ast.walk(one)]
+    return bool(function.decorator_list) or any(isinstance(one, ast.Call | ast.NamedExpr) for one in parts)

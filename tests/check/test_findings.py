@@ -1,10 +1,13 @@
 """What is known before a run: each finding from rows that have exactly that fault."""
 
+from types import SimpleNamespace
+
 import pytest
 from datasets import Dataset
 from tokenizers import processors
 
 import models
+from ift.check.findings import _many_workers
 from ift.check.row_findings import _check_report, data_findings
 from ift.check.rows import scan_rows
 from ift.data import Part, end_of_turn_ids, prepare_dataset, prepare_mixture
@@ -35,6 +38,26 @@ def found(
     scans = {name: scan_rows(one, tokenizer, end_of_turn_ids(tokenizer)) for name, one in sets.items()}
     findings = data_findings(sets, scans, tokenizer, vocabulary=vocabulary, rows_per_step=step, **options)
     return [(one.level, one.about, one.text) for one in findings]
+
+
+@pytest.mark.parametrize(
+    ("name", "workers", "said"),
+    [
+        ("dataset_num_proc", 16, True),
+        ("dataset_num_proc", 2, False),
+        ("dataloader_num_workers", 3, True),
+        ("dataset_num_proc", None, False),
+    ],
+)
+def test_more_workers_than_cores_are_noted(monkeypatch, name, workers, said):
+    """A file of another machine is taken over as it is; the check says what it means here."""
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    findings = _many_workers(SimpleNamespace(**{name: workers}))
+    assert [one.text for one in findings] == [
+        f"{name} is {workers}, and this machine has 2 cores: more processes than cores are no faster, and each needs "
+        f"memory of its own. Fix: --{name} 2"
+    ] * said
+    assert all(one.level == "note" for one in findings)
 
 
 FINE = [{"prompt": f"{n} plus {n} =", "completion": f" {2 * n}"} for n in range(10)]

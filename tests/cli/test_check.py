@@ -63,6 +63,13 @@ def test_where_a_step_does_not_fit_the_last_line_says_so_and_the_code_is_that_of
     assert json.loads(check("--json").stdout)["fits"] is False
 
 
+def test_more_workers_than_cores_are_noted_but_not_for_another_machine(check):
+    done = " ".join(check("--dataloader_num_workers", "4000").output.split())
+    assert "note settings: dataloader_num_workers is 4,000, and this machine has" in done
+    assert "ok: ift train would start" in done
+    assert "4,000" not in check("--dataloader_num_workers", "4000", "--gpu_memory", "8").output
+
+
 def test_a_long_estimate_is_announced(check, monkeypatch):
     """In a log as one line, with the seconds."""
     monkeypatch.setattr("ift.check.findings.available_memory", lambda given: 2**19)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from engine_runs import (
     ENGINES,
     TENSOR_PARALLEL,
@@ -25,6 +26,8 @@ from safetensors.torch import load_file
 from short_runs import ROWS, SHORT
 from tiny_folder import CHATML, save_tiny
 
+from ift.runs.arguments import parse
+from ift.runs.convert_config import convert_file
 from ift.training.checkpoints import MANIFEST
 
 pytestmark = pytest.mark.slow
@@ -167,6 +170,37 @@ def test_two_shards_train_what_one_process_trains(
     record_property("numbers", largest_difference(log, expected_log))
     for line, wanted in zip(log, expected_log, strict=True):
         assert line == pytest.approx(wanted, rel=1e-4, abs=1e-6)
+
+
+def test_a_converted_file_trains_under_its_engine(folder, tmp_path):
+    """Axolotl's FSDP: the engine that `ift convert-config` writes shards what one process trains whole."""
+    theirs = {
+        "base_model": str(folder / "untied"), "datasets": [{"path": str(folder / "messages" / "train.jsonl")}],
+        "micro_batch_size": 2, "max_steps": 3, "optimizer": "sgd", "learning_rate": 0.1, "lr_scheduler": "constant",
+        "warmup_steps": 0, "bf16": False, "fsdp": ["full_shard", "auto_wrap"], "save_strategy": "no",
+        "logging_steps": 1, "fsdp_config": {"fsdp_version": 2}, "sequence_len": 128, "report_to": "none",
+        "output_dir": str(tmp_path / "out"),
+    }  # fmt: skip
+    (tmp_path / "theirs.yml").write_text(yaml.safe_dump(theirs))
+    ours = tmp_path / "ours.yml"
+    ours.write_text(convert_file(tmp_path / "theirs.yml").yaml_text("theirs.yml"))
+    flag, name = parse(["--config", str(ours)]).launch
+    assert (flag, name) == ("--accelerate_config", "fsdp2")
+    flags = {"config": ours, "gradient_checkpointing": "false", "final_answers": 0}
+    tensors, log = trained_on_two(
+        flags | {"output_dir": tmp_path / "out"}, engine_environment(name, CONFIGURATIONS)
+    )
+    whole = tmp_path / "whole.yml"  # with the engine, `ift train` would start processes itself
+    whole.write_text(ours.read_text().replace("accelerate_config: fsdp2\n", ""))
+    one = {"config": whole, "output_dir": tmp_path / "one", "per_device_train_batch_size": 4}
+    ended = wait_for(start_processes(flags | one, {}, count=1))
+    assert ended.codes == [0], ended.outputs[0][-3000:]
+    expected, expected_log = saved(tmp_path / "one")
+    largest = max(float(tensor.abs().max()) for tensor in expected.values())
+    assert max(float((tensors[name] - expected[name]).abs().max()) for name in expected) <= 1e-5 * largest
+    assert [line["loss"] for line in log if "loss" in line] == pytest.approx(
+        [line["loss"] for line in expected_log if "loss" in line], rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("case", ["ift", "sft", "accumulated"])

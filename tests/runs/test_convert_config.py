@@ -1,20 +1,30 @@
 """Configurations of other tools: each key is kept, translated or lost, and `ift train` takes the result."""
 
+import contextlib
+import dataclasses
+import json
 import os
+import re
 import warnings
 from pathlib import Path
 
 import pytest
 import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from transformers import TrainingArguments
 from typer.testing import CliRunner
 
 from ift.cli.main import app
+from ift.data.conversion import from_preference
+from ift.data.source import SourceRow
 from ift.methods import METHODS
 from ift.runs.arguments import make_parser, parse
 from ift.runs.argv import UsageError
 from ift.runs.convert_config import convert_file
 from ift.runs.converted_defaults import DEFAULTS
 from ift.runs.converted_values import VALUES
+from ift.runs.launch import resolve_config, wanted_engine
 from ift.runs.other_tools import EXPLAINED, RENAMED
 
 AXOLOTL = """
@@ -522,12 +532,125 @@ def test_llama_factory(converted):
     assert found.tool == "LLaMA-Factory"
     holds(found.settings, {
         **LORA, "method": "simpo", "beta": 2.0, "lora_r": 8, "lora_target_modules": "all-linear", "max_length": 2048,
-        "datasets": [{"path": "pairs", "split": "train[:1000]"}, {"path": "more_pairs", "split": "train[:1000]"}],
+        "datasets": [{"path": f"ROWS_OF_{name}.jsonl", "split": "train[:1000]"} for name in ("pairs", "more_pairs")],
         "dataset_num_proc": 16, "test_split_size": 0.1, "attn_implementation": "flash_attention_2", "dtype": "bfloat16",
     })  # fmt: skip
     assert args.method.name == "simpo"
-    assert "paths or Hub ids" in found.lost["dataset_info.json"]
     assert "max_samples" not in found.lost
+
+
+def test_a_name_of_llama_factory_is_to_be_filled_in(converted):
+    """It is no path and no Hub id; the reason is that no file says what it is."""
+    found, _ = converted(LLAMA_FACTORY)
+    marks = [line for line in found.yaml_text("x").splitlines() if line.startswith("# FILL IN: ")]
+    assert [line.split()[3] for line in marks] == ["ROWS_OF_pairs.jsonl", "ROWS_OF_more_pairs.jsonl"]
+    assert "(a name of LLaMA-Factory, not a path: found no dataset_info.json in data, " in marks[0]
+    assert sum(line.startswith("fill in: ROWS_OF_") for line in found.report()) == 2
+    assert converted(f"{LLAMA_FACTORY}dataset_dir: ONLINE\n")[0].settings["datasets"][0]["path"] == "pairs"
+    online = converted(f"{LLAMA_FACTORY}dataset_dir: REMOTE:some/info\n")[0]
+    assert (
+        "its dataset_info.json is on the Hub (some/info)" in online.missing["ROWS_OF_pairs.jsonl in datasets"]
+    )
+
+
+REGISTRY = {
+    "chats": {"file_name": "chats.jsonl", "formatting": "sharegpt", "columns": {"messages": "talk", "system": "sys"},
+              "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "wizard"}},
+    "plain": {"file_name": "plain.jsonl"},
+    "hub": {"hf_hub_url": "some/set", "ms_hub_url": "x/y", "subset": "en", "split": "train_x", "folder": "part",
+            "num_samples": 7, "columns": {"prompt": "q", "response": "a", "images": "pictures"}},
+    "scope": {"ms_hub_url": "x/y"},
+    "pairs": {"file_name": "pairs.jsonl", "ranking": True, "formatting": "sharegpt",
+              "columns": {"messages": "conversations", "chosen": "chosen", "rejected": "rejected"}},
+    "texts": {"file_name": "texts.jsonl", "columns": {"prompt": "body"}},
+}  # fmt: skip
+NAMED = "model_name_or_path: m\nstage: {}\nfinetuning_type: full\ncutoff_len: 64\ndataset: {}\n"
+
+
+@pytest.fixture
+def registry(tmp_path):
+    def write(folder):
+        folder.mkdir(exist_ok=True)
+        (folder / "dataset_info.json").write_text(json.dumps(REGISTRY))
+        return folder
+
+    return write
+
+
+@pytest.mark.parametrize(("place", "setting"), [("", ""), ("data", ""), ("mine", "dataset_dir: mine\n")])
+def test_names_of_llama_factory_are_looked_up(converted, registry, tmp_path, place, setting):
+    folder = registry(tmp_path / place)
+    found, _ = converted(NAMED.format("sft", "chats, hub,scope,other") + setting)
+    assert found.settings["datasets"] == [
+        {"path": str(folder / "chats.jsonl"), "columns": ["talk", "sys"], "split": "train"},
+        {"path": "some/set", "name": "en", "split": "train_x[:7]", "data_dir": "part", "columns": ["q", "a"]},
+        {"path": "ROWS_OF_scope.jsonl", "split": "train"}, {"path": "ROWS_OF_other.jsonl", "split": "train"},
+    ]  # fmt: skip
+    assert found.settings["dataset_columns"] == [
+        "talk=messages",
+        "sys=system",
+        "q=instruction",
+        "a=output",
+    ]
+    assert "it is on ModelScope (ms_hub_url: x/y)" in found.missing["ROWS_OF_scope.jsonl in datasets"]
+    assert "has no entry other" in found.missing["ROWS_OF_other.jsonl in datasets"]
+    changing, same = found.groups.values()
+    assert "write assistant in the rows in place of wizard" in changing["dataset_info.json.roles.assistant"]
+    assert "first rows of the file" in changing["dataset_info.json.num_samples"]
+    assert "only text" in changing["dataset_info.json.images"]
+    assert "dataset_info.json.message_field_role" in same
+    assert "dataset_dir" not in found.lost
+
+
+def test_rows_of_llama_factory_are_read_as_its_descriptions_say(converted, registry, tmp_path):
+    """Pairs of turns, turns under another name, texts, and Alpaca rows without a description of their columns."""
+    from ift.data.training_sets import load_splits
+
+    folder = registry(tmp_path)
+    turns = [{"from": "human", "value": "two?"}]
+    answers = {side: {"from": "gpt", "value": side} for side in ("chosen", "rejected")}
+    rows = {
+        "pairs": {"conversations": turns, **answers, "note": 1},
+        "chats": {"talk": turns, "sys": "be brief", "note": 1},
+        "texts": {"body": "once"},
+        "plain": {"instruction": "two?", "output": "2"},
+    }
+    for name, row in rows.items():
+        (folder / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    wanted = {
+        "pairs": {"prompt", "chosen", "rejected"}, "chats": {"messages", "system"}, "texts": {"text"},
+        "plain": {"instruction", "output"},
+    }  # fmt: skip
+    for name, columns in wanted.items():
+        _, args = converted(NAMED.format("dpo" if name == "pairs" else "sft", name))
+        (part,) = load_splits(args.script, args.mixture, evaluation=False, columns=args.columns).train
+        assert set(part.rows.column_names) == columns
+        if name == "pairs":
+            source = SourceRow(part.rows[0], 1)
+            assert [one["content"] for one in from_preference(source, "rejected")["messages"]] == [
+                "two?",
+                "rejected",
+            ]
+
+
+def test_a_registry_that_cannot_be_read_is_named(converted, tmp_path):
+    (tmp_path / "dataset_info.json").write_text("{")
+    found, _ = converted(NAMED.format("sft", "chats"))
+    assert "dataset_info.json cannot be read: " in found.missing["ROWS_OF_chats.jsonl in datasets"]
+
+
+@pytest.mark.parametrize("second", ["field_messages: turns, field_output: talk", "field_messages: talk"])
+def test_a_column_that_two_entries_name_differently_is_lost_alone(converted, second):
+    """dataset_columns holds for all entries; the data sets themselves stay."""
+    first = (
+        "{path: a, field_messages: turns}" if "output" not in second else "{path: a, field_messages: talk}"
+    )
+    found, args = converted(f"base_model: m\ndatasets:\n  - {first}\n  - {{path: b, {second}}}\n")
+    assert len(args.mixture.datasets) == 2
+    assert len(found.settings["dataset_columns"]) == 1
+    lost = [name for name in found.groups[next(iter(found.groups))] if name.startswith("datasets, column ")]
+    assert lost
+    assert "rename it to messages in the rows" in " ".join(found.lost[name] for name in lost)
 
 
 def test_alignment_handbook(converted):
@@ -536,9 +659,8 @@ def test_alignment_handbook(converted):
     entry = {
         "path": "one/set",
         "name": "default",
-        "split": "train_sft",
+        "split": "train_sft[:50%]",
         "columns": ["messages"],
-        "fraction": 0.5,
     }
     holds(
         found.settings, {"dtype": "bfloat16", "datasets": [entry], "test_split_size": 100, "max_length": 2048}
@@ -548,16 +670,58 @@ def test_alignment_handbook(converted):
     assert converted(HANDBOOK, "dpo")[0].settings["beta"] == 0.05
 
 
-def test_an_older_handbook_names_its_splits(converted):
-    found, args = converted(
-        "model_name_or_path: m\ndataset_mixer: {one/set: 1.0}\ndataset_splits: [train_sft, test_sft]"
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("dataset_mixer: {one/set: 1.0}", {"dataset_name": "one/set", "dataset_train_split": "train_sft"}),
+        ("dataset_mixer: {one/set: 0.5}", {"dataset_train_split": "train_sft[:50%]"}),
+        ("dataset_mixer: {one/set: 1}\ndataset_configs: [all]", {"dataset_config": "all"}),
+        ("dataset_name: one/set", {"dataset_name": "one/set", "dataset_train_split": "train_sft"}),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_splits_of_one_data_set_of_the_handbook_are_translated(converted, text, wanted, first):
+    splits = "dataset_splits: [train_sft, test_sft, test_gen]"
+    settings = "\n".join([text, splits] if first else [splits, text])
+    found, args = converted(f"model_name_or_path: m\n{settings}\n")
+    holds(found.settings, {**wanted, "dataset_test_split": "test_sft+test_gen"})
+    assert args.script.dataset_test_split == "test_sft+test_gen"
+    assert {"dataset_splits", "dataset_configs"} & set(found.lost) == set()
+
+
+MIXER = "model_name_or_path: m\ndataset_mixer: {a: 0.333, b: 1.0}\ndataset_splits: [train_x, test_x]\n"
+
+
+def test_the_test_split_of_several_data_sets_is_named_as_lost(converted):
+    """Training rows are held out instead, so this changes what is trained."""
+    found, _ = converted(f"{MIXER}dataset_configs: [one, two]\neval_strategy: epoch\n")
+    changing, same = found.groups.values()
+    assert "datasets names train_x; test_x is not used: a list of data sets" in changing["dataset_splits"]
+    assert found.settings["datasets"] == [
+        {"path": "a", "name": "one", "split": "train_x[:33%]"}, {"path": "b", "name": "two", "split": "train_x"},
+    ]  # fmt: skip
+    assert (
+        "first 33 % of the rows are trained, in the order of the file, rounded from 33.3;"
+        in changing["dataset_mixer.a"]
     )
-    assert args.script.dataset_test_split == "test_sft"
-    assert found.settings["dataset_train_split"] == "train_sft"
-    found, _ = converted(
-        "model_name_or_path: m\ndataset_mixer: {a: 0.5, b: 1.0}\ndataset_splits: [train_x, test_x]"
-    )
-    assert [one["fraction"] for one in found.settings["datasets"]] == [0.5, 1.0]
+    assert "all rows" in same["dataset_mixer.b"]
+    assert "dataset_splits" in converted(MIXER.replace(", test_x", ""))[0].groups[list(found.groups)[1]]
+
+
+def test_weights_of_the_handbook_are_shares_of_each_data_set(converted):
+    """fraction would be a share of the mixture: 1.0 and 1.0 would train as many rows of each."""
+    found, _ = converted(HANDBOOK.replace("0.5", "1.0"))
+    assert [one["split"] for one in found.settings["datasets"]] == ["train_sft"]
+    assert "fraction" not in found.settings["datasets"][0]
+
+
+@pytest.mark.parametrize(("text", "key"), [(AXOLOTL + "test_datasets: [{path: x}]\n", "test_datasets"),
+                                           (LLAMA_FACTORY + "eval_dataset: x\n", "eval_dataset")])  # fmt: skip
+def test_rows_for_evaluation_are_named_where_training_rows_are_held_out(converted, text, key):
+    changing, _ = converted(text)[0].groups.values()
+    assert "are held out, and are not trained" in changing[key]
+    _, same = converted(re.sub("(val_set_size|val_size|evals_per_epoch).*\n", "", text))[0].groups.values()
+    assert "no evaluation" in same[key]
 
 
 def test_unsloth(converted):
@@ -576,8 +740,8 @@ def test_unsloth(converted):
 
 def test_what_is_missing_is_to_be_filled_in(converted):
     found, _ = converted("learning_rate: 1e-4\nfinetuning_type: full\n")
-    assert found.missing == ["model_name_or_path", "dataset_name"]
-    assert "# FILL IN: dataset_name" in found.yaml_text("x")
+    assert [*found.missing] == ["model_name_or_path", "dataset_name"]
+    assert "# FILL IN: dataset_name, which the file does not say" in found.yaml_text("x")
 
 
 @pytest.mark.parametrize(
@@ -600,6 +764,78 @@ def test_every_name_whose_value_is_translated_is_in_the_table_or_a_setting():
         option.lstrip("-") for one in METHODS.values() for option in make_parser(one)._option_string_actions
     }
     assert set(VALUES) <= {*RENAMED, *EXPLAINED, *known, "env"}
+
+
+# values of every kind that a translated setting takes
+SAMPLES = [
+    True, False, 4, 0.5, "auto", "dft", "none", "lora", "qlora", "dpo", "simpo", "all", "q_proj,v_proj", "a.jinja",
+    "cosine", "zero3.json", ["full_shard", "auto_wrap"], ["train_sft", "test_sft"],
+    [{"path": "rows", "type": "alpaca"}], {"some/set": 0.5}, {"a": 1, "b": 0.5}, {"quantization_bit": 4},
+    {"datasets": [{"id": "a", "weight": 0.5}], "test_split_size": 10}, {"eos_token": "<end>"},
+    {"name": "lora", "r": 8, "target_modules": "all"}, {"zero_optimization": {"stage": 3}},
+    {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True},
+]  # fmt: skip
+OF_OTHERS = {"env", "accelerate_config"}  # read by trl's parser, and by the launch
+
+
+@pytest.fixture(scope="module")
+def names_of_ift_train():
+    return {
+        option.lstrip("-") for one in METHODS.values() for option in make_parser(one)._option_string_actions
+    }
+
+
+def test_every_name_that_a_conversion_writes_is_one_of_ift_train(names_of_ift_train):
+    """Red when: a new transformers or trl has removed a setting that a rule still writes."""
+    known = names_of_ift_train | OF_OTHERS
+    assert set(RENAMED.values()) <= known
+    assert {one.name for defaults in DEFAULTS.values() for one in defaults} <= known
+    for name, translate in VALUES.items():
+        results = []
+        for value in SAMPLES:
+            for settings in ({name: value}, {name: value, "num_epochs": 2, "val_set_size": 0.1}):
+                with contextlib.suppress(
+                    TypeError, AttributeError, ValueError, KeyError
+                ):  # not its kind of value
+                    results.append(translate(value, settings))
+        assert results, name
+        written = {key for result in results if isinstance(result, dict) for key in result}
+        assert written <= known, name
+
+
+def test_what_overwriting_deletes_here_is_named(converted):
+    """transformers has no such setting any more; ift's own deletes the checkpoints of an earlier run."""
+    text = "model_name_or_path: m\ndataset_name: d\noverwrite_output_dir: {}\n"
+    found, args = converted(text.format("true"))
+    assert args.run.overwrite_output_dir
+    assert any("ift train deletes the checkpoints" in line for line in found.report())
+    assert not any("deletes" in line for line in converted(text.format("false"))[0].report())
+    assert "overwrite_output_dir" not in {one.name for one in dataclasses.fields(TrainingArguments)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "fsdp: [full_shard]",
+        "deepspeed: zero2.json",
+        "deepspeed: zero3.json",
+        "adapter: qlora\ndeepspeed: z.json",
+    ],
+)
+def test_accelerate_reads_the_engine_that_is_written(converted, text):
+    """By accelerate's own classes, as `accelerate launch` does."""
+    _, args = converted(f"{QUIET}{text}\n")
+    flags = resolve_config([*args.launch, "--num_processes", "2"])
+    file = flags[flags.index("--config_file") + 1]
+    read = load_config_from_file(file)
+    engine = wanted_engine(args.launch).name
+    kinds = {"fsdp2": "FSDP", "ddp": "MULTI_GPU"}
+    assert read.distributed_type == kinds.get(engine, "DEEPSPEED")
+    asked, *_ = _validate_launch_command(
+        launch_command_parser().parse_args([*flags, "--module", "ift.cli.main"])
+    )
+    assert (asked.use_fsdp, asked.use_deepspeed) == (engine == "fsdp2", engine.startswith("zero"))
+    assert asked.num_processes == 2
 
 
 def test_the_verb_writes_the_file_and_reports_every_key(tmp_path):

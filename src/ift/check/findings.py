@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,7 +24,7 @@ from ift.data import DataError, Prepared, end_of_turn_ids
 from ift.methods.stage import longest_row
 from ift.methods.start import explain_saved_modules, explain_too_long
 from ift.models.limits import explain_ids_outside, special_ids
-from ift.text import quoted
+from ift.text import counted, quoted
 
 ESTIMATES = 5  # of a step with other settings, where it does not fit; as a rule
 
@@ -71,6 +72,7 @@ def preflight(
     if rows is not None and packs_nothing(config, report, rows):
         findings.append(Finding("note", "train", PACKS_NOTHING))
     findings += [*_few_to_answer(stage, sets), *_model_findings(stage, prepared, memory, longest)]
+    findings += [] if gpu_memory is not None else _many_workers(config)  # planned for another machine
     available = available_memory(gpu_memory)
     if memory is not None:
         if memory.total > TIGHT * available:
@@ -105,6 +107,21 @@ def _few_to_answer(stage: Any, sets: Mapping[str, Prepared]) -> list[Finding]:
         return []
     text = f"eval_generate is {wanted:,}, and there are {there:,} evaluation rows: all of them are answered"
     return [Finding("warning", "eval", text)]
+
+
+def _many_workers(config: Any) -> list[Finding]:
+    """Notes on more worker processes than this machine has cores, as in a file that was written for another machine."""
+    cores = os.cpu_count() or 1
+    return [
+        Finding(
+            "note",
+            "settings",
+            f"{name} is {workers:,}, and this machine has {counted(cores, 'core')}: more processes than cores are no "
+            f"faster, and each needs memory of its own. Fix: --{name} {cores}",
+        )
+        for name in ("dataset_num_proc", "dataloader_num_workers")
+        if (workers := getattr(config, name, None) or 0) > cores
+    ]
 
 
 def _model_findings(

@@ -52,6 +52,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
 
     say = partial(console.print, markup=False)
     args, train_words = parse(verb, arguments)
+    say(f"loading torch{', the tokenizer and the rows' if train_words else ''}")  # the imports take seconds
     from ift.lab.compare.run_study import report_study, run_study
     from ift.lab.compare.testbed import study_on_testbed
     from ift.lab.compare.user_study import user_study

@@ -12,7 +12,6 @@ import re
 import tempfile
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,15 @@ import yaml
 from ift.methods.table import METHODS
 from ift.runs.arguments import make_parser, parse_stages
 from ift.runs.argv import UsageError
+from ift.runs.converted import Converted
 from ift.runs.converted_defaults import differences, implied
+from ift.runs.converted_registry import resolve_names
 from ift.runs.converted_values import LOST_INSIDE, USED_BY, VALUES
 from ift.runs.harmless_names import is_harmless
 from ift.runs.other_tools import EXPLAINED, RENAMED, SIGNS
 from ift.runs.yaml_file import parse_yaml_file
 
 SECTIONS = ("training", "lora", "logging", "data")  # of unsloth's file: settings one level deeper
-LAUNCH = (
-    "ift train --config THIS_FILE --num_processes N, where N is the number of GPUs: the file does not say it"
-)
 OF_THE_DEVICE = ("tf32",)  # refused where the device of the conversion lacks it
 # keys of files that configure no training, and what does their work here
 NO_TRAINING = {
@@ -40,89 +38,6 @@ NO_TRAINING = {
     "sample_backend": "ift chat MODEL, or ift generate",
 }
 FILL_IN = {"model_name_or_path": "MODEL", "dataset_name": "ROWS.jsonl", "output_dir": "aligned"}
-
-
-@dataclass
-class Converted:
-    """What became of a configuration file.
-
-    Attributes:
-        tool: A key of `SIGNS`.
-        settings: For `ift train`.
-        kept: Names with the same name and value here.
-        translated: Name elsewhere -> the settings that it became.
-        lost: Name elsewhere -> why there is none here.
-        implied: Defaults of the other tool that were written out: name here -> (value, what ift does without it).
-        differences: Sentences about defaults that no setting of the file takes over.
-        empty: Names without a value.
-        missing: Settings that must be filled in by hand.
-    """
-
-    tool: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    kept: list[str] = field(default_factory=list)
-    translated: dict[str, dict[str, Any]] = field(default_factory=dict)
-    lost: dict[str, str] = field(default_factory=dict)
-    implied: dict[str, tuple[Any, str]] = field(default_factory=dict)
-    differences: list[str] = field(default_factory=list)
-    empty: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-
-    @property
-    def groups(self) -> dict[str, dict[str, str]]:
-        """The lost names, with their reasons, in two groups: those that change what is trained come first."""
-        harmless = {name: reason for name, reason in self.lost.items() if is_harmless(name, reason)}
-        changing = {name: reason for name, reason in self.lost.items() if name not in harmless}
-        return {
-            "lost, and this changes what is trained": changing,
-            "lost, but the training stays the same (speed, memory, logs, files, evaluation)": harmless,
-        }
-
-    def report(self) -> list[str]:
-        """Lines for the user, one for every name that was not kept as it is."""
-        lines = [f"kept: {', '.join(self.kept) or 'nothing'}"]
-        lines += [f"translated: {name} -> {_shown(found)}" for name, found in self.translated.items()]
-        lines += [
-            f"written out, the default of {self.tool}: {name}: {value} (ift's: {here})"
-            for name, (value, here) in self.implied.items()
-        ]
-        for heading, lost in self.groups.items():
-            lines += [f"{heading} ({len(lost)}):"] if lost else []
-            lines += [f"  {names}: {reason}" for reason, names in _by_reason(lost).items()]
-        lines += [f"another default than {self.tool}'s: {one}" for one in self.differences]
-        lines += [f"without a value: {', '.join(self.empty)}"] if self.empty else []
-        lines += [f"launch with: {LAUNCH}"] if "accelerate_config" in self.settings else []
-        return lines + [f"fill in: {name}, which the file does not say" for name in self.missing]
-
-    def yaml_text(self, source: str) -> str:
-        """The file for `ift train --config`, what was lost as comments at its end."""
-        lines = [
-            f"# From {source} ({self.tool}) by ift convert-config. Look at it, then: ift check --config THIS_FILE"
-        ]
-        lines += [f"# FILL IN: {name}" for name in self.missing]
-        lines += [f"# Launch with: {LAUNCH}"] if "accelerate_config" in self.settings else []
-        lines.append(yaml.safe_dump(self.settings, sort_keys=False, width=110, allow_unicode=True).rstrip())
-        lines += ["", f"# Defaults of {self.tool}: {', '.join(self.implied)}"] if self.implied else []
-        for heading, lost in self.groups.items():
-            lines += ["", f"# {heading.capitalize()}:"] if lost else []
-            lines += [
-                f"#   {names}: {' '.join(reason.split())}" for reason, names in _by_reason(lost).items()
-            ]
-        lines += ["", f"# Other defaults than {self.tool}'s:"] if self.differences else []
-        return "\n".join([*lines, *(f"#   {one}" for one in self.differences)]) + "\n"
-
-
-def _by_reason(lost: Mapping[str, str]) -> dict[str, str]:
-    """Reason -> the names that are lost for it, in their order."""
-    found: dict[str, list[str]] = {}
-    for name, reason in lost.items():
-        found.setdefault(str(reason), []).append(name)
-    return {reason: ", ".join(names) for reason, names in found.items()}
-
-
-def _shown(settings: Mapping[str, Any]) -> str:
-    text = ", ".join(f"{name}: {value}" for name, value in settings.items())
-    return text if len(text) < 200 else text[:197] + "..."
 
 
 def convert_file(path: Path, method: str | None = None) -> Converted:
@@ -139,6 +54,9 @@ def convert_file(path: Path, method: str | None = None) -> Converted:
     found = Converted(_tool(read))
     if found.tool == "unsloth" and "batch_size" in written:  # rows of one device there
         written["micro_batch_size"] = written.pop("batch_size")
+    if found.tool == "LLaMA-Factory" and written.get("dataset"):
+        written["dataset"], missing = resolve_names(written, path)
+        found.missing |= {f"{path} in datasets": reason for path, reason in missing.items()}
     known = {
         option.lstrip("-")
         for one in METHODS.values()
@@ -157,10 +75,8 @@ def convert_file(path: Path, method: str | None = None) -> Converted:
     if found.tool == "unsloth" and "lora_r" in found.settings and "training_type" not in written:
         found.settings["use_peft"] = True  # its default
         found.translated["lora"] = {"use_peft": True}
-    if found.tool == "LLaMA-Factory" and "dataset" in found.translated:
-        found.lost["dataset_info.json"] = (
-            "its names are taken for paths or Hub ids: write those into datasets"
-        )
+    if "dataset" in found.translated and found.lost.pop("dataset_dir", ""):
+        found.translated["dataset_dir"] = found.translated["dataset"]
     if not found.kept and not found.translated:
         raise UsageError(
             f"{path}: found no setting of a training, but {', '.join(map(str, list(read)[:5]))}. "
@@ -216,14 +132,19 @@ def _convert(name: str, value: Any, written: Mapping[str, Any], known: set[str],
             found.lost[name] = result
             return
         variables = result.pop("env", None)
-        result = {here: one for here, one in result.items() if here not in found.settings or here == name}
+        asked, result = (
+            result,
+            {here: one for here, one in result.items() if here not in found.settings or here == name},
+        )
         if variables:
             result["env"] = {**found.settings.get("env", {}), **variables}
         found.settings |= result
         if result == {name: value}:
             found.kept.append(name)
-        elif result:
-            found.translated[name] = result
+        elif result or asked == {
+            here: found.settings[here] for here in asked
+        }:  # or another name says the same
+            found.translated[name] = result or asked
         else:
             found.lost[name] = EXPLAINED.get(name, "another setting of the file says it already")
     elif name in known:
@@ -246,7 +167,7 @@ def _fill_in(found: Converted) -> None:
     for name, value in FILL_IN.items():
         if name not in found.settings and not (name == "dataset_name" and found.settings.get("datasets")):
             found.settings[name] = value
-            found.missing += [name] if name != "output_dir" else []
+            found.missing |= {name: "which the file does not say"} if name != "output_dir" else {}
 
 
 def _drop_refused(found: Converted) -> None:

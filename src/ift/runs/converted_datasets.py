@@ -1,8 +1,8 @@
-"""The data of other tools' configurations: entries of `datasets:`, mixtures, and LLaMA-Factory's names."""
+"""The data of other tools' configurations: entries of `datasets:` (mixtures: converted_mixtures.py)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ift.data.known_names import OTHER_ROLES, ROLES, TURN_KEYS, find, names
@@ -13,12 +13,12 @@ Settings = Mapping[str, Any]
 Translated = dict[str, Any] | str
 
 ENTRY = {"path": "path", "id": "path", "name": "name", "config": "name", "split": "split", "data_files": "data_files",
-         "data_dir": "data_dir", "columns": "columns", "weight": "fraction", "fraction": "fraction"}  # fmt: skip
-# columns that Axolotl names, and what they are called here
+         "data_dir": "data_dir", "columns": "columns", "fraction": "fraction"}  # fmt: skip
+# keys that name a column in Axolotl's entries, and in those of converted_registry.py; what it is called here
 COLUMNS = {"field_messages": "messages", "field": "text", "text_column": "text", "field_instruction": "instruction",
-           "field_input": "input", "field_output": "output", "field_system": "system", "field_tools": "tools",
-           "field_prompt": "prompt", "field_completion": "completion", "field_chosen": "chosen",
-           "field_rejected": "rejected"}  # fmt: skip
+           "field_input": "input", "field_output": "output", "field_history": "history", "field_system": "system",
+           "field_tools": "tools", "field_label": "kto_tag", "field_prompt": "prompt",
+           "field_completion": "completion", "field_chosen": "chosen", "field_rejected": "rejected"}  # fmt: skip
 FOUND = ("messages", "conversations")  # columns that are found without being named
 # types whose rows are recognised by their columns, without a text that Axolotl adds to the prompt
 DETECTED = ("chat_template", "chat_template.default", "sharegpt", "completion", "pretrain")
@@ -37,16 +37,63 @@ def translate_datasets(value: Any, settings: Settings) -> Translated:
         one = one if isinstance(one, Mapping) else {"path": str(one)}
         entry = {ENTRY[key]: found for key, found in one.items() if key in ENTRY and found is not None}
         entry["split"] = entry.get("split") or "train"
-        if count := settings.get("max_samples"):
-            entry["split"] += f"[:{count}]"
+        entry["split"] = part_of(entry["split"], one.get("weight"))
+        if counts := [count for count in (settings.get("max_samples"), one.get("num_samples")) if count]:
+            entry["split"] += f"[:{min(counts)}]"
         if str(entry.get("path")) in ("json", "parquet", "csv") and isinstance(entry.get("data_files"), str):
             entry["path"] = entry.pop("data_files")
-        kind = one.get("type")
-        named = {**one, **(kind if isinstance(kind, Mapping) else {})}
-        columns += [f"{named[key]}={here}" for key, here in COLUMNS.items() if named.get(key)]
+        columns.append(_named_columns(one))
         entries.append(entry)
-    renamed = [one for one in dict.fromkeys(columns) if _is_needed(*one.split("=", 1))]
+    renamed = [f"{column}={here}" for column, here in _renamed(columns)[0].items()]
     return {"datasets": entries, **({"dataset_columns": renamed} if renamed else {})}
+
+
+def _named_columns(entry: Mapping[str, Any]) -> dict[str, str]:
+    """The columns that an entry names: their names there, and here."""
+    kind = entry.get("type")
+    named = {**entry, **(kind if isinstance(kind, Mapping) else {})}
+    return {str(named[key]): here for key, here in COLUMNS.items() if named.get(key)}
+
+
+def _renamed(columns: Sequence[Mapping[str, str]]) -> tuple[dict[str, str], list[dict[str, str]]]:
+    """The columns to rename, old to new, for all entries together; and for each entry those that others contradict.
+
+    A column has one name in all of them, and only one column gets that name.
+    """
+    found: dict[str, str] = {}
+    contradicted: list[dict[str, str]] = []
+    for of_entry in columns:
+        needed = {column: here for column, here in of_entry.items() if _is_needed(column, here)}
+        new = {
+            column: here
+            for column, here in needed.items()
+            if found.get(column, here) == here and (column in found or here not in found.values())
+        }
+        found |= new
+        contradicted.append({column: here for column, here in needed.items() if column not in new})
+    return found, contradicted
+
+
+def part_of(split: str, share: Any) -> str:
+    """A split cut to a share of its rows, as alignment-handbook takes one: of each data set, in whole percent here."""
+    return split if share is None or float(share) >= 1 else f"{split}[:{_percent(share)}%]"
+
+
+def _percent(share: Any) -> int:
+    return max(1, round(100 * float(share)))
+
+
+def lost_share(value: Any) -> Inside:
+    """What is lost of a share of the rows."""
+    if float(value) >= 1:
+        yield "", Same("all rows are trained here too")
+        return
+    rounded = "" if 100 * float(value) == _percent(value) else f", rounded from {100 * float(value):g}"
+    yield (
+        "",
+        f"the first {_percent(value)} % of the rows are trained, in the order of the file{rounded}; there they are "
+        "drawn at random",
+    )
 
 
 def _is_needed(column: str, here: str) -> bool:
@@ -59,6 +106,12 @@ def lost_of_entries(value: Any, prefix: str = "datasets") -> dict[str, str]:
     The reasons of several entries are joined; the result is a `Same` if all of them are.
     """
     found: dict[str, list[str]] = {}
+    for named in _contradicted(value):
+        for column, here in named.items():
+            reason = (
+                f"rename it to {here} in the rows: another entry has a column for {here}, or of this name"
+            )
+            found.setdefault(f"{prefix}, column {column}", []).append(reason)
     for one in value if isinstance(value, list) else []:
         for key, inner in one.items() if isinstance(one, Mapping) else ():
             if key in ENTRY or key in COLUMNS or inner is None or (inner == "" and key != "roles_to_train"):
@@ -66,6 +119,12 @@ def lost_of_entries(value: Any, prefix: str = "datasets") -> dict[str, str]:
             for name, reason in INSIDE.get(key, _unknown)(inner):
                 found.setdefault(f"{prefix}.{key}{name}", []).append(reason)
     return {name: _joined(reasons) for name, reasons in found.items()}
+
+
+def _contradicted(value: Any) -> list[dict[str, str]]:
+    """As the second of `_renamed`, for the value of `datasets`."""
+    entries = [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
+    return _renamed([_named_columns(one) for one in entries])[1]
 
 
 def _joined(reasons: list[str]) -> str:
@@ -167,13 +226,16 @@ _TEMPLATE = _fixed(
     ("tokenizer_default",),
     "the model's own chat template is used here too",
 )
+_MEDIA = _fixed("only text is trained here")
 INSIDE: Mapping[str, Callable[[Any], Inside]] = {
+    "audios": _MEDIA,
     "chat_template": _TEMPLATE,
     "chat_template_jinja": _TEMPLATE,
     "conversation": _TEMPLATE,
     "drop_system_message": _fixed("remove the system turns from the rows", (False,)),
     "ds_type": _fixed(Same("the kind of a file is found from its name")),
     "field_thinking": _thinking,
+    "images": _MEDIA,
     "message_field_content": _turn_key("content"),
     "message_field_role": _turn_key("role"),
     "message_field_training": _training_mark,
@@ -181,6 +243,7 @@ INSIDE: Mapping[str, Callable[[Any], Inside]] = {
         "marks within a turn are refused: write rows of input_ids and labels"
     ),
     "message_property_mappings": _mappings,
+    "num_samples": _fixed("the first rows of the file are trained; there they are drawn at random"),
     "preprocess_shards": _fixed(Same("rows are prepared one by one")),
     "revision": _fixed("the newest revision is loaded: download this one, and name its folder as path"),
     "roles": _roles,
@@ -199,37 +262,6 @@ INSIDE: Mapping[str, Callable[[Any], Inside]] = {
         "code of a data set is never run: save its rows as JSON lines or Parquet", (False,)
     ),
     "type": _type,
+    "videos": _MEDIA,
+    "weight": lost_share,
 }
-
-
-def translate_mixture(value: Any, settings: Settings) -> Translated:
-    """`dataset_mixture` of alignment-handbook."""
-    found = translate_datasets(value.get("datasets", []), settings)
-    size = value.get("test_split_size")
-    return {**found, **({"test_split_size": size} if size else {})}  # type: ignore[dict-item]
-
-
-def lost_of_mixture(value: Any) -> dict[str, str]:
-    """As `lost_of_entries`, for `dataset_mixture`."""
-    others = [key for key in value if key not in ("datasets", "test_split_size") and value[key] is not None]
-    reasons = {"seed": "the run's seed draws the rows that are held out: set seed"}
-    return lost_of_entries(value.get("datasets"), "dataset_mixture.datasets") | {
-        f"dataset_mixture.{key}": reasons.get(key, "a mixture has no such key here") for key in others
-    }
-
-
-def translate_mixer(value: Any, settings: Settings) -> Translated:
-    """`dataset_mixer` of earlier versions of alignment-handbook: shares by name."""
-    splits = settings.get("dataset_splits") or ["train"]
-    training = [name for name in splits if "train" in str(name)] or ["train"]
-    if len(value) == 1 and float(next(iter(value.values()))) == 1 and len(training) == 1:
-        test = [name for name in splits if name not in training]
-        found = {"dataset_name": next(iter(value)), "dataset_train_split": training[0]}
-        return {**found, **({"dataset_test_split": test[0]} if test else {})}
-    return {
-        "datasets": [
-            {"path": path, "split": split, "fraction": float(share)}
-            for path, share in value.items()
-            for split in training
-        ]
-    }

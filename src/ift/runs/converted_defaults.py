@@ -93,6 +93,10 @@ _LONG = (
     "rows longer than max_length: left out there, cut at their end here, and a run is refused where that concerns more "
     "than 20 % of them; ift check counts them"
 )
+_OVERWRITTEN = (
+    "overwrite_output_dir, which transformers has no more: there the files of an earlier run stay until others have "
+    "their names; ift train deletes the checkpoints, metrics and answers of an earlier run of its own in the folder"
+)
 _ALL_TURNS = (
     "trained tokens of conversations: every token there, the user's too, unless assistant_only_loss is set; the "
     "answers alone here; completion_only_loss: false trains every token"
@@ -124,6 +128,7 @@ def differences(tool: str, written: Settings, ours: Settings) -> list[str]:
     on_answers = not METHODS[ours["method"]].needs_pairs if ours.get("method") in METHODS else True
     notes = [_TOKENS] if on_answers and "loss_reduction" not in ours else []
     notes += [_LONG] if tool == "Axolotl" and not written.get("excess_length_strategy") else []
+    notes += [_OVERWRITTEN] if ours.get("overwrite_output_dir") else []
     chosen = ("assistant_only_loss", "completion_only_loss")
     return notes + (
         [_ALL_TURNS] if tool == "trl" and on_answers and not any(one in ours for one in chosen) else []

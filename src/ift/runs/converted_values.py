@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ift.runs.converted_datasets import (
-    Settings,
-    Translated,
-    lost_of_entries,
+from ift.runs.converted_datasets import Settings, Translated, lost_of_entries, translate_datasets
+from ift.runs.converted_engines import engine, lost_of_engine
+from ift.runs.converted_mixtures import (
+    evaluation_rows,
+    lost_of_mixer,
     lost_of_mixture,
-    translate_datasets,
+    translate_configs,
     translate_mixer,
     translate_mixture,
+    translate_splits,
 )
-from ift.runs.converted_engines import engine, lost_of_engine
 from ift.runs.harmless_names import Same
 
 ANSWERS = "answers alone are trained here too"
@@ -202,8 +203,10 @@ VALUES: dict[str, Callable[[Any, Settings], Translated]] = {
     "chat_template": _chat_template,
     "chat_template_jinja": _chat_template,
     "dataset": translate_datasets,
+    "dataset_configs": translate_configs,
     "dataset_mixer": translate_mixer,
     "dataset_mixture": translate_mixture,
+    "dataset_splits": translate_splits,
     "datasets": translate_datasets,
     "deepspeed": engine("deepspeed"),
     "dpo_beta": lambda value, settings: {"beta": value},
@@ -230,6 +233,7 @@ VALUES: dict[str, Callable[[Any, Settings], Translated]] = {
     "env": lambda value, settings: {"env": value},
     "enable_tensorboard": _if_on({"report_to": "tensorboard"}),
     "enable_wandb": _if_on({"report_to": "wandb"}),
+    "eval_dataset": evaluation_rows,
     "evals_per_epoch": _per_epoch("eval"),
     "finetuning_type": _adapter,
     "flash_attention": _attention,
@@ -255,6 +259,7 @@ VALUES: dict[str, Callable[[Any, Settings], Translated]] = {
     "special_tokens": _special_tokens,
     "stage": _method,
     "target_modules": _targets,
+    "test_datasets": evaluation_rows,
     "template_file": _chat_template,
     "train_on_inputs": _if_on({"completion_only_loss": False}, ANSWERS),
     "train_on_prompt": _if_on({"completion_only_loss": False}, ANSWERS),
@@ -269,6 +274,8 @@ WANDB = {f"wandb_{name}": f"WANDB_{name.upper()}"
 VALUES |= {name: _wandb(variable) for name, variable in WANDB.items()}
 # keys inside a value that are lost, by their full names
 LOST_INSIDE: Mapping[str, Callable[[Any], dict[str, str]]] = {
+    "dataset": lambda value: lost_of_entries(value, "dataset_info.json"),
+    "dataset_mixer": lost_of_mixer,
     "dataset_mixture": lost_of_mixture,
     "datasets": lost_of_entries,
     "pretraining_dataset": lambda value: lost_of_entries(value, "pretraining_dataset"),
@@ -279,5 +286,4 @@ LOST_INSIDE: Mapping[str, Callable[[Any], dict[str, str]]] = {
 # what a translation above has used of other settings
 USED_BY: Mapping[str, tuple[str, ...]] = {
     "dataset": ("max_samples",),
-    "dataset_mixer": ("dataset_splits",),
 }

@@ -11,7 +11,7 @@ _NAMES = frozenset({
     "strict", "debug", "local_rank", "world_size", "device", "device_map", "ddp", "seed_worker", "report_to",
     "dataset_keep_in_memory", "dataset_prepared_path", "dataset_processes", "skip_prepare_dataset",
     "num_dataset_shards_to_save", "push_dataset_to_hub", "hf_use_auth_token", "dataset_exact_deduplication_path",
-    "test_datasets", "val_set_size", "val_size", "max_eval_samples", "predict_with_generate", "plot_loss",
+    "val_set_size", "val_size", "max_eval_samples", "predict_with_generate", "plot_loss",
     "compute_accuracy", "include_tokens_per_second", "include_num_input_tokens_seen", "print_param_status",
     "gradient_checkpointing", "use_gradient_checkpointing", "disable_gradient_checkpointing", "activation_offloading",
     "gradient_checkpointing_kwargs", "selective_checkpointing", "layer_offloading", "use_reentrant_gc",
@@ -50,7 +50,7 @@ def is_harmless(name: str, reason: str) -> bool:
     return (
         isinstance(reason, Same)
         or name in _NAMES
-        or name.startswith(_PREFIXES)
+        or (name.startswith(_PREFIXES) and name != "eval_dataset")  # without it, training rows are held out
         or reason.startswith("is not needed")
         or "no effect" in reason
     )

@@ -59,7 +59,7 @@ _EXPLAINED = {  # explanation -> names elsewhere that have no exact equivalent
     "corresponds to chat_template_path, a Jinja file; without it the model's own template is used, and User: and "
     "Assistant: where it has none": ("chat_template", "template"),
     "corresponds to chat_template_path, the path of a Jinja file": ("chat_template_jinja",),
-    "corresponds to datasets: a list of entries with path and fraction (docs/data.md)":
+    "corresponds to datasets: a list of entries with path and split, where train[:50%] is a share (docs/data.md)":
         ("dataset_mixture", "dataset_mixer"),
     "corresponds to dataset_test_split": ("test_datasets",),
     "is not needed: max_length truncates whole rows, and the report counts what is lost": ("max_prompt_length",),
@@ -150,6 +150,7 @@ _EXPLAINED = {  # explanation -> names elsewhere that have no exact equivalent
     "corresponds to a slice: --dataset_train_split 'train[:1000]'": ("max_samples", "max_train_samples"),
     "corresponds to a slice: --dataset_test_split 'test[:200]'": ("max_eval_samples",),
     "corresponds to dataset_train_split and dataset_test_split": ("dataset_splits",),
+    "corresponds to dataset_config, or to name in the entries of datasets (docs/data.md)": ("dataset_configs",),
     "is part of dataset_name, which takes the path of a file or folder": ("dataset_dir",),
     "is not needed: the format is detected from the columns (docs/data.md)": ("dataset_format",),
     "is not needed: prepared rows are kept in the cache of datasets": ("dataset_prepared_path",),

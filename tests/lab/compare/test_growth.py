@@ -7,17 +7,21 @@ import sys
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 from small_records import comparison, write
 
-from ift.cli.compare import parse
+from ift.cli.compare import main, parse
+from ift.data import DataError
 from ift.lab import processes
 from ift.lab.compare.budget import fit_to_budget
 from ift.lab.compare.estimate import seconds_needed
 from ift.lab.compare.growth import differences, kept_and_new, merged
 from ift.lab.compare.plan import Entrant, Rates, ablate_plan, compare_plan
-from ift.lab.compare.run_study import _ahead, _left, report_study
+from ift.lab.compare.run_study import _ahead, _left, _with_seeds, report_study, run_study
 from ift.lab.compare.study import Study, StudyError
+from ift.lab.compare.study_args import parse_time
 from ift.lab.compare.user_study import user_study
+from ift.lab.progress import WorkProgress
 from ift.lab.testbed import problems, tiny_base_path
 
 SETTING = "arithmetic-small-clean"
@@ -116,7 +120,11 @@ def test_searched_sequences_and_names_that_begin_alike_are_counted_apart(tmp_pat
         ),
         ({"test_rows": 100}, "--test_rows (500, now 100)"),
         ({"experiment": "ablate"}, "experiment (ift compare, now ift ablate)"),
-        ({"time_budget": {"seconds": 600.0}}, "--budget (no time, now 600 seconds)"),
+        (
+            {"time_budget": {"seconds": 600.0}},
+            "--budget (no time, now 10m; repeat the command without it: --seeds N raises the seeds, and methods may be "
+            "added)",
+        ),
         ({"entrants": (Entrant("sft", settings={"loss_reduction": "token"}),)}, "settings of sft"),
     ],
 )
@@ -152,6 +160,28 @@ def test_a_contender_that_takes_the_time_of_a_method_is_measured_when_it_is_adde
     assert study.measured() == MEASURED
 
 
+def test_the_first_measurement_is_said_before_it_begins(tmp_path, monkeypatch):
+    """Red when: a log stays empty while the first process loads torch and the model."""
+    study, lines = study_of(tmp_path, ["sft"], 2), []
+    study.probe()[0].result.unlink()
+
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Study, "perform", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(study, 1, WorkProgress(Console()), lines.append)
+    assert lines[-1].startswith("measuring three steps and the scoring of a batch")
+
+
+def test_what_is_loaded_is_said_before_it_is_loaded(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["--model_name_or_path", str(tiny_base_path()), "--dataset_name", "rows.jsonl"]
+    with pytest.raises(DataError):
+        main("compare", words)
+    assert capsys.readouterr().out.startswith("loading torch, the tokenizer and the rows\n")
+
+
 def test_a_study_that_was_fitted_to_a_time_grows_by_seeds_that_are_named(tmp_path):
     named = dict.fromkeys(("seeds", "trials", "validation_rows", "test_rows"))
     first = study_of(tmp_path, ["sft"], 3, time_budget={"seconds": 1e6, **named})
@@ -164,6 +194,25 @@ def test_a_study_that_was_fitted_to_a_time_grows_by_seeds_that_are_named(tmp_pat
     assert replace(found, seeds=10, time_budget=None) == replace(decided, time_budget=None)
     assert lines[0].startswith("as decided when this study began: 10 seeds, 6 settings tried for each method")
     assert lines[1].startswith("as decided when this study began: 12 seeds, 6 settings tried")
+
+
+@pytest.mark.parametrize(("seconds", "time"), [(7200.0, "2h"), (5400.0, "90m"), (45.0, "45s")])
+def test_a_study_of_a_budget_names_the_budget_to_repeat_it_with(tmp_path, seconds, time):
+    """Red when: "now no time" stands there without the fix."""
+    study_of(tmp_path, ["sft"], 2, time_budget={"seconds": seconds})
+    with pytest.raises(StudyError) as refused:
+        study_of(tmp_path, ["sft"], 2)
+    assert (
+        f"Another --budget ({time}, now no time; repeat the command with --budget {time}: --seeds N beside it raises "
+        "the seeds, and methods may be added)"
+    ) in str(refused.value)
+    assert parse_time(time) == seconds
+
+
+def test_the_command_that_adds_seeds_keeps_the_budget(tmp_path):
+    study = study_of(tmp_path, ["sft"], 2)
+    words = ["compare", "--budget=2h", "--seeds", "2", "--methods", "sft"]
+    assert _with_seeds(replace(study, command=words), 5) == "ift compare --budget 2h --methods sft --seeds 5"
 
 
 def test_the_end_of_a_study_has_the_command_that_adds_seeds(tmp_path, monkeypatch):

@@ -92,6 +92,8 @@ def test_a_changed_file_is_refused_and_a_moved_one_is_not(weights, tmp_path):
 
     open_study(weights)
     open_study(weights.rename(tmp_path / "moved.py"))
+    (tmp_path / "moved.py").write_text(f"{CODE}\n\ndef another(losses, layout):\n    return losses\n")
+    open_study(tmp_path / "moved.py")  # another contender in the same file
     (tmp_path / "moved.py").write_text(CODE.replace(">= 4", ">= 5"))
     with pytest.raises(
         StudyError, match=r"Another content of moved\.py, the weights of ift late \(put it back; or write"

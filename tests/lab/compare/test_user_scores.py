@@ -162,6 +162,27 @@ def study_of(*words, say=lambda line: None):
     return user_study(args, train_words, say)
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--learning_rates", "1e-4,1e-3"], "settings are chosen by contains on the validation rows"),
+        (["--learning_rates", "1e-4"],
+         "methods are compared by contains; there is one candidate for each, so no settings are chosen"),
+        (["--learning_rates", "1e-4", "--methods", "sft,sft best of two rates"],
+         "settings are chosen by contains on the validation rows"),
+        (["--budget", "1h"],
+         "where the time is enough to try several settings of a method, they are chosen by contains on the validation "
+         "rows"),
+    ],
+)  # fmt: skip
+def test_what_settings_are_chosen_by_is_said_where_some_are(place, flags, said):
+    """Red when: one learning rate was given, and settings are said to be chosen."""
+    lines = []
+    study_of("--score", "contains", *flags, say=lines.append)
+    assert [line for line in lines if "chosen" in line] == [said]
+    assert any("for validation, " in line for line in lines)
+
+
 def test_keys_of_the_evaluation_of_a_training_are_named_once_as_not_used(place, tmp_path):
     """Red when: the file of a training, as it is, stops the study with an error on a key that it has just ignored."""
     keys = ("eval_strategy: steps", "eval_steps: 2", "eval_generate: 4", "eval_score: text", "save_steps: 2",
@@ -207,7 +228,7 @@ def test_a_study_is_scored_by_all_names_and_chosen_by_the_first(place, monkeypat
     )
     study = study_of(*names, say=lines.append)
     assert "the target answers themselves score sql 1, text 1, gold.right 0, gold.n 2" in lines
-    assert "settings are chosen by sql on the validation rows" in lines
+    assert "methods are compared by sql; there is one candidate for each, so no settings are chosen" in lines
     own = json.loads((study.folder / "plan.json").read_text())["own"]
     assert own["metric"] == "sql"
     assert {*own["scoring"]["sha256"]} == {"city.sqlite", "mine.py"}

@@ -15,8 +15,8 @@ from ift.cli.main import app
 from ift.lab.report import Cost, DataSplit, ReportError
 from ift.lab.report.comparisons import compare, sweep
 from ift.lab.report.figures import error_shares, image, pictures
-from ift.lab.report.page import html_page
-from ift.lab.report.tables import cost_table, report_markdown, score_table
+from ift.lab.report.page import _rows, html_page
+from ift.lab.report.tables import HOW_TO_READ, cost_table, report_markdown, score_table
 from ift.lab.report.wording import json_for_script, label, markdown
 from ift.runs.argv import named
 from ift.text import visible
@@ -67,13 +67,32 @@ def test_a_table_by_hand():
     assert score_table(found, "test").splitlines() == [
         "| method | exact match | minus sft, paired | by seed | n |",
         "| --- | --- | --- | --- | --- |",
-        "| sft | 55.0 % (0.0 to 100.0) | – | 0: 50.0 %, 1: 60.0 % | 10 |",
-        "| ift | 70.0 % (0.0 to 100.0) | +15.0 ± 63.5 points | 0: 60.0 %, 1: 80.0 % | 10 |",
+        "| sft | 55.0 ± 63.5 % | – | 0: 50.0 %, 1: 60.0 % | 10 |",
+        "| ift | 70.0 ± 127.1 % | +15.0 ± 63.5 points | 0: 60.0 %, 1: 80.0 % | 10 |",
     ]
     (found,) = grouped(runs, "ift", ["sft", "ift"])
     assert "minus ift, paired" in score_table(found, "test")
     heads = "| method | seconds | FLOPs | peak memory | models held | answers seen | labels |"
     assert cost_table(found).splitlines()[0] == heads
+
+
+def test_a_table_has_one_notation_of_intervals():
+    """Red when: a share whose interval reaches beyond 100 % is shown by its ends beside others with ±."""
+    runs = [
+        record(
+            method,
+            seed,
+            scores={"test": {"n": 10, "exact_match": 0.5 + seed / 100, "stopped": 0.99 - seed / 100}},
+        )
+        for method in ("sft", "ift")
+        for seed in (0, 1)
+    ]
+    (found,) = grouped(runs)
+    cells = [cell["text"] for row in _rows([found], "exact_match") for cell in row["cells"]]
+    for shown in (score_table(found, "test"), " | ".join(cells)):
+        assert shown.count("50.5 ± 6.4 %") == shown.count("98.5 ± 6.4 %") == 2
+        assert " to " not in shown
+    assert "reaches beyond 0 or 100 %" in HOW_TO_READ
 
 
 def test_methods_stand_in_a_sensible_or_the_asked_order():

@@ -139,14 +139,28 @@ def _shown(value: Any) -> str:
 
 def _budget(earlier: Json | None, planned: Json | None) -> Iterator[str]:
     """A study that was fitted to a time stays so; which time is read only once."""
-    if earlier is None or planned is None:
-        if earlier != planned:
-            shown = (
-                "no time" if one is None else f"{one['seconds']:g} seconds" for one in (earlier, planned)
-            )
-            yield "--budget ({}, now {})".format(*shown)
-        return
-    yield from _values(earlier, planned, ("trials", "validation_rows", "test_rows"))
+    if earlier is not None and planned is not None:
+        yield from _values(earlier, planned, ("trials", "validation_rows", "test_rows"))
+    elif earlier is not None:
+        time = _as_flag(earlier["seconds"])
+        yield (
+            f"--budget ({time}, now no time; repeat the command with --budget {time}: --seeds N beside it raises the "
+            "seeds, and methods may be added)"
+        )
+    elif planned is not None:
+        time = _as_flag(planned["seconds"])
+        yield (
+            f"--budget (no time, now {time}; repeat the command without it: --seeds N raises the seeds, and methods "
+            "may be added)"
+        )
+
+
+def _as_flag(seconds: float) -> str:
+    """A time as --budget takes it, such as 2h, 45m or 90s."""
+    for unit, size in (("h", 3600), ("m", 60)):
+        if seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return f"{seconds:g}s"
 
 
 def _entrants(earlier: Sequence[Json], planned: Sequence[Json]) -> Iterator[str]:
@@ -158,8 +172,8 @@ def _entrants(earlier: Sequence[Json], planned: Sequence[Json]) -> Iterator[str]
         if before.get("weights_sha256") != one.get("weights_sha256"):
             file = Path(str(spec_of(one["settings"])).rpartition(":")[0]).name
             yield (
-                f"content of {file}, the weights of {label_of(one)} (put it back; or write the changed function to "
-                "a new file under a new name, and add it to --methods)"
+                f"content of {file}, the weights of {label_of(one)} (put it back; or write the changed function under "
+                "a new name, and add it to --methods)"
             )
         elif _without_folder(before) != _without_folder(one):
             yield f"settings of {label_of(one)}"

@@ -15,7 +15,7 @@ PROPAGATION = ("propagation", "propagation_gamma", "propagation_detach")
 def own_weights(name: str) -> dict[str, Any] | None:
     """The fields of `Entrant` for a name such as `ift FILE.py:function`: IFT with these weights.
 
-    Its variant is the function's name. The file is read for its hash, and not imported.
+    Its variant is the function's name. The file is read for the hash of its code, and not imported.
 
     Args:
         name: A method, or a sequence with `ift` in it, a space, and the function.
@@ -44,7 +44,7 @@ def own_weights(name: str) -> dict[str, Any] | None:
         "method": "+".join(one.name for one in stages),
         "variant": function,
         "settings": {f"{prefix}{key}": value for key, value in settings.items()},
-        "weights_sha256": file_sha256(str(file)),
+        "weights_sha256": file_sha256(f"{file}:{function}"),
     }
 
 
@@ -75,13 +75,13 @@ def try_own_weights(entrants: Iterable[Any]) -> None:
 
 
 def check_unchanged(entrant: Any) -> None:
-    """Raise ValueError if the file of an entrant's weights is not the one that the study began with."""
+    """Raise ValueError if the code of an entrant's weights is not that with which the study began."""
     if entrant.weights_sha256:
-        file = Path(str(spec_of(entrant.settings)).rpartition(":")[0])
-        if file_sha256(str(file)) != entrant.weights_sha256:
+        spec = str(spec_of(entrant.settings))
+        if file_sha256(spec) != entrant.weights_sha256:
             raise ValueError(
-                f"{file} has changed since the study began, so {entrant.label} would be two contenders in one; restore "
-                "the file, or give another --output_dir"
+                f"{spec.rpartition(':')[0]} has changed since the study began, so {entrant.label} would be two "
+                "contenders in one; restore the file, or give another --output_dir"
             )
 
 

@@ -67,7 +67,7 @@ class Entrant:
         float, ...
     ] = ()  # on the learning rate: trained with each, the best on validation rows counts
     weights_sha256: str = (
-        ""  # of the file of its `token_weights`, a function of the user's own; empty: it has none
+        ""  # of the code of its `token_weights`, a function of the user's own; empty: it has none
     )
 
     @property

@@ -63,7 +63,9 @@ def run_study(
 
     progress.total = _total(study)
     if not all(task.result.exists() for task in study.probe()):
-        say("Three steps and a batch of scoring are measured first: a process loads torch and the model.")
+        say(
+            "measuring three steps and the scoring of a batch, in a process that loads torch and the model first"
+        )
     study.perform(study.probe(), done, started)
     study = fit_to_budget(study, jobs, say)
     progress.total = _total(study)

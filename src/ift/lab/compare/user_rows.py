@@ -152,7 +152,7 @@ def split_rows(
     left = _training_rows(source.rows, train_rows)
     held_out = {"validation": (source, chosen["validation"]), "test": (test_source, chosen["test"])}
     notes.append(
-        f"{len(left):,} rows to train on, {len(chosen['validation']):,} to choose settings on, "
+        f"{len(left):,} rows to train on, {len(chosen['validation']):,} for validation, "
         f"{len(chosen['test']):,} to test on" + ("" if test is None else " (of the test split)")
     )
     split = _built(source, left, held_out, tokenizer, max_length, notes)

@@ -72,6 +72,7 @@ def user_study(args: StudyArgs, words: list[str], say: Say) -> Study:
     rows = _load_rows(sft, args, draft, say)
     user_data = _choose_scoring(user_data, args, names, rows, say)
     plan = _plan(args, user_data, sft, rows, say)
+    say(_chosen_by(plan))
     study = Study(plan, args.output_dir, sft.model.model_name_or_path, 1, args.command)
     study.open()
     rows.split.save(study.rows)
@@ -107,6 +108,7 @@ def _load_rows(sft: Any, args: StudyArgs, draft: Plan, say: Say) -> CheckedRows:
     pairs = any(entrant.needs_pairs for entrant in draft.entrants)
     loaded = load_splits(sft.script, sft.mixture, evaluation=True, columns=sft.columns, pairs=pairs)
     _refuse_pair_methods(args, draft, loaded.train)
+    say("preparing, checking and splitting the rows")
     if pairs and has_pairs(loaded.train):
         prepare_pairs(loaded.train, load_tokenizer(sft))  # refuses malformed pairs before any training
     prepared = prepare_stage(sft, replace(loaded, evaluation=None))
@@ -195,9 +197,22 @@ def _choose_scoring(
     else:
         metric = args.metric or ("exact_match" if final else PER_TOKEN)
         _check_metric(metric, has_final=final is not None, has_pairs=bool(split.pairs))
-    shown = {"exact_match": "exact match", PER_TOKEN: "log-likelihood per token of the target answers"}
-    say(f"settings are chosen by {shown.get(metric, metric)} on the validation rows")
     return replace(user_data, metric=metric)
+
+
+def _chosen_by(plan: Plan) -> str:
+    """By what the settings of the methods are chosen, or that none are."""
+    from ift.lab.compare.scoring import PER_TOKEN
+
+    shown = {"exact_match": "exact match", PER_TOKEN: "log-likelihood per token of the target answers"}
+    metric = (plan.user_data or {})["metric"]
+    chosen = f"chosen by {shown.get(metric, metric)} on the validation rows"
+    if plan.time_budget is not None and not plan.time_budget["trials"]:
+        return f"where the time is enough to try several settings of a method, they are {chosen}"
+    if plan.searched() or any(one.rate_factors for one in plan.entrants):
+        return f"settings are {chosen}"
+    compared = shown.get(plan.metric, plan.metric)
+    return f"methods are compared by {compared}; there is one candidate for each, so no settings are chosen"
 
 
 def _with_scores(

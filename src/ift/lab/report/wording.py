@@ -70,7 +70,7 @@ def number(value: float | None, name: str) -> str:
 def estimate(found: Estimate | None, name: str, signed: bool = False) -> str:
     """Mean +- half of its 95 % interval; the mean alone where one seed gives no interval. Signed: a difference.
 
-    The interval of a share that would reach beyond 0 or 100 % is shown by its ends, cut there.
+    One notation everywhere, also where the interval of a share reaches beyond 0 or 100 %: `HOW_TO_READ` says so.
     """
     if found is None:
         return NONE
@@ -78,10 +78,6 @@ def estimate(found: Estimate | None, name: str, signed: bool = False) -> str:
     digits = 1 if name in SHARES else 3
     mean, sign = scale * found.mean, "+" if signed else ""
     unit = "" if name not in SHARES else " points" if signed else " %"
-    if found.half is not None and name in SHARES and not signed:
-        low, high = found.mean - found.half, found.mean + found.half
-        if low < 0 or high > 1:
-            return f"{mean:.1f} % ({100 * max(low, 0):.1f} to {100 * min(high, 1):.1f})"
     half = "" if found.half is None else f" ± {scale * found.half:.{digits}f}"
     return f"{mean:{sign}.{digits}f}{half}" + unit
 

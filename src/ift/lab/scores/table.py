@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from ift.lab.scores.sql import Database
 from ift.lab.scores.user_function import user_score
 from ift.runs.argv import UsageError
 from ift.text import did_you_mean
+from ift.user_code import code_sha256, file_sha256
 
 FINAL_ANSWER, SQL = "final-answer", "sql"
 _PLAIN: Mapping[str, Callable[[], Score]] = {
@@ -96,13 +96,14 @@ def _load(name: str, database: str | None, pattern: str | None, judge: JudgeOpti
 
 
 def file_hashes(names: Sequence[str], database: str | None) -> dict[str, str]:
-    """SHA-256 of the database and of the functions' files, by path: what decides the scores beside the rows."""
-    files = [name.rpartition(":")[0] for name in names if name not in NAMES]
-    found = {}
-    for file in [*files, *([database] if database else [])]:
-        with Path(file).expanduser().open("rb") as opened:
-            found[file] = hashlib.file_digest(opened, "sha256").hexdigest()
-    return found
+    """SHA-256 of the database and of the functions' code, by file: what decides the scores beside the rows."""
+    functions: dict[str, list[str]] = {}
+    for name in names:
+        if name not in NAMES:
+            file, _, function = name.rpartition(":")
+            functions.setdefault(file, []).append(function)
+    found = {file: code_sha256(file, used) for file, used in functions.items()}
+    return found | ({database: file_sha256(database)} if database else {})
 
 
 def _final_answer(final: FinalAnswer) -> Score:
