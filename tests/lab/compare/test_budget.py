@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 import ift.lab.compare.plan
-from ift.lab.compare.budget import LADDER, fit_to_budget
-from ift.lab.compare.estimate import foresight, seconds_needed, too_small
+from ift.lab.compare.budget import LADDER, REPORT_SECONDS, fit_to_budget
+from ift.lab.compare.estimate import foresight, seconds_needed, span, too_small
 from ift.lab.compare.plan import Entrant, compare_plan
 from ift.lab.compare.split import _spread
 from ift.lab.compare.study import Study, StudyError
@@ -60,6 +60,16 @@ def test_the_time_of_a_plan_by_hand(study_of):
     assert seconds_needed(replace(study, executor=on_four_nodes)) == pytest.approx((searched + runs) / 4)
 
 
+def test_imports_and_loading_count_for_every_process_and_what_several_share_is_measured(study_of):
+    """Red when: 13 processes that take 20 s to start and to exit are estimated without them."""
+    study = study_of(1)
+    without = seconds_needed(study)
+    study.probe()[0].result.write_text(json.dumps(MEASURED | {"process_seconds": 20.0, "at_once": 1}))
+    assert seconds_needed(study) == pytest.approx(without + (6 + 7) * 20)
+    study.probe()[0].result.write_text(json.dumps(MEASURED | {"process_seconds": 20.0, "at_once": 2}))
+    assert seconds_needed(study) == pytest.approx((without + (6 + 7) * 20) / 2)
+
+
 @pytest.mark.parametrize("rung", range(len(LADDER)))
 def test_the_last_rung_that_fits_is_taken(study_of, rung):
     """With just the time of each rung, the plan is that rung's."""
@@ -68,7 +78,7 @@ def test_the_last_rung_that_fits_is_taken(study_of, rung):
     rows = {"validation_rows": max(50, round(200 * share)), "test_rows": round(500 * share)}
     expected = replace(study.plan, seeds=seeds, trials=trials, **rows)
     needed = seconds_needed(replace(study, plan=expected))
-    budget = {**study.plan.time_budget, "seconds": 1.001 * needed / 0.9}
+    budget = {**study.plan.time_budget, "seconds": 1.001 * needed / 0.9 + REPORT_SECONDS}
     lines = []
     found = fit_to_budget(replace(study, plan=replace(study.plan, time_budget=budget)), 1, lines.append).plan
     assert (found.seeds, found.trials, found.test_rows, found.validation_rows) == (
@@ -94,10 +104,37 @@ def test_what_the_user_has_named_stays(study_of):
     assert found.searched() == []
 
 
-def test_what_does_not_fit_is_refused_with_what_it_needs(study_of):
-    with pytest.raises(UsageError, match=r"--budget: 10 minutes are too short. The smallest study of sft, ift "
-                       r"\(3 seeds, no search, 125 test rows\) needs about 12 minutes; give that much"):  # fmt: skip
-        fit_to_budget(study_of(600), 1, lambda line: None)
+@pytest.mark.parametrize(
+    ("seconds", "spent", "given", "needed", "enough"),
+    [(600, 0, "10m", "12 minutes", "12m"), (60, 0, "1m", "12 minutes", "12m"), (720, 60, "12m", "13 minutes", "13m"),
+     (90, 6000, "90s", "1.9 hours", "1.9h")],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_with_what_was_given_and_what_it_needs(
+    study_of, seconds, spent, given, needed, enough
+):
+    """By hand: 620 s over 0.9, 15 s of the report, and what has passed since the command began."""
+    with pytest.raises(UsageError) as refused:
+        fit_to_budget(study_of(seconds), 1, lambda line: None, spent)
+    assert str(refused.value) == (
+        f"--budget {given} is too short. The smallest study of sft, ift (3 seeds, no search, 125 test rows) needs "
+        f"about {needed} with the measurement and the report; give --budget {enough} or name fewer --methods"
+    )
+
+
+def test_a_time_is_kept_with_as_many_processes_as_were_measured(study_of, monkeypatch):
+    """Red when: one process is measured, and several that share the cores are started."""
+    monkeypatch.setattr("ift.lab.compare.budget.fitting_jobs", lambda study: 4)
+    assert fit_to_budget(study_of(3000), None, lambda line: None).jobs == 1
+    assert fit_to_budget(study_of(3000), 3, lambda line: None).jobs == 3
+    study = study_of(3000)
+    without = replace(study, plan=replace(study.plan, time_budget=None))
+    assert fit_to_budget(without, None, lambda line: None).jobs == 4
+
+
+def test_short_times_are_not_rounded_to_minutes():
+    assert [span(one) for one in (0, 31, 90, 91, 5400, 5401)] == [
+        "10 seconds", "40 seconds", "90 seconds", "2 minutes", "90 minutes", "1.5 hours",
+    ]  # fmt: skip
 
 
 def test_a_resumed_study_keeps_its_plan(study_of):

@@ -337,10 +337,13 @@ def test_one_learning_rate_means_no_search(rows_file, tmp_path, monkeypatch):
         ("step_seconds", "steps", "start_seconds", "validation_row_seconds", "test_row_seconds"), 1.0
     )
 
-    def perform(study, planned, done, started):
+    def perform(study, planned, done, started, timed=None):
         for task in planned:
-            if task.content["kind"] == "probe":
-                task.result.write_text(json.dumps(measured | {"peak_memory_bytes": 1, "weight_bytes": 1}))
+            if task.content["kind"] == "probe" and not task.result.exists():
+                found = measured | {"peak_memory_bytes": 1, "weight_bytes": 1, "timed_seconds": 1}
+                task.result.write_text(json.dumps(found))
+                timed(task, 3.0)
+                continue
             tasks.append(task)
             done(task)
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from ift.lab.compare.estimate import fitting_jobs, seconds_needed, span
+from ift.lab.compare.measurement import shares_cores
 from ift.lab.compare.plan import Plan
 from ift.lab.compare.study import Study
+from ift.lab.compare.study_args import time_flag
 from ift.lab.report.json_files import write_json
 from ift.runs.argv import UsageError
 
 SHARE_USED = 0.9  # of the time: an estimate is no promise
+REPORT_SECONDS = 15  # of tables and figures at the end, about
 FEWEST_ROWS = 50  # scored, of each split, where there are as many
 # seeds, settings tried for each method, share of the held-out rows that are scored; the last one that fits is taken
 LADDER = (
@@ -22,7 +26,7 @@ LADDER = (
 )  # fmt: skip
 
 
-def fit_to_budget(study: Study, jobs: int | None, say: Callable[[str], object]) -> Study:
+def fit_to_budget(study: Study, jobs: int | None, say: Callable[[str], object], spent: float = 0.0) -> Study:
     """The study with the plan that fits its time, and with its number of processes; see `LADDER`.
 
     What is decided is stored in the study's folder, and a resumed study keeps it; only seeds that are named now replace
@@ -30,14 +34,16 @@ def fit_to_budget(study: Study, jobs: int | None, say: Callable[[str], object]) 
 
     Args:
         study: Its first measurement is there.
-        jobs: Processes; None: as many as fit.
+        jobs: Processes; None: as many as fit, or one, as was measured, where a time is to be kept on shared cores.
         say: Called with the decision, in a line.
+        spent: Seconds of the time that have passed.
 
     Raises:
         UsageError: Not even the smallest plan fits.
     """
-    study = replace(_timed(study), jobs=jobs or fitting_jobs(study))
     budget = study.plan.time_budget
+    as_measured = 1 if budget is not None and shares_cores(study) else None
+    study = replace(_timed(study), jobs=jobs or as_measured or fitting_jobs(study))
     if budget is None:
         return study
     file = study.folder / "budget.json"
@@ -45,16 +51,13 @@ def fit_to_budget(study: Study, jobs: int | None, say: Callable[[str], object]) 
         decided = json.loads(file.read_text()) | ({"seeds": budget["seeds"]} if budget["seeds"] else {})
         within = "as decided when this study began"
     else:
-        within = f"within {span(budget['seconds'])}"
+        within = f"within {time_flag(budget['seconds'])}"
         plans = [_planned(study.plan, *rung) for rung in LADDER]
         seconds = [seconds_needed(replace(study, plan=replace(study.plan, **one))) for one in plans]
-        fitting = [
-            one
-            for one, needed in zip(plans, seconds, strict=True)
-            if needed <= SHARE_USED * budget["seconds"]
-        ]
+        wholes = [spent + needed / SHARE_USED + REPORT_SECONDS for needed in seconds]
+        fitting = [one for one, whole in zip(plans, wholes, strict=True) if whole <= budget["seconds"]]
         if not fitting:
-            raise UsageError(_too_small(study.plan, plans[0], seconds[0]))
+            raise UsageError(_too_small(study.plan, plans[0], wholes[0]))
         decided = fitting[-1]
         write_json(file, decided)
     study = replace(study, plan=replace(study.plan, **decided))
@@ -100,10 +103,11 @@ def _planned(plan: Plan, seeds: int, trials: int, share: float) -> dict[str, Any
 
 def _too_small(plan: Plan, smallest: dict[str, Any], seconds: float) -> str:
     methods = ", ".join(entrant.label for entrant in plan.entrants)
-    needed = seconds / SHARE_USED
+    given = time_flag((plan.time_budget or {})["seconds"])
+    enough = f"{math.ceil(seconds / 60)}m" if seconds <= 5400 else f"{math.ceil(seconds / 360) / 10:g}h"
     less = ", train less (--max_steps, --train_rows)" if plan.user_data is not None else ""
     return (
-        f"--budget: {span((plan.time_budget or {})['seconds'])} are too short. The smallest study of {methods} "
-        f"({smallest['seeds']} seeds, {_rates(smallest['trials'])}, {smallest['test_rows']:,} test rows) needs about "
-        f"{span(needed)}; give that much{less} or name fewer --methods"
+        f"--budget {given} is too short. The smallest study of {methods} ({smallest['seeds']} seeds, "
+        f"{_rates(smallest['trials'])}, {smallest['test_rows']:,} test rows) needs about {span(seconds)} with the "
+        f"measurement and the report; give --budget {enough}{less} or name fewer --methods"
     )

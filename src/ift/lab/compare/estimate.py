@@ -26,10 +26,17 @@ def fitting_jobs(study: Study) -> int:
     import psutil
     import torch
 
-    if torch.accelerator.is_available() and study.plan.user_data is not None:
+    if on_devices(study):
         return max(1, torch.cuda.device_count())
     free = FREE_MEMORY_SHARE * psutil.virtual_memory().available
     return max(1, min(os.cpu_count() or 1, int(free / _memory_needed(study)), MOST_JOBS))
+
+
+def on_devices(study: Study) -> bool:
+    """Whether each process has an accelerator of its own."""
+    import torch
+
+    return study.plan.user_data is not None and torch.accelerator.is_available()
 
 
 def estimate(study: Study) -> str:
@@ -41,8 +48,10 @@ def estimate(study: Study) -> str:
 
 
 def span(seconds: float) -> str:
-    """A time in words: minutes up to one and a half hours, then hours."""
-    return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{max(math.ceil(seconds / 60), 2)} minutes"
+    """A time in words, rounded up: seconds up to one and a half minutes, minutes up to as many hours, then hours."""
+    if seconds <= 90:
+        return f"{max(math.ceil(seconds / 10), 1) * 10} seconds"
+    return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{math.ceil(seconds / 60)} minutes"
 
 
 def foresight(plan: Plan) -> str:
@@ -92,27 +101,52 @@ def _memory_needed(study: Study) -> float:
 
 def seconds_needed(study: Study) -> float:
     """Seconds of all tasks that have no result yet, with what runs them."""
-    import torch
-
-    found, plan = _measured(study), study.plan
-
-    def training(entrant: Entrant) -> float:
-        stages = parse_methods(entrant.method)
-        forwards = sum(FORWARDS.get(stage.name, 3) for stage in stages) / 3
-        steps = found["steps"] * found["step_seconds"] * entrant.more_steps
-        times = len(entrant.rate_factors) or 1
-        return float(times * (len(stages) * found["start_seconds"] + forwards * steps))
-
-    choosing, scoring = (
-        getattr(plan, f"{name}_rows") * found[f"{name}_row_seconds"] for name in ("validation", "test")
+    entrants = study.plan.entrants
+    seconds = sum(study.trials_left(one) * task_seconds(study, "search", one) for one in entrants)
+    seconds += sum(
+        len(study.seeds_left(one)) * task_seconds(study, "run", one) for one in (Entrant("base"), *entrants)
     )
-    searched = sum(study.trials_left(one) * (training(one) + choosing) for one in plan.entrants)
-    runs = scoring * len(study.seeds_left(Entrant("base")))
-    runs += sum(len(study.seeds_left(one)) * (training(one) + scoring) for one in plan.entrants)
-    pairs = [task for task in study.pairs() if not task.result.exists()]
-    seconds = searched + runs + PAIR_SECONDS * len(pairs)
-    on_devices = plan.user_data is not None and torch.accelerator.is_available()
-    return float(seconds / study.executor.speed(study.jobs, on_devices))
+    seconds += sum(task_seconds(study, "pairs") for task in study.pairs() if not task.result.exists())
+    return seconds / _speed(study)
+
+
+def task_seconds(study: Study, kind: str, entrant: Entrant | None = None) -> float:
+    """Seconds of one process from launch to exit, with as many at the same time as were measured.
+
+    Args:
+        study: With its measurement.
+        kind: "pairs", "search" or "run", as in the content of a task; "base" is "run" too.
+        entrant: What it trains; the base is not trained.
+    """
+    found, plan = _measured(study), study.plan
+    process = found.get("process_seconds", 0.0)  # earlier versions did not measure it
+    if entrant is None:
+        return process + PAIR_SECONDS
+    name = "validation" if kind == "search" else "test"
+    scoring = getattr(plan, f"{name}_rows") * found[f"{name}_row_seconds"]
+    if entrant.method == "base":
+        return process + scoring
+    stages = parse_methods(entrant.method)
+    forwards = sum(FORWARDS.get(stage.name, 3) for stage in stages) / 3
+    steps = found["steps"] * found["step_seconds"] * entrant.more_steps
+    times = len(entrant.rate_factors) or 1
+    training = times * (len(stages) * found["start_seconds"] + forwards * steps)
+    return process + training + scoring
+
+
+def seconds_at_once(study: Study, kind: str, entrant: Entrant | None = None) -> float:
+    """The same with as many processes at the same time as the study runs."""
+    return task_seconds(study, kind, entrant) * study.executor.at_once(study.jobs) / _speed(study)
+
+
+def _speed(study: Study) -> float:
+    """Measured processes that end in the time of one.
+
+    Of those that shared the cores as many as there were; of others as many as run in their place.
+    """
+    if (measured := _measured(study).get("at_once", 1)) > 1:
+        return measured
+    return study.executor.speed(study.jobs, on_devices(study))
 
 
 def _measured(study: Study) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,8 +11,11 @@ from typing import Any
 from ift.lab.compare.budget import fit_to_budget
 from ift.lab.compare.estimate import estimate, foresight, too_small
 from ift.lab.compare.growth import kept_and_new, names_to_type
+from ift.lab.compare.measurement import measure
+from ift.lab.compare.pace import Pace
 from ift.lab.compare.plan import Entrant, Plan
 from ift.lab.compare.study import Study, Task
+from ift.lab.processes import LocalProcesses
 from ift.lab.progress import WorkProgress
 from ift.lab.report.wording import SHARES, label, number
 from ift.lab.scores.judged import JUDGE, agree_to_cost
@@ -37,12 +41,14 @@ def run_study(
     say: Say,
     prices: tuple[float, float] | None = None,
     agree: Callable[[], object] = lambda: None,
+    began: float | None = None,
 ) -> None:
     """Run everything that has no result yet.
 
     The study's folder is open; `jobs` are processes at the same time (None: as many as fit). The total of `progress` is
     set here; `say` is called with the lines that announce the study. `agree` is called before a judge is paid, at
-    `prices` per million tokens in and out; it raises an error to refuse.
+    `prices` per million tokens in and out; it raises an error to refuse. `began` is when the command began, by
+    `time.monotonic` (None: now): the time that has passed counts for a budget.
 
     Raises:
         StudyError: a process failed.
@@ -50,6 +56,7 @@ def run_study(
         KeyboardInterrupt: after the processes are stopped.
     """
     say(f"{study.plan.setting}: {', '.join(entrant.label for entrant in study.plan.entrants)}")
+    began = time.monotonic() if began is None else began
 
     def done(task: Task) -> None:
         progress.advance(f"{task.title}{_score(task, study.plan)}", _label(task))
@@ -66,8 +73,8 @@ def run_study(
         say(
             "measuring three steps and the scoring of a batch, in a process that loads torch and the model first"
         )
-    study.perform(study.probe(), done, started)
-    study = fit_to_budget(study, jobs, say)
+    measure(study, jobs, done, started)
+    study = fit_to_budget(study, jobs, say, time.monotonic() - began)
     progress.total = _total(study)
     for line in [*kept_and_new(study), *(_ahead(study) if any(_left(study)) else [])]:
         say(line)
@@ -75,8 +82,13 @@ def run_study(
     _agree_to_judge(study, prices, say, ask)
     single, sequences = (partial(study.searches, sequences=one) for one in (False, True))
     stages = (study.pairs, single, sequences, study.runs)
+    timed = Pace(study, say, began).timed if isinstance(study.executor, LocalProcesses) else _untimed
     for tasks in stages:  # each stage reads the results of the one before
-        study.perform(tasks(), done, started)
+        study.perform(tasks(), done, started, timed)
+
+
+def _untimed(task: Task, seconds: float) -> None:
+    """Ray does not tell when it launches a task."""
 
 
 def _ahead(study: Study) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
@@ -215,10 +216,12 @@ class Study:
         done: Callable[[Task], object],
         started: Callable[[list[str]], object] = lambda titles: None,
     ) -> None:
+        timed: Callable[[Task, float], object] = lambda task, seconds: None,
         """Run the tasks that have no result yet.
 
         `done` is called with each finished task, those finished by an earlier command too, `started` with the titles of
-        all running tasks, where they are known, whenever one is started.
+        all running tasks, where they are known, whenever one is started, `timed` before `done` with each task that was
+        run and its seconds, from launch to exit (where its launch is not known, from the begin of all).
 
         Raises:
             StudyError: a process failed; the others are stopped, and finished results stay.
@@ -232,7 +235,10 @@ class Study:
                 waiting.append(task)
 
         def running(places: list[int]) -> None:
+        began, launched = time.monotonic(), dict[int, float]()
+
             started([waiting[place].title for place in places])
+            launched.update({place: time.monotonic() for place in places if place not in launched})
 
         try:
             with closing(self.executor.run([*map(self._job, waiting)], self.jobs, running)) as ended:
@@ -240,6 +246,7 @@ class Study:
                     if problem is not None:
                         raise StudyError(self._failure(waiting[place], problem))
                     done(waiting[place])
+                    timed(waiting[place], time.monotonic() - launched.get(place, began))
         finally:
             shutil.rmtree(self.folder / "work", ignore_errors=True)
 

@@ -93,6 +93,7 @@ class TestbedBackend:
             "validation_row_seconds": answering,
             "test_row_seconds": 2 * (answering + scoring),  # of both splits
             "weight_bytes": sum(one.numel() * one.element_size() for one in model.parameters()),
+            "timed_seconds": training + (answering + scoring) * PROBE_ROWS,
         }
 
     def choose(self, folder: str) -> tuple[float, float]:

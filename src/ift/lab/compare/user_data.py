@@ -180,6 +180,7 @@ class UserDataBackend:
             "validation_row_seconds": chosen_by.get(self.user_data.metric, scoring + answering),
             "test_row_seconds": passes * scoring + answering,
             "weight_bytes": sum(one.numel() * one.element_size() for one in model.parameters()),
+            "timed_seconds": training + (scoring + answering) * len(rows),
         }
 
     # --- scoring ------------------------------------------------------------------------------------------------------
