@@ -20,10 +20,11 @@ from ift.generation.final_answer import last_answer
 from ift.lab.compare import trial
 from ift.lab.compare.plan import Rates, compare_plan
 from ift.lab.compare.run_study import StudyResult
-from ift.lab.compare.study import Study, best
+from ift.lab.compare.study import Study
 from ift.lab.compare.user_data import UserData, UserDataBackend, share_answers
 from ift.lab.compare.user_rows import split_rows
-from ift.lab.report import load
+from ift.lab.report import Trial, load
+from ift.lab.report.chosen import best
 from ift.lab.testbed import tiny_base_path
 from ift.runs.argv import UsageError
 
@@ -192,13 +193,9 @@ def test_trials_on_the_users_rows_end_in_a_record(study):
 
 
 def test_ties_and_diverged_trials():
-    tried = [
-        {"config": "nan", "score": None, "tie": None},
-        {"config": "a", "score": 0.0, "tie": -2.0},
-        {"config": "b", "score": 0.0, "tie": -1.0},
-    ]
-    assert best(tried)["config"] == "b"
-    assert best(tried[:1])["config"] == "nan"
+    tried = [Trial({"nan": 1}, None, None), Trial({"a": 1}, 0.0, -2.0), Trial({"b": 1}, 0.0, -1.0)]
+    assert best(tried).config == {"b": 1}
+    assert best(tried[:1]).config == {"nan": 1}
 
 
 @pytest.mark.parametrize(

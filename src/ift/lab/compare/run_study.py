@@ -17,6 +17,7 @@ from ift.lab.compare.plan import Entrant, Plan
 from ift.lab.compare.study import Study, Task
 from ift.lab.processes import LocalProcesses
 from ift.lab.progress import WorkProgress
+from ift.lab.report.chosen import chosen_line, rates_flag
 from ift.lab.report.wording import SHARES, label, number
 from ift.lab.scores.judged import JUDGE, agree_to_cost
 from ift.runs.argv import drop_flags, split_equals
@@ -84,7 +85,19 @@ def run_study(
     stages = (study.pairs, single, sequences, study.runs)
     timed = Pace(study, say, began).timed if isinstance(study.executor, LocalProcesses) else _untimed
     for tasks in stages:  # each stage reads the results of the one before
+        if tasks == study.runs:
+            for line in _chosen(study):
+                say(line)
         study.perform(tasks(), done, started, timed)
+
+
+def _chosen(study: Study) -> list[str]:
+    """What the searches chose, a line for each method."""
+    own = study.plan.user_data is not None
+    return [
+        chosen_line(one.label, study.tried(one), rates_flag(one.method) if own else None)
+        for one in study.plan.searched()
+    ]
 
 
 def _untimed(task: Task, seconds: float) -> None:
@@ -171,6 +184,7 @@ def report_study(study: Study) -> StudyResult:
     """Compare the records of a finished study and write its report."""
     from ift.lab.report import find
     from ift.lab.report.answers import with_answers
+    from ift.lab.report.chosen import chosen_lines
     from ift.lab.report.comparisons import compare
     from ift.lab.report.verdict import seeds_to_add, verdict
     from ift.lab.report.writing import write
@@ -186,7 +200,8 @@ def report_study(study: Study) -> StudyResult:
         lines.append(f"answers   {answers}")
     later = f"{install_command('report')} && ift report {shlex.quote(str(runs))} --metric {metric}"
     following = later if hint else f"open {report / 'report.html'}"
-    lines = [*verdict(comparison, metric), *lines, f"records   {runs}", f"next: {following}"]
+    said = [*verdict(comparison, metric), *chosen_lines(comparison)]
+    lines = [*said, *lines, f"records   {runs}", f"next: {following}"]
     if (seeds := seeds_to_add(comparison, metric)) is not None:
         lines.append(f"or add seeds, the finished runs are kept: {_with_seeds(study, seeds)}")
     return StudyResult(comparison, metric, lines)
