@@ -195,13 +195,13 @@ def report_study(study: Study) -> StudyResult:
     (comparison,) = compare(with_answers(find([runs])), baseline, [])
     hint = missing_extra("report", "matplotlib")
     report = study.folder / "report"
-    lines = [f"no report: {hint}"] if hint else write([str(runs)], report, None, None, metric)
+    said = [*verdict(comparison, metric, [str(runs)]), *chosen_lines(comparison)]
+    lines = [*said, f"no report: {hint}"] if hint else write([str(runs)], report, None, None, metric)
     if (answers := study.folder / "answers").exists():
         lines.append(f"answers   {answers}")
     later = f"{install_command('report')} && ift report {shlex.quote(str(runs))} --metric {metric}"
     following = later if hint else f"open {report / 'report.html'}"
-    said = [*verdict(comparison, metric), *chosen_lines(comparison)]
-    lines = [*said, *lines, f"records   {runs}", f"next: {following}"]
+    lines = [*lines, f"records   {runs}", f"next: {following}"]
     if (seeds := seeds_to_add(comparison, metric)) is not None:
         lines.append(f"or add seeds, the finished runs are kept: {_with_seeds(study, seeds)}")
     return StudyResult(comparison, metric, lines)
