@@ -6,15 +6,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 import ift.lab.compare.plan
 from ift.lab.compare.budget import LADDER, REPORT_SECONDS, fit_to_budget
 from ift.lab.compare.estimate import foresight, seconds_needed, span, too_small
 from ift.lab.compare.plan import Entrant, compare_plan
+from ift.lab.compare.run_study import run_study
 from ift.lab.compare.split import _spread
 from ift.lab.compare.study import Study, StudyError
 from ift.lab.compare.study_args import parse_time
 from ift.lab.compare.testbed import TestbedBackend
+from ift.lab.progress import WorkProgress
 from ift.lab.report.intervals import smallest_difference
 from ift.lab.testbed import tiny_base_path
 from ift.runs.argv import UsageError
@@ -176,34 +179,36 @@ def test_the_testbed_measures_itself(tmp_path, monkeypatch):
 
 def test_the_smallest_difference_is_said_with_what_is_assumed():
     plan = compare_plan("arithmetic-small-clean", ["sft", "ift"], 3, 1, False)
-    found = 100 * smallest_difference(3, 500, 0.1**0.5, 0.01)
-    assert foresight(plan).startswith(
-        f"With 500 test rows and 3 seeds a difference is likely to be found: of {found:.1f} points or more where "
-        "methods disagree on 10 % of the rows, of "
+    least = [100 * smallest_difference(3, 500, share**0.5, 0.01) for share in (0.1, 0.3)]
+    assert foresight(plan) == (
+        "With 500 test rows and 3 seeds, the smallest difference between two methods that is likely to be found is "
+        f"{least[0]:.1f} points if their results differ on 10 % of the rows, and {least[1]:.1f} points if their "
+        "results differ on 30 % of the rows."
     )
-    few = foresight(replace(plan, test_rows=50))
-    assert "disagree on 30 %" in few
-    assert "10 %" not in few
-    assert "even a difference of 30 points is likely to be missed" in foresight(replace(plan, test_rows=8))
+    few = foresight(replace(plan, test_rows=57))
+    assert few.endswith(
+        "that is likely to be found is 20.7 points if their results differ on 30 % of the rows."
+    )
+    assert "even 30 points between two methods are likely to be missed" in foresight(
+        replace(plan, test_rows=8)
+    )
     assert "no verdict with fewer than 3 seeds; give --seeds 3" in foresight(replace(plan, seeds=2))
     data = {"metric": "bleu", "pattern": None, "scoring": {"names": ["bleu"]}}
     for rows, word in ((8, "only a very large"), (20, "only a large"), (100, "a medium"), (200, "a small")):
-        least = smallest_difference(3, rows, 1.0, 0.0)
-        assert (
-            f"With {rows} test rows and 3 seeds {word} difference is likely to be found (its mean over the rows at "
-            f"least {least:.2f} times its standard deviation)."
-        ) in foresight(replace(plan, user_data=data, test_rows=rows))
+        least_share = smallest_difference(3, rows, 1.0, 0.0)
+        assert foresight(replace(plan, user_data=data, test_rows=rows)) == (
+            f"With {rows} test rows and 3 seeds, {word} difference between two methods is likely to be found: its mean "
+            f"over the rows must be at least {least_share:.2f} of its standard deviation."
+        )
 
 
-def test_a_study_that_is_too_small_is_said_to_be(tmp_path):
+def test_a_study_that_is_too_small_is_said_to_be():
     """200 test rows are the number with which three seeds find a small difference, 0.2 standard deviations."""
     assert smallest_difference(3, 200, 1.0, 0.0) < 0.2 < smallest_difference(3, 190, 1.0, 0.0)
     plan = compare_plan("arithmetic-small-clean", ["sft"], 3, 1, False)
 
     def said(rows, steps):
-        study = Study(replace(plan, test_rows=rows), tmp_path, "base", 1, [])
-        study.probe()[0].result.write_text(json.dumps({"steps": steps}))
-        return too_small(study)
+        return too_small(replace(plan, test_rows=rows), steps)
 
     assert said(8, 4) == (
         "warning: too small to compare methods, it shows only that everything runs: 8 test rows (at least 50; 200 are "
@@ -211,4 +216,41 @@ def test_a_study_that_is_too_small_is_said_to_be(tmp_path):
     )
     assert said(50, 19).endswith("runs: 19 steps of a training (at least 20).")
     assert "steps" not in said(49, 20)
-    assert said(50, 20) == ""
+    assert said(50, 20) == said(50, None) == ""
+    assert said(49, None) == said(49, 20)
+
+
+def test_what_a_study_can_see_is_said_before_anything_is_run(tmp_path, monkeypatch):
+    """Red when: ten test rows are said to be too few after a process of a minute. Nothing is said twice."""
+    lines = []
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    def begin(**changes):
+        plan = compare_plan("arithmetic-small-clean", ["sft", "ift"], 3, 1, False, **changes)
+        study = Study(plan, tmp_path / str(len(changes)), tiny_base_path(), 1, ["compare"])
+        study.open()
+        with pytest.raises(KeyboardInterrupt):
+            run_study(study, 1, WorkProgress(Console()), lines.append)
+        return study
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Study, "perform", stop)
+        study = begin(test_rows=10)
+        assert lines[1] == foresight(study.plan)
+        assert lines[2].startswith("warning: too small to compare methods")
+        assert lines[3].startswith("measuring")
+        begin(test_rows=10, time_budget={"seconds": 600.0, **NOTHING})  # seeds are not decided yet
+        assert [line.partition(" ")[0] for line in lines[5:]] == ["warning:", "measuring"]
+    lines.clear()
+
+    def measure(study, *args):
+        study.probe()[0].result.write_text(json.dumps(MEASURED))
+
+    monkeypatch.setattr("ift.lab.compare.run_study.measure", measure)
+    monkeypatch.setattr(Study, "perform", stop)
+    study.probe()[0].result.unlink(missing_ok=True)
+    begin(test_rows=10)
+    assert lines.count(foresight(study.plan)) == 1
+    assert len([line for line in lines if line.startswith("warning:")]) == 1

@@ -54,6 +54,15 @@ def span(seconds: float) -> str:
     return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{math.ceil(seconds / 60)} minutes"
 
 
+def prospect(plan: Plan) -> list[str]:
+    """What is known before anything is run: the smallest difference that the study can see, or that it is too small.
+
+    Where a time decides seeds and rows, only the warning that even all rows are too few.
+    """
+    warning = too_small(plan)
+    return [*([foresight(plan)] if plan.time_budget is None else []), *([warning] if warning else [])]
+
+
 def foresight(plan: Plan) -> str:
     """The smallest difference that the study is likely to find, with what is assumed, as a sentence."""
     size = f"{plan.test_rows:,} test rows and {plan.seeds} seeds"
@@ -63,8 +72,8 @@ def foresight(plan: Plan) -> str:
         least = smallest_difference(plan.seeds, plan.test_rows, 1.0, 0.0)
         word = next(word for limit, word in SIZES if least <= limit)
         return (
-            f"With {size} {word} difference is likely to be found (its mean over the rows at least {least:.2f} times "
-            "its standard deviation)."
+            f"With {size}, {word} difference between two methods is likely to be found: its mean over the rows must be "
+            f"at least {least:.2f} of its standard deviation."
         )
     found = {
         share: 100 * smallest_difference(plan.seeds, plan.test_rows, math.sqrt(share), SEED_DEVIATION)
@@ -72,20 +81,27 @@ def foresight(plan: Plan) -> str:
     }
     # a difference cannot be larger than the share of rows that differ
     shown = [
-        f"of {least:.1f} points or more where methods disagree on {100 * share:.0f} % of the rows"
+        f"{least:.1f} points if their results differ on {100 * share:.0f} % of the rows"
         for share, least in found.items()
         if least < 100 * share
     ]
     if not shown:
-        return f"With {size} even a difference of {100 * max(found):.0f} points is likely to be missed."
-    return f"With {size} a difference is likely to be found: {', '.join(shown)}."
+        return f"With {size}, even {100 * max(found):.0f} points between two methods are likely to be missed."
+    smallest = "the smallest difference between two methods that is likely to be found"
+    return f"With {size}, {smallest} is {', and '.join(shown)}."
 
 
-def too_small(study: Study) -> str:
-    """A warning that the study is too small to compare methods, with what is advisable; empty if it is not."""
-    rows, steps = study.plan.test_rows, round(_measured(study)["steps"])
+def too_small(plan: Plan, steps: int | None = None) -> str:
+    """A warning that the study is too small to compare methods, with what is advisable; empty if it is not.
+
+    Args:
+        plan: Of the study.
+        steps: Of a training; None: not measured yet.
+    """
+    rows = plan.test_rows
     few = [f"{rows} test rows (at least {FEW_ROWS}; {ADVISED_ROWS} are advisable)"] if rows < FEW_ROWS else []
-    few += [f"{steps} steps of a training (at least {FEW_STEPS})"] if steps < FEW_STEPS else []
+    if steps is not None and steps < FEW_STEPS:
+        few.append(f"{steps} steps of a training (at least {FEW_STEPS})")
     if not few:
         return ""
     return f"warning: too small to compare methods, it shows only that everything runs: {' and '.join(few)}."
@@ -147,6 +163,11 @@ def _speed(study: Study) -> float:
     if (measured := _measured(study).get("at_once", 1)) > 1:
         return measured
     return study.executor.speed(study.jobs, on_devices(study))
+
+
+def training_steps(study: Study) -> int:
+    """Steps of a training, by the measurement."""
+    return round(_measured(study)["steps"])
 
 
 def _measured(study: Study) -> dict[str, float]:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from ift.lab.compare.budget import fit_to_budget
-from ift.lab.compare.estimate import estimate, foresight, too_small
+from ift.lab.compare.estimate import estimate, foresight, prospect, too_small, training_steps
 from ift.lab.compare.growth import kept_and_new, names_to_type
 from ift.lab.compare.measurement import measure
 from ift.lab.compare.pace import Pace
@@ -69,8 +69,11 @@ def run_study(
         with progress.paused():
             agree()
 
-    progress.total = _total(study)
+    progress.total, said = _total(study), list[str]()
     if not all(task.result.exists() for task in study.probe()):
+        said = prospect(study.plan)
+        for line in said:
+            say(line)
         say(
             "measuring three steps and the scoring of a batch, in a process that loads torch and the model first"
         )
@@ -78,7 +81,8 @@ def run_study(
     study = fit_to_budget(study, jobs, say, time.monotonic() - began)
     progress.total = _total(study)
     for line in [*kept_and_new(study), *(_ahead(study) if any(_left(study)) else [])]:
-        say(line)
+        if line not in said:
+            say(line)
     progress.add_groups(_work(study))
     _agree_to_judge(study, prices, say, ask)
     single, sequences = (partial(study.searches, sequences=one) for one in (False, True))
@@ -106,7 +110,7 @@ def _untimed(task: Task, seconds: float) -> None:
 
 def _ahead(study: Study) -> list[str]:
     """What is left to do, its time, what the study is likely to find, and a warning where it is too small."""
-    warning = too_small(study)
+    warning = too_small(study.plan, training_steps(study))
     resume = "Ctrl-C loses no finished run: repeat the command to resume."
     return [_work_ahead(study), foresight(study.plan), *([warning] if warning else []), resume]
 
