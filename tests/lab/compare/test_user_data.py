@@ -26,6 +26,7 @@ from ift.lab.compare.user_rows import split_rows
 from ift.lab.report import Trial, load
 from ift.lab.report.chosen import best
 from ift.lab.testbed import tiny_base_path
+from ift.methods.stage import load_tokenizer
 from ift.runs.argv import UsageError
 
 WORDS = ("--max_length=96", "--per_device_train_batch_size=4", "--per_device_eval_batch_size=3")
@@ -55,8 +56,6 @@ def study(rows_file, tmp_path):
     words = [part for word in words for part in word.split("=")]
     data = UserData(words, ["sft", "ift", "dpo", "sft+dpo"], {}, "exact_match", "####", 12)
     (sft,) = data.stages("sft", {}, "unused")
-    from ift.methods.stage import load_tokenizer
-
     split = split_rows([Part("train", load_rows(str(rows_file)))], None, load_tokenizer(sft), max_length=96)
     data = UserData(words, data.methods, split.sha256, data.metric, data.pattern, data.max_new_tokens)
     plan = compare_plan("rows", ["sft", "ift", "dpo", "sft+dpo"], 2, 2, False, user_data=asdict(data))
@@ -149,6 +148,24 @@ def test_an_adapter_is_scored_with_its_weights(study, tmp_path):
     assert found == pytest.approx([plain_log_probs(merged, *row) for row in rows], rel=1e-4)
     plain, _ = backend.scorer.load(str(tiny_base_path()))
     assert found != pytest.approx(backend.scorer.log_likelihoods(plain, rows), rel=1e-2)
+
+
+def test_a_study_without_validation_rows_is_measured_on_its_test_rows(rows_file, study):
+    """Held-out pairs too, of which there are none for validation."""
+    (sft,) = backend_of(study).user_data.stages("sft", {}, "unused")
+    split = split_rows(
+        [Part("train", load_rows(str(rows_file)))],
+        None,
+        load_tokenizer(sft),
+        max_length=96,
+        validation_rows=0,
+    )
+    assert {*split.pairs} == {"test"}
+    split.save(study.rows)
+    (task,) = study.probe()
+    found = UserDataBackend({**task.content, "validation_rows": 0}).probe(study.folder / "model")
+    assert found["test_row_seconds"] > 0
+    assert found["timed_seconds"] > found["start_seconds"]
 
 
 def do(task):

@@ -62,10 +62,8 @@ def fit_to_budget(study: Study, jobs: int | None, say: Callable[[str], object], 
         write_json(file, decided)
     study = replace(study, plan=replace(study.plan, **decided))
     plan = study.plan
-    say(
-        f"{within}: {plan.seeds} seeds, {_rates(plan.trials)}, {plan.test_rows:,} test and "
-        f"{plan.validation_rows:,} validation rows"
-    )
+    validation = f" and {plan.validation_rows:,} validation" if plan.validation_rows else ""
+    say(f"{within}: {plan.seeds} seeds, {_rates(plan.trials)}, {plan.test_rows:,} test{validation} rows")
     return study
 
 

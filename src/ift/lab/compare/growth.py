@@ -72,6 +72,12 @@ def methods_in(folder: Path) -> list[str]:
     return list(own["methods"]) if own else []
 
 
+def validation_rows_in(folder: Path) -> int | None:
+    """The rows that the study of a folder holds out to choose settings on; None where there is no study."""
+    file = folder / "plan.json"
+    return int(json.loads(file.read_text())["validation_rows"]) if file.exists() else None
+
+
 def kept_and_new(study: Study) -> list[str]:
     """Lines on the runs that are finished, those that are trained now, and those that the command does not name.
 

@@ -69,7 +69,9 @@ class StudyArgs:
         f"Setting of the testbed: family, size and noise of its rows [{FIRST_SETTING}]."
     )
     train_rows: int | None = _user_flag("Train on at most so many rows [all that are not held out].")
-    validation_rows: int | None = _user_flag("Rows to choose settings on [a tenth, at most 200].")
+    validation_rows: int | None = _user_flag(
+        "Rows to choose settings on [a tenth, at most 200; none where there is no search]."
+    )
     test_rows: int | None = _user_flag("Rows to score on [a fifth or the test split, at most 500].")
     learning_rates: tuple[float, ...] = _user_flag(
         "Learning rates to choose from, such as 1e-5,3e-5; a single one is used without a search "

@@ -158,9 +158,8 @@ class UserDataBackend:
         trained = self.train(folder, lambda trainer: trainer.add_callback(clock), max_steps=PROBE_STEPS)
         training = time.perf_counter() - began
         model, tokenizer = self.scorer.load(str(trained.folder))
-        rows = self.split.validation.select(
-            range(min(len(self.split.validation), config.per_device_eval_batch_size))
-        )
+        rows = self.split.validation or self.split.test  # timed, not looked at
+        rows = rows.select(range(min(len(rows), config.per_device_eval_batch_size)))
         began = time.perf_counter()
         self.scorer.target_likelihood(model, rows)
         scoring = (time.perf_counter() - began) / len(rows)
