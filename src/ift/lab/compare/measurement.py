@@ -55,11 +55,12 @@ def shares_cores(study: Study) -> bool:
 
 def _alike(first: Task, count: int) -> list[Task]:
     """So many tasks that measure the same; none of them writes the result of `first`."""
-    names = ("result", "work")
-    return [
-        Task(first.title, first.content | {name: f"{first.content[name]}-{number}" for name in names})
-        for number in range(1, count + 1)
-    ]
+    found = []
+    for number in range(1, count + 1):
+        work = first.content["work"] + (f"-{number}" if number > 1 else "")
+        result = f"{first.content['result']}-{number}"
+        found.append(Task(first.title, {**first.content, "work": work, "result": result}))
+    return found
 
 
 def _merged(tasks: Sequence[Task], seconds: Sequence[float]) -> dict[str, float]:
