@@ -200,8 +200,8 @@ def test_trials_on_the_users_rows_end_in_a_record(study):
     # a pass over 21 rows, whose last step has one; then ceil(21 / 2 / 2) steps of 2 pairs
     assert record.cost.answers_seen == 21 + 6 * 2 * 2
     assert {*record.scores["test"]} == {
-        "n", "exact_match", "stopped", "mean_length", "target_log_likelihood", "target_log_likelihood_per_token",
-        "choice_accuracy", "choice_accuracy_per_token",
+        "n", "exact_match", "stopped", "empty", "mean_length", "target_log_likelihood",
+        "target_log_likelihood_per_token", "choice_accuracy", "choice_accuracy_per_token",
     }  # fmt: skip
     assert len(record.samples) == record.scores["test"]["n"] == 6
     answers = (study.folder / "answers" / "sft+dpo-seed1.jsonl").read_text().splitlines()

@@ -187,6 +187,23 @@ def test_where_a_score_is_the_same_everywhere_the_command_for_another_one_is_nam
     assert "my runs" not in written
 
 
+@pytest.mark.parametrize("empty", [1.0, 0.0])
+def test_answers_without_text_are_said_before_the_verdict_and_shown_where_there_are_any(empty):
+    """Red when: "stops with its end token" 100 % of answers without text reads like a win."""
+    scores = {
+        method: {"test": {"n": 60, "exact_match": 0.0, "stopped": share, "empty": share}}
+        for method, share in {"sft": 0.0, "ift": empty}.items()
+    }
+    runs = [record(method, seed, scores=found) for method, found in scores.items() for seed in range(3)]
+    (found,) = compare({Path(f"{number}.json"): one for number, one in enumerate(runs)})
+    lines, page = verdict(found, "exact_match"), report_markdown([found], "exact_match", {})
+    caveat = "Answers without text: sft 0.0 %, ift 100.0 %. They count as stopped with their end token: read some "
+    assert lines[0].startswith(caveat) == bool(empty)
+    assert (" | answers without text |" in page) == bool(empty)
+    assert ("answers without text" in html_page([found])) == bool(empty)
+    assert lines[-1].startswith("Verdict on test (exact match): none.")
+
+
 @pytest.mark.parametrize(("rows", "warned"), [(49, True), (50, False)])
 def test_too_few_rows_are_warned_of_before_the_verdict(rows, warned):
     scores = {

@@ -16,6 +16,7 @@ from ift.lab.compare.plan import IFT_DEFAULTS
 from ift.lab.compare.scoring import PER_TOKEN, HeldOutScorer
 from ift.lab.compare.split import Split
 from ift.lab.compare.user_flags import FORCED, unused_keys
+from ift.lab.report.wording import EMPTY
 from ift.lab.scores import Score, load_scores
 from ift.lab.scores.judged import JudgeOptions
 from ift.lab.scores.table import FINAL_ANSWER
@@ -208,6 +209,7 @@ class UserDataBackend:
         by_row = dict(result.parts)
         if scored:
             by_row["stopped"] = [float(one["stopped"]) for one in answers]
+            by_row[EMPTY] = [float(not one["answer"].strip()) for one in answers]
             by_row["mean_length"] = [float(one["tokens"]) for one in answers]
         by_row |= self.scorer.target_likelihood(model, rows)
         if "test" in self.split.pairs:

@@ -12,7 +12,7 @@ from ift.lab.report.comparisons import Comparison
 from ift.lab.report.intervals import CONFIDENCE, Estimate, MeanSquares, student_quantile
 from ift.lab.report.studies import AUXILIARY
 from ift.lab.report.variants import Variant, apart_by_row, difference
-from ift.lab.report.wording import estimate, label, number
+from ift.lab.report.wording import EMPTY, estimate, label, number
 
 FEWEST_SEEDS = 3
 PER_TOKEN = "target_log_likelihood_per_token"
@@ -38,6 +38,7 @@ def verdict(comparison: Comparison, metric: str, runs: Sequence[str] = ()) -> li
     common = _common_seeds(sound)
     named = f"Verdict on {split} ({label(metric)})"
     values = _values(sound, split, metric)
+    lines += _empty_answers(sound, split)
     if len(values) == 1:
         return [
             *lines,
@@ -154,6 +155,17 @@ def _another_metric(variants: list[Variant], split: str, metric: str, runs: Sequ
         return ""
     folder = shlex.join(runs) or "FOLDER"
     return f" The same records by {label(found)}, in which they differ: ift report {folder} --metric {found}"
+
+
+def _empty_answers(variants: list[Variant], split: str) -> list[str]:
+    """A caveat where a method gives answers without text, which stop with their end token as good ones do."""
+    shares = {one.label: fmean(found.values()) for one in variants if (found := one.scores(split, EMPTY))}
+    shown = ", ".join(f"{label} {number(share, EMPTY)}" for label, share in shares.items())
+    if not any(shares.values()):
+        return []
+    return [
+        f"Answers without text: {shown}. They count as stopped with their end token: read some before you compare."
+    ]
 
 
 def _few_rows(variants: list[Variant], split: str) -> list[str]:
