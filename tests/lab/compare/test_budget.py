@@ -134,6 +134,17 @@ def test_a_time_is_kept_with_as_many_processes_as_were_measured(study_of, monkey
     assert fit_to_budget(without, None, lambda line: None).jobs == 4
 
 
+@pytest.mark.parametrize(("seconds", "rows", "said"), [(500, 28, True), (1e6, 28, False), (500, 0, False)])
+def test_rows_that_were_held_out_for_a_search_without_one_are_named(study_of, seconds, rows, said):
+    study, lines = study_of(seconds), []
+    own = {"metric": "text", "pattern": None, "scoring": None}
+    plan = replace(study.plan, user_data=own, validation_rows=rows, test_rows=57)
+    fit_to_budget(replace(study, plan=plan), 1, lines.append)
+    assert ("no search, 50 test rows" in lines[0]) == (seconds == 500)
+    assert ("28 validation rows" in lines[0]) == (rows > 0 and not said)
+    assert any("the 28 validation rows are not used" in line for line in lines) == said
+
+
 def test_short_times_are_not_rounded_to_minutes():
     assert [span(one) for one in (0, 31, 90, 91, 5400, 5401)] == [
         "10 seconds", "40 seconds", "90 seconds", "2 minutes", "90 minutes", "1.5 hours",

@@ -197,7 +197,9 @@ def test_answers_without_text_are_said_before_the_verdict_and_shown_where_there_
     runs = [record(method, seed, scores=found) for method, found in scores.items() for seed in range(3)]
     (found,) = compare({Path(f"{number}.json"): one for number, one in enumerate(runs)})
     lines, page = verdict(found, "exact_match"), report_markdown([found], "exact_match", {})
-    caveat = "Answers without text: sft 0.0 %, ift 100.0 %. They count as stopped with their end token: read some "
+    caveat = (
+        "Answers without text: sft 0.0 %, ift 100.0 %. They count as stopped with their end token: read some "
+    )
     assert lines[0].startswith(caveat) == bool(empty)
     assert (" | answers without text |" in page) == bool(empty)
     assert ("answers without text" in html_page([found])) == bool(empty)

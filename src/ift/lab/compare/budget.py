@@ -60,10 +60,17 @@ def fit_to_budget(study: Study, jobs: int | None, say: Callable[[str], object], 
             raise UsageError(_too_small(study.plan, plans[0], wholes[0]))
         decided = fitting[-1]
         write_json(file, decided)
+    held_out = study.plan.validation_rows
     study = replace(study, plan=replace(study.plan, **decided))
     plan = study.plan
-    validation = f" and {plan.validation_rows:,} validation" if plan.validation_rows else ""
+    chooses = plan.searched() or any(one.rate_factors for one in plan.entrants)
+    validation = f" and {plan.validation_rows:,} validation" if plan.validation_rows and chooses else ""
     say(f"{within}: {plan.seeds} seeds, {_rates(plan.trials)}, {plan.test_rows:,} test{validation} rows")
+    if plan.user_data is not None and held_out and not chooses:
+        say(
+            f"the {held_out:,} validation rows are not used, as there is no search: to train on them, name one rate "
+            "(--learning_rates) and another --output_dir"
+        )
     return study
 
 
