@@ -1,12 +1,14 @@
 """What is shown: the name that a mistyped one may stand for. (What `visible` writes out is in tests/lab/report.)"""
 
+import ast
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 import ift
-from ift.text import did_you_mean, quoted
+from ift.text import counted, did_you_mean, quoted
 
 
 @pytest.mark.parametrize(
@@ -63,3 +65,47 @@ def test_no_foreign_message_is_followed_by_a_second_full_stop():
     ]
     assert found == []
     assert doubled.search('f"cannot be loaded: {error}. Fix"')
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "said"),
+    [
+        (1, ["row"], "1 row"),
+        (0, ["row"], "0 rows"),
+        (1234, ["row"], "1,234 rows"),
+        (1, ["process", "processes"], "1 process"),
+        (2, ["process", "processes"], "2 processes"),
+    ],
+)
+def test_a_number_has_its_noun(number, words, said):
+    assert counted(number, *words) == said
+
+
+PLURAL = re.compile(
+    r" (?:[a-z-]+ )?(?:rows|steps|seeds|prompts|answers|processes|tokens|questions|runs|tasks|trials|pairs|examples|"
+    r"entries|turns|items|sequences|requests|cores|problems|machines)\b"
+)
+NEVER_ONE = {  # limits and lengths that are more than one, and counts that are looked at before
+    "CHECKED_ROWS", "MOST_ROWS", "FEWEST_SEEDS", "FIRST_QUESTIONS", "BATCH", "twice", "trainings", "validation",
+    "_steps(train)", "len(train)", "len(double)", "len(group)", "machines", "result.steps", "tokens", "length",
+    "longest", "longest_row", "self._longest", "self.max_length", "trainer.args.max_length", "report.lengths[2]",
+    "left", "study.plan.seeds", "smallest['seeds']",
+}  # fmt: skip
+NO_NUMBERS = {"name", "role", "whole", "answer", "pair", "baseline", "run.config.get(key)"}
+
+
+def test_numbers_before_a_plural_are_counted():
+    """Red when: a message says "1 rows". `counted` gives a number its noun."""
+    found, known = set(), NEVER_ONE | NO_NUMBERS
+    for file in sorted(Path(ift.__file__).parent.rglob("*.py")):
+        text = file.read_text(encoding="utf-8")
+        assert "(es)" not in text
+        for node in ast.walk(ast.parse(text)):
+            parts = node.values if isinstance(node, ast.JoinedStr) else []
+            for value, after in pairwise(parts):
+                if isinstance(value, ast.FormattedValue) and isinstance(after, ast.Constant):
+                    expression = ast.unparse(value.value)
+                    is_known = expression in known or expression.startswith("counted(")
+                    if PLURAL.match(after.value) and not is_known:
+                        found.add(f"{file.name}:{value.lineno}: {expression}{after.value}")
+    assert found == set()

@@ -143,10 +143,10 @@ def test_rows_are_named_as_they_stand_in_the_data(tokenizer):
 def test_evaluation_rows_that_are_trained(tokenizer):
     ((level, about, text),) = found(tokenizer, FINE, [{"prompt": "1 plus 5 =", "completion": " 6"}, FINE[3]])
     assert (level, about) == ("warning", "eval")
-    assert text.startswith("1 evaluation rows are also training rows (evaluation row 2 first)")
+    assert text.startswith("1 evaluation row is also a training row (evaluation row 2 first)")
     other = {**FINE[3], "completion": " 7"}
     ((_, _, text),) = found(tokenizer, FINE, [other])
-    assert text.startswith("1 evaluation prompts are also training prompts (evaluation row 1 first)")
+    assert text.startswith("1 evaluation prompt is also a training prompt (evaluation row 1 first)")
 
 
 def test_ids_beyond_the_model_are_refused(tokenizer):
@@ -179,8 +179,8 @@ def test_bos_twice_and_bos_missing():
         )
     ]
     assert [text.split(" (")[0] for text in texts] == [
-        "1 rows begin with the beginning-of-sequence token twice",
-        "1 rows do not begin with the beginning-of-sequence token, which the tokenizer puts before plain text",
+        "1 row begins with the beginning-of-sequence token twice",
+        "1 row does not begin with the beginning-of-sequence token, which the tokenizer puts before plain text",
     ]
     assert "row 2 is the first" in texts[0]
     assert "row 3 is the first" in texts[1]
@@ -216,7 +216,7 @@ def test_plain_text_in_a_mixture_is_named_by_its_part():
         "the rows of plain are plain text",
         "the rows of glued are plain text",
     ]
-    assert any(text.startswith("1 of 15 rows have no space or line end") for text in texts)
+    assert any(text.startswith("1 of 15 rows has no space or line end") for text in texts)
 
 
 def test_plain_pairs_leave_the_template_out_too():

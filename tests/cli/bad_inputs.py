@@ -150,7 +150,7 @@ CONTENT = [
     Case("one empty answer", ("kept 1 of 2 rows", "1 row is dropped: the answer is empty (row 2)"),
          "silence is trained as the answer",
          [GOOD, talk(USER, {"role": "assistant", "content": ""})], code=0, verb="check"),
-    Case("empty text", "none of 1 rows is left (the text is empty: 1 rows)", "a run without a loss succeeds",
+    Case("empty text", "none of 1 row is left (the text is empty: 1 row)", "a run without a loss succeeds",
          [{"text": ""}]),
     Case("a null output", 'row 1, column "output": found null', "None is trained",
          [{"instruction": "a", "output": None}]),
@@ -159,7 +159,7 @@ CONTENT = [
     Case("rejected is null", 'row 2, column "rejected": found null', "a pair of one side is trained",
          [{"prompt": "a", "chosen": "b", "rejected": "c"}, {"prompt": "a", "chosen": "b", "rejected": None}],
          ("--method", "dpo")),
-    Case("pairs that do not differ", "none of 1 pairs is left (chosen and rejected are the same: 1 rows)",
+    Case("pairs that do not differ", "none of 1 pair is left (chosen and rejected are the same: 1 row)",
          "a preference of nothing over itself", [{"prompt": "a", "chosen": "b", "rejected": "b"}], ("--method",
                                                                                                     "orpo")),
 ]  # fmt: skip
@@ -172,7 +172,7 @@ LENGTHS = [
          "raise --max_length"), "the loss is 0 and the run succeeds", [talk(LONG, ANSWER)] * 2, ("--max_length", "64")),
     Case("a row of a million characters", ("1 row is longer than the 256 positions", "the longest row has", "(row 2;"),
          "one huge row is cut without a word", [GOOD, talk(USER, {"role": "assistant", "content": "a" * 1_000_000})]),
-    Case("too few rows to hold out", "cannot hold out 1 of 1 rows for evaluation",
+    Case("too few rows to hold out", "cannot hold out 1 of 1 row for evaluation",
          "training and evaluation share a row", [GOOD],
          ("--eval_strategy", "steps", "--eval_steps", "1")),
 ]  # fmt: skip
@@ -188,9 +188,9 @@ IDS = [
          [{"input_ids": [1, 2, 3], "labels": [-100, 2, 99_999]}]),
     Case("a label of -1", 'row 1, column "labels": found the number -1, expected 0 or more, or -100',
          "-1 is taken for a token", [{"input_ids": [1, 2, 3], "labels": [-1, 2, 3]}]),
-    Case("fewer labels than ids", 'row 1, column "labels": found 1 entries, expected 3', "labels are shifted",
+    Case("fewer labels than ids", 'row 1, column "labels": found 1 entry, expected 3', "labels are shifted",
          [{"input_ids": [1, 2, 3], "labels": [1]}]),
-    Case("no label", "none of 1 rows is left (nothing to learn: 1 rows)", "the loss is nan",
+    Case("no label", "none of 1 row is left (nothing to learn: 1 row)", "the loss is nan",
          [{"input_ids": [1, 2, 3], "labels": [-100] * 3}]),
 ]  # fmt: skip
 

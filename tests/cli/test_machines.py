@@ -159,6 +159,6 @@ def test_the_slurm_file_for_one_node_trains_what_one_process_trains(words, tmp_p
         timeout=240,
     )
     assert found.returncode == 0, (found.stdout + found.stderr)[-2000:]
-    assert "2 process(es) on the CPU" in found.stdout
+    assert "2 processes on the CPU" in found.stdout
     ours, expected = weights(tmp_path / "slurm"), weights(tmp_path / "one")
     assert max(float((ours[name] - expected[name]).abs().max()) for name in expected) <= 1e-5

@@ -190,7 +190,7 @@ def test_a_model_trained_on_plain_text_is_asked_in_plain_text(run_tiny, ift, tmp
     several = ift(
         "generate", "out", "turns.jsonl", "--max_new_tokens", "2", "--output", "turns-answers.jsonl"
     )
-    assert "1 prompts have several turns: using a chat template that it was not trained with" in several.out
+    assert "1 prompt has several turns: using a chat template that it was not trained with" in several.out
 
 
 def test_a_plain_prompt_is_tokenised_as_in_the_training(chat_model):

@@ -213,7 +213,7 @@ def test_two_processes_run_and_train_what_one_does(run_tiny, chat_model, tmp_pat
 def test_a_count_of_processes_that_does_not_run_is_refused(monkeypatch):
     monkeypatch.setenv(launch.NUM_PROCESSES, "2")
     monkeypatch.setenv("WORLD_SIZE", "1")
-    with pytest.raises(UsageError, match="2 processes were requested, but 1 are running"):
+    with pytest.raises(UsageError, match="2 processes were requested, but 1 is running"):
         launch.check_world_size()
 
 

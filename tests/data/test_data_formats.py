@@ -153,7 +153,7 @@ BAD = [
     ({"instruction": "x", "input": 3, "output": "y"}, r'column "input": found the number 3'),
     ({"text": None}, r'column "text": found null'),
     ({"input_ids": ["a"]}, r'column "input_ids"'),
-    ({"input_ids": [1, 2], "labels": [1]}, r'column "labels": found 1 entries, expected 2'),
+    ({"input_ids": [1, 2], "labels": [1]}, r'column "labels": found 1 entry, expected 2'),
 ]
 
 

@@ -595,10 +595,12 @@ def test_names_of_llama_factory_are_looked_up(converted, registry, tmp_path, pla
     assert "it is on ModelScope (ms_hub_url: x/y)" in found.missing["ROWS_OF_scope.jsonl in datasets"]
     assert "has no entry other" in found.missing["ROWS_OF_other.jsonl in datasets"]
     changing, same = found.groups.values()
-    assert "write assistant in the rows in place of wizard" in changing["dataset_info.json.roles.assistant"]
+    assert (
+        "write assistant in the rows in place of wizard" in changing["dataset_info.json.tags.assistant_tag"]
+    )
     assert "first rows of the file" in changing["dataset_info.json.num_samples"]
-    assert "only text" in changing["dataset_info.json.images"]
-    assert "dataset_info.json.message_field_role" in same
+    assert "only text" in changing["dataset_info.json.columns.images"]
+    assert "dataset_info.json.tags.role_tag" in same
     assert "dataset_dir" not in found.lost
 
 

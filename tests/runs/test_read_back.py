@@ -62,7 +62,7 @@ def _not_finite(file):
         (lambda file: file.write_bytes(file.read_bytes()[:-100]), "cannot be loaded"),
         (
             _other_values,
-            r"has other outputs than the trained one on 1 rows: largest difference of a logit [\d.]+,",
+            r"has other outputs than the trained one on 1 row: largest difference of a logit [\d.]+,",
         ),
         (_not_finite, "the loaded model are not finite"),
         (_lose, "its weights lack tensors of the model: model.layers.0.mlp.up_proj.weight"),

@@ -113,7 +113,7 @@ def test_the_warning_of_an_unlikely_end_and_the_answers_say_one_thing():
     assert unsure.unlikely(3, 3).startswith(
         "3 of 3 greedy answers end, but sampled ones may run on: after step 4"
     )
-    assert unsure.unlikely(1, 3).startswith("answers may not stop: 1 of 3 greedy ones end, and after step 4")
+    assert unsure.unlikely(1, 3).startswith("answers may not stop: 1 of 3 greedy ones ends, and after step 4")
     warned = Supervision(watch=unsure).warnings(FinalAnswers(asked=3, ended=3, limit=9))
     assert "may not stop" not in " ".join(warned)
     assert "may not stop" in " ".join(Supervision(watch=unsure).warnings(FinalAnswers(note="no prompt")))
@@ -207,7 +207,7 @@ def test_the_closing_lines_say_how_many_end(rows, tmp_path, capfd):
     assert train(tmp_path / "run", rows, "--final_answers", "3") == 0
     ended_ones = sum(one["ended"] for one in lines(tmp_path / "run" / "final_answers.jsonl"))
     said = capfd.readouterr()
-    assert f"{ended_ones} of 3 answers end (greedy" in said.out
+    assert f"{ended_ones} of 3 answers {'ends' if ended_ones == 1 else 'end'} (greedy" in said.out
     assert "before the first step the end of an answer has a probability of" in said.out + said.err
 
 

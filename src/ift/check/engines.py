@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from ift.text import counted
+
 ENGINES = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
 FULL = 4  # bytes of float32
 GATHERED_BLOCKS = 2  # whole at once in FSDP2 and ZeRO-3: the one at work, and the next
@@ -75,8 +77,8 @@ def divide(held: Held, engine: Engine) -> dict[str, int]:
     """
     if engine.name not in ENGINES or engine.processes < 1:
         raise ValueError(
-            f"Found engine {engine.name!r}, {engine.processes} processes; give one of {', '.join(ENGINES)}, and 1 "
-            "process or more."
+            f"Found engine {engine.name!r}, {counted(engine.processes, 'process', 'processes')}; give one of "
+            f"{', '.join(ENGINES)}, and 1 process or more."
         )
 
     def share(size: int) -> int:

@@ -105,7 +105,8 @@ def _few_to_answer(stage: Any, sets: Mapping[str, Prepared]) -> list[Finding]:
         or wanted <= (there := sets["eval"].report.rows_kept)
     ):
         return []
-    text = f"eval_generate is {wanted:,}, and there are {there:,} evaluation rows: all of them are answered"
+    rows = f"there {'is' if there == 1 else 'are'} {counted(there, 'evaluation row')}"
+    text = f"eval_generate is {wanted:,}, and {rows}: all of them are answered"
     return [Finding("warning", "eval", text)]
 
 

@@ -8,6 +8,7 @@ from ift.check.finding import Finding
 from ift.check.memory import RESERVE, MemoryEstimate, largest_batch
 from ift.check.remedies import more_devices, remedies, without_saved_modules
 from ift.check.sizes import Remedy, Sizes
+from ift.text import counted
 
 TIGHT = 0.9  # of what can be used: above it, what the estimate does not hold may not fit
 NOT_HELD = "fragments of the allocator, other processes on the device, an evaluation with longer rows"
@@ -18,15 +19,13 @@ def batch_words(stage: Any, longest_row: int, planned: bool) -> str:
     rows, tokens, _, _ = largest_batch(stage, longest_row, longest_row)
     if getattr(stage.config, "packing", False) and stage.config.max_length:
         sequences, length = stage.config.per_device_train_batch_size, stage.config.max_length
-        return (
-            f"for a batch of {sequences} packed sequence{'' if sequences == 1 else 's'} of {length:,} tokens"
-        )
+        return f"for a batch of {counted(sequences, 'packed sequence')} of {length:,} tokens"
     why = (
         "as --plan_length says"
         if planned
         else "the longest here after --max_length; --plan_length N plans for another"
     )
-    return f"for a batch of {rows} row{'' if rows == 1 else 's'} of {tokens:,} tokens ({why})"
+    return f"for a batch of {counted(rows, 'row')} of {tokens:,} tokens ({why})"
 
 
 def memory_findings(sizes: Sizes, found: MemoryEstimate, available: int) -> list[Finding]:

@@ -10,6 +10,7 @@ from ift.check.rows import RowScan
 from ift.data import DataReport, Prepared
 from ift.data.report import TEMPLATE_FIX, TEMPLATE_REASON, cut_away, row_numbers
 from ift.data.templates import adds_bos
+from ift.text import counted
 
 REFUSE_CUT = 0.20  # share of the rows, or of the trained tokens, that cutting may take
 
@@ -41,8 +42,8 @@ def data_findings(
     if not report.streaming and rows < rows_per_step:
         packed = " after packing" if rows < report.rows_kept else ""
         text = (
-            f"{rows:,} rows{packed} are fewer than the {rows_per_step:,} of one step. "
-            "Fix: lower per_device_train_batch_size or gradient_accumulation_steps"
+            f"{counted(rows, 'row')}{packed} {'is' if rows == 1 else 'are'} fewer than the {rows_per_step:,} of one "
+            "step. Fix: lower per_device_train_batch_size or gradient_accumulation_steps"
         )
         found.append(Finding("warning", "train", text))
     return found
@@ -72,13 +73,18 @@ def _check_plain_text(name: str, report: DataReport, scan: RowScan, tokenizer: A
 def _check_overlap(train: RowScan, evaluation: RowScan) -> list[Finding]:
     """A warning if evaluation rows, or else their prompts, are also training rows or prompts."""
     for what, first, second in (
-        ("rows", train.first, evaluation.first),
-        ("prompts", train.prompts, evaluation.prompts),
+        ("row", train.first, evaluation.first),
+        ("prompt", train.prompts, evaluation.prompts),
     ):
         if shared := first.keys() & second.keys():
             row = min(second[key] for key in shared)
+            same = counted(
+                len(shared),
+                f"evaluation {what} is also a training {what}",
+                f"evaluation {what}s are also training {what}s",
+            )
             text = (
-                f"{len(shared):,} evaluation {what} are also training {what} (evaluation row {row} first): the "
+                f"{same} (evaluation row {row} first): the "
                 "evaluation loss will be too low. Fix: remove them from one of the two sets"
             )
             return [Finding("warning", "eval", text)]
@@ -110,8 +116,10 @@ def _truncation(name: str, report: DataReport, allowed: bool) -> Finding:
     )
     text = (
         f"max_length {report.max_length:,} cuts {report.share_cut:.1%} of the rows at their end "
-        f"({_long_rows(name, report)}): {report.trained_tokens_lost:,} trained tokens are lost "
-        f"({report.share_trained_lost:.1%}), {emptied}and {report.rows_without_end:,} rows train no end of the answer. "
+        f"({_long_rows(name, report)}): "
+        f"{counted(report.trained_tokens_lost, 'trained token is', 'trained tokens are')} lost "
+        f"({report.share_trained_lost:.1%}), {emptied}and "
+        f"{counted(report.rows_without_end, 'row trains', 'rows train')} no end of the answer. "
         + report.limit.fix(report.lengths[2])
         + (", or use --allow_truncation" if level == "refused" else "")
     )
@@ -119,7 +127,7 @@ def _truncation(name: str, report: DataReport, allowed: bool) -> Finding:
 
 
 def _count(rows: int) -> str:
-    return f"{rows:,} row is" if rows == 1 else f"{rows:,} rows are"
+    return counted(rows, "row is", "rows are")
 
 
 def _long_rows(name: str, report: DataReport) -> str:
@@ -142,21 +150,26 @@ def _check_scan(name: str, one: RowScan, tokenizer: Any, vocabulary: int | None)
         )
         found.append(Finding("refused", name, text))
     of_all = f" of {one.rows:,}"
-    warnings = (  # rows, of how many, what is wrong with them, the fix
-        ([row for row, _ in one.duplicates], of_all, "are copies of earlier ones",
+    no_bos = "begin with the beginning-of-sequence token, which the tokenizer puts before plain text"
+    no_space = "no space or line end between the prompt and the completion"
+    warnings = (  # rows, of how many, what is wrong with one and with several of them, the fix
+        ([row for row, _ in one.duplicates], of_all, "is a copy of an earlier one", "are copies of earlier ones",
          _original(one.duplicates) + "Fix: remove them, unless they should count more"),
-        (one.double_bos, "", "begin with the beginning-of-sequence token twice",
+        (one.double_bos, "", "begins with the beginning-of-sequence token twice",
+         "begin with the beginning-of-sequence token twice",
          ". Fix: remove it from the rows or the template"),
-        (one.without_bos if adds_bos(tokenizer) else [], "", "do not begin with the beginning-of-sequence token, which "
-         "the tokenizer puts before plain text", ". Fix: let the chat template write it"),
-        (one.joined, of_all, "have no space or line end between the prompt and the completion",
+        (one.without_bos if adds_bos(tokenizer) else [], "", f"does not {no_bos}", f"do not {no_bos}",
+          ". Fix: let the chat template write it"),
+        (one.joined, of_all, f"has {no_space}", f"have {no_space}",
          ". Fix: begin the completion with a space, or end the prompt with a line end"),
-        (one.untrained_end, of_all, "train no token that ends an answer",
+        (one.untrained_end, of_all, "trains no token that ends an answer", "train no token that ends an answer",
          ": the model may not learn to stop. Fix: a template that ends turns, or an --eos_token that the rows use"),
     )  # fmt: skip
-    for rows, whole, what, fix in warnings:
+    for rows, whole, what, of_several, fix in warnings:
         if rows:
-            text = f"{len(rows):,}{whole} rows {what} (row {rows[0]} is the first){fix}"
+            noun = "row" if (one.rows if whole else len(rows)) == 1 else "rows"
+            what = what if len(rows) == 1 else of_several
+            text = f"{len(rows):,}{whole} {noun} {what} (row {rows[0]} is the first){fix}"
             found.append(Finding("warning", name, text))
     return found
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ift.cli.model_options import ALLOW_PICKLE, DEVICE, DTYPE, TRUST_REMOTE_CODE
-from ift.text import visible
+from ift.text import counted, visible
 
 if TYPE_CHECKING:
     from ift.models.loading import LoadOptions
@@ -61,7 +61,7 @@ def main(model: str, prompt: str | None, max_new_tokens: int, options: LoadOptio
         new = output[0, len(ids) :]
         if len(new) == room and int(new[-1]) not in stops.get("eos_token_id", ()):
             why = "--max_new_tokens" if room == max_new_tokens else "the model has no more positions"
-            mark = f"[cut after {room} token{'s' if room > 1 else ''}: {why}]"
+            mark = f"[cut after {counted(room, 'token')}: {why}]"
             print(mark, file=sys.stderr if prompt is not None else sys.stdout)  # a single answer stays clean
         if transcript:
             print()

@@ -6,6 +6,8 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
+from ift.text import counted
+
 PACKAGES = (
     "intuitive-fine-tuning", "torch", "transformers", "trl", "accelerate", "datasets", "peft", "tokenizers",
 )  # fmt: skip
@@ -23,7 +25,7 @@ def command() -> int:
         except PackageNotFoundError:
             if name in PACKAGES:
                 print(f"{name}: not installed as a package")
-    print(f"cpu: {os.cpu_count()} cores, {torch.get_num_threads()} torch threads")
+    print(f"cpu: {counted(os.cpu_count() or 1, 'core')}, {counted(torch.get_num_threads(), 'torch thread')}")
     print(f"memory: {_memory_gib()}")
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):

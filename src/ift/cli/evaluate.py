@@ -16,6 +16,7 @@ from ift.cli.exit_codes import INTERRUPTED
 from ift.cli.model_options import ALLOW_PICKLE, DEVICE, DTYPE, TRUST_REMOTE_CODE
 from ift.cli.ray_option import RAY
 from ift.runs.extras import needs_extra
+from ift.text import counted
 
 if TYPE_CHECKING:
     from ift.lab.evaluation.run import Evaluated, Evaluation
@@ -71,8 +72,8 @@ def _show(found: Sequence[Evaluated], evaluation: Evaluation, console: Console) 
     for model in found:
         for one in (score for score in model.scores if score.cut):
             console.print(
-                f"{model.name}: {one.label}: {one.cut} of {one.asked} prompts did not fit the context and lost "
-                "their beginning",
+                f"{model.name}: {one.label}: {one.cut} of {counted(one.asked, 'prompt')} did not fit the context and "
+                f"lost {'its' if one.cut == 1 else 'their'} beginning",
                 markup=False,
                 soft_wrap=True,
             )

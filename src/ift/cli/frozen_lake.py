@@ -14,6 +14,7 @@ from rich.table import Table
 
 from ift.runs.argv import UsageError
 from ift.runs.extras import needs_extra
+from ift.text import counted
 
 COLUMNS = {  # measure -> (heading, scale, digits, with its interval)
     "mse_all": ("error", 1000, 1, True),
@@ -93,7 +94,7 @@ def _table(console: Console, record: dict[str, Any]) -> None:
     rows = {"before": record["before"]} | dict(
         sorted(record["summary"].items(), key=lambda one: one[1]["mse_all"]["mean"])
     )
-    title = f"after {record['step']} steps (errors x 1000 ± 95 % interval)"
+    title = f"after {counted(record['step'], 'step')} (errors x 1000 ± 95 % interval)"
     table = Table(
         "", *(heading for heading, *_ in COLUMNS.values()), title=title, box=SIMPLE, padding=(0, 1, 0, 0)
     )

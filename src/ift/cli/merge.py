@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ift.cli.model_options import ALLOW_PICKLE, DTYPE, TRUST_REMOTE_CODE
+from ift.text import counted
 
 if TYPE_CHECKING:
     from ift.models.loading import LoadOptions
@@ -30,7 +31,11 @@ def main(adapter: str, folder: Path, rows: str | None, options: LoadOptions) -> 
         warn_of_remote_code(adapter)
     ids = [] if rows is None else _row_ids(adapter, rows, options)
     found = merge_to_new_folder(adapter, folder, ids, options)
-    compared = f"{len(ids)} rows of {rows}" if ids else "one sentence (--rows FILE compares on rows of yours)"
+    compared = (
+        f"{counted(len(ids), 'row')} of {rows}"
+        if ids
+        else "one sentence (--rows FILE compares on rows of yours)"
+    )
     print(visible(f"{folder}: the merged model gives the outputs of {adapter} on {compared}: {found}"))
     return 0
 

@@ -10,6 +10,7 @@ import typer
 
 from ift.runs.argv import UsageError
 from ift.runs.extras import needs_extra
+from ift.text import counted
 
 
 def main(
@@ -39,7 +40,7 @@ def main_pack(runs: list[str], path: str, points: int | None, samples: int | Non
 
     file = Path(path).expanduser()
     count = pack(runs, file, POINTS if points is None else points, samples)
-    print(f"{file}: {count} run{'s' if count > 1 else ''}, {file.stat().st_size:,} bytes")
+    print(f"{file}: {counted(count, 'run')}, {file.stat().st_size:,} bytes")
     return 0
 
 

@@ -8,6 +8,7 @@ import typer
 
 from ift.cli.judge import agree
 from ift.runs.argv import UsageError
+from ift.text import counted
 
 
 def main(
@@ -58,7 +59,7 @@ def main(
     width = max(len(name) for name, _, _ in table)
     for name, value, right in table:
         print(visible(f"{name:<{width}}  {value:>10}  {right:>13}"))
-    print(f"{len(found):,} answers; the values of each: {output}")
+    print(f"{counted(len(found), 'answer')}; the values of each: {output}")
     return 0
 
 

@@ -11,7 +11,7 @@ from ift.data.samples import ids_and_labels
 from ift.methods.stage import PreparedRows
 from ift.runs.arguments import TrainArguments
 from ift.runs.check_run import load_guesser
-from ift.text import TRAINED, bracketed, visible
+from ift.text import TRAINED, bracketed, counted, visible
 
 
 def show_rows(run_args: TrainArguments, prepared: PreparedRows, count: int, console: Console) -> None:
@@ -34,7 +34,7 @@ def show_rows(run_args: TrainArguments, prepared: PreparedRows, count: int, cons
                 guessed = visible(tokenizer.decode([guesses[position - 1]]))
                 parts[-1].append(f"‹{guessed}›".replace("\n", "\\n"), "red")
         parts = parts if colour else bracketed(parts, [label != -100 for label in labels], Text)
-        console.print(f"[bold]row {number}[/bold] of the kept rows, {len(ids)} tokens")
+        console.print(f"[bold]row {number}[/bold] of the kept rows, {counted(len(ids), 'token')}")
         console.print(Text().join(parts))
     console.print(
         "(prompt dim, [green]trained[/green], [magenta]special token[/magenta], [red]‹the model's guess›[/red])"

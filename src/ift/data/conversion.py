@@ -21,6 +21,7 @@ from ift.data.hints import CHAT_ONLY
 from ift.data.known_names import COLUMNS, find
 from ift.data.source import SourceRow
 from ift.data.turns import Message, Row, TurnReader, build_conversation, turn
+from ift.text import counted
 
 
 def from_messages(source: SourceRow) -> Row:
@@ -213,7 +214,7 @@ def _integers(source: SourceRow, column: str, flags: bool = False) -> list[int]:
 def _same_length(source: SourceRow, ids: list[int], other: list[int], column: str) -> None:
     if len(ids) != len(other):
         expected = f"{len(ids)}, the length of input_ids"
-        raise source.error(column, f"{len(other)} entries", expected, "rebuild the row")
+        raise source.error(column, counted(len(other), "entry", "entries"), expected, "rebuild the row")
 
 
 def _in_range(source: SourceRow, column: str, wrong: list[int], expected: str) -> None:

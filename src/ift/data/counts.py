@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ift.data.errors import DataError
 from ift.data.masks import UNTRAINED
 from ift.data.report import DataReport, quantiles, rows_by_text
+from ift.text import counted
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -89,7 +90,10 @@ def _long_rows(lengths: Sequence[int], limit: int | None, numbers: Sequence[int]
 def _all_dropped(report: DataReport, what: str) -> DataError:
     """The error for a data set without any remaining row, with the reasons."""
     found = [*report.dropped.items(), *report.notes.items()]
-    reasons = "; ".join(f"{reason}: {len(rows)} rows" for reason, rows in found) or "the data set is empty"
+    reasons = (
+        "; ".join(f"{reason}: {counted(len(rows), 'row')}" for reason, rows in found)
+        or "the data set is empty"
+    )
     cut = any("max_length" in reason for reason in report.dropped)
     fix = (
         "raise --max_length"
@@ -97,4 +101,5 @@ def _all_dropped(report: DataReport, what: str) -> DataError:
         else "check that the rows have answers and that the chat template renders them (--chat_template_path gives "
         "another)"
     )
-    return DataError(f"{report.name} data: none of {report.rows_read} {what} is left ({reasons}). Fix: {fix}")
+    read = counted(report.rows_read, what.removesuffix("s"))
+    return DataError(f"{report.name} data: none of {read} is left ({reasons}). Fix: {fix}")

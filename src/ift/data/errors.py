@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
+from ift.text import counted
+
 T = TypeVar("T")
 R = TypeVar("R")
 SHOWN = 10  # rows named in one message
@@ -176,7 +178,7 @@ def describe(value: Any) -> str:
     if isinstance(value, str):
         return f"the string {value[:40]!r}{'...' if len(value) > 40 else ''}" if value else "an empty string"
     if isinstance(value, list | tuple):
-        return f"a list of {len(value)} items" if value else "an empty list"
+        return f"a list of {counted(len(value), 'item')}" if value else "an empty list"
     if isinstance(value, dict):
         keys = ", ".join(str(key) for key in list(value)[:6])
         return f"an object with keys {keys}" if value else "an empty object"

@@ -16,6 +16,7 @@ from ift.data.origin import CHECKED_ROWS, RowPreparation
 from ift.data.review import RowReview
 from ift.data.source import SourceRow
 from ift.data.text_files import FAULTS_AT_MOST, UnreadableRows, numbered_rows, unreadable
+from ift.text import counted
 
 # from a format, and whether rows are pairs: what prepares each row as a run would
 Preparation = Callable[[Format, bool], RowPreparation]
@@ -42,7 +43,7 @@ def all_malformed_rows(
             raise
         order = [str(file) for file in error.files]
         faults = sorted([*error.faults, *review.faults], key=lambda one: (order.index(one.file), one.row))
-        raise unreadable(faults, f"{len(rows):,} rows", error.files, review.remarks()) from error
+        raise unreadable(faults, counted(len(rows), "row"), error.files, review.remarks()) from error
 
 
 def _rows(error: UnreadableRows, columns: Mapping[str, str]) -> Iterator[tuple[RowFault, dict[str, Any]]]:

@@ -12,6 +12,7 @@ from ift.data.errors import DataError, RowFault, RowsRefused, refuse_rows
 from ift.data.lengths import LengthLimit
 from ift.data.review import RowReview
 from ift.data.text_files import numbered_rows
+from ift.text import counted
 
 CHECKED_ROWS = (
     50_000  # rows that are checked after the first malformed one, so that its refusal does not take hours
@@ -141,5 +142,5 @@ def _refuse(rows: Any, preparation: RowPreparation, first: RowFault) -> RowsRefu
     if not review.faults:  # the malformed rows come later
         return refuse_rows([first], "", f"{preparation.name} data")
     locate = preparation.origin.locate if preparation.origin else list
-    checked = f"{len(rows):,} rows" if len(rows) <= CHECKED_ROWS else f"the first {CHECKED_ROWS:,} rows"
+    checked = counted(len(rows), "row") if len(rows) <= CHECKED_ROWS else f"the first {CHECKED_ROWS:,} rows"
     return refuse_rows(locate(review.faults), checked, f"{preparation.name} data", review.remarks(locate))

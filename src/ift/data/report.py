@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from ift.data.lengths import NO_LIMIT, LengthLimit
+from ift.text import counted
 
 NOT_RENDERED = "not rendered by the chat template"
 TEMPLATE_FIX = "Fix: give a template that renders it with --chat_template_path FILE.jinja"
@@ -112,27 +113,30 @@ class DataReport:
                 *lines,
                 "  streaming: rows are checked when they are read; rows with nothing to learn are dropped and logged",
             ]
-        lines.append(f"  kept {self.rows_kept:,} of {self.rows_read:,} rows")
+        lines.append(f"  kept {self.rows_kept:,} of {counted(self.rows_read, 'row')}")
         for reason, rows in ({} if findings else self.dropped).items():
             lines.append(f"  dropped {len(rows):,}: {reason} ({row_numbers(rows)})")
         for note, rows in self.notes.items():
-            lines.append(f"  {len(rows):,} row{'s' if len(rows) > 1 else ''}: {note} ({row_numbers(rows)})")
+            lines.append(f"  {counted(len(rows), 'row')}: {note} ({row_numbers(rows)})")
         if any(note.endswith(NOT_RENDERED) for note in self.notes):
             lines.append(f"  {TEMPLATE_FIX}, or take it out of the rows")
-        lines.append(f"  {self.trained_tokens:,} trained tokens of {self.total_tokens:,}")
+        lines.append(f"  {counted(self.trained_tokens, 'trained token')} of {self.total_tokens:,}")
         median, high, largest = self.lengths
         lines.append(f"  tokens per row: median {median:,}, 95 % up to {high:,}, longest {largest:,}")
         if not findings and (self.rows_cut or self.trained_tokens_lost):
             lines.append(
-                f"  truncated to {self.max_length:,} tokens: {self.rows_cut:,} rows ({self.share_cut:.1%} with those "
-                f"dropped) lose their end, and with it {self.trained_tokens_lost:,} trained tokens "
-                f"({self.share_trained_lost:.1%})"
+                f"  truncated to {self.max_length:,} tokens: {counted(self.rows_cut, 'row')} ({self.share_cut:.1%} "
+                f"with those dropped) {'loses its' if self.rows_cut == 1 else 'lose their'} end, and with it "
+                f"{counted(self.trained_tokens_lost, 'trained token')} ({self.share_trained_lost:.1%})"
             )
         if self.rows_without_end:
-            lines.append(f"  {self.rows_without_end:,} rows do not train a token that ends the answer")
+            lines.append(
+                f"  {counted(self.rows_without_end, 'row does', 'rows do')} not train a token that ends the answer"
+            )
         if self.merged_boundaries:
             lines.append(
-                f"  {self.merged_boundaries:,} answers begin in a token that also contains the end of the prompt"
+                f"  {counted(self.merged_boundaries, 'answer begins', 'answers begin')} in a token that also contains "
+                "the end of the prompt"
             )
         for part in self.parts:
             lines.extend(f"  {line}" for line in part.lines(findings))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ift.data.errors import DataError, RowFault
 from ift.data.text_files import FAULTS_AT_MOST, numbered_rows, read_rows, unreadable
-from ift.text import quoted
+from ift.text import counted, quoted
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features, IterableDataset
@@ -99,7 +99,7 @@ def _features(files: Sequence[Path]) -> Features:
         if isinstance(row, RowFault):
             faults.append(row)
             if len(faults) == FAULTS_AT_MOST:
-                raise unreadable(faults, f"the first {number:,} rows", files)
+                raise unreadable(faults, f"the first {counted(number, 'row')}", files)
             continue
         for name, value in row.items():
             found = kinds.setdefault(name, set())
@@ -107,7 +107,7 @@ def _features(files: Sequence[Path]) -> Features:
                 large = isinstance(value, int) and value.bit_length() > 63
                 found.add(object if large else type(value))
     if faults:
-        raise unreadable(faults, f"{number:,} rows", files)
+        raise unreadable(faults, counted(number, "row"), files)
     if not kinds:
         raise DataError(
             f"{_shown(files)}: found no rows, expected at least one. Fix: check how it was written"
@@ -140,4 +140,4 @@ def _unstorable(files: Sequence[Path], features: Features) -> DataError | None:
                     problem, _, fix = str(error).partition(". Fix: ")
                     place = f'column "{name}"'
                     faults.append(RowFault(row, place, problem, "", fix, line, file=str(file)))
-    return unreadable(faults, f"{number:,} rows", files) if faults else None
+    return unreadable(faults, counted(number, "row"), files) if faults else None

@@ -12,6 +12,7 @@ from typing import Any
 
 from ift.data.errors import DataError, RowFault, RowsRefused, describe, refuse_rows
 from ift.files import numbered_lines
+from ift.text import counted
 
 PIECE = 1 << 20  # bytes read at a time
 LONGEST_FIELD = 2**31 - 1  # characters of a CSV field
@@ -58,7 +59,7 @@ def read_all_rows(file: Path, *, lone_surrogates: bool = False) -> list[dict[str
     """
     rows = [row for _, row in numbered_rows(file, lone_surrogates=lone_surrogates)]
     if faults := [row for row in rows if isinstance(row, RowFault)]:
-        raise unreadable(faults, f"{len(rows):,} rows", [file])
+        raise unreadable(faults, counted(len(rows), "row"), [file])
     return [row for row in rows if not isinstance(row, RowFault)]
 
 

@@ -25,6 +25,7 @@ from ift.data.loading import (
 from ift.data.malformed import Preparation, all_malformed_rows
 from ift.data.origin import Origin
 from ift.data.prepare import Part
+from ift.text import counted
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -213,7 +214,7 @@ def _load_mixture(
     notes = list(left_out)
     chosen = []
     for part, size in zip(parts, sizes, strict=True):
-        notes.append(f"{part.name}: {size:,} of {len(part.rows):,} rows, by its fraction")
+        notes.append(f"{part.name}: {size:,} of {counted(len(part.rows), 'row')}, by its fraction")
         if size:
             chosen.append(replace(part, rows=part.rows.select(range(size))))
     return LoadedData(chosen, None, notes)
@@ -258,13 +259,13 @@ def hold_out_evaluation(data: LoadedData, seed: int, share: float | None = None)
     size = max(1, size)
     if size >= total:
         raise DataError(
-            f"cannot hold out {size:,} of {total:,} rows for evaluation. Fix: "
+            f"cannot hold out {size:,} of {counted(total, 'row')} for evaluation. Fix: "
             + ("give more rows" if share is None else "a smaller test_split_size")
             + ", or an evaluation split"
         )
     train, evaluation = _split_rows(data.train, size, seed)
     why = "no evaluation split" if share is None else f"test_split_size {share:g}"
-    note = f"{why}: {size:,} of {total:,} rows held out from the training data, not trained (seed {seed})"
+    note = f"{why}: {size:,} of {counted(total, 'row')} held out from the training data, not trained (seed {seed})"
     return LoadedData(
         [part for part in train if part.numbers],
         [part for part in evaluation if part.numbers],

@@ -15,6 +15,7 @@ from ift.files import write_atomically
 from ift.generation.decoding import Continuation, continue_with_trainer
 from ift.generation.final_answer import last_answer
 from ift.step.model import has_weights
+from ift.text import counted
 
 FILE = "final_answers.jsonl"
 CANDIDATES = 256  # rows that the prompts are sampled from
@@ -44,7 +45,8 @@ class FinalAnswers:
         if self.note:
             return f"skipped: {self.note}"
         return (
-            f"{self.ended} of {self.asked} answers end (greedy, up to {self.limit} tokens): "
+            f"{self.ended} of {counted(self.asked, 'answer')} {'ends' if self.ended == 1 else 'end'} (greedy, up to "
+            f"{counted(self.limit, 'token')}): "
             f"{Path(folder) / FILE}"
         )
 
@@ -77,7 +79,8 @@ def write_final_answers(trainer: Any, rows: Prepared, rows_name: str, count: int
     each = max(0.0, time.perf_counter() - began - 2 * first) / 2
     if first + each * limit > SECONDS:
         return FinalAnswers(
-            note=f"{count} answers would take about {first + each * limit:.0f} s here; run ift generate instead"
+            note=f"{counted(count, 'answer')} would take about {first + each * limit:.0f} s here; run ift generate "
+            "instead"
         )
     found = answer(limit)
     _write(trainer, questions, found, rows, rows_name)

@@ -16,6 +16,7 @@ from ift.generation.decoding import Sampling, continue_prompts, padding_id
 from ift.generation.errors import EvaluationError
 from ift.generation.prompts import Prompt, prompt_ids
 from ift.models.loading import CHAT_TEMPLATE
+from ift.text import counted
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,7 @@ def _check_context(model: Any, prompts: Sequence[Prompt], ids: Sequence[list[int
     if long:
         name, length = max(long, key=lambda one: one[1])
         raise EvaluationError(
-            f"{len(long)} prompts leave no room for {new} new tokens in the model's context of {room}, such as "
-            f"{name} with {length} tokens. Fix: a smaller --max_new_tokens, or leave those prompts out"
+            f"{counted(len(long), 'prompt leaves', 'prompts leave')} no room for {counted(new, 'new token')} in the "
+            f"model's context of {room}, such as {name} with {counted(length, 'token')}. Fix: a smaller "
+            "--max_new_tokens, or leave those prompts out"
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
 from ift.data.masks import UNTRAINED
+from ift.text import counted
 
 HASHES, BOXED = "####", "boxed"
 _HASHES = re.compile(r"^####[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
@@ -63,8 +64,9 @@ def final_answer_of(targets: Sequence[str], pattern: str | None = None) -> Final
     if without:
         shown = " ".join(without[0].split())[-80:]
         raise ValueError(
-            f"--answer_pattern {pattern!r}: {len(without)} of {len(targets)} held-out target answers have no match, "
-            f"such as the one that ends in {shown!r}. Change the pattern, or give none to score likelihood alone"
+            f"--answer_pattern {pattern!r}: {len(without)} of {counted(len(targets), 'held-out target answer')} "
+            f"{'has' if len(without) == 1 else 'have'} no match, such as the one that ends in {shown!r}. "
+            "Change the pattern, or give none to score likelihood alone"
         )
     return found
 

@@ -15,6 +15,7 @@ from ift.data.templates import renderer
 from ift.generation.errors import EvaluationError
 from ift.generation.prompts import Prompt, prompt_ids
 from ift.models.loading import PLAIN_TEXT
+from ift.text import counted
 
 
 def leave_out(
@@ -39,7 +40,7 @@ def leave_out(
             faults.append(replace(one.place, problem=found[0], fix=found[1]))
     if not faults:
         return fit, ""
-    text = str(refuse_rows(faults, f"{len(prompts):,} rows", "the prompts"))
+    text = str(refuse_rows(faults, counted(len(prompts), "row"), "the prompts"))
     if not fit:
         raise EvaluationError(text)
     return fit, f"{text}\nThe other {len(fit):,} are answered."
@@ -65,7 +66,7 @@ def unused_content(prompts: Sequence[Prompt]) -> list[str]:
     lines = [_noted(note, rows) for note, rows in notes.items()]
     counts = Counter(column for one in prompts for column in one.unused)
     if counts:
-        named = ", ".join(f"{column} ({rows:,} row{'s' * (rows > 1)})" for column, rows in counts.items())
+        named = ", ".join(f"{column} ({counted(rows, 'row')})" for column, rows in counts.items())
         lines.append(f"not part of the prompts: column{'s' * (len(counts) > 1)} {named}")
     return lines
 
@@ -89,7 +90,7 @@ def omissions(tokenizer: Any, style: str, prompts: Sequence[Prompt]) -> list[str
 
 
 def _noted(note: str, rows: Sequence[int]) -> str:
-    return f"{len(rows):,} row{'s' * (len(rows) > 1)}: {note} ({row_numbers(rows)})"
+    return f"{counted(len(rows), 'row')}: {note} ({row_numbers(rows)})"
 
 
 def not_sent(prompt: Prompt) -> tuple[str, str] | None:

@@ -19,6 +19,7 @@ from ift.data.text_files import numbered_rows, read_all_rows
 from ift.data.turns import TurnReader, tools_of, with_columns
 from ift.generation.errors import EvaluationError
 from ift.models.loading import PLAIN_TEXT
+from ift.text import counted
 
 _FORMS = "turns, messages, conversations, prompt, instruction or question"
 
@@ -122,7 +123,7 @@ def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:
     except DataError as error:
         raise EvaluationError(str(error)) from error
     if faults:
-        raise EvaluationError(str(refuse_rows(faults, f"{number:,} rows", str(path))))
+        raise EvaluationError(str(refuse_rows(faults, counted(number, "row"), str(path))))
     if not prompts:
         raise EvaluationError(f"{path}: no rows; give at least one")
     ids = [one.id for one in prompts]

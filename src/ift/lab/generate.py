@@ -17,6 +17,7 @@ from ift.lab.local_answers import Answer, Source, answer_here, answer_in_jobs
 from ift.lab.processes import Executor
 from ift.models.loading import LoadOptions, short_name
 from ift.runs.extras import needs_extra
+from ift.text import counted
 
 
 def generate(
@@ -71,9 +72,10 @@ def generate(
     write_answers(path, form, name, fit, answers)
     stopped = sum(turn.stopped for turns in answers for turn in turns)
     store.path.unlink()
-    some = f"{len(fit)} of {len(asked)}" if left_out else f"{len(asked)}"
+    some = f"{len(fit)} of " if left_out else ""
     return [
-        f"{sum(map(len, answers))} answers to {some} prompts, {stopped} of them stopped with an end token",
+        f"{counted(sum(map(len, answers)), 'answer')} to {some}{counted(len(asked), 'prompt')}, {stopped} of them "
+        "stopped with an end token",
         f"{form:<12} {path}",
     ]
 
@@ -97,7 +99,9 @@ def _answer(prompts: Sequence[Prompt], store: AnswerStore, answer: Answer) -> No
     turns = [(one, turn) for one in prompts for turn in range(1 + len(one.further))]
     before = sum(store.get(one, turn) is not None for one, turn in turns)
     if before:
-        print(f"{before} of {len(turns)} answers were generated before")
+        print(
+            f"{before} of {counted(len(turns), 'answer')} {'was' if before == 1 else 'were'} generated before"
+        )
     bar = iter(track(range(len(turns) - before), description="answers"))
 
     def progress(count: int) -> None:

@@ -20,6 +20,7 @@ from ift.generation.prompts import Prompt, prompt_ids, read_prompts
 from ift.lab.processes import Executor, Job
 from ift.lab.report.json_files import write_json
 from ift.models.loading import CHAT_TEMPLATE, PLAIN_TEXT, LoadOptions, identity, load_model, load_writer
+from ift.text import counted
 
 # answers what the store lacks; calls its last argument with the number of new answers
 Answer = Callable[[Sequence[Prompt], AnswerStore, Callable[[int], None]], None]
@@ -151,7 +152,7 @@ def _written(asked: Sequence[Prompt], tokenizer: Any, style: str, note: str) -> 
     if style == PLAIN_TEXT and (several := sum(len(one.messages) > 1 or bool(one.further) for one in asked)):
         ensure_chat_template(tokenizer)
         style = CHAT_TEMPLATE
-        note = f"trained on plain text, but {several} prompts have several turns: "
+        note = f"trained on plain text, but {counted(several, 'prompt has', 'prompts have')} several turns: "
         note += "using a chat template that it was not trained with"
     if note:
         print(note)

@@ -75,8 +75,6 @@ def convert_file(path: Path, method: str | None = None) -> Converted:
     if found.tool == "unsloth" and "lora_r" in found.settings and "training_type" not in written:
         found.settings["use_peft"] = True  # its default
         found.translated["lora"] = {"use_peft": True}
-    if "dataset" in found.translated and found.lost.pop("dataset_dir", ""):
-        found.translated["dataset_dir"] = found.translated["dataset"]
     if not found.kept and not found.translated:
         raise UsageError(
             f"{path}: found no setting of a training, but {', '.join(map(str, list(read)[:5]))}. "

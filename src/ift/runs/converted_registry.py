@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ift.runs.converted_datasets import Settings
+from ift.runs.converted_datasets import Settings, lost_of_entries
 from ift.text import quoted
 
 INFO = "dataset_info.json"
@@ -33,6 +33,15 @@ ELSEWHERE = {
     "om_hub_url": "it is on openMind",
     "script_url": "a script loads it, and code of a data set is never run",
     "cloud_file_name": "it is in a cloud",
+}
+# keys of an entry that are lost, and where dataset_info.json has them
+NAMES = {
+    f"{INFO}.{here}": f"{INFO}.{there}"
+    for here, there in (
+        *((f"roles.{role}", f"tags.{key}") for key, role in reversed(ROLES.items())),
+        *((here, f"tags.{key}") for key, here in TURNS.items()),
+        *((key, f"columns.{key}") for key in ("images", "videos", "audios")),
+    )
 }
 NOT_KEYS = ("formatting", "ranking", "columns", "tags", "file_name", *ELSEWHERE)
 
@@ -70,6 +79,11 @@ def resolve_names(written: Settings, file: Path) -> tuple[list[dict[str, Any]], 
         else:
             entries.append(entry)
     return entries, missing
+
+
+def lost_of_names(value: Any) -> dict[str, str]:
+    """As `lost_of_entries`, for the entries of `resolve_names`, by the names of `dataset_info.json`."""
+    return {NAMES.get(name, name): reason for name, reason in lost_of_entries(value, INFO).items()}
 
 
 def _read_info(place: Any, file: Path) -> tuple[Path, Mapping[str, Any], str]:

@@ -16,6 +16,7 @@ from ift.runs.converted_mixtures import (
     translate_mixture,
     translate_splits,
 )
+from ift.runs.converted_registry import lost_of_names
 from ift.runs.harmless_names import Same
 
 ANSWERS = "answers alone are trained here too"
@@ -274,7 +275,7 @@ WANDB = {f"wandb_{name}": f"WANDB_{name.upper()}"
 VALUES |= {name: _wandb(variable) for name, variable in WANDB.items()}
 # keys inside a value that are lost, by their full names
 LOST_INSIDE: Mapping[str, Callable[[Any], dict[str, str]]] = {
-    "dataset": lambda value: lost_of_entries(value, "dataset_info.json"),
+    "dataset": lost_of_names,
     "dataset_mixer": lost_of_mixer,
     "dataset_mixture": lost_of_mixture,
     "datasets": lost_of_entries,
@@ -285,5 +286,5 @@ LOST_INSIDE: Mapping[str, Callable[[Any], dict[str, str]]] = {
 }
 # what a translation above has used of other settings
 USED_BY: Mapping[str, tuple[str, ...]] = {
-    "dataset": ("max_samples",),
+    "dataset": ("max_samples", "dataset_dir"),
 }

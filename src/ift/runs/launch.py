@@ -20,7 +20,7 @@ import yaml
 
 from ift.check.engines import Engine
 from ift.runs.arguments import UsageError
-from ift.text import quoted
+from ift.text import counted, quoted
 from ift.training.checkpoints import SIGNALS
 
 NUM_PROCESSES = "IFT_NUM_PROCESSES"
@@ -102,7 +102,8 @@ def check_world_size() -> None:
     wanted, running = int(os.environ.get(NUM_PROCESSES, 0)), int(os.environ.get("WORLD_SIZE", 1))
     if wanted and wanted != running:
         raise UsageError(
-            f"{wanted} processes were requested, but {running} are running. Launch with torchrun instead."
+            f"{counted(wanted, 'process was', 'processes were')} requested, but {running} "
+            f"{'is' if running == 1 else 'are'} running. Launch with torchrun instead."
         )
 
 
@@ -167,7 +168,8 @@ def launch(launch_flags: list[str], module: str, arguments: list[str], *, use_cp
 def _on_cpu(processes: int, engine: Engine) -> str:
     """What runs instead of an engine where there is no accelerator."""
     unused = "" if engine.name == "ddp" else f"; {engine.name} needs an accelerator and is not used here"
-    return f"no accelerator in use: {processes} process(es) on the CPU, data-parallel (gloo){unused}"
+    count = counted(processes, "process", "processes")
+    return f"no accelerator in use: {count} on the CPU, data-parallel (gloo){unused}"
 
 
 def _rendezvous_error(flags: list[str], machines: int, error: Exception) -> str:

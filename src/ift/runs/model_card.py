@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from ift.methods.stage import Stage
 from ift.models.model_folder import looks_local
 from ift.models.record import find_file
+from ift.text import counted
 
 # settings of a run that are named, if the method has them
 _SETTINGS = ("learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps",
@@ -94,7 +95,11 @@ def _data(trainer: Any, stage: Stage) -> str:
     """The data sets by name (of files only the name), and how many rows and tokens were trained."""
     names = [f"`{Path(one).name if looks_local(one) else one}`" for one in _data_names(stage)]
     report = getattr(trainer, "data_reports", {}).get("train")
-    rows = "" if report is None else f" {report.rows_kept:,} rows, {report.trained_tokens:,} trained tokens."
+    rows = (
+        ""
+        if report is None
+        else f" {counted(report.rows_kept, 'row')}, {counted(report.trained_tokens, 'trained token')}."
+    )
     return f"{', '.join(names)}.{rows}" if names else rows.strip()
 
 
@@ -111,7 +116,7 @@ def _method(trainer: Any, stage: Stage, adapter: bool) -> str:
         for name, value in found.items()
         if value is not None and value is not False  # 0 is a setting
     ]
-    steps = f"{trainer.state.global_step:,} steps, {trainer.args.world_size} process(es)"
+    steps = f"{counted(trainer.state.global_step, 'step')}, {counted(trainer.args.world_size, 'process', 'processes')}"
     return f"`{stage.method.name}`, {steps}.\n\n| setting | value |\n| --- | --- |\n" + "\n".join(lines)
 
 

@@ -10,6 +10,7 @@ from ift.check.steps import PACKS_NOTHING, packs_nothing
 from ift.methods.stage import PreparedRows, Stage
 from ift.methods.start import start_options
 from ift.models.loading import load_config
+from ift.text import counted
 from ift.training.config import IFTConfig
 
 DETACH_WARNING = (
@@ -44,7 +45,7 @@ def plan(
         "device": [f"{args.device}, {precision}, {processes}"],
         "dtype": [dtype_line(stage, model, str(getattr(args.optim, "value", args.optim)))],
         "steps": [
-            f"{state.max_steps} steps of {batch} {'packed sequences' if packs else 'rows'} "
+            f"{counted(state.max_steps, 'step')} of {counted(batch, 'packed sequence' if packs else 'row')} "
             f"({args.train_batch_size} per device x "
             f"{args.gradient_accumulation_steps} gradient accumulation x {processes}"
             f"{f', {split} of them for the same rows' if split > 1 else ''}), "
@@ -70,8 +71,8 @@ def epochs_unused(stage: Stage) -> str:
 def packing_line(trainer: Any, rows: PreparedRows) -> str:
     """How many sequences the rows are packed into, and how long these are."""
     report, dataset = rows.sets["train"].report, trainer.train_dataset
-    sequences = f"{len(dataset):,} sequences" if hasattr(dataset, "__len__") else "sequences"
-    packed = "rows are" if report.streaming else f"{report.rows_kept:,} rows are"
+    sequences = counted(len(dataset), "sequence") if hasattr(dataset, "__len__") else "sequences"
+    packed = "rows are" if report.streaming else counted(report.rows_kept, "row is", "rows are")
     line = f"{packed} packed into {sequences} of up to {trainer.args.max_length:,} tokens, and do not see each other"
     if report.streaming or not packs_nothing(trainer.args, report, len(dataset)):
         return line

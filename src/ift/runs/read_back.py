@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ift.models.loading import LoadOptions, load_network
 from ift.models.outputs import compare_logits, compute_logits
+from ift.text import counted
 
 SPARE = 1.2  # times the size of the weights must be free for a second copy
 FSDP1 = "_fsdp_wrapped_module."  # in the names of parameters, once for each FSDP1 wrapper
@@ -96,10 +97,11 @@ def _compare_outputs(
     difference = compare_logits(outputs, found, rounded=rounded)
     if not difference.same:
         raise SaveError(
-            f"{folder}: saved, but the loaded model has other outputs than the trained one on {len(rows)} rows: "
-            f"{difference}. Fix: do not use it; the checkpoints of the run have the trained weights. Please report this"
+            f"{folder}: saved, but the loaded model has other outputs than the trained one on "
+            f"{counted(len(rows), 'row')}: {difference}. Fix: do not use it; the checkpoints of the run have the "
+            "trained weights. Please report this"
         )
-    return f"same outputs on {len(rows)} row{'s' if len(rows) > 1 else ''} ({difference})"
+    return f"same outputs on {counted(len(rows), 'row')} ({difference})"
 
 
 def _fits(device: torch.device, model: Any) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ift.data import DataError
 from ift.runs.removed import OLD_DEFAULTS
+from ift.text import counted
 from ift.training.checkpoints import changed_keys, read_facts
 from ift.user_code import file_sha256
 
@@ -80,7 +81,8 @@ def _change(key: str, before: dict[str, Any], now: dict[str, Any]) -> str:
         name = key.removesuffix(HASH)
         return f"the content of the file of {name}, {now.get(name)}, has changed ({key})"
     if key == PROCESSES:
-        return f"it ran in {before[key]} process(es), and now in {now[key]}, so that a step has other rows"
+        ran = counted(before[key], "process", "processes")
+        return f"it ran in {ran}, and now in {now[key]}, so that a step has other rows"
     if key in OLD_DEFAULTS:
         return f"{key} was {before.get(key)!r}, and this setting was removed"
     return f"{key} was {before.get(key)!r}, is {now.get(key)!r}"

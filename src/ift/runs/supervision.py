@@ -15,6 +15,7 @@ from ift.runs.output_folder import mark_run_started
 from ift.runs.progress import Reporter
 from ift.runs.resource_errors import is_out_of_memory
 from ift.runs.run_facts import check_unchanged, run_facts
+from ift.text import counted
 from ift.training.checkpoints import SealedCheckpoints
 from ift.training.end_watch import EndWatch
 from ift.training.metrics import LogsBothEnds
@@ -123,7 +124,7 @@ def final_answers(trainer: Any, run_args: Any, rows: PreparedRows, reporter: Rep
     name = "eval" if "eval" in rows.sets else "train"
     report = rows.sets[name].report
     count = count if report.streaming else min(count, report.rows_kept)
-    reporter.message(f"answering {count} row{'s' if count > 1 else ''} with the trained model")
+    reporter.message(f"answering {counted(count, 'row')} with the trained model")
     try:
         return write_final_answers(trainer, rows.sets[name], name, count)
     except Exception as error:

@@ -24,6 +24,7 @@ from ift.runs.launch import running_engine
 from ift.runs.model_card import write_model_card
 from ift.runs.read_back import read_back
 from ift.runs.resource_errors import disk_full, is_disk_full, is_out_of_memory, out_of_memory
+from ift.text import counted
 from ift.training.checkpoints import SealedCheckpoints, Stopped
 
 FIRST_ROWS = 16  # prepared to compare a merged model with its adapter
@@ -76,7 +77,8 @@ def _save_before_bad_row(trainer: Any) -> str:
         return ""
     trainer._save_checkpoint(trainer.model_wrapped, trial=None)
     trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
-    return f" The {step} steps before it are saved in {trainer.args.output_dir}/checkpoint-{step}."
+    steps = counted(step, "step before it is", "steps before it are")
+    return f" The {steps} saved in {trainer.args.output_dir}/checkpoint-{step}."
 
 
 def save(trainer: Any, folder: Path) -> None:

@@ -13,6 +13,7 @@ from transformers import Trainer, TrainerCallback
 from ift.data.masks import UNTRAINED
 from ift.data.samples import ids_and_labels, sample_rows
 from ift.step.model import evaluating, unwrapped
+from ift.text import counted
 from ift.training.config import IFTConfig
 
 ROWS = 32  # at most
@@ -69,7 +70,7 @@ class EndWatch(TrainerCallback):
             self._report(
                 state,
                 f"before the first step the end of an answer has a probability of {percent(-value)} ({NAME} "
-                f"{value:.3g}, on {self.rows} training rows)",
+                f"{value:.3g}, on {counted(self.rows, 'training row')})",
             )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -92,7 +93,7 @@ class EndWatch(TrainerCallback):
         return (
             f"the end of an answer has become less likely: its probability was {percent(-start)} before the first "
             f"step and is {percent(-last)} after step {step} ({NAME} {start:.3g} -> {last:.3g}, on the same "
-            f"{self.rows} training rows). {self._remedy()}"
+            f"{counted(self.rows, 'training row')}). {self._remedy()}"
         )
 
     def unlikely(self, ended: int = 0, answers: int = 0) -> str | None:
@@ -110,9 +111,11 @@ class EndWatch(TrainerCallback):
             f"row ends ({NAME} {last:.3g})"
         )
         if answers and ended == answers:
-            text = f"{ended} of {answers} greedy answers end, but sampled ones may run on: {measured}"
+            all_end = counted(answers, "greedy answer ends", "greedy answers end")
+            text = f"{ended} of {all_end}, but sampled ones may run on: {measured}"
         elif answers:
-            text = f"answers may not stop: {ended} of {answers} greedy ones end, and {measured}"
+            end = "ends" if ended == 1 else "end"
+            text = f"answers may not stop: {ended} of {answers} greedy ones {end}, and {measured}"
         else:
             text = f"answers may not stop: {measured}"
         return f"{text}. {self._remedy()}"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from ift.text import counted
 from ift.training.checkpoints import newest_complete
 
 KEPT_INPUTS: tuple[str, ...] = ("input_ids", "attention_mask", "position_ids")
@@ -139,7 +140,8 @@ def _message(facts: dict[str, Any], rows: Sequence[dict[str, Any]], file: Path |
     good = facts["last_good_checkpoint"]
     lines = [
         f"stopped at step {facts['step']}: {what}. The optimiser has not taken the step.",
-        f"  batch: {len(rows)} rows{shown}; {f'written to {file}' if file else 'they could not be written to a file'}",
+        f"  batch: {counted(len(rows), 'row')}{shown}; "
+        f"{f'written to {file}' if file else 'they could not be written to a file'}",
         f"  run: weights {facts['dtype']}{autocast}{mixed}, learning rate {facts['learning_rate']:g}",
         f"  last good checkpoint: {good or 'none yet'}",
     ]

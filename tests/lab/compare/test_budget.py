@@ -142,7 +142,7 @@ def test_rows_that_were_held_out_for_a_search_without_one_are_named(study_of, se
     fit_to_budget(replace(study, plan=plan), 1, lines.append)
     assert ("no search, 50 test rows" in lines[0]) == (seconds == 500)
     assert ("28 validation rows" in lines[0]) == (rows > 0 and not said)
-    assert any("the 28 validation rows are not used" in line for line in lines) == said
+    assert any("28 validation rows are not used" in line for line in lines) == said
 
 
 def test_short_times_are_not_rounded_to_minutes():

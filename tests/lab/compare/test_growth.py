@@ -296,7 +296,7 @@ def test_other_rows_flags_or_files_on_own_rows_are_refused_by_name(user_command,
         user_command(token_weights="w.py:w", max_steps="3", residual_lambda=None, max_new_tokens="5")
     said = str(refused.value)
     for one in (
-        "Another rows, or their order (train, validation, test)",
+        "Another rows, or their order (train, test)",
         "another --weight_decay (not given, now 0.1)",
         "another --max_steps (2, now 3)",
         "another --residual_lambda (0.3, now not given)",

@@ -136,7 +136,7 @@ def test_missing_rows_and_examples_are_refused(manager, data, tmp_path):
         asked(scripted(str), manager, "gsm8k", data, tmp_path, shots=11)
     write(tmp_path / "gsm8k/main", "test", map(gsm8k, range(4)))
     with pytest.raises(
-        EvaluationError, match=r"shows 1 examples, and 0 are there .* besides the split 'test'"
+        EvaluationError, match=r"shows 1 example, and 0 are there .* besides the split 'test'"
     ):
         asked(scripted(str), manager, "gsm8k", tmp_path, tmp_path, shots=1)
 

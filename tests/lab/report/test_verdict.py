@@ -173,6 +173,8 @@ def test_where_a_score_is_the_same_everywhere_the_command_for_another_one_is_nam
         for method, found in scores.items()
         for seed in range(3)
     ]
+    for module in ("figures", "page"):  # draw nothing
+        monkeypatch.setattr(f"ift.lab.report.{module}.pictures", lambda *given: [])
     monkeypatch.chdir(tmp_path)
     write(runs, tmp_path / "my runs")
     found = CliRunner().invoke(app, ["report", "my runs", "--metric", "text"])

@@ -15,6 +15,7 @@ from ift.lab.compare.study import Study
 from ift.lab.compare.study_args import time_flag
 from ift.lab.report.json_files import write_json
 from ift.runs.argv import UsageError
+from ift.text import counted
 
 SHARE_USED = 0.9  # of the time: an estimate is no promise
 REPORT_SECONDS = 15  # of tables and figures at the end, about
@@ -64,11 +65,14 @@ def fit_to_budget(study: Study, jobs: int | None, say: Callable[[str], object], 
     study = replace(study, plan=replace(study.plan, **decided))
     plan = study.plan
     chooses = plan.searched() or any(one.rate_factors for one in plan.entrants)
-    validation = f" and {plan.validation_rows:,} validation" if plan.validation_rows and chooses else ""
-    say(f"{within}: {plan.seeds} seeds, {_rates(plan.trials)}, {plan.test_rows:,} test{validation} rows")
+    rows = counted(plan.test_rows, "test row")
+    if plan.validation_rows and chooses:
+        rows += f" and {counted(plan.validation_rows, 'validation row')}"
+    say(f"{within}: {counted(plan.seeds, 'seed')}, {_rates(plan.trials)}, {rows}")
     if plan.user_data is not None and held_out and not chooses:
+        unused = counted(held_out, "validation row is", "validation rows are")
         say(
-            f"the {held_out:,} validation rows are not used, as there is no search: to train on them, name one rate "
+            f"{unused} not used, as there is no search: to train on all rows but the test rows, name one rate "
             "(--learning_rates) and another --output_dir"
         )
     return study
@@ -111,8 +115,9 @@ def _too_small(plan: Plan, smallest: dict[str, Any], seconds: float) -> str:
     given = time_flag((plan.time_budget or {})["seconds"])
     enough = f"{math.ceil(seconds / 60)}m" if seconds <= 5400 else f"{math.ceil(seconds / 360) / 10:g}h"
     less = ", train less (--max_steps, --train_rows)" if plan.user_data is not None else ""
+    rows = counted(smallest["test_rows"], "test row")
     return (
         f"--budget {given} is too short. The smallest study of {methods} ({smallest['seeds']} seeds, "
-        f"{_rates(smallest['trials'])}, {smallest['test_rows']:,} test rows) needs about {span(seconds)} with the "
-        f"measurement and the report; give --budget {enough}{less} or name fewer --methods"
+        f"{_rates(smallest['trials'])}, {rows}) needs about {span(seconds)} with the measurement and the report; give "
+        f"--budget {enough}{less} or name fewer --methods"
     )

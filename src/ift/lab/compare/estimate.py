@@ -9,6 +9,7 @@ from ift.lab.report.intervals import smallest_difference
 from ift.lab.report.verdict import ADVISED_ROWS, FEW_ROWS, FEWEST_SEEDS
 from ift.lab.report.wording import SHARES
 from ift.methods.table import parse_methods
+from ift.text import counted
 
 MOST_JOBS = 8
 PAIR_SECONDS = 15  # of sampling the pairs of a seed on the testbed, about
@@ -65,7 +66,7 @@ def prospect(plan: Plan) -> list[str]:
 
 def foresight(plan: Plan) -> str:
     """The smallest difference that the study is likely to find, with what is assumed, as a sentence."""
-    size = f"{plan.test_rows:,} test rows and {plan.seeds} seeds"
+    size = f"{counted(plan.test_rows, 'test row')} and {counted(plan.seeds, 'seed')}"
     if plan.seeds < FEWEST_SEEDS:
         return f"{size}: no verdict with fewer than {FEWEST_SEEDS} seeds; give --seeds {FEWEST_SEEDS} or more for one."
     if plan.metric not in SHARES:
@@ -99,9 +100,11 @@ def too_small(plan: Plan, steps: int | None = None) -> str:
         steps: Of a training; None: not measured yet.
     """
     rows = plan.test_rows
-    few = [f"{rows} test rows (at least {FEW_ROWS}; {ADVISED_ROWS} are advisable)"] if rows < FEW_ROWS else []
+    few = []
+    if rows < FEW_ROWS:
+        few.append(f"{counted(rows, 'test row')} (at least {FEW_ROWS}; {ADVISED_ROWS} are advisable)")
     if steps is not None and steps < FEW_STEPS:
-        few.append(f"{steps} steps of a training (at least {FEW_STEPS})")
+        few.append(f"{counted(steps, 'step')} of a training (at least {FEW_STEPS})")
     if not few:
         return ""
     return f"warning: too small to compare methods, it shows only that everything runs: {' and '.join(few)}."

@@ -22,6 +22,7 @@ from ift.lab.report.wording import SHARES, label, number
 from ift.lab.scores.judged import JUDGE, agree_to_cost
 from ift.runs.argv import drop_flags, split_equals
 from ift.runs.extras import install_command, missing_extra
+from ift.text import counted
 
 Say = Callable[[str], object]
 
@@ -119,12 +120,17 @@ def _work_ahead(study: Study) -> str:
     """What is left to do, and its time."""
     plan, trials, runs = study.plan, *_left(study)
     all_runs = 1 + len(plan.entrants) * plan.seeds
-    search = f"{trials} trials to choose settings" if trials else "no search (one candidate for each method)"
+    search = (
+        f"{counted(trials, 'trial')} to choose settings"
+        if trials
+        else "no search (one candidate for each method)"
+    )
     if not trials and plan.searched():
         search = "no trials left"
     left = "" if runs == all_runs else f" of {all_runs}"
     at_once = study.executor.at_once(study.jobs)
-    return f"{search}, {runs}{left} runs over {plan.seeds} seeds, {at_once} at a time: {estimate(study)}."
+    shown = f"{runs}{left} runs" if left else counted(runs, "run")
+    return f"{search}, {shown} over {counted(plan.seeds, 'seed')}, {at_once} at a time: {estimate(study)}."
 
 
 def _left(study: Study) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from ift.data import DataError, Part, prepare_dataset
 from ift.data.masks import UNTRAINED
 from ift.data.pairs import SIDES, prepare_pairs
 from ift.lab.compare.split import Split
+from ift.text import counted
 
 COLUMNS = "columns"  # of a held-out row: all columns of the row as loaded, as JSON
 SPLIT_SEED = 0  # decides which rows are held out, the same for every method, seed and repeated command
@@ -146,7 +147,7 @@ def split_rows(
     chosen = {"test": test_source.take(wanted["test"])}
     if test is not None:
         double = sum(len(source.groups.pop(row.prompt, [])) for row in chosen["test"])
-        left_out = f"{double:,} training rows left out: the test rows have the same prompts"
+        left_out = f"{counted(double, 'training row')} left out: the test rows have the same prompts"
         notes += [*test_source.notes, *([left_out] if double else [])]
     chosen["validation"] = source.take(wanted["validation"])
     if not (chosen["test"] and (chosen["validation"] or not validation_rows) and source.rows):
@@ -155,7 +156,7 @@ def split_rows(
     held_out = {"validation": (source, chosen["validation"]), "test": (test_source, chosen["test"])}
     validated = f"{len(chosen['validation']):,} for validation, " if validation_rows else ""
     notes.append(
-        f"{len(left):,} rows to train on, {validated}{len(chosen['test']):,} to test on"
+        f"{counted(len(left), 'row')} to train on, {validated}{len(chosen['test']):,} to test on"
         + ("" if test is None else " (of the test split)")
         + ("" if validation_rows else ("; none for validation: there are no settings to choose"))
     )
@@ -167,7 +168,7 @@ def _too_few(total: int, wanted: Mapping[str, int], max_length: int | None) -> D
     test, validation = (f"{wanted[name]:,}" for name in ("test", "validation"))
     held_out = f"{test} for the test" + (f" and {validation} for validation" if wanted["validation"] else "")
     return DataError(
-        f"{total:,} rows that can be trained are too few to hold out {held_out} (of rows that fit max_length "
+        f"{counted(total, 'row')} that can be trained: too few to hold out {held_out} (of rows that fit max_length "
         f"{max_length}, no prompt on two sides). Fix: give more rows, lower --test_rows and --validation_rows, or "
         "raise --max_length"
     )
@@ -176,7 +177,8 @@ def _too_few(total: int, wanted: Mapping[str, int], max_length: int | None) -> D
 def _training_rows(left: list[_Row], wanted: int | None) -> list[_Row]:
     if wanted is not None and wanted > len(left):
         raise DataError(
-            f"--train_rows {wanted:,}: {len(left):,} rows are left beside validation and test. Fix: lower it"
+            f"--train_rows {wanted:,}: {counted(len(left), 'row is', 'rows are')} left beside validation and test. "
+            "Fix: lower it"
         )
     return sorted(left[:wanted], key=lambda row: (row.part, row.loaded_index))
 
@@ -238,7 +240,7 @@ def _source(
             notes.append("the tokenizer has no chat template: the default one (User: / Assistant:) is used")
         dropped = {row for numbers in done.report.dropped.values() for row in numbers}
         notes += [
-            f"{name} {part.name}: {len(numbers):,} rows dropped: {reason} (row {numbers[0]} is the first)"
+            f"{name} {part.name}: {counted(len(numbers), 'row')} dropped: {reason} (row {numbers[0]} is the first)"
             for reason, numbers in done.report.dropped.items()
         ]
         kept = [index for index in range(len(part.rows)) if index + 1 not in dropped]

@@ -21,6 +21,7 @@ from ift.generation.errors import EvaluationError
 from ift.lab.evaluation.tasks import Benchmark, data_folders, load_task, local_rows, single_tasks
 from ift.lab.report.decode import ReportError, decode
 from ift.lab.report.json_files import write_json, write_json_lines
+from ift.text import counted
 
 FEWSHOT_SEED = 1234  # of lm-eval's command
 CPU_BATCH_SIZE = 8  # lm-eval finds `auto` by running out of memory, which a CPU does not survive
@@ -128,7 +129,9 @@ def ask(
     if not results:
         raise EvaluationError(_no_rows(manager, names[0], setting.data))
     if absent:
-        say(f"{benchmark.label}: no rows for {len(absent)} of its {len(names)} tasks, which are left out")
+        say(
+            f"{benchmark.label}: no rows for {len(absent)} of its {counted(len(names), 'task')}, which are left out"
+        )
     return results
 
 
@@ -231,8 +234,9 @@ def _check_examples(task: Any, name: str, shots: int) -> None:
     there = len(task.fewshot_docs()) if pool or own else 0
     if there < shots:
         raise EvaluationError(
-            f"{name}: it shows {shots} examples, and {there} are there to choose from besides the split {asked!r}. "
-            f"Fix: add rows to the split that examples come from, or say --num_fewshot"
+            f"{name}: it shows {counted(shots, 'example')}, and {there} {'is' if there == 1 else 'are'} there to "
+            f"choose from besides the split {asked!r}. Fix: add rows to the split that examples come from, or say "
+            "--num_fewshot"
         )
 
 

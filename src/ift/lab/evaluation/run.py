@@ -20,6 +20,7 @@ from ift.lab.report.json_files import write_json
 from ift.models.loading import PLAIN_TEXT, LoadOptions, identity, load_model, short_name
 from ift.models.model_folder import check_model_path
 from ift.models.record import read_record
+from ift.text import counted
 
 Say = Callable[[str], object]
 
@@ -94,7 +95,7 @@ def _evaluate_model(evaluation: Evaluation, manager: Any, model: str, name: str,
     results = _ask_model(evaluation, manager, model, name, say)
     scores = [score(benchmark, results[benchmark.label]) for benchmark in evaluation.benchmarks]
     rows = "local rows" if setting.data else "rows of the Hub"
-    limited = f", {setting.limit} questions a task" if setting.limit else ""
+    limited = f", {counted(setting.limit, 'question')} a task" if setting.limit else ""
     form = PLAIN_TEXT if _is_plain(model) else "chat template"
     where = f"lm-eval {version('lm-eval')}, {form}, {rows}{limited}"
     config: dict[str, Any] = {"batch_size": setting.batch_size, "dtype": setting.dtype}

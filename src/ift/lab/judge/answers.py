@@ -10,6 +10,7 @@ from typing import Any
 from ift.generation.prompts import read_rows
 from ift.lab.judge.errors import JudgeError
 from ift.lab.judge.replies import LONE_SURROGATE, content_text
+from ift.text import counted
 
 Row = dict[str, Any]
 SURROGATES = "with half a character (a lone surrogate): U+FFFD is shown to the judge in its place"
@@ -62,8 +63,8 @@ def read_answers(path: Path, questions: Mapping[str, Row] | None = None) -> Answ
             )
         if len(answered.answers) != len(answered.turns):
             raise JudgeError(
-                f"{where}: found {len(answered.answers)} answers to {len(answered.turns)} turns; answer the prompts "
-                "again"
+                f"{where}: found {counted(len(answered.answers), 'answer')} to {counted(len(answered.turns), 'turn')}; "
+                "answer the prompts again"
             )
         found.append(answered)
         remarks[SURROGATES] += bool(LONE_SURROGATE.search(json.dumps(row, ensure_ascii=False)))

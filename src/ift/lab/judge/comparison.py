@@ -9,8 +9,9 @@ from ift.lab.judge.errors import JudgeError
 from ift.lab.judge.judging import Judged, Question, describe_problems
 from ift.lab.judge.questions import pair_question, read_verdict
 from ift.lab.judge.replies import content_text
-from ift.lab.judge.table import Line, Table, count_of, format_percent
+from ift.lab.judge.table import Line, Table, format_percent
 from ift.lab.judge.win_rate import WinRate, win_rate
+from ift.text import counted
 
 
 @dataclass(frozen=True)
@@ -136,10 +137,10 @@ class Comparison:
             ("order of answers", agreement),
         ]
         if rate.missing:
-            pairs = count_of(rate.missing, "pair")
+            pairs = counted(rate.missing, "pair")
             lines.append(("left out", f"{pairs} without a verdict in both orders: {problems}"))
         if self.unpaired:
-            lines.append(("left out", f"{count_of(self.unpaired, 'prompt')} with an answer of one side only"))
+            lines.append(("left out", f"{counted(self.unpaired, 'prompt')} with an answer of one side only"))
         return lines
 
 

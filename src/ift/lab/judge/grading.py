@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from ift.lab.judge.answers import Answered
 from ift.lab.judge.judging import Judged, Question, describe_problems
 from ift.lab.judge.questions import read_score, score_question
-from ift.lab.judge.table import Line, Table, count_of
+from ift.lab.judge.table import Line, Table
 from ift.lab.judge.win_rate import mean_share
+from ift.text import counted
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,11 @@ class Grading:
             mean = mean_share(values)
             scores[name] = {"n": float(len(values)), "score": mean.value, "low": mean.low, "high": mean.high}
             interval = f"{mean.value:5.2f} [{mean.low:.2f}, {mean.high:.2f}]"
-            lines.append((name, f"{interval}  {count_of(len(values), 'answer')}"))
+            lines.append((name, f"{interval}  {counted(len(values), 'answer')}"))
         missing = sum(one.value is None for one in judged)
         if missing:
             problems = describe_problems(one.problem for one in judged)
-            lines.append(("left out", f"{count_of(missing, 'answer')} without a grade: {problems}"))
+            lines.append(("left out", f"{counted(missing, 'answer')} without a grade: {problems}"))
         return Table(verdicts, scores, lines)
 
     def _turns(self) -> list[tuple[Answered, int]]:

@@ -17,10 +17,10 @@ from ift.lab.judge.grading import Grading
 from ift.lab.judge.judging import Estimate, Judge, describe_problems
 from ift.lab.judge.questions import VERSION
 from ift.lab.judge.settings import JudgeSettings
-from ift.lab.judge.table import Line, Table, count_of
+from ift.lab.judge.table import Line, Table
 from ift.lab.progress import WorkProgress
 from ift.lab.report import DataSplit, RunRecord, provenance, save
-from ift.text import quoted
+from ift.text import counted, quoted
 
 
 def run_judge(
@@ -96,7 +96,7 @@ def _grading(settings: JudgeSettings, file: AnswerFile) -> Grading:
 
 
 def _remark_lines(file: AnswerFile) -> list[Line]:
-    counts = {f"{count_of(count, 'row')} {remark}": count for remark, count in file.remarks.items()}
+    counts = {f"{counted(count, 'row')} {remark}": count for remark, count in file.remarks.items()}
     return [("answers", f"{file.path}: {text}") for text, count in counts.items() if count]
 
 
@@ -105,7 +105,9 @@ def _plan_lines(settings: JudgeSettings, estimate: Estimate, questions: int) -> 
     cost = _cost(settings, estimate.prompt_tokens, estimate.completion_tokens)
     lines = [("requests", f"{estimate.requests:,} to {settings.judge}")]
     if known:
-        lines.append(("no request", f"{known:,} of {questions:,} questions: judged before, or asked twice"))
+        lines.append(
+            ("no request", f"{known:,} of {counted(questions, 'question')}: judged before, or asked twice")
+        )
     if estimate.requests:
         tokens = f"about {estimate.prompt_tokens:,} in, at most {estimate.completion_tokens:,} out"
         lines.append(("tokens", f"{tokens}{cost or ', cost unknown (--prices)'}"))
@@ -117,7 +119,7 @@ def _usage_lines(settings: JudgeSettings, judge: Judge) -> list[Line]:
     used = f"{judge.prompt_tokens:,} in, {judge.completion_tokens:,} out used by this run{cost}"
     lines = [("tokens", used)]
     if judge.uncounted:
-        lines.append(("", f"the endpoint did not count those of {count_of(judge.uncounted, 'response')}"))
+        lines.append(("", f"the endpoint did not count those of {counted(judge.uncounted, 'response')}"))
     if not judge.endpoint.form.temperature:
         note = "the judge's default: it does not take 0, so another run may judge otherwise"
         lines.append(("temperature", note))

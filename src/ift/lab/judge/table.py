@@ -40,8 +40,3 @@ def format_lines(lines: Sequence[Line], width: int) -> str:
 def format_percent(share: Interval) -> str:
     """A share with its interval."""
     return f"{share.value:.1%} [{share.low:.1%}, {share.high:.1%}]"
-
-
-def count_of(number: int, noun: str) -> str:
-    """A number with its noun: "1 pair", "2 pairs"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

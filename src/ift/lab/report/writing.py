@@ -6,7 +6,7 @@ from ift.lab.report.chosen import chosen_lines
 from ift.lab.report.comparisons import Comparison
 from ift.lab.report.verdict import verdict
 from ift.runs.argv import named
-from ift.text import visible
+from ift.text import counted, visible
 
 
 def write(
@@ -62,10 +62,10 @@ def write(
     ]
     drawn = sum(map(len, figures.values()))
     return [
-        *map(visible, _verdicts(comparisons, metric, runs)),
         *map(visible, lines),
         *notes,
-        f"{len(records)} runs, {len(comparisons)} comparison{'s' if len(comparisons) > 1 else ''}",
+        *map(visible, _verdicts(comparisons, metric, runs)),
+        f"{counted(len(records), 'run')}, {counted(len(comparisons), 'comparison')}",
         f"page      {out / 'report.html'}",
         f"tables    {out / 'report.md'}",
         f"figures   {folder} ({drawn}, as PNG and SVG)",

@@ -10,6 +10,7 @@ from typing import Any
 from ift.lab.judge.questions import read_score, score_question
 from ift.lab.scores.answer import REFERENCE_COLUMNS, Answer, Score
 from ift.runs.extras import needs_extra
+from ift.text import counted
 
 JUDGE = "judge"
 MAX_TOKENS = 300  # of a reply
@@ -114,7 +115,8 @@ def agree_to_cost(
     if prices is not None:
         cost = f", {(prices[0] * tokens + prices[1] * replies) / 1e6:.2f} at the given prices"
     say(
-        f"judge: at most {requests:,} requests to {model}, about {tokens:,} tokens in and {replies:,} out{cost}"
+        f"judge: at most {counted(requests, 'request')} to {model}, about {counted(tokens, 'token')} in and "
+        f"{replies:,} out{cost}"
     )
     agree()
 

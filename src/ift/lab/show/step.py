@@ -16,7 +16,7 @@ from ift.models.loading import load_network, to_device
 from ift.step import ift_loss
 from ift.step.equations import try_weights
 from ift.step.result import IFTLoss
-from ift.text import visible
+from ift.text import counted, visible
 from ift.user_code import load_function
 
 SPARE_ROWS = 16  # read beyond those that are shown, as some may be dropped
@@ -64,8 +64,8 @@ class ShownRow:
         trained = [one for one in self.tokens if one.trained]
         wrong, up = sum(bool(one.guess) for one in trained), sum(one.pushed_up for one in trained)
         return (
-            f"row {self.number}: {len(self.tokens)} tokens, {len(trained)} trained, loss {self.loss:.3f}, look-ahead "
-            f"wrong at {wrong}, pushed up {up}"
+            f"row {self.number}: {counted(len(self.tokens), 'token')}, {len(trained)} trained, loss {self.loss:.3f}, "
+            f"look-ahead wrong at {wrong}, pushed up {up}"
         )
 
 
