@@ -27,6 +27,14 @@ def test_a_study_is_checked_without_its_folder(check, tmp_path):
     found = check("--score", "mine.py:good")
     assert found.exit_code == 0, found.output
     assert "the target answers themselves score good" in found.output
+    assert (
+        "With 8 test rows and 3 seeds, only a very large difference between two methods is likely to be found"
+        in found.output
+    )
+    assert (
+        "warning: too small to compare methods, it shows only that everything runs: 8 test rows"
+        in found.output
+    )
     assert "sft, ift: 3 seeds each\nok: ift compare would start with the same arguments" in found.output
     assert sorted(file.name for file in tmp_path.iterdir() if file.name != "__pycache__") == [
         "c.yaml", "mine.py", "rows.jsonl",

@@ -40,6 +40,7 @@ def check_study(words: Sequence[str], names: Sequence[str], options: argparse.Na
                 f"--{flag} is for one training, and {names[0]} is a setting of a study; leave one out"
             )
     from ift.cli.compare import parse
+    from ift.lab.compare.estimate import prospect
     from ift.lab.compare.user_study import user_study
 
     verb = "ablate" if "variants" in names else "compare"
@@ -53,5 +54,7 @@ def check_study(words: Sequence[str], names: Sequence[str], options: argparse.Na
             shutil.copy(plan, scratch)
         study = user_study(replace(args, output_dir=scratch), train_words, print)
     labels = ", ".join(entrant.label for entrant in study.plan.entrants)
+    for line in prospect(study.plan):
+        print(line)
     print(f"{labels}: {study.plan.seeds} seeds each\nok: ift {verb} would start with the same arguments")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -50,7 +51,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
     """Runs `ift compare` or `ift ablate`; returns the exit code (0, or 130 if stopped)."""
     console = Console(highlight=False, soft_wrap=True)
 
-    say = partial(console.print, markup=False)
+    say, began = partial(console.print, markup=False), time.monotonic()
     args, train_words = parse(verb, arguments)
     say(f"loading torch{', the tokenizer and the rows' if train_words else ''}")  # the imports take seconds
     from ift.lab.compare.run_study import report_study, run_study
@@ -65,7 +66,7 @@ def main(verb: str, arguments: Sequence[str]) -> int:
         study = user_study(args, train_words, say) if train_words else study_on_testbed(args)
         with ray_tasks(args.ray, args.jobs) as tasks, WorkProgress(console, seconds=0) as progress:
             study = replace(study, executor=tasks or study.executor)
-            run_study(study, args.jobs, progress, say, prices, (lambda: None) if agreed else agree)
+            run_study(study, args.jobs, progress, say, prices, (lambda: None) if agreed else agree, began)
     except KeyboardInterrupt:
         kept = f"Finished runs are kept in {args.output_dir}; repeat the command to resume."
         print(f"\nift {verb}: stopped. {kept}", file=sys.stderr)

@@ -6,15 +6,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 import ift.lab.compare.plan
-from ift.lab.compare.budget import LADDER, fit_to_budget
-from ift.lab.compare.estimate import foresight, seconds_needed, too_small
+from ift.lab.compare.budget import LADDER, REPORT_SECONDS, fit_to_budget
+from ift.lab.compare.estimate import foresight, seconds_needed, span, too_small
 from ift.lab.compare.plan import Entrant, compare_plan
+from ift.lab.compare.run_study import run_study
 from ift.lab.compare.split import _spread
 from ift.lab.compare.study import Study, StudyError
 from ift.lab.compare.study_args import parse_time
 from ift.lab.compare.testbed import TestbedBackend
+from ift.lab.progress import WorkProgress
 from ift.lab.report.intervals import smallest_difference
 from ift.lab.testbed import tiny_base_path
 from ift.runs.argv import UsageError
@@ -60,6 +63,16 @@ def test_the_time_of_a_plan_by_hand(study_of):
     assert seconds_needed(replace(study, executor=on_four_nodes)) == pytest.approx((searched + runs) / 4)
 
 
+def test_imports_and_loading_count_for_every_process_and_what_several_share_is_measured(study_of):
+    """Red when: 13 processes that take 20 s to start and to exit are estimated without them."""
+    study = study_of(1)
+    without = seconds_needed(study)
+    study.probe()[0].result.write_text(json.dumps(MEASURED | {"process_seconds": 20.0, "at_once": 1}))
+    assert seconds_needed(study) == pytest.approx(without + (6 + 7) * 20)
+    study.probe()[0].result.write_text(json.dumps(MEASURED | {"process_seconds": 20.0, "at_once": 2}))
+    assert seconds_needed(study) == pytest.approx((without + (6 + 7) * 20) / 2)
+
+
 @pytest.mark.parametrize("rung", range(len(LADDER)))
 def test_the_last_rung_that_fits_is_taken(study_of, rung):
     """With just the time of each rung, the plan is that rung's."""
@@ -68,7 +81,7 @@ def test_the_last_rung_that_fits_is_taken(study_of, rung):
     rows = {"validation_rows": max(50, round(200 * share)), "test_rows": round(500 * share)}
     expected = replace(study.plan, seeds=seeds, trials=trials, **rows)
     needed = seconds_needed(replace(study, plan=expected))
-    budget = {**study.plan.time_budget, "seconds": 1.001 * needed / 0.9}
+    budget = {**study.plan.time_budget, "seconds": 1.001 * needed / 0.9 + REPORT_SECONDS}
     lines = []
     found = fit_to_budget(replace(study, plan=replace(study.plan, time_budget=budget)), 1, lines.append).plan
     assert (found.seeds, found.trials, found.test_rows, found.validation_rows) == (
@@ -94,10 +107,48 @@ def test_what_the_user_has_named_stays(study_of):
     assert found.searched() == []
 
 
-def test_what_does_not_fit_is_refused_with_what_it_needs(study_of):
-    with pytest.raises(UsageError, match=r"--budget: 10 minutes are too short. The smallest study of sft, ift "
-                       r"\(3 seeds, no search, 125 test rows\) needs about 12 minutes; give that much"):  # fmt: skip
-        fit_to_budget(study_of(600), 1, lambda line: None)
+@pytest.mark.parametrize(
+    ("seconds", "spent", "given", "needed", "enough"),
+    [(600, 0, "10m", "12 minutes", "12m"), (60, 0, "1m", "12 minutes", "12m"), (720, 60, "12m", "13 minutes", "13m"),
+     (90, 6000, "90s", "1.9 hours", "1.9h")],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_with_what_was_given_and_what_it_needs(
+    study_of, seconds, spent, given, needed, enough
+):
+    """By hand: 620 s over 0.9, 15 s of the report, and what has passed since the command began."""
+    with pytest.raises(UsageError) as refused:
+        fit_to_budget(study_of(seconds), 1, lambda line: None, spent)
+    assert str(refused.value) == (
+        f"--budget {given} is too short. The smallest study of sft, ift (3 seeds, no search, 125 test rows) needs "
+        f"about {needed} with the measurement and the report; give --budget {enough} or name fewer --methods"
+    )
+
+
+def test_a_time_is_kept_with_as_many_processes_as_were_measured(study_of, monkeypatch):
+    """Red when: one process is measured, and several that share the cores are started."""
+    monkeypatch.setattr("ift.lab.compare.budget.fitting_jobs", lambda study: 4)
+    assert fit_to_budget(study_of(3000), None, lambda line: None).jobs == 1
+    assert fit_to_budget(study_of(3000), 3, lambda line: None).jobs == 3
+    study = study_of(3000)
+    without = replace(study, plan=replace(study.plan, time_budget=None))
+    assert fit_to_budget(without, None, lambda line: None).jobs == 4
+
+
+@pytest.mark.parametrize(("seconds", "rows", "said"), [(500, 28, True), (1e6, 28, False), (500, 0, False)])
+def test_rows_that_were_held_out_for_a_search_without_one_are_named(study_of, seconds, rows, said):
+    study, lines = study_of(seconds), []
+    own = {"metric": "text", "pattern": None, "scoring": None}
+    plan = replace(study.plan, user_data=own, validation_rows=rows, test_rows=57)
+    fit_to_budget(replace(study, plan=plan), 1, lines.append)
+    assert ("no search, 50 test rows" in lines[0]) == (seconds == 500)
+    assert ("28 validation rows" in lines[0]) == (rows > 0 and not said)
+    assert any("28 validation rows are not used" in line for line in lines) == said
+
+
+def test_short_times_are_not_rounded_to_minutes():
+    assert [span(one) for one in (0, 31, 90, 91, 5400, 5401)] == [
+        "10 seconds", "40 seconds", "90 seconds", "2 minutes", "90 minutes", "1.5 hours",
+    ]  # fmt: skip
 
 
 def test_a_resumed_study_keeps_its_plan(study_of):
@@ -139,34 +190,36 @@ def test_the_testbed_measures_itself(tmp_path, monkeypatch):
 
 def test_the_smallest_difference_is_said_with_what_is_assumed():
     plan = compare_plan("arithmetic-small-clean", ["sft", "ift"], 3, 1, False)
-    found = 100 * smallest_difference(3, 500, 0.1**0.5, 0.01)
-    assert foresight(plan).startswith(
-        f"With 500 test rows and 3 seeds a difference is likely to be found: of {found:.1f} points or more where "
-        "methods disagree on 10 % of the rows, of "
+    least = [100 * smallest_difference(3, 500, share**0.5, 0.01) for share in (0.1, 0.3)]
+    assert foresight(plan) == (
+        "With 500 test rows and 3 seeds, the smallest difference between two methods that is likely to be found is "
+        f"{least[0]:.1f} points if their results differ on 10 % of the rows, and {least[1]:.1f} points if their "
+        "results differ on 30 % of the rows."
     )
-    few = foresight(replace(plan, test_rows=50))
-    assert "disagree on 30 %" in few
-    assert "10 %" not in few
-    assert "even a difference of 30 points is likely to be missed" in foresight(replace(plan, test_rows=8))
+    few = foresight(replace(plan, test_rows=57))
+    assert few.endswith(
+        "that is likely to be found is 20.7 points if their results differ on 30 % of the rows."
+    )
+    assert "even 30 points between two methods are likely to be missed" in foresight(
+        replace(plan, test_rows=8)
+    )
     assert "no verdict with fewer than 3 seeds; give --seeds 3" in foresight(replace(plan, seeds=2))
     data = {"metric": "bleu", "pattern": None, "scoring": {"names": ["bleu"]}}
     for rows, word in ((8, "only a very large"), (20, "only a large"), (100, "a medium"), (200, "a small")):
-        least = smallest_difference(3, rows, 1.0, 0.0)
-        assert (
-            f"With {rows} test rows and 3 seeds {word} difference is likely to be found (its mean over the rows at "
-            f"least {least:.2f} times its standard deviation)."
-        ) in foresight(replace(plan, user_data=data, test_rows=rows))
+        least_share = smallest_difference(3, rows, 1.0, 0.0)
+        assert foresight(replace(plan, user_data=data, test_rows=rows)) == (
+            f"With {rows} test rows and 3 seeds, {word} difference between two methods is likely to be found: its mean "
+            f"over the rows must be at least {least_share:.2f} of its standard deviation."
+        )
 
 
-def test_a_study_that_is_too_small_is_said_to_be(tmp_path):
+def test_a_study_that_is_too_small_is_said_to_be():
     """200 test rows are the number with which three seeds find a small difference, 0.2 standard deviations."""
     assert smallest_difference(3, 200, 1.0, 0.0) < 0.2 < smallest_difference(3, 190, 1.0, 0.0)
     plan = compare_plan("arithmetic-small-clean", ["sft"], 3, 1, False)
 
     def said(rows, steps):
-        study = Study(replace(plan, test_rows=rows), tmp_path, "base", 1, [])
-        study.probe()[0].result.write_text(json.dumps({"steps": steps}))
-        return too_small(study)
+        return too_small(replace(plan, test_rows=rows), steps)
 
     assert said(8, 4) == (
         "warning: too small to compare methods, it shows only that everything runs: 8 test rows (at least 50; 200 are "
@@ -174,4 +227,41 @@ def test_a_study_that_is_too_small_is_said_to_be(tmp_path):
     )
     assert said(50, 19).endswith("runs: 19 steps of a training (at least 20).")
     assert "steps" not in said(49, 20)
-    assert said(50, 20) == ""
+    assert said(50, 20) == said(50, None) == ""
+    assert said(49, None) == said(49, 20)
+
+
+def test_what_a_study_can_see_is_said_before_anything_is_run(tmp_path, monkeypatch):
+    """Red when: ten test rows are said to be too few after a process of a minute. Nothing is said twice."""
+    lines = []
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    def begin(**changes):
+        plan = compare_plan("arithmetic-small-clean", ["sft", "ift"], 3, 1, False, **changes)
+        study = Study(plan, tmp_path / str(len(changes)), tiny_base_path(), 1, ["compare"])
+        study.open()
+        with pytest.raises(KeyboardInterrupt):
+            run_study(study, 1, WorkProgress(Console()), lines.append)
+        return study
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Study, "perform", stop)
+        study = begin(test_rows=10)
+        assert lines[1] == foresight(study.plan)
+        assert lines[2].startswith("warning: too small to compare methods")
+        assert lines[3].startswith("measuring")
+        begin(test_rows=10, time_budget={"seconds": 600.0, **NOTHING})  # seeds are not decided yet
+        assert [line.partition(" ")[0] for line in lines[5:]] == ["warning:", "measuring"]
+    lines.clear()
+
+    def measure(study, *args):
+        study.probe()[0].result.write_text(json.dumps(MEASURED))
+
+    monkeypatch.setattr("ift.lab.compare.run_study.measure", measure)
+    monkeypatch.setattr(Study, "perform", stop)
+    study.probe()[0].result.unlink(missing_ok=True)
+    begin(test_rows=10)
+    assert lines.count(foresight(study.plan)) == 1
+    assert len([line for line in lines if line.startswith("warning:")]) == 1

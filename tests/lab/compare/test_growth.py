@@ -182,6 +182,18 @@ def test_what_is_loaded_is_said_before_it_is_loaded(tmp_path, monkeypatch, capsy
     assert capsys.readouterr().out.startswith("loading torch, the tokenizer and the rows\n")
 
 
+def test_what_the_searches_chose_is_said_before_the_runs(tmp_path, started):
+    """Red when: neither the terminal nor the log says which rate the runs have, nor why where all trials are level."""
+    lines = []
+    run_study(study_of(tmp_path, ["sft"], 2), 2, WorkProgress(Console()), lines.append)
+    assert lines[-1] == (
+        "sft: learning rate 0.0001 was chosen of 2 tried, at the smallest learning rate: a lower one may be better. "
+        "The validation score is the same, 0.5, for all 2; of these the one tried first was taken."
+    )
+    result = json.loads(next(tmp_path.glob("logs/runs-sft-seed1.task.json")).read_text())
+    assert result["tried"][0] == {"config": {"learning_rate": 0.0001}, "score": 0.5, "tie": None}
+
+
 def test_a_study_that_was_fitted_to_a_time_grows_by_seeds_that_are_named(tmp_path):
     named = dict.fromkeys(("seeds", "trials", "validation_rows", "test_rows"))
     first = study_of(tmp_path, ["sft"], 3, time_budget={"seconds": 1e6, **named})
@@ -284,7 +296,7 @@ def test_other_rows_flags_or_files_on_own_rows_are_refused_by_name(user_command,
         user_command(token_weights="w.py:w", max_steps="3", residual_lambda=None, max_new_tokens="5")
     said = str(refused.value)
     for one in (
-        "Another rows, or their order (train, validation, test)",
+        "Another rows, or their order (train, test)",
         "another --weight_decay (not given, now 0.1)",
         "another --max_steps (2, now 3)",
         "another --residual_lambda (0.3, now not given)",

@@ -20,9 +20,10 @@ from ift.lab import processes
 from ift.lab.compare import trial
 from ift.lab.compare.flops import COUNTED_STEPS, UNCOUNTED, StepFlops
 from ift.lab.compare.plan import Entrant, Plan, compare_plan
-from ift.lab.compare.run_study import _label, _score, _work, report_study
-from ift.lab.compare.study import Study, StudyError, best
-from ift.lab.report import load
+from ift.lab.compare.run_study import _chosen, _label, _score, _work, report_study
+from ift.lab.compare.study import Study, StudyError
+from ift.lab.report import Trial, load
+from ift.lab.report.chosen import best
 from ift.lab.testbed import tiny_base_path
 
 PLAN = compare_plan("arithmetic-small-clean", ["sft", "sft+dpo"], 2, 2, fairer=False)
@@ -79,11 +80,14 @@ def test_a_run_takes_the_best_of_its_search_and_the_first_stages_best(study):
     sequences = study.searches(sequences=True)
     assert all(task.content["first"] == {"learning_rate": 3e-4} for task in sequences)
     write(sequences, [0.9, 0.9])
+    assert [line.partition(" was")[0] for line in _chosen(study)] == [
+        "sft: learning rate 0.0003", "sft+dpo: learning rate 3e-05, beta 0.1",
+    ]  # fmt: skip
     chosen = {task.title: (task.content["chosen"], task.content["first"]) for task in study.runs()}
     assert chosen["sft, seed 1"] == ({"learning_rate": 3e-4}, {})
     first = Entrant("sft+dpo").candidates(1)[0]
     assert chosen["sft+dpo, seed 0"] == (first, {"learning_rate": 3e-4})
-    assert best([{"score": 1, "config": "a"}, {"score": 1, "config": "b"}])["config"] == "a"
+    assert best([Trial({"a": 1}, 0.5), Trial({"b": 1}, 0.5)]).config == {"a": 1}
 
 
 def test_without_a_search_runs_take_the_only_candidate(tmp_path):

@@ -20,11 +20,13 @@ from ift.generation.final_answer import last_answer
 from ift.lab.compare import trial
 from ift.lab.compare.plan import Rates, compare_plan
 from ift.lab.compare.run_study import StudyResult
-from ift.lab.compare.study import Study, best
+from ift.lab.compare.study import Study
 from ift.lab.compare.user_data import UserData, UserDataBackend, share_answers
 from ift.lab.compare.user_rows import split_rows
-from ift.lab.report import load
+from ift.lab.report import Trial, load
+from ift.lab.report.chosen import best
 from ift.lab.testbed import tiny_base_path
+from ift.methods.stage import load_tokenizer
 from ift.runs.argv import UsageError
 
 WORDS = ("--max_length=96", "--per_device_train_batch_size=4", "--per_device_eval_batch_size=3")
@@ -54,8 +56,6 @@ def study(rows_file, tmp_path):
     words = [part for word in words for part in word.split("=")]
     data = UserData(words, ["sft", "ift", "dpo", "sft+dpo"], {}, "exact_match", "####", 12)
     (sft,) = data.stages("sft", {}, "unused")
-    from ift.methods.stage import load_tokenizer
-
     split = split_rows([Part("train", load_rows(str(rows_file)))], None, load_tokenizer(sft), max_length=96)
     data = UserData(words, data.methods, split.sha256, data.metric, data.pattern, data.max_new_tokens)
     plan = compare_plan("rows", ["sft", "ift", "dpo", "sft+dpo"], 2, 2, False, user_data=asdict(data))
@@ -150,6 +150,24 @@ def test_an_adapter_is_scored_with_its_weights(study, tmp_path):
     assert found != pytest.approx(backend.scorer.log_likelihoods(plain, rows), rel=1e-2)
 
 
+def test_a_study_without_validation_rows_is_measured_on_its_test_rows(rows_file, study):
+    """Held-out pairs too, of which there are none for validation."""
+    (sft,) = backend_of(study).user_data.stages("sft", {}, "unused")
+    split = split_rows(
+        [Part("train", load_rows(str(rows_file)))],
+        None,
+        load_tokenizer(sft),
+        max_length=96,
+        validation_rows=0,
+    )
+    assert {*split.pairs} == {"test"}
+    split.save(study.rows)
+    (task,) = study.probe()
+    found = UserDataBackend({**task.content, "validation_rows": 0}).probe(study.folder / "model")
+    assert found["test_row_seconds"] > 0
+    assert found["timed_seconds"] > found["start_seconds"]
+
+
 def do(task):
     file = task.result.with_suffix(".task.json")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -182,8 +200,8 @@ def test_trials_on_the_users_rows_end_in_a_record(study):
     # a pass over 21 rows, whose last step has one; then ceil(21 / 2 / 2) steps of 2 pairs
     assert record.cost.answers_seen == 21 + 6 * 2 * 2
     assert {*record.scores["test"]} == {
-        "n", "exact_match", "stopped", "mean_length", "target_log_likelihood", "target_log_likelihood_per_token",
-        "choice_accuracy", "choice_accuracy_per_token",
+        "n", "exact_match", "stopped", "empty", "mean_length", "target_log_likelihood",
+        "target_log_likelihood_per_token", "choice_accuracy", "choice_accuracy_per_token",
     }  # fmt: skip
     assert len(record.samples) == record.scores["test"]["n"] == 6
     answers = (study.folder / "answers" / "sft+dpo-seed1.jsonl").read_text().splitlines()
@@ -192,13 +210,9 @@ def test_trials_on_the_users_rows_end_in_a_record(study):
 
 
 def test_ties_and_diverged_trials():
-    tried = [
-        {"config": "nan", "score": None, "tie": None},
-        {"config": "a", "score": 0.0, "tie": -2.0},
-        {"config": "b", "score": 0.0, "tie": -1.0},
-    ]
-    assert best(tried)["config"] == "b"
-    assert best(tried[:1])["config"] == "nan"
+    tried = [Trial({"nan": 1}, None, None), Trial({"a": 1}, 0.0, -2.0), Trial({"b": 1}, 0.0, -1.0)]
+    assert best(tried).config == {"b": 1}
+    assert best(tried[:1]).config == {"nan": 1}
 
 
 @pytest.mark.parametrize(
@@ -337,10 +351,13 @@ def test_one_learning_rate_means_no_search(rows_file, tmp_path, monkeypatch):
         ("step_seconds", "steps", "start_seconds", "validation_row_seconds", "test_row_seconds"), 1.0
     )
 
-    def perform(study, planned, done, started):
+    def perform(study, planned, done, started, timed=None):
         for task in planned:
-            if task.content["kind"] == "probe":
-                task.result.write_text(json.dumps(measured | {"peak_memory_bytes": 1, "weight_bytes": 1}))
+            if task.content["kind"] == "probe" and not task.result.exists():
+                found = measured | {"peak_memory_bytes": 1, "weight_bytes": 1, "timed_seconds": 1}
+                task.result.write_text(json.dumps(found))
+                timed(task, 3.0)
+                continue
             tasks.append(task)
             done(task)
 

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from ift.cli.main import app
 from ift.lab.compare import trial
 from ift.lab.compare.run_study import report_study
+from ift.lab.compare.split import Split
 from ift.lab.compare.study import Study
 from ift.lab.compare.study_args import StudyArgs
 from ift.lab.compare.user_data import UserData
@@ -180,7 +181,36 @@ def test_what_settings_are_chosen_by_is_said_where_some_are(place, flags, said):
     lines = []
     study_of("--score", "contains", *flags, say=lines.append)
     assert [line for line in lines if "chosen" in line] == [said]
-    assert any("for validation, " in line for line in lines)
+    (rows,) = [line for line in lines if " rows to train on, " in line]
+    assert ("for validation, " in rows) == ("no settings are chosen" not in said)
+
+
+def test_without_a_search_all_rows_but_the_test_rows_are_trained(place):
+    """Red when: rows are lost for training that nothing is chosen on."""
+    lines = []
+    study = study_of("--score", "contains", "--learning_rates", "1e-4", say=lines.append)
+    assert (study.plan.validation_rows, study.plan.test_rows) == (0, 4)
+    assert "16 rows to train on, 4 to test on; none for validation: there are no settings to choose" in lines
+    split = Split.load(study.rows)
+    assert (split.train_rows, len(split.validation), len(split.test)) == (16, 0, 4)
+    again = study_of("--score", "contains", "--learning_rates", "1e-4", "--seeds", "3")
+    assert again.plan.validation_rows == 0
+    asked = study_of(
+        "--score", "contains", "--learning_rates", "1e-4", "--validation_rows", "3", "--output_dir", "asked"
+    )
+    assert (asked.plan.validation_rows, Split.load(asked.rows).train_rows) == (3, 13)
+
+
+def test_a_study_that_holds_out_validation_rows_without_a_search_resumes(place, monkeypatch):
+    """Those of earlier versions did: a repeated command keeps their rows, and may add seeds."""
+    words = ("--score", "contains", "--learning_rates", "1e-4")
+    with monkeypatch.context() as patched:
+        patched.setattr("ift.lab.compare.user_study._chooses", lambda plan: True)
+        first = study_of(*words)
+    assert first.plan.validation_rows == 2
+    again = study_of(*words, "--seeds", "3")
+    assert again.plan.user_data["sha256"] == first.plan.user_data["sha256"]
+    assert again.plan.validation_rows == 2
 
 
 def test_keys_of_the_evaluation_of_a_training_are_named_once_as_not_used(place, tmp_path):

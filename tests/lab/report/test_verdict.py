@@ -2,18 +2,22 @@
 
 import random
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_records import record
+from small_records import record, write
+from typer.testing import CliRunner
 
+from ift.cli.main import app
 from ift.lab.report import Cost
 from ift.lab.report.comparisons import compare
 from ift.lab.report.intervals import Estimate
 from ift.lab.report.page import html_page
 from ift.lab.report.tables import report_markdown
 from ift.lab.report.verdict import _below, seeds_to_add, verdict
+from ift.lab.report.wording import label
 
 ROWS = 200
 FLOPS = {"sft": 1e12, "ift": 1.2e12, "dpo": 2e12, "base": 1.0}
@@ -154,6 +158,54 @@ def test_a_score_that_is_the_same_everywhere_tells_nothing():
         "Verdict on test (exact match): none. Every method scores 0.0 % with every seed, so this score tells nothing "
         "apart here. Read some answers; then train longer, or choose another --score."
     ]
+
+
+def test_where_a_score_is_the_same_everywhere_the_command_for_another_one_is_named(tmp_path, monkeypatch):
+    """Text 0.0 % for all, and the likelihoods differ: `ift report` with that command gives a verdict."""
+    name = "target_log_likelihood_per_token"
+    likelihood = {"sft": -2.0, "ift": -3.0}
+    scores = {
+        method: {"test": {"n": 60, "text": 0.0, "stopped": 0.5, name: value}}
+        for method, value in likelihood.items()
+    }
+    runs = [
+        record(method, seed, scores=found, samples=[])
+        for method, found in scores.items()
+        for seed in range(3)
+    ]
+    for module in ("figures", "page"):  # draw nothing
+        monkeypatch.setattr(f"ift.lab.report.{module}.pictures", lambda *given: [])
+    monkeypatch.chdir(tmp_path)
+    write(runs, tmp_path / "my runs")
+    found = CliRunner().invoke(app, ["report", "my runs", "--metric", "text"])
+    assert found.exit_code == 0, found.output
+    command = f"ift report 'my runs' --metric {name}"
+    said = f" The same records by log-likelihood of the target, per token, in which they differ: {command}\n"
+    assert said in found.output
+    again = CliRunner().invoke(app, shlex.split(command)[1:])
+    assert f"Verdict on test ({label(name)}): sft is ahead of every other method beyond noise" in again.output
+    assert "sft: learning rate 0.001 was chosen" in again.output
+    written = (tmp_path / "ift-report" / "report.html").read_text()
+    assert "my runs" not in written
+
+
+@pytest.mark.parametrize("empty", [1.0, 0.0])
+def test_answers_without_text_are_said_before_the_verdict_and_shown_where_there_are_any(empty):
+    """Red when: "stops with its end token" 100 % of answers without text reads like a win."""
+    scores = {
+        method: {"test": {"n": 60, "exact_match": 0.0, "stopped": share, "empty": share}}
+        for method, share in {"sft": 0.0, "ift": empty}.items()
+    }
+    runs = [record(method, seed, scores=found) for method, found in scores.items() for seed in range(3)]
+    (found,) = compare({Path(f"{number}.json"): one for number, one in enumerate(runs)})
+    lines, page = verdict(found, "exact_match"), report_markdown([found], "exact_match", {})
+    caveat = (
+        "Answers without text: sft 0.0 %, ift 100.0 %. They count as stopped with their end token: read some "
+    )
+    assert lines[0].startswith(caveat) == bool(empty)
+    assert (" | answers without text |" in page) == bool(empty)
+    assert ("answers without text" in html_page([found])) == bool(empty)
+    assert lines[-1].startswith("Verdict on test (exact match): none.")
 
 
 @pytest.mark.parametrize(("rows", "warned"), [(49, True), (50, False)])

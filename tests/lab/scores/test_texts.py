@@ -159,6 +159,7 @@ def test_a_missing_package_names_the_extra(monkeypatch):
         ("", None, "no name"),
         ("text,text", None, "the name is taken"),
         ("f.py:stopped", None, "the name is taken"),
+        ("f.py:empty", None, "the name is taken"),
         ("sql", None, "need each other"),
         ("text", "x.sqlite", "need each other"),
     ],

@@ -43,7 +43,7 @@ class TrialBackend(Protocol):
 
         Returns:
             Seconds of a step, of starting a training, of a scored validation row and of a scored test row; steps of a
-            whole training; bytes of the weights.
+            whole training; bytes of the weights; `timed_seconds`, those of all that was timed here.
         """
 
     def choose(self, folder: str) -> tuple[float, float]:

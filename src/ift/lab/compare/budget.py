@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from ift.lab.compare.estimate import fitting_jobs, seconds_needed, span
+from ift.lab.compare.measurement import shares_cores
 from ift.lab.compare.plan import Plan
 from ift.lab.compare.study import Study
+from ift.lab.compare.study_args import time_flag
 from ift.lab.report.json_files import write_json
 from ift.runs.argv import UsageError
 from ift.text import counted
 
 SHARE_USED = 0.9  # of the time: an estimate is no promise
+REPORT_SECONDS = 15  # of tables and figures at the end, about
 FEWEST_ROWS = 50  # scored, of each split, where there are as many
 # seeds, settings tried for each method, share of the held-out rows that are scored; the last one that fits is taken
 LADDER = (
@@ -23,7 +27,7 @@ LADDER = (
 )  # fmt: skip
 
 
-def fit_to_budget(study: Study, jobs: int | None, say: Callable[[str], object]) -> Study:
+def fit_to_budget(study: Study, jobs: int | None, say: Callable[[str], object], spent: float = 0.0) -> Study:
     """The study with the plan that fits its time, and with its number of processes; see `LADDER`.
 
     What is decided is stored in the study's folder, and a resumed study keeps it; only seeds that are named now replace
@@ -31,14 +35,16 @@ def fit_to_budget(study: Study, jobs: int | None, say: Callable[[str], object]) 
 
     Args:
         study: Its first measurement is there.
-        jobs: Processes; None: as many as fit.
+        jobs: Processes; None: as many as fit, or one, as was measured, where a time is to be kept on shared cores.
         say: Called with the decision, in a line.
+        spent: Seconds of the time that have passed.
 
     Raises:
         UsageError: Not even the smallest plan fits.
     """
-    study = replace(_timed(study), jobs=jobs or fitting_jobs(study))
     budget = study.plan.time_budget
+    as_measured = 1 if budget is not None and shares_cores(study) else None
+    study = replace(_timed(study), jobs=jobs or as_measured or fitting_jobs(study))
     if budget is None:
         return study
     file = study.folder / "budget.json"
@@ -46,24 +52,29 @@ def fit_to_budget(study: Study, jobs: int | None, say: Callable[[str], object]) 
         decided = json.loads(file.read_text()) | ({"seeds": budget["seeds"]} if budget["seeds"] else {})
         within = "as decided when this study began"
     else:
-        within = f"within {span(budget['seconds'])}"
+        within = f"within {time_flag(budget['seconds'])}"
         plans = [_planned(study.plan, *rung) for rung in LADDER]
         seconds = [seconds_needed(replace(study, plan=replace(study.plan, **one))) for one in plans]
-        fitting = [
-            one
-            for one, needed in zip(plans, seconds, strict=True)
-            if needed <= SHARE_USED * budget["seconds"]
-        ]
+        wholes = [spent + needed / SHARE_USED + REPORT_SECONDS for needed in seconds]
+        fitting = [one for one, whole in zip(plans, wholes, strict=True) if whole <= budget["seconds"]]
         if not fitting:
-            raise UsageError(_too_small(study.plan, plans[0], seconds[0]))
+            raise UsageError(_too_small(study.plan, plans[0], wholes[0]))
         decided = fitting[-1]
         write_json(file, decided)
+    held_out = study.plan.validation_rows
     study = replace(study, plan=replace(study.plan, **decided))
     plan = study.plan
-    say(
-        f"{within}: {counted(plan.seeds, 'seed')}, {_rates(plan.trials)}, {plan.test_rows:,} test and "
-        f"{counted(plan.validation_rows, 'validation row')}"
-    )
+    chooses = plan.searched() or any(one.rate_factors for one in plan.entrants)
+    rows = counted(plan.test_rows, "test row")
+    if plan.validation_rows and chooses:
+        rows += f" and {counted(plan.validation_rows, 'validation row')}"
+    say(f"{within}: {counted(plan.seeds, 'seed')}, {_rates(plan.trials)}, {rows}")
+    if plan.user_data is not None and held_out and not chooses:
+        unused = counted(held_out, "validation row is", "validation rows are")
+        say(
+            f"{unused} not used, as there is no search: to train on all rows but the test rows, name one rate "
+            "(--learning_rates) and another --output_dir"
+        )
     return study
 
 
@@ -101,10 +112,12 @@ def _planned(plan: Plan, seeds: int, trials: int, share: float) -> dict[str, Any
 
 def _too_small(plan: Plan, smallest: dict[str, Any], seconds: float) -> str:
     methods = ", ".join(entrant.label for entrant in plan.entrants)
-    needed = seconds / SHARE_USED
+    given = time_flag((plan.time_budget or {})["seconds"])
+    enough = f"{math.ceil(seconds / 60)}m" if seconds <= 5400 else f"{math.ceil(seconds / 360) / 10:g}h"
     less = ", train less (--max_steps, --train_rows)" if plan.user_data is not None else ""
+    rows = counted(smallest["test_rows"], "test row")
     return (
-        f"--budget: {span((plan.time_budget or {})['seconds'])} are too short. The smallest study of {methods} "
-        f"({smallest['seeds']} seeds, {_rates(smallest['trials'])}, {counted(smallest['test_rows'], 'test row')}) "
-        f"needs about {span(needed)}; give that much{less} or name fewer --methods"
+        f"--budget {given} is too short. The smallest study of {methods} ({smallest['seeds']} seeds, "
+        f"{_rates(smallest['trials'])}, {rows}) needs about {span(seconds)} with the measurement and the report; give "
+        f"--budget {enough}{less} or name fewer --methods"
     )

@@ -27,10 +27,17 @@ def fitting_jobs(study: Study) -> int:
     import psutil
     import torch
 
-    if torch.accelerator.is_available() and study.plan.user_data is not None:
+    if on_devices(study):
         return max(1, torch.cuda.device_count())
     free = FREE_MEMORY_SHARE * psutil.virtual_memory().available
     return max(1, min(os.cpu_count() or 1, int(free / _memory_needed(study)), MOST_JOBS))
+
+
+def on_devices(study: Study) -> bool:
+    """Whether each process has an accelerator of its own."""
+    import torch
+
+    return study.plan.user_data is not None and torch.accelerator.is_available()
 
 
 def estimate(study: Study) -> str:
@@ -42,8 +49,19 @@ def estimate(study: Study) -> str:
 
 
 def span(seconds: float) -> str:
-    """A time in words: minutes up to one and a half hours, then hours."""
-    return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{max(math.ceil(seconds / 60), 2)} minutes"
+    """A time in words, rounded up: seconds up to one and a half minutes, minutes up to as many hours, then hours."""
+    if seconds <= 90:
+        return f"{max(math.ceil(seconds / 10), 1) * 10} seconds"
+    return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{math.ceil(seconds / 60)} minutes"
+
+
+def prospect(plan: Plan) -> list[str]:
+    """What is known before anything is run: the smallest difference that the study can see, or that it is too small.
+
+    Where a time decides seeds and rows, only the warning that even all rows are too few.
+    """
+    warning = too_small(plan)
+    return [*([foresight(plan)] if plan.time_budget is None else []), *([warning] if warning else [])]
 
 
 def foresight(plan: Plan) -> str:
@@ -55,8 +73,8 @@ def foresight(plan: Plan) -> str:
         least = smallest_difference(plan.seeds, plan.test_rows, 1.0, 0.0)
         word = next(word for limit, word in SIZES if least <= limit)
         return (
-            f"With {size} {word} difference is likely to be found (its mean over the rows at least {least:.2f} times "
-            "its standard deviation)."
+            f"With {size}, {word} difference between two methods is likely to be found: its mean over the rows must be "
+            f"at least {least:.2f} of its standard deviation."
         )
     found = {
         share: 100 * smallest_difference(plan.seeds, plan.test_rows, math.sqrt(share), SEED_DEVIATION)
@@ -64,24 +82,29 @@ def foresight(plan: Plan) -> str:
     }
     # a difference cannot be larger than the share of rows that differ
     shown = [
-        f"of {least:.1f} points or more where methods disagree on {100 * share:.0f} % of the rows"
+        f"{least:.1f} points if their results differ on {100 * share:.0f} % of the rows"
         for share, least in found.items()
         if least < 100 * share
     ]
     if not shown:
-        return f"With {size} even a difference of {100 * max(found):.0f} points is likely to be missed."
-    return f"With {size} a difference is likely to be found: {', '.join(shown)}."
+        return f"With {size}, even {100 * max(found):.0f} points between two methods are likely to be missed."
+    smallest = "the smallest difference between two methods that is likely to be found"
+    return f"With {size}, {smallest} is {', and '.join(shown)}."
 
 
-def too_small(study: Study) -> str:
-    """A warning that the study is too small to compare methods, with what is advisable; empty if it is not."""
-    rows, steps = study.plan.test_rows, round(_measured(study)["steps"])
-    few = (
-        [f"{counted(rows, 'test row')} (at least {FEW_ROWS}; {ADVISED_ROWS} are advisable)"]
-        if rows < FEW_ROWS
-        else []
-    )
-    few += [f"{counted(steps, 'step')} of a training (at least {FEW_STEPS})"] if steps < FEW_STEPS else []
+def too_small(plan: Plan, steps: int | None = None) -> str:
+    """A warning that the study is too small to compare methods, with what is advisable; empty if it is not.
+
+    Args:
+        plan: Of the study.
+        steps: Of a training; None: not measured yet.
+    """
+    rows = plan.test_rows
+    few = []
+    if rows < FEW_ROWS:
+        few.append(f"{counted(rows, 'test row')} (at least {FEW_ROWS}; {ADVISED_ROWS} are advisable)")
+    if steps is not None and steps < FEW_STEPS:
+        few.append(f"{counted(steps, 'step')} of a training (at least {FEW_STEPS})")
     if not few:
         return ""
     return f"warning: too small to compare methods, it shows only that everything runs: {' and '.join(few)}."
@@ -97,27 +120,57 @@ def _memory_needed(study: Study) -> float:
 
 def seconds_needed(study: Study) -> float:
     """Seconds of all tasks that have no result yet, with what runs them."""
-    import torch
-
-    found, plan = _measured(study), study.plan
-
-    def training(entrant: Entrant) -> float:
-        stages = parse_methods(entrant.method)
-        forwards = sum(FORWARDS.get(stage.name, 3) for stage in stages) / 3
-        steps = found["steps"] * found["step_seconds"] * entrant.more_steps
-        times = len(entrant.rate_factors) or 1
-        return float(times * (len(stages) * found["start_seconds"] + forwards * steps))
-
-    choosing, scoring = (
-        getattr(plan, f"{name}_rows") * found[f"{name}_row_seconds"] for name in ("validation", "test")
+    entrants = study.plan.entrants
+    seconds = sum(study.trials_left(one) * task_seconds(study, "search", one) for one in entrants)
+    seconds += sum(
+        len(study.seeds_left(one)) * task_seconds(study, "run", one) for one in (Entrant("base"), *entrants)
     )
-    searched = sum(study.trials_left(one) * (training(one) + choosing) for one in plan.entrants)
-    runs = scoring * len(study.seeds_left(Entrant("base")))
-    runs += sum(len(study.seeds_left(one)) * (training(one) + scoring) for one in plan.entrants)
-    pairs = [task for task in study.pairs() if not task.result.exists()]
-    seconds = searched + runs + PAIR_SECONDS * len(pairs)
-    on_devices = plan.user_data is not None and torch.accelerator.is_available()
-    return float(seconds / study.executor.speed(study.jobs, on_devices))
+    seconds += sum(task_seconds(study, "pairs") for task in study.pairs() if not task.result.exists())
+    return seconds / _speed(study)
+
+
+def task_seconds(study: Study, kind: str, entrant: Entrant | None = None) -> float:
+    """Seconds of one process from launch to exit, with as many at the same time as were measured.
+
+    Args:
+        study: With its measurement.
+        kind: "pairs", "search" or "run", as in the content of a task; "base" is "run" too.
+        entrant: What it trains; the base is not trained.
+    """
+    found, plan = _measured(study), study.plan
+    process = found.get("process_seconds", 0.0)  # earlier versions did not measure it
+    if entrant is None:
+        return process + PAIR_SECONDS
+    name = "validation" if kind == "search" else "test"
+    scoring = getattr(plan, f"{name}_rows") * found[f"{name}_row_seconds"]
+    if entrant.method == "base":
+        return process + scoring
+    stages = parse_methods(entrant.method)
+    forwards = sum(FORWARDS.get(stage.name, 3) for stage in stages) / 3
+    steps = found["steps"] * found["step_seconds"] * entrant.more_steps
+    times = len(entrant.rate_factors) or 1
+    training = times * (len(stages) * found["start_seconds"] + forwards * steps)
+    return process + training + scoring
+
+
+def seconds_at_once(study: Study, kind: str, entrant: Entrant | None = None) -> float:
+    """The same with as many processes at the same time as the study runs."""
+    return task_seconds(study, kind, entrant) * study.executor.at_once(study.jobs) / _speed(study)
+
+
+def _speed(study: Study) -> float:
+    """Measured processes that end in the time of one.
+
+    Of those that shared the cores as many as there were; of others as many as run in their place.
+    """
+    if (measured := _measured(study).get("at_once", 1)) > 1:
+        return measured
+    return study.executor.speed(study.jobs, on_devices(study))
+
+
+def training_steps(study: Study) -> int:
+    """Steps of a training, by the measurement."""
+    return round(_measured(study)["steps"])
 
 
 def _measured(study: Study) -> dict[str, float]:

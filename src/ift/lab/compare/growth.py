@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ift.lab.compare.own_weights import spec_of
+from ift.lab.compare.study_args import time_flag
 
 if TYPE_CHECKING:
     from ift.lab.compare.study import Study
@@ -69,6 +70,12 @@ def methods_in(folder: Path) -> list[str]:
     file = folder / "plan.json"
     own = json.loads(file.read_text())["own"] if file.exists() else None
     return list(own["methods"]) if own else []
+
+
+def validation_rows_in(folder: Path) -> int | None:
+    """The rows that the study of a folder holds out to choose settings on; None where there is no study."""
+    file = folder / "plan.json"
+    return int(json.loads(file.read_text())["validation_rows"]) if file.exists() else None
 
 
 def kept_and_new(study: Study) -> list[str]:
@@ -142,25 +149,17 @@ def _budget(earlier: Json | None, planned: Json | None) -> Iterator[str]:
     if earlier is not None and planned is not None:
         yield from _values(earlier, planned, ("trials", "validation_rows", "test_rows"))
     elif earlier is not None:
-        time = _as_flag(earlier["seconds"])
+        time = time_flag(earlier["seconds"])
         yield (
             f"--budget ({time}, now no time; repeat the command with --budget {time}: --seeds N beside it raises the "
             "seeds, and methods may be added)"
         )
     elif planned is not None:
-        time = _as_flag(planned["seconds"])
+        time = time_flag(planned["seconds"])
         yield (
             f"--budget (no time, now {time}; repeat the command without it: --seeds N raises the seeds, and methods "
             "may be added)"
         )
-
-
-def _as_flag(seconds: float) -> str:
-    """A time as --budget takes it, such as 2h, 45m or 90s."""
-    for unit, size in (("h", 3600), ("m", 60)):
-        if seconds % size == 0:
-            return f"{seconds / size:g}{unit}"
-    return f"{seconds:g}s"
 
 
 def _entrants(earlier: Sequence[Json], planned: Sequence[Json]) -> Iterator[str]:

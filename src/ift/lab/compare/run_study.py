@@ -2,17 +2,22 @@
 
 import json
 import shlex
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from ift.lab.compare.budget import fit_to_budget
-from ift.lab.compare.estimate import estimate, foresight, too_small
+from ift.lab.compare.estimate import estimate, foresight, prospect, too_small, training_steps
 from ift.lab.compare.growth import kept_and_new, names_to_type
+from ift.lab.compare.measurement import measure
+from ift.lab.compare.pace import Pace
 from ift.lab.compare.plan import Entrant, Plan
 from ift.lab.compare.study import Study, Task
+from ift.lab.processes import LocalProcesses
 from ift.lab.progress import WorkProgress
+from ift.lab.report.chosen import chosen_line, rates_flag
 from ift.lab.report.wording import SHARES, label, number
 from ift.lab.scores.judged import JUDGE, agree_to_cost
 from ift.runs.argv import drop_flags, split_equals
@@ -38,12 +43,14 @@ def run_study(
     say: Say,
     prices: tuple[float, float] | None = None,
     agree: Callable[[], object] = lambda: None,
+    began: float | None = None,
 ) -> None:
     """Run everything that has no result yet.
 
     The study's folder is open; `jobs` are processes at the same time (None: as many as fit). The total of `progress` is
     set here; `say` is called with the lines that announce the study. `agree` is called before a judge is paid, at
-    `prices` per million tokens in and out; it raises an error to refuse.
+    `prices` per million tokens in and out; it raises an error to refuse. `began` is when the command began, by
+    `time.monotonic` (None: now): the time that has passed counts for a budget.
 
     Raises:
         StudyError: a process failed.
@@ -51,6 +58,7 @@ def run_study(
         KeyboardInterrupt: after the processes are stopped.
     """
     say(f"{study.plan.setting}: {', '.join(entrant.label for entrant in study.plan.entrants)}")
+    began = time.monotonic() if began is None else began
 
     def done(task: Task) -> None:
         progress.advance(f"{task.title}{_score(task, study.plan)}", _label(task))
@@ -62,27 +70,48 @@ def run_study(
         with progress.paused():
             agree()
 
-    progress.total = _total(study)
+    progress.total, said = _total(study), list[str]()
     if not all(task.result.exists() for task in study.probe()):
+        said = prospect(study.plan)
+        for line in said:
+            say(line)
         say(
             "measuring three steps and the scoring of a batch, in a process that loads torch and the model first"
         )
-    study.perform(study.probe(), done, started)
-    study = fit_to_budget(study, jobs, say)
+    measure(study, jobs, done, started)
+    study = fit_to_budget(study, jobs, say, time.monotonic() - began)
     progress.total = _total(study)
     for line in [*kept_and_new(study), *(_ahead(study) if any(_left(study)) else [])]:
-        say(line)
+        if line not in said:
+            say(line)
     progress.add_groups(_work(study))
     _agree_to_judge(study, prices, say, ask)
     single, sequences = (partial(study.searches, sequences=one) for one in (False, True))
     stages = (study.pairs, single, sequences, study.runs)
+    timed = Pace(study, say, began).timed if isinstance(study.executor, LocalProcesses) else _untimed
     for tasks in stages:  # each stage reads the results of the one before
-        study.perform(tasks(), done, started)
+        if tasks == study.runs:
+            for line in _chosen(study):
+                say(line)
+        study.perform(tasks(), done, started, timed)
+
+
+def _chosen(study: Study) -> list[str]:
+    """What the searches chose, a line for each method."""
+    own = study.plan.user_data is not None
+    return [
+        chosen_line(one.label, study.tried(one), rates_flag(one.method) if own else None)
+        for one in study.plan.searched()
+    ]
+
+
+def _untimed(task: Task, seconds: float) -> None:
+    """Ray does not tell when it launches a task."""
 
 
 def _ahead(study: Study) -> list[str]:
     """What is left to do, its time, what the study is likely to find, and a warning where it is too small."""
-    warning = too_small(study)
+    warning = too_small(study.plan, training_steps(study))
     resume = "Ctrl-C loses no finished run: repeat the command to resume."
     return [_work_ahead(study), foresight(study.plan), *([warning] if warning else []), resume]
 
@@ -165,6 +194,7 @@ def report_study(study: Study) -> StudyResult:
     """Compare the records of a finished study and write its report."""
     from ift.lab.report import find
     from ift.lab.report.answers import with_answers
+    from ift.lab.report.chosen import chosen_lines
     from ift.lab.report.comparisons import compare
     from ift.lab.report.verdict import seeds_to_add, verdict
     from ift.lab.report.writing import write
@@ -175,12 +205,13 @@ def report_study(study: Study) -> StudyResult:
     (comparison,) = compare(with_answers(find([runs])), baseline, [])
     hint = missing_extra("report", "matplotlib")
     report = study.folder / "report"
-    lines = [f"no report: {hint}"] if hint else write([str(runs)], report, None, None, metric)
+    said = [*verdict(comparison, metric, [str(runs)]), *chosen_lines(comparison)]
+    lines = [*said, f"no report: {hint}"] if hint else write([str(runs)], report, None, None, metric)
     if (answers := study.folder / "answers").exists():
         lines.append(f"answers   {answers}")
     later = f"{install_command('report')} && ift report {shlex.quote(str(runs))} --metric {metric}"
     following = later if hint else f"open {report / 'report.html'}"
-    lines = [*verdict(comparison, metric), *lines, f"records   {runs}", f"next: {following}"]
+    lines = [*lines, f"records   {runs}", f"next: {following}"]
     if (seeds := seeds_to_add(comparison, metric)) is not None:
         lines.append(f"or add seeds, the finished runs are kept: {_with_seeds(study, seeds)}")
     return StudyResult(comparison, metric, lines)

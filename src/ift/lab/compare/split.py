@@ -21,7 +21,7 @@ class Split:
 
     train: list[Part]  # rows as loaded, in their order
     # held-out rows: `input_ids`, `labels`, `row` (the row's number in its part) and, if they are kept, `COLUMNS`
-    validation: Any
+    validation: Any  # may have no rows
     test: Any  # the same, never used to choose anything
     pairs: dict[str, Any]  # by split the held-out pairs of `prepare_pairs`; empty without pairs
     sha256: dict[str, str]  # by split, of token ids and labels, and of the columns if they are kept
@@ -39,7 +39,10 @@ class Split:
             return
         shutil.rmtree(folder, ignore_errors=True)
         folders = {f"train-{number}": part.rows for number, part in enumerate(self.train)}
-        folders |= {"validation": self.validation, "test": self.test}
+        folders |= (
+            {"validation": self.validation} if len(self.validation) else {}
+        )  # datasets cannot read no rows
+        folders["test"] = self.test
         folders |= {f"{name}-pairs": rows for name, rows in self.pairs.items()}
         with without_datasets_bars():
             for name, rows in folders.items():
@@ -57,7 +60,9 @@ class Split:
             Part(name, load_from_disk(str(folder / f"train-{number}")))
             for number, name in enumerate(about["train"])
         ]
-        validation, test = (load_from_disk(str(folder / name)) for name in ("validation", "test"))
+        test = load_from_disk(str(folder / "test"))
+        held_out = folder / "validation"
+        validation = load_from_disk(str(held_out)) if held_out.is_dir() else test.select([])
         pairs = {name: load_from_disk(str(folder / f"{name}-pairs")) for name in about["pairs"]}
         return cls(train, validation, test, pairs, about["sha256"], [])
 

@@ -1,8 +1,8 @@
 """A study in its folder: the tasks of each stage, run as processes; a task whose result is there is not run again."""
 
 import json
-import math
 import shutil
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -12,7 +12,9 @@ from typing import Any
 from ift.lab.compare.growth import differences, label_of, merged
 from ift.lab.compare.plan import KEY_LENGTH, SEARCH_SEED, Entrant, Plan, key_of
 from ift.lab.processes import Executor, Job, LocalProcesses
+from ift.lab.report.chosen import best
 from ift.lab.report.json_files import write_json
+from ift.lab.report.records import Trial
 from ift.methods.table import parse_methods
 
 
@@ -128,12 +130,12 @@ class Study:
         found = [self._task("base", "base", _run_file("base", 0), 0, base)]
         for seed in range(self.plan.seeds):
             for entrant in self.plan.entrants:
-                tried = [] if entrant.like else self._tried(entrant)
+                tried = [] if entrant.like else self.tried(entrant)
                 more = {
                     "entrant": asdict(entrant),
                     "chosen": self._chosen(entrant.like or entrant.label),
                     "first": self._first(entrant),
-                    "tried": [{name: one[name] for name in ("config", "score")} for one in tried],
+                    "tried": [asdict(one) for one in tried],
                 }
                 name = _run_file(entrant.label, seed)
                 found.append(self._task(f"{entrant.label}, seed {seed}", "run", name, seed, more))
@@ -172,10 +174,10 @@ class Study:
     def _chosen(self, label: str) -> dict[str, Any]:
         """The settings of an entrant: the best of its search, or the only candidate."""
         (entrant,) = [one for one in self.plan.entrants if one.label == label]
-        tried = self._tried(entrant)
-        return dict(best(tried)["config"] if tried else self.plan.candidates(entrant)[0])
+        tried = self.tried(entrant)
+        return dict(best(tried).config if tried else self.plan.candidates(entrant)[0])
 
-    def _tried(self, entrant: Entrant) -> list[dict[str, Any]]:
+    def tried(self, entrant: Entrant) -> list[Trial]:
         """The results of an entrant's search; none where there is nothing to choose."""
         candidates = self.plan.candidates(entrant)
         if len(candidates) == 1:
@@ -183,7 +185,7 @@ class Study:
         first, found = self._first(entrant), []
         for chosen in candidates:
             result = json.loads((self.folder / self._search_file(entrant, chosen, first)).read_text())
-            found.append({name: result[name] for name in ("config", "score", "tie") if name in result})
+            found.append(Trial(result["config"], result["score"], result.get("tie")))
         return found
 
     def _search_file(self, entrant: Entrant, chosen: dict[str, Any], first: dict[str, Any]) -> str:
@@ -214,11 +216,13 @@ class Study:
         tasks: Iterable[Task],
         done: Callable[[Task], object],
         started: Callable[[list[str]], object] = lambda titles: None,
+        timed: Callable[[Task, float], object] = lambda task, seconds: None,
     ) -> None:
         """Run the tasks that have no result yet.
 
         `done` is called with each finished task, those finished by an earlier command too, `started` with the titles of
-        all running tasks, where they are known, whenever one is started.
+        all running tasks, where they are known, whenever one is started, `timed` before `done` with each task that was
+        run and its seconds, from launch to exit (where its launch is not known, from the begin of all).
 
         Raises:
             StudyError: a process failed; the others are stopped, and finished results stay.
@@ -231,7 +235,10 @@ class Study:
             else:
                 waiting.append(task)
 
+        began, launched = time.monotonic(), dict[int, float]()
+
         def running(places: list[int]) -> None:
+            launched.update({place: time.monotonic() for place in places if place not in launched})
             started([waiting[place].title for place in places])
 
         try:
@@ -239,6 +246,7 @@ class Study:
                 for place, problem in ended:
                     if problem is not None:
                         raise StudyError(self._failure(waiting[place], problem))
+                    timed(waiting[place], time.monotonic() - launched.get(place, began))
                     done(waiting[place])
         finally:
             shutil.rmtree(self.folder / "work", ignore_errors=True)
@@ -257,16 +265,6 @@ class Study:
 
     def _failure(self, task: Task, problem: str) -> str:
         return f"{task.title} {problem}\nIts output is in {self._log(task)}; repeat the command to resume"
-
-
-def best(tried: list[dict[str, Any]]) -> dict[str, Any]:
-    """The trial with the highest score; at a draw that with the highest `tie`, then the first. None is the lowest."""
-
-    def rank(one: dict[str, Any]) -> tuple[float, float]:
-        score, tie = one["score"], one.get("tie", 0.0)
-        return -math.inf if score is None else score, -math.inf if tie is None else tie
-
-    return max(tried, key=rank)
 
 
 def _slug(label: str) -> str:

@@ -61,13 +61,17 @@ class StudyArgs:
     seeds: int | None = _flag(
         "Runs of each method [as the budget says]; more than in the folder adds the missing ones."
     )
-    jobs: int | None = _flag("Processes at the same time [as many as cores and memory allow].")
+    jobs: int | None = _flag(
+        "Processes at the same time [as many as cores and memory allow; with a time as --budget one on a CPU]."
+    )
     ray: str | None = _flag(f"{HELP} --jobs is then the most at the same time.", optional=OWN)
     setting: str | None = _flag(
         f"Setting of the testbed: family, size and noise of its rows [{FIRST_SETTING}]."
     )
     train_rows: int | None = _user_flag("Train on at most so many rows [all that are not held out].")
-    validation_rows: int | None = _user_flag("Rows to choose settings on [a tenth, at most 200].")
+    validation_rows: int | None = _user_flag(
+        "Rows to choose settings on [a tenth, at most 200; none where there is no search]."
+    )
     test_rows: int | None = _user_flag("Rows to score on [a fifth or the test split, at most 500].")
     learning_rates: tuple[float, ...] = _user_flag(
         "Learning rates to choose from, such as 1e-5,3e-5; a single one is used without a search "
@@ -217,6 +221,14 @@ def parse_time(text: str) -> float | None:
     """Seconds of a time such as `2h`, `45m` or `90s`; None where the text is none."""
     found = _TIME.fullmatch(text.strip().lower())
     return float(found[1]) * _SECONDS[found[2]] if found and float(found[1]) else None
+
+
+def time_flag(seconds: float) -> str:
+    """A time as --budget takes it, such as 2h, 45m or 90s."""
+    for unit, size in (("h", 3600), ("m", 60)):
+        if seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return f"{seconds:g}s"
 
 
 def _rates(name: str, text: str | None) -> tuple[float, ...]:

@@ -10,6 +10,7 @@ from ift.lab.compare.plan import IFT_DEFAULTS, PASSES, ROWS_PER_STEP, stage_sett
 from ift.lab.compare.study import Study
 from ift.lab.compare.study_args import FIRST_SETTING, StudyArgs, try_contenders
 from ift.lab.report import DataSplit
+from ift.lab.report.wording import EMPTY
 from ift.lab.testbed import base_path, families, setting_problems, settings
 from ift.lab.testbed.likelihood import mean_likelihood, multiple_choice
 from ift.lab.testbed.pairs import cached_pairs
@@ -93,6 +94,7 @@ class TestbedBackend:
             "validation_row_seconds": answering,
             "test_row_seconds": 2 * (answering + scoring),  # of both splits
             "weight_bytes": sum(one.numel() * one.element_size() for one in model.parameters()),
+            "timed_seconds": training + (answering + scoring) * PROBE_ROWS,
         }
 
     def choose(self, folder: str) -> tuple[float, float]:
@@ -118,6 +120,7 @@ class TestbedBackend:
             "n": found.n,
             "exact_match": found.exact_match,
             "stopped": found.stopped,
+            EMPTY: sum(not text.strip() for text in found.answers) / found.n,
             "mean_length": found.mean_length,
             "target_log_likelihood": likelihood["log_prob"],
             "target_log_likelihood_per_token": likelihood["per_token"],

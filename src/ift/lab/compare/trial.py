@@ -6,6 +6,7 @@ import resource
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -63,10 +64,15 @@ def probe(task: dict[str, Any], work: Path) -> None:
     """Time some steps and some scoring, for the estimate, and steps of methods whose time others are to take."""
     measured = backend_of(task).probe(work / "model")
     for name in task["timed"]:
-        clock, other = StepClock(), backend_of({**task, "entrant": {"method": name}})
+        clock, other, began = (
+            StepClock(),
+            backend_of({**task, "entrant": {"method": name}}),
+            time.perf_counter(),
+        )
         add_clock = partial(_add, clock)
         other.train(work / name, add_clock, max_steps=PROBE_STEPS)
         measured[f"{name}_step_seconds"] = clock.seconds
+        measured["timed_seconds"] += time.perf_counter() - began
     write_json(Path(task["result"]), {**measured, "peak_memory_bytes": peak_memory()})
 
 

@@ -16,6 +16,7 @@ from ift.lab.compare.plan import IFT_DEFAULTS
 from ift.lab.compare.scoring import PER_TOKEN, HeldOutScorer
 from ift.lab.compare.split import Split
 from ift.lab.compare.user_flags import FORCED, unused_keys
+from ift.lab.report.wording import EMPTY
 from ift.lab.scores import Score, load_scores
 from ift.lab.scores.judged import JudgeOptions
 from ift.lab.scores.table import FINAL_ANSWER
@@ -158,9 +159,8 @@ class UserDataBackend:
         trained = self.train(folder, lambda trainer: trainer.add_callback(clock), max_steps=PROBE_STEPS)
         training = time.perf_counter() - began
         model, tokenizer = self.scorer.load(str(trained.folder))
-        rows = self.split.validation.select(
-            range(min(len(self.split.validation), config.per_device_eval_batch_size))
-        )
+        rows = self.split.validation or self.split.test  # timed, not looked at
+        rows = rows.select(range(min(len(rows), config.per_device_eval_batch_size)))
         began = time.perf_counter()
         self.scorer.target_likelihood(model, rows)
         scoring = (time.perf_counter() - began) / len(rows)
@@ -180,6 +180,7 @@ class UserDataBackend:
             "validation_row_seconds": chosen_by.get(self.user_data.metric, scoring + answering),
             "test_row_seconds": passes * scoring + answering,
             "weight_bytes": sum(one.numel() * one.element_size() for one in model.parameters()),
+            "timed_seconds": training + (scoring + answering) * len(rows),
         }
 
     # --- scoring ------------------------------------------------------------------------------------------------------
@@ -208,6 +209,7 @@ class UserDataBackend:
         by_row = dict(result.parts)
         if scored:
             by_row["stopped"] = [float(one["stopped"]) for one in answers]
+            by_row[EMPTY] = [float(not one["answer"].strip()) for one in answers]
             by_row["mean_length"] = [float(one["tokens"]) for one in answers]
         by_row |= self.scorer.target_likelihood(model, rows)
         if "test" in self.split.pairs:

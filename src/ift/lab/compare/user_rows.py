@@ -125,7 +125,7 @@ def split_rows(
         train_on: As in training.
         text_field: As in training.
         train_rows: At most so many training rows; None leaves all.
-        validation_rows: None holds out a tenth, at most 200.
+        validation_rows: None holds out a tenth, at most 200; 0 none.
         test_rows: None holds out a fifth, at most 500; of a test split all, at most 500.
         keep_columns: Whether held-out rows keep the columns that they were loaded with, for scores.
 
@@ -135,9 +135,11 @@ def split_rows(
     how = {"train_on": train_on, "text_field": text_field}
     source = _source("train", train, tokenizer, max_length, how)
     total, notes = len(source.rows), source.notes
+    if validation_rows is None:
+        validation_rows = min(VALIDATION_AT_MOST, max(1, round(total * VALIDATION_SHARE)))
     wanted = {
         "test": test_rows or min(TEST_AT_MOST, max(1, round(total * TEST_SHARE))),
-        "validation": validation_rows or min(VALIDATION_AT_MOST, max(1, round(total * VALIDATION_SHARE))),
+        "validation": validation_rows,
     }
     test_source = source if test is None else _source("test", test, tokenizer, max_length, how)
     if test is not None:
@@ -148,23 +150,27 @@ def split_rows(
         left_out = f"{counted(double, 'training row')} left out: the test rows have the same prompts"
         notes += [*test_source.notes, *([left_out] if double else [])]
     chosen["validation"] = source.take(wanted["validation"])
-    if not (chosen["test"] and chosen["validation"] and source.rows):
+    if not (chosen["test"] and (chosen["validation"] or not validation_rows) and source.rows):
         raise _too_few(total, wanted, max_length)
     left = _training_rows(source.rows, train_rows)
     held_out = {"validation": (source, chosen["validation"]), "test": (test_source, chosen["test"])}
+    validated = f"{len(chosen['validation']):,} for validation, " if validation_rows else ""
     notes.append(
-        f"{counted(len(left), 'row')} to train on, {len(chosen['validation']):,} for validation, "
-        f"{len(chosen['test']):,} to test on" + ("" if test is None else " (of the test split)")
+        f"{counted(len(left), 'row')} to train on, {validated}{len(chosen['test']):,} to test on"
+        + ("" if test is None else " (of the test split)")
+        + ("" if validation_rows else ("; none for validation: there are no settings to choose"))
     )
     split = _built(source, left, held_out, tokenizer, max_length, notes)
     return _with_columns(split, held_out) if keep_columns else split
 
 
 def _too_few(total: int, wanted: Mapping[str, int], max_length: int | None) -> DataError:
+    test, validation = (f"{wanted[name]:,}" for name in ("test", "validation"))
+    held_out = f"{test} for the test" + (f" and {validation} for validation" if wanted["validation"] else "")
     return DataError(
-        f"{counted(total, 'row')} that can be trained: too few to hold out {wanted['test']:,} for the test and "
-        f"{wanted['validation']:,} for validation (of rows that fit max_length {max_length}, no prompt on two "
-        "sides). Fix: give more rows, lower --test_rows and --validation_rows, or raise --max_length"
+        f"{counted(total, 'row')} that can be trained: too few to hold out {held_out} (of rows that fit max_length "
+        f"{max_length}, no prompt on two sides). Fix: give more rows, lower --test_rows and --validation_rows, or "
+        "raise --max_length"
     )
 
 
@@ -190,6 +196,8 @@ def _built(
     pairs = {}
     if has_pairs(source.parts):
         for name, (place, rows) in held_out.items():
+            if not rows:
+                continue
             parts = place.select_loaded(rows)
             pairs[name] = prepare_pairs(parts, tokenizer, max_length=max_length, name=name).dataset
     hashes = {name: _sha256(rows) for name, rows in {"train": source.select_prepared(left), **ids}.items()}
@@ -203,7 +211,7 @@ def _with_columns(split: Split, held_out: dict[str, tuple[_Source, list[_Row]]])
         f"{name} columns": hashlib.sha256("\n".join(found).encode()).hexdigest()
         for name, found in columns.items()
     }
-    kept = {name: getattr(split, name).add_column(COLUMNS, found) for name, found in columns.items()}
+    kept = {name: getattr(split, name).add_column(COLUMNS, found) for name, found in columns.items() if found}
     return replace(split, **kept, sha256=split.sha256 | hashes)
 
 

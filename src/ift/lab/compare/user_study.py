@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ift.lab.compare.growth import methods_in
+from ift.lab.compare.growth import methods_in, validation_rows_in
 from ift.lab.compare.plan import CONTENDERS, Entrant, Plan, Rates
 from ift.lab.compare.study import Study
 from ift.lab.compare.study_args import StudyArgs, try_contenders
@@ -122,13 +122,26 @@ def _load_rows(sft: Any, args: StudyArgs, draft: Plan, say: Say) -> CheckedRows:
         train_on=how["train_on"],
         text_field=how["text_field"],
         train_rows=args.train_rows,
-        validation_rows=args.validation_rows,
+        validation_rows=_validation_rows(args, draft),
         test_rows=args.test_rows,
         keep_columns=args.score is not None,
     )
     for note in [*loaded.notes, *split.notes]:
         say(note)
     return CheckedRows(loaded.train, split, prepared.tokenizer)
+
+
+def _validation_rows(args: StudyArgs, draft: Plan) -> int | None:
+    """As for `split_rows`: none where nothing is chosen on them, unless the study of the folder holds some out."""
+    if args.validation_rows or validation_rows_in(args.output_dir) or _chooses(draft):
+        return args.validation_rows
+    return 0
+
+
+def _chooses(plan: Plan) -> bool:
+    """Whether settings are chosen on validation rows, or a time may leave room for it."""
+    by_time = plan.time_budget is not None and not plan.time_budget["trials"]
+    return by_time or bool(plan.searched()) or any(one.rate_factors for one in plan.entrants)
 
 
 def _untrainable(plan: Plan, train: Sequence[Any]) -> list[str]:
@@ -209,7 +222,7 @@ def _chosen_by(plan: Plan) -> str:
     chosen = f"chosen by {shown.get(metric, metric)} on the validation rows"
     if plan.time_budget is not None and not plan.time_budget["trials"]:
         return f"where the time is enough to try several settings of a method, they are {chosen}"
-    if plan.searched() or any(one.rate_factors for one in plan.entrants):
+    if _chooses(plan):
         return f"settings are {chosen}"
     compared = shown.get(plan.metric, plan.metric)
     return f"methods are compared by {compared}; there is one candidate for each, so no settings are chosen"

@@ -12,6 +12,7 @@ from ift.lab.report.intervals import Estimate
 from ift.lab.report.records import RunRecord
 from ift.lab.report.studies import study_of, two_records
 from ift.lab.report.variants import Variant, apart_by_row, difference
+from ift.lab.report.wording import EMPTY
 
 FIRST_SPLITS = ("test", "validation")
 
@@ -40,10 +41,13 @@ class Comparison:
         return known + sorted(names - set(known))
 
     def metrics(self) -> list[str]:
-        """Every metric but n, in the order in which the records bring them."""
+        """Every metric but n, in the order in which the records bring them; of empty answers only where one is."""
         runs = [run for variant in self.variants for run in variant.runs.values()]
-        names = dict.fromkeys(name for run in runs for scores in run.scores.values() for name in scores)
-        return [name for name in names if name != "n"]
+        scores = [scores for run in runs for scores in run.scores.values()]
+        left_out = {"n"} if any(one.get(EMPTY) for one in scores) else {"n", EMPTY}
+        return [
+            name for name in dict.fromkeys(name for one in scores for name in one) if name not in left_out
+        ]
 
     @property
     def base(self) -> Variant | None:

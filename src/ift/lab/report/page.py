@@ -8,6 +8,7 @@ from typing import Any
 
 import jinja2
 
+from ift.lab.report.chosen import chosen_lines
 from ift.lab.report.comparisons import Comparison
 from ift.lab.report.figures import image, pictures
 from ift.lab.report.intervals import Estimate
@@ -42,7 +43,7 @@ def html_page(comparisons: Sequence[Comparison], metric: str = "exact_match") ->
         rows=_rows(comparisons, metric),
         splits=list(dict.fromkeys(split for comparison in comparisons for split in comparison.splits)),
         comparisons=comparisons,
-        verdicts={comparison.title: verdict(comparison, metric) for comparison in comparisons},
+        verdicts={one.title: [*verdict(one, metric), *chosen_lines(one)] for one in comparisons},
         figures={comparison.title: _figures(comparison, metric) for comparison in comparisons},
     )
 

@@ -36,6 +36,7 @@ class Trial:
 
     config: Config
     score: float | None
+    tie: float | None = None  # decides between equal scores, the higher one; None: the first tried is taken
 
 
 @dataclass(frozen=True)

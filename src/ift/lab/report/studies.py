@@ -9,8 +9,9 @@ from pathlib import Path
 
 from ift.lab.report.decode import ReportError
 from ift.lab.report.records import LINES, RunRecord
+from ift.lab.report.wording import EMPTY
 
-AUXILIARY = ("n", "stopped", "mean_length", "target_log_likelihood")  # scores that no study is about
+AUXILIARY = ("n", "stopped", EMPTY, "mean_length", "target_log_likelihood")  # scores that no study is about
 Records = Mapping[Path, RunRecord]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from ift.lab.report.chosen import chosen_lines
 from ift.lab.report.comparisons import Comparison, Variant
 from ift.lab.report.verdict import verdict
 from ift.lab.report.wording import NONE, estimate, label, markdown, number
@@ -80,7 +81,7 @@ def report_markdown(
     parts = ["# Report", HOW_TO_READ]
     for comparison in comparisons:
         parts.append(f"## {markdown(comparison.title)}")
-        parts += _listed(verdict(comparison, metric))
+        parts += _listed([*verdict(comparison, metric), *chosen_lines(comparison)])
         for split in comparison.splits:
             parts += [f"### {markdown(split)}", score_table(comparison, split, metric)]
         costs = cost_table(comparison)

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import math
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
 from ift.lab.report.comparisons import Comparison
 from ift.lab.report.intervals import CONFIDENCE, Estimate, MeanSquares, student_quantile
+from ift.lab.report.studies import AUXILIARY
 from ift.lab.report.variants import Variant, apart_by_row, difference
-from ift.lab.report.wording import estimate, label, number
+from ift.lab.report.wording import EMPTY, estimate, label, number
 
 FEWEST_SEEDS = 3
+PER_TOKEN = "target_log_likelihood_per_token"
 MOST_SEEDS = 30  # that are proposed
 # scored rows: the intervals were simulated from 50 on, and with 200 three seeds find a small difference
 FEW_ROWS, ADVISED_ROWS = 50, 200
 
 
-def verdict(comparison: Comparison, metric: str) -> list[str]:
-    """The verdict on the first split, a sentence or two a line; empty where fewer than two methods can be compared."""
+def verdict(comparison: Comparison, metric: str, runs: Sequence[str] = ()) -> list[str]:
+    """The verdict on the first split, a sentence or two a line; empty where fewer than two methods can be compared.
+
+    Args:
+        comparison: Of the records.
+        metric: The score that methods are compared by.
+        runs: Where the records are, as `ift report` takes it, for a command; none: FOLDER stands for it, as in
+            files, which depend on the records alone.
+    """
     split = comparison.splits[0]
     trained, sound = _compared(comparison, metric)
     lines = [f"{one.label} is left out: a seed has no finite score." for one in trained if one not in sound]
@@ -27,11 +38,13 @@ def verdict(comparison: Comparison, metric: str) -> list[str]:
     common = _common_seeds(sound)
     named = f"Verdict on {split} ({label(metric)})"
     values = _values(sound, split, metric)
+    lines += _empty_answers(sound, split)
     if len(values) == 1:
         return [
             *lines,
             f"{named}: none. Every method scores {number(values.pop(), metric)} with every seed, so this score tells "
-            "nothing apart here. Read some answers; then train longer, or choose another --score.",
+            "nothing apart here. Read some answers; then train longer, or choose another --score."
+            + _another_metric(sound, split, metric, runs),
         ]
     lines += _few_rows(sound, split)
     if len(common) < FEWEST_SEEDS:
@@ -131,6 +144,28 @@ def _how_to_grow(comparison: Comparison, seeds: int | None) -> str:
 def _values(variants: list[Variant], split: str, metric: str) -> set[float]:
     """The scores of all methods and seeds."""
     return {value for one in variants for value in one.scores(split, metric).values()}
+
+
+def _another_metric(variants: list[Variant], split: str, metric: str, runs: Sequence[str]) -> str:
+    """A sentence with the command that compares the same records by a score in which they differ; empty without one."""
+    known = {name for one in variants for run in one.runs.values() for name in run.scores.get(split, {})}
+    names = [name for name in (PER_TOKEN, *sorted(known - {PER_TOKEN, metric, *AUXILIARY})) if name in known]
+    found = next((name for name in names if len(_values(variants, split, name)) > 1), None)
+    if found is None:
+        return ""
+    folder = shlex.join(runs) or "FOLDER"
+    return f" The same records by {label(found)}, in which they differ: ift report {folder} --metric {found}"
+
+
+def _empty_answers(variants: list[Variant], split: str) -> list[str]:
+    """A caveat where a method gives answers without text, which stop with their end token as good ones do."""
+    shares = {one.label: fmean(found.values()) for one in variants if (found := one.scores(split, EMPTY))}
+    shown = ", ".join(f"{label} {number(share, EMPTY)}" for label, share in shares.items())
+    if not any(shares.values()):
+        return []
+    return [
+        f"Answers without text: {shown}. They count as stopped with their end token: read some before you compare."
+    ]
 
 
 def _few_rows(variants: list[Variant], split: str) -> list[str]:

@@ -6,9 +6,11 @@ import re
 from ift.lab.report.intervals import Estimate
 from ift.text import visible
 
+EMPTY = "empty"  # the share of answers without text, shown where there are any
 SHARES = (
     "exact_match",
     "stopped",
+    EMPTY,
     "choice_accuracy",
     "choice_accuracy_per_token",
     "text",
@@ -22,6 +24,7 @@ CURVES = ("nll", "eval_nll", "lookahead_accuracy", "eos_nll", "propagation_negat
 LABELS = {
     "exact_match": "exact match",
     "stopped": "stops with its end token",
+    EMPTY: "answers without text",
     "choice_accuracy": "choices right",
     "choice_accuracy_per_token": "choices right, per token",
     "mean_length": "answer tokens",

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from ift.lab.report.chosen import chosen_lines
+from ift.lab.report.comparisons import Comparison
+from ift.lab.report.verdict import verdict
 from ift.runs.argv import named
 from ift.text import counted, visible
 
@@ -9,7 +12,7 @@ from ift.text import counted, visible
 def write(
     runs: list[str], out: Path, baseline: str | None, methods: str | None, metric: str | None
 ) -> list[str]:
-    """Write the report; returns lines that name the files written.
+    """Write the report; returns lines with its verdict and the settings chosen, and those that name the files written.
 
     `baseline`, `methods` and `metric` are those of `ift report`; None: the default.
     """
@@ -61,8 +64,18 @@ def write(
     return [
         *map(visible, lines),
         *notes,
+        *map(visible, _verdicts(comparisons, metric, runs)),
         f"{counted(len(records), 'run')}, {counted(len(comparisons), 'comparison')}",
         f"page      {out / 'report.html'}",
         f"tables    {out / 'report.md'}",
         f"figures   {folder} ({drawn}, as PNG and SVG)",
+    ]
+
+
+def _verdicts(comparisons: list[Comparison], metric: str, runs: list[str]) -> list[str]:
+    """Verdict and chosen settings of each comparison, with its title in front where there are several."""
+    return [
+        f"{one.title}: {line}" if len(comparisons) > 1 else line
+        for one in comparisons
+        for line in [*verdict(one, metric, runs), *chosen_lines(one)]
     ]

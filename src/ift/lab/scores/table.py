@@ -26,7 +26,7 @@ _PLAIN: Mapping[str, Callable[[], Score]] = {
     "rouge": overlap.rouge,
 }
 NAMES = (FINAL_ANSWER, *_PLAIN, SQL, JUDGE)
-_TAKEN = ("n", "stopped", "mean_length")  # other keys of a record's scores
+_TAKEN = ("n", "stopped", "empty", "mean_length")  # other keys of a record's scores
 
 
 def parse_names(text: str, database: str | None, judge: str | None = None) -> list[str]:

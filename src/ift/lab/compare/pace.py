@@ -1,0 +1,60 @@
+"""The estimate of a study, corrected while it runs by the time that its finished processes took."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable
+
+from ift.lab.compare.estimate import seconds_at_once, seconds_needed, span
+from ift.lab.compare.plan import Entrant
+from ift.lab.compare.study import Study, Task
+from ift.lab.compare.study_args import time_flag
+
+FEWEST = 2  # processes that have ended before anything is said
+SLOWER = 1.25  # times as long as was said last
+
+
+class Pace:
+    """Says that a study takes longer than was estimated, with the time that is left.
+
+    Args:
+        study: As it runs, with its measurement.
+        say: Called with the line.
+        began: When the command began, by `time.monotonic`.
+    """
+
+    def __init__(self, study: Study, say: Callable[[str], object], began: float) -> None:
+        self.study, self.say, self.began = study, say, began
+        self.ended, self.took, self.estimated, self.said = 0, 0.0, 0.0, 1.0
+
+    def timed(self, task: Task, seconds: float) -> None:
+        """Count a process that has ended, with its seconds from launch to exit."""
+        entrant = task.content.get("entrant")
+        kind = {"base": "run"}.get(task.content["kind"], task.content["kind"])
+        self.ended += 1
+        self.took += seconds
+        self.estimated += seconds_at_once(self.study, kind, Entrant(**entrant) if entrant else None)
+        ratio = self.took / self.estimated
+        enough = max(FEWEST, self.study.executor.at_once(self.study.jobs))
+        needed = seconds_needed(self.study)
+        if self.ended >= enough and ratio > SLOWER * self.said and needed:
+            self.said = ratio
+            self.say(self._line(ratio, needed))
+
+    def _line(self, ratio: float, needed: float) -> str:
+        left = ratio * needed
+        budget = (self.study.plan.time_budget or {}).get("seconds")
+        over = 0 if budget is None else time.monotonic() - self.began + left - budget
+        runs = shlex.quote(str(self.study.folder / "runs"))
+        return (
+            f"slower than estimated: the processes take {ratio:.1f} times as long, so about {span(left)} are left, not "
+            f"{span(needed)}"
+            + (
+                f"; that is {span(over)} more than --budget {time_flag(budget)}"
+                if budget and over > 0
+                else ""
+            )
+            + ". To go on, wait; Ctrl-C ends it and keeps the finished runs: the same command resumes, and "
+            f"ift report {runs} --metric {self.study.plan.metric} shows what is there."
+        )
