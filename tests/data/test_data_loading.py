@@ -1,6 +1,8 @@
 """Files, folders, splits and mixtures, all local; and that nothing local is looked for on the Hub."""
 
 import json
+import re
+import subprocess
 
 import pytest
 from datasets import Dataset, DatasetDict
@@ -124,6 +126,27 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "nothing").mkdir()
     with pytest.raises(DataError, match="nothing"):
         load_rows(str(tmp_path / "nothing"))
+
+
+def test_the_encoding_that_is_named_brings_every_character_back(tmp_path):
+    """LATIN1, which was named before, turns the euro sign of a Windows program into U+0080."""
+    text = "prompt,completion\nWas kostet das?,„5 €“ – für Häuser\n"
+    (tmp_path / "rows.csv").write_bytes(text.encode("cp1252"))
+    with pytest.raises(DataError, match=r"line 2: found bytes that are not UTF-8 \(84\)") as refused:
+        load_rows(str(tmp_path / "rows.csv"))
+    command = re.search("iconv .*new.csv", str(refused.value))[0]
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+    assert load_rows(str(tmp_path / "new.csv"))[0]["completion"] == "„5 €“ – für Häuser"
+
+
+def test_damaged_text_is_noted_only_where_it_is_used():
+    rows = [{"text": "a", "more": "\x80"}, {"text": "b\x85", "more": ""}, {"text": "\ufffd", "more": ""}]
+    notes = prepare_dataset(Dataset.from_list(rows), small_tokenizer()).report.notes
+    assert notes == {
+        "column more: not used": (1,),
+        "text with control characters (U+0080 to U+009F)": (2,),
+        "text with the replacement character (U+FFFD)": (3,),
+    }
 
 
 def test_tool_calls_of_different_shapes_survive_the_file(tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 from ift.check.finding import Finding, Level
 from ift.check.rows import RowScan
 from ift.data import DataReport, Prepared
+from ift.data.encodings import WRONG_CHARACTERS
 from ift.data.report import TEMPLATE_FIX, TEMPLATE_REASON, cut_away, row_numbers
 from ift.data.templates import adds_bos
 
@@ -34,6 +35,7 @@ def data_findings(
         found += _check_report(name, one.report, allow_truncation)
         found += _check_scan(name, scans[name], tokenizer, vocabulary)
         found += _check_plain_text(name, one.report, scans[name], tokenizer)
+        found += _check_characters(name, one)
     if "eval" in sets:
         found += _check_overlap(scans["train"], scans["eval"])
     report = sets["train"].report
@@ -67,6 +69,16 @@ def _check_plain_text(name: str, report: DataReport, scan: RowScan, tokenizer: A
         )
         found.append(Finding("warning", name, text))
     return found
+
+
+def _check_characters(name: str, prepared: Prepared) -> list[Finding]:
+    """Warnings of the rows whose text a wrong encoding has damaged, with their places."""
+    return [
+        Finding("warning", name, f"{_count(len(rows), 'has', 'have')} {what} ({part.names(rows)}): {cause}")
+        for part in prepared.parts or (prepared,)
+        for what, cause in WRONG_CHARACTERS.items()
+        if (rows := part.report.notes.get(what))
+    ]
 
 
 def _check_overlap(train: RowScan, evaluation: RowScan) -> list[Finding]:
@@ -118,8 +130,8 @@ def _truncation(name: str, report: DataReport, allowed: bool) -> Finding:
     return Finding(level, name, text)
 
 
-def _count(rows: int) -> str:
-    return f"{rows:,} row is" if rows == 1 else f"{rows:,} rows are"
+def _count(rows: int, one: str = "is", several: str = "are") -> str:
+    return f"{rows:,} row {one}" if rows == 1 else f"{rows:,} rows {several}"
 
 
 def _long_rows(name: str, report: DataReport) -> str:

@@ -56,7 +56,7 @@ class Format:
         return self.kind == "turns"
 
     def read(self, source: SourceRow) -> Row:
-        """Converts a row to the canonical form; also handles marks, media and unused columns.
+        """Converts a row to the canonical form; also handles marks, media, unused columns and damaged text.
 
         Raises:
             DataError: A malformed row.
@@ -64,6 +64,7 @@ class Format:
         source.refuse_media()
         row = self.converter(source)
         source.read_marks(answers=self.name not in ("text", "tokenised"))
+        source.note_wrong_characters()
         for column in source.unused():
             if column not in self.silently_unused:
                 source.note(f"column {column}: not used")

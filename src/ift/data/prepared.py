@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
 
+SHOWN = 8  # rows whose places are named together
+
+
 @dataclass(frozen=True)
 class Prepared:
     """Rows ready for the trainer.
@@ -39,6 +42,26 @@ class Prepared:
         dropped = {number for rows in self.report.dropped.values() for number in rows}
         return [one for one in self.numbers or range(1, self.report.rows_read + 1) if one not in dropped]
 
+    def located(self, numbers: Sequence[int]) -> list[RowFault]:
+        """The files of rows with these numbers as loaded, where known, and the rows in them; not for a mixture."""
+        faults = [RowFault(number, "", "", "", "") for number in numbers]
+        if self.origin is None:
+            return faults
+        if file := self.origin.only_file:  # need not be read again
+            placed = [replace(one, file=str(file)) for one in faults]
+        else:
+            placed = self.origin.locate(faults)
+        local = is_local(self.origin.name)
+        return [replace(one, file=Path(one.file).name if local else one.file) for one in placed]
+
+    def names(self, numbers: Sequence[int]) -> str:
+        """The places of up to `SHOWN` rows as text: `a.csv row 3, row 7, b.csv row 2`."""
+        shown, file = [], ""
+        for one in self.located(numbers[:SHOWN]):
+            shown.append(f"{one.file} {one.number}" if one.file != file else one.number)
+            file = one.file
+        return ", ".join(shown) + ", ..." * (len(numbers) > SHOWN)
+
     def places(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """Where rows of `dataset` (numbers from 1) are from: `file`, if known, and `file_row`; {} in a stream."""
         found: dict[int, dict[str, Any]] = {}
@@ -46,15 +69,9 @@ class Prepared:
         for part in self.parts or (self,):
             inside = [row for row in rows if first < row <= first + part.report.rows_kept]
             numbers = part.kept_numbers() if inside else []
-            faults = [RowFault(numbers[row - first - 1], "", "", "", "") for row in inside]
-            if part.origin and (file := part.origin.only_file):  # need not be read again
-                placed = [replace(one, file=str(file)) for one in faults]
-            else:
-                placed = part.origin.locate(faults) if part.origin else faults
+            placed = part.located([numbers[row - first - 1] for row in inside])
             for row, one in zip(inside, placed, strict=True):
-                local = part.origin is not None and is_local(part.origin.name)
-                name = Path(one.file).name if local else one.file
-                found[row] = {**({"file": name} if name else {}), "file_row": one.row}
+                found[row] = {**({"file": one.file} if one.file else {}), "file_row": one.row}
             first += part.report.rows_kept
         return [found.get(row, {}) for row in rows]
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
+from ift.data.encodings import WRONG_CHARACTERS
 from ift.data.lengths import NO_LIMIT, LengthLimit
 
 NOT_RENDERED = "not rendered by the chat template"
@@ -116,6 +117,8 @@ class DataReport:
         for reason, rows in ({} if findings else self.dropped).items():
             lines.append(f"  dropped {len(rows):,}: {reason} ({row_numbers(rows)})")
         for note, rows in self.notes.items():
+            if findings and note in WRONG_CHARACTERS:
+                continue
             lines.append(f"  {len(rows):,} row{'s' if len(rows) > 1 else ''}: {note} ({row_numbers(rows)})")
         if any(note.endswith(NOT_RENDERED) for note in self.notes):
             lines.append(f"  {TEMPLATE_FIX}, or take it out of the rows")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import json
 from collections.abc import Iterator, Sequence
@@ -10,13 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ift.data.encodings import check_encoding, check_is_text, not_utf8
 from ift.data.errors import DataError, RowFault, RowsRefused, describe, refuse_rows
 from ift.files import numbered_lines
 
-PIECE = 1 << 20  # bytes read at a time
 LONGEST_FIELD = 2**31 - 1  # characters of a CSV field
 FAULTS_AT_MOST = 10_000  # unreadable rows of a data set after which no more are looked for
-BYTE_ORDER_MARKS = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
 # place, problem (replaced by what was found), rule and fix of a row that is no object
 ONE_OBJECT = ("", "found no object", "expected one JSON object", "write one object per line")
 
@@ -70,7 +68,7 @@ def numbered_rows(
     Raises:
         DataError: The file cannot be read as rows at all.
     """
-    check_is_not_utf16(file)
+    check_is_text(file)
     if file.suffix.lower() == ".csv":
         yield from _csv_rows(file)
         return
@@ -91,7 +89,7 @@ def _json_lines(file: Path, lone_surrogates: bool) -> Iterator[tuple[int, dict[s
             text = line.decode("utf-8")
             value = json.loads(text, object_pairs_hook=_object)
         except UnicodeDecodeError as error:
-            yield number, _not_utf8(fault, error)
+            yield number, not_utf8(fault, error)
         except (ValueError, RecursionError) as error:
             yield number, replace(fault, problem=_explain(error))
         else:
@@ -178,46 +176,6 @@ def _header(fields: list[str], place: str) -> list[str]:
     if duplicate is not None:
         raise DataError(f"{place}: found the column {duplicate!r} twice. Fix: give each column a unique name")
     return names
-
-
-def check_is_not_utf16(file: Path) -> None:
-    """Raises DataError for a file that begins with the byte order mark of UTF-16."""
-    with file.open("rb") as opened:
-        kind = BYTE_ORDER_MARKS.get(opened.read(2))
-    if kind:
-        raise DataError(
-            f"{file}: found {kind}, expected UTF-8. Fix: iconv -f {kind} -t UTF-8 {file.name} > new{file.suffix}"
-        )
-
-
-def check_encoding(file: Path) -> None:
-    """Raises DataError with the line number for a file that is not UTF-8."""
-    check_is_not_utf16(file)
-    decode = codecs.getincrementaldecoder("utf-8")().decode
-    line, fault = 1, RowFault(1, "", "", "", "", text=True, file=str(file))
-    with file.open("rb") as opened:
-        while piece := opened.read(PIECE):
-            try:
-                decode(piece)
-            except UnicodeDecodeError as error:
-                place = line + error.object.count(b"\n", 0, error.start)
-                raise DataError.of(_not_utf8(replace(fault, line=place), error)) from error
-            line += piece.count(b"\n")
-        try:
-            decode(b"", final=True)
-        except UnicodeDecodeError as error:
-            raise DataError.of(_not_utf8(replace(fault, line=line), error)) from error
-
-
-def _not_utf8(fault: RowFault, error: UnicodeDecodeError) -> RowFault:
-    """The fault of a line that is not UTF-8, with the place of `fault`."""
-    file = Path(fault.file)
-    return replace(
-        fault,
-        problem=f"found bytes that are not UTF-8 ({error.object[error.start : error.end].hex(' ')})",
-        rule="expected UTF-8",
-        fix=f"iconv -f LATIN1 -t UTF-8 {file.name} > new{file.suffix}, if that is its encoding",
-    )
 
 
 def _has_surrogates(text: str) -> bool:

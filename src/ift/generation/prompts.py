@@ -146,6 +146,7 @@ def _prompt(row: dict[str, Any] | RowFault, place: RowFault, system: str | None)
         messages = [{"role": "system", "content": system}, *messages]
     name = next((row[key] for key in ("question_id", "id") if row.get(key) is not None), place.row)
     template = _for_the_template(source)
+    source.note_wrong_characters()
     unused = tuple(column for column in source.unused() if column not in _IN_OUTPUT)
     return Prompt(str(name), messages, further, row, template, place, unused, tuple(source.notes))
 
