@@ -35,7 +35,7 @@ def command(
     model: str = typer.Argument(
         help="A run folder, checkpoint, adapter or Hub id; with --endpoint, a name there."
     ),
-    prompts: str = typer.Argument(help="A .jsonl or .json file of prompts."),
+    prompts: str = typer.Argument(help="A .jsonl, .json, .csv or .tsv file of prompts."),
     output: str = typer.Option(None, help="File to write (default: MODEL-PROMPTS.jsonl or .json)."),
     form: str = typer.Option(
         None, "--format", help="Output format: jsonl, alpaca-eval or mt-bench (default: that of the prompts)."

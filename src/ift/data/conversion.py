@@ -41,6 +41,8 @@ def from_alpaca(source: SourceRow) -> Row:
         raise source.error("input", describe(extra), "a string or null", "write the input as text")
     if extra and extra.strip():
         question = f"{question}\n\n{extra}"
+    elif not question.strip():
+        source.drop_reason = "the question is empty"
     return build_conversation(
         [turn("user", question), turn("assistant", _text(source, "output"))], source, "instruction"
     )
@@ -118,6 +120,8 @@ def _pair(source: SourceRow, prompt_column: str, answer_column: str) -> Row:
     prompt, answer = source.get(prompt_column), source.get(answer_column)
     if isinstance(prompt, str) and isinstance(answer, str):
         _refuse_chat_columns(source, prompt_column, answer_column)
+        if not prompt.strip() and answer.strip():
+            source.note(f"column {prompt_column} is empty: the {answer_column} is trained without a prompt")
         return {"prompt": prompt, "completion": answer}
     for column, value in ((prompt_column, prompt), (answer_column, answer)):
         if not isinstance(value, str | list | tuple | dict) or value == {}:

@@ -114,7 +114,7 @@ def detect_format(columns: Iterable[str], first_rows: Sequence[Mapping[str, Any]
 def other_format(form: Format, row: Mapping[str, Any]) -> str:
     """A hint for a malformed row that would be valid in another format."""
     try:
-        other = detect_format([column for column, value in row.items() if value is not None], [row])
+        other = detect_format([column for column, value in row.items() if value not in (None, "")], [row])
     except DataError:
         return ""
     if other.converter is form.converter:

@@ -25,6 +25,7 @@ from ift.data.loading import (
 from ift.data.malformed import Preparation, all_malformed_rows
 from ift.data.origin import Origin
 from ift.data.prepare import Part
+from ift.data.tables import separator_notes
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -137,6 +138,7 @@ def _load_single(
     def load(split: str) -> list[Part]:
         with refusal():
             rows, origin = load_with_origin(name, config=config, split=split, streaming=streaming)
+        notes.extend(separator_notes(origin.files))
         return [Part(split, rename_columns(rows, columns), origin=origin)]
 
     available = split_names(name, config)
@@ -180,12 +182,13 @@ def _choose_split(wanted: str, use: str, available: Sequence[str], notes: list[s
 def _load_mixture(
     mixture_args: DatasetMixtureConfig, columns: Mapping[str, str], refusal: Refusal
 ) -> LoadedData:
-    entries = mixture_args.datasets
+    entries, separators = mixture_args.datasets, list[str]()
 
     def load(named: tuple[str, Any]) -> Part:
         name, entry = named
         with refusal():
             rows, origin = _load_entry(entry, mixture_args.streaming)
+        separators.extend(separator_notes(origin.files))
         if entry.columns is not None:
             rows = rows.select_columns(entry.columns)
         present = rows.column_names or []
@@ -194,7 +197,7 @@ def _load_mixture(
 
     parts = call_for_each(zip(entry_names(entries), entries, strict=True), load)
     fractions = [entry.fraction for entry in entries]
-    left_out = [line for entry in entries for line in files_left_out(entry.path, entry.name)]
+    left_out = [*separators, *(line for entry in entries for line in files_left_out(entry.path, entry.name))]
     if all(fraction is None for fraction in fractions):
         return LoadedData(parts, None, left_out)
     if any(fraction is None for fraction in fractions):

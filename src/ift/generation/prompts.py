@@ -84,11 +84,13 @@ def prompt_ids(
 
 
 def read_rows(path: Path, *, lone_surrogates: bool = False) -> list[dict[str, Any]]:
-    """The rows of a .json, .jsonl or .csv file; raises EvaluationError if it cannot be read or has none."""
+    """The rows of a .json, .jsonl, .csv or .tsv file; raises EvaluationError if it cannot be read or has none."""
     try:
         rows = read_all_rows(path.expanduser(), lone_surrogates=lone_surrogates)
     except OSError as error:
-        raise EvaluationError(f"{path}: cannot be read ({error}); give a .json or .jsonl file") from error
+        raise EvaluationError(
+            f"{path}: cannot be read ({error}); give a .jsonl, .json, .csv or .tsv file"
+        ) from error
     except DataError as error:
         raise EvaluationError(str(error)) from error
     if not rows:
@@ -118,7 +120,9 @@ def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:
                 fault = error.fault or replace(place, problem=str(error))
                 faults.append(replace(fault, line=line, file=str(path)))
     except OSError as error:
-        raise EvaluationError(f"{path}: cannot be read ({error}); give a .json or .jsonl file") from error
+        raise EvaluationError(
+            f"{path}: cannot be read ({error}); give a .jsonl, .json, .csv or .tsv file"
+        ) from error
     except DataError as error:
         raise EvaluationError(str(error)) from error
     if faults:
@@ -144,7 +148,7 @@ def _prompt(row: dict[str, Any] | RowFault, place: RowFault, system: str | None)
     ]
     if system is not None and messages[0]["role"] != "system":
         messages = [{"role": "system", "content": system}, *messages]
-    name = next((row[key] for key in ("question_id", "id") if row.get(key) is not None), place.row)
+    name = next((row[key] for key in ("question_id", "id") if row.get(key) not in (None, "")), place.row)
     template = _for_the_template(source)
     source.note_wrong_characters()
     unused = tuple(column for column in source.unused() if column not in _IN_OUTPUT)
@@ -167,7 +171,7 @@ def _parse_row(source: SourceRow, row: dict[str, Any]) -> tuple[list[dict[str, A
         if row.get(column) and not (column == "prompt" and isinstance(row[column], str)):
             return _conversation(source, column), ()
     for column in ("prompt", "instruction", "question"):
-        if row.get(column) is not None:
+        if row.get(column) not in (None, ""):  # "" is an empty cell of a table
             text = _text(source, column, source.get(column))
             if column == "instruction" and row.get("input"):
                 text = f"{text}\n\n{_text(source, 'input', source.get('input'))}"

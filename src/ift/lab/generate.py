@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.progress import track
 
+from ift.data.tables import separator_notes
 from ift.files import check_target
 from ift.generation.answer_files import check_format, choose_format, write_answers
 from ift.generation.answers import AnswerStore, Settings, fingerprint
@@ -62,7 +63,12 @@ def generate(
     else:
         answers_of = _served(endpoint, model, settings, batch_size)
     fit, left_out = leave_out(asked, answers_of.problem_of)
-    for line in [*([left_out] if left_out else []), *unused_content(fit), *answers_of.omissions_of(fit)]:
+    for line in [
+        *separator_notes([source]),
+        *([left_out] if left_out else []),
+        *unused_content(fit),
+        *answers_of.omissions_of(fit),
+    ]:
         print(line)
     store = AnswerStore(stored, answers_of.fingerprint)
     _answer(fit, store, answers_of.answer)

@@ -51,7 +51,7 @@ def _numbered(path: Path) -> list[tuple[int, dict[str, Any]]]:
 def _name(row: Row, number: int) -> str:
     """The id of a row or of an answer to it; `row` is a number in the answers of a study."""
     found = (row.get(key) for key in ("question_id", "id", "row"))
-    return str(next((one for one in found if isinstance(one, str | int)), number))
+    return str(next((one for one in found if isinstance(one, str | int) and one != ""), number))
 
 
 def _row(line: Row) -> Row:
@@ -84,7 +84,7 @@ def _prompt(line: Row) -> str:
 
 def _target(row: Row, number: int, column: str | None) -> str | None:
     """The answer that training on a row would teach; None where it is no training row, or has references."""
-    if any(row.get(name) is not None for name in (column, *REFERENCE_COLUMNS) if name):
+    if any(row.get(name) not in (None, "") for name in (column, *REFERENCE_COLUMNS) if name):
         return None
     try:
         found = detect_format(row, [row]).convert(dict(row), number)
