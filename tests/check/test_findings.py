@@ -170,6 +170,9 @@ def test_plain_text_for_a_model_that_converses():
     tokenizer = AutoTokenizer.from_pretrained(tiny_base_path())
     ((level, _, text),) = found(tokenizer, FINE)
     assert (level, "chat template" in text) == ("warning", True)
+    assert "--dataset_columns prompt=instruction completion=output" in text
+    renamed = [{"instruction": row["prompt"], "output": row["completion"]} for row in FINE]
+    assert found(tokenizer, renamed) == []  # as the warning says
     made = [{"prompt": f"<|user|>{n} plus 1<|end|><|assistant|>", "completion": f"{n}"} for n in range(10)]
     turns = [{"role": "user", "content": "1 plus 1"}, {"role": "assistant", "content": "2"}]
     assert found(tokenizer, made) == found(tokenizer, [{"messages": turns}]) == []

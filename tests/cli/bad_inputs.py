@@ -123,7 +123,7 @@ FILES = [
 COLUMNS = [
     Case("a column missing", ("found columns prompt", "Accepted: chosen"), "trl's KeyError: 'text'", [{"prompt": "a"}]),
     Case("columns of other names",
-         ("found columns answer, question", "--dataset_columns question=prompt answer=completion"),
+         ("found columns answer, question", "--dataset_columns question=instruction answer=output"),
          "the remedy for common names is lost", [{"question": "a", "answer": "b"}]),
     Case("renaming what is not there", 'found no column "a" among messages', "a typo in a renaming is passed over",
          ROWS, ("--dataset_columns", "a=text")),

@@ -14,6 +14,12 @@ from ift.data.templates import adds_bos
 
 REFUSE_CUT = 0.20  # share of the rows, or of the trained tokens, that cutting may take
 
+_TO_TURNS = (
+    "name the columns instruction and output, with --dataset_columns prompt=instruction completion=output, or "
+    "QUESTION=instruction ANSWER=output with their names in the file; the rows stay as they are"
+)
+_WRITE_TURNS = "write the prompt and both answers as lists of turns"
+
 
 def data_findings(
     sets: Mapping[str, Prepared],
@@ -65,7 +71,7 @@ def _check_plain_text(name: str, report: DataReport, scan: RowScan, tokenizer: A
         rows = f"the rows of {part.name.removeprefix(f'{name} ')}" if report.parts else "the rows"
         text = (
             f"{rows} are plain text, which leaves the model's chat template out. Fix, if it is to answer in a "
-            'conversation: write rows as {"messages": [...]} (docs/data.md)'
+            f"conversation: {_TO_TURNS if part.format.startswith('prompt') else _WRITE_TURNS} (docs/data.md)"
         )
         found.append(Finding("warning", name, text))
     return found

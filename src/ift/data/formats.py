@@ -167,17 +167,22 @@ def _has_turns(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
     return any(isinstance(row.get(column), list | tuple | dict) for row in rows)
 
 
-def parse_columns(pairs: Iterable[str]) -> dict[str, str]:
-    """Parses the `old=new` pairs of `--dataset_columns`; raises DataError for an invalid or repeated pair."""
+def parse_columns(
+    given: Mapping[str, str] | Iterable[str], where: str = "--dataset_columns"
+) -> dict[str, str]:
+    """The new name of each column of `dataset_columns`, given as a mapping or as `old=new` pairs.
+
+    Raises:
+        DataError: A pair is invalid, or names a column a second time; the message begins with `where`.
+    """
+    pairs = given.items() if isinstance(given, Mapping) else [pair.partition("=")[::2] for pair in given]
     mapping: dict[str, str] = {}
-    for pair in pairs:
-        old, equals, new = pair.partition("=")
-        if not (old and equals and new):
-            raise DataError(
-                f"--dataset_columns: found {pair!r}, expected old=new. Fix: write question=prompt"
-            )
+    for old, new in pairs:
+        pair = f"{old}={new}" if new else old
+        if not (old and new):
+            raise DataError(f"{where}: found {pair!r}, expected old=new. Fix: write question=instruction")
         if old in mapping or new in mapping.values():
-            raise DataError(f"--dataset_columns: {pair!r} names a column a second time. Fix: name each once")
+            raise DataError(f"{where}: {pair!r} names a column a second time. Fix: name each once")
         mapping[old] = new
     return mapping
 
@@ -190,11 +195,11 @@ def rename_columns(dataset: AnyDataset, mapping: Mapping[str, str]) -> AnyDatase
     for old, new in mapping.items():
         if old not in columns:
             raise DataError(
-                f'--dataset_columns: found no column "{old}" among {", ".join(columns)}. Fix: name one of these'
+                f'dataset_columns: found no column "{old}" among {", ".join(columns)}. Fix: name one of these'
             )
         if new in columns and new not in mapping:
             raise DataError(
-                f'--dataset_columns: "{old}" cannot become "{new}", which exists. Fix: rename "{new}" to something else'
+                f'dataset_columns: "{old}" cannot become "{new}", which exists. Fix: rename "{new}" to something else'
             )
     return dataset.rename_columns(dict(mapping))
 
