@@ -191,7 +191,12 @@ def rename_columns(dataset: AnyDataset, mapping: Mapping[str, str]) -> AnyDatase
     """Renames columns, old name to new; raises DataError for an unknown old name or a new name that is taken."""
     if not mapping:
         return dataset
-    columns = column_names(dataset)
+    check_renaming(column_names(dataset), mapping)
+    return dataset.rename_columns(dict(mapping))
+
+
+def check_renaming(columns: Sequence[str], mapping: Mapping[str, str]) -> None:
+    """Raises DataError for an old name that is not among the columns, or a new name that is taken."""
     for old, new in mapping.items():
         if old not in columns:
             raise DataError(
@@ -201,7 +206,6 @@ def rename_columns(dataset: AnyDataset, mapping: Mapping[str, str]) -> AnyDatase
             raise DataError(
                 f'dataset_columns: "{old}" cannot become "{new}", which exists. Fix: rename "{new}" to something else'
             )
-    return dataset.rename_columns(dict(mapping))
 
 
 def unformatted(dataset: AnyDataset, name: str) -> AnyDataset:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ift.data import DataError
 from ift.data.errors import RowFault, describe, refuse_rows
+from ift.data.formats import check_renaming
 from ift.data.known_names import OTHER_ROLES
 from ift.data.masks import SILENT, plain_prompt_ids
 from ift.data.source import SourceRow
@@ -23,6 +24,7 @@ from ift.models.loading import PLAIN_TEXT
 _FORMS = "turns, messages, conversations, prompt, instruction or question"
 
 _IN_OUTPUT = ("id", "question_id", "dataset", "datasplit")  # columns that name a row, or its benchmark
+Numbered = tuple[int | None, dict[str, Any] | RowFault]  # of `numbered_rows`
 UNPLACED = RowFault(0, "", "", "", "")
 
 
@@ -98,8 +100,12 @@ def read_rows(path: Path, *, lone_surrogates: bool = False) -> list[dict[str, An
     return rows
 
 
-def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:
+def read_prompts(
+    path: Path, system: str | None = None, columns: Mapping[str, str] | None = None
+) -> list[Prompt]:
     """Reads the prompts of a file; `system` is the system prompt for rows without one.
+
+    `columns` are columns to rename, old name to new.
 
     Each row has one of: `turns` (texts of the user), `messages` or `conversations` (an answer at the end is ignored),
     `prompt` (text or messages), `instruction` (with `input`), `question`. Turns, and the columns `system`, `history`
@@ -110,9 +116,9 @@ def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:
             twice.
     """
     prompts, faults = [], []
-    number = 0
     try:
-        for number, (line, row) in enumerate(numbered_rows(path.expanduser()), start=1):
+        rows = _renamed([*numbered_rows(path.expanduser())], columns or {})
+        for number, (line, row) in enumerate(rows, start=1):
             place = RowFault(number, "", "", "", "", line, file=str(path))
             try:
                 prompts.append(_prompt(row, place, system))
@@ -126,7 +132,7 @@ def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:
     except DataError as error:
         raise EvaluationError(str(error)) from error
     if faults:
-        raise EvaluationError(str(refuse_rows(faults, f"{number:,} rows", str(path))))
+        raise EvaluationError(str(refuse_rows(faults, f"{len(rows):,} rows", str(path))))
     if not prompts:
         raise EvaluationError(f"{path}: no rows; give at least one")
     ids = [one.id for one in prompts]
@@ -134,6 +140,19 @@ def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:
         twice = next(name for name in ids if ids.count(name) > 1)
         raise EvaluationError(f"{path}: two rows have the id {twice}; give each its own, or none")
     return prompts
+
+
+def _renamed(rows: list[Numbered], columns: Mapping[str, str]) -> list[Numbered]:
+    """Rows with other names of their columns; raises DataError for names that do not fit the columns of all rows."""
+    names = dict.fromkeys(name for _, row in rows if isinstance(row, dict) for name in row)
+    check_renaming([*names], columns)
+    return [
+        (
+            line,
+            {columns.get(name, name): value for name, value in row.items()} if isinstance(row, dict) else row,
+        )
+        for line, row in rows
+    ]
 
 
 def _prompt(row: dict[str, Any] | RowFault, place: RowFault, system: str | None) -> Prompt:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from ift.runs.extras import needs_extra
 def generate(
     model: str, prompts: str, output: str | None, form: str | None, settings: Settings, batch_size: int,
     system: str | None, limit: int | None, options: LoadOptions, endpoint: str | None = None,
-    executor: Executor | None = None,
+    executor: Executor | None = None, columns: Mapping[str, str] | None = None,
 ) -> list[str]:  # fmt: skip
     """Answers all prompts and writes the file; returns a summary in lines.
 
@@ -39,6 +39,7 @@ def generate(
         options: How the model is loaded.
         endpoint: The address of an OpenAI-compatible server, such as http://localhost:8000/v1; None: load the model.
         executor: Runs processes that each answer a part of the prompts; None: this process answers all.
+        columns: Columns of the file to rename, old name to new.
 
     Raises:
         EvaluationError: The prompts cannot be read, or not a single one can be answered.
@@ -46,7 +47,7 @@ def generate(
         OSError: The model is missing.
     """
     source = Path(prompts).expanduser()
-    asked = read_prompts(source, system)[:limit]
+    asked = read_prompts(source, system, columns)[:limit]
     form = form or choose_format(asked)
     check_format(form, asked)
     name = short_name(model)
@@ -57,7 +58,7 @@ def generate(
         check_target(target, [source] if endpoint else [source, Path(model).expanduser()])
     local = (model, asked, settings, batch_size, options)
     if executor is not None:
-        answers_of = answer_in_jobs(executor, source, stored, system, *local)
+        answers_of = answer_in_jobs(executor, source, stored, system, columns, *local)
     elif endpoint is None:
         answers_of = answer_here(*local)
     else:
