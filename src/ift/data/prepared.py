@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ift.data.errors import RowFault
 from ift.data.loading import is_local
 from ift.data.origin import Origin
-from ift.data.report import DataReport
+from ift.data.report import DataReport, RowLengths
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -26,6 +26,7 @@ class Prepared:
     Attributes:
         dataset: `input_ids` and `labels` (-100 at untrained tokens), truncated to `max_length`.
         report: Counts of the rows.
+        lengths: Of all rows that were read; empty in a mixture and a stream.
         numbers: As in `Part`, of all rows that were read; None in a mixture.
         origin: As in `Part`; None in a mixture.
         parts: Those of a mixture, in order.
@@ -33,6 +34,7 @@ class Prepared:
 
     dataset: Dataset | IterableDataset
     report: DataReport
+    lengths: RowLengths = field(default_factory=RowLengths)
     numbers: tuple[int, ...] | None = None
     origin: Origin | None = None
     parts: tuple[Prepared, ...] = ()
