@@ -1,4 +1,7 @@
-"""What is shown: the name that a mistyped one may stand for, and the text of tokens. (What `visible` writes out is in tests/lab/report.)"""
+"""What is shown: the name that a mistyped one may stand for, and the text of tokens.
+
+What `visible` writes out is in tests/lab/report.
+"""
 
 import re
 from pathlib import Path

@@ -1,5 +1,7 @@
 """What is known before a run: each finding from rows that have exactly that fault."""
 
+import json
+
 import pytest
 from datasets import Dataset
 from tokenizers import processors
@@ -8,6 +10,7 @@ import models
 from ift.check.row_findings import _check_report, data_findings
 from ift.check.rows import scan_rows
 from ift.data import Part, end_of_turn_ids, prepare_dataset, prepare_mixture
+from ift.data.loading import load_with_origin
 from ift.data.pairs import prepare_pairs
 from ift.lab.testbed import tiny_base_path
 
@@ -120,10 +123,40 @@ def test_rows_are_named_as_they_stand_in_the_data(tokenizer):
 def test_evaluation_rows_that_are_trained(tokenizer):
     ((level, about, text),) = found(tokenizer, FINE, [{"prompt": "1 plus 5 =", "completion": " 6"}, FINE[3]])
     assert (level, about) == ("warning", "eval")
-    assert text.startswith("1 evaluation rows are also training rows (evaluation row 2 first)")
+    assert text.startswith(
+        "1 evaluation rows are also training rows (the first in evaluation: row 2, training: row 4)"
+    )
     other = {**FINE[3], "completion": " 7"}
     ((_, _, text),) = found(tokenizer, FINE, [other])
-    assert text.startswith("1 evaluation prompts are also training prompts (evaluation row 1 first)")
+    assert text.startswith(
+        "1 evaluation prompts are also training prompts (the first in evaluation: row 1, training: row 4)"
+    )
+
+
+def test_findings_name_the_file_and_the_row_in_it(tokenizer, tmp_path, monkeypatch):
+    """Of two training files; the first row of the evaluation file is dropped. Red when: kept rows are counted."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    empty = {"prompt": "none", "completion": ""}
+    for name, rows in (("a", FINE[:4]), ("b", FINE[4:]), ("c", [empty, FINE[6], FINE[6]])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sets = {}
+    for name, files in {"train": "ab", "eval": "c"}.items():
+        loaded = {file: load_with_origin(str(tmp_path / f"{file}.jsonl")) for file in files}
+        parts = [Part(file, rows, origin=origin) for file, (rows, origin) in loaded.items()]
+        sets[name] = prepare_mixture(parts, tokenizer, name=name)
+    scans = {name: scan_rows(one, tokenizer, end_of_turn_ids(tokenizer)) for name, one in sets.items()}
+    texts = [one.text for one in data_findings(sets, scans, tokenizer, vocabulary=521, rows_per_step=1)]
+    assert any("(the first in evaluation: c.jsonl row 2, training: b.jsonl row 3)" in text for text in texts)
+    assert any("(c.jsonl row 3 is the first), a copy of c.jsonl row 2. Fix" in text for text in texts)
+
+
+def test_prompts_with_several_answers_are_counted_and_no_fault(tokenizer):
+    """Copies do not count."""
+    more = [{**FINE[3], "completion": " x"}, {**FINE[3], "completion": " y"}, {**FINE[1], "completion": " z"}]
+    assert found(tokenizer, [*FINE, *more]) == [
+        ("note", "train", "2 prompts have several answers, all of them trained (first row 2 and row 13)")
+    ]
+    assert not any(level == "note" for level, _, _ in found(tokenizer, [*FINE, FINE[0]]))
 
 
 def test_ids_beyond_the_model_are_refused(tokenizer):

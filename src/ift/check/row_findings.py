@@ -39,11 +39,11 @@ def data_findings(
     found = []
     for name, one in sets.items():
         found += _check_report(name, one.report, allow_truncation)
-        found += _check_scan(name, scans[name], tokenizer, vocabulary)
+        found += _check_scan(name, one, scans[name], tokenizer, vocabulary)
         found += _check_plain_text(name, one.report, scans[name], tokenizer)
         found += _check_characters(name, one)
     if "eval" in sets:
-        found += _check_overlap(scans["train"], scans["eval"])
+        found += _check_overlap(sets, scans)
     report = sets["train"].report
     rows = report.rows_kept if rows is None else rows
     if not report.streaming and rows < rows_per_step:
@@ -87,17 +87,19 @@ def _check_characters(name: str, prepared: Prepared) -> list[Finding]:
     ]
 
 
-def _check_overlap(train: RowScan, evaluation: RowScan) -> list[Finding]:
+def _check_overlap(sets: Mapping[str, Prepared], scans: Mapping[str, RowScan]) -> list[Finding]:
     """A warning if evaluation rows, or else their prompts, are also training rows or prompts."""
+    train, evaluation = scans["train"], scans["eval"]
     for what, first, second in (
         ("rows", train.first, evaluation.first),
         ("prompts", train.prompts, evaluation.prompts),
     ):
         if shared := first.keys() & second.keys():
-            row = min(second[key] for key in shared)
+            row, trained = min((second[key], first[key]) for key in shared)
+            places = f"evaluation: {_place(sets['eval'], row)}, training: {_place(sets['train'], trained)}"
             text = (
-                f"{len(shared):,} evaluation {what} are also training {what} (evaluation row {row} first): the "
-                "evaluation loss will be too low. Fix: remove them from one of the two sets"
+                f"{len(shared):,} evaluation {what} are also training {what} (the first in {places}): the evaluation "
+                "loss will be too low. Fix: remove them from one of the two sets"
             )
             return [Finding("warning", "eval", text)]
     return []
@@ -151,7 +153,17 @@ def _long_rows(name: str, report: DataReport) -> str:
     return f"{shown}; the longest row has {report.lengths[2]:,} tokens"
 
 
-def _check_scan(name: str, one: RowScan, tokenizer: Any, vocabulary: int | None) -> list[Finding]:
+def _place(prepared: Prepared, number: int) -> str:
+    """File and row of a row that a scan has numbered, as far as they are known."""
+    if not prepared.parts or prepared.report.streaming:
+        return f"row {number}" if prepared.report.streaming else prepared.names([number])
+    (place,) = prepared.places([number])
+    return f"{place.get('file', '')} row {place['file_row']}".lstrip()
+
+
+def _check_scan(
+    name: str, prepared: Prepared, one: RowScan, tokenizer: Any, vocabulary: int | None
+) -> list[Finding]:
     found = []
     if vocabulary is not None and one.largest_id >= vocabulary:
         text = (
@@ -162,7 +174,7 @@ def _check_scan(name: str, one: RowScan, tokenizer: Any, vocabulary: int | None)
     of_all = f" of {one.rows:,}"
     warnings = (  # rows, of how many, what is wrong with them, the fix
         ([row for row, _ in one.duplicates], of_all, "are copies of earlier ones",
-         _original(one.duplicates) + "Fix: remove them, unless they should count more"),
+         _original(prepared, one.duplicates) + "Fix: remove them, unless they should count more"),
         (one.double_bos, "", "begin with the beginning-of-sequence token twice",
          ". Fix: remove it from the rows or the template"),
         (one.without_bos if adds_bos(tokenizer) else [], "", "do not begin with the beginning-of-sequence token, which "
@@ -174,11 +186,15 @@ def _check_scan(name: str, one: RowScan, tokenizer: Any, vocabulary: int | None)
     )  # fmt: skip
     for rows, whole, what, fix in warnings:
         if rows:
-            text = f"{len(rows):,}{whole} rows {what} (row {rows[0]} is the first){fix}"
+            text = f"{len(rows):,}{whole} rows {what} ({_place(prepared, rows[0])} is the first){fix}"
             found.append(Finding("warning", name, text))
+    if one.several:
+        first, second = (_place(prepared, row) for row in min(one.several.values()))
+        text = f"{len(one.several):,} prompts have several answers, all of them trained (first {first} and {second})"
+        found.append(Finding("note", name, text))
     return found
 
 
-def _original(duplicates: list[tuple[int, int]]) -> str:
+def _original(prepared: Prepared, duplicates: list[tuple[int, int]]) -> str:
     """The row that the first copy repeats."""
-    return f", a copy of row {duplicates[0][1]}. " if duplicates else ""
+    return f", a copy of {_place(prepared, duplicates[0][1])}. " if duplicates else ""

@@ -13,6 +13,7 @@ from ift.data.entry_names import READERS, entry_names
 from ift.data.errors import DataError, call_for_each
 from ift.data.folders import resolve_data_files
 from ift.data.formats import rename_columns
+from ift.data.held_out import split_parts
 from ift.data.loading import (
     choose_split,
     files_left_out,
@@ -243,7 +244,7 @@ def _load_entry(entry: Any, streaming: bool) -> tuple[Any, Origin]:
 
 
 def hold_out_evaluation(data: LoadedData, seed: int, share: float | None = None) -> LoadedData:
-    """Moves a seeded sample of the training rows, in proportion to the parts, to the evaluation set."""
+    """Moves a seeded sample of the training rows to the evaluation set; see `split_parts`."""
     from datasets import Dataset
 
     if not all(isinstance(part.rows, Dataset) for part in data.train):
@@ -265,30 +266,13 @@ def hold_out_evaluation(data: LoadedData, seed: int, share: float | None = None)
             + ("give more rows" if share is None else "a smaller test_split_size")
             + ", or an evaluation split"
         )
-    train, evaluation = _split_rows(data.train, size, seed)
+    train, evaluation, repeated = split_parts(data.train, size, seed)
+    size = sum(len(part.rows) for part in evaluation)
     why = "no evaluation split" if share is None else f"test_split_size {share:g}"
     note = f"{why}: {size:,} of {total:,} rows held out from the training data, not trained (seed {seed})"
+    note += "; rows with the same prompt stay on one side" * repeated
     return LoadedData(
         [part for part in train if part.numbers],
         [part for part in evaluation if part.numbers],
         [*data.notes, note],
     )
-
-
-def _split_rows(parts: Sequence[Part], size: int, seed: int) -> tuple[list[Part], list[Part]]:
-    import random
-
-    total = sum(len(part.rows) for part in parts)
-    drawn = set(random.Random(seed).sample(range(total), size))
-    train: list[Part] = []
-    evaluation: list[Part] = []
-    first = 0
-    for part in parts:
-        sides: tuple[list[int], list[int]] = ([], [])
-        for index in range(len(part.rows)):
-            sides[first + index in drawn].append(index)
-        for into, kept in zip((train, evaluation), sides, strict=True):
-            numbers = tuple(index + 1 for index in kept)
-            into.append(replace(part, rows=part.rows.select(kept), numbers=numbers))
-        first += len(part.rows)
-    return train, evaluation

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ift.data import DataError, Part, prepare_dataset
+from ift.data.held_out import prompt_key
 from ift.data.masks import UNTRAINED
 from ift.data.pairs import SIDES, prepare_pairs
 from ift.lab.compare.split import Split
@@ -237,8 +238,7 @@ def _source(
         prepared.append(done.dataset.add_column("row", [index + 1 for index in kept]))
         for index, row in enumerate(done.dataset):
             begin = next(place for place, label in enumerate(row["labels"]) if label != UNTRAINED)
-            prompt = tokenizer.decode(row["input_ids"][:begin] or row["input_ids"])
-            prompt = " ".join(prompt.split()).casefold()
+            prompt = prompt_key(tokenizer.decode(row["input_ids"][:begin] or row["input_ids"]))
             fits = max_length is None or len(row["input_ids"]) <= max_length
             groups.setdefault(prompt, []).append(_Row(number, index, kept[index], prompt, fits))
     order = list(groups)
