@@ -84,7 +84,7 @@ def _prompt(line: Row) -> str:
 
 def _target(row: Row, number: int, column: str | None) -> str | None:
     """The answer that training on a row would teach; None where it is no training row, or has references."""
-    if any(row.get(name) not in (None, "") for name in (column, *REFERENCE_COLUMNS) if name):
+    if any(row.get(name) is not None for name in (column, *REFERENCE_COLUMNS) if name):
         return None
     try:
         found = detect_format(row, [row]).convert(dict(row), number)
