@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from ift.data.errors import DataError, RowFault
 LONGEST_FIELD = 2**31 - 1  # characters of a CSV field
 SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
 _SEP_LINE = re.compile(r"sep=(.)\s*")  # the first line that tells Excel the separator
+FIRST_RECORDS = 20  # that show the separator
 ENDINGS = (".csv", ".tsv")
 
 
@@ -25,8 +27,8 @@ def is_table(file: Path) -> bool:
 def separator_of(file: Path) -> tuple[str, bool]:
     """The separator of a file's fields, and whether the file's first line states it and is no header.
 
-    A .tsv file has tabs. A .csv file has commas unless its header is a single column with them, and several columns
-    with semicolons or tabs.
+    A .tsv file has tabs. A .csv file has commas, unless header and first records have several columns with semicolons
+    or tabs and not with commas.
     """
     csv.field_size_limit(LONGEST_FIELD)
     with file.open(encoding="utf-8-sig", errors="replace", newline="") as text:
@@ -35,12 +37,16 @@ def separator_of(file: Path) -> tuple[str, bool]:
             return stated[1], True
         if file.suffix.lower() == ".tsv":
             return "\t", False
-        columns = {}
+        columns, even = {}, []
         for separator in SEPARATORS:
             text.seek(0)
-            records = csv.reader(text, delimiter=separator)
-            columns[separator] = len(next((fields for fields in records if fields), []))
-    return (max(columns, key=lambda one: columns[one]) if columns[","] == 1 else ","), False
+            records = filter(None, csv.reader(text, delimiter=separator))
+            sizes = [len(fields) for fields in itertools.islice(records, FIRST_RECORDS)] or [0]
+            columns[separator] = sizes[0]
+            even += [separator] if sizes[0] > 1 and len(set(sizes)) == 1 else []
+    if not even and columns[","] == 1:
+        return max(columns, key=lambda one: columns[one]), False
+    return (even or [","])[0], False
 
 
 def separator_notes(files: Sequence[Path]) -> list[str]:
