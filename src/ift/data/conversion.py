@@ -35,17 +35,15 @@ def from_sharegpt(source: SourceRow) -> Row:
 
 def from_alpaca(source: SourceRow) -> Row:
     """Converts an Alpaca row to one user turn (instruction, blank line, input if any) and one assistant turn."""
-    question = _text(source, "instruction")
+    question, answer = _text(source, "instruction"), _text(source, "output")
     extra = source.get("input")
     if extra is not None and not isinstance(extra, str):
         raise source.error("input", describe(extra), "a string or null", "write the input as text")
     if extra and extra.strip():
         question = f"{question}\n\n{extra}"
     elif not question.strip():
-        source.drop_reason = "the question is empty"
-    return build_conversation(
-        [turn("user", question), turn("assistant", _text(source, "output"))], source, "instruction"
-    )
+        source.drop_reason = "the question is empty" if answer.strip() else "question and answer are empty"
+    return build_conversation([turn("user", question), turn("assistant", answer)], source, "instruction")
 
 
 def from_prompt_completion(source: SourceRow) -> Row:
