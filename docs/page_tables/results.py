@@ -95,10 +95,7 @@ def mispredicted(*names: str) -> str:
         title, metric = PRETRAINED[name]
         by_label = {variant.label: variant for variant in found.variants}
         curves = [run.curves for run in by_label["ift"].runs.values()]
-        wrong = [
-            f"{1 - statistics.mean(curve[at]['lookahead_accuracy'] for curve in curves):.0%}"
-            for at in (0, -1)
-        ]
+        wrong = [f"{1 - statistics.mean(curve[at]['lookahead_accuracy'] for curve in curves):.0%}" for at in (0, -1)]
         apart = [
             estimate(found.difference(by_label[label], "test", metric), metric, signed=True)
             for label in labels
