@@ -168,8 +168,8 @@ def test_ids_beyond_the_model_are_refused(tokenizer):
 
 
 def test_rows_that_never_end(tokenizer):
-    rows = [{"input_ids": [5, 6, 7 + n], "labels": [-100, 6, 7 + n]} for n in range(3)]
-    rows.append({"input_ids": [5, 6, 2], "labels": [-100, 6, 2]})
+    rows = [{"input_ids": [5 + n, 6, 7], "labels": [-100, 6, 7]} for n in range(3)]
+    rows.append({"input_ids": [8, 6, 2], "labels": [-100, 6, 2]})
     ((level, _, text),) = found(tokenizer, rows)
     assert level == "warning"
     assert text.startswith("3 of 4 rows train no token that ends an answer (row 1 is the first)")
