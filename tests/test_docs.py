@@ -79,6 +79,41 @@ def test_the_command_line_example_runs(tmp_path, monkeypatch):
     assert done.exit_code == 0, done.output
 
 
+def test_rows_from_a_spreadsheet_are_trained_as_written(tmp_path, monkeypatch):
+    """The file, the commands and the script, with the shipped tiny base in place of the Hub's model."""
+    from typer.testing import CliRunner
+
+    from ift.cli.main import app
+    from ift.lab.testbed import tiny_base_path
+
+    page = (ROOT / "docs" / "data.md").read_text()
+    text = page[page.index("## From a spreadsheet") : page.index("## Keys and columns")]
+    ((sheet,), (script,), (code,)) = (blocks(text, language) for language in ("csv", "bash", "python"))
+    (tmp_path / "questions.csv").write_text(f"\ufeff{sheet}", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    said = []
+    for line in script.replace(
+        "HuggingFaceTB/SmolLM2-135M-Instruct", shlex.quote(str(tiny_base_path()))
+    ).splitlines():
+        done = CliRunner().invoke(app, shlex.split(line)[1:])
+        assert done.exit_code == 0, done.output
+        said.append(" ".join(done.output.split()))
+    for words in (
+        "questions.csv: the fields are separated by a semicolon", "format: Alpaca", "kept 2 of 3 rows",
+        "the answer is empty (row 3)", "column Antwort 2: not used (row 1)", "Wann öffnet die Turnhalle?",
+        "€",
+    ):  # fmt: skip
+        assert words in said[0]
+    assert "\ufffd" not in said[0]
+    assert "kept 2 of 3 rows" in said[1]
+    answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert [answer["messages"][-1]["content"][:3] for answer in answers] == ["Wan", "Was", "Wo "]
+    exec(code, {})
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert [row["output"][:2] for row in rows] == ["Um", "Ab", "2 "]
+    assert [len(row["references"]) for row in rows] == [2, 2, 1]
+
+
 def test_the_map_of_the_source_is_complete_and_true():
     """Every room and flat file is in it, the rooms of `lab` one by one, and nothing else."""
     (block,) = blocks((ROOT / "docs" / "architecture.md").read_text(), "")

@@ -1,4 +1,7 @@
-"""What is shown: the name that a mistyped one may stand for. (What `visible` writes out is in tests/lab/report.)"""
+"""What is shown: the name that a mistyped one may stand for, and the text of tokens.
+
+What `visible` writes out is in tests/lab/report.
+"""
 
 import ast
 import re
@@ -8,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import ift
-from ift.text import counted, did_you_mean, quoted
+from ift.text import BROKEN, PART, counted, did_you_mean, quoted, token_texts
 
 
 @pytest.mark.parametrize(
@@ -109,3 +112,33 @@ def test_numbers_before_a_plural_are_counted():
                     if PLURAL.match(after.value) and not is_known:
                         found.add(f"{file.name}:{value.lineno}: {expression}{after.value}")
     assert found == set()
+
+
+def test_a_character_of_several_tokens_is_shown_once():
+    """Red when: tokens are decoded one by one. The tiny base has a token for each byte of ö, € and the emoji."""
+    from transformers import AutoTokenizer
+
+    from ift.lab.testbed import tiny_base_path
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base_path())
+    text = "Wann öffnet? 5 € \U0001f600\u202e"
+    ids = tokenizer(text)["input_ids"]
+    shown = token_texts(tokenizer, ids, ids)
+    assert "".join(piece for piece, _ in shown) == text.replace("\u202e", "[U+202E]")
+    assert {guess for _, guess in shown} == {""}
+    first = next(place for place, token in enumerate(ids) if tokenizer.decode([token]) == BROKEN)
+    guesses = list(ids)
+    guesses[0], guesses[first], guesses[first + 1] = ids[-1], ids[0], ids[first + 1] + 1
+    found = token_texts(tokenizer, ids, guesses)
+    assert found[0] == ("W", PART)
+    assert found[first : first + 2] == [("", "W"), ("ö", "÷")]  # the second byte of ö, plus one
+
+
+def test_the_space_before_a_word_is_kept():
+    """Of a tokenizer that decodes a first word without it."""
+
+    class Words:
+        def decode(self, tokens, **_):
+            return " ".join(("a", "b", "c")[token] for token in tokens)
+
+    assert token_texts(Words(), [0, 1, 2], [0, 2, 2]) == [("a", ""), (" b", " c"), (" c", "")]

@@ -6,9 +6,11 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
+BROKEN = "\ufffd"  # what a tokenizer decodes a part of a character to
+PART = "…"
 TRAINED = "⟦⟧"  # enclose trained tokens where there is no colour
 _BIDI_OR_INVISIBLE = re.compile("[\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff]")
 
@@ -21,6 +23,34 @@ def visible(text: str) -> str:
         return f"[U+{ord(character):04X}]" if odd or _BIDI_OR_INVISIBLE.match(character) else character
 
     return text if text.isascii() and text.isprintable() else "".join(map(shown, text))
+
+
+def token_texts(tokenizer: Any, ids: Sequence[int], guesses: Sequence[int]) -> list[tuple[str, str]]:
+    """The text of each token and of the guess in its place, decoded with what precedes them.
+
+    A character that spans several tokens is the text of the last of them, and the others have "". The guess is "" where
+    it is the token, and has `PART` for a part of a character.
+    """
+    found: list[tuple[str, str]] = []
+    context, read = (
+        0,
+        0,
+    )  # tokens from `read` on belong to an unfinished character; those before are decoded with them
+
+    def decoded(tokens: Sequence[int]) -> str:
+        return str(tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
+
+    for end, (token, guess) in enumerate(zip(ids, guesses, strict=True), start=1):
+        before = decoded(ids[context:read])
+        text = decoded(ids[context:end])[len(before) :]
+        other = "" if guess == token else decoded([*ids[context : end - 1], guess])[len(before) :]
+        other = visible(re.sub(f"{BROKEN}+", PART, other))
+        if text.endswith(BROKEN) and end < len(ids):
+            text = ""
+        else:
+            context, read = read, end
+        found.append((visible(text), other))
+    return found
 
 
 def quoted(error: object) -> str:

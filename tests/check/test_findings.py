@@ -167,16 +167,30 @@ def test_rows_of_several_files_are_named_with_their_file(tokenizer, tmp_path):
         first, original = f"row 2 of {folder / 'b.jsonl'}", f"row 2 of {folder / 'a.jsonl'}"
         copies = f"1 of 4 rows is a copy of an earlier one ({first} is the first), a copy of {original}. Fix"
         assert sum(text.startswith(copies) for text in texts) == 2
-        assert any(f"(evaluation row 1 of {folder / 'a.jsonl'} first)" in text for text in texts)
+        place = f"row 1 of {folder / 'a.jsonl'}"
+        assert any(f"(the first: evaluation {place}, training {place})" in text for text in texts)
 
 
 def test_evaluation_rows_that_are_trained(tokenizer):
     ((level, about, text),) = found(tokenizer, FINE, [{"prompt": "1 plus 5 =", "completion": " 6"}, FINE[3]])
     assert (level, about) == ("warning", "eval")
-    assert text.startswith("1 evaluation row is also a training row (evaluation row 2 first)")
+    assert text.startswith(
+        "1 evaluation row is also a training row (the first: evaluation row 2, training row 4)"
+    )
     other = {**FINE[3], "completion": " 7"}
     ((_, _, text),) = found(tokenizer, FINE, [other])
-    assert text.startswith("1 evaluation prompt is also a training prompt (evaluation row 1 first)")
+    assert text.startswith(
+        "1 evaluation prompt is also a training prompt (the first: evaluation row 1, training row 4)"
+    )
+
+
+def test_prompts_with_several_answers_are_counted_and_no_fault(tokenizer):
+    """Copies do not count."""
+    more = [{**FINE[3], "completion": " x"}, {**FINE[3], "completion": " y"}, {**FINE[1], "completion": " z"}]
+    assert found(tokenizer, [*FINE, *more]) == [
+        ("note", "train", "2 prompts have several answers, all of them trained (first row 2 and row 13)")
+    ]
+    assert not any(level == "note" for level, _, _ in found(tokenizer, [*FINE, FINE[0]]))
 
 
 def test_ids_beyond_the_model_are_refused(tokenizer):
@@ -188,8 +202,8 @@ def test_ids_beyond_the_model_are_refused(tokenizer):
 
 
 def test_rows_that_never_end(tokenizer):
-    rows = [{"input_ids": [5, 6, 7 + n], "labels": [-100, 6, 7 + n]} for n in range(3)]
-    rows.append({"input_ids": [5, 6, 2], "labels": [-100, 6, 2]})
+    rows = [{"input_ids": [5 + n, 6, 7], "labels": [-100, 6, 7]} for n in range(3)]
+    rows.append({"input_ids": [8, 6, 2], "labels": [-100, 6, 2]})
     ((level, _, text),) = found(tokenizer, rows)
     assert level == "warning"
     assert text.startswith("3 of 4 rows train no token that ends an answer (row 1 is the first)")
@@ -223,6 +237,9 @@ def test_plain_text_for_a_model_that_converses():
     tokenizer = AutoTokenizer.from_pretrained(tiny_base_path())
     ((level, _, text),) = found(tokenizer, FINE)
     assert (level, "chat template" in text) == ("warning", True)
+    assert "--dataset_columns prompt=instruction completion=output" in text
+    renamed = [{"instruction": row["prompt"], "output": row["completion"]} for row in FINE]
+    assert found(tokenizer, renamed) == []  # as the warning says
     made = [{"prompt": f"<|user|>{n} plus 1<|end|><|assistant|>", "completion": f"{n}"} for n in range(10)]
     turns = [{"role": "user", "content": "1 plus 1"}, {"role": "assistant", "content": "2"}]
     assert found(tokenizer, made) == found(tokenizer, [{"messages": turns}]) == []

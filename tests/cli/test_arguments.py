@@ -83,12 +83,22 @@ def test_values_of_yaml_are_read_as_flags_are(config):
     assert str(told.config.save_strategy.value) == "no"  # false in YAML
     assert told.model.lora_target_modules == "all-linear"
     assert parse(["--config", str(config("dataset_columns: a=text\n"))]).columns == {"a": "text"}
+    for text in ("{a=1: text, 007: more}", "\n  a=1: text\n  007: more"):
+        given = ["--config", str(config(f"dataset_columns: {text}\n"))]
+        assert parse(given).columns == {"a=1": "text", "007": "more"}
+        assert parse([*given, "--dataset_columns", "b=text"]).columns == {"b": "text"}
     assert parse(["--config", str(config("max_length: null\n"))]).config.max_length is None
 
 
 @pytest.mark.parametrize(
     ("text", "answer"),
     [
+        (
+            "dataset_columns: {a: [b]}\n",
+            "run.yaml, line 4: dataset_columns: found a list or a mapping in place of a name",
+        ),
+        ("dataset_columns: [a]\n", "run.yaml, line 4: dataset_columns: found 'a', expected old=new"),
+        ("dataset_columns:\n  a: c\n  b: c\n", "dataset_columns: 'b=c' names a column a second time"),
         ("learnig_rate: 1\n", "run.yaml, line 4: unknown key 'learnig_rate'; did you mean learning_rate?"),
         (
             "\nresidual_lamda: 1\n",

@@ -202,6 +202,7 @@ def test_what_is_trained_is_seen_with_and_without_colour(chat_model, write_rows,
     said = terminal.getvalue()
     assert ("⟦" in said) != colour
     assert ("\x1b[32m" in said) == colour  # green
+    assert "the model's guess for the token before it" in said
     if not colour:
         prompt, _, answer = re.sub(r"\x1b\[[\d;]*m", "", said).partition("⟦")
         assert "What is 0 plus 0?" in prompt

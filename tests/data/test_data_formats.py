@@ -168,9 +168,10 @@ def test_malformed_rows_name_the_row_the_place_and_the_remedy(row, words):
 @pytest.mark.parametrize(
     ("columns", "hint"),
     [
-        (["question", "answer"], "--dataset_columns question=prompt answer=completion"),
+        (["question", "answer"], "--dataset_columns question=instruction answer=output"),
+        (["Question", "Answer"], "--dataset_columns Question=instruction Answer=output"),
         (["instruction", "context", "response", "category"], "context=input response=output"),
-        (["body"], "rename columns with --dataset_columns"),
+        (["Frage", "Antwort"], "--dataset_columns QUESTION=instruction ANSWER=output"),
         ([], "found columns none"),
     ],
 )
@@ -195,7 +196,16 @@ def test_renaming_columns():
         rename_columns(rows, {"body": "text"})
     with pytest.raises(DataError, match="which exists"):
         rename_columns(rows, {"question": "answer"})
-    for pairs in (["question"], ["=x"], ["x="], ["a=b", "a=c"], ["a=c", "b=c"]):
+    assert parse_columns({"a=b": "c", "b": "d"}) == {"a=b": "c", "b": "d"}
+    for pairs in (
+        ["question"],
+        ["=x"],
+        ["x="],
+        ["a=b", "a=c"],
+        ["a=c", "b=c"],
+        {"a": "c", "b": "c"},
+        {"a": ""},
+    ):
         with pytest.raises(DataError, match="--dataset_columns"):
             parse_columns(pairs)
 

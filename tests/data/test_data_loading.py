@@ -1,14 +1,16 @@
 """Files, folders, splits and mixtures, all local; and that nothing local is looked for on the Hub."""
 
 import json
+import re
+import subprocess
 
 import pytest
 from datasets import Dataset, DatasetDict
-from small_files import numbered, write
+from small_files import arguments, numbered, write
 from small_templates import CHATML
 from small_tokenizers import small_tokenizer
 
-from ift.data import DataError, detect_format, load_rows, prepare_dataset, split_names
+from ift.data import DataError, detect_format, load_rows, load_train_and_eval, prepare_dataset, split_names
 from ift.data.loading import files_left_out, is_local
 
 USER = {"role": "user", "content": "Hi"}
@@ -20,7 +22,7 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "json", "parquet", "csv"])
+@pytest.mark.parametrize("kind", ["jsonl", "json", "parquet", "csv", "tsv"])
 @pytest.mark.parametrize("streaming", [False, True])
 def test_files(tmp_path, kind, streaming):
     path = tmp_path / f"rows.{kind}"
@@ -28,7 +30,9 @@ def test_files(tmp_path, kind, streaming):
     if kind == "json":
         path.write_text(json.dumps(numbered(3)))
     else:
-        {"jsonl": rows.to_json, "parquet": rows.to_parquet, "csv": rows.to_csv}[kind](str(path))
+        {"jsonl": rows.to_json, "parquet": rows.to_parquet, "csv": rows.to_csv, "tsv": rows.to_csv}[kind](
+            str(path)
+        )
     assert [row["text"] for row in load_rows(str(path), streaming=streaming)] == ["row 0", "row 1", "row 2"]
 
 
@@ -126,6 +130,27 @@ def test_files_that_cannot_be_read(tmp_path):
         load_rows(str(tmp_path / "nothing"))
 
 
+def test_the_encoding_that_is_named_brings_every_character_back(tmp_path):
+    """LATIN1, which was named before, turns the euro sign of a Windows program into U+0080."""
+    text = "prompt,completion\nWas kostet das?,„5 €“ – für Häuser\n"
+    (tmp_path / "rows.csv").write_bytes(text.encode("cp1252"))
+    with pytest.raises(DataError, match=r"line 2: found bytes that are not UTF-8 \(84\)") as refused:
+        load_rows(str(tmp_path / "rows.csv"))
+    command = re.search("iconv .*new.csv", str(refused.value))[0]
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+    assert load_rows(str(tmp_path / "new.csv"))[0]["completion"] == "„5 €“ – für Häuser"
+
+
+def test_damaged_text_is_noted_only_where_it_is_used():
+    rows = [{"text": "a", "more": "\x80"}, {"text": "b\x85", "more": ""}, {"text": "\ufffd", "more": ""}]
+    notes = prepare_dataset(Dataset.from_list(rows), small_tokenizer()).report.notes
+    assert notes == {
+        "column more: not used": (1,),
+        "text with control characters (U+0080 to U+009F)": (2,),
+        "text with the replacement character (U+FFFD)": (3,),
+    }
+
+
 def test_tool_calls_of_different_shapes_survive_the_file(tmp_path):
     """Arrow would give every call the keys of all others."""
     rows = [
@@ -214,12 +239,67 @@ def test_csv_is_text(tmp_path, streaming):
         ("a,a\n1,2\n", "line 1: found the column 'a' twice"),
         ('a,b\n1,2\n"x,3\n4,5\n', "line 3: cannot be read as CSV"),
         ('a,b\n"x"y,3\n', "line 2: cannot be read as CSV"),
+        ("a;b\n1;2;3\n", '(?=.*contains a semicolon.*"a; b")line 2: found 3 fields, expected 2 .a, b.'),
     ],
 )
 def test_a_csv_row_that_does_not_fit_is_named_by_its_line(tmp_path, text, said, streaming):
     (tmp_path / "rows.csv").write_text(text)
     with pytest.raises(DataError, match=rf"rows.csv, {said}.*Fix:"):
         list(load_rows(str(tmp_path / "rows.csv"), streaming=streaming))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    ("name", "text", "note"),
+    [
+        (
+            "rows.csv",
+            'Frage;Antwort\nWas, wo?;"da; dort"\n',
+            "rows.csv: the fields are separated by a semicolon",
+        ),
+        ("rows.csv", 'Was, wann, wo;Antwort\nWas, wo?;"da; dort"\n', "a semicolon"),
+        ("rows.csv", '"Frage, kurz";Antwort\nWas, wo?;"da; dort"\n', "a semicolon"),
+        ("rows.csv", "Frage\tAntwort\nWas, wo?\tda; dort\n", "a tab"),
+        ("rows.csv", "sep=|\nFrage|Antwort\nWas, wo?|da; dort\n", "'|'"),
+        ("rows.tsv", 'Frage\tAntwort\n"Was, wo?"\tda; dort\n', ""),
+        ("rows.csv", 'Frage,Antwort\n"Was, wo?",da; dort\n', ""),
+        ("rows.csv", '"Frage;x",Antwort\n"Was, wo?",da; dort\n', ""),
+    ],
+)
+def test_the_separator_is_found_in_the_header_and_named(tmp_path, name, text, note, streaming):
+    (tmp_path / name).write_text("\ufeff" + text)
+    script, mixture, config = arguments(str(tmp_path / name))
+    script.dataset_streaming = streaming
+    data = load_train_and_eval(script, mixture, config)
+    (row,) = data.train[0].rows
+    assert list(row.values()) == ["Was, wo?", "da; dort"]
+    assert [note in line for line in data.notes] == [True] * bool(note)
+
+
+def test_a_header_with_one_column_has_no_other_separator(tmp_path):
+    (tmp_path / "rows.csv").write_text("text\na; b\n")
+    assert list(load_rows(str(tmp_path / "rows.csv"))) == [{"text": "a; b"}]
+    (tmp_path / "open.csv").write_text('"text;more\na,b\n')
+    with pytest.raises(DataError, match="cannot be read as CSV"):
+        load_rows(str(tmp_path / "open.csv"))
+
+
+def test_an_empty_cell_is_what_an_empty_string_is(tmp_path):
+    """Red when: an empty cell refuses a whole file, as null does."""
+    cells = [("a", "b", ""), ("a", "", ""), ("", "b", ""), ("", "b", "c")]
+    rows = [dict(zip(("instruction", "output", "input"), row, strict=True)) for row in cells]
+    (tmp_path / "rows.csv").write_text("instruction,output,input\na,b,\na,,\n,b,\n,b,c\n")
+    files = [str(tmp_path / "rows.csv"), write(tmp_path / "rows.jsonl", rows)]
+    reports = [prepare_dataset(load_rows(file), small_tokenizer(CHATML)).report for file in files]
+    assert reports[0] == reports[1]
+    assert reports[0].dropped == {"the answer is empty": (2,), "the question is empty": (3,)}
+
+
+def test_a_completion_without_a_prompt_is_noted(tmp_path):
+    rows = Dataset.from_list([{"prompt": "", "completion": "a"}, {"prompt": "b", "completion": ""}])
+    report = prepare_dataset(rows, small_tokenizer()).report
+    assert report.notes == {"column prompt is empty: the completion is trained without a prompt": (1,)}
+    assert report.dropped == {"the answer is empty": (2,)}
 
 
 def test_the_index_that_pandas_writes_is_a_column(tmp_path):

@@ -155,6 +155,19 @@ def test_a_mixture_of_formats(tokenizer):
         prepare_mixture([], tokenizer)
 
 
+def test_lengths_of_a_mixture_are_those_of_all_its_rows(tokenizer):
+    """Most rows are short. Red when: the total takes the largest median of the parts."""
+    parts = [[chat("Hi", "one")] * 5, [chat("What is two plus two?" * 3, "four and more words")] * 2]
+    mixed = prepare_mixture(
+        [Part("a", Dataset.from_list(parts[0])), Part("b", Dataset.from_list(parts[1]))], tokenizer
+    )
+    alone = prepare_dataset(Dataset.from_list(parts[0] + parts[1]), tokenizer)
+    for name in ("lengths", "prompt_lengths", "answer_lengths"):
+        assert getattr(mixed.report, name) == getattr(alone.report, name)
+    short, long = mixed.report.parts
+    assert mixed.report.lengths[0] == short.lengths[0] < long.lengths[0]
+
+
 def test_one_part_is_no_mixture(tokenizer):
     part = Part("chat", Dataset.from_list(ROWS))
     assert prepare_mixture([part], tokenizer).report == prepare_dataset(part.rows, tokenizer).report

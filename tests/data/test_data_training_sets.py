@@ -161,6 +161,43 @@ def test_rows_that_are_left_are_found_again_in_their_files(tmp_path):
     assert found == 10
 
 
+SAME = {
+    "prompt-completion": lambda n: {"prompt": f"Q {n // 2}", "completion": f"{n}"},
+    "Alpaca": lambda n: {"instruction": f"Q {n // 2}" + " " * (n % 2), "output": f"{n}"},
+    "messages": lambda n: {
+        "messages": [
+            {"role": "user", "content": f"{'qQ'[n % 2]} {n // 2}"},
+            {"role": "assistant", "content": f"{n}"},
+        ]
+    },
+    "tokenised": lambda n: {"input_ids": [n // 2, 9, n], "labels": [-100, -100, n]},
+}
+
+
+@pytest.mark.parametrize("form", SAME)
+def test_rows_with_one_prompt_are_on_one_side(tmp_path, form):
+    """Rows 2n and 2n + 1 have one prompt. Red when: a row is held out and its prompt is trained."""
+    path = write(tmp_path / "rows.jsonl", [SAME[form](number) for number in range(40)])
+    script, _, training = arguments(path, strategy="epoch")
+    data = load_train_and_eval(script, mixture([], test_split_size=9), training)
+    (train,), (held,) = data.train, data.evaluation
+    assert len(held.numbers) == 8  # the ninth would be half a pair
+    assert sorted((*train.numbers, *held.numbers)) == [*range(1, 41)]
+    assert not {(number + 1) // 2 for number in train.numbers} & {
+        (number + 1) // 2 for number in held.numbers
+    }
+    assert data.notes[-1].startswith("test_split_size 9: 8 of 40 rows held out")
+    assert data.notes[-1].endswith("; rows with the same prompt stay on one side")
+
+
+def test_rows_that_all_have_one_prompt_are_held_out_all_the_same(tmp_path):
+    path = write(
+        tmp_path / "rows.jsonl", [{"prompt": "Tell a story.", "completion": f"{n}"} for n in range(40)]
+    )
+    data = load_train_and_eval(*arguments(path, strategy="epoch"))
+    assert [len(data.train[0].rows), len(data.evaluation[0].rows)] == [38, 2]
+
+
 def test_more_rows_than_there_are_cannot_be_held_out(tmp_path):
     path = write(tmp_path / "rows.jsonl", numbered(4))
     script, _, training = arguments(path, strategy="epoch")

@@ -146,9 +146,9 @@ def test_the_files_of_a_folder_are_named_row_by_row(tmp_path):
 def test_rows_of_a_slice_a_csv_and_a_parquet_file_keep_their_places(tmp_path):
     write(tmp_path / "rows.jsonl", [talk(n, "narrator" if n == 7 else "user") for n in range(10)])
     assert refused(tmp_path / "rows.jsonl", split="train[50%:]").startswith("rows.jsonl, row 8, column")
-    (tmp_path / "rows.csv").write_text('prompt,completion\n"a\nb",c\nd,\n')
+    (tmp_path / "rows.csv").write_text('prompt,completion,tools\n"a\nb",c,\nd,e,f\n')
     assert refused(tmp_path / "rows.csv").startswith(
-        'rows.csv, row 2 (line 4), column "completion": found null'
+        'rows.csv, row 2 (line 4), column "tools": found the string'
     )
     parquet = tmp_path / "rows.parquet"
     Dataset.from_list([{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": None}]).to_parquet(

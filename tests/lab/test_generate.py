@@ -143,6 +143,10 @@ def test_tools_are_not_left_out_on_the_way_to_a_server(tmp_path, capsys):
             ["--endpoint", "http://x/v1", "--dtype", "bfloat16"],
             "--endpoint: the server has loaded the model.",
         ),
+        (
+            ["--endpoint", "http://x/v1", "--dataset_columns", "Frage=instruction"],
+            'dataset_columns: found no column "Frage" among prompt. Fix: name one of these',
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused(words, message, tmp_path, capsys):
@@ -151,3 +155,24 @@ def test_what_cannot_be_meant_is_refused(words, message, tmp_path, capsys):
     words = ["generate", "m", str(prompts), "--output", str(tmp_path / "o.jsonl"), *words]
     assert app(words, standalone_mode=False) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--dataset_columns", "--dataset-columns"])
+def test_columns_are_renamed_as_in_training(flag, tmp_path, capsys):
+    """A file of a spreadsheet with semicolons. Red when: only the first pair is read, or the separator is not named."""
+    (tmp_path / "fragen.csv").write_text("Frage;Antwort\nWann?;Um zehn.\n")
+    out = tmp_path / "out.jsonl"
+    with serving(echo) as script:
+        words = ["generate", "m", str(tmp_path / "fragen.csv"), "--endpoint", script.url]
+        words += [flag, "Frage=instruction", "Antwort=output", "--output", str(out)]
+        assert app(words, standalone_mode=False) == 0
+    said = capsys.readouterr().out
+    assert "fragen.csv: the fields are separated by a semicolon" in said
+    assert "not part of the prompts: column output (1 row)" in said
+    (row,) = map(json.loads, out.read_text().splitlines())
+    assert (row["output"], row["row"]) == ("WANN?", {"instruction": "Wann?", "output": "Um zehn."})
+
+
+def test_a_pair_that_is_none_is_a_wrong_command_line(capsys):
+    assert app(["generate", "m", "p.csv", "--dataset_columns", "Frage"], standalone_mode=False) == 2
+    assert "--dataset_columns: found 'Frage', expected old=new" in capsys.readouterr().err

@@ -243,7 +243,7 @@ class Inline:
 def prompts(tmp_path):
     """Five prompts of different lengths, one of two turns, with a batch of one at the end."""
     path = tmp_path / "prompts.jsonl"
-    rows = [{"prompt": "Tom has 3 apples. " * number} for number in (3, 1, 2, 1)] + [
+    rows = [{"Frage": "Tom has 3 apples. " * number} for number in (3, 1, 2, 1)] + [
         {"turns": ["1 + 1?", "And 2?"]}
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -255,7 +255,7 @@ def answered(prompts, name, executor=None):
 
     out = prompts.with_name(name)
     given = (str(tiny_base_path()), str(prompts), str(out), None, Settings(max_new_tokens=6))
-    lines = generate(*given, 2, None, None, LoadOptions(), executor=executor)
+    lines = generate(*given, 2, None, None, LoadOptions(), executor=executor, columns={"Frage": "prompt"})
     return out.read_text(), lines[0]
 
 

@@ -8,11 +8,18 @@ from typing import Any
 from ift.check.finding import Finding, Level
 from ift.check.rows import RowScan
 from ift.data import DataReport, Prepared
+from ift.data.encodings import WRONG_CHARACTERS
 from ift.data.report import TEMPLATE_FIX, TEMPLATE_REASON, cut_away, row_numbers
 from ift.data.templates import adds_bos
 from ift.text import counted
 
 REFUSE_CUT = 0.20  # share of the rows, or of the trained tokens, that cutting may take
+
+_TO_TURNS = (
+    "name the columns instruction and output, with --dataset_columns prompt=instruction completion=output, or "
+    "QUESTION=instruction ANSWER=output with their names in the file; the rows stay as they are"
+)
+_WRITE_TURNS = "write the prompt and both answers as lists of turns"
 
 
 def data_findings(
@@ -35,8 +42,9 @@ def data_findings(
         found += _check_report(name, one.report, allow_truncation)
         found += _check_scan(name, one, scans[name], tokenizer, vocabulary)
         found += _check_plain_text(name, one.report, scans[name], tokenizer)
+        found += _check_characters(name, one)
     if "eval" in sets:
-        found += _check_overlap(scans["train"], scans["eval"], sets["eval"])
+        found += _check_overlap(sets, scans)
     report = sets["train"].report
     rows = report.rows_kept if rows is None else rows
     if not report.streaming and rows < rows_per_step:
@@ -64,28 +72,40 @@ def _check_plain_text(name: str, report: DataReport, scan: RowScan, tokenizer: A
         rows = f"the rows of {part.name.removeprefix(f'{name} ')}" if report.parts else "the rows"
         text = (
             f"{rows} are plain text, which leaves the model's chat template out. Fix, if it is to answer in a "
-            'conversation: write rows as {"messages": [...]} (docs/data.md)'
+            f"conversation: {_TO_TURNS if part.format.startswith('prompt') else _WRITE_TURNS} (docs/data.md)"
         )
         found.append(Finding("warning", name, text))
     return found
 
 
-def _check_overlap(train: RowScan, evaluation: RowScan, rows: Prepared) -> list[Finding]:
+def _check_characters(name: str, prepared: Prepared) -> list[Finding]:
+    """Warnings of the rows whose text a wrong encoding has damaged, with their places."""
+    return [
+        Finding("warning", name, f"{_count(len(rows), 'has', 'have')} {what} ({part.names(rows)}): {cause}")
+        for part in prepared.parts or (prepared,)
+        for what, cause in WRONG_CHARACTERS.items()
+        if (rows := part.report.notes.get(what))
+    ]
+
+
+def _check_overlap(sets: Mapping[str, Prepared], scans: Mapping[str, RowScan]) -> list[Finding]:
     """A warning if evaluation rows, or else their prompts, are also training rows or prompts."""
+    train, evaluation = scans["train"], scans["eval"]
     for what, first, second in (
         ("row", train.first, evaluation.first),
         ("prompt", train.prompts, evaluation.prompts),
     ):
         if shared := first.keys() & second.keys():
-            first_row = rows.name_of(min(second[key] for key in shared))
+            row, trained = min((second[key], first[key]) for key in shared)
             same = counted(
                 len(shared),
                 f"evaluation {what} is also a training {what}",
                 f"evaluation {what}s are also training {what}s",
             )
+            places = f"evaluation {sets['eval'].name_of(row)}, training {sets['train'].name_of(trained)}"
             text = (
-                f"{same} (evaluation {first_row} first): the "
-                "evaluation loss will be too low. Fix: remove them from one of the two sets"
+                f"{same} (the first: {places}): the evaluation loss will be too low. "
+                "Fix: remove them from one of the two sets"
             )
             return [Finding("warning", "eval", text)]
     return []
@@ -126,8 +146,8 @@ def _truncation(name: str, report: DataReport, allowed: bool) -> Finding:
     return Finding(level, name, text)
 
 
-def _count(rows: int) -> str:
-    return counted(rows, "row is", "rows are")
+def _count(rows: int, one: str = "is", several: str = "are") -> str:
+    return counted(rows, f"row {one}", f"rows {several}")
 
 
 def _long_rows(name: str, report: DataReport) -> str:
@@ -173,6 +193,11 @@ def _check_scan(
             what = what if len(rows) == 1 else of_several
             text = f"{len(rows):,}{whole} {noun} {what} ({prepared.name_of(rows[0])} is the first){fix}"
             found.append(Finding("warning", name, text))
+    if one.several:
+        first, second = (prepared.name_of(row) for row in min(one.several.values()))
+        several = counted(len(one.several), "prompt has several answers", "prompts have several answers")
+        text = f"{several}, all of them trained (first {first} and {second})"
+        found.append(Finding("note", name, text))
     return found
 
 

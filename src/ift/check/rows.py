@@ -30,6 +30,7 @@ class RowScan:
         duplicates: (row, the earlier row with the same ids).
         prompts: Hash of the ids before the first trained token -> the first such row; rows without a prompt are left
             out.
+        several: Of the prompts that are followed by different texts -> the first two such rows.
         largest_id: Largest of all token ids and labels; -1 without any.
         double_bos: Rows that begin with the beginning-of-sequence token twice.
         without_bos: Rows that do not begin with it.
@@ -44,6 +45,7 @@ class RowScan:
     first: dict[bytes, int] = field(default_factory=dict)
     duplicates: list[tuple[int, int]] = field(default_factory=list)
     prompts: dict[bytes, int] = field(default_factory=dict)
+    several: dict[bytes, tuple[int, int]] = field(default_factory=dict)
     largest_id: int = -1
     double_bos: list[int] = field(default_factory=list)
     without_bos: list[int] = field(default_factory=list)
@@ -62,6 +64,7 @@ def scan_rows(
     found, bos = RowScan(), tokenizer.bos_token_id
     parts = _part_of_each_row(prepared.report)
     marks = set(tokenizer.all_special_ids) - {bos, tokenizer.unk_token_id}
+    answers: dict[bytes, bytes] = {}  # the first row of each prompt
     rows = prepared.dataset.take(STREAM_ROWS) if prepared.report.streaming else prepared.dataset
     for batch in rows.iter(batch_size=BATCH):
         all_ids, all_labels = ids_and_labels(batch)
@@ -77,7 +80,10 @@ def scan_rows(
                 found.duplicates.append((number, earlier))
             start = int((trained != -100).argmax())
             if start:
-                found.prompts.setdefault(_key(whole[:start]), number)
+                prompt = _key(whole[:start])
+                asked = found.prompts.setdefault(prompt, number)
+                if answers.setdefault(prompt, key) != key:
+                    found.several.setdefault(prompt, (asked, number))
                 if plain and not marks.isdisjoint(whole[:start].tolist()):
                     found.rendered.add(part.name)
                 if plain and _joined(*tokenizer.convert_ids_to_tokens(whole[start - 1 : start + 1].tolist())):

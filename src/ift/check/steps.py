@@ -11,6 +11,7 @@ from trl import pack_dataset
 
 from ift.check.engines import Engine
 from ift.methods.engines import splits_tensors
+from ift.text import counted
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,8 @@ class Work:
         if self.tokens_per_step is None:
             tokens = "trained tokens are not known: those of a stream are not counted"
         else:
-            tokens = (
-                f"about {round(self.tokens_per_step):,} trained tokens a step, {self.tokens or 0:,} in all"
-            )
+            each = counted(round(self.tokens_per_step), "trained token")
+            tokens = f"about {each} a step, {self.tokens or 0:,} in all"
         return f"{self.steps:,}{time} of {self.words}{plan}; {tokens}"
 
 

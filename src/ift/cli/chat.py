@@ -69,16 +69,22 @@ def main(
         )  # fmt: skip
         new = output[0, len(ids) :]
         answer = tokenizer.decode(new, skip_special_tokens=True)
-        if not answer.strip():
-            print("[answer without text]", file=sys.stderr if prompt is not None else sys.stdout)
-        if len(new) == room and int(new[-1]) not in stops.get("eos_token_id", ()):
-            why = "--max_new_tokens" if room == max_new_tokens else "the model has no more positions"
-            mark = f"[cut after {counted(room, 'token')}: {why}]"
+        cut = len(new) == room and int(new[-1]) not in stops.get("eos_token_id", ())
+        for mark in _marks(answer, room if cut else None, max_new_tokens):
             print(mark, file=sys.stderr if prompt is not None else sys.stdout)  # a single answer stays clean
         if transcript:
             print()
         messages.append({"role": "assistant", "content": answer})
     return 0
+
+
+def _marks(answer: str, cut_after: int | None, max_new_tokens: int) -> list[str]:
+    """Lines on an answer without text, and on one that was cut after so many tokens."""
+    marks = [] if answer.strip() else ["[answer without text]"]
+    if cut_after is not None:
+        why = "--max_new_tokens" if cut_after == max_new_tokens else "the model has no more positions"
+        marks.append(f"[cut after {counted(cut_after, 'token')}: {why}]")
+    return marks
 
 
 def _lines(terminal: bool) -> Iterator[str]:

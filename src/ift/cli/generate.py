@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ift.cli.column_option import COLUMNS
 from ift.cli.exit_codes import INTERRUPTED
 from ift.cli.model_options import ALLOW_PICKLE, DEVICE, DTYPE, TRUST_REMOTE_CODE
 from ift.cli.ray_option import RAY
+from ift.runs.argv import UsageError
 
 if TYPE_CHECKING:
     from ift.generation.answers import Settings
@@ -35,7 +37,7 @@ def command(
     model: str = typer.Argument(
         help="A run folder, checkpoint, adapter or Hub id; with --endpoint, a name there."
     ),
-    prompts: str = typer.Argument(help="A .jsonl or .json file of prompts."),
+    prompts: str = typer.Argument(help="A .jsonl, .json, .csv or .tsv file of prompts."),
     output: str = typer.Option(None, help="File to write (default: MODEL-PROMPTS.jsonl or .json)."),
     form: str = typer.Option(
         None, "--format", help="Output format: jsonl, alpaca-eval or mt-bench (default: that of the prompts)."
@@ -49,6 +51,7 @@ def command(
     ),
     system: str = typer.Option(None, help="System prompt for every prompt that has none."),
     limit: int = typer.Option(None, help="Answer only the first N prompts."),
+    columns: list[str] = COLUMNS,
     endpoint: str = typer.Option(
         None,
         help="Ask an OpenAI-compatible server, such as http://localhost:8000/v1, instead of loading the model.",
@@ -60,6 +63,7 @@ def command(
     allow_pickle: bool = ALLOW_PICKLE,
 ) -> int:
     """Write a model's answers to a file of prompts: AlpacaEval's, MT-Bench's, or your own."""
+    from ift.data import DataError, parse_columns
     from ift.generation.answers import Settings
     from ift.generation.errors import EvaluationError
     from ift.lab.generate import generate
@@ -70,6 +74,10 @@ def command(
     settings = Settings(max_new_tokens, temperature, top_p, seed)
     options = LoadOptions(dtype, device, trust_remote_code, allow_pickle)
     _check(settings, batch_size, form, limit)
+    try:
+        renamed = parse_columns(columns)
+    except DataError as error:
+        raise UsageError(str(error)) from error
     check_ray(ray)
     if endpoint is not None and ray is not None:
         raise EvaluationError("--endpoint: the server does the work. Fix: leave out --ray")
@@ -83,7 +91,18 @@ def command(
     try:
         with ray_tasks(ray) as tasks:
             lines = generate(
-                model, prompts, output, form, settings, batch_size, system, limit, options, endpoint, tasks
+                model,
+                prompts,
+                output,
+                form,
+                settings,
+                batch_size,
+                system,
+                limit,
+                options,
+                endpoint,
+                tasks,
+                renamed,
             )
     except KeyboardInterrupt:
         print("\nift generate: stopped. Repeat the command to resume.", file=sys.stderr)

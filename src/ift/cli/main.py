@@ -26,6 +26,7 @@ from ift.cli import (
     show,
     train,
 )
+from ift.cli.column_option import WithRayAndColumns
 from ift.cli.exit_codes import Verbs
 from ift.cli.ray_option import WithRay
 from ift.runs.argv import UsageError
@@ -55,7 +56,7 @@ app.command("merge")(merge.command)
 app.command("modelfile")(modelfile.command)
 app.command("report")(report.command)
 app.command("evaluate", cls=WithRay)(evaluate.command)
-app.command("generate", cls=WithRay)(generate.command)
+app.command("generate", cls=WithRayAndColumns)(generate.command)
 app.command("score")(score.command)
 app.command("judge")(judge.command)
 app.command("show", context_settings=OWN_PARSER)(show.command)

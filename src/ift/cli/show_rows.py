@@ -11,7 +11,9 @@ from ift.data.samples import ids_and_labels
 from ift.methods.stage import PreparedRows
 from ift.runs.arguments import TrainArguments
 from ift.runs.check_run import load_guesser
-from ift.text import TRAINED, bracketed, counted, visible
+from ift.text import TRAINED, bracketed, counted, token_texts
+
+GUESS = "the model's guess for the token before it"
 
 
 def show_rows(run_args: TrainArguments, prepared: PreparedRows, count: int, console: Console) -> None:
@@ -23,21 +25,26 @@ def show_rows(run_args: TrainArguments, prepared: PreparedRows, count: int, cons
     console.print()
     for number, row in enumerate(itertools.islice(one.dataset, count), start=1):
         ids, labels = ids_and_labels(row)
-        guesses, parts = guess(ids), list[Text]()
-        for position, (token, label) in enumerate(zip(ids, labels, strict=True)):
-            piece = visible(tokenizer.decode([token], clean_up_tokenization_spaces=False))
+        guessed, parts = ids[:1] + guess(ids)[:-1], list[Text]()  # nothing is guessed in the first place
+        texts = token_texts(tokenizer, ids, guessed)
+        wrong = ""
+        for token, label, (piece, other) in zip(ids, labels, texts, strict=True):
             shown = repr(piece)[1:-1] if token in special else piece
             style = "green" if label != -100 else "dim"
             style = f"magenta {'bold' if label != -100 else 'dim'}" if token in special else style
             parts.append(Text.assemble((shown, style)))
-            if label != -100 and position and guesses[position - 1] != token:
-                guessed = visible(tokenizer.decode([guesses[position - 1]]))
-                parts[-1].append(f"‹{guessed}›".replace("\n", "\\n"), "red")
-        parts = parts if colour else bracketed(parts, [label != -100 for label in labels], Text)
+            wrong += f"‹{other}›".replace("\n", "\\n") if label != -100 and other else ""
+            if piece:  # the guesses within a character stand behind it
+                parts[-1].append(wrong, "red")
+                wrong = ""
+        parts.append(Text(wrong, "red"))
+        parts = (
+            parts if colour else bracketed(parts, [label != -100 for label in [*labels, labels[-1]]], Text)
+        )
         console.print(f"[bold]row {number}[/bold] of the kept rows, {counted(len(ids), 'token')}")
         console.print(Text().join(parts))
     console.print(
-        "(prompt dim, [green]trained[/green], [magenta]special token[/magenta], [red]‹the model's guess›[/red])"
+        f"(prompt dim, [green]trained[/green], [magenta]special token[/magenta], [red]‹{GUESS}›[/red])"
         if colour
-        else f"({TRAINED[0]}trained{TRAINED[1]}, ‹the model's guess›)"
+        else f"({TRAINED[0]}trained{TRAINED[1]}, ‹{GUESS}›)"
     )

@@ -36,15 +36,15 @@ def from_sharegpt(source: SourceRow) -> Row:
 
 def from_alpaca(source: SourceRow) -> Row:
     """Converts an Alpaca row to one user turn (instruction, blank line, input if any) and one assistant turn."""
-    question = _text(source, "instruction")
+    question, answer = _text(source, "instruction"), _text(source, "output")
     extra = source.get("input")
     if extra is not None and not isinstance(extra, str):
         raise source.error("input", describe(extra), "a string or null", "write the input as text")
     if extra and extra.strip():
         question = f"{question}\n\n{extra}"
-    return build_conversation(
-        [turn("user", question), turn("assistant", _text(source, "output"))], source, "instruction"
-    )
+    elif not question.strip():
+        source.drop_reason = "the question is empty" if answer.strip() else "question and answer are empty"
+    return build_conversation([turn("user", question), turn("assistant", answer)], source, "instruction")
 
 
 def from_prompt_completion(source: SourceRow) -> Row:
@@ -119,6 +119,8 @@ def _pair(source: SourceRow, prompt_column: str, answer_column: str) -> Row:
     prompt, answer = source.get(prompt_column), source.get(answer_column)
     if isinstance(prompt, str) and isinstance(answer, str):
         _refuse_chat_columns(source, prompt_column, answer_column)
+        if not prompt.strip() and answer.strip():
+            source.note(f"column {prompt_column} is empty: the {answer_column} is trained without a prompt")
         return {"prompt": prompt, "completion": answer}
     for column, value in ((prompt_column, prompt), (answer_column, answer)):
         if not isinstance(value, str | list | tuple | dict) or value == {}:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ift.data.errors import DataError
 from ift.data.masks import UNTRAINED
-from ift.data.report import DataReport, quantiles, rows_by_text
+from ift.data.report import DataReport, RowLengths, rows_by_text
 from ift.text import counted
 
 if TYPE_CHECKING:
@@ -46,8 +46,10 @@ def features(columns: Sequence[str]) -> Any:
 
 def drop_untrained(
     mapped: Dataset, base: DataReport, what: str, numbers: Sequence[int] | None = None
-) -> tuple[Dataset, DataReport]:
+) -> tuple[Dataset, DataReport, RowLengths]:
     """Drops the rows with a reason to be dropped and completes the report; raises DataError if no row is left.
+
+    The lengths are those of all rows, dropped ones included.
 
     `mapped` has prepared rows with their counts; `what` is "rows" or "pairs"; `numbers` are those of the rows, None for
     1, 2, 3 and so on.
@@ -71,15 +73,15 @@ def drop_untrained(
         trained_tokens_lost=sum(found["ift_lost"]),
         rows_without_end=len(kept) - total("ift_ends"),
         merged_boundaries=total("ift_merged"),
-        lengths=quantiles(found["ift_length"]),
     )
     if not kept:
         raise _all_dropped(report, what)
+    lengths = RowLengths(found["ift_length"])
     if what == "rows":  # for pairs only the length of the longer side is known
         answers = [one + lost for one, lost in zip(found["ift_trained"], found["ift_lost"], strict=True)]
         prompts = [whole - answer for whole, answer in zip(found["ift_length"], answers, strict=True)]
-        report = replace(report, prompt_lengths=quantiles(prompts), answer_lengths=quantiles(answers))
-    return mapped.select(kept).remove_columns(list(COUNTS)), report
+        lengths = RowLengths(found["ift_length"], prompts, answers)
+    return mapped.select(kept).remove_columns(list(COUNTS)), replace(report, **lengths.quantiles()), lengths
 
 
 def _long_rows(lengths: Sequence[int], limit: int | None, numbers: Sequence[int] | None) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 from ift.data.errors import DataError
 
 # Supported file endings
-ENDINGS = (".jsonl", ".json", ".parquet", ".csv")
+ENDINGS = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
 
 # Words in file and folder names that indicate the split, as in `datasets`
 KEYWORDS = {

@@ -56,7 +56,7 @@ class Format:
         return self.kind == "turns"
 
     def read(self, source: SourceRow) -> Row:
-        """Converts a row to the canonical form; also handles marks, media and unused columns.
+        """Converts a row to the canonical form; also handles marks, media, unused columns and damaged text.
 
         Raises:
             DataError: A malformed row.
@@ -64,6 +64,7 @@ class Format:
         source.refuse_media()
         row = self.converter(source)
         source.read_marks(answers=self.name not in ("text", "tokenised"))
+        source.note_wrong_characters()
         for column in source.unused():
             if column not in self.silently_unused:
                 source.note(f"column {column}: not used")
@@ -113,7 +114,7 @@ def detect_format(columns: Iterable[str], first_rows: Sequence[Mapping[str, Any]
 def other_format(form: Format, row: Mapping[str, Any]) -> str:
     """A hint for a malformed row that would be valid in another format."""
     try:
-        other = detect_format([column for column, value in row.items() if value is not None], [row])
+        other = detect_format([column for column, value in row.items() if value not in (None, "")], [row])
     except DataError:
         return ""
     if other.converter is form.converter:
@@ -166,17 +167,22 @@ def _has_turns(rows: Sequence[Mapping[str, Any]], column: str) -> bool:
     return any(isinstance(row.get(column), list | tuple | dict) for row in rows)
 
 
-def parse_columns(pairs: Iterable[str]) -> dict[str, str]:
-    """Parses the `old=new` pairs of `--dataset_columns`; raises DataError for an invalid or repeated pair."""
+def parse_columns(
+    given: Mapping[str, str] | Iterable[str], where: str = "--dataset_columns"
+) -> dict[str, str]:
+    """The new name of each column of `dataset_columns`, given as a mapping or as `old=new` pairs.
+
+    Raises:
+        DataError: A pair is invalid, or names a column a second time; the message begins with `where`.
+    """
+    pairs = given.items() if isinstance(given, Mapping) else [pair.partition("=")[::2] for pair in given]
     mapping: dict[str, str] = {}
-    for pair in pairs:
-        old, equals, new = pair.partition("=")
-        if not (old and equals and new):
-            raise DataError(
-                f"--dataset_columns: found {pair!r}, expected old=new. Fix: write question=prompt"
-            )
+    for old, new in pairs:
+        pair = f"{old}={new}" if new else old
+        if not (old and new):
+            raise DataError(f"{where}: found {pair!r}, expected old=new. Fix: write question=instruction")
         if old in mapping or new in mapping.values():
-            raise DataError(f"--dataset_columns: {pair!r} names a column a second time. Fix: name each once")
+            raise DataError(f"{where}: {pair!r} names a column a second time. Fix: name each once")
         mapping[old] = new
     return mapping
 
@@ -185,17 +191,21 @@ def rename_columns(dataset: AnyDataset, mapping: Mapping[str, str]) -> AnyDatase
     """Renames columns, old name to new; raises DataError for an unknown old name or a new name that is taken."""
     if not mapping:
         return dataset
-    columns = column_names(dataset)
+    check_renaming(column_names(dataset), mapping)
+    return dataset.rename_columns(dict(mapping))
+
+
+def check_renaming(columns: Sequence[str], mapping: Mapping[str, str]) -> None:
+    """Raises DataError for an old name that is not among the columns, or a new name that is taken."""
     for old, new in mapping.items():
         if old not in columns:
             raise DataError(
-                f'--dataset_columns: found no column "{old}" among {", ".join(columns)}. Fix: name one of these'
+                f'dataset_columns: found no column "{old}" among {", ".join(columns)}. Fix: name one of these'
             )
         if new in columns and new not in mapping:
             raise DataError(
-                f'--dataset_columns: "{old}" cannot become "{new}", which exists. Fix: rename "{new}" to something else'
+                f'dataset_columns: "{old}" cannot become "{new}", which exists. Fix: rename "{new}" to something else'
             )
-    return dataset.rename_columns(dict(mapping))
 
 
 def unformatted(dataset: AnyDataset, name: str) -> AnyDataset:

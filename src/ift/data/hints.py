@@ -15,14 +15,17 @@ ANSWERS = (
 CONTEXTS = ("context", "passage", "document")
 CHAT_ONLY = tuple(name for column in ("system", "history", "tools") for name in find(COLUMNS, column).names)
 BAD_SIDE = ("reject", "non_", "bad", "negative", "worse", "lose")
-NO_RENAMING = "write the rows in one of these formats, or rename columns with --dataset_columns OLD=NEW"
+NO_RENAMING = (
+    "rename the columns of question and answer, --dataset_columns QUESTION=instruction ANSWER=output (with the names "
+    "of your columns in place of QUESTION and ANSWER), or write the rows in one of these formats"
+)
 
 
 def suggest_renaming(found: set[str], rows: Sequence[Mapping[str, Any]] = ()) -> str:
     """Suggests `--dataset_columns` flags, or another fix, for columns with known meanings.
 
-    A question and an answer become one chat turn each if the row has more than that (a context, a system prompt, a
-    history, tools); otherwise plain text is suggested as well. `rows` distinguish lists of turns from text.
+    A question and an answer become one chat turn each. Case does not matter in a name. `rows` distinguish lists of
+    turns from text.
     """
     turns = [column for column in sorted(found) if any(_is_turns(row.get(column)) for row in rows)]
     if not rows and "conversation" in found:
@@ -30,14 +33,12 @@ def suggest_renaming(found: set[str], rows: Sequence[Mapping[str, Any]] = ()) ->
     if turns:
         fine = len(turns) == 1 and not any(word in turns[0] for word in BAD_SIDE)
         return f"--dataset_columns {turns[0]}=messages" if fine else NO_RENAMING
-    answers = [name for name in ANSWERS if name in found]
-    questions = [name for name in (*QUESTIONS, *CONTEXTS) if name in found and name not in answers]
-    if len(answers) == 1 and len(questions) in (1, 2) and questions[0] in QUESTIONS:
-        chat = _flags([*zip(questions, ("instruction", "input"), strict=False), (answers[0], "output")])
-        if len(questions) == 2 or found & set(CHAT_ONLY):
-            return chat
-        text = _flags([(questions[0], "prompt"), (answers[0], "completion")])
-        return f"{text} (plain text, no chat template) or {chat} (one chat turn)"
+    written = {name.casefold(): name for name in sorted(found)}
+    answers = [written[name] for name in ANSWERS if name in written]
+    questions = [written[name] for name in QUESTIONS if name in written and written[name] not in answers]
+    both = [*questions, *(written[name] for name in CONTEXTS if name in written)]
+    if len(answers) == 1 and questions and len(both) <= 2:
+        return _flags([*zip(both, ("instruction", "input"), strict=False), (answers[0], "output")])
     return "--dataset_columns content=text" if found == {"content"} else NO_RENAMING
 
 

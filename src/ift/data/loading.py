@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ift.data.encodings import check_is_text
 from ift.data.errors import DataError
 from ift.data.folders import ENDINGS, DataFiles, list_data_files
 from ift.data.hub import download_hint, go_offline_if_unreachable
@@ -19,6 +20,7 @@ from ift.text import quoted
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
+WORKBOOKS = (".xlsx", ".xls", ".ods")  # endings of files that are refused, and not looked up on the Hub
 # Splits used if the usual name does not exist, in this order: UltraChat-200k, UltraFeedback-binarized, others
 OTHER_NAMES = {
     "train": ("train_sft", "train_prefs"),
@@ -31,7 +33,7 @@ def is_local(name: str) -> bool:
     if Path(name).expanduser().exists():
         return True
     looks = name.startswith((".", "/", "~")) or "\\" in name or name.endswith("/") or name.count("/") > 1
-    return looks or Path(name).suffix.lower() in ENDINGS
+    return looks or Path(name).suffix.lower() in (*ENDINGS, *WORKBOOKS)
 
 
 def split_names(name: str, config: str | None = None) -> list[str]:
@@ -150,6 +152,7 @@ def _existing_path(name: str) -> Path:
 
 def _check_file(path: Path) -> None:
     if path.suffix.lower() not in ENDINGS:
+        check_is_text(path)
         raise DataError(
             f"{path}: found a file that ends in {path.suffix or 'nothing'}, expected {', '.join(ENDINGS)}. "
             "Fix: write it as one of these"

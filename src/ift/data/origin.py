@@ -34,6 +34,11 @@ class Origin:
     split: str = "train"
 
     @property
+    def files(self) -> list[Path]:
+        """The files of the split, or of all splits that slices name."""
+        return [file for name, files in self.splits.items() if name in self.split for file in files]
+
+    @property
     def only_file(self) -> Path | None:
         """The file whose rows are the data set, all of them and in order; None for several files or a part of one."""
         files = self.splits.get(self.split, ())

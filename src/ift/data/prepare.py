@@ -205,7 +205,8 @@ def join_parts(parts: Sequence[Part], name: str, prepare: Callable[[Part, str], 
 
     done = call_for_each(parts, lambda part: prepare(part, f"{name} {part.name}"), first_rows_of)
     joined = concatenate_datasets([part.dataset for part in done])
-    return Prepared(joined, mixture_report(name, [part.report for part in done]), parts=tuple(done))
+    report = mixture_report(name, [part.report for part in done], [part.lengths for part in done])
+    return Prepared(joined, report, parts=tuple(done))
 
 
 def first_rows_of(part: Part) -> Part:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ift.data.errors import RowFault
 from ift.data.loading import is_local
 from ift.data.origin import Origin
-from ift.data.report import DataReport
+from ift.data.report import DataReport, RowLengths
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
+
+
+SHOWN = 8  # rows whose places are named together
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class Prepared:
     Attributes:
         dataset: `input_ids` and `labels` (-100 at untrained tokens), truncated to `max_length`.
         report: Counts of the rows.
+        lengths: Of all rows that were read; empty in a mixture and a stream.
         numbers: As in `Part`, of all rows that were read; None in a mixture.
         origin: As in `Part`; None in a mixture.
         parts: Those of a mixture, in order.
@@ -30,6 +35,7 @@ class Prepared:
 
     dataset: Dataset | IterableDataset
     report: DataReport
+    lengths: RowLengths = field(default_factory=RowLengths)
     numbers: tuple[int, ...] | None = None
     origin: Origin | None = None
     parts: tuple[Prepared, ...] = ()
@@ -38,6 +44,25 @@ class Prepared:
         """Numbers (from 1, in the data as loaded) of the rows of `dataset`; not for a mixture or a stream."""
         dropped = {number for rows in self.report.dropped.values() for number in rows}
         return [one for one in self.numbers or range(1, self.report.rows_read + 1) if one not in dropped]
+
+    def located(self, numbers: Sequence[int]) -> list[RowFault]:
+        """The files of rows with these numbers as loaded, where known, and the rows in them; not for a mixture."""
+        faults = [RowFault(number, "", "", "", "") for number in numbers]
+        if self.origin is None:
+            return faults
+        if file := self.origin.only_file:  # need not be read again
+            placed = [replace(one, file=str(file)) for one in faults]
+        else:
+            placed = self.origin.locate(faults)
+        return placed
+
+    def names(self, numbers: Sequence[int]) -> str:
+        """The places of up to `SHOWN` rows as text: `row 3, row 7 of a.csv; row 2 of b.csv`."""
+        shown = [
+            ", ".join(one.number for one in rows) + (f" of {Path(file).name}" if file else "")
+            for file, rows in groupby(self.located(numbers[:SHOWN]), key=lambda one: one.file)
+        ]
+        return "; ".join(shown) + ", ..." * (len(numbers) > SHOWN)
 
     def places(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         """Where rows of `dataset` (numbers from 1) are from: `file`, if known, and `file_row`; {} in a stream."""
@@ -68,11 +93,7 @@ class Prepared:
         for part in self.parts or (self,):
             inside = [row for row in rows if first < row <= first + part.report.rows_kept]
             numbers = part.kept_numbers() if inside else []
-            faults = [RowFault(numbers[row - first - 1], "", "", "", "") for row in inside]
-            if part.origin and (file := part.origin.only_file):  # need not be read again
-                placed = [replace(one, file=str(file)) for one in faults]
-            else:
-                placed = part.origin.locate(faults) if part.origin else faults
+            placed = part.located([numbers[row - first - 1] for row in inside])
             found |= {row: (part, one) for row, one in zip(inside, placed, strict=True)}
             first += part.report.rows_kept
         return found

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import count
+from typing import Any
 
+from ift.data.encodings import WRONG_CHARACTERS
 from ift.data.lengths import NO_LIMIT, LengthLimit
 from ift.text import counted
 
@@ -117,6 +119,8 @@ class DataReport:
         for reason, rows in ({} if findings else self.dropped).items():
             lines.append(f"  dropped {len(rows):,}: {reason} ({row_numbers(rows)})")
         for note, rows in self.notes.items():
+            if findings and note in WRONG_CHARACTERS:
+                continue
             lines.append(f"  {counted(len(rows), 'row')}: {note} ({row_numbers(rows)})")
         if any(note.endswith(NOT_RENDERED) for note in self.notes):
             lines.append(f"  {TEMPLATE_FIX}, or take it out of the rows")
@@ -163,8 +167,25 @@ _SUMS = (
 )  # fmt: skip
 
 
-def mixture_report(name: str, parts: Sequence[DataReport]) -> DataReport:
-    """Adds up the reports of a mixture's parts; median and 95th percentile are the largest of the parts."""
+@dataclass(frozen=True)
+class RowLengths:
+    """The tokens of each row before truncation, and those of its prompt and its answer; both empty for pairs."""
+
+    rows: Sequence[int] = ()
+    prompts: Sequence[int] = ()
+    answers: Sequence[int] = ()
+
+    def quantiles(self) -> dict[str, Any]:
+        """The fields of a `DataReport`."""
+        named = {"lengths": self.rows, "prompt_lengths": self.prompts, "answer_lengths": self.answers}
+        return {name: quantiles(values) for name, values in named.items()}
+
+
+def mixture_report(name: str, parts: Sequence[DataReport], lengths: Sequence[RowLengths]) -> DataReport:
+    """Adds up the reports of a mixture's parts; `lengths` are those of their rows."""
+    everything = RowLengths(
+        *([one for part in lengths for one in getattr(part, kind.name)] for kind in fields(RowLengths))
+    )
     formats = " + ".join(dict.fromkeys(part.format for part in parts))
     return DataReport(
         name=name,
@@ -175,16 +196,9 @@ def mixture_report(name: str, parts: Sequence[DataReport]) -> DataReport:
         limit=parts[0].limit,
         dropped={f"{part.name}: {reason}": rows for part in parts for reason, rows in part.dropped.items()},
         **{name: sum(getattr(part, name) for part in parts) for name in _SUMS},
-        lengths=_largest(part.lengths for part in parts),
-        prompt_lengths=_largest(part.prompt_lengths for part in parts),
-        answer_lengths=_largest(part.answer_lengths for part in parts),
+        **everything.quantiles(),
         parts=tuple(parts),
     )
-
-
-def _largest(triples: Iterable[tuple[int, int, int]]) -> tuple[int, int, int]:
-    first, second, third = (max(values) for values in zip(*triples, strict=True))
-    return first, second, third
 
 
 def row_numbers(rows: Sequence[int]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ift.data.encodings import wrong_characters
 from ift.data.errors import DataError, describe
 from ift.data.known_names import COLUMNS, MEDIA, find, has_value, names, read_flag
 
@@ -58,6 +59,11 @@ class SourceRow:
             if self.has(column):
                 fix = f"{find(COLUMNS, column).fix}, or rename the column if the text does not need it"
                 raise self.error(column, describe(self._row[column]), "text alone", fix)
+
+    def note_wrong_characters(self) -> None:
+        """Notes the columns' text that a wrong encoding has damaged, of the columns that were read."""
+        for what in wrong_characters({column: self._row.get(column) for column in self._read}):
+            self.note(what)
 
     def read_marks(self, answers: bool = True) -> None:
         """Reads the columns that mark a row as trained or not, and sets `drop_reason` to the first that forbids it.

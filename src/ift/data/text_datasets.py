@@ -16,13 +16,13 @@ from ift.text import counted, quoted
 if TYPE_CHECKING:
     from datasets import Dataset, Features, IterableDataset
 
-VERSION = 1  # of the cached rows; a new version invalidates the cache
+VERSION = 2  # of the cached rows; a new version invalidates the cache
 STREAM_ROWS = 1000  # rows of a stream that determine its columns
 _PLAIN = {str: "string", int: "int64", float: "float64", bool: "bool"}
 
 
 def load_text_files(files: Sequence[Path]) -> Dataset:
-    """Reads .jsonl, .json and .csv files into the cache of `datasets`; a first pass finds the column types.
+    """Reads .jsonl, .json, .csv and .tsv files into the cache of `datasets`; a first pass finds the column types.
 
     A column of strings, or of numbers of one type, has that type; every other column is stored as JSON, so that an
     object keeps exactly the keys of its row.
@@ -60,7 +60,7 @@ def load_text_files(files: Sequence[Path]) -> Dataset:
 
 
 def stream_text_files(files: Sequence[Path]) -> IterableDataset:
-    """Reads .jsonl, .json and .csv files lazily; a row that cannot be read raises DataError when it is reached.
+    """Reads .jsonl, .json, .csv and .tsv files lazily; a row that cannot be read raises DataError when it is reached.
 
     Columns are the keys of the first rows; a row may have further keys.
     """

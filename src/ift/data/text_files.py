@@ -1,23 +1,20 @@
-"""Reads the rows of .jsonl, .json and .csv files without converting any value; errors name the line."""
+"""Reads the rows of .jsonl, .json, .csv and .tsv files without converting any value; errors name the line."""
 
 from __future__ import annotations
 
-import codecs
-import csv
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ift.data.encodings import check_encoding, check_is_text, not_utf8
 from ift.data.errors import DataError, RowFault, RowsRefused, describe, refuse_rows
+from ift.data.tables import is_table, table_rows
 from ift.files import numbered_lines
 from ift.text import counted
 
-PIECE = 1 << 20  # bytes read at a time
-LONGEST_FIELD = 2**31 - 1  # characters of a CSV field
 FAULTS_AT_MOST = 10_000  # unreadable rows of a data set after which no more are looked for
-BYTE_ORDER_MARKS = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
 # place, problem (replaced by what was found), rule and fix of a row that is no object
 ONE_OBJECT = ("", "found no object", "expected one JSON object", "write one object per line")
 
@@ -35,9 +32,9 @@ class UnreadableRows(RowsRefused):
 
 
 def read_rows(file: Path, *, lone_surrogates: bool = False) -> Iterator[dict[str, Any]]:
-    """Yields the rows of a .jsonl, .json or .csv file, from column name to value, up to the first that cannot be read.
+    """Yields the rows of a text file, from column name to value, up to the first that cannot be read.
 
-    Nothing is converted: a CSV field is a string (null if empty), and a JSON string that looks like a date stays a
+    Nothing is converted: a field of a table is a string, and a JSON string that looks like a date stays a
     string. Each string of a JSON list of strings becomes a row with the column "text". A file with a single JSON
     value is read whole. Half of a surrogate pair in JSON is refused unless `lone_surrogates` is set.
 
@@ -71,9 +68,9 @@ def numbered_rows(
     Raises:
         DataError: The file cannot be read as rows at all.
     """
-    check_is_not_utf16(file)
-    if file.suffix.lower() == ".csv":
-        yield from _csv_rows(file)
+    check_is_text(file)
+    if is_table(file):
+        yield from table_rows(file)
         return
     whole = _one_value(file)
     if whole is None:
@@ -92,7 +89,7 @@ def _json_lines(file: Path, lone_surrogates: bool) -> Iterator[tuple[int, dict[s
             text = line.decode("utf-8")
             value = json.loads(text, object_pairs_hook=_object)
         except UnicodeDecodeError as error:
-            yield number, _not_utf8(fault, error)
+            yield number, not_utf8(fault, error)
         except (ValueError, RecursionError) as error:
             yield number, replace(fault, problem=_explain(error))
         else:
@@ -137,88 +134,6 @@ def _is_json(text: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
-
-
-def _csv_rows(file: Path) -> Iterator[tuple[int, dict[str, Any] | RowFault]]:
-    """`numbered_rows` of a CSV file; nothing after a record that is no CSV."""
-    csv.field_size_limit(LONGEST_FIELD)
-    with file.open(encoding="utf-8-sig", newline="") as text:
-        lines = csv.reader(text, strict=True)
-        start, row, header = 0, 0, None
-        try:
-            while (fields := next(lines, None)) is not None:
-                line, start = start + 1, lines.line_num
-                if not fields:
-                    continue
-                if header is None:
-                    header = _header(fields, f"{file}, line {line}")
-                    continue
-                row += 1
-                if len(fields) == len(header):
-                    yield line, {name: value or None for name, value in zip(header, fields, strict=True)}
-                    continue
-                found, expected = (
-                    f"found {len(fields)} fields",
-                    f"expected {len(header)} ({', '.join(header)})",
-                )
-                fix = 'put a field that contains a comma or a line break into quotes, "a, b"'
-                yield line, RowFault(row, "", found, expected, fix, line, text=True, file=str(file))
-        except csv.Error as error:
-            fix = 'put a field that contains a quote into quotes and write the quote twice, "say ""hi"""'
-            problem = f"cannot be read as CSV ({error})"
-            yield start + 1, RowFault(row + 1, "", problem, "", fix, start + 1, text=True, file=str(file))
-        except UnicodeDecodeError:
-            check_encoding(file)
-            raise
-
-
-def _header(fields: list[str], place: str) -> list[str]:
-    """Column names; a column without a name, such as the index that pandas writes, is named after its number."""
-    names = [name or f"column {number}" for number, name in enumerate(fields, start=1)]
-    duplicate = next((name for name in names if names.count(name) > 1), None)
-    if duplicate is not None:
-        raise DataError(f"{place}: found the column {duplicate!r} twice. Fix: give each column a unique name")
-    return names
-
-
-def check_is_not_utf16(file: Path) -> None:
-    """Raises DataError for a file that begins with the byte order mark of UTF-16."""
-    with file.open("rb") as opened:
-        kind = BYTE_ORDER_MARKS.get(opened.read(2))
-    if kind:
-        raise DataError(
-            f"{file}: found {kind}, expected UTF-8. Fix: iconv -f {kind} -t UTF-8 {file.name} > new{file.suffix}"
-        )
-
-
-def check_encoding(file: Path) -> None:
-    """Raises DataError with the line number for a file that is not UTF-8."""
-    check_is_not_utf16(file)
-    decode = codecs.getincrementaldecoder("utf-8")().decode
-    line, fault = 1, RowFault(1, "", "", "", "", text=True, file=str(file))
-    with file.open("rb") as opened:
-        while piece := opened.read(PIECE):
-            try:
-                decode(piece)
-            except UnicodeDecodeError as error:
-                place = line + error.object.count(b"\n", 0, error.start)
-                raise DataError.of(_not_utf8(replace(fault, line=place), error)) from error
-            line += piece.count(b"\n")
-        try:
-            decode(b"", final=True)
-        except UnicodeDecodeError as error:
-            raise DataError.of(_not_utf8(replace(fault, line=line), error)) from error
-
-
-def _not_utf8(fault: RowFault, error: UnicodeDecodeError) -> RowFault:
-    """The fault of a line that is not UTF-8, with the place of `fault`."""
-    file = Path(fault.file)
-    return replace(
-        fault,
-        problem=f"found bytes that are not UTF-8 ({error.object[error.start : error.end].hex(' ')})",
-        rule="expected UTF-8",
-        fix=f"iconv -f LATIN1 -t UTF-8 {file.name} > new{file.suffix}, if that is its encoding",
-    )
 
 
 def _has_surrogates(text: str) -> bool:

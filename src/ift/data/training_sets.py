@@ -13,6 +13,7 @@ from ift.data.entry_names import READERS, entry_names
 from ift.data.errors import DataError, call_for_each
 from ift.data.folders import resolve_data_files
 from ift.data.formats import rename_columns
+from ift.data.held_out import split_parts
 from ift.data.loading import (
     choose_split,
     files_left_out,
@@ -25,6 +26,7 @@ from ift.data.loading import (
 from ift.data.malformed import Preparation, all_malformed_rows
 from ift.data.origin import Origin
 from ift.data.prepare import Part
+from ift.data.tables import separator_notes
 from ift.text import counted
 
 if TYPE_CHECKING:
@@ -138,6 +140,7 @@ def _load_single(
     def load(split: str) -> list[Part]:
         with refusal():
             rows, origin = load_with_origin(name, config=config, split=split, streaming=streaming)
+        notes.extend(separator_notes(origin.files))
         return [Part(split, rename_columns(rows, columns), origin=origin)]
 
     available = split_names(name, config)
@@ -181,12 +184,13 @@ def _choose_split(wanted: str, use: str, available: Sequence[str], notes: list[s
 def _load_mixture(
     mixture_args: DatasetMixtureConfig, columns: Mapping[str, str], refusal: Refusal
 ) -> LoadedData:
-    entries = mixture_args.datasets
+    entries, separators = mixture_args.datasets, list[str]()
 
     def load(named: tuple[str, Any]) -> Part:
         name, entry = named
         with refusal():
             rows, origin = _load_entry(entry, mixture_args.streaming)
+        separators.extend(separator_notes(origin.files))
         if entry.columns is not None:
             rows = rows.select_columns(entry.columns)
         present = rows.column_names or []
@@ -195,7 +199,7 @@ def _load_mixture(
 
     parts = call_for_each(zip(entry_names(entries), entries, strict=True), load)
     fractions = [entry.fraction for entry in entries]
-    left_out = [line for entry in entries for line in files_left_out(entry.path, entry.name)]
+    left_out = [*separators, *(line for entry in entries for line in files_left_out(entry.path, entry.name))]
     if all(fraction is None for fraction in fractions):
         return LoadedData(parts, None, left_out)
     if any(fraction is None for fraction in fractions):
@@ -241,7 +245,7 @@ def _load_entry(entry: Any, streaming: bool) -> tuple[Any, Origin]:
 
 
 def hold_out_evaluation(data: LoadedData, seed: int, share: float | None = None) -> LoadedData:
-    """Moves a seeded sample of the training rows, in proportion to the parts, to the evaluation set."""
+    """Moves a seeded sample of the training rows to the evaluation set; see `split_parts`."""
     from datasets import Dataset
 
     if not all(isinstance(part.rows, Dataset) for part in data.train):
@@ -263,30 +267,13 @@ def hold_out_evaluation(data: LoadedData, seed: int, share: float | None = None)
             + ("give more rows" if share is None else "a smaller test_split_size")
             + ", or an evaluation split"
         )
-    train, evaluation = _split_rows(data.train, size, seed)
+    train, evaluation, repeated = split_parts(data.train, size, seed)
+    size = sum(len(part.rows) for part in evaluation)
     why = "no evaluation split" if share is None else f"test_split_size {share:g}"
     note = f"{why}: {size:,} of {counted(total, 'row')} held out from the training data, not trained (seed {seed})"
+    note += "; rows with the same prompt stay on one side" * repeated
     return LoadedData(
         [part for part in train if part.numbers],
         [part for part in evaluation if part.numbers],
         [*data.notes, note],
     )
-
-
-def _split_rows(parts: Sequence[Part], size: int, seed: int) -> tuple[list[Part], list[Part]]:
-    import random
-
-    total = sum(len(part.rows) for part in parts)
-    drawn = set(random.Random(seed).sample(range(total), size))
-    train: list[Part] = []
-    evaluation: list[Part] = []
-    first = 0
-    for part in parts:
-        sides: tuple[list[int], list[int]] = ([], [])
-        for index in range(len(part.rows)):
-            sides[first + index in drawn].append(index)
-        for into, kept in zip((train, evaluation), sides, strict=True):
-            numbers = tuple(index + 1 for index in kept)
-            into.append(replace(part, rows=part.rows.select(kept), numbers=numbers))
-        first += len(part.rows)
-    return train, evaluation

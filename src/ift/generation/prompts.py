@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ift.data import DataError
 from ift.data.errors import RowFault, describe, refuse_rows
+from ift.data.formats import check_renaming
 from ift.data.known_names import OTHER_ROLES
 from ift.data.masks import SILENT, plain_prompt_ids
 from ift.data.source import SourceRow
@@ -24,6 +25,7 @@ from ift.text import counted
 _FORMS = "turns, messages, conversations, prompt, instruction or question"
 
 _IN_OUTPUT = ("id", "question_id", "dataset", "datasplit")  # columns that name a row, or its benchmark
+Numbered = tuple[int | None, dict[str, Any] | RowFault]  # of `numbered_rows`
 UNPLACED = RowFault(0, "", "", "", "")
 
 
@@ -85,11 +87,13 @@ def prompt_ids(
 
 
 def read_rows(path: Path, *, lone_surrogates: bool = False) -> list[dict[str, Any]]:
-    """The rows of a .json, .jsonl or .csv file; raises EvaluationError if it cannot be read or has none."""
+    """The rows of a .json, .jsonl, .csv or .tsv file; raises EvaluationError if it cannot be read or has none."""
     try:
         rows = read_all_rows(path.expanduser(), lone_surrogates=lone_surrogates)
     except OSError as error:
-        raise EvaluationError(f"{path}: cannot be read ({error}); give a .json or .jsonl file") from error
+        raise EvaluationError(
+            f"{path}: cannot be read ({error}); give a .jsonl, .json, .csv or .tsv file"
+        ) from error
     except DataError as error:
         raise EvaluationError(str(error)) from error
     if not rows:
@@ -97,8 +101,12 @@ def read_rows(path: Path, *, lone_surrogates: bool = False) -> list[dict[str, An
     return rows
 
 
-def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:
+def read_prompts(
+    path: Path, system: str | None = None, columns: Mapping[str, str] | None = None
+) -> list[Prompt]:
     """Reads the prompts of a file; `system` is the system prompt for rows without one.
+
+    `columns` are columns to rename, old name to new.
 
     Each row has one of: `turns` (texts of the user), `messages` or `conversations` (an answer at the end is ignored),
     `prompt` (text or messages), `instruction` (with `input`), `question`. Turns, and the columns `system`, `history`
@@ -109,9 +117,9 @@ def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:
             twice.
     """
     prompts, faults = [], []
-    number = 0
     try:
-        for number, (line, row) in enumerate(numbered_rows(path.expanduser()), start=1):
+        rows = _renamed([*numbered_rows(path.expanduser())], columns or {})
+        for number, (line, row) in enumerate(rows, start=1):
             place = RowFault(number, "", "", "", "", line, file=str(path))
             try:
                 prompts.append(_prompt(row, place, system))
@@ -119,11 +127,13 @@ def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:
                 fault = error.fault or replace(place, problem=str(error))
                 faults.append(replace(fault, line=line, file=str(path)))
     except OSError as error:
-        raise EvaluationError(f"{path}: cannot be read ({error}); give a .json or .jsonl file") from error
+        raise EvaluationError(
+            f"{path}: cannot be read ({error}); give a .jsonl, .json, .csv or .tsv file"
+        ) from error
     except DataError as error:
         raise EvaluationError(str(error)) from error
     if faults:
-        raise EvaluationError(str(refuse_rows(faults, counted(number, "row"), str(path))))
+        raise EvaluationError(str(refuse_rows(faults, counted(len(rows), "row"), str(path))))
     if not prompts:
         raise EvaluationError(f"{path}: no rows; give at least one")
     ids = [one.id for one in prompts]
@@ -131,6 +141,19 @@ def read_prompts(path: Path, system: str | None = None) -> list[Prompt]:
         twice = next(name for name in ids if ids.count(name) > 1)
         raise EvaluationError(f"{path}: two rows have the id {twice}; give each its own, or none")
     return prompts
+
+
+def _renamed(rows: list[Numbered], columns: Mapping[str, str]) -> list[Numbered]:
+    """Rows with other names of their columns; raises DataError for names that do not fit the columns of all rows."""
+    names = dict.fromkeys(name for _, row in rows if isinstance(row, dict) for name in row)
+    check_renaming([*names], columns)
+    return [
+        (
+            line,
+            {columns.get(name, name): value for name, value in row.items()} if isinstance(row, dict) else row,
+        )
+        for line, row in rows
+    ]
 
 
 def _prompt(row: dict[str, Any] | RowFault, place: RowFault, system: str | None) -> Prompt:
@@ -145,8 +168,9 @@ def _prompt(row: dict[str, Any] | RowFault, place: RowFault, system: str | None)
     ]
     if system is not None and messages[0]["role"] != "system":
         messages = [{"role": "system", "content": system}, *messages]
-    name = next((row[key] for key in ("question_id", "id") if row.get(key) is not None), place.row)
+    name = next((row[key] for key in ("question_id", "id") if row.get(key) not in (None, "")), place.row)
     template = _for_the_template(source)
+    source.note_wrong_characters()
     unused = tuple(column for column in source.unused() if column not in _IN_OUTPUT)
     return Prompt(str(name), messages, further, row, template, place, unused, tuple(source.notes))
 
@@ -167,7 +191,7 @@ def _parse_row(source: SourceRow, row: dict[str, Any]) -> tuple[list[dict[str, A
         if row.get(column) and not (column == "prompt" and isinstance(row[column], str)):
             return _conversation(source, column), ()
     for column in ("prompt", "instruction", "question"):
-        if row.get(column) is not None:
+        if row.get(column) not in (None, ""):  # "" is an empty cell of a table
             text = _text(source, column, source.get(column))
             if column == "instruction" and row.get("input"):
                 text = f"{text}\n\n{_text(source, 'input', source.get('input'))}"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
 from rich.progress import track
 
+from ift.data.tables import separator_notes
 from ift.files import check_target
 from ift.generation.answer_files import check_format, choose_format, write_answers
-from ift.generation.answers import AnswerStore, Settings, fingerprint
+from ift.generation.answers import AnswerStore, Settings, Turn, fingerprint
 from ift.generation.prompt_checks import leave_out, not_sent, unused_content
 from ift.generation.prompts import Prompt, read_prompts
 from ift.lab.local_answers import Answer, Source, answer_here, answer_in_jobs
@@ -23,7 +24,7 @@ from ift.text import counted
 def generate(
     model: str, prompts: str, output: str | None, form: str | None, settings: Settings, batch_size: int,
     system: str | None, limit: int | None, options: LoadOptions, endpoint: str | None = None,
-    executor: Executor | None = None,
+    executor: Executor | None = None, columns: Mapping[str, str] | None = None,
 ) -> list[str]:  # fmt: skip
     """Answers all prompts and writes the file; returns a summary in lines.
 
@@ -39,6 +40,7 @@ def generate(
         options: How the model is loaded.
         endpoint: The address of an OpenAI-compatible server, such as http://localhost:8000/v1; None: load the model.
         executor: Runs processes that each answer a part of the prompts; None: this process answers all.
+        columns: Columns of the file to rename, old name to new.
 
     Raises:
         EvaluationError: The prompts cannot be read, or not a single one can be answered.
@@ -46,7 +48,7 @@ def generate(
         OSError: The model is missing.
     """
     source = Path(prompts).expanduser()
-    asked = read_prompts(source, system)[:limit]
+    asked = read_prompts(source, system, columns)[:limit]
     form = form or choose_format(asked)
     check_format(form, asked)
     name = short_name(model)
@@ -57,29 +59,36 @@ def generate(
         check_target(target, [source] if endpoint else [source, Path(model).expanduser()])
     local = (model, asked, settings, batch_size, options)
     if executor is not None:
-        answers_of = answer_in_jobs(executor, source, stored, system, *local)
+        answers_of = answer_in_jobs(executor, source, stored, system, columns, *local)
     elif endpoint is None:
         answers_of = answer_here(*local)
     else:
         answers_of = _served(endpoint, model, settings, batch_size)
     fit, left_out = leave_out(asked, answers_of.problem_of)
-    for line in [*([left_out] if left_out else []), *unused_content(fit), *answers_of.omissions_of(fit)]:
+    for line in [
+        *separator_notes([source]),
+        *([left_out] if left_out else []),
+        *unused_content(fit),
+        *answers_of.omissions_of(fit),
+    ]:
         print(line)
     store = AnswerStore(stored, answers_of.fingerprint)
     _answer(fit, store, answers_of.answer)
     found = [[store.get(one, turn) for turn in range(1 + len(one.further))] for one in fit]
     answers = [[turn for turn in turns if turn is not None] for turns in found]
     write_answers(path, form, name, fit, answers)
-    stopped = sum(turn.stopped for turns in answers for turn in turns)
-    empty = sum(not turn.text.strip() for turns in answers for turn in turns)
     store.path.unlink()
     some = f"{len(fit)} of " if left_out else ""
-    return [
-        f"{counted(sum(map(len, answers)), 'answer')} to {some}{counted(len(asked), 'prompt')}, {stopped} of them "
-        "stopped with an end token"
-        f"{f', {empty} without text' if empty else ''}",
-        f"{form:<12} {path}",
-    ]
+    return [_counts(answers, f"{some}{counted(len(asked), 'prompt')}"), f"{form:<12} {path}"]
+
+
+def _counts(answers: Sequence[Sequence[Turn]], prompts: str) -> str:
+    turns = [turn for of_prompt in answers for turn in of_prompt]
+    stopped, empty = sum(turn.stopped for turn in turns), sum(not turn.text.strip() for turn in turns)
+    without = f", {empty} without text" if empty else ""
+    return (
+        f"{counted(len(turns), 'answer')} to {prompts}, {stopped} of them stopped with an end token{without}"
+    )
 
 
 def _served(address: str, model: str, settings: Settings, threads: int) -> Source:

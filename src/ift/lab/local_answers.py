@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -60,7 +60,7 @@ def answer_here(
 
 
 def answer_in_jobs(
-    executor: Executor, source: Path, path: Path, system: str | None,
+    executor: Executor, source: Path, path: Path, system: str | None, columns: Mapping[str, str] | None,
     model: str, asked: list[Prompt], settings: Settings, batch_size: int, options: LoadOptions,
 ) -> Source:  # fmt: skip
     """The same in processes of an executor, each of which loads the model and answers a part of the prompts.
@@ -73,6 +73,7 @@ def answer_in_jobs(
         source: The file of prompts.
         path: The file of the parts' answers, with their number appended; parts of an earlier command are taken over.
         system: System prompt of `read_prompts`.
+        columns: Renamed columns of `read_prompts`.
         model: See `answer_here`.
         asked: The prompts.
         settings: How answers are generated.
@@ -84,7 +85,7 @@ def answer_in_jobs(
     key = fingerprint(identity(model), template, settings)
 
     content = {
-        "model": model, "prompts": str(source), "system": system, "settings": asdict(settings),
+        "model": model, "prompts": str(source), "system": system, "columns": columns, "settings": asdict(settings),
         "batch_size": batch_size, "options": asdict(options),
     }  # fmt: skip
 
@@ -162,7 +163,7 @@ def _written(asked: Sequence[Prompt], tokenizer: Any, style: str, note: str) -> 
 def main(file: str) -> None:
     """Answer the prompts of a part."""
     part = json.loads(Path(file).read_text(encoding="utf-8"))
-    prompts = {one.key: one for one in read_prompts(Path(part["prompts"]), part["system"])}
+    prompts = {one.key: one for one in read_prompts(Path(part["prompts"]), part["system"], part["columns"])}
     asked = [prompts[key] for key in part["keys"]]
     settings, options = Settings(**part["settings"]), LoadOptions(**part["options"])
     source = answer_here(part["model"], asked, settings, part["batch_size"], options)

@@ -30,7 +30,7 @@ from ift.runs.known_flags import refuse_foreign_file, unknown, wanted_methods
 from ift.runs.output_folder import stage_folder
 from ift.runs.ranges import check_ranges, check_used, raise_together
 from ift.runs.resume_words import read_resume_words
-from ift.runs.yaml_file import parse_mixture, parse_yaml_file, text_as_written
+from ift.runs.yaml_file import parse_mixture, parse_renaming, parse_yaml_file, text_as_written
 from ift.training.config import field_with_help
 
 
@@ -40,7 +40,9 @@ class ColumnArguments:
 
     dataset_columns: list[str] = field(
         default_factory=list,
-        metadata={"help": "Columns to rename before the format is detected, such as question=prompt."},
+        metadata={
+            "help": "Columns to rename before the format is detected, such as question=instruction answer=output."
+        },
     )
 
 
@@ -120,6 +122,8 @@ class Parser(TrlParser):
     def _checked(self, action: argparse.Action, value: Any) -> Any:
         """Parses a YAML value like the flag's; argparse does not check defaults that are not strings."""
         kind: Any = action.type or str
+        if action.dest == "dataset_columns" and value is not None:
+            return parse_renaming(self.nodes[action.dest], self.file)
         many, choices = action.nargs in ("+", "*"), list(action.choices or [])
         if value is None or isinstance(value, dict) or (isinstance(value, list) and many and kind is not str):
             return value

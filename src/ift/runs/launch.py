@@ -33,14 +33,8 @@ CPU_FLAGS = {  # accelerate's name -> torchrun's
 }
 SIGNAL_OF_PARENTS_END = 1  # PR_SET_PDEATHSIG of prctl(2)
 RENDEZVOUS_SECONDS = 300  # for machines to find each other, unless --rdzv_conf sets another limit
-SAME_VERSIONS = (
-    "intuitive-fine-tuning",
-    "torch",
-    "transformers",
-    "trl",
-    "accelerate",
-    "peft",
-)  # on all machines
+# on all machines
+SAME_VERSIONS = ("intuitive-fine-tuning", "torch", "transformers", "trl", "accelerate", "peft")
 
 
 def is_launched() -> bool:

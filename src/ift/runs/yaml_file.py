@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from ift.data.errors import DataError
+from ift.data.formats import parse_columns
 from ift.runs.argv import UsageError, UsageParser, expand_home
 
 
@@ -74,6 +76,26 @@ def flags_in_file(path: str, names: Collection[str], parser: UsageParser) -> lis
             raise UsageError(f"{path}, line {node.start_mark.line + 1}: {error}") from error
         words += flag
     return words
+
+
+def parse_renaming(node: yaml.Node, file: str | None) -> dict[str, str]:
+    """The new names of `dataset_columns:`, by old name: a mapping, a list of `old=new`, or one `old=new`.
+
+    Raises:
+        DataError: A name is no text or is missing, or occurs twice; the message names file and line.
+    """
+    where = f"{file}, line {node.start_mark.line + 1}: dataset_columns"
+    if isinstance(node, yaml.MappingNode):
+        children = [one for pair in node.value for one in pair]
+    else:
+        children = node.value if isinstance(node, yaml.SequenceNode) else [node]
+    if not all(isinstance(one, yaml.ScalarNode) for one in children):
+        fix = "Fix: write {question: instruction, answer: output}"
+        raise DataError(f"{where}: found a list or a mapping in place of a name. {fix}")
+    names = [one.value for one in children]
+    if isinstance(node, yaml.MappingNode):
+        return parse_columns(dict(zip(names[::2], names[1::2], strict=True)), where)
+    return parse_columns(names, where)
 
 
 def parse_mixture(node: yaml.Node, file: str) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ift.data import DataError, Part, prepare_dataset
+from ift.data.held_out import prompt_key
 from ift.data.masks import UNTRAINED
 from ift.data.pairs import SIDES, prepare_pairs
 from ift.lab.compare.split import Split
@@ -154,14 +155,18 @@ def split_rows(
         raise _too_few(total, wanted, max_length)
     left = _training_rows(source.rows, train_rows)
     held_out = {"validation": (source, chosen["validation"]), "test": (test_source, chosen["test"])}
-    validated = f"{len(chosen['validation']):,} for validation, " if validation_rows else ""
-    notes.append(
-        f"{counted(len(left), 'row')} to train on, {validated}{len(chosen['test']):,} to test on"
-        + ("" if test is None else " (of the test split)")
-        + ("" if validation_rows else ("; none for validation: there are no settings to choose"))
-    )
+    notes.append(_sizes(len(left), len(chosen["validation"]), len(chosen["test"]), test is not None))
     split = _built(source, left, held_out, tokenizer, max_length, notes)
     return _with_columns(split, held_out) if keep_columns else split
+
+
+def _sizes(train: int, validation: int, test: int, of_the_test_split: bool) -> str:
+    validated = f"{validation:,} for validation, " if validation else ""
+    return (
+        f"{counted(train, 'row')} to train on, {validated}{test:,} to test on"
+        + " (of the test split)" * of_the_test_split
+        + ("" if validation else "; none for validation: there are no settings to choose")
+    )
 
 
 def _too_few(total: int, wanted: Mapping[str, int], max_length: int | None) -> DataError:
@@ -247,8 +252,7 @@ def _source(
         prepared.append(done.dataset.add_column("row", [index + 1 for index in kept]))
         for index, row in enumerate(done.dataset):
             begin = next(place for place, label in enumerate(row["labels"]) if label != UNTRAINED)
-            prompt = tokenizer.decode(row["input_ids"][:begin] or row["input_ids"])
-            prompt = " ".join(prompt.split()).casefold()
+            prompt = prompt_key(tokenizer.decode(row["input_ids"][:begin] or row["input_ids"]))
             fits = max_length is None or len(row["input_ids"]) <= max_length
             groups.setdefault(prompt, []).append(_Row(number, index, kept[index], prompt, fits))
     order = list(groups)

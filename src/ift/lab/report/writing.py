@@ -55,11 +55,7 @@ def write(
         report_markdown(comparisons, metric, figures), encoding="utf-8", errors="replace"
     )
     (out / "report.html").write_text(html_page(comparisons, metric), encoding="utf-8", errors="replace")
-    notes = [
-        visible(f"note: {comparison.title}: {note}")
-        for comparison in comparisons
-        for note in comparison.notes
-    ]
+    notes = [visible(f"note: {one.title}: {note}") for one in comparisons for note in one.notes]
     drawn = sum(map(len, figures.values()))
     return [
         *map(visible, lines),

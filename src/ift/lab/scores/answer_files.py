@@ -51,7 +51,7 @@ def _numbered(path: Path) -> list[tuple[int, dict[str, Any]]]:
 def _name(row: Row, number: int) -> str:
     """The id of a row or of an answer to it; `row` is a number in the answers of a study."""
     found = (row.get(key) for key in ("question_id", "id", "row"))
-    return str(next((one for one in found if isinstance(one, str | int)), number))
+    return str(next((one for one in found if isinstance(one, str | int) and one != ""), number))
 
 
 def _row(line: Row) -> Row:

@@ -16,7 +16,7 @@ from ift.models.loading import load_network, to_device
 from ift.step import ift_loss
 from ift.step.equations import try_weights
 from ift.step.result import IFTLoss
-from ift.text import counted, visible
+from ift.text import PART, counted, token_texts
 from ift.user_code import load_function
 
 SPARE_ROWS = 16  # read beyond those that are shown, as some may be dropped
@@ -27,7 +27,7 @@ class ShownToken:
     """A token of a row.
 
     Attributes:
-        text: As the tokenizer decodes it alone, control characters made visible; a line feed is kept.
+        text: As `token_texts` decodes it, `PART` if it ends within a character; a line feed is kept.
         trained: Whether it has a loss; without one the numbers are 0.
         loss: Of the token, under the mixed input; in nats.
         nll: Under the target's own prefix; in nats.
@@ -108,17 +108,13 @@ def _shown(result: IFTLoss, ids: list[int], tokenizer: Any, number: int) -> Show
     guesses = ids if scores.lookahead_ids is None else scores.lookahead_ids[0].tolist()
     columns = (result.layout.trained, scores.losses, scores.nll, result.weights, result.gradient)
     tokens = []
-    for target, guess, trained, loss, nll, weight, push in zip(
-        ids, guesses, *(column[0].tolist() for column in columns), strict=True
+    texts = token_texts(tokenizer, ids, guesses)
+    for (text, wrong), trained, loss, nll, weight, push in zip(
+        texts, *(column[0].tolist() for column in columns), strict=True
     ):
-        text = _text(tokenizer, target)
+        text = text or PART
         if trained:
-            wrong = _text(tokenizer, guess) if guess != target else ""
             tokens.append(ShownToken(text, True, loss, nll, wrong, weight, push))
         else:
             tokens.append(ShownToken(text))
     return ShownRow(number, tuple(tokens), float(result.loss))
-
-
-def _text(tokenizer: Any, token: int) -> str:
-    return visible(tokenizer.decode([token], clean_up_tokenization_spaces=False))

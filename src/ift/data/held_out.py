@@ -1,0 +1,95 @@
+"""Which rows are held out for evaluation: a seeded sample in which rows with the same prompt stay on one side."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ift.data.errors import DataError
+from ift.data.formats import DETECTION_ROWS, Format, column_names, detect_format, first_rows
+from ift.data.masks import UNTRAINED
+from ift.data.prepared import Part
+from ift.data.source import SourceRow
+from ift.data.turns import Row
+
+
+def prompt_key(text: str) -> str:
+    """What two prompts share that are the same, white space and case aside."""
+    return " ".join(text.split()).casefold()
+
+
+def split_parts(parts: Sequence[Part], size: int, seed: int) -> tuple[list[Part], list[Part], bool]:
+    """The parts without `size` rows, the parts with these rows alone, and whether some rows have the same prompt.
+
+    Rows with one prompt stay on one side, for which fewer rows may be held out; where each prompt has more rows than
+    `size`, they do not.
+    """
+    keys = [key for number, part in enumerate(parts) for key in _keys(part, number)]
+    drawn = _draw(keys, size, seed)
+    train: list[Part] = []
+    evaluation: list[Part] = []
+    first = 0
+    for part in parts:
+        sides: tuple[list[int], list[int]] = ([], [])
+        for index in range(len(part.rows)):
+            sides[first + index in drawn].append(index)
+        for into, kept in zip((train, evaluation), sides, strict=True):
+            numbers = tuple(index + 1 for index in kept)
+            into.append(replace(part, rows=part.rows.select(kept), numbers=numbers))
+        first += len(part.rows)
+    return train, evaluation, len(set(keys)) < len(keys)
+
+
+def _draw(keys: Sequence[Hashable], size: int, seed: int) -> set[int]:
+    draw = random.Random(seed)
+    first = draw.sample(range(len(keys)), size)
+    groups: dict[Hashable, list[int]] = {}
+    for index, key in enumerate(keys):
+        groups.setdefault(key, []).append(index)
+    if len(groups) == len(keys):
+        return set(first)
+    taken: set[int] = set()
+    for index in [*first, *draw.sample(range(len(keys)), len(keys))]:
+        group = groups[keys[index]]
+        if index not in taken and len(taken) + len(group) <= size:
+            taken.update(group)
+    return taken or set(first)
+
+
+def _keys(part: Part, number: int) -> Iterator[Hashable]:
+    """What the prompt of each row is compared by; of a row that cannot be read, its own place."""
+    rows: Any = part.rows.with_format(None)
+    try:
+        form = detect_format(column_names(rows), first_rows(rows, DETECTION_ROWS))
+    except DataError:  # refused when the rows are prepared, unless a setting names their column
+        form = None
+    for index, row in enumerate(rows):
+        yield (_prompt(form, row, index) if form else None) or (number, index)
+
+
+def _prompt(form: Format, row: Any, index: int) -> Hashable:
+    try:
+        read = form.converter(SourceRow(row, index + 1))
+    except DataError:
+        return None
+    return _before_the_answer(read)
+
+
+def _before_the_answer(row: Row) -> Hashable:
+    """The part of a row in canonical form that comes before what is trained; the whole row if nothing does."""
+    if "input_ids" in row:
+        labels = row["labels"]
+        start = next((place for place, label in enumerate(labels) if label != UNTRAINED), 0)
+        return tuple(row["input_ids"][:start] or row["input_ids"])
+    if "messages" not in row:
+        return prompt_key(row.get("prompt") or "") or prompt_key(
+            row.get("completion") or row.get("text") or ""
+        )
+    asked = []
+    for turn in row["messages"]:
+        if turn["role"] == "assistant" and turn.get("train", True):
+            break
+        asked.append((turn["role"], prompt_key(turn["content"] or "")))
+    return tuple(asked)
