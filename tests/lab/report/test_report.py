@@ -289,3 +289,20 @@ def test_names_with_commas_are_named_as_they_are():
     ]
     assert named("ift scale detached,sft,", known) == ["ift scale detached", "sft"]
     assert named("", known) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "signed", "shown"),
+    [
+        ("sql", False, "52.3 ± 4.6 %"),
+        ("sql", True, "+52.3 ± 4.6 points"),
+        ("bleu", True, "+0.5 ± 0.0"),
+        ("mean_length", False, "0.5 ± 0.0"),
+        ("target_log_likelihood", False, "0.523 ± 0.046"),
+    ],
+)
+def test_a_mean_has_as_many_digits_as_its_score_needs(name, signed, shown):
+    from ift.lab.report.intervals import Estimate
+    from ift.lab.report.wording import estimate
+
+    assert estimate(Estimate(0.52345, 0.04567, 3), name, signed) == shown

@@ -20,6 +20,7 @@ SHARES = (
     "rouge",
     "f1",
 )  # in 0..1, shown in percent
+ONE_DIGIT = (*SHARES, "bleu", "chrf", "mean_length")  # behind the point, in a mean with its interval
 CURVES = ("nll", "eval_nll", "lookahead_accuracy", "eos_nll", "propagation_negative_share")  # what is drawn
 LABELS = {
     "exact_match": "exact match",
@@ -78,7 +79,7 @@ def estimate(found: Estimate | None, name: str, signed: bool = False) -> str:
     if found is None:
         return NONE
     scale = 100 if name in SHARES else 1
-    digits = 1 if name in SHARES else 3
+    digits = 1 if name in ONE_DIGIT else 3
     mean, sign = scale * found.mean, "+" if signed else ""
     unit = "" if name not in SHARES else " points" if signed else " %"
     half = "" if found.half is None else f" ± {scale * found.half:.{digits}f}"
