@@ -57,7 +57,9 @@ def test_a_merged_model_has_a_card_of_its_own(run_tiny, ift, chat_model, tmp_pat
     headings = re.findall(r"^## (.+)$", found.text, flags=re.M)
     assert found.data.library_name == "transformers"
     assert "lora" not in found.data.tags
-    assert f"The adapter `{done.folder.name}`, merged into its base" in found.text
+    what = f"The adapter `{done.folder.name}`, merged by `ift merge` into its base, `base` (a local folder"
+    assert what in found.text
+    assert "The weights are in float32." in found.text
     assert str(tmp_path) not in found.content
     if card == "as ift writes it":
         assert found.data.license == "apache-2.0"

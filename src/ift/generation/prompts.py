@@ -196,8 +196,13 @@ def _parse_row(source: SourceRow, row: dict[str, Any]) -> tuple[list[dict[str, A
             if column == "instruction" and row.get("input"):
                 text = f"{text}\n\n{_text(source, 'input', source.get('input'))}"
             return [{"role": "user", "content": text}], ()
-    problem = f"found no prompt in the columns {', '.join(row) or 'of an empty row'}"
-    raise DataError.of(RowFault(source.number, "", problem, "", f"give one of {_FORMS}"))
+    if empty := [column for column in ("prompt", "instruction", "question") if column in row]:
+        problem, fix = f"the column {empty[0]} is empty", "write a question, or take the row out"
+    else:
+        problem = f"found no prompt in the columns {', '.join(row) or 'of an empty row'}"
+        name = next(iter(row), "Question")
+        fix = f"give one of {_FORMS}; a column is renamed with --dataset_columns '{name}=instruction'"
+    raise DataError.of(RowFault(source.number, "", problem, "", fix))
 
 
 def _conversation(source: SourceRow, column: str) -> list[dict[str, Any]]:

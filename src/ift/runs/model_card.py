@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import re
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from ift.methods.stage import Stage
+from ift.models.adapters import adapter_config
+from ift.models.loading import local_path
 from ift.models.model_folder import looks_local
 from ift.models.record import find_file
 from ift.text import counted
@@ -61,10 +64,7 @@ def write_model_card(trainer: Any, stage: Stage) -> None:
         "License": _licence_words(licence, base),
         "Citation": _citation(trainer),
     }
-    shown = (
-        base_id
-        or f"`{Path(base).name}` (a local folder: write its Hub id as `base_model` into the metadata above)"
-    )
+    shown = _shown_base(base, base_id)
     what = f"A LoRA adapter for {shown}" if adapter else f"{shown}, fine-tuned"
     _save(folder, data, f"{what}. Method: {stage.method.description}.", parts)
 
@@ -78,9 +78,11 @@ def write_merged_card(adapter: str, folder: Path) -> None:
     card = ModelCard.load(file) if file else ModelCard("---\n{}\n---\n")
     known, found = card.data.to_dict(), re.split(r"^## (.+)\n", card.text, flags=re.MULTILINE)[1:]
     sections = dict(zip(found[::2], map(str.strip, found[1::2]), strict=True))
+    base = str(getattr(adapter_config(local_path(adapter)), "base_model_name_or_path", None) or "")
+    base_id = known.get("base_model") or (None if looks_local(base) else base or None)
     data = ModelCardData(
         model_name=name,
-        base_model=known.get("base_model"),
+        base_model=base_id,
         library_name="transformers",
         pipeline_tag="text-generation",
         license=known.get("license"),
@@ -91,7 +93,20 @@ def write_merged_card(adapter: str, folder: Path) -> None:
     chat = (folder / "chat_template.jinja").exists()
     parts = {_LOADING: _loading(name, chat, adapter=False)}
     parts |= {heading: sections[heading] for heading in _OF_THE_TRAINING if heading in sections}
-    _save(folder, data, f"The adapter `{shown}`, merged into its base by `ift merge`.", parts)
+    what = f"The adapter `{shown}`, merged by `ift merge` into its base, {_shown_base(base, base_id)}"
+    _save(folder, data, f"{what}. The weights are in {_dtype(folder)}.", parts)
+
+
+def _shown_base(base: str, base_id: str | None) -> str:
+    """The base in the words of a card."""
+    local = f"`{Path(base).name}` (a local folder: write its Hub id as `base_model` into the metadata above)"
+    return base_id or local
+
+
+def _dtype(folder: Path) -> str:
+    """The dtype that a saved model's configuration names."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return str(config.get("dtype") or config.get("torch_dtype") or "float32")
 
 
 def _save(folder: Path, data: ModelCardData, what: str, parts: Mapping[str, str]) -> None:

@@ -106,11 +106,13 @@ class TerminalReporter(Reporter):
         for warning in result.warnings:
             self.labelled("warning", warning, STYLES["warning"], 10)
         adapter = os.path.exists(os.path.join(folder, "adapter_config.json"))
+        merge = f"ift merge {shlex.quote(folder)} --output_dir {shlex.quote(f'{folder}-merged')}"
         lines = {
             "model": f"{folder}{f' (an adapter on {base})' if adapter else ''}; {result.read_back}",
             "metrics": os.path.join(folder, "metrics.jsonl"),
             "answers": "" if result.answers is None else result.answers.summary(folder),
             "chat": f"ift chat {shlex.quote(folder)}",
+            "merge": merge if adapter else "",
             "evaluate": f"{install_command('eval')} && ift evaluate {shlex.quote(folder)}",
             "push": f"hf upload USER/{os.path.basename(os.path.normpath(folder))} {shlex.quote(folder)} {NOT_PUSHED}",
         }

@@ -205,7 +205,9 @@ def test_a_study_that_was_fitted_to_a_time_grows_by_seeds_that_are_named(tmp_pat
     found = fit_to_budget(more, 1, lines.append).plan
     assert replace(found, seeds=10, time_budget=None) == replace(decided, time_budget=None)
     assert lines[0].startswith("as decided when this study began: 10 seeds, 6 settings tried for each method")
-    assert lines[1].startswith("as decided when this study began: 12 seeds, 6 settings tried")
+    assert lines[1].startswith(
+        "12 seeds (--seeds), the rest as decided when this study began: 6 settings tried"
+    )
 
 
 @pytest.mark.parametrize(("seconds", "time"), [(7200.0, "2h"), (5400.0, "90m"), (45.0, "45s")])

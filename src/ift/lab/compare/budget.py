@@ -50,7 +50,8 @@ def fit_to_budget(study: Study, jobs: int | None, say: Callable[[str], object], 
     file = study.folder / "budget.json"
     if file.exists():
         decided = json.loads(file.read_text()) | ({"seeds": budget["seeds"]} if budget["seeds"] else {})
-        within = "as decided when this study began"
+        named = f"{counted(budget['seeds'], 'seed')} (--seeds), the rest " if budget["seeds"] else ""
+        within = f"{named}as decided when this study began"
     else:
         within = f"within {time_flag(budget['seconds'])}"
         plans = [_planned(study.plan, *rung) for rung in LADDER]
@@ -68,7 +69,8 @@ def fit_to_budget(study: Study, jobs: int | None, say: Callable[[str], object], 
     rows = counted(plan.test_rows, "test row")
     if plan.validation_rows and chooses:
         rows += f" and {counted(plan.validation_rows, 'validation row')}"
-    say(f"{within}: {counted(plan.seeds, 'seed')}, {_rates(plan.trials)}, {rows}")
+    seeds = "" if within.startswith(counted(plan.seeds, "seed")) else f"{counted(plan.seeds, 'seed')}, "
+    say(f"{within}: {seeds}{_rates(plan.trials)}, {rows}")
     if plan.user_data is not None and held_out and not chooses:
         unused = counted(held_out, "validation row is", "validation rows are")
         say(

@@ -35,9 +35,8 @@ def write(
     if metric is None:
         metric = default_metric(records, known)
         if metric != "exact_match":
-            lines.append(
-                f"compared by {label(metric)} ({metric}); --metric gives another: {', '.join(known)}"
-            )
+            others = ", ".join(name for name in known if name != metric)
+            lines.append(f"compared by {label(metric)} ({metric}); --metric gives another: {others}")
     if metric not in known:
         raise ReportError(
             f"--metric: found {metric!r}, which no record has; known: {', '.join(sorted(known))}"

@@ -254,7 +254,8 @@ def cannot_share(model: nn.Module, inputs: dict[str, Any]) -> str | None:
             continue
         noisy = _noise_of(module)
         if noisy is not None:
-            return f"{noisy} of {name or type(model).__name__} is on (0 makes a step cheaper, the results are right)"
+            place = f"{noisy} of {name or type(model).__name__}"
+            return f"{place} is on (without dropout a step is cheaper; the results are right)"
         function = getattr(module, "_gradient_checkpointing_func", None)
         if getattr(module, "gradient_checkpointing", False) and getattr(function, "keywords", {}).get(
             "use_reentrant", True
