@@ -269,6 +269,20 @@ def test_a_mixture_of_local_files_with_fractions(tmp_path):
     assert (len(share.train[0].rows), len(share.evaluation[0].rows)) == (30, 10)
 
 
+def test_a_column_to_rename_must_be_in_a_data_set_of_the_mixture(tmp_path):
+    """Red when: a misspelt name is passed over, because not every data set needs to have it."""
+    one = write(tmp_path / "one.jsonl", [{"Frage": "a", "Antwort": "b"}] * 4)
+    two = write(tmp_path / "two.jsonl", numbered(4))
+    script, _, training = arguments()
+    entries = mixture([{"path": one}, {"path": two}])
+    names = {"Frage": "instruction", "Antwort": "output"}
+    assert len(load_train_and_eval(script, entries, training, columns=names).train) == 2
+    with pytest.raises(
+        DataError, match=r'found no column "frage" in any of the data sets \(.*one\.jsonl has Frage, Antwort'
+    ):
+        load_train_and_eval(script, entries, training, columns={**names, "frage": "input"})
+
+
 @pytest.mark.parametrize(
     ("entries", "names"),
     [

@@ -181,10 +181,23 @@ def _choose_split(wanted: str, use: str, available: Sequence[str], notes: list[s
     return split
 
 
+def _check_names(columns: Mapping[str, str], present: Mapping[str, list[str] | None]) -> None:
+    """Raises DataError for a column to rename that no data set of a mixture has."""
+    known = {column for names in present.values() for column in names or ()}
+    missing = next((old for old in columns if old not in known), None)
+    if missing is None or None in present.values():
+        return
+    found = "; ".join(f"{name} has {', '.join(names or ())}" for name, names in present.items())
+    raise DataError(
+        f'dataset_columns: found no column "{missing}" in any of the data sets ({found}). Fix: name one of these'
+    )
+
+
 def _load_mixture(
     mixture_args: DatasetMixtureConfig, columns: Mapping[str, str], refusal: Refusal
 ) -> LoadedData:
     entries, separators = mixture_args.datasets, list[str]()
+    present: dict[str, list[str] | None] = {}  # columns by data set; None: a stream that does not say
 
     def load(named: tuple[str, Any]) -> Part:
         name, entry = named
@@ -193,11 +206,14 @@ def _load_mixture(
         separators.extend(separator_notes(origin.files))
         if entry.columns is not None:
             rows = rows.select_columns(entry.columns)
-        present = rows.column_names or []
-        rows = rename_columns(rows, {old: new for old, new in columns.items() if old in present})
+        present[name] = rows.column_names
+        rows = rename_columns(
+            rows, {old: new for old, new in columns.items() if old in (rows.column_names or [])}
+        )
         return Part(name, rows, origin=origin)
 
     parts = call_for_each(zip(entry_names(entries), entries, strict=True), load)
+    _check_names(columns, present)
     fractions = [entry.fraction for entry in entries]
     left_out = [*separators, *(line for entry in entries for line in files_left_out(entry.path, entry.name))]
     if all(fraction is None for fraction in fractions):

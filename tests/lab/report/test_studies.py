@@ -50,6 +50,19 @@ def test_methods_of_one_label_are_told_apart_by_the_studys_folder(tmp_path):
         found.baseline("sft")
 
 
+def test_studies_that_trained_on_other_rows_say_so(tmp_path):
+    """Of one seed: with the rows of the testbed, other seeds have other rows. Red when: only the test rows count."""
+    split = {"test": DataSplit(9, "t")}
+    for name, rows, digest in (("s1", 64, "a"), ("s2", 56, "b")):
+        study(tmp_path / name, ("sft",), data={**split, "train": DataSplit(rows, digest)}, config={"x": name})
+    lines = tell_apart(find([tmp_path])).lines
+    assert lines[-1] == (
+        "they trained on different rows (s1 64 rows, s2 56 rows): a difference between studies may come from the rows"
+    )
+    study(tmp_path / "s2", ("sft",), data={**split, "train": DataSplit(64, "a")}, config={"x": "s2"})
+    assert "different rows" not in " ".join(tell_apart(find([tmp_path])).lines)
+
+
 def test_a_study_that_is_given_twice_counts_once_and_other_seeds_are_further_seeds(tmp_path):
     study(tmp_path / "s1")
     study(tmp_path / "copy")

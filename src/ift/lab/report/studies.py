@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ift.lab.report.decode import ReportError
-from ift.lab.report.records import LINES, RunRecord
+from ift.lab.report.records import LINES, DataSplit, RunRecord
 from ift.lab.report.wording import EMPTY
+from ift.text import counted
 
 AUXILIARY = ("n", "stopped", EMPTY, "mean_length", "target_log_likelihood")  # scores that no study is about
 Records = Mapping[Path, RunRecord]
@@ -89,7 +90,24 @@ def tell_apart(records: Records) -> ToldApart:
         [f"{count} in another folder too, with the same settings and scores: counted once"] if double else []
     )
     lines += [f"{label} is in several studies: {', '.join(new)}" for label, new in labels.items()]
+    if rows := {name: size for files in apart for name, size in _other_rows(files, records, names).items()}:
+        sizes = ", ".join(f"{name} {counted(size, 'row')}" for name, size in sorted(rows.items()))
+        lines.append(
+            f"they trained on different rows ({sizes}): a difference between studies may come from the rows"
+        )
     return ToldApart(kept, lines, labels)
+
+
+def _other_rows(files: Sequence[Path], records: Records, names: Mapping[Path, str]) -> dict[str, int]:
+    """The number of training rows by study, where runs of one seed were trained on different rows; else empty."""
+    found: dict[int, dict[str, DataSplit]] = {}
+    for file in files:
+        if train := records[file].data.get("train"):
+            found.setdefault(records[file].seed, {})[names[study_of(file)]] = train
+    for by_study in found.values():
+        if len({train.sha256 for train in by_study.values()}) > 1:
+            return {name: train.rows for name, train in by_study.items()}
+    return {}
 
 
 def default_metric(records: Records, known: Sequence[str]) -> str:
