@@ -56,3 +56,19 @@ def test_what_cannot_be_merged_is_refused(run_tiny, ift, chat_model, tmp_path, c
         said = "exists and is not an empty folder. Fix: name another --output_dir"
     assert done.code == 1
     assert said in done.err
+
+
+def test_rows_to_compare_on_may_have_columns_of_their_own(run_tiny, ift, tmp_path):
+    """Red when: the reason why the rows cannot be read is swallowed."""
+    trained = run_tiny(**LORA)
+    rows = tmp_path / "rows.csv"
+    rows.write_text("Frage;Antwort\nHi;Hello\nAnd?;Yes\n")
+    done = ift("merge", trained.folder, output_dir=tmp_path / "merged", rows=rows)
+    assert done.code == 1
+    assert "no known data format: found columns Antwort, Frage" in done.err
+    done = ift("merge", trained.folder, "--dataset_columns", "Frage=instruction", "Antwort=output",
+               output_dir=tmp_path / "merged", rows=rows)  # fmt: skip
+    assert done.code == 0, done.err
+    assert "on 2 rows of " in done.out
+    done = ift("merge", trained.folder, "--dataset_columns", "a=b", output_dir=tmp_path / "other")
+    assert "there are no rows to rename" in done.err

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from ift.cli.column_option import COLUMNS, FLAG
 from ift.cli.model_options import ALLOW_PICKLE, DTYPE, TRUST_REMOTE_CODE
+from ift.runs.argv import UsageError
 from ift.text import counted
 
 if TYPE_CHECKING:
     from ift.models.loading import LoadOptions
 
 
-def main(adapter: str, folder: Path, rows: str | None, options: LoadOptions) -> int:
+def main(
+    adapter: str, folder: Path, rows: str | None, options: LoadOptions, columns: Sequence[str] = ()
+) -> int:
     """Merges, compares and saves; returns the exit code.
 
     Raises:
@@ -31,7 +36,7 @@ def main(adapter: str, folder: Path, rows: str | None, options: LoadOptions) -> 
     refuse_merge_target(adapter, folder)
     if options.trust_remote_code:
         warn_of_remote_code(adapter)
-    ids = [] if rows is None else _row_ids(adapter, rows, options)
+    ids = [] if rows is None else _row_ids(adapter, rows, options, columns)
     found = merge_to_new_folder(adapter, folder, ids, options)
     write_merged_card(adapter, folder)
     compared = (
@@ -44,9 +49,8 @@ def main(adapter: str, folder: Path, rows: str | None, options: LoadOptions) -> 
     return 0
 
 
-def _row_ids(adapter: str, rows: str, options: LoadOptions) -> list[list[int]]:
+def _row_ids(adapter: str, rows: str, options: LoadOptions, columns: Sequence[str]) -> list[list[int]]:
     """Token ids of the first rows of a file, prepared as `ift train` prepares them."""
-    from ift.data import DataError
     from ift.methods.stage import load_data
     from ift.runs.arguments import parse
     from ift.runs.train_stage import first_rows
@@ -54,12 +58,9 @@ def _row_ids(adapter: str, rows: str, options: LoadOptions) -> list[list[int]]:
     words = ["--model_name_or_path", adapter, "--dataset_name", rows]
     words += ["--trust_remote_code"] if options.trust_remote_code else []
     words += ["--allow_pickle_weights"] if options.allow_pickle_weights else []
+    words += [FLAG, *columns] if columns else []
     run_args = parse(words)
-    if found := first_rows(run_args, load_data(run_args)):
-        return found
-    raise DataError(
-        f"--rows {rows}: none of the first rows can be trained. Fix: see `ift check`, or leave --rows out"
-    )
+    return first_rows(run_args, load_data(run_args))
 
 
 def command(
@@ -68,6 +69,7 @@ def command(
     rows: str = typer.Option(
         None, "--rows", help="Rows to compare the outputs on, in any format that ift train reads."
     ),
+    columns: list[str] = COLUMNS,
     dtype: str = DTYPE,
     trust_remote_code: bool = TRUST_REMOTE_CODE,
     allow_pickle: bool = ALLOW_PICKLE,
@@ -76,4 +78,6 @@ def command(
     from ift.models.loading import LoadOptions
 
     options = LoadOptions(dtype, None, trust_remote_code, allow_pickle)
-    return main(adapter, Path(output_dir).expanduser(), rows, options)
+    if columns and rows is None:
+        raise UsageError(f"{FLAG}: there are no rows to rename. Fix: add --rows FILE, or leave it out")
+    return main(adapter, Path(output_dir).expanduser(), rows, options, columns)

@@ -159,16 +159,21 @@ def model_for_next_stage(stage: Stage, data: LoadedData) -> str:
             trust_remote_code=stage.config.trust_remote_code,
             allow_pickle_weights=start_options(stage).allow_pickle_weights,
         )
-        save_merged(str(folder), folder / "merged", first_rows(stage, data), options)
+        try:
+            rows = first_rows(stage, data)
+        except DataError:  # none of these rows can be trained
+            rows = []
+        save_merged(str(folder), folder / "merged", rows, options)
     PartialState().wait_for_everyone()
     return str(folder / "merged" if adapter.exists() else folder)
 
 
 def first_rows(stage: Stage, data: LoadedData) -> list[list[int]]:
-    """Token ids of a few training rows, prepared without the others."""
+    """Token ids of a few training rows, prepared without the others.
+
+    Raises:
+        DataError: They cannot be read, or none of them can be trained.
+    """
     first = replace(data.train[0], rows=data.train[0].rows.take(FIRST_ROWS))
-    try:
-        prepared = prepare_stage(stage, replace(data, train=[first], evaluation=None))
-    except DataError:  # none of these rows can be trained
-        return []
+    prepared = prepare_stage(stage, replace(data, train=[first], evaluation=None))
     return first_rows_ids(prepared.sets["train"].dataset)
