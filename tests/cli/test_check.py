@@ -209,6 +209,22 @@ def test_what_is_trained_is_seen_with_and_without_colour(chat_model, write_rows,
         assert "<|im_end|>" in answer.partition("⟧")[0]
 
 
+def test_rows_of_each_data_set_of_a_mixture_are_shown(chat_model, tmp_path):
+    """Red when: the first rows are taken, all of the first data set."""
+    for name in ("a", "b"):
+        rows = ({"prompt": f"{name}{number}?", "completion": " yes"} for number in range(4))
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = {"datasets": [{"path": str(tmp_path / f"{name}.jsonl")} for name in ("a", "b")]}
+    (tmp_path / "run.yaml").write_text(json.dumps(config))  # JSON is YAML
+    words = ["--config", str(tmp_path / "run.yaml"), "--model_name_or_path", str(chat_model)]
+    run_args = parse([*words, "--eval_strategy", "no"])
+    terminal = io.StringIO()
+    show_rows(run_args, prepare_stage(run_args, load_data(run_args)), 3, Console(file=terminal, width=200))
+    said = terminal.getvalue()
+    places = [f"row {row} of {tmp_path / name}.jsonl" for row, name in ((1, "a"), (2, "a"), (1, "b"))]
+    assert re.findall(r"^(row \d+ of .*?),", said, re.MULTILINE) == places
+
+
 def test_memory_is_planned_for_rows_of_another_length(check):
     here = json.loads(check("--json").stdout)
     longer = json.loads(check("--json", "--plan_length", "512", "--max_length", "512").stdout)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from ift.data import Prepared
 from ift.data.samples import ids_and_labels
 from ift.methods.stage import PreparedRows
 from ift.runs.arguments import TrainArguments
@@ -16,6 +19,18 @@ from ift.text import TRAINED, bracketed, counted, token_texts
 GUESS = "the model's guess for the token before it"
 
 
+def _first_rows(one: Prepared, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The first `count` rows with their numbers from 1; of a mixture, as many of each data set as of the others."""
+    if one.report.streaming or not one.parts:
+        yield from enumerate(itertools.islice(one.dataset, count), start=1)
+        return
+    ends = list(itertools.accumulate(part.report.rows_kept for part in one.parts))
+    parts = [range(end - part.report.rows_kept, end) for part, end in zip(one.parts, ends, strict=True)]
+    in_turn = (index for layer in itertools.zip_longest(*parts) for index in layer if index is not None)
+    for index in sorted(itertools.islice(in_turn, count)):
+        yield index + 1, one.dataset[index]
+
+
 def show_rows(run_args: TrainArguments, prepared: PreparedRows, count: int, console: Console) -> None:
     """Prints rows: prompt dim, trained tokens green (without colour: in brackets), and the model's other guesses."""
     tokenizer, one = prepared.tokenizer, prepared.sets["train"]
@@ -23,7 +38,7 @@ def show_rows(run_args: TrainArguments, prepared: PreparedRows, count: int, cons
     special = set(tokenizer.all_special_ids)
     colour = console.color_system is not None and not console.no_color
     console.print()
-    for number, row in enumerate(itertools.islice(one.dataset, count), start=1):
+    for number, row in _first_rows(one, count):
         ids, labels = ids_and_labels(row)
         guessed, parts = ids[:1] + guess(ids)[:-1], list[Text]()  # nothing is guessed in the first place
         texts = token_texts(tokenizer, ids, guessed)
@@ -41,7 +56,8 @@ def show_rows(run_args: TrainArguments, prepared: PreparedRows, count: int, cons
         parts = (
             parts if colour else bracketed(parts, [label != -100 for label in [*labels, labels[-1]]], Text)
         )
-        console.print(f"[bold]row {number}[/bold] of the kept rows, {counted(len(ids), 'token')}")
+        place = f"{one.name_of(number)}," if one.parts else f"row {number} of the kept rows,"
+        console.print(Text.assemble((place, "bold"), f" {counted(len(ids), 'token')}"))
         console.print(Text().join(parts))
     console.print(
         f"(prompt dim, [green]trained[/green], [magenta]special token[/magenta], [red]‹{GUESS}›[/red])"
