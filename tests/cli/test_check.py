@@ -219,7 +219,13 @@ def test_rows_of_each_data_set_of_a_mixture_are_shown(chat_model, tmp_path):
     words = ["--config", str(tmp_path / "run.yaml"), "--model_name_or_path", str(chat_model)]
     run_args = parse([*words, "--eval_strategy", "no"])
     terminal = io.StringIO()
-    show_rows(run_args, prepare_stage(run_args, load_data(run_args)), 3, Console(file=terminal, width=200))
+    prepared = prepare_stage(run_args, load_data(run_args))
+    lines = prepared.sets["train"].report.lines(lengths=True)
+    of_part = next(number for number, line in enumerate(lines) if "a.jsonl: format:" in line)
+    assert [line.split(":")[0].strip() for line in lines[of_part - 3 : of_part]] == [
+        "tokens per row", "tokens per prompt", "tokens per answer",
+    ]  # fmt: skip
+    show_rows(run_args, prepared, 3, Console(file=terminal, width=200))
     said = terminal.getvalue()
     places = [f"row {row} of {tmp_path / name}.jsonl" for row, name in ((1, "a"), (2, "a"), (1, "b"))]
     assert re.findall(r"^(row \d+ of .*?),", said, re.MULTILINE) == places

@@ -103,8 +103,13 @@ class DataReport:
         """Number of rows with more tokens than the limit, those of the parts included."""
         return len(self.long_rows) + sum(part.too_long for part in self.parts)
 
-    def lines(self, findings: bool = False) -> list[str]:
-        """The report as lines of text; with `findings` without what the check before a run says of rows."""
+    def lines(self, findings: bool = False, lengths: bool = False) -> list[str]:
+        """The report as lines of text.
+
+        Args:
+            findings: Without what the check before a run says of rows.
+            lengths: With the lengths of prompts and answers.
+        """
         lines = [f"{self.name}: format: {self.format}; {self.explanation}"]
         if self.default_template:
             lines.append(
@@ -125,8 +130,10 @@ class DataReport:
         if any(note.endswith(NOT_RENDERED) for note in self.notes):
             lines.append(f"  {TEMPLATE_FIX}, or take it out of the rows")
         lines.append(f"  {counted(self.trained_tokens, 'trained token')} of {self.total_tokens:,}")
-        median, high, largest = self.lengths
-        lines.append(f"  tokens per row: median {median:,}, 95 % up to {high:,}, longest {largest:,}")
+        parts = {"prompt": self.prompt_lengths, "answer": self.answer_lengths} if lengths else {}
+        for what, (median, high, top) in {"row": self.lengths, **parts}.items():
+            if top or what == "row":
+                lines.append(f"  tokens per {what}: median {median:,}, 95 % up to {high:,}, longest {top:,}")
         if not findings and (self.rows_cut or self.trained_tokens_lost):
             lines.append(
                 f"  truncated to {self.max_length:,} tokens: {counted(self.rows_cut, 'row')} ({self.share_cut:.1%} "
@@ -143,7 +150,7 @@ class DataReport:
                 "the end of the prompt"
             )
         for part in self.parts:
-            lines.extend(f"  {line}" for line in part.lines(findings))
+            lines.extend(f"  {line}" for line in part.lines(findings, lengths))
         return lines
 
 

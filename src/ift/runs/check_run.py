@@ -92,11 +92,7 @@ def report_lines(run_args: TrainArguments, found: Preflight, rows: Any, seconds:
     """What `ift check` prints before the findings; `seconds` are those of a step, None where it was not timed."""
     lines = list(rows.notes)
     for one in rows.sets.values():
-        lines += one.report.lines(findings=True)
-        for name in ("prompt", "answer"):
-            median, high, top = getattr(one.report, f"{name}_lengths")
-            if top:
-                lines.append(f"  tokens per {name}: median {median:,}, 95 % up to {high:,}, longest {top:,}")
+        lines += one.report.lines(findings=True, lengths=True)
     lines += [line] if (line := found.memory_line()) else []
     lines += [f"disk: {found.disk.line()}"] if found.disk is not None else []
     span = timedelta(seconds=round((found.work.steps or 0) * (seconds or 0)))
