@@ -101,8 +101,9 @@ def mispredicted(*names: str) -> str:
         ]
         apart = [
             estimate(found.difference(by_label[label], "test", metric), metric, signed=True)
-            for label in labels
             if label in by_label
+            else "–"
+            for label in labels
         ]
         rows.append([title, *wrong, estimate(found.base.estimate("test", metric), metric), *apart])
     return table(["", "mispredicted at first", "at last", "sft", *labels], rows)
