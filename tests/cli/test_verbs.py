@@ -197,7 +197,7 @@ def test_chat_takes_a_system_message_and_marks_an_answer_without_text(
     write_record(plain, ModelRecord(prompts="plain text"))
     done = CliRunner().invoke(app, ["chat", str(plain), "--prompt", "Hi", "--system", "Be brief."])
     assert done.exit_code == 1
-    assert "was trained on plain text, without messages. Fix: leave it out" in " ".join(done.output.split())
+    assert "was trained on plain text. Fix: write it into the prompt" in " ".join(done.output.split())
 
 
 def test_chat_with_what_is_no_model_is_one_line(tmp_path):

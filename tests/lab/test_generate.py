@@ -1,6 +1,7 @@
 """`ift generate --endpoint`, against a scripted server: the files, the counts and the resuming of local generation."""
 
 import json
+import threading
 
 import pytest
 from scripted_server import Script, serving
@@ -102,6 +103,17 @@ def test_the_key_of_another_server_is_not_sent(answers, monkeypatch):
         monkeypatch.setenv("IFT_ENDPOINT_API_KEY", "sk-right")
         answers(script, max_new_tokens=5)
     assert script.headers[-1]["Authorization"] == "Bearer sk-right"
+
+
+def test_a_failure_leaves_no_thread_of_the_progress_bar(answers):
+    """Red when: the bar is a generator that nobody closes: its threads live on, and garbage collection that closes it
+    in one of them, or in one that holds a lock of the terminal, waits for ever."""
+    before = set(threading.enumerate())
+    with serving(lambda text, count: Script.status(401) if text == "four" else echo(text, count)) as script:
+        with pytest.raises(JudgeError, match="HTTP 401") as failure:
+            answers(script)
+        left = [thread for thread in set(threading.enumerate()) - before if "rich" in type(thread).__module__]
+    assert not left, f"{left} after {failure.value!r}"
 
 
 def test_a_prompt_that_the_server_refuses_is_named(answers):

@@ -41,6 +41,17 @@ def test_a_log_says_how_much_time_is_left(monkeypatch):
     ]  # fmt: skip
 
 
+def test_several_pieces_at_once_took_their_time_together(monkeypatch):
+    """A batch of 4 in 20 seconds: the other 4 will take as long. None at all is no piece."""
+    clock = iter([0.0, 20.0, 21.0])
+    monkeypatch.setattr("ift.lab.progress.time.monotonic", lambda: next(clock))
+    out = io.StringIO()
+    progress = WorkProgress(Console(file=out), 8, seconds=0)
+    for count in (0, 4):
+        progress.advance("answers", count=count)
+    assert out.getvalue() == "4 of 8 done in 0:00:20, about 0:00:20 left  answers\n"
+
+
 def test_a_terminal_has_a_bar_that_goes_away():
     found = shown(True, 0)
     assert "done in" not in found

@@ -38,7 +38,7 @@ def missing_packages(stages: Iterable[Any], engine: str = "ddp") -> str:
     """
     wanted: dict[str, list[str]] = {}
     if engine.startswith("zero") and not _is_installed("deepspeed"):
-        wanted["deepspeed"] = [f"{engine}"]
+        wanted["deepspeed"] = [engine]
     for stage in stages:
         for setting, package, modules in _needed(stage):
             if not any(map(_is_installed, modules)) and setting not in wanted.get(package, []):

@@ -20,14 +20,14 @@ def main(
 ) -> int:
     """Chats until end of input, or answers `prompt` once; returns the exit code.
 
-    `model` is a folder or Hub id of a full model or an adapter, `system` the text of a system message at the start of
-    the conversation. Prompts are written as in the model's training, if that is recorded; a model trained on plain text
-    gets each prompt separately. If the input is no terminal, the output is a transcript. An answer that ends without an
-    end token, or has no text, is marked, on standard error if it answers `prompt`.
+    `model` is a folder or Hub id of a full model or an adapter, `system` the text of a system message at the start.
+    Prompts are written as in the model's training, if that is recorded; a model trained on plain text gets each prompt
+    separately. If the input is no terminal, the output is a transcript. An answer that ends without an end token, or
+    has no text, is marked, on standard error if it answers `prompt`.
 
     Raises:
         DataError: The model or tokenizer cannot be loaded, or the chat template refuses the conversation.
-        EvaluationError: The conversation leaves no room for an answer, or a model of plain text is given `system`.
+        EvaluationError: There is no room for an answer, or a model of plain text is given `system`.
     """
     import torch
     from transformers import TextStreamer
@@ -43,12 +43,10 @@ def main(
         def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
             super().on_finalized_text(visible(text), stream_end)
 
+    marks_to = sys.stdout if prompt is None else sys.stderr  # a single answer stays clean
     network, tokenizer, style, note = load_model(model, options)
     if system and style == PLAIN_TEXT:
-        raise EvaluationError(
-            f"--system: {model} was trained on plain text, without messages. Fix: leave it out, or write it into the "
-            "prompt"
-        )
+        raise EvaluationError(f"--system: {model} was trained on plain text. Fix: write it into the prompt")
     if note:
         print(f"{model}: {note}", file=sys.stderr)
     terminal = prompt is None and sys.stdin.isatty()
@@ -56,7 +54,7 @@ def main(
     streamer = Visible(tokenizer, skip_prompt=True, skip_special_tokens=True)
     stops = _stop_ids(network, tokenizer)
     messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
-    for text in [prompt] if prompt is not None else _lines(terminal):
+    for text in _lines(terminal) if prompt is None else [prompt]:
         messages.append({"role": "user", "content": text})
         ids = prompt_ids(tokenizer, messages, style)
         room = room_for_answers(network, [ids], max_new_tokens)
@@ -71,7 +69,7 @@ def main(
         answer = tokenizer.decode(new, skip_special_tokens=True)
         cut = len(new) == room and int(new[-1]) not in stops.get("eos_token_id", ())
         for mark in _marks(answer, room if cut else None, max_new_tokens):
-            print(mark, file=sys.stderr if prompt is not None else sys.stdout)  # a single answer stays clean
+            print(mark, file=marks_to)
         if transcript:
             print()
         messages.append({"role": "assistant", "content": answer})

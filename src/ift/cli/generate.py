@@ -15,6 +15,7 @@ from ift.runs.argv import UsageError
 
 if TYPE_CHECKING:
     from ift.generation.answers import Settings
+    from ift.models.loading import LoadOptions
 
 
 def _check(settings: Settings, batch_size: int, form: str | None, limit: int | None) -> None:
@@ -31,6 +32,25 @@ def _check(settings: Settings, batch_size: int, form: str | None, limit: int | N
         raise EvaluationError(f"--temperature: found {settings.temperature}; give 0 (greedy) or more")
     if not 0 < settings.top_p <= 1:
         raise EvaluationError(f"--top_p: found {settings.top_p}; give a number above 0, up to 1")
+
+
+def _check_place(model: str, endpoint: str | None, ray: str | None, options: LoadOptions) -> None:
+    """Raises EvaluationError, UsageError or DataError where the model cannot answer there."""
+    from ift.generation.errors import EvaluationError
+    from ift.lab.ray_tasks import check_ray
+    from ift.models.loading import LoadOptions
+    from ift.models.model_folder import check_model_path
+
+    check_ray(ray)
+    if endpoint is not None and ray is not None:
+        raise EvaluationError("--endpoint: the server does the work. Fix: leave out --ray")
+    if endpoint is None:
+        check_model_path(model, allow_pickle=options.allow_pickle_weights)
+    elif options != LoadOptions():
+        raise EvaluationError(
+            "--endpoint: the server has loaded the model. Fix: leave out --dtype, --device, "
+            "--trust_remote_code and --allow_pickle_weights"
+        )
 
 
 def command(
@@ -65,11 +85,9 @@ def command(
     """Write a model's answers to a file of prompts: AlpacaEval's, MT-Bench's, or your own."""
     from ift.data import DataError, parse_columns
     from ift.generation.answers import Settings
-    from ift.generation.errors import EvaluationError
     from ift.lab.generate import generate
-    from ift.lab.ray_tasks import check_ray, ray_tasks
+    from ift.lab.ray_tasks import ray_tasks
     from ift.models.loading import LoadOptions
-    from ift.models.model_folder import check_model_path
 
     settings = Settings(max_new_tokens, temperature, top_p, seed)
     options = LoadOptions(dtype, device, trust_remote_code, allow_pickle)
@@ -78,32 +96,12 @@ def command(
         renamed = parse_columns(columns)
     except DataError as error:
         raise UsageError(str(error)) from error
-    check_ray(ray)
-    if endpoint is not None and ray is not None:
-        raise EvaluationError("--endpoint: the server does the work. Fix: leave out --ray")
-    if endpoint is None:
-        check_model_path(model, allow_pickle=allow_pickle)
-    elif options != LoadOptions():
-        raise EvaluationError(
-            "--endpoint: the server has loaded the model. Fix: leave out --dtype, --device, "
-            "--trust_remote_code and --allow_pickle_weights"
-        )
+    _check_place(model, endpoint, ray, options)
     try:
         with ray_tasks(ray) as tasks:
             lines = generate(
-                model,
-                prompts,
-                output,
-                form,
-                settings,
-                batch_size,
-                system,
-                limit,
-                options,
-                endpoint,
-                tasks,
-                renamed,
-            )
+                model, prompts, output, form, settings, batch_size, system, limit, options, endpoint, tasks, renamed
+            )  # fmt: skip
     except KeyboardInterrupt:
         print("\nift generate: stopped. Repeat the command to resume.", file=sys.stderr)
         return INTERRUPTED

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from rich.progress import track
+from rich.console import Console
 
 from ift.data.tables import separator_notes
 from ift.files import check_target
@@ -16,6 +16,7 @@ from ift.generation.prompt_checks import leave_out, not_sent, unused_content
 from ift.generation.prompts import Prompt, read_prompts
 from ift.lab.local_answers import Answer, Source, answer_here, answer_in_jobs
 from ift.lab.processes import Executor
+from ift.lab.progress import WorkProgress
 from ift.models.loading import LoadOptions, short_name
 from ift.runs.extras import needs_extra
 from ift.text import counted
@@ -113,11 +114,6 @@ def _answer(prompts: Sequence[Prompt], store: AnswerStore, answer: Answer) -> No
         print(
             f"{before} of {counted(len(turns), 'answer')} {'was' if before == 1 else 'were'} generated before"
         )
-    bar = iter(track(range(len(turns) - before), description="answers"))
-
-    def progress(count: int) -> None:
-        for _ in range(count):
-            next(bar, None)
-
-    answer(prompts, store, progress)
-    next(bar, None)
+    with WorkProgress(Console(stderr=True), len(turns) - before) as progress:
+        progress.describe("answers")
+        answer(prompts, store, lambda count: progress.advance("answers", count=count))

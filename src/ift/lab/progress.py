@@ -64,14 +64,16 @@ class WorkProgress:
         """Name the current work, in front of the bar."""
         self._bar.update(self._task, description=text, total=self.total or None)
 
-    def advance(self, text: str = "", group: str = "") -> None:
-        """Count one piece of work, of a group if it is one's; without a terminal `text` names it in the line."""
-        self.done, now = self.done + 1, time.monotonic()
-        self._times += [now - self._last] if now - self._last >= AT_ONCE else []
+    def advance(self, text: str = "", group: str = "", count: int = 1) -> None:
+        """Count `count` pieces of work, of a group if they are its; without a terminal `text` names them."""
+        if not count:
+            return
+        self.done, now = self.done + count, time.monotonic()
+        self._times += [(now - self._last) / count] * count if now - self._last >= AT_ONCE else []
         self._last = now
         self._bar.update(self._task, completed=self.done, total=self.total or None)
         if group in self._groups:
-            self._bar.advance(self._groups[group])
+            self._bar.advance(self._groups[group], count)
         if self._bar.disable and (now - self._shown >= self.seconds or self.done == self.total):
             self._shown, elapsed = now, timedelta(seconds=round(now - self._began))
             line = f"{self.done} of {self.total} done in {elapsed}{self._left()}  {text}".rstrip()

@@ -262,7 +262,9 @@ def test_dropout_falls_back(caplog, family, dropout, name):
 
 def test_an_adapters_dropout_falls_back(caplog):
     model = lora(models.tiny_model("llama"), 0.05, target_modules=["q_proj"])
-    assert_falls_back(caplog, model, models.padded(*example(model)), "lora_dropout.default is on")
+    assert_falls_back(
+        caplog, model, models.padded(*example(model)), "lora_dropout.default is on (--lora_dropout): correct"
+    )
 
 
 def test_reentrant_checkpointing_falls_back(caplog):

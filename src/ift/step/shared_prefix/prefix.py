@@ -254,12 +254,12 @@ def cannot_share(model: nn.Module, inputs: dict[str, Any]) -> str | None:
             continue
         noisy = _noise_of(module)
         if noisy is not None:
+            flag = " (--lora_dropout)" if ".lora_dropout." in name else ""
             place = f"{noisy} of {name or type(model).__name__}"
-            return f"{place} is on (without dropout a step is cheaper; the results are right)"
+            return f"{place} is on{flag}: correct, but a step without it is cheaper"
         function = getattr(module, "_gradient_checkpointing_func", None)
-        if getattr(module, "gradient_checkpointing", False) and getattr(function, "keywords", {}).get(
-            "use_reentrant", True
-        ):
+        reentrant = getattr(function, "keywords", {}).get("use_reentrant", True)
+        if getattr(module, "gradient_checkpointing", False) and reentrant:
             return (
                 "checkpointing is reentrant (set gradient_checkpointing_kwargs to {'use_reentrant': False})"
             )
