@@ -106,9 +106,9 @@ def test_values_of_yaml_are_read_as_flags_are(config):
         ),
         (
             "warmup_ratio: 0.1\n",
-            "line 4: unknown key 'warmup_ratio'; here it is warmup_steps, where below 1 is a share of the steps.",
+            "line 4: unknown key 'warmup_ratio'; in ift it is warmup_steps, where below 1 is a share of the steps.",
         ),
-        ("base_model: x\n", "line 4: unknown key 'base_model'; here it is model_name_or_path."),
+        ("base_model: x\n", "line 4: unknown key 'base_model'; in ift it is model_name_or_path."),
         (
             "train_on_inputs: false\n",
             "unknown key 'train_on_inputs'; it is not needed: only answers are trained",
@@ -149,8 +149,8 @@ def test_a_wrong_yaml_file_is_a_usage_error_with_its_line(train, config, text, a
     [
         (["--learnig_rate", "1"], "unknown flag --learnig_rate; did you mean --learning_rate?"),
         (["--residual_lamda=0.3"], "unknown flag --residual_lamda; did you mean --residual_lambda?"),
-        (["--torch_dtype", "bfloat16"], "unknown flag --torch_dtype; here it is --dtype."),
-        (["--cutoff-len", "8"], "unknown flag --cutoff-len; here it is --max_length."),
+        (["--torch_dtype", "bfloat16"], "unknown flag --torch_dtype; in ift it is --dtype."),
+        (["--cutoff-len", "8"], "unknown flag --cutoff-len; in ift it is --max_length."),
         (["--use_dora", "true"], "use_dora: no effect without use_peft: true."),
         (["--num_proceses", "2"], "unknown flag --num_proceses; did you mean --num_processes?"),
         (["--max_steps", "1.5"], "invalid int value: '1.5'. Fix: give a whole number, such as 1"),

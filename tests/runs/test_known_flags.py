@@ -40,7 +40,7 @@ def test_few_names_are_known_that_are_no_flags():
         (["--model_nam", "x"], "unknown flag --model_nam; did you mean --model_name_or_path?"),
         (["--learning-rat=1"], "unknown flag --learning-rat; did you mean --learning_rate?"),
         (["--2.learning_rat", "1"], "unknown flag --learning_rat; did you mean --learning_rate?"),
-        (["--sequence_len", "8"], "unknown flag --sequence_len; here it is --max_length."),
+        (["--sequence_len", "8"], "unknown flag --sequence_len; in ift it is --max_length."),
         (["--method", "stf"], "unknown method 'stf'; did you mean sft?"),
         (["--config", "run.yaml"], "run.yaml, line 2: unknown key 'sede'; did you mean seed?"),
     ],

@@ -56,8 +56,8 @@ _EXPLAINED = {  # explanation -> names elsewhere that have no exact equivalent
     "corresponds to gradient_checkpointing: true": ("use_gradient_checkpointing",),
     "corresponds to per_device_train_batch_size (rows per device) times gradient_accumulation_steps": ("batch_size",),
     "corresponds to method: sft, dpo, orpo and others (docs/baselines.md)": ("stage",),
-    "corresponds to chat_template_path, a Jinja file; without it the model's own template is used, and User: and "
-    "Assistant: where it has none": ("chat_template", "template"),
+    "corresponds to chat_template_path, a Jinja file; without it ift uses the model's own template, or lines of User: "
+    "and Assistant: if the model has none": ("chat_template", "template"),
     "corresponds to chat_template_path, the path of a Jinja file": ("chat_template_jinja",),
     "corresponds to datasets: a list of entries with path and split, where train[:50%] is a share (docs/data.md)":
         ("dataset_mixture", "dataset_mixer"),
@@ -67,20 +67,20 @@ _EXPLAINED = {  # explanation -> names elsewhere that have no exact equivalent
     "corresponds to eval_generate, the number of answers": ("predict_with_generate",),
     "has no counterpart: load_best_model_at_end keeps the best checkpoint":
         ("early_stopping_patience", "early_stopping_steps"),
-    "has no counterpart: all weights are trained, or LoRA's with use_peft; lora_target_modules takes names of single "
-    "layers too, such as layers.3.self_attn.q_proj":
+    "has no counterpart: ift trains all weights, or with use_peft those of LoRA; lora_target_modules accepts single "
+    "layers, such as layers.3.self_attn.q_proj":
         ("unfrozen_parameters", "peft_layers_to_transform", "peft_layers_pattern", "peft_layer_replication",
          "freeze_trainable_layers", "freeze_trainable_modules", "freeze_extra_modules", "use_llama_pro",
          "lisa_n_layers", "lisa_step_interval", "lisa_layers_attribute"),
-    "has no counterpart: lora_r and lora_alpha hold for all layers": ("lora_rank_pattern", "lora_alpha_pattern"),
-    "has no counterpart: LoRA starts as peft's default does":
+    "has no counterpart: lora_r and lora_alpha apply to all layers": ("lora_rank_pattern", "lora_alpha_pattern"),
+    "has no counterpart: LoRA is initialised by peft's default":
         ("peft_init_lora_weights", "pissa_init", "pissa_iter", "pissa_convert", "loftq_config", "peft"),
     "has no counterpart: all weights have the same learning_rate":
         ("loraplus_lr_ratio", "loraplus_lr_embedding", "embedding_lr", "embedding_lr_scale", "lr_groups"),
     "has no counterpart: lora_modules_to_save: [embed_tokens] trains the whole embedding":
         ("peft_trainable_token_indices", "peft_ensure_weight_tying"),
     "has no counterpart: adapters are float32": ("peft_autocast_adapter_dtype",),
-    "has no counterpart: OFT, LLaMA-Adapter and others are not trained; use_peft: true trains LoRA":
+    "has no counterpart: ift has LoRA (use_peft: true), but not OFT, LLaMA-Adapter and others":
         ("oft_block_size", "oft_rank", "oft_target", "module_dropout"),
     "corresponds to optim: galore_adamw, with optim_target_modules and optim_args":
         ("use_galore", "galore_target", "galore_rank", "galore_update_interval", "galore_scale", "galore_proj_type",
@@ -88,37 +88,37 @@ _EXPLAINED = {  # explanation -> names elsewhere that have no exact equivalent
     "corresponds to optim: apollo_adamw, with optim_target_modules and optim_args":
         ("use_apollo", "apollo_target", "apollo_rank", "apollo_update_interval", "apollo_scale", "apollo_proj",
          "apollo_proj_type", "apollo_scale_type", "apollo_layerwise", "apollo_scale_front"),
-    "has no counterpart: optim names an optimiser of transformers":
+    "has no counterpart: optim accepts the optimisers of transformers":
         ("use_badam", "badam_mode", "badam_switch_mode", "badam_switch_interval", "badam_update_ratio",
          "use_adam_mini", "use_muon", "adam_beta3", "adam_epsilon2", "optim_config"),
-    "has no counterpart: lr_scheduler_type names a schedule of transformers, without restarts of the optimiser":
+    "has no counterpart: lr_scheduler_type accepts the schedules of transformers, which do not restart the optimiser":
         ("relora", "relora_prune_ratio", "relora_prune_method", "relora_cpu_offload", "jagged_restart_steps",
          "jagged_restart_warmup_steps", "jagged_restart_anneal_steps", "lr_quadratic_warmup", "lr_div_factor",
          "eta_min"),
     "corresponds to method: dft": ("use_dft_loss",),
-    "has no counterpart: the loss is that of the method (docs/baselines.md)":
+    "has no counterpart: --method selects the loss (docs/baselines.md)":
         ("use_eaft", "use_eaft_loss", "eaft_alpha", "eaft_k", "use_asft_loss", "asft_alpha", "diffusion", "pref_ftx",
          "scaling_softmax", "scaling_softmax_factor", "scaling_softmax_bias"),
-    "has no counterpart: neither reward models nor reinforcement learning nor KTO are trained":
+    "has no counterpart: ift has no reward models, no reinforcement learning and no KTO":
         ("reward_model", "process_reward_model", "center_rewards_coefficient", "num_labels", "trl", "vllm", "ebft",
          "kto_desirable_weight", "kto_undesirable_weight", "kto_chosen_weight", "kto_rejected_weight", "ppo_epochs",
          "ppo_buffer_size", "ppo_target", "ppo_score_norm", "ppo_whiten_rewards", "reward_model_type",
          "reward_model_adapters", "cls_model_config"),
-    "has no counterpart: weights are not trained for a quantised format":
+    "has no counterpart: ift has no quantisation-aware training and no FP8":
         ("qat", "quantization", "use_onebitllms", "llmcompressor", "fp8", "fp8_backend",
          "fp8_enable_fsdp_float8_all_gather"),
-    "is not needed: a quantised model is loaded as its own configuration says":
+    "is not needed: transformers reads the quantisation from the model's configuration":
         ("gptq", "gptq_disable_exllama", "model_quantization_config", "model_quantization_config_kwargs"),
     "has no counterpart: add tokens to the tokenizer and the model beforehand (tokenizer.add_tokens, "
     "model.resize_token_embeddings), save both in one folder, and train from it":
         ("tokens", "added_tokens_overrides", "add_tokens", "add_special_tokens", "new_special_tokens_config",
          "resize_vocab", "init_special_tokens", "shrink_embeddings"),
-    "has no counterpart: training begins with the weights of the folder":
+    "has no counterpart: training starts from the weights of model_name_or_path":
         ("reinit_weights", "train_from_scratch", "mixture_of_depths"),
-    "has no counterpart: leave those rows out of the file":
+    "has no counterpart: remove these rows from the file":
         ("min_sample_len", "dataset_shard_num", "dataset_shard_idx"),
-    "has no counterpart: positions are those of the row": ("use_pose", "pose_max_context_len", "pose_num_chunks",
-         "pose_split_on_token_ids", "rope_scaling", "shift_attn"),
+    "has no counterpart: ift does not extend the model's context":
+        ("use_pose", "pose_max_context_len", "pose_num_chunks", "pose_split_on_token_ids", "rope_scaling", "shift_attn"),
     "corresponds to train_sampling_strategy: sequential": ("curriculum_sampling",),
     "corresponds to a column system in the rows": ("default_system",),
     "corresponds to a column chat_template_kwargs in the rows (docs/data.md)":
@@ -126,8 +126,8 @@ _EXPLAINED = {  # explanation -> names elsewhere that have no exact equivalent
     "corresponds to fraction in the entries of datasets (docs/data.md)": ("mix_strategy", "interleave_probs"),
     "corresponds to datasets: a list of entries with path (docs/data.md)": ("pretraining_dataset",),
     "corresponds to dataset_name: rows with input_ids and labels (docs/data.md)": ("tokenized_path",),
-    "has no counterpart: max_length cuts longer rows at their end, and ift check counts them; to drop them, leave "
-    "them out of the file":
+    "has no counterpart: max_length truncates longer rows at their end, and ift check counts them; to drop them, "
+    "remove them from the file":
         ("excess_length_strategy",),
     "belongs to ift merge": ("merge_lora", "merge_method", "export_dir", "export_size", "export_device",
          "export_legacy_format", "export_hub_model_id", "export_quantization_bit", "export_quantization_dataset"),
@@ -165,10 +165,10 @@ _EXPLAINED = {  # explanation -> names elsewhere that have no exact equivalent
     "is not needed: without use_peft all weights are trained": ("full_finetuning", "full_finetune"),
     "is not needed: peft sets it": ("lora_fan_in_fan_out",),
     "is not needed: unknown names are always refused": ("strict",),
-    "belongs to ift generate and ift chat (temperature)":
+    "belongs to ift generate and ift chat, not to training":
         ("do_sample", "max_new_tokens", "temperature", "top_p", "top_k", "infer_backend", "infer_dtype"),
     "is not needed: metrics.jsonl holds every logged value": ("plot_loss",),
-    "is not needed: rows are padded to the longest of their batch (pad_to_multiple_of)": ("pad_to_sequence_len",),
+    "is not needed: rows are padded to the longest row of their batch (pad_to_multiple_of)": ("pad_to_sequence_len",),
     "corresponds to attn_implementation: sdpa": ("xformers_attention", "sdp_attention"),
     "corresponds to method: dpo, orpo, simpo and others (docs/baselines.md)": ("rl", "pref_loss"),
     "corresponds to save_steps: a value below 1 is a share of all steps": ("saves_per_epoch",),
@@ -179,37 +179,37 @@ _EXPLAINED = {  # explanation -> names elsewhere that have no exact equivalent
     "corresponds to chat_template_path, the path of a Jinja file, and eos_token": ("template_file", "custom_template"),
     "corresponds to dtype: bfloat16": ("pure_bf16", "bfloat16"),
     "corresponds to dtype: float16": ("float16",),
-    "belongs to methods on pairs (docs/baselines.md): beta": ("rl_beta", "pref_beta", "dpo_beta", "orpo_alpha"),
-    "belongs to methods on pairs (docs/baselines.md): loss_type, label_smoothing, use_weighting":
+    "is beta in preference methods (docs/baselines.md)": ("rl_beta", "pref_beta", "dpo_beta", "orpo_alpha"),
+    "belongs to preference methods (docs/baselines.md): loss_type, label_smoothing, use_weighting":
         ("dpo_loss_type", "dpo_loss_weights", "dpo_label_smoothing", "dpo_use_weighting"),
     "corresponds to gradient_checkpointing: false": ("disable_gradient_checkpointing",),
     "corresponds to bnb_4bit_quant_type and use_bnb_nested_quant": ("bnb_config_kwargs",),
     "corresponds to report_to: wandb": ("use_wandb", "enable_wandb"),
     "corresponds to report_to: tensorboard": ("enable_tensorboard",),
-    "is an environment variable, WANDB_PROJECT and so on, which env: in the YAML file sets, with report_to: wandb":
+    "corresponds to an environment variable such as WANDB_PROJECT, which env: sets in the YAML file (report_to: wandb)":
         ("wandb_project", "wandb_entity", "wandb_watch", "wandb_log_model", "wandb_run_id", "wandb_mode",
          "wandb_run_group"),
-    "has no counterpart: the head's loss is computed in tiles here, and the model's own kernels are used":
+    "has no counterpart: ift computes the LM head's loss in tiles and uses the model's own kernels":
         ("liger_rope", "liger_rms_norm", "liger_glu_activation", "liger_swiglu", "liger_layer_norm", "kernel_config",
          "liger_fused_linear_cross_entropy", "liger_cross_entropy", "cut_cross_entropy", "enable_liger_kernel",
          "unsloth_cross_entropy_loss", "use_unsloth", "use_unsloth_gc", "lora_mlp_kernel", "lora_qkv_kernel",
          "lora_o_kernel"),
     "has no counterpart: the plugins of the other tool change its trainer": ("plugins",),
-    "is not needed: rows are always shuffled by the seed, and copies are reported by the check":
+    "is not needed: ift always shuffles the rows by the seed, and ift check reports copies":
         ("shuffle_merged_datasets", "dataset_exact_deduplication"),
     "is not needed: the rows are text": ("remove_unused_columns_multimodal", "freeze_vision_tower",
          "freeze_multi_modal_projector", "freeze_language_model", "image_max_pixels", "video_max_pixels"),
-    "is not needed: bitsandbytes is the only way": ("quantization_method",),
+    "is not needed: bitsandbytes is the only supported method": ("quantization_method",),
     "is not needed: peft trains no bias": ("bias",),
     "has no counterpart: a loss or gradient that is not finite stops the run":
         ("loss_watchdog_threshold", "loss_watchdog_patience"),
     "corresponds to model_init_kwargs: {tp_plan: auto}, with num_processes (docs/many_gpus.md)":
         ("tensor_parallel_size",),
-    "has no counterpart: neither context nor expert parallelism is set here":
+    "has no counterpart: ift has no setting for context or expert parallelism":
         ("context_parallel_size", "sequence_parallel_degree", "expert_parallel_size",
          "dp_shard_size", "dp_replicate_size", "cp_size", "cp_mode"),
     "corresponds to accelerate_config, with num_processes (docs/many_gpus.md)": ("fsdp_version", "dist_config"),
-    "corresponds to the numbers of transformers' lr_scheduler_kwargs":
+    "corresponds to a value in transformers' lr_scheduler_kwargs":
         ("cosine_min_lr_ratio", "cosine_constant_lr_ratio"),
     "corresponds to load_in_4bit or load_in_8bit, and dtype": ("quant_config",),
     "corresponds to use_peft: true, lora_r, lora_alpha and lora_target_modules": ("peft_config", "training_type"),
@@ -247,7 +247,7 @@ def suggest_equivalent(name: str, dashes: str = "") -> str | None:
     key = name.replace("-", "_").lower()
     if key in RENAMED:
         share = ", where below 1 is a share of the steps" if key == "warmup_ratio" else ""
-        return f"; here it is {dashes}{RENAMED[key]}{share}."
+        return f"; in ift it is {dashes}{RENAMED[key]}{share}."
     return f"; it {EXPLAINED[key]}." if key in EXPLAINED else None
 
 
@@ -255,4 +255,4 @@ def table() -> str:
     """The Markdown table of docs/cli.md."""
     rows = [(name, f"`{here}`") for name, here in RENAMED.items()] + [*EXPLAINED.items()]
     lines = [f"| `{name}` | {here} |" for name, here in sorted(rows)]
-    return "\n".join(["| name elsewhere | here |", "|---|---|", *lines])
+    return "\n".join(["| name in another tool | in ift |", "|---|---|", *lines])
