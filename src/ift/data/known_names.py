@@ -43,23 +43,23 @@ MEDIA = ("image", "images", "audio", "audios", "video", "videos")
 _NO_MEDIA = "only text models are supported: remove these rows"
 
 TURN_KEYS = (
-    KnownName(("role", "from"), "used", "who speaks"),
+    KnownName(("role", "from"), "used", "the role of the speaker"),
     KnownName(("content", "value"), "used", "text, or a list of text parts, which are joined"),
     KnownName(("train", "training", "weight", "loss", "loss_weight", "loss_scale", "trainable"), "mark",
-              'false (or 0, "false", "no", "off") leaves an assistant turn untrained, true (or 1) trains it; another '
-              "number is refused. Only assistant turns are trained: a true mark on another turn is reported"),
+              'false (or 0, "false", "no", "off"): this assistant turn is not trained; true (or 1): it is trained; any '
+              "other number is refused. Only assistant turns are trained: a true mark on another turn is reported"),
     KnownName(("train_detail", "training_detail"), "refused",
-              "marks parts of a turn",
+              "refused: marks on parts of a turn",
               "split the turn's text into rows of input_ids and labels, or mark the whole turn with train"),
     KnownName(("mask", "masked"), "refused",
-              "tools disagree whether true means trained",
+              "refused, because tools disagree whether true means trained",
               'write "train": true or "train": false instead'),
     KnownName(("tool_calls", "function_call"), "used",
               "tool calls. Arguments given as JSON text become objects if the template would quote them a second time"),
-    KnownName(("refusal",), "used", "the answer if content is empty; otherwise reported as not used"),
+    KnownName(("refusal",), "used", "the answer, if `content` is empty; otherwise reported as not used"),
     KnownName(("reasoning_content", "reasoning", "thinking"), "used",
               "thoughts; reported if the chat template does not render them"),
-    KnownName(MEDIA, "refused", "images, sound, video", _NO_MEDIA),
+    KnownName(MEDIA, "refused", "refused: images, sound, video", _NO_MEDIA),
 )  # fmt: skip
 
 COLUMNS = (
@@ -72,23 +72,23 @@ COLUMNS = (
               "JSON schemas (a list, or one as JSON text) for the chat template; refused with plain-text prompts"),
     KnownName(("chat_template_kwargs",), "used", "options of the chat template; reported if it has no such option"),
     KnownName(("label", "kto_tag"), "mark",
-              "KTO's mark of an answer: rows with false are dropped and counted. Other text is reported as not used, "
+              "KTO's label of an answer: rows with false are dropped and counted. Other text is reported as not used; "
               "other numbers are refused"),
     KnownName(("train", "training", "trainable", "weight", "loss_weight", "sample_weight"), "mark",
-              "as on a turn: rows with false are dropped and counted"),
-    KnownName(MEDIA, "refused", "images, sound, video", _NO_MEDIA),
+              "as for a turn: rows with false are dropped and counted"),
+    KnownName(MEDIA, "refused", "refused: images, sound, video", _NO_MEDIA),
     KnownName(("attention_mask",), "used",
-              "of tokenised rows: padding (0 at either end) is removed and counted; 0 between tokens is refused"),
+              "in tokenised rows: padding (0 at either end) is removed and counted; 0 between tokens is refused"),
     KnownName(("completion_mask", "assistant_masks", "assistant_mask", "loss_mask"), "used",
-              "of tokenised rows without labels: tokens with 0 are not trained"),
+              "in tokenised rows without labels: tokens with 0 are not trained"),
     KnownName(("position_ids", "seq_lengths"), "refused",
-              "of tokenised rows, if they mark several documents in one row",
+              "refused in tokenised rows, if they mark several documents in one row",
               "write each document as a separate row, and set packing to true"),
     KnownName(("rejected", "rejected_response", "rejected_messages", "margin"), "reported",
-              "the other side of a preference, used by preference methods only"),
-    KnownName(("score", "rating", "reward"), "reported", "not used: rows are neither selected nor weighted by scores"),
+              "the rejected answer of a preference pair, used by preference methods only"),
+    KnownName(("score", "rating", "reward"), "reported", "not used: ift neither selects nor weights rows by scores"),
     KnownName(("role", "parent_id"), "refused",
-              "with text or content: each row is one turn of a conversation, or of a tree of conversations",
+              "refused with text or content: each row is one turn of a conversation, or of a tree of conversations",
               'join the turns of each conversation into a list in a column "messages"; for a tree, one row for each '
               "path from the root to a leaf"),
 )  # fmt: skip

@@ -118,7 +118,8 @@ _EXPLAINED = {  # explanation -> names elsewhere that have no exact equivalent
     "has no counterpart: remove these rows from the file":
         ("min_sample_len", "dataset_shard_num", "dataset_shard_idx"),
     "has no counterpart: ift does not extend the model's context":
-        ("use_pose", "pose_max_context_len", "pose_num_chunks", "pose_split_on_token_ids", "rope_scaling", "shift_attn"),
+        ("use_pose", "pose_max_context_len", "pose_num_chunks", "pose_split_on_token_ids",
+         "rope_scaling", "shift_attn"),
     "corresponds to train_sampling_strategy: sequential": ("curriculum_sampling",),
     "corresponds to a column system in the rows": ("default_system",),
     "corresponds to a column chat_template_kwargs in the rows (docs/data.md)":
