@@ -79,7 +79,7 @@ def test_cutting_is_told_and_from_a_fifth_on_refused(tokenizer, long, allowed, l
     rows = [*FINE[long:], *({"prompt": "7 " * 20 + str(n), "completion": " 7 7 7"} for n in range(long))]
     ((first, about, text), *_) = found(tokenizer, rows, max_length=40, allow_truncation=allowed)
     assert (first, about) == (level, "train")
-    assert f"max_length 40 cuts {10 * long}.0% of the rows" in text
+    assert f"max_length 40 truncates {10 * long}.0% of the rows" in text
     assert "the longest row has 4" in text
     assert f"(row{'s' * (long > 1)} {', '.join(str(10 - long + n) for n in range(1, long + 1))};" in text
     assert ("--allow_truncation" in text) == (level == "refused")
@@ -128,7 +128,7 @@ def test_lost_answers_count_as_cut_rows_do(tokenizer):
     rows = [*FINE[1:], {"prompt": "7", "completion": " 7" * 200}]
     ((level, _, text), *_) = found(tokenizer, rows, max_length=60)
     assert level == "refused"
-    assert "cuts 10.0% of the rows" in text
+    assert "truncates 10.0% of the rows" in text
 
 
 def test_rows_are_named_as_they_stand_in_the_data(tokenizer):
@@ -259,7 +259,7 @@ def test_plain_text_in_a_mixture_is_named_by_its_part():
     scans = {"train": scan_rows(prepared["train"], tokenizer, end_of_turn_ids(tokenizer))}
     findings = data_findings(prepared, scans, tokenizer, vocabulary=521, rows_per_step=1)
     texts = [one.text for one in findings if one.level == "warning"]
-    assert [text.partition(", which")[0] for text in texts if "chat template out" in text] == [
+    assert [text.partition(", so")[0] for text in texts if "chat template is not used" in text] == [
         "the rows of plain are plain text",
         "the rows of glued are plain text",
     ]
@@ -274,7 +274,7 @@ def test_plain_pairs_leave_the_template_out_too():
     prepared = {"train": prepare_pairs([Part("train", Dataset.from_list(rows))], tokenizer)}
     scans = {"train": scan_rows(prepared["train"], tokenizer, end_of_turn_ids(tokenizer))}
     (found,) = data_findings(prepared, scans, tokenizer, vocabulary=521, rows_per_step=1)
-    assert found.text.startswith("the rows are plain text, which leaves the model's chat template out")
+    assert found.text.startswith("the rows are plain text, so the model's chat template is not used")
 
 
 def test_answers_without_a_space_before_them(tokenizer):

@@ -43,8 +43,8 @@ def test_a_step_near_the_limit_is_tight(said):
     (text,) = said(10 / 0.91)
     assert "fits, but tightly: it takes 91% of what can be used" in text
     assert "fragments of the allocator, other processes on the device" in text
-    assert "to have more room: --per_device_train_batch_size 2 (about 8.0 GiB a step)" in text
-    assert said(10 / 0.91, [])[0].endswith("to have more room: a larger GPU, or more of them")
+    assert "to free memory: --per_device_train_batch_size 2 (about 8.0 GiB a step)" in text
+    assert said(10 / 0.91, [])[0].endswith("to free memory: a larger GPU, or more of them")
 
 
 def test_a_step_that_fits_with_other_settings_names_them(said):
@@ -59,8 +59,8 @@ def test_a_step_that_fits_with_other_settings_names_them(said):
 def test_what_remains_is_said_where_no_settings_suffice(said):
     """The least is 4 GiB, which is nine tenths of 4.4 GiB."""
     (text,) = said(3)
-    assert f"No settings make it fit: the least is {TOGETHER}" in text
-    assert text.endswith("What remains: a GPU with about 4.4 GiB in all, or a smaller model")
+    assert f"No settings make it fit; the lowest estimate is {TOGETHER}" in text
+    assert text.endswith("Remaining options: a GPU with about 4.4 GiB in all, or a smaller model")
     (text,) = said(3, [], Remedy("--num_processes 8", 2 * GIB))
     assert text.endswith(
         "a larger GPU, more GPUs: --num_processes 8 (about 2.0 GiB a step) on each, or a smaller model"
@@ -99,12 +99,12 @@ def test_whole_matrices_beside_lora_are_named_as_a_cause(words, named):
         (
             [],
             False,
-            "for a batch of 8 rows of 64 tokens (the longest here after --max_length; --plan_length N plans",
+            "for a batch of 8 rows of 64 tokens (the longest row after --max_length; --plan_length N sets",
         ),
         (
             ["--per_device_train_batch_size=1"],
             True,
-            "for a batch of 1 row of 64 tokens (as --plan_length says)",
+            "for a batch of 1 row of 64 tokens (from --plan_length)",
         ),
         (
             ["--packing=true", "--max_length=200"],

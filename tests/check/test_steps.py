@@ -72,7 +72,7 @@ def test_more_rows_are_planned_than_are_here():
     found = work("--per_device_train_batch_size=8", "--num_train_epochs=2", rows=1000)
     assert (found.rows, found.steps, found.tokens) == (1000, 250, 14_000)
     assert (
-        "(8 per device x 1 gradient accumulation x 1 process) (rows as --plan_rows says); about 56"
+        "(8 per device x 1 gradient accumulation x 1 process) (number of rows from --plan_rows); about 56"
         in found.line()
     )
 
@@ -82,7 +82,7 @@ def test_the_tokens_of_a_stream_are_not_known():
     assert (
         work(**stream)
         .line()
-        .startswith("not known, because the rows of a stream are not counted; --max_steps sets")
+        .startswith("not known, because the rows of a stream are not counted (set --max_steps")
     )
     assert (
         work("--max_steps=5", **stream)

@@ -80,12 +80,15 @@ def test_a_long_estimate_is_announced(check, monkeypatch):
     monkeypatch.setattr("ift.check.findings.ESTIMATES", 10_000)
     lines = check("--per_device_train_batch_size", "1").stderr.splitlines()
     (line,) = [one for one in lines if "estimating" in one]
-    assert re.fullmatch("a step hardly fits: estimating it with other settings, about \\d+ seconds", line)
+    assert re.fullmatch("the step hardly fits: estimating other settings, about \\d+ seconds", line)
 
 
 @pytest.mark.parametrize(
     ("remedy", "fix"),
-    [("--use_peft true", "Fix, to begin with: --use_peft true"), ("", "The warning says what remains")],
+    [
+        ("--use_peft true", "First fix to try: --use_peft true"),
+        ("", "The warning lists the remaining options"),
+    ],
 )
 def test_the_closing_line_names_the_first_settings(remedy, fix):
     finding = {"remedy": remedy}
@@ -152,7 +155,7 @@ def test_packing_that_packs_nothing_is_told(check):
 
 def test_max_steps_beside_epochs_decides(check):
     """Told where both were given, and not where the epochs are a default."""
-    unused = "; max_steps decides, num_train_epochs 3 is not used"
+    unused = "; max_steps takes precedence, num_train_epochs 3 is not used"
     assert f" in all{unused}\n" in check("--max_steps", "5", "--num_train_epochs", "3").output
     assert "is not used" not in check("--max_steps", "5").output
 
@@ -234,9 +237,9 @@ def test_rows_of_each_data_set_of_a_mixture_are_shown(chat_model, tmp_path):
 def test_memory_is_planned_for_rows_of_another_length(check):
     here = json.loads(check("--json").stdout)
     longer = json.loads(check("--json", "--plan_length", "512", "--max_length", "512").stdout)
-    assert longer["memory_of"] == "for a batch of 2 rows of 512 tokens (as --plan_length says)"
+    assert longer["memory_of"] == "for a batch of 2 rows of 512 tokens (from --plan_length)"
     assert longer["memory"]["activations"] > here["memory"]["activations"]
-    assert "the longest here after --max_length" in " ".join(check().output.split())
+    assert "the longest row after --max_length" in " ".join(check().output.split())
 
 
 def test_steps_and_tokens_are_planned_for_more_rows(check):
@@ -247,7 +250,7 @@ def test_steps_and_tokens_are_planned_for_more_rows(check):
     assert (here["steps"], more["steps"]) == (12, 1200)
     assert more["trained_tokens"] == 100 * here["trained_tokens"]
     assert more["rows_per_step"] == here["rows_per_step"] == 2
-    assert "(rows as --plan_rows says)" in check(*flags, "--plan_rows", "800").output
+    assert "(number of rows from --plan_rows)" in check(*flags, "--plan_rows", "800").output
 
 
 def test_a_plan_without_weights_or_deepspeed_does_not_say_that_the_run_would_start(
@@ -266,7 +269,7 @@ def test_a_plan_without_weights_or_deepspeed_does_not_say_that_the_run_would_sta
         said, last[name] = " ".join(done.output.split()), done.output.strip().splitlines()[-1]
         assert ("warning model: " in said and "no weights in this folder" in said) == (model == bare)
         assert ("not installed: deepspeed (for zero2). Fix: pip install deepspeed" in said) == (words == zero)
-    start = "a plan alone: ift train would not start here without "
+    start = "plan only: ift train would not start on this machine without "
     assert last == {
         "weights": f"{start}the model's weights", "both": f"{start}the model's weights and deepspeed",
         "deepspeed": f"{start}deepspeed", "nothing": "ok: ift train would start with the same arguments",
@@ -308,10 +311,14 @@ def test_pairs_and_sequences_are_checked(check, method):
         (["--residual_lamda", "1"], 2, "did you mean --residual_lambda"),
         (["--show", "0"], 2, "--show 0: give 1 or more"),
         (["--gpu_memory", "0"], 2, "--gpu_memory 0: give 1 or more"),
-        (["--plan_length", "2000"], 2, "rows are cut to --max_length 1024. Fix: raise --max_length too"),
-        ([*PACKED, "--plan_length", "100"], 2, "packed rows are as long as --max_length"),
+        (
+            ["--plan_length", "2000"],
+            2,
+            "rows are truncated to --max_length 1024. Fix: raise --max_length too",
+        ),
+        ([*PACKED, "--plan_length", "100"], 2, "packed sequences have --max_length tokens"),
         (["--plan_rows", "0"], 2, "--plan_rows 0: give 1 or more"),
-        (["--plan_rows", "9"], 2, "--plan_rows: max_steps sets the steps, whatever the rows are"),
+        (["--plan_rows", "9"], 2, "--plan_rows has no effect, because max_steps sets the number of steps"),
         (["--model_name_or_path", "/no/such"], 1, "no such model folder"),
         (["--dataset_columns", "a=b"], 1, 'found no column "a"'),
         (["--max_length", "40"], 1, "refused: ift train would not start"),
@@ -376,4 +383,4 @@ def test_a_run_that_is_refused_names_a_reason_once(run_tiny):
 
 def test_the_plan_says_that_max_steps_decides(run_tiny):
     done = run_tiny("--num_train_epochs", "3")
-    assert "; max_steps decides, num_train_epochs 3 is not used" in " ".join(done.out.split())
+    assert "; max_steps takes precedence, num_train_epochs 3 is not used" in " ".join(done.out.split())

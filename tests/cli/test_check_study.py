@@ -28,11 +28,11 @@ def test_a_study_is_checked_without_its_folder(check, tmp_path):
     assert found.exit_code == 0, found.output
     assert "the target answers themselves score good" in found.output
     assert (
-        "With 8 test rows and 3 seeds, only a very large difference between two methods is likely to be found"
+        "With 8 test rows and 3 seeds, only a very large difference between two methods is likely to be detected"
         in found.output
     )
     assert (
-        "warning: too small to compare methods, it shows only that everything runs: 8 test rows"
+        "warning: this study is too small to compare methods and shows only that everything runs: 8 test rows"
         in found.output
     )
     assert "sft, ift: 3 seeds each\nok: ift compare would start with the same arguments" in found.output
@@ -51,4 +51,4 @@ def test_a_broken_score_is_named_with_row_and_exception(check):
 def test_flags_of_a_single_training_are_refused(check):
     found = check("--time")
     assert found.exit_code == 2
-    assert "--time is for one training, and methods is a setting of a study" in found.output
+    assert "--time works for a single training only, and methods is a setting of ift compare" in found.output

@@ -183,7 +183,7 @@ def test_lora_on_whole_weights_keeps_deepspeed(converted):
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ("tokenizer_default", "the model's own chat template is used here too"),
+        ("tokenizer_default", "ift also uses the model's own chat template"),
         (
             "llama3",
             "A base model without one gets lines that begin with User: and Assistant:, which is another ",
@@ -227,14 +227,14 @@ def test_keys_inside_entries_are_translated_or_lost_by_their_full_names(converte
     changing, same = found.groups.values()
     inside = {name: reason for name, reason in changing.items() if "." in name}
     assert {name: next(word for word in words if word in inside.get(name, "")) for name, words in {
-        "datasets.type.system_prompt": ["a prompt is not built here"],
+        "datasets.type.system_prompt": ["ift does not build prompts"],
         "datasets.message_property_mappings.role": ["write role in the rows in place of speaker"],
         "datasets.message_property_mappings.content": ["write content in the rows in place of text"],
-        "datasets.roles_to_train": ["only assistant turns are trained here, not those of user"],
+        "datasets.roles_to_train": ["ift trains only assistant turns, not those of user"],
         "datasets.roles.assistant": ["in place of wizard"],
         "datasets.message_field_training": ["write train in the rows in place of learn"],
         "datasets.shards": ["a part of the rows is a split such as"],
-        "datasets.type": ["what context_qa.load_v2 adds to a prompt is not added"],
+        "datasets.type": ["if context_qa.load_v2 adds text to a prompt"],
         "special_tokens.bos_token": ["it is that of the tokenizer"],
     }.items()}.keys() == inside.keys()  # fmt: skip
     assert "is not needed" in same["special_tokens.pad_token"]
@@ -250,27 +250,27 @@ def test_keys_inside_entries_are_translated_or_lost_by_their_full_names(converte
 @pytest.mark.parametrize(
     ("entry", "key", "changes", "said"),
     [
-        ("type: chat_template", "type", False, "found from the columns"),
-        ("type: alpaca", "type", True, "what alpaca adds to a prompt is not added"),
-        ("roles_to_train: [gpt]", "roles_to_train", False, "assistant turns are trained here too"),
-        ("roles_to_train: []", "roles_to_train", True, "write train: false where it has none"),
+        ("type: chat_template", "type", False, "detects the format from the columns"),
+        ("type: alpaca", "type", True, "if alpaca adds text to a prompt"),
+        ("roles_to_train: [gpt]", "roles_to_train", False, "ift also trains assistant turns"),
+        ("roles_to_train: []", "roles_to_train", True, "write train: false into turns"),
         ("message_field_role: from", "message_field_role", False, "from is read"),
         ("message_field_role: who", "message_field_role", True, "write role in the rows in place of who"),
         ("message_field_content: text", "message_field_content", True, "write content in the rows in place of text"),
         ("message_field_training: train", "message_field_training", False, "the mark train of a turn is read"),
         ("message_field_training_detail: d", "message_field_training_detail", True, "input_ids and labels"),
-        ("train_on_eos: turn", "train_on_eos", False, "is trained here too"),
+        ("train_on_eos: turn", "train_on_eos", False, "also trains the token"),
         ("train_on_eos: last", "train_on_eos", True, "the token that ends each trained turn is trained;"),
         ("train_on_eot: none", "train_on_eot", True, "the token that ends each trained turn is trained;"),
-        ("chat_template: tokenizer_default", "chat_template", False, "own chat template is used here too"),
+        ("chat_template: tokenizer_default", "chat_template", False, "also uses the model's own chat template"),
         ("chat_template: chatml", "chat_template", True, "in chat_template_path"),
         ("field_thinking: reasoning_content", "field_thinking", False, "given to the chat template"),
         ("field_thinking: cot", "field_thinking", True, "write reasoning_content in the turns in place of cot"),
         ("drop_system_message: true", "drop_system_message", True, "remove the system turns"),
-        ("split_thinking: false", "split_thinking", False, "the rule here too"),
+        ("split_thinking: false", "split_thinking", False, "ift does the same"),
         ("revision: abc", "revision", True, "download this one"),
         ("shards: 10", "shards", True, "train[:10%]"),
-        ("logprobs_field: x", "logprobs_field", True, "no such key here"),
+        ("logprobs_field: x", "logprobs_field", True, "ift has no such key"),
     ],
 )  # fmt: skip
 def test_each_key_of_an_entry_is_named_with_what_it_changes(converted, entry, key, changes, said):
@@ -283,8 +283,8 @@ def test_a_key_of_two_entries_is_lost_for_both_reasons(converted):
     found, _ = converted(
         "base_model: m\ndatasets:\n  - {path: a, type: alpaca}\n  - {path: b, type: gpteacher}\n"
     )
-    assert "what alpaca adds" in found.lost["datasets.type"]
-    assert "what gpteacher adds" in found.lost["datasets.type"]
+    assert "if alpaca adds text" in found.lost["datasets.type"]
+    assert "if gpteacher adds text" in found.lost["datasets.type"]
 
 
 QUIET = "base_model: m\ndatasets: [{path: rows}]\nmicro_batch_size: 4\nlearning_rate: 1e-4\n"
@@ -300,9 +300,12 @@ def test_defaults_of_axolotl_are_written_out(converted):
     assert {name: value for name, (value, _) in found.implied.items()} == wanted
     holds(found.settings, wanted)
     assert args.model.use_bnb_nested_quant
-    assert "written out, the default of Axolotl: lora_dropout: 0.0 (ift's: 0.05)" in found.report()
+    assert (
+        "written out, because it is Axolotl's default: lora_dropout: 0.0 (ift's default: 0.05)"
+        in found.report()
+    )
     assert any("mean over all trained tokens" in one for one in found.differences)
-    assert any("left out there, cut at their end here" in one for one in found.differences)
+    assert any("Axolotl drops them; ift truncates them" in one for one in found.differences)
     assert "# Defaults of Axolotl: dtype, use_bnb_nested_quant" in found.yaml_text("x")
 
 
@@ -312,7 +315,7 @@ def test_what_a_file_says_is_not_replaced_by_a_default(converted):
     holds(found.settings, {"lr_scheduler_type": "linear", "max_length": 64, "bf16": False})
     assert not {"dtype", "lora_dropout", "lr_scheduler_type", "max_length"} & set(found.implied)
     assert "excess_length_strategy" in found.groups[list(found.groups)[1]]
-    assert not any("left out there" in one for one in found.differences)
+    assert not any("Axolotl drops them" in one for one in found.differences)
 
 
 def test_the_same_loss_is_written_for_sft(converted):
@@ -452,7 +455,7 @@ def test_keys_that_are_lost_for_one_reason_share_a_line(converted):
         ("compute_environment: LOCAL_MACHINE\nmixed_precision: bf16\ndebug: false\n", "--accelerate_config"),
         ("model_name_or_path: m\nexport_dir: merged\n", "ift merge"),
         ("model_name_or_path: m\ninfer_backend: huggingface\n", "ift chat"),
-        ("provider: cloud\ngpu: big\n", "found no setting of a training, but provider, gpu"),
+        ("provider: cloud\ngpu: big\n", "found no training settings, only provider, gpu"),
     ],
 )
 def test_files_that_configure_no_training_are_refused(tmp_path, text, fix):
@@ -599,7 +602,7 @@ def test_names_of_llama_factory_are_looked_up(converted, registry, tmp_path, pla
         "write assistant in the rows in place of wizard" in changing["dataset_info.json.tags.assistant_tag"]
     )
     assert "first rows of the file" in changing["dataset_info.json.num_samples"]
-    assert "only text" in changing["dataset_info.json.columns.images"]
+    assert "only on text" in changing["dataset_info.json.columns.images"]
     assert "dataset_info.json.tags.role_tag" in same
     assert "dataset_dir" not in found.lost
 
@@ -703,7 +706,7 @@ def test_the_test_split_of_several_data_sets_is_named_as_lost(converted):
         {"path": "a", "name": "one", "split": "train_x[:33%]"}, {"path": "b", "name": "two", "split": "train_x"},
     ]  # fmt: skip
     assert (
-        "first 33 % of the rows are trained, in the order of the file, rounded from 33.3;"
+        "ift trains the first 33 % of the rows, in the order of the file, rounded from 33.3;"
         in changing["dataset_mixer.a"]
     )
     assert "all rows" in same["dataset_mixer.b"]
@@ -743,7 +746,7 @@ def test_unsloth(converted):
 def test_what_is_missing_is_to_be_filled_in(converted):
     found, _ = converted("learning_rate: 1e-4\nfinetuning_type: full\n")
     assert [*found.missing] == ["model_name_or_path", "dataset_name"]
-    assert "# FILL IN: dataset_name, which the file does not say" in found.yaml_text("x")
+    assert "# FILL IN: dataset_name, which the file does not contain" in found.yaml_text("x")
 
 
 @pytest.mark.parametrize(
@@ -851,7 +854,7 @@ def test_the_verb_writes_the_file_and_reports_every_key(tmp_path):
     for line in (
         "  some_new_key: ift has no",
         "translated: sequence_len -> max_length: 4096",
-        "without a value: lora",
+        "keys without a value: lora",
     ):
         assert line in done.stderr
     assert yaml.safe_load((tmp_path / "new" / "ours.yml").read_text())["max_length"] == 4096
@@ -874,5 +877,5 @@ def test_what_ift_refuses_is_not_called_kept(tmp_path):
         "model_name_or_path: m\ndataset_name: d\noutput_dir: o\ndataset_kwargs:\n  skip_prepare_dataset: false\n"
     )
     found = convert_file(file)
-    assert "every row is prepared here" in found.lost["dataset_kwargs"]
+    assert "ift prepares every row" in found.lost["dataset_kwargs"]
     assert "dataset_kwargs" not in found.settings

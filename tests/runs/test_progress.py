@@ -94,15 +94,19 @@ def test_scores_of_answers_have_a_line_of_their_own():
         (
             False,
             range(4),
-            "20 rows are packed into 4 sequences of up to 1,024 tokens, and do not see each other",
+            "20 rows are packed into 4 sequences of up to 1,024 tokens and do not attend to each other",
         ),
         (
             False,
             range(20),
-            "20 rows are packed into 20 sequences of up to 1,024 tokens, and do not see each other; each sequence "
+            "20 rows are packed into 20 sequences of up to 1,024 tokens and do not attend to each other; each sequence "
             "holds a single row, so packing has no effect here: raise max_length, or leave packing out",
         ),
-        (True, iter(()), "rows are packed into sequences of up to 1,024 tokens, and do not see each other"),
+        (
+            True,
+            iter(()),
+            "rows are packed into sequences of up to 1,024 tokens and do not attend to each other",
+        ),
     ],
 )
 def test_the_plan_says_how_rows_are_packed(streaming, dataset, said):

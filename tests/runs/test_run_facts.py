@@ -53,7 +53,7 @@ def test_another_number_of_processes_is_refused(resumed):
     assert check_unchanged(run_of(folder, weights), facts() | {"processes": 1}) == []
     write_manifest(folder, 2, facts() | {"processes": 2})
     assert check_unchanged(run_of(folder, weights), facts() | {"processes": 2}) == []
-    with pytest.raises(DataError, match=r"ran in 2 processes, and now in 1, .*--allow_changed processes"):
+    with pytest.raises(DataError, match=r"had 2 processes and now has 1, .*--allow_changed processes"):
         check_unchanged(run_of(folder, weights), facts() | {"processes": 1})
 
 

@@ -255,7 +255,7 @@ def test_too_little_memory_for_the_answers_does_not_fail_a_run_that_is_saved(
 
     monkeypatch.setattr(after_training, "continue_with_trainer", no_room)
     assert train(tmp_path / "run", rows, "--max_steps", "1") == 0
-    assert "skipped: memory ran out; ift generate answers with the saved model" in capfd.readouterr().out
+    assert "skipped: out of memory; run ift generate on the saved model" in capfd.readouterr().out
     assert (tmp_path / "run" / "model.safetensors").exists()
 
 

@@ -88,7 +88,7 @@ def preflight(
             *(disk_findings(config, disk) if gpu_memory is None else []),
         ]
         if memory.total > TIGHT * available:
-            working("a step hardly fits: estimating it with other settings", seconds)
+            working("the step hardly fits: estimating other settings", seconds)
         findings += memory_findings(sizes, memory, available)
     findings = list(dict.fromkeys(findings))  # two checks may find the same
     batch = batch_words(planned, of_memory, bool(plan_length))

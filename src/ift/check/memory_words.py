@@ -21,9 +21,9 @@ def batch_words(stage: Any, longest_row: int, planned: bool) -> str:
         sequences, length = stage.config.per_device_train_batch_size, stage.config.max_length
         return f"for a batch of {counted(sequences, 'packed sequence')} of {length:,} tokens"
     why = (
-        "as --plan_length says"
+        "from --plan_length"
         if planned
-        else "the longest here after --max_length; --plan_length N plans for another"
+        else "the longest row after --max_length; --plan_length N sets another length"
     )
     return f"for a batch of {counted(rows, 'row')} of {tokens:,} tokens ({why})"
 
@@ -39,7 +39,7 @@ def memory_findings(sizes: Sizes, found: MemoryEstimate, available: int) -> list
         fix = ", or ".join(str(one) for one in ways[:2] if one.total <= room)
         text = (
             f"the step fits, but tightly: it takes {found.total / available:.0%} of what can be used. The estimate "
-            f"leaves out {NOT_HELD}{cause}. Fix, to have more room: {fix or 'a larger GPU, or more of them'}"
+            f"leaves out {NOT_HELD}{cause}. Fix, to free memory: {fix or 'a larger GPU, or more of them'}"
         )
         return [Finding("warning", "memory", text)]
     text = f"a step needs about {_gib(found.total)}, and {_gib(available)} can be used"
@@ -54,10 +54,16 @@ def memory_findings(sizes: Sizes, found: MemoryEstimate, available: int) -> list
 def _what_remains(ways: list[Remedy], devices: Remedy | None) -> str:
     """Where no settings suffice: the least that was found, and a larger GPU, more of them, or a smaller model."""
     least = min(ways, key=lambda one: one.total, default=None)
-    tried = f"No settings make it fit: the least is {least}" if least else "No settings make it smaller"
-    need = f"a GPU with about {_gib(round(least.total / (1 - RESERVE)))} in all" if least else "a larger GPU"
+    tried = (
+        f"No settings make it fit; the lowest estimate is {least}"
+        if least
+        else "No settings reduce the memory"
+    )
+    need = (
+        f"a GPU with about {_gib(round(least.total / (1 - RESERVE)))} of memory" if least else "a larger GPU"
+    )
     more = f", more GPUs: {devices} on each" if devices else ""
-    return f"{tried}. What remains: {need}{more}, or a smaller model"
+    return f"{tried}. Remaining options: {need}{more}, or a smaller model"
 
 
 def _gib(size: int) -> str:

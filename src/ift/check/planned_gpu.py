@@ -25,6 +25,6 @@ def on_planned_gpu(stage: Any) -> tuple[Any, torch.device, str]:
     return (
         planned,
         GPU,
-        "planned for a GPU that computes in bfloat16 (NVIDIA: Ampere or newer), which is the default there; for an "
-        "older one give --bf16 false",
+        "the plan assumes a GPU that computes in bfloat16 (NVIDIA: Ampere or newer), the default on a GPU; for an "
+        "older GPU give --bf16 false",
     )

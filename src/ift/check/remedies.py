@@ -94,8 +94,8 @@ def without_saved_modules(sizes: Sizes) -> str:
         return ""
     listed = names if isinstance(names, str) else ", ".join(names)
     return (
-        f"lora_modules_to_save trains whole copies of {listed}, with gradients and optimiser states: it is needed for "
-        f"tokens that were added, and a step without it needs about {without / 2**30:.2f} GiB"
+        f"lora_modules_to_save trains whole copies of {listed}, with gradients and optimiser states. Only added "
+        f"tokens need this; a step without it needs about {without / 2**30:.2f} GiB"
     )
 
 

@@ -77,7 +77,7 @@ class Preflight:
         each = f" on each device ({self.engine})" if self.engine.processes > 1 else ""
         share = self.memory.total / max(1, self.available)
         fits = "it fits" if share <= TIGHT else "it fits, but tightly" if share <= 1 else "it does not fit"
-        of = "what is free" if self.gpu_memory is None else f"a {self.gpu_memory:g} GB GPU"
+        of = "the free memory" if self.gpu_memory is None else f"a {self.gpu_memory:g} GB GPU"
         usable = f"{self.available / 2**30:.1f} GiB of {of} can be used"
         return f"memory{each}: {self.memory.summary()} {self.batch}; {usable}: {fits}"
 

@@ -39,7 +39,7 @@ def lost_updates(config: Any, held: Held, engine: Engine, read: Any, dtype: torc
     name = str(dtype).removeprefix("torch.")
     return (
         f"the weights are trained in {name}, without a copy in float32, and learning_rate {config.learning_rate:g} is "
-        f"too small for them: a step below 2^-{bits} of a weight is rounded away, which is {least:.1e} for a weight of "
-        f"{typical:g}, and a step of {optimizer} is about the learning rate. Fix: --dtype float32 (the default), or "
-        "LoRA, whose adapter is float32"
+        f"too small for them: an update below 2^-{bits} of a weight is rounded away ({least:.1e} for a weight of "
+        f"{typical:g}), and an update of {optimizer} is about as large as the learning rate. Fix: --dtype "
+        "float32 (the default), or LoRA, whose adapter is float32"
     )

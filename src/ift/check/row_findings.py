@@ -16,8 +16,8 @@ from ift.text import counted
 REFUSE_CUT = 0.20  # share of the rows, or of the trained tokens, that cutting may take
 
 _TO_TURNS = (
-    "name the columns instruction and output, with --dataset_columns prompt=instruction completion=output, or "
-    "QUESTION=instruction ANSWER=output with their names in the file; the rows stay as they are"
+    "rename the columns to instruction and output, with --dataset_columns prompt=instruction completion=output (or "
+    "QUESTION=instruction ANSWER=output with the column names of the file)"
 )
 _WRITE_TURNS = "write the prompt and both answers as lists of turns"
 
@@ -71,8 +71,8 @@ def _check_plain_text(name: str, report: DataReport, scan: RowScan, tokenizer: A
             continue
         rows = f"the rows of {part.name.removeprefix(f'{name} ')}" if report.parts else "the rows"
         text = (
-            f"{rows} are plain text, which leaves the model's chat template out. Fix, if it is to answer in a "
-            f"conversation: {_TO_TURNS if part.format.startswith('prompt') else _WRITE_TURNS} (docs/data.md)"
+            f"{rows} are plain text, so the model's chat template is not used. Fix, if the model is to answer in "
+            f"conversations: {_TO_TURNS if part.format.startswith('prompt') else _WRITE_TURNS} (docs/data.md)"
         )
         found.append(Finding("warning", name, text))
     return found
@@ -135,7 +135,7 @@ def _truncation(name: str, report: DataReport, allowed: bool) -> Finding:
         report.rows_cut_away
     )
     text = (
-        f"max_length {report.max_length:,} cuts {report.share_cut:.1%} of the rows at their end "
+        f"max_length {report.max_length:,} truncates {report.share_cut:.1%} of the rows "
         f"({_long_rows(name, report)}): "
         f"{counted(report.trained_tokens_lost, 'trained token is', 'trained tokens are')} lost "
         f"({report.share_trained_lost:.1%}), {emptied}and "

@@ -41,9 +41,11 @@ class Work:
     def line(self, time: str = "") -> str:
         """Steps, rows and trained tokens; `time` follows the number of steps."""
         if self.steps is None:
-            why = "the rows of a stream are not counted; --max_steps sets them, --plan_rows N plans for N"
-            return f"not known, because {why}; of {self.words}"
-        plan = " (rows as --plan_rows says)" if self.planned else ""
+            why = (
+                "the rows of a stream are not counted (set --max_steps, or --plan_rows to the number of rows)"
+            )
+            return f"not known, because {why}; {self.words} each"
+        plan = " (number of rows from --plan_rows)" if self.planned else ""
         if self.tokens_per_step is None:
             tokens = "trained tokens are not known: those of a stream are not counted"
         else:

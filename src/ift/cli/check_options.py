@@ -13,9 +13,9 @@ def make_parser() -> argparse.ArgumentParser:
         "ift check",
         usage="ift check [flags] [flags of ift train or ift compare, --config FILE too]",
         description="Read the rows as the model will see them, and report what a run would train, what is wrong with "
-        "it and how much memory and how many steps it needs. Nothing is trained. Exit codes: 0 ift train would start "
-        "(also where a step does not seem to fit, or a plan needs what is not here), 1 it would "
-        "refuse the run, 2 wrong usage. --debug shows tracebacks.",
+        "it and how much memory and how many steps it needs. Nothing is trained. Exit codes: 0: ift train would start "
+        "(also if a step may not fit, or a plan lacks weights or DeepSpeed); 1: it would "
+        "refuse the run; 2: usage error. --debug shows tracebacks.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -28,19 +28,19 @@ def make_parser() -> argparse.ArgumentParser:
         "--gpu_memory",
         type=float,
         metavar="GB",
-        help="Memory of the GPU that the run is planned for, as 24 for a 24 GB card; none need be here.",
+        help="Plan for a GPU with this memory, such as 24 for a 24 GB card; this machine needs no GPU.",
     )
     parser.add_argument(
         "--plan_length",
         type=int,
         metavar="N",
-        help="Tokens of the rows that memory is estimated for (default: the longest row after --max_length).",
+        help="Estimate the memory for rows of N tokens (default: the longest row after --max_length).",
     )
     parser.add_argument(
         "--plan_rows",
         type=int,
         metavar="N",
-        help="Rows of the full data, if those here are a sample: steps, trained tokens and disk are counted for them.",
+        help="Rows of the full data set, if the given rows are a sample; for steps, trained tokens and disk space.",
     )
     parser.add_argument("--json", action="store_true", help="Print JSON instead of text.")
     return parser

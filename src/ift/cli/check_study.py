@@ -37,7 +37,7 @@ def check_study(words: Sequence[str], names: Sequence[str], options: argparse.Na
     for flag in ("show", "time", "gpu_memory", "plan_length", "plan_rows", "json"):
         if getattr(options, flag):
             raise UsageError(
-                f"--{flag} is for one training, and {names[0]} is a setting of a study; leave one out"
+                f"--{flag} works for a single training only, and {names[0]} is a setting of ift compare; leave one out"
             )
     from ift.cli.compare import parse
     from ift.lab.compare.estimate import prospect

@@ -34,7 +34,7 @@ def make_parser(verb: str) -> UsageParser:
         f"ift {verb}",
         usage=f"ift {verb} [flags]\n       ift {verb} [flags] --model_name_or_path MODEL --dataset_name DATA\n"
         "           [any flag of ift train, also --config FILE.yaml]",
-        description=DESCRIPTIONS[verb] + " Without a model and data: on the embedded testbed.",
+        description=DESCRIPTIONS[verb] + " Without a model and data, the study runs on the shipped testbed.",
         allow_abbrev=False,
     )
     folder = f"ift-{verb}"

@@ -42,7 +42,7 @@ def main(
             found = evaluate(evaluation, partial(console.print, markup=False, soft_wrap=True), executor)
     except KeyboardInterrupt:
         print(
-            f"\nift evaluate: stopped. Repeat the command for the tasks that {output_dir} lacks.",
+            f"\nift evaluate: stopped. Repeat the command to run the tasks that are missing in {output_dir}.",
             file=sys.stderr,
         )
         return INTERRUPTED

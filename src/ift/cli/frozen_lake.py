@@ -48,7 +48,7 @@ def main(
         raise UsageError(str(error)) from error
     ice = "slippery" if world.slippery else "firm"
     console.print(f"{world.size}x{world.size} lake, {ice} ice, {seeds} agents")
-    console.print(f"  target  {target}  (the luckiest optimal roll-out)")
+    console.print(f"  target  {target}  (the likeliest successful roll-out of the optimal policy)")
     console.print(f"  detour  {detour}  (rejected by the preference methods)")
     folder = Path(output_dir).expanduser()
     folder.mkdir(parents=True, exist_ok=True)

@@ -35,7 +35,9 @@ def command(
     requests_per_minute: float = typer.Option(
         None, "--requests_per_minute", help="Maximum number of requests per minute.", show_default="no limit"
     ),
-    prices: str = typer.Option(None, help="Per million tokens in and out, such as 2.5,10: shows the cost."),
+    prices: str = typer.Option(
+        None, help="Prices per million tokens in and out, such as 2.5,10, to show the cost."
+    ),
     yes: bool = typer.Option(False, "--yes", help="Start without asking about the cost."),
 ) -> int:
     """Let a model judge answers: win rates in pairs, or grades.

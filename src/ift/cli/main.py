@@ -36,7 +36,7 @@ app = Verbs(
     name="ift",
     help="Intuitive Fine-Tuning: align a language model from target answers alone.",
     no_args_is_help=True,
-    epilog="Every verb takes --debug, which shows the traceback of an error.",
+    epilog="Every command has --debug, which shows the traceback of an error.",
     add_completion=False,
     pretty_exceptions_enable=False,
     # --output-dir is --output_dir, as in trl

@@ -83,7 +83,9 @@ def command(
     judge: str = typer.Option(
         None, help="Model that judge asks, at the endpoint of ift judge; it costs money."
     ),
-    prices: str = typer.Option(None, help="Of the judge, per million tokens in and out, such as 2.5,10."),
+    prices: str = typer.Option(
+        None, help="The judge's prices per million tokens in and out, such as 2.5,10."
+    ),
     yes: bool = typer.Option(False, "--yes", help="Agree to the judge's cost beforehand."),
     output: str = typer.Option(
         None, "--output", help="File for the values of each row (default: ANSWERS.scores.jsonl)."

@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> int:
         raise UsageError(f"-n {options.n}: give 1 or more")
     run_args = parse(["--model_name_or_path", options.model, "--dataset_name", options.data, *words])
     if run_args.method.name not in SHOWN:
-        raise UsageError(f"--method {run_args.method.name}: a step can be shown of {' and '.join(SHOWN)}")
+        raise UsageError(f"--method {run_args.method.name}: a step can be shown for {' and '.join(SHOWN)}")
     output = Path(options.output).expanduser()
     check_target(output)
     check_model(run_args)

@@ -87,7 +87,7 @@ def what_follows(train: int, validation: int, test: int) -> str:
         f"{trainings} trainings follow, {' and '.join(METHODS)} each with {len(LEARNING_RATES)} learning "
         f"rate{'s' if len(LEARNING_RATES) > 1 else ''}: {_steps(train)} steps of {BATCH} rows, then answers to "
         f"{validation} problems. The better training of each method, and the base, answer {test} more. "
-        f"The time is said after the first steps.{shorter}"
+        f"An estimate of the time follows after the first steps.{shorter}"
     )
 
 

@@ -52,8 +52,8 @@ class MethodArguments:
 
     method: str = field_with_help(
         "ift",
-        f"Training method: {', '.join(METHODS)}, or a sequence such as sft+dpo. There each stage takes the flags it "
-        "knows, and --2.learning_rate is for the second stage only.",
+        f"Training method: {', '.join(METHODS)}, or a sequence such as sft+dpo. In a sequence each stage "
+        "takes the flags that its method has, and --2.learning_rate is for the second stage only.",
     )
 
 
@@ -62,10 +62,10 @@ class RunArguments:
     """What the check before a run accepts, and how an existing output folder is treated."""
 
     allow_truncation: bool = field_with_help(
-        False, "Start although max_length cuts more than 20%% of the rows or of the trained tokens."
+        False, "Start even if max_length truncates more than 20%% of the rows or of the trained tokens."
     )
     force: bool = field_with_help(
-        False, "Start although the check before the run fails; its findings are printed."
+        False, "Start even if the check before the run fails; its findings are printed."
     )
     allow_pickle_weights: bool = field_with_help(
         False, "Load PyTorch pickle files (.bin) of a model or adapter that has no safetensors."

@@ -61,20 +61,21 @@ def check_plan(run_args: TrainArguments, length: int | None, rows: int | None) -
     config = run_args.config
     if rows is not None and config.max_steps > 0:
         raise UsageError(
-            "--plan_rows: max_steps sets the steps, whatever the rows are. Fix: leave one of them out"
+            "--plan_rows has no effect, because max_steps sets the number of steps. Fix: leave one of the two out"
         )
     streams = run_args.script.dataset_streaming or run_args.mixture.streaming
     if rows is not None and streams and getattr(config, "packing", False):
         raise UsageError(
-            "--plan_rows: the rows of a stream are packed as they come. Fix: leave one of the two out"
+            "--plan_rows: the packed sequences of a stream cannot be counted beforehand. Fix: leave one of the two out"
         )
     if length is None:
         return
     if getattr(config, "packing", False):
-        raise UsageError("--plan_length: packed rows are as long as --max_length. Fix: leave it out")
+        raise UsageError("--plan_length: packed sequences have --max_length tokens. Fix: leave it out")
     if config.max_length and length > config.max_length:
         raise UsageError(
-            f"--plan_length {length}: rows are cut to --max_length {config.max_length}. Fix: raise --max_length too"
+            f"--plan_length {length}: rows are truncated to --max_length {config.max_length}. "
+            "Fix: raise --max_length too"
         )
 
 
@@ -111,13 +112,13 @@ def closing_line(found: list[dict[str, Any]]) -> tuple[str, str]:
             else ""
         )
         return (
-            f"a plan alone: ift train would not start here without {' and '.join(missing)}{memory}",
+            f"plan only: ift train would not start on this machine without {' and '.join(missing)}{memory}",
             "bold yellow",
         )
     if not any(one["fits"] is False for one in found):
         return "ok: ift train would start with the same arguments", "bold green"
     remedy = next((one["remedy"] for stage in found for one in stage["findings"] if one["remedy"]), "")
-    fix = f"Fix, to begin with: {remedy}" if remedy else "The warning says what remains"
+    fix = f"First fix to try: {remedy}" if remedy else "The warning lists the remaining options"
     return f"ift train would start, and then very likely run out of memory. {fix}", "bold yellow"
 
 

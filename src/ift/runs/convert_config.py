@@ -77,8 +77,8 @@ def convert_file(path: Path, method: str | None = None) -> Converted:
         found.translated["lora"] = {"use_peft": True}
     if not found.kept and not found.translated:
         raise UsageError(
-            f"{path}: found no setting of a training, but {', '.join(map(str, list(read)[:5]))}. "
-            "Fix: give the file with which the other tool trains"
+            f"{path}: found no training settings, only {', '.join(map(str, list(read)[:5]))}. "
+            "Fix: give the file that configures the other tool's training"
         )
     if method is not None or "method" not in found.settings:
         found.settings = {**{"method": "ift"}, **found.settings, **({"method": method} if method else {})}
@@ -104,7 +104,7 @@ def _refuse_other_files(path: Path, settings: Mapping[str, Any]) -> None:
         if sign in settings and not any(
             one in settings for one in ("stage", "datasets", "train_dataset", "dataset")
         ):
-            raise UsageError(f"{path}: configures no training (it sets {sign}). Fix: {fix}")
+            raise UsageError(f"{path}: this file does not configure a training (it sets {sign}). Fix: {fix}")
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def _convert(name: str, value: Any, written: Mapping[str, Any], known: set[str],
         }:  # or another name says the same
             found.translated[name] = result or asked
         else:
-            found.lost[name] = EXPLAINED.get(name, "another setting of the file says it already")
+            found.lost[name] = EXPLAINED.get(name, "another setting of the file has the same effect")
     elif name in known:
         found.settings[name] = value
         found.kept.append(name)
@@ -165,7 +165,7 @@ def _fill_in(found: Converted) -> None:
     for name, value in FILL_IN.items():
         if name not in found.settings and not (name == "dataset_name" and found.settings.get("datasets")):
             found.settings[name] = value
-            found.missing |= {name: "which the file does not say"} if name != "output_dir" else {}
+            found.missing |= {name: "which the file does not contain"} if name != "output_dir" else {}
 
 
 def _drop_refused(found: Converted) -> None:

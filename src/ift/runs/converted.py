@@ -10,9 +10,7 @@ import yaml
 
 from ift.runs.harmless_names import is_harmless
 
-LAUNCH = (
-    "ift train --config THIS_FILE --num_processes N, where N is the number of GPUs: the file does not say it"
-)
+LAUNCH = "ift train --config THIS_FILE --num_processes N, where N is the number of GPUs (not in the file)"
 
 
 @dataclass
@@ -56,14 +54,14 @@ class Converted:
         lines = [f"kept: {', '.join(self.kept) or 'nothing'}"]
         lines += [f"translated: {name} -> {_shown(found)}" for name, found in self.translated.items()]
         lines += [
-            f"written out, the default of {self.tool}: {name}: {value} (ift's: {here})"
+            f"written out, because it is {self.tool}'s default: {name}: {value} (ift's default: {here})"
             for name, (value, here) in self.implied.items()
         ]
         for heading, lost in self.groups.items():
             lines += [f"{heading} ({len(lost)}):"] if lost else []
             lines += [f"  {names}: {reason}" for reason, names in _by_reason(lost).items()]
-        lines += [f"another default than {self.tool}'s: {one}" for one in self.differences]
-        lines += [f"without a value: {', '.join(self.empty)}"] if self.empty else []
+        lines += [f"default that differs from {self.tool}'s: {one}" for one in self.differences]
+        lines += [f"keys without a value: {', '.join(self.empty)}"] if self.empty else []
         lines += [f"launch with: {LAUNCH}"] if "accelerate_config" in self.settings else []
         return lines + [f"fill in: {name}, {what}" for name, what in self.missing.items()]
 
@@ -81,7 +79,7 @@ class Converted:
             lines += [
                 f"#   {names}: {' '.join(reason.split())}" for reason, names in _by_reason(lost).items()
             ]
-        lines += ["", f"# Other defaults than {self.tool}'s:"] if self.differences else []
+        lines += ["", f"# Defaults that differ from {self.tool}'s:"] if self.differences else []
         return "\n".join([*lines, *(f"#   {one}" for one in self.differences)]) + "\n"
 
 

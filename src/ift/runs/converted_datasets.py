@@ -86,13 +86,13 @@ def _percent(share: Any) -> int:
 def lost_share(value: Any) -> Inside:
     """What is lost of a share of the rows."""
     if float(value) >= 1:
-        yield "", Same("all rows are trained here too")
+        yield "", Same("ift also trains all rows")
         return
     rounded = "" if 100 * float(value) == _percent(value) else f", rounded from {100 * float(value):g}"
     yield (
         "",
-        f"the first {_percent(value)} % of the rows are trained, in the order of the file{rounded}; there they are "
-        "drawn at random",
+        f"ift trains the first {_percent(value)} % of the rows, in the order of the file{rounded}; the other tool "
+        "draws them at random",
     )
 
 
@@ -136,10 +136,10 @@ Inside = Iterator[tuple[str, str]]  # the end of a key's name ("" or ".inner"), 
 
 
 def _unknown(value: Any) -> Inside:
-    yield "", "an entry has no such key here (docs/data.md)"
+    yield "", "ift has no such key in an entry (docs/data.md)"
 
 
-def _fixed(reason: str, same: tuple[Any, ...] = (), why: str = "that is the rule here too") -> Any:
+def _fixed(reason: str, same: tuple[Any, ...] = (), why: str = "ift does the same") -> Any:
     """One reason, but for the values `same`, which ask for what happens here anyway."""
 
     def inside(value: Any) -> Inside:
@@ -152,13 +152,13 @@ def _type(value: Any) -> Inside:
     if isinstance(value, Mapping):
         for inner, found in value.items():
             if found not in (None, "") and inner not in COLUMNS:
-                yield f".{inner}", "a prompt is not built here: write it into the rows (docs/data.md)"
+                yield f".{inner}", "ift does not build prompts: write the prompt into the rows (docs/data.md)"
         return
     if value in DETECTED:
-        yield "", Same(f"{value}: the format is found from the columns")
+        yield "", Same(f"{value}: ift detects the format from the columns")
         return
-    added = f"what {value} adds to a prompt is not added, so write it into the rows"
-    yield "", f"the format is found from the columns, and the chat template is applied: {added}"
+    added = f"if {value} adds text to a prompt, write that text into the rows"
+    yield "", f"ift detects the format from the columns and applies the chat template; {added}"
 
 
 def _mappings(value: Any) -> Inside:
@@ -196,14 +196,14 @@ def _roles_to_train(value: Any) -> Inside:
     roles = value if isinstance(value, list) else [value] if value else []
     others = [str(role) for role in roles if OTHER_ROLES.get(str(role), str(role)) != "assistant"]
     if others:
-        yield "", f"only assistant turns are trained here, not those of {', '.join(others)}"
+        yield "", f"ift trains only assistant turns, not those of {', '.join(others)}"
     elif not roles:
         yield (
             "",
-            "every assistant turn is trained unless its mark says false: write train: false where it has none",
+            "ift trains every assistant turn without a mark: write train: false into turns that it should not train",
         )
     else:
-        yield "", Same("assistant turns are trained here too")
+        yield "", Same("ift also trains assistant turns")
 
 
 def _roles(value: Any) -> Inside:
@@ -219,14 +219,14 @@ def _roles(value: Any) -> Inside:
 _END = _fixed(
     "the token that ends each trained turn is trained; rows with input_ids and labels can train others (docs/data.md)",
     ("turn",),
-    "the token that ends each trained turn is trained here too",
+    "ift also trains the token that ends each trained turn",
 )
 _TEMPLATE = _fixed(
-    "one chat template holds for all data: name a Jinja file in chat_template_path",
+    "ift uses one chat template for all data: name a Jinja file in chat_template_path",
     ("tokenizer_default",),
-    "the model's own chat template is used here too",
+    "ift also uses the model's own chat template",
 )
-_MEDIA = _fixed("only text is trained here")
+_MEDIA = _fixed("ift trains only on text")
 INSIDE: Mapping[str, Callable[[Any], Inside]] = {
     "audios": _MEDIA,
     "chat_template": _TEMPLATE,
@@ -243,7 +243,7 @@ INSIDE: Mapping[str, Callable[[Any], Inside]] = {
         "marks within a turn are refused: write rows of input_ids and labels"
     ),
     "message_property_mappings": _mappings,
-    "num_samples": _fixed("the first rows of the file are trained; there they are drawn at random"),
+    "num_samples": _fixed("ift trains the first rows of the file; the other tool draws them at random"),
     "preprocess_shards": _fixed(Same("rows are prepared one by one")),
     "revision": _fixed("the newest revision is loaded: download this one, and name its folder as path"),
     "roles": _roles,
@@ -252,9 +252,9 @@ INSIDE: Mapping[str, Callable[[Any], Inside]] = {
     "shards_idx": _fixed("a part of the rows is a split such as train[10%:20%]"),
     "split_thinking": _fixed("write the thoughts as reasoning_content in the turns", (False,)),
     "template_thinking_key": _fixed(
-        "keys of a turn are given to the chat template under their own names: name the thoughts so in the rows",
+        "ift passes the keys of a turn to the chat template unchanged: rename the key of the thoughts in the rows",
         find(TURN_KEYS, "reasoning_content").names,
-        "keys of a turn are given to the chat template under their own names",
+        "ift passes the keys of a turn to the chat template unchanged",
     ),
     "train_on_eos": _END,
     "train_on_eot": _END,

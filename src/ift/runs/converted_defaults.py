@@ -63,7 +63,7 @@ DEFAULTS: Mapping[str, tuple[Default, ...]] = {
         Default("per_device_eval_batch_size", lambda written, ours: ours["per_device_train_batch_size"], "8"),
         Default("max_length", 512, "1024"),
         Default("lr_scheduler_type", "cosine", "linear"),
-        Default("warmup_steps", 0.03, "0; there 3 % of the steps, at most 100"),
+        Default("warmup_steps", 0.03, "0; Axolotl's is 3 % of the steps, at most 100"),
         *_PAIRS,
     ),
     "LLaMA-Factory": (
@@ -86,20 +86,20 @@ DEFAULTS: Mapping[str, tuple[Default, ...]] = {
     "unsloth": _PAIRS[-1:],
 }
 _TOKENS = (
-    "loss: the mean over all trained tokens of a batch there, the mean over answers of each answer's mean here, so "
-    "that short answers count more; loss_reduction: token is the other tool's (--method sft writes it)"
+    "loss: the other tool's is the mean over all trained tokens of a batch; ift's is the mean over answers of each "
+    "answer's mean, so short answers count more. loss_reduction: token gives the other tool's (--method sft writes it)"
 )
 _LONG = (
-    "rows longer than max_length: left out there, cut at their end here, and a run is refused where that concerns more "
-    "than 20 % of them; ift check counts them"
+    "rows longer than max_length: Axolotl drops them; ift truncates them at their end, and refuses a run if these are "
+    "more than 20 % of the rows; ift check counts them"
 )
 _OVERWRITTEN = (
-    "overwrite_output_dir, which transformers has no more: there the files of an earlier run stay until others have "
-    "their names; ift train deletes the checkpoints, metrics and answers of an earlier run of its own in the folder"
+    "overwrite_output_dir: the other tool keeps the files of an earlier run until it overwrites them; ift train "
+    "deletes the checkpoints, metrics and answers of its own earlier run in the folder"
 )
 _ALL_TURNS = (
-    "trained tokens of conversations: every token there, the user's too, unless assistant_only_loss is set; the "
-    "answers alone here; completion_only_loss: false trains every token"
+    "trained tokens of conversations: trl trains every token, the user's too, unless assistant_only_loss is set; ift "
+    "trains only the answers; completion_only_loss: false trains every token"
 )
 
 

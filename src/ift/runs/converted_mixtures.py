@@ -33,7 +33,7 @@ def lost_of_mixture(value: Any) -> dict[str, str]:
     others = [key for key in value if key not in ("datasets", "test_split_size") and value[key] is not None]
     reasons = {"seed": "the run's seed draws the rows that are held out: set seed"}
     return lost_of_entries(value.get("datasets"), "dataset_mixture.datasets") | {
-        f"dataset_mixture.{key}": reasons.get(key, "a mixture has no such key here") for key in others
+        f"dataset_mixture.{key}": reasons.get(key, "ift has no such key in a mixture") for key in others
     }
 
 

@@ -19,7 +19,7 @@ from ift.runs.converted_mixtures import (
 from ift.runs.converted_registry import lost_of_names
 from ift.runs.harmless_names import Same
 
-ANSWERS = "answers alone are trained here too"
+ANSWERS = "ift also trains only answers"
 PAIRS = ("dpo", "orpo", "simpo")
 KERNELS = ("liger", "cut_cross_entropy", "cutcrossentropy", "kernels", "scattermoe", "sonicmoe")
 FLASH = {"fa2": "flash_attention_2", "fa3": "flash_attention_3", "sdpa": "sdpa", "disabled": "eager"}
@@ -37,18 +37,20 @@ def _method(value: Any, settings: Settings) -> Translated:
     if name in ("sft", "pt"):
         return {"method": "ift"}
     if name == "ipo":
-        return "ipo is no method here: the result trains IFT; --method dpo is the nearest on pairs"
+        return "ipo is no method of ift: the result trains IFT; for pairs, --method dpo is the nearest"
     if name in PAIRS:
         return {"method": name}
-    return f"{name} is no method here: the result trains IFT, on answers. Stay with the other tool for {name}"
+    return (
+        f"{name} is no method of ift: the result trains IFT, on answers. Stay with the other tool for {name}"
+    )
 
 
 def _adapter(value: Any, settings: Settings) -> Translated:
     if value in ("lora", "qlora"):
         return {"use_peft": True, **({"load_in_4bit": True} if value == "qlora" else {})}
     if value == "full":
-        return Same("without use_peft all weights are trained here too")
-    return f"{value} is no adapter here, and all weights would be trained: set use_peft: true for LoRA"
+        return Same("ift also trains all weights without use_peft")
+    return f"{value} is no adapter of ift, and all weights would be trained: set use_peft: true for LoRA"
 
 
 def _targets(value: Any, settings: Settings) -> Translated:
@@ -57,7 +59,7 @@ def _targets(value: Any, settings: Settings) -> Translated:
 
 
 def _bits(value: Any, settings: Settings) -> Translated:
-    return {f"load_in_{value}bit": True} if value in (4, 8) else f"{value} bits: 4 and 8 are loaded here"
+    return {f"load_in_{value}bit": True} if value in (4, 8) else f"{value} bits: ift loads 4 or 8"
 
 
 def _peft(value: Any, settings: Settings) -> Translated:
@@ -137,10 +139,10 @@ def _chat_template(value: Any, settings: Settings) -> Translated:
     if value == "jinja" and settings.get("chat_template_jinja"):
         return Same("chat_template_jinja says which")
     if value in (None, "tokenizer_default"):
-        return Same("the model's own chat template is used here too")
+        return Same("ift also uses the model's own chat template")
     given = "this text" if "{" in str(value) else str(value)
     return (
-        "the model's own chat template is used if it has one. A base model without one gets lines that begin with "
+        "ift uses the model's own chat template if it has one. A base model without one gets lines that begin with "
         f"User: and Assistant:, which is another format than {given:.40}: name the Jinja file of the template in "
         "chat_template_path (the chat_template.jinja of a model that has it), and in eos_token the token that ends "
         "its turns. ift check shows the rows"
@@ -150,10 +152,10 @@ def _chat_template(value: Any, settings: Settings) -> Translated:
 def _long_rows(value: Any, settings: Settings) -> Translated:
     """excess_length_strategy of Axolotl."""
     if value == "truncate":
-        return Same("rows above max_length are cut at their end here too")
+        return Same("ift also truncates rows longer than max_length at their end")
     return (
-        "rows above max_length are cut at their end here, and a run is refused where that concerns more than 20 % of "
-        "them; ift check counts them. To drop them, leave them out of the file"
+        "ift truncates rows longer than max_length at their end, and refuses a run if these are more than 20 % of the "
+        "rows; ift check counts them. To drop them, remove them from the file"
     )
 
 
@@ -229,7 +231,7 @@ VALUES: dict[str, Callable[[Any, Settings], Translated]] = {
     "template": _chat_template,
     "use_dft_loss": _if_on({"method": "dft"}),
     "dataset_kwargs": lambda value, written: (
-        "every row is prepared here; rows with input_ids are used unchanged"
+        "ift prepares every row itself; rows with input_ids are used unchanged"
     ),
     "env": lambda value, settings: {"env": value},
     "enable_tensorboard": _if_on({"report_to": "tensorboard"}),

@@ -74,4 +74,4 @@ def _newest(folders: Sequence[Path]) -> str:
     newest = [path for paths in found for path in paths]
     if newest:
         return f"Newest checkpoint: {newest[-1]}."
-    return "No checkpoint was saved before it (--save_strategy steps, --save_steps), so it begins anew."
+    return "No checkpoint was saved before it (--save_strategy steps, --save_steps), so it starts from the beginning."

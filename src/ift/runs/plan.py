@@ -66,7 +66,7 @@ def epochs_unused(stage: Stage) -> str:
     config = stage.config
     if config.max_steps <= 0 or "num_train_epochs" not in getattr(stage, "named", ()):
         return ""
-    return f"; max_steps decides, num_train_epochs {config.num_train_epochs:g} is not used"
+    return f"; max_steps takes precedence, num_train_epochs {config.num_train_epochs:g} is not used"
 
 
 def packing_line(trainer: Any, rows: PreparedRows) -> str:
@@ -74,7 +74,8 @@ def packing_line(trainer: Any, rows: PreparedRows) -> str:
     report, dataset = rows.sets["train"].report, trainer.train_dataset
     sequences = counted(len(dataset), "sequence") if hasattr(dataset, "__len__") else "sequences"
     packed = "rows are" if report.streaming else counted(report.rows_kept, "row is", "rows are")
-    line = f"{packed} packed into {sequences} of up to {trainer.args.max_length:,} tokens, and do not see each other"
+    size = f"{sequences} of up to {trainer.args.max_length:,} tokens"
+    line = f"{packed} packed into {size} and do not attend to each other"
     if report.streaming or not packs_nothing(trainer.args, report, len(dataset)):
         return line
     return f"{line}; {PACKS_NOTHING}"

@@ -82,7 +82,7 @@ def _change(key: str, before: dict[str, Any], now: dict[str, Any]) -> str:
         return f"the content of the file of {name}, {now.get(name)}, has changed ({key})"
     if key == PROCESSES:
         ran = counted(before[key], "process", "processes")
-        return f"it ran in {ran}, and now in {now[key]}, so that a step has other rows"
+        return f"the run had {ran} and now has {now[key]}, so its steps would have other rows"
     if key in OLD_DEFAULTS:
         return f"{key} was {before.get(key)!r}, and this setting was removed"
     return f"{key} was {before.get(key)!r}, is {now.get(key)!r}"

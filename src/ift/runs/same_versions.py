@@ -29,7 +29,8 @@ def check_versions() -> None:
         ]
         if differing:
             raise UsageError(
-                f"the machines have different versions: {'; '.join(differing)}. Fix: install the same everywhere"
+                f"the machines have different versions: {'; '.join(differing)}. "
+                "Fix: install the same versions on every machine"
             )
 
 

@@ -135,4 +135,4 @@ def final_answers(trainer: Any, run_args: Any, rows: PreparedRows, reporter: Rep
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        return FinalAnswers(note="memory ran out; ift generate answers with the saved model")
+        return FinalAnswers(note="out of memory; run ift generate on the saved model")

@@ -192,13 +192,13 @@ def test_the_smallest_difference_is_said_with_what_is_assumed():
     plan = compare_plan("arithmetic-small-clean", ["sft", "ift"], 3, 1, False)
     least = [100 * smallest_difference(3, 500, share**0.5, 0.01) for share in (0.1, 0.3)]
     assert foresight(plan) == (
-        "With 500 test rows and 3 seeds, the smallest difference between two methods that is likely to be found is "
+        "With 500 test rows and 3 seeds, the smallest difference between two methods that is likely to be detected is "
         f"{least[0]:.1f} points if their results differ on 10 % of the rows, and {least[1]:.1f} points if their "
         "results differ on 30 % of the rows."
     )
     few = foresight(replace(plan, test_rows=57))
     assert few.endswith(
-        "that is likely to be found is 20.7 points if their results differ on 30 % of the rows."
+        "that is likely to be detected is 20.7 points if their results differ on 30 % of the rows."
     )
     assert "even 30 points between two methods are likely to be missed" in foresight(
         replace(plan, test_rows=8)
@@ -208,8 +208,8 @@ def test_the_smallest_difference_is_said_with_what_is_assumed():
     for rows, word in ((8, "only a very large"), (20, "only a large"), (100, "a medium"), (200, "a small")):
         least_share = smallest_difference(3, rows, 1.0, 0.0)
         assert foresight(replace(plan, user_data=data, test_rows=rows)) == (
-            f"With {rows} test rows and 3 seeds, {word} difference between two methods is likely to be found: its mean "
-            f"over the rows must be at least {least_share:.2f} of its standard deviation."
+            f"With {rows} test rows and 3 seeds, {word} difference between two methods is likely to be detected: its "
+            f"mean over the rows must be at least {least_share:.2f} of its standard deviation."
         )
 
 
@@ -222,8 +222,8 @@ def test_a_study_that_is_too_small_is_said_to_be():
         return too_small(replace(plan, test_rows=rows), steps)
 
     assert said(8, 4) == (
-        "warning: too small to compare methods, it shows only that everything runs: 8 test rows (at least 50; 200 are "
-        "advisable) and 4 steps of a training (at least 20)."
+        "warning: this study is too small to compare methods and shows only that everything runs: 8 test rows (at "
+        "least 50; 200 are advisable) and 4 steps of a training (at least 20)."
     )
     assert said(50, 19).endswith("runs: 19 steps of a training (at least 20).")
     assert "steps" not in said(49, 20)
@@ -250,7 +250,7 @@ def test_what_a_study_can_see_is_said_before_anything_is_run(tmp_path, monkeypat
         patched.setattr(Study, "perform", stop)
         study = begin(test_rows=10)
         assert lines[1] == foresight(study.plan)
-        assert lines[2].startswith("warning: too small to compare methods")
+        assert lines[2].startswith("warning: this study is too small to compare methods")
         assert lines[3].startswith("measuring")
         begin(test_rows=10, time_budget={"seconds": 600.0, **NOTHING})  # seeds are not decided yet
         assert [line.partition(" ")[0] for line in lines[5:]] == ["warning:", "measuring"]

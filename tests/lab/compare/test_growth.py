@@ -93,7 +93,8 @@ def test_fewer_seeds_and_methods_than_the_folder_has_are_said_to_stay_in_the_rep
     assert kept_and_new(study) == [
         "kept: sft (seeds 0, 1)",
         "new: nothing; the report is written again",
-        "not named now, but finished in this folder and part of the report: sft (seed 2); neftune (seeds 0 to 2)",
+        "finished in this folder and part of the report, but not named in this command: sft (seed 2); neftune "
+        "(seeds 0 to 2)",
     ]
     plan = json.loads((tmp_path / "plan.json").read_text())
     assert (plan["seeds"], [one["method"] for one in plan["entrants"]]) == (3, ["sft", "neftune"])
@@ -122,8 +123,8 @@ def test_searched_sequences_and_names_that_begin_alike_are_counted_apart(tmp_pat
         ({"experiment": "ablate"}, "experiment (ift compare, now ift ablate)"),
         (
             {"time_budget": {"seconds": 600.0}},
-            "--budget (no time, now 10m; repeat the command without it: --seeds N raises the seeds, and methods may be "
-            "added)",
+            "--budget (no time, now 10m; repeat the command without --budget; you may raise --seeds and add "
+            "methods)",
         ),
         ({"entrants": (Entrant("sft", settings={"loss_reduction": "token"}),)}, "settings of sft"),
     ],
@@ -187,8 +188,9 @@ def test_what_the_searches_chose_is_said_before_the_runs(tmp_path, started):
     lines = []
     run_study(study_of(tmp_path, ["sft"], 2), 2, WorkProgress(Console()), lines.append)
     assert lines[-1] == (
-        "sft: learning rate 0.0001 was chosen of 2 tried, at the smallest learning rate: a lower one may be better. "
-        "The validation score is the same, 0.5, for all 2; of these the one tried first was taken."
+        "sft: learning rate 0.0001 was chosen from 2 settings, with the smallest learning rate tried: a "
+        "lower one may be better. "
+        "The validation score is the same, 0.5, for all 2; of these the one tried first was chosen."
     )
     result = json.loads(next(tmp_path.glob("logs/runs-sft-seed1.task.json")).read_text())
     assert result["tried"][0] == {"config": {"learning_rate": 0.0001}, "score": 0.5, "tie": None}
@@ -217,8 +219,8 @@ def test_a_study_of_a_budget_names_the_budget_to_repeat_it_with(tmp_path, second
     with pytest.raises(StudyError) as refused:
         study_of(tmp_path, ["sft"], 2)
     assert (
-        f"Another --budget ({time}, now no time; repeat the command with --budget {time}: --seeds N beside it raises "
-        "the seeds, and methods may be added)"
+        f"Another --budget ({time}, now no time; repeat the command with --budget {time}; you may raise "
+        "--seeds and add methods)"
     ) in str(refused.value)
     assert parse_time(time) == seconds
 

@@ -168,12 +168,11 @@ def study_of(*words, say=lambda line: None):
     [
         (["--learning_rates", "1e-4,1e-3"], "settings are chosen by contains on the validation rows"),
         (["--learning_rates", "1e-4"],
-         "methods are compared by contains; there is one candidate for each, so no settings are chosen"),
+         "methods are compared by contains; no settings are chosen, because each method has one candidate"),
         (["--learning_rates", "1e-4", "--methods", "sft,sft best of two rates"],
          "settings are chosen by contains on the validation rows"),
         (["--budget", "1h"],
-         "where the time is enough to try several settings of a method, they are chosen by contains on the validation "
-         "rows"),
+         "if the time allows several settings per method, they are chosen by contains on the validation rows"),
     ],
 )  # fmt: skip
 def test_what_settings_are_chosen_by_is_said_where_some_are(place, flags, said):
@@ -258,7 +257,9 @@ def test_a_study_is_scored_by_all_names_and_chosen_by_the_first(place, monkeypat
     )
     study = study_of(*names, say=lines.append)
     assert "the target answers themselves score sql 1, text 1, gold.right 0, gold.n 2" in lines
-    assert "methods are compared by sql; there is one candidate for each, so no settings are chosen" in lines
+    assert (
+        "methods are compared by sql; no settings are chosen, because each method has one candidate" in lines
+    )
     own = json.loads((study.folder / "plan.json").read_text())["own"]
     assert own["metric"] == "sql"
     assert {*own["scoring"]["sha256"]} == {"city.sqlite", "mine.py"}

@@ -132,12 +132,13 @@ def test_missing_rows_and_examples_are_refused(manager, data, tmp_path):
         EvaluationError, match=r"no rows for gsm8k\. Fix: put its splits into .*openai/gsm8k/main or"
     ):
         asked(scripted(str), manager, "gsm8k", tmp_path / "empty", tmp_path)
-    with pytest.raises(EvaluationError, match="gsm8k: it shows 11 examples, and 10 are there to choose from"):
+    with pytest.raises(
+        EvaluationError,
+        match=r"gsm8k: its prompts need 11 examples, and outside of the split .* there are 10\.",
+    ):
         asked(scripted(str), manager, "gsm8k", data, tmp_path, shots=11)
     write(tmp_path / "gsm8k/main", "test", map(gsm8k, range(4)))
-    with pytest.raises(
-        EvaluationError, match=r"shows 1 example, and 0 are there .* besides the split 'test'"
-    ):
+    with pytest.raises(EvaluationError, match=r"need 1 example, and outside of the split 'test' there are 0"):
         asked(scripted(str), manager, "gsm8k", tmp_path, tmp_path, shots=1)
 
 

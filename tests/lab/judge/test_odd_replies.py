@@ -263,9 +263,7 @@ def test_a_form_that_no_change_helps_is_refused(judge):
 def test_a_run_without_any_verdict_stops_early(judge):
     """20 questions are enough to see that every reply is cut; the other 20 are not paid for."""
     with serving(lambda text, count: body("length", content="")) as script:
-        with pytest.raises(
-            JudgeError, match=r"first 20 questions brought no verdict \(20 cut at --max_tokens"
-        ):
+        with pytest.raises(JudgeError, match=r"first 20 questions got no verdict \(20 cut at --max_tokens"):
             judge(script, count=40)
         assert len(script.seen) < 30
     with serving(lambda text, count: GOOD if text == "question 7" else body("length")) as script:

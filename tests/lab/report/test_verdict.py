@@ -155,8 +155,8 @@ def test_a_score_that_is_the_same_everywhere_tells_nothing():
     assert seeds_to_add(found, "exact_match") is None
     lines = verdict(found, "exact_match")
     assert lines == [
-        "Verdict on test (exact match): none. Every method scores 0.0 % with every seed, so this score tells nothing "
-        "apart here. Read some answers; then train longer, or choose another --score."
+        "Verdict on test (exact match): none. Every method scores 0.0 % with every seed, so this score does not "
+        "distinguish them. Read some answers; then train longer, or choose another --score."
     ]
 
 

@@ -146,10 +146,10 @@ def test_weights_of_the_users_own_are_shown(rows, tmp_path):
     [
         (["--learning_rate", "1"], "give MODEL and DATA first"),
         (["m", "d", "-n", "0"], "-n 0: give 1 or more"),
-        (["m", "d", "--method", "dpo"], "--method dpo: a step can be shown of ift and sft"),
+        (["m", "d", "--method", "dpo"], "--method dpo: a step can be shown for ift and sft"),
         (
             ["m", "d", "--method", "position-weights"],
-            "--method position-weights: a step can be shown of ift and sft",
+            "--method position-weights: a step can be shown for ift and sft",
         ),
         (["m", "d", "--residual_lamda", "1"], "did you mean --residual_lambda?"),
     ],

@@ -73,8 +73,8 @@ def foresight(plan: Plan) -> str:
         least = smallest_difference(plan.seeds, plan.test_rows, 1.0, 0.0)
         word = next(word for limit, word in SIZES if least <= limit)
         return (
-            f"With {size}, {word} difference between two methods is likely to be found: its mean over the rows must be "
-            f"at least {least:.2f} of its standard deviation."
+            f"With {size}, {word} difference between two methods is likely to be detected: its mean over the rows must "
+            f"be at least {least:.2f} of its standard deviation."
         )
     found = {
         share: 100 * smallest_difference(plan.seeds, plan.test_rows, math.sqrt(share), SEED_DEVIATION)
@@ -88,7 +88,7 @@ def foresight(plan: Plan) -> str:
     ]
     if not shown:
         return f"With {size}, even {100 * max(found):.0f} points between two methods are likely to be missed."
-    smallest = "the smallest difference between two methods that is likely to be found"
+    smallest = "the smallest difference between two methods that is likely to be detected"
     return f"With {size}, {smallest} is {', and '.join(shown)}."
 
 
@@ -107,7 +107,8 @@ def too_small(plan: Plan, steps: int | None = None) -> str:
         few.append(f"{counted(steps, 'step')} of a training (at least {FEW_STEPS})")
     if not few:
         return ""
-    return f"warning: too small to compare methods, it shows only that everything runs: {' and '.join(few)}."
+    too_small = "this study is too small to compare methods and shows only that everything runs"
+    return f"warning: {too_small}: {' and '.join(few)}."
 
 
 def _memory_needed(study: Study) -> float:

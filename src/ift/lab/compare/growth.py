@@ -100,7 +100,9 @@ def kept_and_new(study: Study) -> list[str]:
             f"new: {_runs(new)}" if any(new.values()) else "new: nothing; the report is written again"
         )
     if any(others.values()):
-        found.append(f"not named now, but finished in this folder and part of the report: {_runs(others)}")
+        found.append(
+            f"finished in this folder and part of the report, but not named in this command: {_runs(others)}"
+        )
     return found
 
 
@@ -151,14 +153,14 @@ def _budget(earlier: Json | None, planned: Json | None) -> Iterator[str]:
     elif earlier is not None:
         time = time_flag(earlier["seconds"])
         yield (
-            f"--budget ({time}, now no time; repeat the command with --budget {time}: --seeds N beside it raises the "
-            "seeds, and methods may be added)"
+            f"--budget ({time}, now no time; repeat the command with --budget {time}; you may raise --seeds "
+            "and add methods)"
         )
     elif planned is not None:
         time = time_flag(planned["seconds"])
         yield (
-            f"--budget (no time, now {time}; repeat the command without it: --seeds N raises the seeds, and methods "
-            "may be added)"
+            f"--budget (no time, now {time}; repeat the command without --budget; you may raise --seeds and add "
+            "methods)"
         )
 
 

@@ -45,58 +45,58 @@ class StudyArgs:
     command: list[str]
     output_dir: Path
     methods: str | None = _flag(
-        "Such as sft,ift,sft+ift, also 'sft time of ift', 'ift residual only' or 'ift FILE.py:function', weights of "
-        "your own [as the budget says].",
+        "Methods to compare, such as sft,ift,sft+ift, 'sft time of ift', 'ift residual only' or 'ift FILE.py:function' "
+        "(token weights of your own) [set by --budget].",
         verb="compare",
     )
     variants: str | None = _flag(
-        f"Of {', '.join(VARIANTS)}, and 'ift FILE.py:function' [as the budget says].",
+        f"Variants to train: {', '.join(VARIANTS)}, and 'ift FILE.py:function' [set by --budget].",
         verb="ablate",
     )
     budget: str = _flag(
-        "A time, such as 45m or 2h, that seeds, settings tried and scored rows are fitted to; or quick (minutes on the "
-        "testbed) or full (hours) [quick].",
+        "A time, such as 45m or 2h, which sets the numbers of seeds, settings tried and scored rows; or quick (minutes "
+        "on the testbed) or full (hours) [quick].",
         "quick",
     )
     seeds: int | None = _flag(
-        "Runs of each method [as the budget says]; more than in the folder adds the missing ones."
+        "Number of seeds, which is the number of runs of each method [set by --budget]; a higher one extends a study."
     )
     jobs: int | None = _flag(
-        "Processes at the same time [as many as cores and memory allow; with a time as --budget one on a CPU]."
+        "Number of parallel processes [as many as cores and memory allow; one on a CPU if --budget is a time]."
     )
-    ray: str | None = _flag(f"{HELP} --jobs is then the most at the same time.", optional=OWN)
+    ray: str | None = _flag(f"{HELP} --jobs then is the largest number of parallel tasks.", optional=OWN)
     setting: str | None = _flag(
         f"Setting of the testbed: family, size and noise of its rows [{FIRST_SETTING}]."
     )
-    train_rows: int | None = _user_flag("Train on at most so many rows [all that are not held out].")
+    train_rows: int | None = _user_flag("Largest number of training rows [all rows that are not held out].")
     validation_rows: int | None = _user_flag(
-        "Rows to choose settings on [a tenth, at most 200; none where there is no search]."
+        "Number of rows on which settings are chosen [a tenth, at most 200; none without a search]."
     )
-    test_rows: int | None = _user_flag("Rows to score on [a fifth or the test split, at most 500].")
+    test_rows: int | None = _user_flag("Number of test rows [a fifth or the test split, at most 500].")
     learning_rates: tuple[float, ...] = _user_flag(
-        "Learning rates to choose from, such as 1e-5,3e-5; a single one is used without a search "
+        "Learning rates to choose from, such as 1e-5,3e-5; with a single one there is no search "
         "[around --learning_rate].",
         (),
     )
     pair_learning_rates: tuple[float, ...] = _user_flag(
-        "The same for methods that learn from pairs [around a tenth of it].", ()
+        "Learning rates for preference methods [around a tenth of --learning_rate].", ()
     )
     score: str | None = _user_flag(
         "How generated answers are scored: final-answer, text, contains, json, sql, bleu, chrf, rouge, f1, "
-        "judge, FILE.py:function, or several with commas; settings are chosen by the first one [final-answer where "
-        "there are final answers]."
+        "judge, FILE.py:function, or several with commas; the first one chooses the settings [final-answer if the "
+        "targets have final answers]."
     )
     score_db: str | None = _user_flag("SQLite file on which --score sql runs the queries, read-only.")
     judge: str | None = _user_flag(
         "Model that --score judge asks, at the endpoint of ift judge; it costs money."
     )
     prices: str | None = _user_flag(
-        "Of the judge, per million tokens in and out, such as 2.5,10: shows the cost."
+        "The judge's prices per million tokens in and out, such as 2.5,10, to show the cost."
     )
     yes: bool | None = _user_flag("Agree to the judge's cost beforehand.")
     metric: str | None = _user_flag(
-        "Score that settings are chosen by: exact_match, target_log_likelihood_per_token or choice_accuracy "
-        "[exact_match where there are final answers]."
+        "Score that chooses the settings: exact_match, target_log_likelihood_per_token or choice_accuracy "
+        "[exact_match if the targets have final answers]."
     )
     answer_pattern: str | None = _user_flag(
         "How a final answer is found: ####, boxed, a regular expression, or none [#### or boxed]."

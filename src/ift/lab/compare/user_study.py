@@ -221,11 +221,13 @@ def _chosen_by(plan: Plan) -> str:
     metric = (plan.user_data or {})["metric"]
     chosen = f"chosen by {shown.get(metric, metric)} on the validation rows"
     if plan.time_budget is not None and not plan.time_budget["trials"]:
-        return f"where the time is enough to try several settings of a method, they are {chosen}"
+        return f"if the time allows several settings per method, they are {chosen}"
     if _chooses(plan):
         return f"settings are {chosen}"
     compared = shown.get(plan.metric, plan.metric)
-    return f"methods are compared by {compared}; there is one candidate for each, so no settings are chosen"
+    return (
+        f"methods are compared by {compared}; no settings are chosen, because each method has one candidate"
+    )
 
 
 def _with_scores(
@@ -272,7 +274,7 @@ def _plan(args: StudyArgs, user_data: Any, sft: Any, rows: CheckedRows, say: Say
     sizes = {"validation_rows": len(rows.split.validation), "test_rows": len(rows.split.test)}
     needing = _untrainable(args.plan(setting), rows.train)
     if needing:
-        say(f"the rows are no pairs: {', '.join(needing)} left out")
+        say(f"the rows are not preference pairs; left out: {', '.join(needing)}")
     methods = [
         name
         for name in args.method_names

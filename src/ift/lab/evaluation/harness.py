@@ -234,8 +234,8 @@ def _check_examples(task: Any, name: str, shots: int) -> None:
     there = len(task.fewshot_docs()) if pool or own else 0
     if there < shots:
         raise EvaluationError(
-            f"{name}: it shows {counted(shots, 'example')}, and {there} {'is' if there == 1 else 'are'} there to "
-            f"choose from besides the split {asked!r}. Fix: add rows to the split that examples come from, or say "
+            f"{name}: its prompts need {counted(shots, 'example')}, and outside of the split {asked!r} there "
+            f"{'is' if there == 1 else 'are'} {there}. Fix: add rows to the split that examples come from, or set "
             "--num_fewshot"
         )
 

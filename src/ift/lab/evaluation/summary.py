@@ -85,7 +85,7 @@ def difference(first: Sequence[Score], second: Sequence[Score]) -> Interval:
     for one, other in zip(first, second, strict=True):
         if one.questions != other.questions:
             raise EvaluationError(
-                f"{one.label}: the models were asked different questions; ask them again together"
+                f"{one.label}: the models were asked different questions; evaluate them again together"
             )
         gaps = one.items - other.items  # (n,)
         means.append(gaps.mean())

@@ -89,8 +89,8 @@ class Judge:
             progress()
             if len(problems) == FIRST_QUESTIONS and all(problems):
                 raise JudgeError(
-                    f"the first {FIRST_QUESTIONS} questions brought no verdict ({describe_problems(problems)}). "
-                    "Stopped before more is spent; the same command asks on"
+                    f"the first {FIRST_QUESTIONS} questions got no verdict ({describe_problems(problems)}). "
+                    "Stopped to avoid further cost; the same command continues"
                 )
 
         calls = [partial(self._ask, one) for one in self._open(questions)]

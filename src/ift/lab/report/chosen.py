@@ -40,13 +40,13 @@ def chosen_line(label: str, tried: Sequence[Trial], flag: str | None) -> str:
         flag: That gives other learning rates, such as --learning_rates; None: there is none.
     """
     chosen = best(tried)
-    line = f"{label}: {_shown(chosen)} was chosen of {len(tried)} tried"
+    line = f"{label}: {_shown(chosen)} was chosen from {len(tried)} settings"
     rates = sorted({rate for one in tried if (rate := _rate(one)) is not None})
     rate = _rate(chosen)
     if rate is not None and len(rates) > 1 and rate in (rates[0], rates[-1]):
         higher = rate == rates[-1]
-        line += f", at the {'largest' if higher else 'smallest'} learning rate: a {'higher' if higher else 'lower'} one"
-        line += " may be better"
+        line += f", with the {'largest' if higher else 'smallest'} learning rate tried: "
+        line += f"a {'higher' if higher else 'lower'} one may be better"
         if flag is not None:
             beyond = rate * STEP if higher else rate / STEP
             line += f"; try {flag} {rate:g},{float(f'{beyond:.1g}'):g} with another --output_dir"
@@ -56,7 +56,7 @@ def chosen_line(label: str, tried: Sequence[Trial], flag: str | None) -> str:
 def _why(tried: Sequence[Trial], chosen: Trial) -> str:
     """By what it was chosen where the score ties or is missing; else empty."""
     if chosen.score is None:
-        return "No trial has a finite validation score, so the first one was taken."
+        return "No trial has a finite validation score, so the first one was chosen."
     level = [one for one in tried if one.score == chosen.score]
     if len(level) == 1:
         return ""
@@ -67,7 +67,9 @@ def _why(tried: Sequence[Trial], chosen: Trial) -> str:
         if by_tie
         else "the one tried first"
     )
-    return f"The validation score is the same, {chosen.score:.3g}, for {count}; of these {decided} was taken."
+    return (
+        f"The validation score is the same, {chosen.score:.3g}, for {count}; of these {decided} was chosen."
+    )
 
 
 def _line_of(variant: Variant) -> str:

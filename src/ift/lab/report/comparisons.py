@@ -95,7 +95,7 @@ def compare(
             notes += _pairing_notes(variants, base)
         notes += _row_notes(variants)
         if base not in labels and len(variants) > 1:
-            notes.append(f"There is no {base} here, so no differences are shown.")
+            notes.append(f"The runs do not include the baseline {base}, so no differences are shown.")
         found.append(Comparison(experiment, setting, variants, base if base in labels else None, notes))
     present = sorted({name for run in records.values() for name in (run.method, run.label)})
     for name, option in [*((name, "--methods") for name in methods), (baseline, "--baseline")]:

@@ -42,8 +42,8 @@ def verdict(comparison: Comparison, metric: str, runs: Sequence[str] = ()) -> li
     if len(values) == 1:
         return [
             *lines,
-            f"{named}: none. Every method scores {number(values.pop(), metric)} with every seed, so this score tells "
-            "nothing apart here. Read some answers; then train longer, or choose another --score."
+            f"{named}: none. Every method scores {number(values.pop(), metric)} with every seed, so this score does "
+            "not distinguish them. Read some answers; then train longer, or choose another --score."
             + _another_metric(sound, split, metric, runs),
         ]
     lines += _few_rows(sound, split)
