@@ -189,7 +189,7 @@ def test_a_removed_setting_is_answered_in_one_line(train, config, name):
         done = train("--config", config(), *words)
         assert done.code == 2
         assert done.err.startswith(f"ift train: {told}: {answer}")
-        assert "Leave it out: every step looks ahead." in done.err
+        assert "Remove it: every step computes the look-ahead." in done.err
         assert len(done.err.strip().splitlines()) == 1
     for value in ("epoch", "off", "0.5", "null"):
         done = train("--config", config(f"{name}: {value}\n"))
@@ -204,7 +204,7 @@ def test_a_removed_verb_is_answered_in_one_line(ift, words):
     assert done.code == 2
     assert done.out == ""
     assert done.err.startswith("ift precompute-lookahead: this command was removed, because ")
-    assert "Start `ift train`" in done.err
+    assert "Use `ift train`" in done.err
     assert len(done.err.strip().splitlines()) == 1
 
 

@@ -187,7 +187,7 @@ def test_rows_with_one_prompt_are_on_one_side(tmp_path, form):
         (number + 1) // 2 for number in held.numbers
     }
     assert data.notes[-1].startswith("test_split_size 9: 8 of 40 rows held out")
-    assert data.notes[-1].endswith("; rows with the same prompt stay on one side")
+    assert data.notes[-1].endswith("; rows with the same prompt stay together")
 
 
 def test_rows_that_all_have_one_prompt_are_held_out_all_the_same(tmp_path):

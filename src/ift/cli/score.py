@@ -34,7 +34,9 @@ def main(
     if FINAL_ANSWER in names:
         final = final_answer_of([one.references[0] for one in found], pattern)
         if final is None:
-            raise UsageError(f"--score {FINAL_ANSWER}: no final answer in common; give --answer_pattern")
+            raise UsageError(
+                f"--score {FINAL_ANSWER}: no kind of final answer is in all right answers; give --answer_pattern"
+            )
         pattern = final.pattern
     elif pattern is not None:
         raise UsageError(f"--answer_pattern is for --score {FINAL_ANSWER}: name it too, or leave it out")

@@ -287,7 +287,7 @@ def hold_out_evaluation(data: LoadedData, seed: int, share: float | None = None)
     size = sum(len(part.rows) for part in evaluation)
     why = "no evaluation split" if share is None else f"test_split_size {share:g}"
     note = f"{why}: {size:,} of {counted(total, 'row')} held out from the training data, not trained (seed {seed})"
-    note += "; rows with the same prompt stay on one side" * repeated
+    note += "; rows with the same prompt stay together" * repeated
     return LoadedData(
         [part for part in train if part.numbers],
         [part for part in evaluation if part.numbers],

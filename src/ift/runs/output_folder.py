@@ -167,7 +167,7 @@ def prepare_output_folders(stages: Sequence[Any]) -> list[str]:
         if number > 1 and held and run_args.run.resume == "auto" and not stages[number - 2].finished:
             raise DataError(
                 f"--resume auto: {run_args.config.output_dir} is not empty, but the stage before it is not finished. "
-                "Fix: move them away"
+                "Fix: move its files away"
             )
         try:
             lines += prepare_output_folder(run_args)

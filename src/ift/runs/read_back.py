@@ -52,7 +52,7 @@ def read_back(
     adapter = (folder / "adapter_config.json").exists()
     files = sorted(folder.glob("adapter_model.safetensors" if adapter else "model*.safetensors"))
     if not files:
-        raise SaveError(f"{folder}: no weight files were written. Fix: look at the free space")
+        raise SaveError(f"{folder}: no weight files were written. Fix: check the free disk space")
     size = sum(file.stat().st_size for file in files)
     if adapter:
         size += sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in trained.parameters())

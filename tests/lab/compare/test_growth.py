@@ -241,7 +241,7 @@ def test_the_end_of_a_study_has_the_command_that_adds_seeds(tmp_path, monkeypatc
         file.rename(tmp_path / "runs" / file.name)
     lines = report_study(study).lines
     assert lines[-1] == (
-        "or add seeds, the finished runs are kept: ift compare --methods sft,ift,dpo,sft+dpo,sft+ift --seeds 3"
+        "or add seeds (finished runs are kept): ift compare --methods sft,ift,dpo,sft+dpo,sft+ift --seeds 3"
     )
     assert "repeat the study's command with --seeds 3 and the same --output_dir" in lines[0]
 

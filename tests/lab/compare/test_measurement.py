@@ -91,9 +91,9 @@ def test_a_study_that_is_slower_than_estimated_says_what_is_left(study):
     (line,) = lines
     assert line.startswith(
         "slower than estimated: the processes take 2.0 times as long, so about 80 seconds are left, not 40 seconds; "
-        "that is 70 seconds more than --budget 2m. To go on, wait; Ctrl-C ends it and keeps the finished runs: "
+        "that is 70 seconds more than --budget 2m. Ctrl-C stops the study and keeps the finished runs: "
     )
-    assert f"ift report {study.folder / 'runs'} --metric exact_match shows what is there." in line
+    assert f"ift report {study.folder / 'runs'} --metric exact_match shows them." in line
     pace.timed(run_of(study, 1), 80.0)
     assert len(lines) == 1  # said once
 

@@ -269,7 +269,7 @@ def test_rates_around_the_users_own():
         (["MODEL", "--metric", "exact_match", "--answer_pattern", "none"], "give --answer_pattern"),
         (["MODEL", "--methods", "sft,ipo"], "unknown method 'ipo'"),
         (["ANSWERS", "--methods", "sft,dpo"], "dpo: learns from pairs, and the rows have none"),
-        (["ANSWERS", "--metric", "choice_accuracy"], "the rows are no pairs"),
+        (["ANSWERS", "--metric", "choice_accuracy"], "the rows are not preference pairs"),
     ],
 )
 def test_wrong_flags_are_usage_errors(words, said, rows_file, tmp_path):

@@ -71,7 +71,7 @@ def invoke(*words):
         (["--score_db", "city.sqlite"], 2, "--score_db is for --score sql"),
         (["--score", "text", "--metric", "exact_match"], 2, "chosen by the first name in --score"),
         (["--score", "text", "--answer_pattern", "x"], 2, "--answer_pattern is for --score final-answer"),
-        (["--score", "final-answer"], 2, "the target answers have no final answer in common"),
+        (["--score", "final-answer"], 2, "no kind of final answer is in all target answers"),
         (["--score", "json"], 1, "is no JSON"),
         (["--score", "sql", "--score_db", "none.sqlite"], 1, "--score_db none.sqlite: no such file"),
         (["--score", "mine.py:silver"], 1, "the file has no function 'silver'"),

@@ -235,7 +235,7 @@ def test_a_judge_with_its_own_temperature_is_told(judge, tmp_path):
     with serving(by_points, lambda body: refusal if "temperature" in body else None) as script:
         code, output = judge(script, *files, "--yes")
     assert code == 0, output
-    assert "temperature the judge's default: it does not take 0" in output
+    assert "temperature the judge's default, because it does not accept 0" in output
 
 
 def test_half_characters_are_judged_and_told(judge, tmp_path):

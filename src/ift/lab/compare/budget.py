@@ -74,7 +74,7 @@ def fit_to_budget(study: Study, jobs: int | None, say: Callable[[str], object], 
     if plan.user_data is not None and held_out and not chooses:
         unused = counted(held_out, "validation row is", "validation rows are")
         say(
-            f"{unused} not used, as there is no search: to train on all rows but the test rows, name one rate "
+            f"{unused} not used, because there is no search; to train on them too, give one rate "
             "(--learning_rates) and another --output_dir"
         )
     return study

@@ -55,6 +55,6 @@ class Pace:
                 if budget and over > 0
                 else ""
             )
-            + ". To go on, wait; Ctrl-C ends it and keeps the finished runs: the same command resumes, and "
-            f"ift report {runs} --metric {self.study.plan.metric} shows what is there."
+            + ". Ctrl-C stops the study and keeps the finished runs: the same command resumes it, and "
+            f"ift report {runs} --metric {self.study.plan.metric} shows them."
         )

@@ -213,7 +213,7 @@ def report_study(study: Study) -> StudyResult:
     following = later if hint else f"open {report / 'report.html'}"
     lines = [*lines, f"records   {runs}", f"next: {following}"]
     if (seeds := seeds_to_add(comparison, metric)) is not None:
-        lines.append(f"or add seeds, the finished runs are kept: {_with_seeds(study, seeds)}")
+        lines.append(f"or add seeds (finished runs are kept): {_with_seeds(study, seeds)}")
     return StudyResult(comparison, metric, lines)
 
 

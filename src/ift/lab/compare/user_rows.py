@@ -173,16 +173,16 @@ def _too_few(total: int, wanted: Mapping[str, int], max_length: int | None) -> D
     test, validation = (f"{wanted[name]:,}" for name in ("test", "validation"))
     held_out = f"{test} for the test" + (f" and {validation} for validation" if wanted["validation"] else "")
     return DataError(
-        f"{counted(total, 'row')} that can be trained: too few to hold out {held_out} (of rows that fit max_length "
-        f"{max_length}, no prompt on two sides). Fix: give more rows, lower --test_rows and --validation_rows, or "
-        "raise --max_length"
+        f"{counted(total, 'row')} that can be trained: too few to hold out {held_out} (held-out rows must fit "
+        f"max_length {max_length}, and rows with the same prompt stay together). Fix: give more rows, lower --test_rows "
+        "and --validation_rows, or raise --max_length"
     )
 
 
 def _training_rows(left: list[_Row], wanted: int | None) -> list[_Row]:
     if wanted is not None and wanted > len(left):
         raise DataError(
-            f"--train_rows {wanted:,}: {counted(len(left), 'row is', 'rows are')} left beside validation and test. "
+            f"--train_rows {wanted:,}: {counted(len(left), 'row is', 'rows are')} left for training. "
             "Fix: lower it"
         )
     return sorted(left[:wanted], key=lambda row: (row.part, row.loaded_index))

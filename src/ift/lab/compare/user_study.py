@@ -236,7 +236,7 @@ def _with_scores(
     """The user data with the scores of `--score`, checked on the target answers, and the name of the first one."""
     if FINAL_ANSWER in names and user_data.pattern is None:
         raise UsageError(
-            f"--score {FINAL_ANSWER}: the target answers have no final answer in common; give --answer_pattern"
+            f"--score {FINAL_ANSWER}: no kind of final answer is in all target answers; give --answer_pattern"
         )
     given: dict[str, Any] = {"names": [*names], "database": args.score_db}
     if args.judge is not None:
@@ -258,9 +258,9 @@ def _check_metric(metric: str, *, has_final: bool, has_pairs: bool) -> None:
     if metric not in METRICS:
         reason = f"choose from {', '.join(METRICS)}"
     elif metric == "exact_match" and not has_final:
-        reason = "the target answers have no final answer in common; give --answer_pattern"
+        reason = "no kind of final answer is in all target answers; give --answer_pattern"
     elif metric == "choice_accuracy" and not has_pairs:
-        reason = "the rows are no pairs"
+        reason = "the rows are not preference pairs"
     if reason:
         raise UsageError(f"--metric {metric}: {reason}")
 

@@ -121,7 +121,7 @@ def _usage_lines(settings: JudgeSettings, judge: Judge) -> list[Line]:
     if judge.uncounted:
         lines.append(("", f"the endpoint did not count those of {counted(judge.uncounted, 'response')}"))
     if not judge.endpoint.form.temperature:
-        note = "the judge's default: it does not take 0, so another run may judge otherwise"
+        note = "the judge's default, because it does not accept 0; another run may give other verdicts"
         lines.append(("temperature", note))
     return lines
 

@@ -163,7 +163,7 @@ def _different_rows(one: Path, other: Path, run: RunRecord, split: str) -> str:
     message = f"{one} and {other}: data.{split}: one setting, {run.setting!r}, but scored on different rows"
     first, second = study_of(one), study_of(other)
     if first == second:
-        return f"{message}; give the runs different settings or make the older ones again"
+        return f"{message}; give the runs different settings or repeat the older runs"
     words = shlex.join(["ift", "report", str(first), "--output_dir", f"{first.name}-report"])
     return f"{message}, so they cannot be in one table; make a report of each study: {words}"
 

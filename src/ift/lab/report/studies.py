@@ -42,7 +42,7 @@ class ToldApart:
         if wanted is None and "sft" in self.labels:
             first, *others = self.labels["sft"]
             choice = " or ".join(f"--baseline '{one}'" for one in others)
-            self.lines.append(f"differences are taken to {first}; {choice} changes that")
+            self.lines.append(f"differences are from {first}; {choice} changes that")
             return first
         return wanted
 
