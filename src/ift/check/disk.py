@@ -1,4 +1,4 @@
-"""What a run writes into its output folder, in bytes, and whether it fits the disk; by arithmetic."""
+"""Computes the bytes that a run writes into its output folder, and whether they fit on the disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WEIGHTS_TWICE = ("fsdp2", "zero1", "zero2")  # in the engine's own file, and as 
 
 @dataclass(frozen=True)
 class Disk:
-    """What lies in the output folder at most.
+    """The largest size of the output folder.
 
     Attributes:
         checkpoint: Bytes of one checkpoint; 0 where none is saved.
@@ -86,7 +86,7 @@ def disk_needs(config: Any, held: Held, engine: Engine, adapter: bool, steps: in
 
 
 def disk_findings(config: Any, disk: Disk) -> list[Finding]:
-    """A warning where the disk of this machine has less room; not for a resumed run, whose checkpoints lie there."""
+    """A warning if the disk has less free space than the run needs; none for a resumed run."""
     place = Path(config.output_dir).expanduser().absolute()
     free = shutil.disk_usage(next(one for one in (place, *place.parents) if one.is_dir())).free
     if disk.total is None or disk.total <= free or config.resume_from_checkpoint:

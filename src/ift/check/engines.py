@@ -1,4 +1,4 @@
-"""How engines divide the memory of a training step over processes, by arithmetic; no engine is loaded."""
+"""Computes how engines divide the memory of a training step over processes; no engine is loaded."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Held:
     unsharded: int = 0
 
     def optimised(self, engine: Engine) -> int:
-        """Bytes of all trained weights as the optimiser has them, before they are divided."""
+        """Bytes of all trained weights in the optimiser's dtype, before they are divided."""
         if engine.name == "ddp":
             return self.gradients
         return self.gradients + self.upcast if engine.name == "fsdp2" else self.trained * FULL

@@ -1,4 +1,4 @@
-"""The bytes that the forward and backward pass of a step hold, counted by running them on tensors without data.
+"""Counts the bytes that the forward and backward pass of a step hold, by running them on tensors without data.
 
 torch's fake tensors behave as tensors of a CPU and have no data, so that autograd, autocast, checkpointing and the
 attention kernels allocate, cast and free the same tensors as in a run, for a model of any size. `LiveBytes` adds up the
@@ -80,7 +80,7 @@ class Passes:
 
 @dataclass(frozen=True)
 class Peak:
-    """What the passes hold, beside the weights, when they hold most; in bytes.
+    """The peak memory of the passes without the weights, in bytes.
 
     Attributes:
         gradients: Of the weights.
@@ -97,9 +97,9 @@ class Peak:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the storages that are made while it is active, until they are freed.
+    """Counts the bytes of the storages that are allocated while it is active, until they are freed.
 
-    `peaks` has the fullest moment of each phase; who uses it sets `phase`.
+    `peaks` has the peak of each phase; the caller sets `phase`.
     """
 
     def __init__(self) -> None:
@@ -143,7 +143,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 def passes_peak(model: nn.Module, passes: Passes) -> Peak:
-    """What the passes of one micro-batch hold when they hold most.
+    """The peak memory of the passes of one micro-batch.
 
     Args:
         model: On the "meta" device, as it is trained: in the dtypes of the run, with its adapter. It stays as it is.

@@ -163,7 +163,7 @@ def _as_trained(stage: Any, model: Any, element: int, compute: int) -> Any:
 
 
 def largest_batch(stage: Any, longest_row: int, longest_answer: int) -> tuple[int, int, int, bool]:
-    """Of the largest batch: rows, tokens of each, trained tokens of all, and whether attention gets a mask.
+    """The largest batch: its rows, tokens per row, trained tokens in all, and whether attention gets a mask.
 
     It gets one for padding, and for several documents in a row.
     """

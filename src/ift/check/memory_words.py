@@ -1,4 +1,4 @@
-"""What the check says about memory: the line of the estimate, and findings where a step is large."""
+"""The messages of the check about memory: the line with the estimate, and findings about large steps."""
 
 from __future__ import annotations
 

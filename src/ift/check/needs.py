@@ -1,4 +1,4 @@
-"""What a training step needs, in bytes: before an engine divides it, and on one device."""
+"""The memory of a training step in bytes: before an engine divides it, and on one device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PARTS = ("weights", "reference", "gradients", "optimizer", "activations")
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes on one device at the fullest moment of a step, as its engine divides weights, gradients and states.
+    """Peak memory of a step on one device in bytes; the engine divides weights, gradients and optimiser states.
 
     Attributes:
         parameters: Number of all parameters.

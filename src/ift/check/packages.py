@@ -1,4 +1,4 @@
-"""Optional packages that the settings of a run need and that are not installed, all at once."""
+"""Finds all optional packages that the settings of a run need and that are not installed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _EXTRAS = {"bitsandbytes": "quant", "rouge-score": "scores", "sacrebleu": "score
 
 
 def missing_packages(stages: Iterable[Any], engine: str = "ddp") -> str:
-    """Names every package that stages need and that is not installed, with one line that installs all; "" for none.
+    """Lists the packages that stages need and that are not installed, with one command that installs all; "" for none.
 
     `engine` is the name of the run's.
     """
@@ -52,7 +52,7 @@ def missing_packages(stages: Iterable[Any], engine: str = "ddp") -> str:
 
 
 def install_command(*extras: str, packages: Sequence[str] = ()) -> str:
-    """The command that installs the packages of extras of ift, and others; it works for an ift from anywhere."""
+    """The command that installs the packages of ift's extras and other packages, wherever ift was installed from."""
     ours = [f"'intuitive-fine-tuning[{','.join(extras)}]'"] if extras else []
     return " ".join(["pip install", *ours, *packages])
 

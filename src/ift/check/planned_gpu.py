@@ -1,4 +1,4 @@
-"""The settings that a run would have on a GPU that this machine lacks."""
+"""The settings of a run on a GPU, for a plan on a machine without one."""
 
 from __future__ import annotations
 

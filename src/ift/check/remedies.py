@@ -1,4 +1,4 @@
-"""Settings with which a step that does not fit would need less memory."""
+"""Suggests settings with which a step that does not fit needs less memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEAST_SHARE = 4  # nor less than a quarter of the longest row: a shorter limit w
 
 @dataclass(frozen=True)
 class Halved:
-    """A setting that is halved as often as is needed.
+    """A setting that is halved as often as needed.
 
     Attributes:
         change: From a value to the change.
@@ -85,7 +85,7 @@ def more_devices(sizes: Sizes, available: int) -> Remedy | None:
 
 
 def without_saved_modules(sizes: Sizes) -> str:
-    """What `lora_modules_to_save` costs, "" where it is not set or costs less than a tenth of the step."""
+    """The cost of `lora_modules_to_save` as a sentence; "" if it is not set or costs less than a tenth of the step."""
     names = sizes.stage.model.lora_modules_to_save
     if not (sizes.stage.model.use_peft and names):
         return ""

@@ -71,7 +71,7 @@ class Preflight:
         }
 
     def memory_line(self) -> str:
-        """The estimate and its batch, the memory there is, and whether the step fits; empty without an estimate."""
+        """The estimate and its batch, the available memory, and whether the step fits; empty without an estimate."""
         if self.memory is None:
             return ""
         each = f" on each device ({self.engine})" if self.engine.processes > 1 else ""

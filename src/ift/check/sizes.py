@@ -1,4 +1,4 @@
-"""The bytes of a step with a run's settings, and with others."""
+"""The bytes of a step with the run's settings and with changed settings."""
 
 from __future__ import annotations
 

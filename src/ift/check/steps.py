@@ -55,7 +55,7 @@ class Work:
 
 
 def work_of(stage: Any, prepared: Any, engine: Engine, plan_rows: int | None = None) -> Work:
-    """What a run trains under an engine; `plan_rows`: rows of the full data, of which those here are a sample."""
+    """The work of a run under an engine; `plan_rows` is the size of the full data, if the given rows are a sample."""
     config, report = stage.config, prepared.sets["train"].report
     found = rows_of_steps(stage, prepared)
     rows = found

@@ -39,7 +39,7 @@ TIMES = ("runtime", "samples_per_second", "steps_per_second")
 
 
 def build_errors(stage: Stage, prepared: PreparedRows, engine: str = "ddp") -> list[str]:
-    """Why `ift train` would stop before or right after its first step; empty where nothing was found.
+    """The errors with which `ift train` would stop before or right after its first step.
 
     What the settings alone show is listed completely. If that is nothing, the trainer is built as in the run, from two
     rows and a model on the "meta" device; then its optimiser and its schedule, which stop at their first error. Nothing

@@ -1,4 +1,4 @@
-"""`ift chat MODEL`: talk to a model, or ask it one thing."""
+"""`ift chat MODEL`: chats with a model, or asks it one question."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def parse_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The check's flags, and the words for `ift train`; raises UsageError for a number below the least."""
+    """The check's flags, and the arguments for `ift train`; raises UsageError for a number below its minimum."""
     options, words = make_parser().parse_known_args(split_equals(arguments))
     for flag, least in (("show", 1), ("gpu_memory", 1), ("plan_length", 2), ("plan_rows", 1)):
         value = getattr(options, flag)

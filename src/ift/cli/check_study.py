@@ -1,4 +1,4 @@
-"""`ift check` with the flags or the YAML file of `ift compare` or `ift ablate`: what the study would refuse."""
+"""`ift check` with the flags or the YAML file of `ift compare` or `ift ablate`: the checks of the whole study."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ift.runs.yaml_file import parse_yaml_file
 
 
 def study_names(words: Sequence[str]) -> list[str]:
-    """The flags and keys of a command line and its YAML file that studies have and `ift train` has not."""
+    """The flags and keys of a command line and its YAML file that only `ift compare` or `ift ablate` has."""
     file = value_of([*words], "--config")
     keys = [*(parse_yaml_file(Path(file)) if file else {})]
     given = [word.removeprefix("--").replace("-", "_") for word in words if word.startswith("--")]
@@ -24,7 +24,7 @@ def study_names(words: Sequence[str]) -> list[str]:
 
 
 def check_study(words: Sequence[str], names: Sequence[str], options: argparse.Namespace) -> int:
-    """Make the checks of a study before its first training; nothing is written to its folder.
+    """Makes the checks of a study before its first training; writes nothing to its folder.
 
     The rows are checked and split, every method's flags are parsed, and each score is called with the right answers.
 

@@ -15,7 +15,7 @@ OPTIONAL = ("bitsandbytes", "deepspeed", "flash-attn", "triton", "kernels")
 
 
 def command() -> int:
-    """Print what a bug report needs: versions and hardware, and nothing secret."""
+    """Print versions and hardware for a bug report; no paths and no environment variables."""
     import torch
 
     print(f"python: {platform.python_version()} on {platform.platform()}")

@@ -1,1 +1,1 @@
-"""Everything that measures: comparisons, benchmarks, judges, reports, the testbed, Frozen Lake, the demo."""
+"""Comparisons, benchmarks, judges, reports, the testbed, Frozen Lake and the demo."""

@@ -80,7 +80,7 @@ def main(output_dir: str, seed: int, train_rows: int | None, test_rows: int | No
 
 
 def what_follows(train: int, validation: int, test: int) -> str:
-    """The trainings and the scoring of a demo with so many rows, and a smaller variant where there is one."""
+    """Lists the trainings and the scoring of a demo of this size, and the command of a smaller one, if any."""
     trainings = len(METHODS) * len(LEARNING_RATES)
     shorter = f" Shorter: {SMALLER}" if train > 64 or test > 50 else ""
     return (
@@ -96,7 +96,7 @@ def _steps(train: int) -> int:
 
 
 class TimeEstimate(TrainerCallback):
-    """Says, after a few steps of the first training, about how long the whole demo takes.
+    """Reports the estimated time of the whole demo after a few steps of the first training.
 
     Created when the base is scored, which took `seconds` for `test` problems, and before the first training.
     """

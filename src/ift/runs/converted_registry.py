@@ -87,7 +87,7 @@ def lost_of_names(value: Any) -> dict[str, str]:
 
 
 def _read_info(place: Any, file: Path) -> tuple[Path, Mapping[str, Any], str]:
-    """The folder and content of `dataset_info.json`, or why there is none."""
+    """The folder and content of `dataset_info.json`, and the reason if it was not found."""
     if isinstance(place, Mapping):  # it stands in the file itself
         return Path(), place, ""
     if str(place).startswith("REMOTE:"):

@@ -1,1 +1,1 @@
-"""Methods against each other on the same rows: `ift compare` and `ift ablate` (docs/compare.md)."""
+"""Compares methods on the same rows: `ift compare` and `ift ablate` (docs/compare.md)."""

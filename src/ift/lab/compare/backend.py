@@ -22,7 +22,7 @@ class Scored:
 
 
 class TrialBackend(Protocol):
-    """Trains and scores the entrant of one task."""
+    """Trains and scores the contender ("entrant") of one task."""
 
     entrant: Entrant
 

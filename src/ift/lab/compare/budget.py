@@ -1,4 +1,4 @@
-"""A study that fits a time: how many seeds, learning rates and scored rows, from the first measurement."""
+"""Fits a study to a time: chooses its numbers of seeds, learning rates and scored rows by a first measurement."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LADDER = (
 
 
 def fit_to_budget(study: Study, jobs: int | None, say: Callable[[str], object], spent: float = 0.0) -> Study:
-    """The study with the plan that fits its time, and with its number of processes; see `LADDER`.
+    """The study with the largest plan of `LADDER` that fits its time, and with its number of processes.
 
     What is decided is stored in the study's folder, and a resumed study keeps it; only seeds that are named now replace
     those decided.

@@ -1,4 +1,4 @@
-"""Time and memory that a study takes, and the processes that fit side by side."""
+"""Estimates the time and memory of a study, and how many processes fit at the same time."""
 
 import math
 import os
@@ -41,7 +41,7 @@ def on_devices(study: Study) -> bool:
 
 
 def estimate(study: Study) -> str:
-    """The time of all that is left to do, and the memory of a process, as a text."""
+    """The estimated time of all remaining work, and the memory of a process, as text."""
     memory = _memory_needed(study) / 2**30
     return (
         f"about {span(seconds_needed(study))} and {memory:.1f} GiB for each process, by a first measurement"
@@ -56,7 +56,7 @@ def span(seconds: float) -> str:
 
 
 def prospect(plan: Plan) -> list[str]:
-    """What is known before anything is run: the smallest difference that the study can see, or that it is too small.
+    """Lines before the first training: the smallest difference that the study can detect, or that it is too small.
 
     Where a time decides seeds and rows, only the warning that even all rows are too few.
     """
@@ -65,7 +65,7 @@ def prospect(plan: Plan) -> list[str]:
 
 
 def foresight(plan: Plan) -> str:
-    """The smallest difference that the study is likely to find, with what is assumed, as a sentence."""
+    """A sentence with the smallest difference that the study is likely to detect, and the assumptions."""
     size = f"{counted(plan.test_rows, 'test row')} and {counted(plan.seeds, 'seed')}"
     if plan.seeds < FEWEST_SEEDS:
         return f"{size}: no verdict with fewer than {FEWEST_SEEDS} seeds; give --seeds {FEWEST_SEEDS} or more for one."

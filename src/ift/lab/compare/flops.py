@@ -1,4 +1,4 @@
-"""Floating-point operations of training steps, counted on the first of each epoch."""
+"""Counts the floating-point operations of training steps, on the first steps of each epoch."""
 
 from typing import Any
 

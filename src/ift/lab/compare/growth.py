@@ -1,4 +1,4 @@
-"""A study that grows in its folder: what a repeated command keeps, what it adds, and what refuses it."""
+"""Extends a study in its folder: which runs a repeated command keeps and adds, and which changes are refused."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def differences(earlier: Json, planned: Json) -> list[str]:
 
 
 def merged(earlier: Json, planned: Json) -> dict[str, Any]:
-    """The plan of all that the folder may hold: what the earlier plan has, and what is planned now."""
+    """The earlier plan and the new plan of a folder together."""
     known = {label_of(one) for one in earlier["entrants"]}
     new = [one for one in planned["entrants"] if label_of(one) not in known]
     found = {**planned, "entrants": [*earlier["entrants"], *new]}

@@ -1,4 +1,4 @@
-"""The first measurement of a study: what steps, scoring and whole processes take, with as many at once as asked for."""
+"""The first measurement of a study: seconds of steps, scoring and whole processes, with `jobs` at the same time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The estimate of a study, corrected while it runs by the time that its finished processes took."""
+"""Corrects the estimate of a study while it runs, by the times of its finished processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SLOWER = 1.25  # times as long as was said last
 
 
 class Pace:
-    """Says that a study takes longer than was estimated, with the time that is left.
+    """Reports that a study takes longer than estimated, with the remaining time.
 
     Args:
         study: As it runs, with its measurement.

@@ -1,4 +1,4 @@
-"""What a study trains and with which settings: entrants, the search of each, and the budgets."""
+"""The plan of a study: its contenders ("entrants"), the search of each, and the budgets."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The user's rows, split once for a whole study: training rows, and held-out ones that no method trains on."""
+"""Splits the user's rows once for a whole study into training rows and held-out rows, on which no method trains."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def _too_few(total: int, wanted: Mapping[str, int], max_length: int | None) -> D
     held_out = f"{test} for the test" + (f" and {validation} for validation" if wanted["validation"] else "")
     return DataError(
         f"{counted(total, 'row')} that can be trained: too few to hold out {held_out} (held-out rows must fit "
-        f"max_length {max_length}, and rows with the same prompt stay together). Fix: give more rows, lower --test_rows "
+        f"max_length {max_length}, and rows with the same prompt stay together). Fix: more rows, or lower --test_rows "
         "and --validation_rows, or raise --max_length"
     )
 

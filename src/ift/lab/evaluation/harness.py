@@ -1,4 +1,4 @@
-"""One model asked one task after the other by lm-eval; results are kept, so that a stopped run resumes."""
+"""Evaluates one model on one lm-eval task after the other; keeps results, so that a stopped run resumes."""
 
 import dataclasses
 import hashlib

@@ -1,4 +1,4 @@
-"""Several models asked the same benchmarks: a record of each, and its differences to the first."""
+"""Evaluates several models on the same benchmarks: a record of each, and its differences to the first."""
 
 import json
 import sys
@@ -27,7 +27,7 @@ Say = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is asked of which models."""
+    """The models and benchmarks of one `ift evaluate` command."""
 
     models: list[str]  # folders or Hub ids
     names: list[str]  # of the models, as tables show them

@@ -1,1 +1,1 @@
-"""Answers judged by a language model behind an OpenAI-compatible endpoint: win rates, scores, and what they cost."""
+"""Judges answers with a language model behind an OpenAI-compatible endpoint: win rates, grades and their cost."""

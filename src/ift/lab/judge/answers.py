@@ -1,4 +1,4 @@
-"""Files of answers brought to one form: those of `ift generate`, AlpacaEval and MT-Bench."""
+"""Reads files of answers of `ift generate`, AlpacaEval and MT-Bench into one form."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The judge's replies on disk, by everything that decides them: no reply is paid for twice, a stopped run resumes."""
+"""Stores the judge's replies by everything that determines them, so that no reply is paid for twice."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Questions put to the judge in parallel: replies are cached, unreadable ones asked for again, none counts twice."""
+"""Sends questions to the judge in parallel; caches replies, and repeats questions with unreadable replies."""
 
 import threading
 from collections import Counter

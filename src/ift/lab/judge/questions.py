@@ -1,4 +1,4 @@
-"""What a judge is asked, in our own words, and how its reply is read. Raise `VERSION` when a word changes."""
+"""The judge's prompts, in our own words, and the parsing of its replies. Raise `VERSION` when a word changes."""
 
 import json
 import re

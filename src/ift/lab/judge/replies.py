@@ -1,4 +1,4 @@
-"""An endpoint's response, read: a reply of the judge, or the failure that it reports."""
+"""Parses an endpoint's response into a reply of the judge, or the failure that it reports."""
 
 import json
 import math

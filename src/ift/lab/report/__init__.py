@@ -1,4 +1,4 @@
-"""From run records to Markdown tables, figures and one self-contained HTML page (docs/report.md)."""
+"""Turns run records into Markdown tables, figures and one self-contained HTML page (docs/report.md)."""
 
 from ift.lab.report.decode import ReportError
 from ift.lab.report.intervals import Estimate, mean_interval, paired_difference

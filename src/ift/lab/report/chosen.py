@@ -1,4 +1,4 @@
-"""The settings that a search chose, in words: which, whether they are at an edge of what was tried, by what."""
+"""Describes the settings that a search chose, whether they are at the edge of those tried, and what decided."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records grouped: an experiment in a setting, its methods, their seeds; refused where they cannot be compared."""
+"""Groups records by experiment, setting, method and seed; refuses records that cannot be compared."""
 
 import json
 import re

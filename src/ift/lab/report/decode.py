@@ -1,4 +1,4 @@
-"""JSON values to typed dataclasses and back, every key and type checked, with the place in the message."""
+"""Converts JSON values to typed dataclasses and back; checks every key and type, and names the place in errors."""
 
 import math
 import types
