@@ -100,7 +100,7 @@ def test_rows_beyond_the_models_positions_are_one_finding_with_count_rows_and_fi
     ((_, _, text),) = found(
         tokenizer, rows, max_length=28, positions=("n_positions", 30), allow_truncation=True
     )
-    assert "max_length 28 cuts" in text
+    assert "max_length 28 truncates" in text
     assert "1 row is dropped" in text or "2 rows are dropped" in text
     assert (
         "a longer context than 30 positions" in text

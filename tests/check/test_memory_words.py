@@ -60,7 +60,7 @@ def test_what_remains_is_said_where_no_settings_suffice(said):
     """The least is 4 GiB, which is nine tenths of 4.4 GiB."""
     (text,) = said(3)
     assert f"No settings make it fit; the lowest estimate is {TOGETHER}" in text
-    assert text.endswith("Remaining options: a GPU with about 4.4 GiB in all, or a smaller model")
+    assert text.endswith("Remaining options: a GPU with about 4.4 GiB of memory, or a smaller model")
     (text,) = said(3, [], Remedy("--num_processes 8", 2 * GIB))
     assert text.endswith(
         "a larger GPU, more GPUs: --num_processes 8 (about 2.0 GiB a step) on each, or a smaller model"

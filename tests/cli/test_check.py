@@ -137,7 +137,7 @@ def test_a_gpu_is_planned_with_the_precision_that_a_run_has_there(check):
     full, also_silent = estimate("--bf16", "false")
     assert planned == asked < full
     assert silent == also_silent == []
-    assert said[0].startswith("planned for a GPU that computes in bfloat16")
+    assert said[0].startswith("the plan assumes a GPU that computes in bfloat16")
 
 
 def test_packed_rows_make_fewer_steps(check):
@@ -357,14 +357,14 @@ def test_a_tokenizer_with_more_words_than_the_model_is_refused(check, chat_model
 def test_train_refuses_what_the_check_refuses_unless_forced_or_allowed(run_tiny):
     refused = run_tiny(max_length=40, out="refused")
     assert refused.code == 1
-    assert "not started: train: max_length 40 cuts" in refused.err
+    assert "not started: train: max_length 40 truncates" in refused.err
     assert not refused.folder.exists()
     forced = run_tiny("--force", max_length=40, out="forced")
     assert forced.code == 0
     assert "starting despite failed checks (--force)" in forced.out
     allowed = run_tiny("--allow_truncation", max_length=40, out="allowed")
     assert allowed.code == 0
-    assert "warning train: max_length 40 cuts" in " ".join(allowed.out.split())
+    assert "warning train: max_length 40 truncates" in " ".join(allowed.out.split())
 
 
 def test_train_warns(run_tiny):

@@ -242,7 +242,7 @@ def test_keys_inside_entries_are_translated_or_lost_by_their_full_names(converte
     assert {"datasets.message_property_mappings.role", "datasets.roles.user"} - set(changing) == {
         "datasets.roles.user"
     }
-    assert "datasets.type.system_prompt: a prompt" in found.yaml_text("x")
+    assert "datasets.type.system_prompt: ift does not build prompts" in found.yaml_text("x")
     found, _ = converted(HANDBOOK.replace("test_split_size: 100", "test_split_size: 100\n  seed: 0"))
     assert "the run's seed" in found.lost["dataset_mixture.seed"]
 

@@ -291,7 +291,7 @@ def test_rows_are_checked_as_before_training(rows_file, tmp_path):
     words = ["compare", *model, "--max_length", "14", "--output_dir", str(tmp_path / "out")]
     found = CliRunner().invoke(app, words)
     assert found.exit_code == 1
-    assert "ift compare: not started: train: max_length 14 cuts" in found.output
+    assert "ift compare: not started: train: max_length 14 truncates" in found.output
     assert not (tmp_path / "out").exists()
 
 
