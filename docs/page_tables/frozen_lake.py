@@ -33,7 +33,14 @@ def methods() -> str:
         arrives = [f"{found[f'success_{kind}_slippery']['mean']:.3f}" for kind in ("sampled", "greedy")]
         others = [f"{found['cells_explored']['mean']:.1f}", f"{found['own_ground']['mean']:.3f}"]
         rows.append([LABELS.get(name, name), *errors, *arrives, *others])
-    header = ["", "all rows", "non-terminal", "off the target's way", "arrives, sampled", "arrives, greedy"]
+    header = [
+        "",
+        "all rows",
+        "non-terminal",
+        "cells that the target does not visit",
+        "arrives, sampled",
+        "arrives, greedy",
+    ]
     return table([*header, "cells explored", "own ground"], rows)
 
 

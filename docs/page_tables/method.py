@@ -21,7 +21,7 @@ def ends() -> str:
         ended = f"{found['ended']} of {found['n']}"
         numbers = [f"{found['bleu']:.1f}", f"{found['loss']:.3f}", f"{found['eos_nll']:.2f}"]
         rows.append([label, ended, *numbers, watched])
-    header = ["", "answers that end", "BLEU", "loss of a reference", "its end token's"]
+    header = ["", "answers that stop", "BLEU", "loss of a reference", "loss of its end token"]
     return table([*header, "first / last `end_nll`"], rows)
 
 

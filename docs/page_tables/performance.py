@@ -137,7 +137,7 @@ def seconds() -> str:
                     f"{found[f'flops_over_{other}']:.2f}",
                 ]
             rows.append(cells)
-    over = ["over trl's SFT", "operations over it", "over lambda 0", "operations over it"]
+    over = ["seconds / trl's SFT", "operations / trl's SFT", "seconds / lambda 0", "operations / lambda 0"]
     return table(["completion", "method", "processor seconds", *over], rows)
 
 
@@ -150,7 +150,7 @@ def compiled() -> str:
         seconds = interval([found[key], *found[f"{key}_interval"]])
         operations = f"{found[f'flops_over_{ZERO}']:.2f}"
         rows.append([method, f"{found['processor_seconds_median']:.2f}", seconds, operations])
-    return table(["method", "processor seconds", "over lambda 0", "operations over it"], rows)
+    return table(["method", "processor seconds", "seconds / lambda 0", "operations / lambda 0"], rows)
 
 
 def memory() -> str:
@@ -194,7 +194,7 @@ def gpu(name: str = "gpu") -> str:
                 f"{peak:.0f}",
             ]
             rows.append([", ".join(changed) or "the base", method, *cells])
-    figures_of = ["changed", "method", "ms", "over trl's SFT", "operations over it"]
+    figures_of = ["changed", "method", "ms", "ms / trl's SFT", "operations / trl's SFT"]
     header = [*figures_of, "kept by the forward pass, MiB", "peak, MiB"]
     return table(header, rows)
 

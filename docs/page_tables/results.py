@@ -106,7 +106,7 @@ def mispredicted(*names: str) -> str:
             for label in labels
         ]
         rows.append([title, *wrong, estimate(found.base.estimate("test", metric), metric), *apart])
-    return table(["", "mispredicted at first", "at last", "sft", *labels], rows)
+    return table(["", "mispredicted, first ten steps", "mispredicted, last ten steps", "sft", *labels], rows)
 
 
 def search(name: str) -> str:
@@ -149,8 +149,8 @@ def first_errors(name: str) -> str:
         rows.append(cells)
     header = [
         "",
-        "guesses right at first",
-        "tokens pushed up at last",
+        "right guesses, first ten steps",
+        "tokens pushed up, last ten steps",
         "log-likelihood of the target",
         "stopped",
     ]
