@@ -92,12 +92,12 @@ def report_markdown(
 
 
 HOW_TO_READ = (
-    "A score is the mean over seeds ± half of its 95 % interval: how far it may be from the mean of many other seeds "
-    "and test rows. Of an interval that reaches beyond 0 or 100 % only the part within counts. Where a note says that "
-    "the values of rows are not stored, the interval is for other seeds alone (Student's t). A difference is taken "
-    "between runs of one seed, row by row. One seed has no interval. Where every row of every seed has the same value, "
-    "± is 3 divided by the number of rows: a difference that fewer rows have may have been missed. The base is the "
-    "model before training. Costs are means over seeds; seconds depend on what else the machine did, operations do not."
+    "A score is the mean over seeds ± half of its 95 % interval, which is for other seeds and other test rows. If an "
+    "interval reaches beyond 0 or 100 %, only the part within counts. If a note says that the values of rows are not "
+    "stored, the interval is for other seeds only (Student's t). Differences are computed between runs of the same "
+    "seed, row by row. One seed has no interval. If every row of every seed has the same value, ± is 3 divided by the "
+    "number of rows, because a difference on fewer rows may have been missed. The base is the model before training. "
+    "Costs are means over seeds; seconds depend on other work of the machine, operations do not."
 )
 
 
