@@ -42,7 +42,7 @@ def test_methods_of_one_label_are_told_apart_by_the_studys_folder(tmp_path):
     (one,) = compare(found.records, found.baseline(None))
     means = {variant.label: variant.estimate("test", "exact_match").mean for variant in one.variants}
     assert (one.baseline, means["ift (s1)"], means["ift (s2)"]) == ("sft (s1)", 0.5, 0.75)
-    assert found.lines[-1] == "differences are taken to sft (s1); --baseline 'sft (s2)' changes that"
+    assert found.lines[-1] == "differences are from sft (s1); --baseline 'sft (s2)' changes that"
     assert found.baseline("sft (s2)") == "sft (s2)"
     with pytest.raises(
         ReportError, match=r"--baseline sft: .* give --baseline 'sft \(s1\)' or --baseline 'sft \(s2\)'"
