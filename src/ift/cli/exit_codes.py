@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, metadata
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from ift.runs.argv import UsageError
 
@@ -27,6 +28,20 @@ EXPECTED = (
     RuntimeError,
     MemoryError,
 )  # what libraries raise for wrong input
+WRONG_WORDS = typer.BadParameter.__mro__[1]  # click's UsageError; typer brings a click of its own or takes the package
+
+
+class OneLineErrors(TyperGroup):
+    """A group of commands that names a wrong command line as `run_verb` names a `UsageError`, without typer's box."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Typer's; exits with the code `USAGE` for words that the parser of a command does not take."""
+        try:
+            return super().invoke(ctx)
+        except WRONG_WORDS as error:
+            verb = "ift" if error.ctx in (None, ctx) else f"ift {error.ctx.info_name}"  # type: ignore[attr-defined]
+            _print_error(f"{verb}: {error.format_message()}\n`{verb} --help` shows what it takes.")  # type: ignore[attr-defined]
+            raise typer.Exit(USAGE) from error
 
 
 class Verbs(typer.Typer):
