@@ -74,7 +74,10 @@ def test_one_process_says_what_all_are_refused_for_and_each_says_its_own_bug(cap
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("merge adapter --outptu_dir x", "ift merge: No such option: --outptu_dir (Possible options: --output_dir)"),
+        (
+            "merge adapter --outptu_dir x",
+            "ift merge: No such option: --outptu_dir (Possible options: --output_dir)",
+        ),
         ("generate", "ift generate: Missing argument 'model'."),
         ("generate m p --batch_size x", "ift generate: Invalid value for '--batch_size': "),
         ("trian", "ift: No such command 'trian'. Did you mean 'train'?"),

@@ -28,7 +28,9 @@ EXPECTED = (
     RuntimeError,
     MemoryError,
 )  # what libraries raise for wrong input
-WRONG_WORDS = typer.BadParameter.__mro__[1]  # click's UsageError; typer brings a click of its own or takes the package
+WRONG_WORDS = typer.BadParameter.__mro__[
+    1
+]  # click's UsageError; typer brings a click of its own or takes the package
 
 
 class OneLineErrors(TyperGroup):

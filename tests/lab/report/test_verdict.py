@@ -148,7 +148,9 @@ def test_a_study_is_told_how_to_add_the_seeds_that_the_verdict_asks_for():
     enough = seeds_to_add(near, "exact_match")
     assert 10 <= enough <= 14  # by hand: 4 points, standard deviation 6
     (said,) = verdict(near, "exact_match")[-1:]
-    assert said.startswith(f"With {enough} seeds the difference between ift and sft would be known to about ± 3.")
+    assert said.startswith(
+        f"With {enough} seeds the difference between ift and sft would be known to about ± 3."
+    )
     assert "so that a difference as large as now would be beyond noise. To add the missing seeds" in said
 
 

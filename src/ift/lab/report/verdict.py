@@ -263,5 +263,7 @@ def _more_seeds(standing: _Standing, split: str, metric: str) -> _MoreSeeds | No
     if enough is not None:
         return _MoreSeeds(f"{text}, so that a difference as large as now would be beyond noise.", enough)
     why = ", and more test rows would be needed" if squares is not None else ""
-    text = f"{text}. A difference as small as now would not be beyond noise with {MOST_SEEDS} seeds either{why}."
+    text = (
+        f"{text}. A difference as small as now would not be beyond noise with {MOST_SEEDS} seeds either{why}."
+    )
     return _MoreSeeds(text, None)
