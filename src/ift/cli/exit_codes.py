@@ -28,9 +28,8 @@ EXPECTED = (
     RuntimeError,
     MemoryError,
 )  # what libraries raise for wrong input
-WRONG_WORDS = typer.BadParameter.__mro__[
-    1
-]  # click's UsageError; typer brings a click of its own or takes the package
+# click's UsageError, of the click that typer brings or of the package, as its version goes
+WRONG_WORDS: Any = typer.BadParameter.__mro__[1]
 
 
 class OneLineErrors(TyperGroup):
@@ -41,8 +40,8 @@ class OneLineErrors(TyperGroup):
         try:
             return super().invoke(ctx)
         except WRONG_WORDS as error:
-            verb = "ift" if error.ctx in (None, ctx) else f"ift {error.ctx.info_name}"  # type: ignore[attr-defined]
-            _print_error(f"{verb}: {error.format_message()}\n`{verb} --help` shows what it takes.")  # type: ignore[attr-defined]
+            verb = "ift" if error.ctx in (None, ctx) else f"ift {error.ctx.info_name}"
+            _print_error(f"{verb}: {error.format_message()}\n`{verb} --help` shows what it takes.")
             raise typer.Exit(USAGE) from error
 
 
