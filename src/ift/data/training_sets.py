@@ -26,7 +26,7 @@ from ift.data.loading import (
 from ift.data.malformed import Preparation, all_malformed_rows
 from ift.data.origin import Origin
 from ift.data.prepare import Part
-from ift.data.tables import separator_notes
+from ift.data.tables import table_notes
 from ift.text import counted
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _load_single(
     def load(split: str) -> list[Part]:
         with refusal():
             rows, origin = load_with_origin(name, config=config, split=split, streaming=streaming)
-        notes.extend(separator_notes(origin.files))
+        notes.extend(table_notes(origin.files))
         return [Part(split, rename_columns(rows, columns), origin=origin)]
 
     available = split_names(name, config)
@@ -203,7 +203,7 @@ def _load_mixture(
         name, entry = named
         with refusal():
             rows, origin = _load_entry(entry, mixture_args.streaming)
-        separators.extend(separator_notes(origin.files))
+        separators.extend(table_notes(origin.files))
         if entry.columns is not None:
             rows = rows.select_columns(entry.columns)
         present[name] = rows.column_names
