@@ -283,11 +283,11 @@ def hold_out_evaluation(data: LoadedData, seed: int, share: float | None = None)
             + ("give more rows" if share is None else "a smaller test_split_size")
             + ", or an evaluation split"
         )
-    train, evaluation, repeated = split_parts(data.train, size, seed)
+    train, evaluation, same_prompts = split_parts(data.train, size, seed)
     size = sum(len(part.rows) for part in evaluation)
     why = "no evaluation split" if share is None else f"test_split_size {share:g}"
     note = f"{why}: {size:,} of {counted(total, 'row')} held out from the training data, not trained (seed {seed})"
-    note += "; rows with the same prompt stay on one side" * repeated
+    note += f"; {same_prompts}" if same_prompts else ""
     return LoadedData(
         [part for part in train if part.numbers],
         [part for part in evaluation if part.numbers],

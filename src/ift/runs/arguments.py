@@ -156,8 +156,9 @@ def _is_valid(kind: Any, text: str) -> bool:
 
 def make_parser(method: Method = METHODS["ift"]) -> Parser:
     """The parser of `ift train --method`, for flags and YAML keys, with the method's settings as defaults."""
-    # trl and peft call it by its old name; and trl warns about the experimental features that ift pins
-    warnings.filterwarnings("ignore", message=".*gradient_checkpointing_enable", category=FutureWarning)
+    # trl and peft call these by their old names; and trl warns about the experimental features that ift pins
+    for name in ("gradient_checkpointing_enable", "is_gradient_checkpointing"):
+        warnings.filterwarnings("ignore", message=f".*{name}", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*trl.experimental")
     config = method.load_config()
     kinds = (ScriptArguments, config, ModelConfig, DatasetMixtureConfig, ColumnArguments, MethodArguments)
