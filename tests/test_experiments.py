@@ -321,6 +321,17 @@ def test_calibration_and_drawn_answers_of_a_model(calibrated, monkeypatch):
     }
 
 
+@pytest.mark.parametrize("name", ["calibration", "token_classes"])
+def test_a_script_without_seeds_reads_its_problems_and_trains_nothing(name, monkeypatch, regimes, tmp_path):
+    monkeypatch.setitem(sys.modules, "run", regimes)
+    measured = script(monkeypatch, f"regimes/{name}")
+    monkeypatch.setattr(sys, "argv", [name, "--seeds", "0", "--output", str(tmp_path / "runs.jsonl")])
+    asked = []
+    monkeypatch.setattr(measured, "measure_missing", lambda args, *_: asked.append(args.seeds))
+    measured.main()
+    assert asked == [0]
+
+
 def test_runs_that_have_a_line_are_not_measured_again(calibrated, monkeypatch, tmp_path):
     measuring = sys.modules["measuring"]
     trained = []

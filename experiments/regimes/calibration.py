@@ -28,7 +28,7 @@ from ift.data.masks import UNTRAINED
 from ift.lab.testbed import base_path, families, settings
 from ift.lab.testbed.likelihood import padded_batch, rendered
 from ift.lab.testbed.scoring import final_answer, generate_answers
-from ift.models.loading import load_tokenizer
+from ift.models.loading import LoadOptions, load_tokenizer
 from ift.step.model import evaluating
 
 CHOSEN = "sft,ift,ift as released,ift residual only,ift propagation only"
@@ -90,7 +90,7 @@ def main() -> None:
         pack(args.pack, args.output, shorten)
         return
     family = settings()[REGIMES[args.regime].setting].family
-    tokenizer = load_tokenizer(str(base_path(family)))
+    tokenizer = load_tokenizer(str(base_path(family)), LoadOptions())
     problems = families.family_problems(family, "test", PROBLEMS)
     batch = padded_batch([rendered(tokenizer, one.messages) for one in problems], "cpu")
     measure_missing(
