@@ -265,6 +265,21 @@ def test_old_names_that_trl_and_peft_use_are_no_warning_for_a_user():
     assert len(caught) == 1
 
 
+@pytest.mark.parametrize("method", ["ift", "sft"])
+@pytest.mark.parametrize("written", ["false", "no", "False"])
+def test_the_answers_alone_are_trained_where_trl_would_train_every_token(config, method, written):
+    """Red when: the setting is read and has no effect, so that another training begins than the file's."""
+    words = ["--method", method, "--model_name_or_path", "m", "--dataset_name", "d", "--output_dir", "o"]
+    file = config(f"assistant_only_loss: {written}\n")
+    for given in ([*words, "--config", str(file)], [*words, "--assistant_only_loss", written]):
+        with pytest.raises(
+            UsageError, match="assistant_only_loss is false.*completion_only_loss: false to train every"
+        ):
+            parse(given)
+        parse([*given, "--completion_only_loss", "false"])
+    parse([*words, "--assistant_only_loss"])
+
+
 def test_the_parser_raises_and_never_exits():
     with pytest.raises(UsageError, match="unknown flag --nix"):
         parse(["--nix", "1"])
