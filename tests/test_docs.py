@@ -99,7 +99,8 @@ def test_rows_from_a_spreadsheet_are_trained_as_written(tmp_path, monkeypatch):
         assert done.exit_code == 0, done.output
         said.append(" ".join(done.output.split()))
     for words in (
-        "questions.csv: the fields are separated by a semicolon", "format: Alpaca", "kept 2 of 3 rows",
+        "row 1 is the first below the header; the fields are separated by a semicolon", "format: Alpaca",
+        "kept 2 of 3 rows",
         "the answer is empty (row 3)", "column Antwort 2: not used (row 1)", "Wann öffnet die Turnhalle?",
         "€",
     ):  # fmt: skip

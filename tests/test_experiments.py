@@ -276,8 +276,76 @@ def test_the_record_of_the_classes_is_short(monkeypatch, regimes, tmp_path):
         {"seed": seed, "early": moment, "end": moment, "provenance": {"created": "x"}} for seed in (20, 21)
     ]
     (tmp_path / "runs.jsonl").write_text("".join(json.dumps(one) + "\n" for one in runs))
-    classes.pack([tmp_path / "runs.jsonl"], tmp_path / "record.jsonl")
+    classes.pack([tmp_path / "runs.jsonl"], tmp_path / "record.jsonl", classes.shorten)
     first, second = rows_of(tmp_path / "record.jsonl")
     assert first.pop("provenance") == {"created": "x"}
     assert (first | {"seed": 21}) == second
     assert second["end"]["classes"]["digit"] == {"mean": 0.12346, "tokens": 7}
+
+
+@pytest.fixture
+def calibrated(monkeypatch, regimes):
+    monkeypatch.setitem(sys.modules, "run", regimes)
+    return script(monkeypatch, "regimes/calibration")
+
+
+def test_the_calibration_error_is_that_of_bins(calibrated):
+    """By hand: of four tokens with .9 three are right (.15 too sure), of two with .5 both (.5 too unsure)."""
+    confidence = torch.tensor([0.9, 0.9, 0.9, 0.9, 0.5, 0.5])
+    right = torch.tensor([True, True, True, False, True, True])
+    assert calibrated.calibration_error(confidence, right) == pytest.approx((4 * 0.15 + 2 * 0.5) / 6)
+    sure = torch.tensor([1.0, 1.0])
+    assert calibrated.calibration_error(sure, torch.tensor([True, True])) == 0
+
+
+def test_calibration_and_drawn_answers_of_a_model(calibrated, monkeypatch):
+    from ift.lab.testbed import families
+    from ift.lab.testbed.likelihood import mean_likelihood, padded_batch, rendered
+    from ift.models.loading import LoadOptions, load_model
+
+    base = load_model(str(tiny_base_path()), LoadOptions(dtype="float32"))
+    problems = families.family_problems("arithmetic", "test", 3)
+    batch = padded_batch([rendered(base.tokenizer, one.messages) for one in problems], "cpu")
+    found = calibrated.calibration(base.model, batch)
+    expected = -mean_likelihood(base.model, base.tokenizer, problems)["per_token"]
+    assert found["nll"] == pytest.approx(expected, rel=1e-4)
+    assert 0 <= abs(found["confidence"] - found["right"]) <= found["error"] + 1e-6
+    answers = iter([["#### 1", "a", "#### 3"], ["#### 1", "b", "#### 4"]] * 2)
+    monkeypatch.setattr(calibrated, "generate_answers", lambda *_, sampling_seed: (next(answers), [], []))
+    wanted = [SimpleNamespace(messages=[{}], answer=one) for one in ("1", "2", "3")]
+    found = calibrated.drawn(base.model, base.tokenizer, wanted, 20)
+    assert found == {
+        "right": pytest.approx(0.5),
+        "any right": pytest.approx(2 / 3),
+        "different": pytest.approx(5 / 3),
+    }
+
+
+@pytest.mark.parametrize("name", ["calibration", "token_classes"])
+def test_a_script_without_seeds_reads_its_problems_and_trains_nothing(name, monkeypatch, regimes, tmp_path):
+    monkeypatch.setitem(sys.modules, "run", regimes)
+    measured = script(monkeypatch, f"regimes/{name}")
+    monkeypatch.setattr(sys, "argv", [name, "--seeds", "0", "--output", str(tmp_path / "runs.jsonl")])
+    asked = []
+    monkeypatch.setattr(measured, "measure_missing", lambda args, *_: asked.append(args.seeds))
+    measured.main()
+    assert asked == [0]
+
+
+def test_runs_that_have_a_line_are_not_measured_again(calibrated, monkeypatch, tmp_path):
+    measuring = sys.modules["measuring"]
+    trained = []
+    monkeypatch.setattr(
+        measuring,
+        "trained",
+        lambda contender, regime, seed, starts, early: trained.append(seed) or (early(0, 0), 0),
+    )
+    words = ["--seeds", "2", "--contenders", "sft", "--output", str(tmp_path / "runs.jsonl")]
+    args = measuring.parser_of("text", "many", "ift").parse_args(words)
+    for _ in range(2):
+        measuring.measure_missing(args, lambda model: {"seen": model}, lambda model, seed: {"value": seed})
+    rows = rows_of(tmp_path / "runs.jsonl")
+    assert trained == [row["seed"] for row in rows] == [20, 21]
+    assert [(row["early"], row["end"]) for row in rows] == [
+        ({"seen": 0}, {"value": seed}) for seed in trained
+    ]

@@ -15,19 +15,13 @@ docs/records/token-classes.jsonl` writes the record that docs/fill_tables.py rea
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
-from contenders import CONTENDERS, VARIANTS
-from run import FIRST_SEED, REGIMES, lines_of, trained
+from measuring import measure_missing, pack, parser_of
+from run import PROBLEMS, REGIMES
 from torch import Tensor
 
-from ift.lab.report import provenance
 from ift.lab.testbed import base_path, families, settings
 from ift.lab.testbed.likelihood import padded_batch, rendered
 from ift.models.loading import LoadOptions, load_model
@@ -35,7 +29,6 @@ from ift.step import ift_loss
 from ift.step.model import evaluating
 
 CHOSEN = "sft,ift,ift as released,ift residual only,ift propagation only,random-residual"
-PROBLEMS = 300
 
 
 def scores_of(model: Any, batch: dict[str, Tensor]) -> Any:
@@ -67,35 +60,18 @@ def measured(model: Any, batch: dict[str, Tensor], known: Tensor, digit: Tensor)
     }
 
 
-def pack(files: list[Path], output: Path) -> None:
-    """Writes the runs of `files` to one file: means to five digits, and where they were made in the first line only."""
-    lines = [one for file in files for one in lines_of(file)]
-    for one in lines[1:]:
-        del one["provenance"]
-    for values in (
-        one
-        for line in lines
-        for when in ("early", "end")
-        for of in line[when].values()
-        for one in of.values()
-    ):
-        values["mean"] = float(f"{values['mean']:.5g}")
-    output.write_text(
-        "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines), encoding="utf-8"
-    )
+def shorten(line: dict[str, Any]) -> None:
+    """Keeps five digits of every mean."""
+    for when in ("early", "end"):
+        for values in (one for of in line[when].values() for one in of.values()):
+            values["mean"] = float(f"{values['mean']:.5g}")
 
 
 def main() -> None:
     """Trains what is missing, or packs files of runs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--pack", type=Path, nargs="+", help="Files of runs to pack; nothing is trained.")
-    parser.add_argument("--regime", choices=REGIMES, default="few")
-    parser.add_argument("--contenders", default=CHOSEN, help="Labels, separated by commas.")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--output", type=Path, required=True)
-    args = parser.parse_args()
+    args = parser_of(__doc__, "few", CHOSEN).parse_args()
     if args.pack:
-        pack(args.pack, args.output)
+        pack(args.pack, args.output, shorten)
         return
     regime = REGIMES[args.regime]
     family = settings()[regime.setting].family
@@ -106,25 +82,11 @@ def main() -> None:
     known = scores_of(base.model, batch).lookahead_hits
     digits = [any(map(str.isdigit, tokenizer.decode([one]))) for one in range(len(tokenizer))]
     digit = torch.tensor(digits)[batch["input_ids"]]
-    done = {(one["regime"], one["contender"], one["seed"]) for one in lines_of(args.output)}
-    for seed in range(FIRST_SEED, FIRST_SEED + args.seeds):
-        for label in args.contenders.split(","):
-            if (args.regime, label, seed) in done:
-                continue
-            begin = time.perf_counter()
-            found: dict[str, Any] = {}
 
-            def early(model: Any, _: Any, found: dict[str, Any] = found) -> None:
-                found["early"] = measured(model, batch, known, digit)
+    def found(model: Any) -> dict[str, Any]:
+        return measured(model, batch, known, digit)
 
-            contender = (CONTENDERS | VARIANTS)[label]
-            model, _ = trained(contender, regime, seed, args.output.with_suffix(".starts"), early)
-            found["end"] = measured(model, batch, known, digit)
-            line = {"regime": args.regime, "contender": label, "seed": seed, **found}
-            line["provenance"] = asdict(provenance())
-            with args.output.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-            print(f"{args.regime}, {label}, seed {seed}: {time.perf_counter() - begin:.0f} s", flush=True)
+    measure_missing(args, found, lambda model, seed: found(model))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from ift.methods.table import METHODS
 from ift.runs.arguments import UsageError, make_parser, parse, parse_stages
 from ift.runs.other_tools import EXPLAINED, RENAMED, table
 from ift.runs.removed import REMOVED
+from models import tiny_model
 
 TRL_CONFIG = """\
 # written for `trl sft`
@@ -250,6 +252,32 @@ def test_a_run_in_this_process_leaves_the_environment_alone(run_tiny):
     run_tiny(max_steps=1)
     changed = {key for key in before.keys() | os.environ.keys() if before.get(key) != os.environ.get(key)}
     assert {key for key in changed if not key.startswith(("PYTEST", "ACCELERATE", "KMP"))} == set()
+
+
+def test_old_names_that_trl_and_peft_use_are_no_warning_for_a_user():
+    """Red when: the parser does not silence them: the model itself warns."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert tiny_model().is_gradient_checkpointing is False
+        assert [one.category for one in caught] == [FutureWarning]
+        make_parser()
+        assert tiny_model().is_gradient_checkpointing is False
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize("method", ["ift", "sft"])
+@pytest.mark.parametrize("written", ["false", "no", "False"])
+def test_the_answers_alone_are_trained_where_trl_would_train_every_token(config, method, written):
+    """Red when: the setting is read and has no effect, so that another training begins than the file's."""
+    words = ["--method", method, "--model_name_or_path", "m", "--dataset_name", "d", "--output_dir", "o"]
+    file = config(f"assistant_only_loss: {written}\n")
+    for given in ([*words, "--config", str(file)], [*words, "--assistant_only_loss", written]):
+        with pytest.raises(
+            UsageError, match=r"assistant_only_loss is false.*completion_only_loss: false to train every"
+        ):
+            parse(given)
+        parse([*given, "--completion_only_loss", "false"])
+    parse([*words, "--assistant_only_loss"])
 
 
 def test_the_parser_raises_and_never_exits():

@@ -71,6 +71,26 @@ def test_one_process_says_what_all_are_refused_for_and_each_says_its_own_bug(cap
     assert "KeyError" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            "merge adapter --outptu_dir x",
+            "ift merge: No such option: --outptu_dir (Possible options: --output_dir)",
+        ),
+        ("generate", "ift generate: Missing argument 'model'."),
+        ("generate m p --batch_size x", "ift generate: Invalid value for '--batch_size': "),
+        ("trian", "ift: No such command 'trian'. Did you mean 'train'?"),
+    ],
+)
+def test_a_wrong_command_line_is_named_in_one_line_and_points_to_the_help(words, said):
+    done = CliRunner().invoke(app, words.split())
+    assert done.exit_code == 2
+    first, second = done.output.splitlines()
+    assert first.startswith(said)
+    assert second == f"`{said.partition(':')[0]} --help` shows what it takes."
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_takes_debug(verb, monkeypatch):
     """Whatever a verb does in its first line, it does it with the switch on, which its processes inherit."""

@@ -29,7 +29,8 @@ def test_a_merged_adapter_gives_the_same_outputs_and_stops_where_the_template_en
     assert not (merged / "adapter_config.json").exists()
     assert {1, 4} <= set(json.loads((merged / "generation_config.json").read_text())["eos_token_id"])
     assert [path.name for path in merged.parent.iterdir()] == ["merged"]
-    assert done.out.rstrip().endswith(f"ift chat {merged}")
+    assert f"chat      ift chat {merged}\n" in done.out
+    assert f"push      hf upload USER/{merged.name} {merged}\n" in done.out
     modes = {path.name: path.stat().st_mode for path in (*merged.iterdir(), *trained.folder.glob("*.*"))}
     assert len(set(modes.values())) == 1, modes  # safetensors writes files for their owner alone
     assert ift("chat", merged, "--prompt", "Hi", "--max_new_tokens", "2").code == 0

@@ -166,6 +166,29 @@ def test_a_finished_run_is_finished(run_tiny):
     assert (done.folder / "model.safetensors").stat().st_mtime_ns < before
 
 
+@pytest.mark.parametrize(
+    "flags", [{}, {"use_peft": True, "lora_r": 2}, {"method": "sft", "dtype": "bfloat16"}, {"packing": True}]
+)
+def test_a_finished_run_with_other_settings_is_refused(run_tiny, write_rows, flags):
+    """As for a run that stopped. Red when: a command says "finished" of a training that it does not describe."""
+    flags = {**SAVING, **flags}
+    folder = run_tiny(**flags).folder
+    other = shutil.copy(write_rows(), folder.parent / "other.jsonl")
+    for changed, said in (
+        ({"learning_rate": 5.0, "max_steps": 5}, "learning_rate was 0.001, is 5.0; max_steps was 4, is 5"),
+        ({"dataset_name": other}, ", are other.jsonl"),
+    ):
+        done = run_tiny("--resume", "auto", **{**flags, **changed})
+        assert done.code == 1, done.out
+        assert f"{folder}: this run is finished, with other settings: " in done.err
+        assert said in done.err
+        assert "--overwrite_output_dir" in done.err
+    done = run_tiny("--resume", "auto", "--allow_changed", "learning_rate", **{**flags, "learning_rate": 5.0})
+    assert done.code == 0, done.err
+    assert "this run is finished: the model is in" in done.out
+    assert run_tiny("--resume", "auto", "--logging_steps", "2", **flags).code == 0
+
+
 def test_without_a_whole_checkpoint_it_begins_anew(run_tiny, stopped):
     folder, straight = stopped
     shutil.rmtree(folder / "checkpoint-2")

@@ -196,6 +196,9 @@ def test_rows_that_all_have_one_prompt_are_held_out_all_the_same(tmp_path):
     )
     data = load_train_and_eval(*arguments(path, strategy="epoch"))
     assert [len(data.train[0].rows), len(data.evaluation[0].rows)] == [38, 2]
+    assert data.notes[-1].endswith(
+        "; training rows have the same prompts, because each prompt has more rows than are held out"
+    )
 
 
 def test_more_rows_than_there_are_cannot_be_held_out(tmp_path):

@@ -179,7 +179,7 @@ def test_columns_are_renamed_as_in_training(flag, tmp_path, capsys):
         words += [flag, "Frage=instruction", "Antwort=output", "--output", str(out)]
         assert app(words, standalone_mode=False) == 0
     said = capsys.readouterr().out
-    assert "fragen.csv: the fields are separated by a semicolon" in said
+    assert "fragen.csv: row 1 is the first below the header; the fields are separated by a semicolon" in said
     assert "not part of the prompts: column output (1 row)" in said
     (row,) = map(json.loads, out.read_text().splitlines())
     assert (row["output"], row["row"]) == ("WANN?", {"instruction": "Wann?", "output": "Um zehn."})

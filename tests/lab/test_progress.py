@@ -41,6 +41,18 @@ def test_a_log_says_how_much_time_is_left(monkeypatch):
     ]  # fmt: skip
 
 
+def test_an_estimate_of_the_time_left_goes_before_that_by_the_pieces_so_far():
+    """0 is not known yet, as before a study's measurement."""
+    out = io.StringIO()
+    progress = WorkProgress(Console(file=out), 3, seconds=0)
+    for seconds in (0.0, 90.0, 5.0):
+        progress.seconds_left = lambda seconds=seconds: seconds
+        progress.advance("a run")
+    assert [line.partition("done in 0:00:00")[2] for line in out.getvalue().splitlines()] == [
+        "  a run", ", about 0:01:30 left  a run", "  a run",
+    ]  # fmt: skip
+
+
 def test_several_pieces_at_once_took_their_time_together(monkeypatch):
     """A batch of 4 in 20 seconds: the other 4 will take as long. None at all is no piece."""
     clock = iter([0.0, 20.0, 21.0])

@@ -12,12 +12,13 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, EarlyStoppingCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer, EarlyStoppingCallback
 from trl import SFTConfig, SFTTrainer
 
 import models
 import reference
 from ift import IFTConfig, IFTTrainer
+from ift.lab.testbed import tiny_base_path
 from ift.training.lambda_schedule import noisy_lambda
 from models import assert_same_gradients, dataset_of, logged, tiny_model, trained, uneven_rows
 
@@ -643,10 +644,17 @@ def test_plain_sft_arguments_are_refused(tmp_path, rows):
         trained(tmp_path, tiny_model(), rows, config_class=SFTConfig, run=False)
 
 
-@pytest.mark.parametrize("name", ["compute_metrics", "compute_loss_func", "preprocess_logits_for_metrics"])
-def test_what_needs_the_full_logits_is_refused(tmp_path, rows, name):
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("compute_metrics", "--eval_generate N --eval_score NAME"),
+        ("preprocess_logits_for_metrics", "a TrainerCallback that generates"),
+        ("compute_loss_func", "`token_weights` takes a function"),
+    ],
+)
+def test_what_needs_the_full_logits_is_refused(tmp_path, rows, name, instead):
     config = IFTConfig(output_dir=str(tmp_path), **models.SETTINGS)
-    with pytest.raises(ValueError, match=f"{name} needs the full logits"):
+    with pytest.raises(ValueError, match=f"{name} needs the full logits.*{instead}"):
         IFTTrainer(
             tiny_model(),
             config,
@@ -654,6 +662,24 @@ def test_what_needs_the_full_logits_is_refused(tmp_path, rows, name):
             processing_class=models.tiny_tokenizer(),
             **{name: lambda *a: None},
         )
+
+
+def test_rows_and_tokens_that_are_lost_are_logged(tmp_path, caplog):
+    """From Python no check runs before. Red when: a row is dropped, or an answer cut, without a word."""
+    base = str(tiny_base_path())
+    answers = ["yes", "", "a " * 90]
+    data = Dataset.from_list([{"prompt": "q ", "completion": answer} for answer in answers])
+    config = IFTConfig(output_dir=str(tmp_path), **{**models.SETTINGS, "max_length": 20})
+    trainer = IFTTrainer(
+        AutoModelForCausalLM.from_pretrained(base), config, train_dataset=data,
+        processing_class=AutoTokenizer.from_pretrained(base),
+    )  # fmt: skip
+    found = [record.getMessage() for record in caplog.records if record.name == "ift.training.trainer"]
+    report = trainer.data_reports["train"]
+    assert found == [f"train data: {line}" for line in report.lost()]
+    assert found[0] == "train data: 1 row dropped: the answer is empty (row 2)"
+    assert found[1].startswith("train data: truncated to 20 tokens: 1 row ")
+    assert f"{report.trained_tokens_lost} trained tokens" in found[1]
 
 
 def test_predict_is_refused_with_the_remedy(tmp_path, rows):

@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, metadata
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from ift.runs.argv import UsageError
 
@@ -27,6 +28,21 @@ EXPECTED = (
     RuntimeError,
     MemoryError,
 )  # what libraries raise for wrong input
+# click's UsageError, of the click that typer brings or of the package, as its version goes
+WRONG_WORDS: Any = typer.BadParameter.__mro__[1]
+
+
+class OneLineErrors(TyperGroup):
+    """A group of commands that names a wrong command line as `run_verb` names a `UsageError`, without typer's box."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Typer's; exits with the code `USAGE` for words that the parser of a command does not take."""
+        try:
+            return super().invoke(ctx)
+        except WRONG_WORDS as error:
+            verb = "ift" if error.ctx in (None, ctx) else f"ift {error.ctx.info_name}"
+            _print_error(f"{verb}: {error.format_message()}\n`{verb} --help` shows what it takes.")
+            raise typer.Exit(USAGE) from error
 
 
 class Verbs(typer.Typer):

@@ -27,13 +27,14 @@ from ift.cli import (
     train,
 )
 from ift.cli.column_option import WithRayAndColumns
-from ift.cli.exit_codes import Verbs
+from ift.cli.exit_codes import OneLineErrors, Verbs
 from ift.cli.ray_option import WithRay
 from ift.runs.argv import UsageError
 from ift.runs.removed import REMOVED
 
 app = Verbs(
     name="ift",
+    cls=OneLineErrors,
     help="Intuitive Fine-Tuning: align a language model from target answers alone.",
     no_args_is_help=True,
     epilog="Every command has --debug, which shows the traceback of an error.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +29,7 @@ def main(
     from ift.models.merging import merge_to_new_folder, refuse_merge_target
     from ift.models.model_folder import check_model_path
     from ift.runs.model_card import write_merged_card
+    from ift.runs.progress import next_commands
     from ift.text import visible
 
     check_model_path(adapter, allow_pickle=options.allow_pickle_weights)
@@ -45,7 +45,8 @@ def main(
         else "one sentence (--rows FILE compares on rows of yours)"
     )
     print(visible(f"{folder}: the merged model gives the outputs of {adapter} on {compared}: {found}"))
-    print(visible(f"chat      ift chat {shlex.quote(str(folder))}"))
+    for label, command in next_commands(str(folder)).items():
+        print(visible(f"{label:<10}{command}"))
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import typer
@@ -24,6 +25,6 @@ class WithRay(TyperCommand):
 def fill_address(args: Sequence[str]) -> list[str]:
     """The arguments with `OWN` after each `--ray` that another option or nothing follows."""
     filled: list[str] = []
-    for word, following in zip(args, [*args[1:], "-"], strict=True):
+    for word, following in pairwise([*args, "-"]):
         filled += [word, OWN] if word == "--ray" and following.startswith("-") else [word]
     return filled

@@ -20,14 +20,17 @@ def prompt_key(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
-def split_parts(parts: Sequence[Part], size: int, seed: int) -> tuple[list[Part], list[Part], bool]:
-    """The parts without `size` rows, the parts with these rows alone, and whether some rows have the same prompt.
+def split_parts(parts: Sequence[Part], size: int, seed: int) -> tuple[list[Part], list[Part], str]:
+    """The parts without `size` rows, the parts with these rows alone, and a note on rows with the same prompt.
 
     Rows with one prompt stay on one side, for which fewer rows may be held out; where each prompt has more rows than
-    `size`, they do not.
+    `size`, they do not. The note is "" where every row has a prompt of its own.
     """
     keys = [key for number, part in enumerate(parts) for key in _keys(part, number)]
     drawn = _draw(keys, size, seed)
+    shared = {key for index, key in enumerate(keys) if index in drawn} & {
+        key for index, key in enumerate(keys) if index not in drawn
+    }
     train: list[Part] = []
     evaluation: list[Part] = []
     first = 0
@@ -39,7 +42,11 @@ def split_parts(parts: Sequence[Part], size: int, seed: int) -> tuple[list[Part]
             numbers = tuple(index + 1 for index in kept)
             into.append(replace(part, rows=part.rows.select(kept), numbers=numbers))
         first += len(part.rows)
-    return train, evaluation, len(set(keys)) < len(keys)
+    if shared:
+        note = "training rows have the same prompts, because each prompt has more rows than are held out"
+    else:
+        note = "rows with the same prompt stay together" if len(set(keys)) < len(keys) else ""
+    return train, evaluation, note
 
 
 def _draw(keys: Sequence[Hashable], size: int, seed: int) -> set[int]:

@@ -103,6 +103,20 @@ class DataReport:
         """Number of rows with more tokens than the limit, those of the parts included."""
         return len(self.long_rows) + sum(part.too_long for part in self.parts)
 
+    def lost(self) -> list[str]:
+        """A line for each reason to drop rows, and one on what truncation takes; none where all is trained."""
+        lines = [
+            f"{counted(len(rows), 'row')} dropped: {reason} ({row_numbers(rows)})"
+            for reason, rows in self.dropped.items()
+        ]
+        if self.rows_cut or self.trained_tokens_lost:
+            lines.append(
+                f"truncated to {self.max_length:,} tokens: {counted(self.rows_cut, 'row')} ({self.share_cut:.1%} "
+                f"with those dropped) {'loses its' if self.rows_cut == 1 else 'lose their'} end, and with it "
+                f"{counted(self.trained_tokens_lost, 'trained token')} ({self.share_trained_lost:.1%})"
+            )
+        return lines
+
     def lines(self, findings: bool = False, lengths: bool = False) -> list[str]:
         """The report as lines of text.
 
@@ -121,8 +135,8 @@ class DataReport:
                 "  streaming: rows are checked when they are read; rows with nothing to learn are dropped and logged",
             ]
         lines.append(f"  kept {self.rows_kept:,} of {counted(self.rows_read, 'row')}")
-        for reason, rows in ({} if findings else self.dropped).items():
-            lines.append(f"  dropped {len(rows):,}: {reason} ({row_numbers(rows)})")
+        if not findings:
+            lines += [f"  {line}" for line in self.lost()]
         for note, rows in self.notes.items():
             if findings and note in WRONG_CHARACTERS:
                 continue
@@ -134,12 +148,6 @@ class DataReport:
         for what, (median, high, top) in {"row": self.lengths, **parts}.items():
             if top or what == "row":
                 lines.append(f"  tokens per {what}: median {median:,}, 95 % up to {high:,}, longest {top:,}")
-        if not findings and (self.rows_cut or self.trained_tokens_lost):
-            lines.append(
-                f"  truncated to {self.max_length:,} tokens: {counted(self.rows_cut, 'row')} ({self.share_cut:.1%} "
-                f"with those dropped) {'loses its' if self.rows_cut == 1 else 'lose their'} end, and with it "
-                f"{counted(self.trained_tokens_lost, 'trained token')} ({self.share_trained_lost:.1%})"
-            )
         if self.rows_without_end:
             lines.append(
                 f"  {counted(self.rows_without_end, 'row does', 'rows do')} not train a token that ends the answer"

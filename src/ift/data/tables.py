@@ -49,14 +49,14 @@ def separator_of(file: Path) -> tuple[str, bool]:
     return (even or [","])[0], False
 
 
-def separator_notes(files: Sequence[Path]) -> list[str]:
-    """A line for each .csv file whose fields are not separated by commas."""
-    found = {file: separator_of(file)[0] for file in files if file.suffix.lower() == ".csv"}
-    return [
-        f"{file.name}: the fields are separated by {SEPARATORS.get(one, repr(one))}, as in the first line"
-        for file, one in found.items()
-        if one != ","
-    ]
+def table_notes(files: Sequence[Path]) -> list[str]:
+    """A line for each table: how its rows are numbered, and what separates the fields of a .csv file without commas."""
+    lines = []
+    for file in filter(is_table, files):
+        found = separator_of(file)[0] if file.suffix.lower() == ".csv" else ","
+        fields = f"; the fields are separated by {SEPARATORS.get(found, repr(found))}, as in the first line"
+        lines.append(f"{file.name}: row 1 is the first below the header{fields if found != ',' else ''}")
+    return lines
 
 
 def table_rows(file: Path) -> Iterator[tuple[int, dict[str, Any] | RowFault]]:

@@ -26,7 +26,7 @@ from ift.data.loading import (
 from ift.data.malformed import Preparation, all_malformed_rows
 from ift.data.origin import Origin
 from ift.data.prepare import Part
-from ift.data.tables import separator_notes
+from ift.data.tables import table_notes
 from ift.text import counted
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _load_single(
     def load(split: str) -> list[Part]:
         with refusal():
             rows, origin = load_with_origin(name, config=config, split=split, streaming=streaming)
-        notes.extend(separator_notes(origin.files))
+        notes.extend(table_notes(origin.files))
         return [Part(split, rename_columns(rows, columns), origin=origin)]
 
     available = split_names(name, config)
@@ -203,7 +203,7 @@ def _load_mixture(
         name, entry = named
         with refusal():
             rows, origin = _load_entry(entry, mixture_args.streaming)
-        separators.extend(separator_notes(origin.files))
+        separators.extend(table_notes(origin.files))
         if entry.columns is not None:
             rows = rows.select_columns(entry.columns)
         present[name] = rows.column_names
@@ -283,11 +283,11 @@ def hold_out_evaluation(data: LoadedData, seed: int, share: float | None = None)
             + ("give more rows" if share is None else "a smaller test_split_size")
             + ", or an evaluation split"
         )
-    train, evaluation, repeated = split_parts(data.train, size, seed)
+    train, evaluation, same_prompts = split_parts(data.train, size, seed)
     size = sum(len(part.rows) for part in evaluation)
     why = "no evaluation split" if share is None else f"test_split_size {share:g}"
     note = f"{why}: {size:,} of {counted(total, 'row')} held out from the training data, not trained (seed {seed})"
-    note += "; rows with the same prompt stay together" * repeated
+    note += f"; {same_prompts}" if same_prompts else ""
     return LoadedData(
         [part for part in train if part.numbers],
         [part for part in evaluation if part.numbers],

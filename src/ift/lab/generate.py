@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ift.data.tables import separator_notes
+from ift.data.tables import table_notes
 from ift.files import check_target
 from ift.generation.answer_files import check_format, choose_format, write_answers
 from ift.generation.answers import AnswerStore, Settings, Turn, fingerprint
@@ -67,7 +67,7 @@ def generate(
         answers_of = _served(endpoint, model, settings, batch_size)
     fit, left_out = leave_out(asked, answers_of.problem_of)
     for line in [
-        *separator_notes([source]),
+        *table_notes([source]),
         *([left_out] if left_out else []),
         *unused_content(fit),
         *answers_of.omissions_of(fit),

@@ -1,7 +1,7 @@
 """Progress of long work: a bar on a terminal, a line now and then in a log."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from statistics import fmean
@@ -28,7 +28,12 @@ class WorkProgress:
         console: Where it is shown. On a terminal it is a bar that disappears at the end; elsewhere lines of text.
         total: Pieces of work; may be set later.
         seconds: Without a terminal, the least time between two lines.
+
+    Attributes:
+        seconds_left: Estimates the time that is left, for the lines (0: not known); None: by the pieces so far.
     """
+
+    seconds_left: Callable[[], float] | None = None
 
     def __init__(self, console: Console, total: int = 0, seconds: float = 30.0) -> None:
         self.console, self.total, self.seconds, self.done = console, total, seconds, 0
@@ -80,8 +85,11 @@ class WorkProgress:
             self.console.print(line, markup=False, soft_wrap=True)
 
     def _left(self) -> str:
-        """The time that is left, by the pieces so far, for a line; "" where that is not known, or nothing is left."""
-        if not self._times or self.done >= self.total:
+        """The time that is left, for a line; "" where that is not known, or nothing is left."""
+        if self.done >= self.total:
             return ""
-        seconds = (self.total - self.done) * fmean(self._times)
-        return f", about {timedelta(seconds=round(seconds))} left"
+        if self.seconds_left is not None:
+            seconds = self.seconds_left()
+        else:
+            seconds = (self.total - self.done) * fmean(self._times) if self._times else 0
+        return f", about {timedelta(seconds=round(seconds))} left" if seconds else ""

@@ -41,7 +41,10 @@ class Difference:
         return self.relative <= self.limit
 
     def __str__(self) -> str:
-        return f"largest difference of a logit {self.largest:.3g}, {self.relative:.2g} standard deviations on average"
+        return (
+            f"largest difference of a logit {self.largest:.3g}, {self.relative:.2g} standard deviations on average, "
+            f"where up to {self.limit:g} is rounding"
+        )
 
 
 def first_rows_ids(dataset: Iterable[Any]) -> list[list[int]]:

@@ -25,10 +25,11 @@ from ift.runs.argv import (
     split_equals,
     value_of,
     with_example,
+    written_value,
 )
 from ift.runs.known_flags import refuse_foreign_file, unknown, wanted_methods
 from ift.runs.output_folder import stage_folder
-from ift.runs.ranges import check_ranges, check_used, raise_together
+from ift.runs.ranges import check_answers_only, check_ranges, check_used, raise_together
 from ift.runs.resume_words import read_resume_words
 from ift.runs.yaml_file import parse_mixture, parse_renaming, parse_yaml_file, text_as_written
 from ift.training.config import field_with_help
@@ -156,8 +157,9 @@ def _is_valid(kind: Any, text: str) -> bool:
 
 def make_parser(method: Method = METHODS["ift"]) -> Parser:
     """The parser of `ift train --method`, for flags and YAML keys, with the method's settings as defaults."""
-    # trl and peft call it by its old name; and trl warns about the experimental features that ift pins
-    warnings.filterwarnings("ignore", message=".*gradient_checkpointing_enable", category=FutureWarning)
+    # trl and peft call these by their old names; and trl warns about the experimental features that ift pins
+    for name in ("gradient_checkpointing_enable", "is_gradient_checkpointing"):
+        warnings.filterwarnings("ignore", message=f".*{name}", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*trl.experimental")
     config = method.load_config()
     kinds = (ScriptArguments, config, ModelConfig, DatasetMixtureConfig, ColumnArguments, MethodArguments)
@@ -248,6 +250,7 @@ def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: se
         lambda: answers.check(config.eval_strategy),
         lambda: check_used(named, script, model, mixture),
         lambda: _check_given(script, config, model, mixture),
+        lambda: check_answers_only(written_value("assistant_only_loss", arguments, parser.nodes), named),
     )
     if run.allow_pickle_weights:
         config.model_init_kwargs = {"use_safetensors": None, **(config.model_init_kwargs or {})}

@@ -176,13 +176,14 @@ def _drop_refused(found: Converted) -> None:
     """
     while message := _refusal(found.settings):
         sources = {here: name for name, result in found.translated.items() for here in result}
-        candidates = [
-            name for name in found.settings if re.search(rf"(?<![\w.]){re.escape(name)}(?![\w])", message)
-        ]
-        candidates = [name for name in candidates if name != "method"]
-        if not candidates:
+        places = {
+            name: match.start()
+            for name in found.settings
+            if name != "method" and (match := re.search(rf"(?<![\w.]){re.escape(name)}(?![\w])", message))
+        }
+        if not places:
             raise UsageError(f"the converted settings are refused: {message}")
-        here = min(candidates, key=lambda name: message.index(name))
+        here = min(places, key=lambda name: places[name])
         source = sources.get(here, here)
         for name in [*found.translated.pop(source, {}), here]:
             found.settings.pop(name, None)

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from ift.data import LoadedData, Part, load_train_and_eval
+from ift.generation.during_training import AnswerArguments
 from ift.methods.stage import Stage, check_data
 from ift.methods.table import Method, fields_left_to_other_stages, parse_methods
+from ift.runs.arguments import RunArguments
 from ift.runs.argv import UsageError
 from ift.runs.other_tools import suggest_equivalent
 from ift.runs.output_folder import stage_folder
-from ift.runs.ranges import check_used
+from ift.runs.ranges import check_answers_only, check_used
 from ift.runs.results import TrainResult
 from ift.runs.train_run import train_sequence
 from ift.text import did_you_mean
@@ -43,9 +45,10 @@ def train_method(
         rows: Training rows: a path or Hub id, a list of rows or a `datasets.Dataset`; a tuple has those of each stage.
             Methods that need no pairs accept preference rows, and train on the chosen answer.
         output_dir: Folder for the model; a sequence saves in `1-sft`, `2-dpo` and so on below it.
-        settings: Names and values of `ift train`'s flags (the method's settings, `use_peft`, `lora_r`, `dtype`,
-            `dataset_train_split`, ...). In a sequence each stage uses those that it knows; `"2.learning_rate"` is for
-            the second stage only. `report_to` is "none" by default.
+        settings: Names and values of `ift train`'s flags for the method, the model and the rows (`use_peft`, `lora_r`,
+            `dtype`, `dataset_train_split`, ...), without those on answers and on the command itself. In a sequence each
+            stage uses those that it knows; `"2.learning_rate"` is for the second stage only. `report_to` is "none" by
+            default.
         eval_rows: Evaluation rows, if `eval_strategy` asks for evaluation; by default some training rows are held out.
         attach: Called with each stage's trainer before its first step, for instance to add a callback.
 
@@ -101,6 +104,7 @@ def _stage(method: Method, folder: Path, settings: dict[str, Any], rows: Rows, *
     model = ModelConfig(**given(ModelConfig))
     try:
         check_used(settings, script, model, DatasetMixtureConfig())
+        check_answers_only(settings.get("assistant_only_loss"), settings)
     except UsageError as error:
         raise ValueError(str(error)) from error
     return Stage(script, config, model, None, {}, method)
@@ -144,6 +148,7 @@ def _check_names(methods: Sequence[Method], given: Mapping[str, Any]) -> None:
     common = {f.name for kind in (ModelConfig, ScriptArguments) for f in fields(kind)}
     known = [common | {f.name for f in fields(method.load()[1])} for method in methods]
     decided = {"output_dir", "model_name_or_path", "dataset_name"}
+    of_command = {f.name for kind in (AnswerArguments, RunArguments) for f in fields(kind)}
     for key in given:
         number, _, name = key.rpartition(".")
         if number and not (number.isdigit() and 1 <= int(number) <= len(methods)):
@@ -151,6 +156,8 @@ def _check_names(methods: Sequence[Method], given: Mapping[str, Any]) -> None:
         names = known[int(number) - 1] if number else set().union(*known)
         if name in decided:
             raise ValueError(f"setting {key!r} is an argument of train_method itself.")
+        if name in of_command:
+            raise ValueError(f"setting {key!r} is of the command `ift train` alone, not of train_method.")
         if name not in names:
             raise ValueError(
                 f"unknown setting {key!r}" + (suggest_equivalent(name) or did_you_mean(name, names) or ".")

@@ -15,6 +15,7 @@ import torch
 from ift.data import DataError
 from ift.files import write_atomically
 from ift.methods.table import Method
+from ift.runs.run_facts import changes_of_finished
 from ift.training.checkpoints import (
     NOTHING_TO_RESUME,
     checkpoints_with_manifest,
@@ -32,21 +33,24 @@ class AlreadyFinished(Exception):
     """`--resume auto` for a finished run; the message names its model."""
 
 
-def prepare_output_folder(run_args: Any) -> list[str]:
+def prepare_output_folder(run_args: Any, *, later_stage: bool = False) -> list[str]:
     """Checks a stage's output folder before anything is loaded, and sets `resume_from_checkpoint`.
+
+    A later stage of a sequence starts from the model of the one before, whatever model the command names.
 
     Returns:
         Lines to show: the checkpoint to resume from, and the skipped ones with the reason.
 
     Raises:
-        DataError: The folder is not empty and no flag allows that, or there is no checkpoint to resume from.
+        DataError: The folder is not empty and no flag allows that, there is no checkpoint to resume from, or the run to
+            resume is finished with other settings.
         AlreadyFinished: The run to resume is finished.
     """
     folder, run = Path(run_args.config.output_dir), run_args.run
     _check_writable(folder)
     existing = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     if run.resume == "auto":
-        return _resume_newest(run_args, folder, existing)
+        return _resume_newest(run_args, folder, existing, {"model_name_or_path"} if later_stage else set())
     named = run_args.config.resume_from_checkpoint if run.resume is None else run.resume
     source = None if named is None else Path(named)
     inside = source is not None and source.resolve().parent == folder.resolve()
@@ -68,14 +72,19 @@ def prepare_output_folder(run_args: Any) -> list[str]:
     return [f"resumes from {source}", *keep_earlier_defaults(run_args)]
 
 
-def _resume_newest(run_args: Any, folder: Path, existing: list[str]) -> list[str]:
-    """`prepare_output_folder` for --resume auto."""
+def _resume_newest(run_args: Any, folder: Path, existing: list[str], decided: set[str]) -> list[str]:
+    """`prepare_output_folder` for --resume auto; `decided` are settings that the sequence decides."""
     if existing and not (folder / RUN).exists():
         raise DataError(
             f"--resume auto: {folder} is not empty and has no {RUN}: it is not a run of ift train. "
             "Fix: give the run's own --output_dir"
         )
-    if existing and _finished(folder / RUN):
+    if existing and (record := _read_run(folder / RUN)).get("finished"):
+        if changed := changes_of_finished(run_args, record, decided):
+            raise DataError(
+                f"{folder}: this run is finished, with other settings: {'; '.join(changed)}. Fix: set them back, give "
+                "another --output_dir, or train anew with --overwrite_output_dir instead of --resume"
+            )
         raise AlreadyFinished(f"this run is finished: the model is in {folder}")
     found, skipped = newest_complete(folder)
     lines = [f"skipped {path}: {reason}" for path, reason in skipped]
@@ -145,10 +154,10 @@ def _check_writable(folder: Path) -> None:
         )
 
 
-def _finished(file: Path) -> bool:
+def _read_run(file: Path) -> dict[str, Any]:
     try:
-        return bool(json.loads(file.read_text()).get("finished"))
-    except (OSError, ValueError, AttributeError) as error:
+        return dict(json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError) as error:
         raise DataError(
             f'--resume auto: {file} cannot be read ({error}). Fix: write {{"finished": false}} into it to resume'
         ) from error
@@ -170,7 +179,7 @@ def prepare_output_folders(stages: Sequence[Any]) -> list[str]:
                 "Fix: move its files away"
             )
         try:
-            lines += prepare_output_folder(run_args)
+            lines += prepare_output_folder(run_args, later_stage=number > 1)
         except AlreadyFinished as done:
             if number == len(stages):
                 raise
@@ -223,10 +232,10 @@ def remove_empty_folder_on_error(folder: Path) -> Iterator[None]:
         raise
 
 
-def write_run(folder: Path, finished: bool) -> None:
-    """Marks the folder as a started or finished run of `ift train`."""
+def write_run(folder: Path, finished: bool, **record: Any) -> None:
+    """Marks the folder as a started or finished run of `ift train`; `record` is that of `finished_record`."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / RUN, json.dumps({"finished": finished}) + "\n")
+    write_atomically(folder / RUN, json.dumps({"finished": finished, **record}) + "\n")
 
 
 def stage_folder(output_dir: str | Path, methods: Sequence[Method], number: int) -> Path:

@@ -111,14 +111,22 @@ class TerminalReporter(Reporter):
             "model": f"{folder}{f' (an adapter on {base})' if adapter else ''}; {result.read_back}",
             "metrics": os.path.join(folder, "metrics.jsonl"),
             "answers": "" if result.answers is None else result.answers.summary(folder),
-            "chat": f"ift chat {shlex.quote(folder)}",
             "merge": merge if adapter else "",
-            "evaluate": f"{install_command('eval')} && ift evaluate {shlex.quote(folder)}",
-            "push": f"hf upload USER/{os.path.basename(os.path.normpath(folder))} {shlex.quote(folder)} {NOT_PUSHED}",
+            **next_commands(folder, NOT_PUSHED),
         }
         for label, text in lines.items():
             if text:
                 self.labelled(label, text, width=10)
+
+
+def next_commands(folder: str, not_pushed: str = "") -> dict[str, str]:
+    """Commands that use a finished model, by label; `not_pushed` are options of `hf upload` that leave files out."""
+    quoted, name = shlex.quote(folder), os.path.basename(os.path.normpath(folder))
+    return {
+        "chat": f"ift chat {quoted}",
+        "evaluate": f"{install_command('eval')} && ift evaluate {quoted}",
+        "push": f"hf upload USER/{name} {quoted} {not_pushed}".rstrip(),
+    }
 
 
 def resumed(result: StageResult) -> str:

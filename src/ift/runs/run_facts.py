@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,40 @@ def check_unchanged(run_args: Any, now: dict[str, Any]) -> list[str]:
             f"changes with --allow_changed {' '.join(changed)}"
         )
     return [f"changed, allowed by --allow_changed: {key}" for key in changed_keys(before, now)]
+
+
+def finished_record(run_args: Any, facts: dict[str, Any]) -> dict[str, Any]:
+    """What `run.json` keeps of a finished run: its facts, and the names of its data sets."""
+    return {"facts": facts, "rows": _names_of_rows(run_args)}
+
+
+def changes_of_finished(run_args: Any, record: dict[str, Any], decided: Collection[str] = ()) -> list[str]:
+    """What a command asks of a finished run that it was not trained with, in words; nothing is loaded for it.
+
+    Args:
+        run_args: The command.
+        record: Of `finished_record`; earlier versions wrote none, and nothing is compared.
+        decided: Settings that are not compared.
+    """
+    before = record.get("facts")
+    if before is None:
+        return []
+    now = run_facts(run_args, before["data"])
+    left_out = {PROCESSES, *OLD_DEFAULTS, *run_args.run.allow_changed, *decided}
+    changed = [
+        key for key in changed_keys(before, now) if key in before and key in now and key not in left_out
+    ]
+    names = record["rows"], _names_of_rows(run_args)
+    rows = f"the rows were {', '.join(names[0])}, are {', '.join(names[1])}"
+    return [*(_change(key, before, now) for key in changed), *([rows] if names[0] != names[1] else [])]
+
+
+def _names_of_rows(run_args: Any) -> list[str]:
+    """The names of the data sets without the folders that they are in, which may have moved."""
+    entries = run_args.mixture.datasets if run_args.mixture is not None else []
+    return [
+        Path(name).name for name in (run_args.script.dataset_name, *(one.path for one in entries)) if name
+    ]
 
 
 def file_hashes(config: Any) -> dict[str, str]:

@@ -16,6 +16,7 @@ from ift.methods.stage import Stage, build_trainer, load_data, prepare_stage
 from ift.runs.output_folder import remove_empty_folder_on_error, write_run
 from ift.runs.progress import SILENT, Reporter
 from ift.runs.results import StageResult
+from ift.runs.run_facts import finished_record
 from ift.runs.supervision import NOT_SUPERVISED, check_before_training, final_answers, supervise
 from ift.runs.train_stage import explain_resource_errors, model_for_next_stage, publish, save, train, verify
 
@@ -63,7 +64,7 @@ def train_run(
             verified = verify(trainer, rows, folder)
         publish(trainer, stage)
     if supervised and trainer.is_world_process_zero():
-        write_run(folder, finished=True)
+        write_run(folder, finished=True, **finished_record(stage, facts))
     answers = final_answers(trainer, stage, rows, reporter) if supervised else None
     return StageResult(
         method=stage.method.name,

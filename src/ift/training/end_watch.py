@@ -114,8 +114,10 @@ class EndWatch(TrainerCallback):
             all_end = counted(answers, "greedy answer ends", "greedy answers end")
             text = f"{ended} of {all_end}, but sampled ones may run on: {measured}"
         elif answers:
-            end = "ends" if ended == 1 else "end"
-            text = f"answers may not stop: {ended} of {answers} greedy ones {end}, and {measured}"
+            not_ended = answers - ended
+            do = "does" if not_ended == 1 else "do"
+            of_all = f"{not_ended} of {counted(answers, 'greedy answer')}"
+            text = f"{of_all} {do} not end, and sampled ones may run on: {measured}"
         else:
             text = f"answers may not stop: {measured}"
         return f"{text}. {self._remedy()}"

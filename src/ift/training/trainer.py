@@ -37,6 +37,17 @@ from ift.user_code import file_sha256, load_function
 
 logger = logging.getLogger(__name__)
 
+_SCORES = (
+    "To score answers during training, use `ift train --eval_generate N --eval_score NAME`, or a TrainerCallback that "
+    "generates in on_evaluate (docs/coming_from.md has one)."
+)
+# arguments of `Trainer` that are refused, and what takes their place
+INSTEAD = {
+    "compute_metrics": _SCORES,
+    "preprocess_logits_for_metrics": _SCORES,
+    "compute_loss_func": "IFT has its own loss; `token_weights` takes a function that weighs its tokens.",
+}
+
 CITATION = """\
 @inproceedings{hua2025intuitive,
   title     = {Intuitive Fine-Tuning: Towards Simplifying Alignment into a Single Process},
@@ -73,8 +84,9 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, KnowsTiedWeights, CountsRowsOnce
     def __init__(self, model: Any, args: IFTConfig | None = None, **kwargs: Any) -> None:
         """Same arguments as `trl.SFTTrainer`; `args` is an `IFTConfig`.
 
-        `data_reports` maps the data sets that are already prepared with `ift.data` ("train", "eval", ...) to their
-        `DataReport`.
+        Rows that are dropped and tokens that `max_length` cuts are logged as warnings; `trainer.data_reports` has the
+        `DataReport` of each data set. The argument `data_reports` maps the data sets that are already prepared with
+        `ift.data` ("train", "eval", ...) to theirs.
         """
         if args is None:
             name = model if isinstance(model, str) else get_config_model_id(model.config)
@@ -83,11 +95,9 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, KnowsTiedWeights, CountsRowsOnce
             raise ValueError(
                 f"args is a {type(args).__name__}; give an IFTConfig (it takes every SFTConfig field)."
             )
-        for name in ("compute_metrics", "compute_loss_func", "preprocess_logits_for_metrics"):
+        for name, instead in INSTEAD.items():
             if kwargs.get(name) is not None:
-                raise ValueError(
-                    f"{name} needs the full logits, which IFT never builds. Use a callback instead."
-                )
+                raise ValueError(f"{name} needs the full logits, which IFT never builds. {instead}")
         if args.token_weights is not None:
             self.token_weights = load_function(args.token_weights, "--token_weights")
             self._token_weights_sha256 = file_sha256(args.token_weights)
@@ -170,6 +180,9 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, KnowsTiedWeights, CountsRowsOnce
         with global_then_local_main_first():
             prepared = prepare_dataset(dataset, processing_class, name=dataset_name, **preparation(args))
         self.data_reports[dataset_name] = prepared.report
+        if args.process_index == 0:
+            for line in prepared.report.lost():
+                logger.warning("%s data: %s", dataset_name, line)
         return super()._prepare_dataset(prepared.dataset, processing_class, args, packing, None, dataset_name)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:

@@ -84,10 +84,12 @@ def test_a_study_that_is_slower_than_estimated_says_what_is_left(study):
     study = replace(study, plan=replace(study.plan, seeds=3, time_budget={"seconds": 120.0}))
     lines = []
     pace = Pace(study, lines.append, time.monotonic() - 105)
+    assert pace.left() == pytest.approx(120)
     for seed in (0, 1):
         run_of(study, seed).result.write_text("{}")
         pace.timed(run_of(study, seed), 80.0)
         assert len(lines) == seed  # one process alone says nothing
+    assert pace.left() == pytest.approx(80)
     (line,) = lines
     assert line.startswith(
         "slower than estimated: the processes take 2.0 times as long, so about 80 seconds are left, not 40 seconds; "

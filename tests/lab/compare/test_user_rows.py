@@ -73,7 +73,7 @@ def test_the_column_of_plain_text_may_have_any_name(tokenizer):
     assert split.train_rows + len(split.validation) + len(split.test) == 20
 
 
-def test_rows_that_do_not_fit_are_trained_and_not_held_out_and_dropped_ones_are_told(tokenizer):
+def test_rows_that_do_not_fit_are_trained_and_not_held_out(tokenizer):
     """Rows 1-5 are long, row 6 has nothing to learn: places among the kept rows are not places in the file."""
     rows = [{"text": "long " * 60}] * 5 + [{"text": ""}] + [{"text": f"row {n}"} for n in range(20)]
     for index in range(5):
@@ -84,6 +84,15 @@ def test_rows_that_do_not_fit_are_trained_and_not_held_out_and_dropped_ones_are_
     assert all(row["text"].startswith(("0 ", "1 ", "2 ", "3 ", "4 ", "row")) for row in split.train[0].rows)
     for row in split.test:
         assert rows[row["row"] - 1]["text"] in tokenizer.decode(row["input_ids"])
+
+
+def test_dropped_rows_are_told_once_those_of_training_by_the_check_before(tokenizer):
+    train = [{"text": ""}, *({"text": f"row {n}"} for n in range(20))]
+    other = [{"text": "one"}, {"text": ""}, {"text": "two"}]
+    split = split_rows([part(train)], [part(other, "test")], tokenizer, max_length=64, validation_rows=3)
+    assert [note for note in split.notes if "dropped" in note] == [
+        "test: 1 row is dropped: the text is empty (the first is row 2)"
+    ]
 
 
 def test_a_test_split_is_taken_and_its_prompts_leave_training(tokenizer):

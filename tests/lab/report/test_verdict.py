@@ -142,12 +142,16 @@ def test_a_study_is_told_how_to_add_the_seeds_that_the_verdict_asks_for():
     decided = comparison({"sft": 0.8, "ift": 0.4})
     assert seeds_to_add(decided, "exact_match") is None
     level = comparison({"sft": 0.7, "ift": 0.71})
-    assert "with 30 either" in verdict(level, "exact_match")[-1]
+    assert "with 30 seeds either" in verdict(level, "exact_match")[-1]
     assert seeds_to_add(level, "exact_match") is None
     near = comparison({"sft": 0.7, "ift": 0.74}, spread=6, row_scores={})
     enough = seeds_to_add(near, "exact_match")
     assert 10 <= enough <= 14  # by hand: 4 points, standard deviation 6
-    assert f"about {enough}. To add the missing seeds" in verdict(near, "exact_match")[-1]
+    (said,) = verdict(near, "exact_match")[-1:]
+    assert said.startswith(
+        f"With {enough} seeds the difference between ift and sft would be known to about ± 3."
+    )
+    assert "so that a difference as large as now would be beyond noise. To add the missing seeds" in said
 
 
 def test_a_score_that_is_the_same_everywhere_tells_nothing():

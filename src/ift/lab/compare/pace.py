@@ -35,12 +35,19 @@ class Pace:
         self.ended += 1
         self.took += seconds
         self.estimated += seconds_at_once(self.study, kind, Entrant(**entrant) if entrant else None)
-        ratio = self.took / self.estimated
-        enough = max(FEWEST, self.study.executor.at_once(self.study.jobs))
-        needed = seconds_needed(self.study)
-        if self.ended >= enough and ratio > SLOWER * self.said and needed:
+        ratio, needed = self._ratio(), seconds_needed(self.study)
+        if ratio > SLOWER * self.said and needed:
             self.said = ratio
             self.say(self._line(ratio, needed))
+
+    def left(self) -> float:
+        """Seconds that are left."""
+        return self._ratio() * seconds_needed(self.study)
+
+    def _ratio(self) -> float:
+        """How many times as long as estimated processes take; 1 while too few have ended."""
+        enough = max(FEWEST, self.study.executor.at_once(self.study.jobs))
+        return self.took / self.estimated if self.ended >= enough else 1.0
 
     def _line(self, ratio: float, needed: float) -> str:
         left = ratio * needed

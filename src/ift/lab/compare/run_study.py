@@ -71,6 +71,7 @@ def run_study(
             agree()
 
     progress.total, said = _total(study), list[str]()
+    progress.seconds_left = lambda: 0.0  # until it is measured
     if not all(task.result.exists() for task in study.probe()):
         said = prospect(study.plan)
         for line in said:
@@ -88,7 +89,9 @@ def run_study(
     _agree_to_judge(study, prices, say, ask)
     single, sequences = (partial(study.searches, sequences=one) for one in (False, True))
     stages = (study.pairs, single, sequences, study.runs)
-    timed = Pace(study, say, began).timed if isinstance(study.executor, LocalProcesses) else _untimed
+    pace = Pace(study, say, began)
+    progress.seconds_left = pace.left
+    timed = pace.timed if isinstance(study.executor, LocalProcesses) else _untimed
     for tasks in stages:  # each stage reads the results of the one before
         if tasks == study.runs:
             for line in _chosen(study):

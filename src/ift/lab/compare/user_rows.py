@@ -49,7 +49,7 @@ class _Source:
         parts: As loaded.
         prepared: The same as token ids, with the numbers of their rows.
         groups: Rows by prompt, without those taken so far; the prompts in a shuffled order.
-        notes: What was dropped.
+        notes: On the chat template, and on test rows that were dropped.
     """
 
     parts: Sequence[Part]
@@ -228,7 +228,7 @@ def has_pairs(parts: Sequence[Part]) -> bool:
 def _source(
     name: str, parts: Sequence[Part], tokenizer: Any, max_length: int | None, how: Mapping[str, Any]
 ) -> _Source:
-    """The parts as token ids, their rows grouped by prompt, and notes on rows that were dropped.
+    """The parts as token ids, their rows grouped by prompt, and notes on test rows that were dropped.
 
     `how` has further options of `prepare_dataset`.
     """
@@ -244,10 +244,12 @@ def _source(
         if done.report.default_template:
             notes.append("the tokenizer has no chat template: the default one (User: / Assistant:) is used")
         dropped = {row for numbers in done.report.dropped.values() for row in numbers}
-        notes += [
-            f"{name} {part.name}: {counted(len(numbers), 'row')} dropped: {reason} (row {numbers[0]} is the first)"
-            for reason, numbers in done.report.dropped.items()
-        ]
+        if name == "test":  # the check of the training rows names those that are dropped
+            notes += [
+                f"{part.name}: {counted(len(numbers), 'row is', 'rows are')} dropped: {reason} (the first is row "
+                f"{numbers[0]})"
+                for reason, numbers in done.report.dropped.items()
+            ]
         kept = [index for index in range(len(part.rows)) if index + 1 not in dropped]
         prepared.append(done.dataset.add_column("row", [index + 1 for index in kept]))
         for index, row in enumerate(done.dataset):

@@ -72,8 +72,8 @@ def compare(
 ) -> list[Comparison]:
     """Groups records (by file, at least one) by experiment and setting, then by method and variant, then by seed.
 
-    `baseline` is the label that differences are taken to (by default `sft` where it is there), `methods` the methods or
-    labels to show, in this order (empty: all).
+    `baseline` is the label that differences are taken to (by default `sft` where it is there), `methods` the labels to
+    show, or methods of which all variants are shown, in this order (empty: all).
 
     Raises:
         ReportError: Two records of a run, runs of one setting scored on different data, runs of one method with other
@@ -186,7 +186,10 @@ def _differing(first: RunRecord, second: RunRecord) -> list[str]:
 
 
 def _order(variants: list[Variant], baseline: str, methods: Sequence[str]) -> list[Variant]:
-    """As `methods` has it; else the untrained base, the baseline, and the others by name, numbers by size."""
+    """As `methods` has it: by label, or else all variants of a method; without it the base, the baseline, the others.
+
+    The others are in the order of their names, numbers by size.
+    """
 
     def natural(text: str) -> list[tuple[int, float, str]]:
         parts = re.findall(r"\d+(?:\.\d+)?|[^\d]+", text)
@@ -200,8 +203,9 @@ def _order(variants: list[Variant], baseline: str, methods: Sequence[str]) -> li
         return ordered
     chosen: dict[str, Variant] = {}
     for name in methods:
-        method_of = {one.label: next(iter(one.runs.values())).method for one in ordered}
-        chosen.update({one.label: one for one in ordered if name in (one.label, method_of[one.label])})
+        named = [one for one in ordered if one.label == name]
+        of_method = [one for one in ordered if next(iter(one.runs.values())).method == name]
+        chosen.update({one.label: one for one in named or of_method})
     return [*chosen.values()]
 
 

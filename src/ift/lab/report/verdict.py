@@ -254,14 +254,16 @@ def _more_seeds(standing: _Standing, split: str, metric: str) -> _MoreSeeds | No
     def shown(value: float) -> str:
         return estimate(Estimate(0.0, value, 2), metric, signed=True).partition("± ")[2]
 
-    twice = 2 * found.n
-    text = (
-        f"With {twice} seeds the difference between {best.label} and {rival.label} would be known to about "
-        f"± {shown(half(twice))}"
-    )
     enough = next((n for n in range(found.n + 1, MOST_SEEDS + 1) if half(n) < abs(found.mean)), None)
+    seeds = enough or 2 * found.n
+    text = (
+        f"With {seeds} seeds the difference between {best.label} and {rival.label} would be known to about "
+        f"± {shown(half(seeds))}"
+    )
     if enough is not None:
-        return _MoreSeeds(f"{text}; a difference as now would be beyond noise with about {enough}.", enough)
+        return _MoreSeeds(f"{text}, so that a difference as large as now would be beyond noise.", enough)
     why = ", and more test rows would be needed" if squares is not None else ""
-    text = f"{text}; a difference as now would not be beyond noise with {MOST_SEEDS} either{why}."
+    text = (
+        f"{text}. A difference as small as now would not be beyond noise with {MOST_SEEDS} seeds either{why}."
+    )
     return _MoreSeeds(text, None)
