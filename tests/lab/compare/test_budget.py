@@ -124,6 +124,25 @@ def test_what_does_not_fit_is_refused_with_what_was_given_and_what_it_needs(
     )
 
 
+def test_a_budget_that_goes_into_starting_processes_says_so(study_of):
+    """Seven processes of 200 s each. Red when: fewer steps are advised, which save next to nothing."""
+    study = study_of(600)
+    own = {"metric": "text", "pattern": None, "scoring": None}
+    study = replace(study, plan=replace(study.plan, user_data=SimpleNamespace(**own)))
+    study.probe()[0].result.write_text(json.dumps(MEASURED | {"process_seconds": 200.0}))
+    with pytest.raises(UsageError) as refused:
+        fit_to_budget(study, 1, lambda line: None)
+    assert ", of which 24 minutes start processes; give --budget 38m or name fewer" in str(refused.value)
+
+
+def test_a_study_that_its_time_refuses_leaves_the_folder_to_another_one(study_of):
+    study = study_of(60)
+    with pytest.raises(UsageError, match="is too short"):
+        run_study(study, 1, WorkProgress(Console(quiet=True)), lambda line: None)
+    assert not [*study.folder.glob("*.json")]
+    replace(study, plan=replace(study.plan, test_rows=100)).open()
+
+
 def test_a_time_is_kept_with_as_many_processes_as_were_measured(study_of, monkeypatch):
     """Red when: one process is measured, and several that share the cores are started."""
     monkeypatch.setattr("ift.lab.compare.budget.fitting_jobs", lambda study: 4)

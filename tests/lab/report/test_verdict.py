@@ -71,6 +71,26 @@ def test_where_all_are_level_the_cheapest_is_named_and_what_more_seeds_would_tel
     assert "points" in lines[2]
 
 
+def test_with_too_few_rows_no_seeds_are_proposed():
+    """Red when: "it shows only that everything runs" stands beside "with 5 seeds it would be beyond noise"."""
+    level = {"sft": 0.7, "ift": 0.74}
+    found = comparison(level, spread=6, row_scores={})
+    few = replace(found, variants=[_with_rows(one, 20) for one in found.variants])
+    assert seeds_to_add(found, "exact_match") is not None
+    assert seeds_to_add(few, "exact_match") is None
+    lines = verdict(few, "exact_match")
+    assert lines[0].startswith("Too few rows to compare methods: 20 were scored")
+    assert not any("seeds the difference" in line for line in lines)
+
+
+def _with_rows(variant, rows):
+    runs = {
+        seed: replace(run, scores={"test": {**run.scores["test"], "n": rows}})
+        for seed, run in variant.runs.items()
+    }
+    return replace(variant, runs=runs)
+
+
 def test_some_are_level_and_some_behind():
     lines = verdict(comparison({"sft": 0.7, "ift": 0.71, "dpo": 0.4}), "exact_match")
     assert ": ift is the best with " in lines[0]

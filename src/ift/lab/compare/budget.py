@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from ift.lab.compare.estimate import fitting_jobs, seconds_needed, span
+from ift.lab.compare.estimate import fitting_jobs, seconds_needed, span, starting_seconds
 from ift.lab.compare.measurement import shares_cores
 from ift.lab.compare.plan import Plan
 from ift.lab.compare.study import Study
@@ -59,7 +59,8 @@ def fit_to_budget(study: Study, jobs: int | None, say: Callable[[str], object], 
         wholes = [spent + needed / SHARE_USED + REPORT_SECONDS for needed in seconds]
         fitting = [one for one, whole in zip(plans, wholes, strict=True) if whole <= budget["seconds"]]
         if not fitting:
-            raise UsageError(_too_small(study.plan, plans[0], wholes[0]))
+            smallest = replace(study, plan=replace(study.plan, **plans[0]))
+            raise UsageError(_too_small(smallest, wholes[0]))
         decided = fitting[-1]
         write_json(file, decided)
     held_out = study.plan.validation_rows
@@ -112,14 +113,17 @@ def _planned(plan: Plan, seeds: int, trials: int, share: float) -> dict[str, Any
     }
 
 
-def _too_small(plan: Plan, smallest: dict[str, Any], seconds: float) -> str:
+def _too_small(study: Study, seconds: float) -> str:
+    plan = study.plan
     methods = ", ".join(entrant.label for entrant in plan.entrants)
     given = time_flag((plan.time_budget or {})["seconds"])
     enough = f"{math.ceil(seconds / 60)}m" if seconds <= 5400 else f"{math.ceil(seconds / 360) / 10:g}h"
-    less = ", train less (--max_steps, --train_rows)" if plan.user_data is not None else ""
-    rows = counted(smallest["test_rows"], "test row")
+    starting = starting_seconds(study)
+    mostly = starting > seconds / 2
+    part = f", of which {span(starting)} start processes" if mostly else ""
+    less = ", train less (--max_steps, --train_rows)" if plan.user_data is not None and not mostly else ""
     return (
-        f"--budget {given} is too short. The smallest study of {methods} ({smallest['seeds']} seeds, "
-        f"{_rates(smallest['trials'])}, {rows}) needs about {span(seconds)} with the measurement and the report; give "
-        f"--budget {enough}{less} or name fewer --methods"
+        f"--budget {given} is too short. The smallest study of {methods} ({plan.seeds} seeds, "
+        f"{_rates(plan.trials)}, {counted(plan.test_rows, 'test row')}) needs about {span(seconds)} with the measurement "
+        f"and the report{part}; give --budget {enough}{less} or name fewer --methods"
     )

@@ -130,6 +130,14 @@ def seconds_needed(study: Study) -> float:
     return seconds / _speed(study)
 
 
+def starting_seconds(study: Study) -> float:
+    """Those of `seconds_needed` in which processes start: they import torch, and load the model and the rows."""
+    entrants = (Entrant("base"), *study.plan.entrants)
+    tasks = sum(study.trials_left(one) for one in study.plan.entrants)
+    tasks += sum(len(study.seeds_left(one)) for one in entrants)
+    return float(tasks * _measured(study).get("process_seconds", 0.0) / _speed(study))
+
+
 def task_seconds(study: Study, kind: str, entrant: Entrant | None = None) -> float:
     """Seconds of one process from launch to exit, with as many at the same time as were measured.
 

@@ -20,7 +20,7 @@ from ift.lab.progress import WorkProgress
 from ift.lab.report.chosen import chosen_line, rates_flag
 from ift.lab.report.wording import SHARES, label, number
 from ift.lab.scores.judged import JUDGE, agree_to_cost
-from ift.runs.argv import drop_flags, split_equals
+from ift.runs.argv import UsageError, drop_flags, split_equals
 from ift.runs.extras import install_command, missing_extra
 from ift.text import counted
 
@@ -80,7 +80,11 @@ def run_study(
             "measuring three steps and the scoring of a batch, in a process that loads torch and the model first"
         )
     measure(study, jobs, done, started)
-    study = fit_to_budget(study, jobs, say, time.monotonic() - began)
+    try:
+        study = fit_to_budget(study, jobs, say, time.monotonic() - began)
+    except UsageError:
+        study.discard()
+        raise
     progress.total = _total(study)
     for line in [*kept_and_new(study), *(_ahead(study) if any(_left(study)) else [])]:
         if line not in said:

@@ -72,6 +72,12 @@ class Study:
             planned = merged(earlier, planned)
         write_json(file, planned)
 
+    def discard(self) -> None:
+        """Deletes the plan and its measurement if nothing else has a result, so that the folder takes another study."""
+        if not any(any((self.folder / name).glob("*")) for name in ("pairs", "search", "runs")):
+            for file in (*self.folder.glob("*plan.json"), *self.folder.glob("measured*.json")):
+                file.unlink()
+
     @property
     def rows(self) -> Path:
         """Folder of the split of the user's rows."""

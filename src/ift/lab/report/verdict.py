@@ -240,8 +240,8 @@ def _more_seeds(standing: _Standing, split: str, metric: str) -> _MoreSeeds | No
     """What the interval of a difference that is not beyond noise would be with more seeds."""
     best, rival, confidence = standing.best, _rival(standing), standing.confidence
     found = None if rival is None else difference(rival, best, split, metric, confidence)
-    if rival is None or found is None or found.half is None:
-        return None
+    if rival is None or found is None or found.half is None or _few_rows(standing.level, split):
+        return None  # with few rows more of them are needed first
     rows = apart_by_row(rival, best, split, metric)
     squares = MeanSquares.of(rows) if rows and len(rows[0]) > 1 else None
 
