@@ -280,6 +280,23 @@ def test_a_plan_without_weights_or_deepspeed_does_not_say_that_the_run_would_sta
     assert check(model=bare).exit_code == 1
 
 
+def test_a_plan_for_a_gpu_may_need_packages_that_are_not_here(check):
+    """As DeepSpeed. Red when: a plan on paper is refused for what belongs on the machine of the GPU."""
+    flash = ["--attn_implementation", "flash_attention_2", "--optim", "adamw_8bit"]
+    done = check("--gpu_memory", "80", *flash)
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert (
+        "warning settings: not installed: bitsandbytes (for optim adamw_8bit), flash-attn (for attn_impl"
+        in said
+    )
+    assert "memory: about " in said
+    assert said.endswith("would not start on this machine without bitsandbytes and flash-attn")
+    here = check(*flash)
+    assert here.exit_code == 1
+    assert "refused settings: not installed: bitsandbytes" in " ".join(here.output.split())
+
+
 def test_deepspeed_is_refused_where_it_would_be_used(check, monkeypatch):
     monkeypatch.setattr("ift.check.packages._is_installed", lambda module: module != "deepspeed")
     zero = ["--accelerate_config", "zero2", "--num_processes", "2"]

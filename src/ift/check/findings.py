@@ -78,7 +78,7 @@ def preflight(
     if work.found is not None and packs_nothing(config, report, work.found):
         findings.append(Finding("note", "train", PACKS_NOTHING))
     findings += [*_few_to_answer(stage, sets), *_answers_pushed(stage)]
-    findings += _model_findings(stage, prepared, memory, longest, engine)
+    findings += _model_findings(stage, prepared, memory, longest, engine, gpu_memory is not None)
     findings += [] if gpu_memory is not None else _many_workers(config)  # planned for another machine
     available, disk = available_memory(gpu_memory), None
     if memory is not None:
@@ -154,7 +154,7 @@ def _many_workers(config: Any) -> list[Finding]:
 
 
 def _model_findings(
-    stage: Any, prepared: Any, memory: MemoryEstimate | None, longest_row: int, engine: Engine
+    stage: Any, prepared: Any, memory: MemoryEstimate | None, longest_row: int, engine: Engine, planned: bool
 ) -> list[Finding]:
     """What the model's vocabulary and positions do not hold, and settings that its trainer cannot be built with."""
     found, report = [], prepared.sets["train"].report
@@ -165,8 +165,9 @@ def _model_findings(
         found += [Finding("refused", "model", problem) for problem in problems if problem]
     if problem := position_problem(stage, report):
         found.append(Finding("warning", "train", problem))
-    wrong = build_errors(stage, prepared, engine.name if torch.accelerator.is_available() else "ddp")
+    here = engine.name if torch.accelerator.is_available() else "ddp"
+    wrong = build_errors(stage, prepared, here, elsewhere=planned)
     found += [Finding("refused", "settings", one) for one in wrong]
-    if memory is not None and not wrong and (note := explain_saved_modules(stage, empty_model(stage))):
+    if memory is not None and not wrong and (note := explain_saved_modules(stage, empty_model(stage, "eager"))):
         found.append(Finding("warning", "model", note))
     return found

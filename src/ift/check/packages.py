@@ -31,8 +31,8 @@ _SCORES = {"bleu": ("sacrebleu", "sacrebleu"), "chrf": ("sacrebleu", "sacrebleu"
 _EXTRAS = {"bitsandbytes": "quant", "rouge-score": "scores", "sacrebleu": "scores"}  # package -> extra of ift
 
 
-def missing_packages(stages: Iterable[Any], engine: str = "ddp") -> str:
-    """Lists the packages that stages need and that are not installed, with one command that installs all; "" for none.
+def wanted_packages(stages: Iterable[Any], engine: str = "ddp") -> dict[str, list[str]]:
+    """The packages that stages need and that are not installed -> the settings that need them.
 
     `engine` is the name of the run's.
     """
@@ -43,6 +43,12 @@ def missing_packages(stages: Iterable[Any], engine: str = "ddp") -> str:
         for setting, package, modules in _needed(stage):
             if not any(map(_is_installed, modules)) and setting not in wanted.get(package, []):
                 wanted.setdefault(package, []).append(setting)
+    return wanted
+
+
+def missing_packages(stages: Iterable[Any], engine: str = "ddp") -> str:
+    """Lists the `wanted_packages` with one command that installs all; "" for none."""
+    wanted = wanted_packages(stages, engine)
     if not wanted:
         return ""
     listed = ", ".join(f"{package} (for {', '.join(settings)})" for package, settings in wanted.items())

@@ -17,7 +17,7 @@ from huggingface_hub.constants import HF_HUB_OFFLINE
 from transformers import PreTrainedModel
 
 from ift.check.memory import empty_model
-from ift.check.packages import missing_packages
+from ift.check.packages import missing_packages, wanted_packages
 from ift.methods.stage import PreparedRows, Stage, build_trainer
 from ift.methods.start import start_options
 from ift.models.loading import load_config
@@ -38,7 +38,9 @@ METRICS_OF_TRL = (
 TIMES = ("runtime", "samples_per_second", "steps_per_second")
 
 
-def build_errors(stage: Stage, prepared: PreparedRows, engine: str = "ddp") -> list[str]:
+def build_errors(
+    stage: Stage, prepared: PreparedRows, engine: str = "ddp", elsewhere: bool = False
+) -> list[str]:
     """The errors with which `ift train` would stop before or right after its first step.
 
     What the settings alone show is listed completely. If that is nothing, the trainer is built as in the run, from two
@@ -50,9 +52,15 @@ def build_errors(stage: Stage, prepared: PreparedRows, engine: str = "ddp") -> l
         stage: The settings.
         prepared: What `prepare_stage` returned.
         engine: Name of the engine whose packages are needed here.
+        elsewhere: Whether the run is planned for another machine, which may have what this one lacks. If a package is
+            missing here, nothing is built.
     """
-    found = _unavailable(stage, engine) + _unknown_metric(stage, prepared)
-    if stage.config.world_size > 1:
+    found = (
+        ([] if elsewhere else _unavailable(stage, engine))
+        + _refused(stage)
+        + _unknown_metric(stage, prepared)
+    )
+    if stage.config.world_size > 1 or (elsewhere and wanted_packages([stage], engine)):
         return found
     try:
         if found := found + _unknown_init_kwargs(stage):
@@ -68,11 +76,8 @@ def build_errors(stage: Stage, prepared: PreparedRows, engine: str = "ddp") -> l
 
 
 def _unavailable(stage: Stage, engine: str) -> list[str]:
-    """What the settings need beyond the trainer: a package, a device, the Hub, an argument of torch."""
+    """What the settings need of this machine beyond the trainer: a package, a device, the Hub."""
     config, packages = stage.config, missing_packages([stage], engine)
-    given = config.gradient_checkpointing_kwargs or {}
-    known = {*inspect.signature(torch.utils.checkpoint.checkpoint).parameters, "preserve_rng_state"}
-    unknown = sorted(set(given) - known) if config.gradient_checkpointing else []
     problems = {
         "activation_offloading moves activations off an accelerator; there is none. Fix: leave it out": (
             getattr(config, "activation_offloading", False) and not torch.accelerator.is_available()
@@ -83,11 +88,21 @@ def _unavailable(stage: Stage, engine: str) -> list[str]:
         "push_to_hub needs a login. Fix: hf auth login, or leave it out": (
             config.push_to_hub and not HF_HUB_OFFLINE and not (config.hub_token or get_token())
         ),
-        f"gradient_checkpointing_kwargs: {', '.join(unknown)} is no argument of torch.utils.checkpoint": bool(
-            unknown
-        ),
     }
     return ([packages] if packages else []) + [problem for problem, holds in problems.items() if holds]
+
+
+def _refused(stage: Stage) -> list[str]:
+    """What torch would refuse on any machine."""
+    config, given = stage.config, stage.config.gradient_checkpointing_kwargs or {}
+    known = {*inspect.signature(torch.utils.checkpoint.checkpoint).parameters, "preserve_rng_state"}
+    unknown = sorted(set(given) - known) if config.gradient_checkpointing else []
+    names = ", ".join(unknown)
+    return (
+        [f"gradient_checkpointing_kwargs: {names} is no argument of torch.utils.checkpoint"]
+        if unknown
+        else []
+    )
 
 
 def _build(stage: Stage, prepared: PreparedRows, folder: str) -> None:

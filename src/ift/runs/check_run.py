@@ -10,7 +10,7 @@ from typing import Any
 
 from ift.check.finding import Finding
 from ift.check.findings import Preflight, preflight
-from ift.check.packages import missing_packages
+from ift.check.packages import missing_packages, wanted_packages
 from ift.data import DataError
 from ift.models.loading import warn_of_remote_code
 from ift.models.model_folder import check_model_path
@@ -51,8 +51,9 @@ def missing_here(run_args: TrainArguments, planned: bool) -> dict[str, Finding]:
         except DataError as error:
             found["the model's weights"] = Finding("warning", "model", str(error))
     here = "ddp" if planned else engine_here(run_args.launch)
-    if here == "ddp" and (packages := missing_packages([], engine.name)):
-        found["deepspeed"] = Finding("warning", "settings", packages)
+    stages = [run_args] if planned else []  # of a run here, the check refuses what its settings lack
+    if here == "ddp" and (packages := wanted_packages(stages, engine.name)):
+        found[" and ".join(packages)] = Finding("warning", "settings", missing_packages(stages, engine.name))
     return found
 
 

@@ -124,6 +124,6 @@ def _too_small(study: Study, seconds: float) -> str:
     less = ", train less (--max_steps, --train_rows)" if plan.user_data is not None and not mostly else ""
     return (
         f"--budget {given} is too short. The smallest study of {methods} ({plan.seeds} seeds, "
-        f"{_rates(plan.trials)}, {counted(plan.test_rows, 'test row')}) needs about {span(seconds)} with the measurement "
-        f"and the report{part}; give --budget {enough}{less} or name fewer --methods"
+        f"{_rates(plan.trials)}, {counted(plan.test_rows, 'test row')}) needs about {span(seconds)} with the "
+        f"measurement and the report{part}; give --budget {enough}{less} or name fewer --methods"
     )
