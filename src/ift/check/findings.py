@@ -168,6 +168,10 @@ def _model_findings(
     here = engine.name if torch.accelerator.is_available() else "ddp"
     wrong = build_errors(stage, prepared, here, elsewhere=planned)
     found += [Finding("refused", "settings", one) for one in wrong]
-    if memory is not None and not wrong and (note := explain_saved_modules(stage, empty_model(stage, "eager"))):
+    if (
+        memory is not None
+        and not wrong
+        and (note := explain_saved_modules(stage, empty_model(stage, "eager")))
+    ):
         found.append(Finding("warning", "model", note))
     return found

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 import ift.lab.compare.plan
 from ift.cli.main import app
 from ift.lab.compare import trial
+from ift.lab.compare.growth import names_to_type
 from ift.lab.compare.plan import ablate_plan, compare_plan
 from ift.lab.compare.study import Study, StudyError
 from ift.lab.compare.user_data import UserData
@@ -54,6 +55,20 @@ def test_a_contender_is_named_by_its_function_and_searched_for_itself(weights):
     ablation = ablate_plan("x", 2, 1, True, ["ift own/w.py:late"])
     assert [one.label for one in ablation.searched()] == []
     assert (ablation.entrants[-1].label, ablation.entrants[-1].like) == ("ift late", "ift")
+
+
+def test_weights_of_the_users_own_without_the_residual_are_a_contender_too(weights, tmp_path):
+    """So that the propagation is not confounded with the mix. Red when: lambda stays, or a grown study lacks it."""
+    plan = plan_of("sft", "ift propagation only own/w.py:late", "sft+ift propagation only own/w.py:late")
+    _, alone, sequence = plan.entrants
+    assert (alone.label, sequence.label) == ("ift propagation only, late", "sft+ift propagation only, late")
+    assert (alone.settings["residual_lambda"], alone.settings["token_weights"]) == (0.0, f"{weights}:late")
+    assert sequence.settings["2.residual_lambda"] == 0.0
+    study = Study(plan, tmp_path / "study", tiny_base_path(), 1, ["compare"])
+    study.open()
+    again = names_to_type(study)
+    assert again[1] == f"ift propagation only {weights}:late"
+    assert [one.label for one in plan_of(*again).entrants] == [one.label for one in plan.entrants]
 
 
 @pytest.mark.parametrize(

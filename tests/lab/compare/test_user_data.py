@@ -259,6 +259,14 @@ def test_rates_around_the_users_own():
             "--eval_score has no effect in a study, which scores after each training (--score names the scores)",
         ),
         (["MODEL", "--hub_token", "hf_x"], "would be written to its plan; set HF_TOKEN instead"),
+        (
+            ["MODEL", "--methods", "sft,ift residual only", "--residual_lambda", "0"],
+            "ift residual only: with residual_lambda 0 and propagation none it is SFT, which is a contender already",
+        ),
+        (
+            ["MODEL", "--methods", "sft,ift propagation only", "--propagation", "none"],
+            "it is SFT, which is a conten",
+        ),
         (["MODEL", "--num_processes", "2"], "--num_processes: each training runs in one process"),
         (["MODEL", "--learning_rates", "fast"], "--learning_rates fast: give numbers above 0"),
         (["MODEL", "--seeds", "1"], "an interval needs at least 2"),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ift.lab.compare.own_weights import spec_of
+from ift.lab.compare.own_weights import name_of, spec_of
 from ift.lab.compare.study_args import time_flag
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def names_to_type(study: Study) -> list[str]:
     entrants = json.loads((study.folder / "plan.json").read_text())["entrants"]
     added = ("sft", "ift") if study.plan.experiment == "ablate" else ()
     return [
-        f"{one['method']} {spec}" if (spec := spec_of(one["settings"])) else label_of(one)
+        name_of(one["method"], one["settings"]) or label_of(one)
         for one in entrants
         if label_of(one) not in added
     ]

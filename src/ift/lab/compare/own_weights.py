@@ -9,6 +9,9 @@ from typing import Any
 from ift.methods.table import parse_methods
 from ift.user_code import file_sha256, load_function
 
+ALONE = (
+    "propagation only"  # between the method and the function: without the residual, as `ift propagation only`
+)
 PROPAGATION = ("propagation", "propagation_gamma", "propagation_detach")
 
 
@@ -18,7 +21,7 @@ def own_weights(name: str) -> dict[str, Any] | None:
     Its variant is the function's name. The file is read for the hash of its code, and not imported.
 
     Args:
-        name: A method, or a sequence with `ift` in it, a space, and the function.
+        name: A method, or a sequence with `ift` in it, a space, and the function; `ALONE` may stand before it.
 
     Returns:
         None for a name without a function.
@@ -27,6 +30,8 @@ def own_weights(name: str) -> dict[str, Any] | None:
         ValueError: the method has no IFT, or there is no such file.
     """
     method, _, spec = name.strip().partition(" ")
+    alone = spec.strip().startswith(f"{ALONE} ")
+    spec = spec.strip().removeprefix(ALONE)
     path, _, function = spec.strip().rpartition(":")
     if not path.endswith(".py"):
         return None
@@ -40,9 +45,10 @@ def own_weights(name: str) -> dict[str, Any] | None:
     prefix = f"{places[-1]}." if len(stages) > 1 else ""
     # settings of the propagation that are meant for other contenders have no effect here
     settings = {"token_weights": f"{file}:{function}", **_propagation_defaults()}
+    settings |= {"residual_lambda": 0.0} if alone else {}
     return {
         "method": "+".join(one.name for one in stages),
-        "variant": function,
+        "variant": f"{ALONE}, {function}" if alone else function,
         "settings": {f"{prefix}{key}": value for key, value in settings.items()},
         "weights_sha256": file_sha256(f"{file}:{function}"),
     }
@@ -53,6 +59,13 @@ def _propagation_defaults() -> dict[str, Any]:
 
     defaults = StepSettings()
     return {key: getattr(defaults, key) for key in PROPAGATION}
+
+
+def name_of(method: str, settings: Mapping[str, Any]) -> str | None:
+    """The name that `own_weights` reads as these settings of an entrant; None if it has no weights of its own."""
+    spec = spec_of(settings)
+    alone = any(key.endswith("residual_lambda") for key in settings)
+    return spec and f"{method} {f'{ALONE} ' if alone else ''}{spec}"
 
 
 def spec_of(settings: Mapping[str, Any]) -> str | None:

@@ -91,8 +91,21 @@ def _parse_stages(user_data: Any, plan: Plan) -> Any:
                 raise UsageError(
                     f"{stage.launch[0]}: each training runs in one process; --jobs trains several side by side"
                 )
+            own = {key.rpartition(".")[2] for key in entrant.settings}
+            if _is_sft(stage) and not own >= {"residual_lambda", "propagation"}:
+                raise UsageError(
+                    f"{entrant.label}: with residual_lambda 0 and propagation none it is SFT, which is a contender "
+                    "already. Leave it out, or change --residual_lambda or --propagation"
+                )
     (sft,) = user_data.stages("sft", {}, UNUSED)
     return sft
+
+
+def _is_sft(stage: Any) -> bool:
+    """Whether a stage of IFT has neither the residual nor weights, so that it trains SFT."""
+    config = stage.config
+    off = stage.method.name == "ift" and not config.has_lambda
+    return off and config.propagation == "none" and config.token_weights is None
 
 
 def _load_rows(sft: Any, args: StudyArgs, draft: Plan, say: Say) -> CheckedRows:
