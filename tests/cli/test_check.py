@@ -297,6 +297,17 @@ def test_a_plan_for_a_gpu_may_need_packages_that_are_not_here(check):
     assert "refused settings: not installed: bitsandbytes" in " ".join(here.output.split())
 
 
+def test_a_plan_with_another_models_tokenizer_is_warned_of(check, chat_model, tmp_path):
+    """The rows' tokens decide steps and memory. Red when: 128,256 embeddings and a toy's tokenizer pass in silence."""
+    bare = shutil.copytree(chat_model, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
+    config = json.loads((bare / "config.json").read_text())
+    tokens = config["vocab_size"]
+    for size, warned in ((2 * tokens, False), (128_256, True)):
+        (bare / "config.json").write_text(json.dumps(config | {"vocab_size": size}))
+        said = " ".join(check("--gpu_memory", "24", model=bare).output.split())
+        assert ("and the model 128,256 embeddings, so it is hardly the model's own" in said) == warned
+
+
 def test_deepspeed_is_refused_where_it_would_be_used(check, monkeypatch):
     monkeypatch.setattr("ift.check.packages._is_installed", lambda module: module != "deepspeed")
     zero = ["--accelerate_config", "zero2", "--num_processes", "2"]

@@ -409,6 +409,8 @@ def test_weights_of_the_users_own_are_checked(name):
     function, said = WRONG_WEIGHTS[name]
     losses = torch.tensor([[-3.0, 2.0, -1.0, -2.0]], dtype=torch.float64)
     layout = row_layout(torch.tensor([[-100, 5, 5, -100]]))
+    with pytest.raises(ValueError, match=r"is the text 'w\.py:f'; `ift_loss` takes the function itself"):
+        F.propagated_loss(losses, layout, StepSettings(), token_weights="w.py:f")
     with pytest.raises(ValueError, match=rf"^token_weights <lambda>: {said}"):
         F.propagated_loss(losses, layout, StepSettings(), token_weights=partial(function))
     _, weights, _ = F.propagated_loss(losses, layout, StepSettings(), token_weights=lambda one, _: one.abs())

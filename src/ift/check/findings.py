@@ -32,6 +32,7 @@ from ift.models.loading import load_config
 from ift.text import counted, quoted
 
 ESTIMATES = 5  # of a step with other settings, where it does not fit; as a rule
+SMALL_TOKENIZER = 0.5  # of the embeddings; models have some more embeddings than tokens
 
 
 def preflight(
@@ -163,6 +164,13 @@ def _model_findings(
         reported = report.limit.of_model and report.too_long  # by `data_findings`
         problems = (outside, "" if reported else explain_too_long(longest_row, memory.positions))
         found += [Finding("refused", "model", problem) for problem in problems if problem]
+        if (tokens := len(prepared.tokenizer)) < SMALL_TOKENIZER * memory.vocabulary:
+            text = (
+                f"the tokenizer has {tokens:,} tokens and the model {memory.vocabulary:,} embeddings, so it is hardly "
+                "the model's own, and lengths, steps and tokens here are not those of the run. Fix: the tokenizer that "
+                "the model was trained with"
+            )
+            found.append(Finding("warning", "model", text))
     if problem := position_problem(stage, report):
         found.append(Finding("warning", "train", problem))
     here = engine.name if torch.accelerator.is_available() else "ddp"

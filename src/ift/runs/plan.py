@@ -101,13 +101,14 @@ def ift_settings(args: IFTConfig) -> str:
         mixed = f"lambda {args.residual_lambda:g}, {args.lookahead} look-ahead"
     if args.residual_noise_std:
         mixed += f", noise {args.residual_noise_std:g}"
+    mean = f"loss averaged per {'row' if args.loss_reduction == 'sequence' else args.loss_reduction}"
     if args.token_weights is not None:
-        return f"{mixed}; weights of {args.token_weights}; loss averaged per {args.loss_reduction}"
+        return f"{mixed}; weights of {args.token_weights}; {mean}"
     gamma = "" if args.propagation == "none" else f", gamma {args.propagation_gamma:g}"
     if args.propagation == "bellman" and args.propagation_detach != "scale":
         released = "nothing detached (the released code)"
         gamma += f", {released if args.propagation_detach == 'none' else 'weights detached'}"
-    return f"{mixed}; propagation {args.propagation}{gamma}; loss averaged per {args.loss_reduction}"
+    return f"{mixed}; propagation {args.propagation}{gamma}; {mean}"
 
 
 def dtype_line(stage: Stage, model: Any, optimizer: str) -> str:

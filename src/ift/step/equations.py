@@ -168,6 +168,11 @@ def _own_weights(token_weights: TokenWeights, losses: Tensor, layout: RowLayout)
         ValueError: The function fails, or returns something else than finite weights, 0 or more, (B, T); the message
             names the function, what was found, and what is expected.
     """
+    if isinstance(token_weights, str):
+        raise ValueError(
+            f"token_weights is the text {token_weights!r}; `ift_loss` takes the function itself. FILE.py:function is "
+            "for IFTConfig and for --token_weights"
+        )
     place = f"token_weights {name_of(token_weights)}"
     try:
         weights = token_weights(losses, layout)
