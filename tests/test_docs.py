@@ -79,6 +79,30 @@ def test_the_command_line_example_runs(tmp_path, monkeypatch):
     assert done.exit_code == 0, done.output
 
 
+def test_the_callback_for_scores_logs_them(tmp_path):
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from ift import IFTConfig, IFTTrainer
+    from ift.lab.testbed import problems, tiny_base_path
+
+    (code,) = blocks((ROOT / "docs" / "coming_from.md").read_text(), "python")
+    names = {}
+    exec(code, names)
+    base, rows = str(tiny_base_path()), Dataset.from_list([one.row for one in problems("train", 4)])
+    config = IFTConfig(
+        output_dir=str(tmp_path), max_steps=2, eval_strategy="steps", eval_steps=1, per_device_train_batch_size=2,
+        report_to="none", save_strategy="no",
+    )  # fmt: skip
+    trainer = IFTTrainer(
+        AutoModelForCausalLM.from_pretrained(base), config, train_dataset=rows, eval_dataset=rows,
+        processing_class=AutoTokenizer.from_pretrained(base),
+    )  # fmt: skip
+    trainer.add_callback(names["Scores"](trainer, [("What is 2 plus 2?", ""), ("What?", "no such text")]))
+    trainer.train()
+    assert [one["eval_right"] for one in trainer.state.log_history if "eval_right" in one] == [0.5, 0.5]
+
+
 def test_rows_from_a_spreadsheet_are_trained_as_written(tmp_path, monkeypatch):
     """The file, the commands and the script, with the shipped tiny base in place of the Hub's model."""
     from typer.testing import CliRunner

@@ -123,3 +123,27 @@ def column_cell(column: str, contender: str, of: dict[str, dict[int, float]]) ->
         return f"{mean:+.3f}"
     apart = None if contender == "sft" else paired_difference(of[contender], of["sft"])
     return difference(apart, 3) if apart else f"{mean:.3f}"
+
+
+def calibration(regime: str) -> str:
+    """Calibration and drawn answers at the end of training: SFT's, and what the others have more."""
+    columns = {
+        "calibration error, points": ("calibration", "error", 100),
+        "drawn answers that are right, points": ("drawn", "right", 100),
+        "problems with a right one of four, points": ("drawn", "any right", 100),
+        "different answers of four": ("drawn", "different", 1),
+    }
+    found: dict[str, dict[str, dict[int, float]]] = {}  # column -> contender -> seed -> value
+    for line in (RECORDS / "calibration.jsonl").read_text().splitlines():
+        run = json.loads(line)
+        if run["regime"] == regime:
+            for column, (part, name, unit) in columns.items():
+                of = found.setdefault(column, {}).setdefault(run["contender"], {})
+                of[run["seed"]] = unit * run["end"][part][name]
+    rows = []
+    for contender in next(iter(found.values())):
+        apart = [paired_difference(of[contender], of["sft"]) for of in found.values()]
+        means = [f"{fmean(of[contender].values()):.2f}" for of in found.values()]
+        cells = means if contender == "sft" else [difference(one, 2) if one else "–" for one in apart]
+        rows.append([contender, *cells])
+    return table(["", *found], rows)
