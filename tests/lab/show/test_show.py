@@ -53,7 +53,7 @@ def test_the_figures_are_those_of_the_step(rows):
     trained = [one for one in row.tokens if one.trained]
     at = wanted.layout.trained[0]
     for name, column in (("loss", wanted.scores.losses), ("nll", wanted.scores.nll), ("weight", wanted.weights),
-                         ("push", wanted.gradient)):  # fmt: skip
+                         ("push", wanted.gradient * len(trained))):  # fmt: skip
         shown = torch.tensor([getattr(one, name) for one in trained])
         torch.testing.assert_close(shown, column[0][at].detach(), atol=1e-5, rtol=1e-4)
     assert row.loss == pytest.approx(float(wanted.loss.detach()), abs=1e-5)
@@ -82,15 +82,18 @@ def test_lines_of_the_terminal_fit_and_stand_below_each_other(width):
     assert all(cell_len(line) <= width for line in found)
     assert "there" in "".join(found)
     if width == 40:
-        above, middle, below = found
-        assert middle.index("there") == above.index("you") == below.index("1.25")
+        above, middle, below, pushes = found
+        assert middle.index("there") == above.index("you") == below.index("1.25") == pushes.index("0.50")
         assert cell_len(middle[: middle.index("世")]) == cell_len(below[: below.index("0.75")])
-        assert "0.75▲" in below
-    assert len(found) == (3 if width == 40 else 5)  # the second line of tokens has no guess above
+        assert "-0.25▲" in pushes
+        assert "▲" not in below
+    assert len(found) == (4 if width == 40 else 7)  # the second line of tokens has no guess above
 
 
 def test_without_colour_brackets_say_what_is_trained_and_numbers_what_the_loss_is():
-    above, middle, below, losses = [line.plain for line in lines(ShownRow(1, TOKENS, 0.5), 40, colour=False)]
+    above, middle, below, _, losses = [
+        line.plain for line in lines(ShownRow(1, TOKENS, 0.5), 40, colour=False)
+    ]
     assert middle.startswith("Hi ⟦there")
     assert middle.index("there") == above.index("you") == below.index("1.25") == losses.index("2.00")
     tokens = (*TOKENS[:2], ShownToken("!"), *TOKENS[1:2])

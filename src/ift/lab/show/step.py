@@ -33,7 +33,8 @@ class ShownToken:
         nll: Under the target's own prefix; in nats.
         guess: The look-ahead's token, where it is another one; else "".
         weight: Of the token's loss; 1 on the average of the row.
-        push: d loss / d loss of the token; below 0 the step makes this token less likely.
+        push: d loss / d loss of the token, as a multiple of SFT's (1 / trained tokens); below 0 the step makes this
+            token less likely.
     """
 
     text: str
@@ -106,7 +107,8 @@ def shown_rows(stage: Stage, prepared: PreparedRows, count: int) -> Iterator[Sho
 def _shown(result: IFTLoss, ids: list[int], tokenizer: Any, number: int) -> ShownRow:
     scores = result.scores
     guesses = ids if scores.lookahead_ids is None else scores.lookahead_ids[0].tolist()
-    columns = (result.layout.trained, scores.losses, scores.nll, result.weights, result.gradient)
+    pushes = result.gradient * result.layout.trained.sum()
+    columns = (result.layout.trained, scores.losses, scores.nll, result.weights, pushes)
     tokens = []
     texts = token_texts(tokenizer, ids, guesses)
     for (text, wrong), trained, loss, nll, weight, push in zip(

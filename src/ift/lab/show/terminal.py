@@ -1,6 +1,6 @@
-"""Rows for a terminal: the look-ahead's token above, the token shaded by its loss, its weight below.
+"""Rows for a terminal: the look-ahead's token above, the token shaded by its loss, its weight and its push below.
 
-Without colour, brackets enclose what is trained, and the loss is a number below the weight.
+Without colour, brackets enclose what is trained, and the loss is a number below the push.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from ift.text import TRAINED, bracketed
 
 LEGEND = (
     "above: the look-ahead's token, where it is wrong; shaded: the loss of the token, from none to red; below: the "
-    "weight of the loss; ▲: the step raises this token's loss"
+    "weight of the loss, and the push of the step on the token (SFT: 1; below 0, ▲: it raises the token's loss)"
 )
 PLAIN_LEGEND = (
     f"{TRAINED[0]}trained{TRAINED[1]}; above: the look-ahead's token, where it is wrong; below: the weight of the "
-    "loss, and the loss of the token; ▲: the step raises this token's loss"
+    "loss, the push of the step on the token (SFT: 1; below 0, ▲: it raises the token's loss), and the token's loss"
 )
 UP = "▲"
 
@@ -32,9 +32,9 @@ def shade(loss: float, steps: int) -> int:
 
 
 def lines(row: ShownRow, width: int, colour: bool = True) -> Iterator[Text]:
-    """The row as lines of at most `width` cells: three for each line of trained tokens, one for one of other tokens.
+    """The row as lines of at most `width` cells: four for each line of trained tokens, one for one of other tokens.
 
-    Without `colour` there is a fourth with the losses, and brackets enclose the trained tokens.
+    Without `colour` there is a fifth with the losses, and brackets enclose the trained tokens.
     """
     tokens = row.tokens if colour else bracketed(row.tokens, [one.trained for one in row.tokens], ShownToken)
     block = _Block()
@@ -47,8 +47,9 @@ def lines(row: ShownRow, width: int, colour: bool = True) -> Iterator[Text]:
             block = _Block()
         block.above.append(_padded(cells[0], size), "red")
         block.middle.append(cells[1], _style(token)).append(" " * (size - cell_len(cells[1])))
-        block.below.append(_padded(cells[2], size), "bold magenta" if token.pushed_up else "dim")
-        block.losses.append(_padded(cells[3], size), "dim")
+        block.below.append(_padded(cells[2], size), "dim")
+        block.pushes.append(_padded(cells[3], size), "bold magenta" if token.pushed_up else "dim")
+        block.losses.append(_padded(cells[4], size), "dim")
         block.ended = token.text.endswith("\n")
     yield from block.filled()
 
@@ -60,26 +61,29 @@ class _Block:
     above: Text = field(default_factory=Text)
     middle: Text = field(default_factory=Text)
     below: Text = field(default_factory=Text)
+    pushes: Text = field(default_factory=Text)
     losses: Text = field(default_factory=Text)
     ended: bool = False  # its last token has a line feed
 
     def filled(self) -> Iterator[Text]:
         """Those that are not blank."""
-        return (line for line in (self.above, self.middle, self.below, self.losses) if line.plain.strip())
+        parts = (self.above, self.middle, self.below, self.pushes, self.losses)
+        return (line for line in parts if line.plain.strip())
 
 
 def _padded(text: str, size: int) -> str:
     return text + " " * (size - cell_len(text))
 
 
-def _cells(token: ShownToken, colour: bool) -> tuple[str, str, str, str]:
+def _cells(token: ShownToken, colour: bool) -> tuple[str, str, str, str, str]:
     text = token.text.replace("\n", "⏎")
     if not token.trained:
-        return "", text, "", ""
+        return "", text, "", "", ""
     return (
         f"{token.guess} ".replace("\n", "⏎").lstrip() if token.guess else "",
         text,
-        f"{token.weight:.2f}{UP if token.pushed_up else ''} ",
+        f"{token.weight:.2f} ",
+        f"{token.push:.2f}{UP if token.pushed_up else ''} ",
         "" if colour else f"{token.loss:.2f} ",
     )
 
