@@ -47,6 +47,7 @@ class EndWatch(TrainerCallback):
     ) -> None:
         """Selects rows from the training set with the run's seed; for pairs, the chosen side is measured.
 
+        `end_ids` are the tokens that end an answer: `ift.data.end_of_turn_ids(tokenizer)`.
         `report` shows a line, and is called on the main process only. If `interrupted()` is true at the end of the run,
         the final model is not measured.
         """

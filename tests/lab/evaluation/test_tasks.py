@@ -1,5 +1,7 @@
 """Which tasks are asked, and that local rows change nothing about them but where the rows come from."""
 
+from types import SimpleNamespace
+
 import pytest
 from local_rows import arc, write, write_all
 
@@ -145,3 +147,15 @@ def test_the_letter_a_reply_settles_on(manager, data, reply, letter):
     asked.resps = [reply]
     task._filters[0].apply([asked])
     assert asked.filtered_resps["letter"] == letter
+
+
+def test_rows_that_the_hub_does_not_give_are_named_with_the_way_without_a_network(monkeypatch):
+    def unreachable(tasks):
+        raise ConnectionError("Couldn't reach 'openai/gsm8k' on the Hub")
+
+    index = {"gsm8k": SimpleNamespace(cfg={"dataset_path": "openai/gsm8k"})}
+    monkeypatch.setattr("ift.lab.evaluation.tasks.go_offline_if_unreachable", lambda: None)
+    with pytest.raises(
+        EvaluationError, match=r"gsm8k: its rows \(openai/gsm8k\) cannot be.*with --data \(docs"
+    ):
+        load_task(SimpleNamespace(task_index=index, load=unreachable), "gsm8k", None)

@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ift.data.hub import go_offline_if_unreachable
 from ift.data.loading import load_files
 from ift.generation.errors import EvaluationError
-from ift.text import did_you_mean
+from ift.text import did_you_mean, quoted
 
 OUR_TASKS = Path(__file__).parent / "tasks"
 _PAPER_FOLDERS = ("arc", "mmlu/default", "truthfulqa", "winogrande", "gsm8k")  # of lm-eval's own tasks
@@ -102,12 +103,23 @@ def load_task(manager: Any, name: str, data: Path | None) -> Any | None:
     None where `data` has no folder for the task.
 
     Raises:
-        EvaluationError: Its folder lacks the split that is asked.
+        EvaluationError: Its folder lacks the split that is asked, or the Hub does not give its rows.
     """
     changes: dict[str, Any] | None = {} if data is None else local_rows(manager.task_index[name].cfg, data)
     if changes is None:
         return None
-    loaded = manager.load({"group": f"only {name}", "task": [{"task": name, **changes}]})
+    if data is None:
+        go_offline_if_unreachable()
+    try:
+        loaded = manager.load({"group": f"only {name}", "task": [{"task": name, **changes}]})
+    except Exception as error:
+        if data is not None:
+            raise
+        raise EvaluationError(
+            f"{name}: its rows ({manager.task_index[name].cfg.get('dataset_path')}) cannot be loaded from the Hub: "
+            f"{quoted(error)}. Fix: check the connection; without a network, put the rows into a folder and give it "
+            "with --data (docs/evaluate.md)"
+        ) from error
     return next(iter(loaded["tasks"].values()))
 
 
