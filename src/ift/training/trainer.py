@@ -31,22 +31,12 @@ from ift.training.last_batch import CountsRowsOnce
 from ift.training.metrics import MetricsFile, RunningMeans, row_statistics
 from ift.training.model_card import add_settings, card_settings
 from ift.training.non_finite import StopsAtNonFinite
+from ift.training.refused_arguments import refuse_arguments
 from ift.training.telemetry import NoTelemetry
 from ift.training.tied_weights import KnowsTiedWeights
 from ift.user_code import file_sha256, load_function
 
 logger = logging.getLogger(__name__)
-
-_SCORES = (
-    "To score answers during training, use `ift train --eval_generate N --eval_score NAME`, or a TrainerCallback that "
-    "generates in on_evaluate (docs/coming_from.md has one)."
-)
-# arguments of `Trainer` that are refused, and what takes their place
-INSTEAD = {
-    "compute_metrics": _SCORES,
-    "preprocess_logits_for_metrics": _SCORES,
-    "compute_loss_func": "IFT has its own loss; `token_weights` takes a function that weighs its tokens.",
-}
 
 CITATION = """\
 @inproceedings{hua2025intuitive,
@@ -95,9 +85,7 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, KnowsTiedWeights, CountsRowsOnce
             raise ValueError(
                 f"args is a {type(args).__name__}; give an IFTConfig (it takes every SFTConfig field)."
             )
-        for name, instead in INSTEAD.items():
-            if kwargs.get(name) is not None:
-                raise ValueError(f"{name} needs the full logits, which IFT never builds. {instead}")
+        refuse_arguments(kwargs)
         if args.token_weights is not None:
             self.token_weights = load_function(args.token_weights, "--token_weights")
             self._token_weights_sha256 = file_sha256(args.token_weights)

@@ -80,11 +80,7 @@ def run_study(
             "measuring three steps and the scoring of a batch, in a process that loads torch and the model first"
         )
     measure(study, jobs, done, started)
-    try:
-        study = fit_to_budget(study, jobs, say, time.monotonic() - began)
-    except UsageError:
-        study.discard()
-        raise
+    study = _fitted(study, jobs, say, time.monotonic() - began)
     progress.total = _total(study)
     for line in [*kept_and_new(study), *(_ahead(study) if any(_left(study)) else [])]:
         if line not in said:
@@ -101,6 +97,15 @@ def run_study(
             for line in _chosen(study):
                 say(line)
         study.perform(tasks(), done, started, timed)
+
+
+def _fitted(study: Study, jobs: int | None, say: Say, spent: float) -> Study:
+    """`fit_to_budget`; a study that its time refuses leaves the folder to another one."""
+    try:
+        return fit_to_budget(study, jobs, say, spent)
+    except UsageError:
+        study.discard()
+        raise
 
 
 def _chosen(study: Study) -> list[str]:

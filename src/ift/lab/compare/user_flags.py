@@ -89,3 +89,20 @@ def named_files(words: list[str]) -> dict[str, Any]:
         if digest := file_sha256(text):
             found[f"--{name}"] = digest
     return {"files": found or None, "file_settings": settings or None}
+
+
+def refuse_sft_twice(entrant: Any, stage: Any) -> None:
+    """Raises UsageError if flags leave a contender neither the residual nor weights, so that it is SFT."""
+    config, own = stage.config, {key.rpartition(".")[2] for key in entrant.settings}
+    if (
+        stage.method.name != "ift"
+        or config.has_lambda
+        or config.propagation != "none"
+        or config.token_weights
+    ):
+        return
+    if not own >= {"residual_lambda", "propagation"}:
+        raise UsageError(
+            f"{entrant.label}: with residual_lambda 0 and propagation none it is SFT, which is a contender already. "
+            "Leave it out, or change --residual_lambda or --propagation"
+        )

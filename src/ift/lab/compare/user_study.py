@@ -12,7 +12,7 @@ from ift.lab.compare.growth import methods_in, validation_rows_in
 from ift.lab.compare.plan import CONTENDERS, Entrant, Plan, Rates
 from ift.lab.compare.study import Study
 from ift.lab.compare.study_args import StudyArgs, try_contenders
-from ift.lab.compare.user_flags import named_files, refuse_decided_flags
+from ift.lab.compare.user_flags import named_files, refuse_decided_flags, refuse_sft_twice
 from ift.lab.scores import Answer, ScoreError, load_scores, parse_names, target_scores
 from ift.lab.scores.judged import JUDGE, check_endpoint, prompt_tokens
 from ift.lab.scores.table import FINAL_ANSWER, file_hashes
@@ -91,21 +91,9 @@ def _parse_stages(user_data: Any, plan: Plan) -> Any:
                 raise UsageError(
                     f"{stage.launch[0]}: each training runs in one process; --jobs trains several side by side"
                 )
-            own = {key.rpartition(".")[2] for key in entrant.settings}
-            if _is_sft(stage) and not own >= {"residual_lambda", "propagation"}:
-                raise UsageError(
-                    f"{entrant.label}: with residual_lambda 0 and propagation none it is SFT, which is a contender "
-                    "already. Leave it out, or change --residual_lambda or --propagation"
-                )
+            refuse_sft_twice(entrant, stage)
     (sft,) = user_data.stages("sft", {}, UNUSED)
     return sft
-
-
-def _is_sft(stage: Any) -> bool:
-    """Whether a stage of IFT has neither the residual nor weights, so that it trains SFT."""
-    config = stage.config
-    off = stage.method.name == "ift" and not config.has_lambda
-    return off and config.propagation == "none" and config.token_weights is None
 
 
 def _load_rows(sft: Any, args: StudyArgs, draft: Plan, say: Say) -> CheckedRows:
