@@ -76,9 +76,7 @@ def run_study(
         said = prospect(study.plan)
         for line in said:
             say(line)
-        say(
-            "measuring three steps and the scoring of a batch, in a process that loads torch and the model first"
-        )
+        say("measuring three steps and the scoring of a batch, in a process that loads the model first")
     measure(study, jobs, done, started)
     study = _fitted(study, jobs, say, time.monotonic() - began)
     progress.total = _total(study)
