@@ -138,7 +138,7 @@ def test_rows_are_named_as_they_stand_in_the_data(tokenizer):
     texts = [text for _, _, text in found(tokenizer, rows)]
     assert texts[0] == "1 row is dropped: the answer is empty (row 2)"
     assert texts[1].startswith(
-        "2 of 5 rows are copies of earlier ones (row 4 is the first), a copy of row 1. Fix: "
+        "2 of 5 rows are copies of earlier ones (row 4 is the first, a copy of row 1). Fix: "
     )
 
 
@@ -165,7 +165,7 @@ def test_rows_of_several_files_are_named_with_their_file(tokenizer, tmp_path):
         scans = {name: scan_rows(one, tokenizer, end_of_turn_ids(tokenizer)) for name, one in sets.items()}
         texts = [one.text for one in data_findings(sets, scans, tokenizer, vocabulary=521, rows_per_step=1)]
         first, original = f"row 2 of {folder / 'b.jsonl'}", f"row 2 of {folder / 'a.jsonl'}"
-        copies = f"1 of 4 rows is a copy of an earlier one ({first} is the first), a copy of {original}. Fix"
+        copies = f"1 of 4 rows is a copy of an earlier one ({first} is the first, a copy of {original}). Fix"
         assert sum(text.startswith(copies) for text in texts) == 2
         place = f"row 1 of {folder / 'a.jsonl'}"
         assert any(f"(the first: evaluation {place}, training {place})" in text for text in texts)

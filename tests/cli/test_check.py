@@ -398,7 +398,9 @@ def test_train_refuses_what_the_check_refuses_unless_forced_or_allowed(run_tiny)
 def test_train_warns(run_tiny):
     done = run_tiny(form=[*ROWS["messages"], ROWS["messages"][0]])
     assert done.code == 0
-    assert "1 of 9 rows is a copy of an earlier one (row 9 is the first)" in " ".join(done.out.split())
+    assert "1 of 9 rows is a copy of an earlier one (row 9 is the first, a copy of row" in " ".join(
+        done.out.split()
+    )
 
 
 def test_a_run_that_is_refused_names_a_reason_once(run_tiny):

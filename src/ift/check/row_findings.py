@@ -174,9 +174,10 @@ def _check_scan(
     of_all = f" of {one.rows:,}"
     no_bos = "begin with the beginning-of-sequence token, which the tokenizer puts before plain text"
     no_space = "no space or line end between the prompt and the completion"
+    copies = [row for row, _ in one.duplicates]
     warnings = (  # rows, of how many, what is wrong with one and with several of them, the fix
-        ([row for row, _ in one.duplicates], of_all, "is a copy of an earlier one", "are copies of earlier ones",
-         _original(prepared, one.duplicates) + "Fix: remove them, unless they should count more"),
+        (copies, of_all, "is a copy of an earlier one", "are copies of earlier ones",
+         ". Fix: remove them, unless they should count more"),
         (one.double_bos, "", "begins with the beginning-of-sequence token twice",
          "begin with the beginning-of-sequence token twice",
          ". Fix: remove it from the rows or the template"),
@@ -191,7 +192,8 @@ def _check_scan(
         if rows:
             noun = "row" if (one.rows if whole else len(rows)) == 1 else "rows"
             what = what if len(rows) == 1 else of_several
-            text = f"{len(rows):,}{whole} {noun} {what} ({prepared.name_of(rows[0])} is the first){fix}"
+            of = _original(prepared, one.duplicates) if rows is copies else ""
+            text = f"{len(rows):,}{whole} {noun} {what} ({prepared.name_of(rows[0])} is the first{of}){fix}"
             found.append(Finding("warning", name, text))
     if one.several:
         first, second = (prepared.name_of(row) for row in min(one.several.values()))
@@ -203,4 +205,4 @@ def _check_scan(
 
 def _original(prepared: Prepared, duplicates: list[tuple[int, int]]) -> str:
     """The row that the first copy repeats."""
-    return f", a copy of {prepared.name_of(duplicates[0][1])}. " if duplicates else ""
+    return f", a copy of {prepared.name_of(duplicates[0][1])}"
