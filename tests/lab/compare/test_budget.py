@@ -132,7 +132,9 @@ def test_a_budget_that_goes_into_starting_processes_says_so(study_of):
     study.probe()[0].result.write_text(json.dumps(MEASURED | {"process_seconds": 200.0}))
     with pytest.raises(UsageError) as refused:
         fit_to_budget(study, 1, lambda line: None)
-    assert ", of which 24 minutes start processes; give --budget 38m or name fewer" in str(refused.value)
+    assert ", of which the processes take 24 minutes to start; give --budget 38m or name fewer" in str(
+        refused.value
+    )
 
 
 def test_a_study_that_its_time_refuses_leaves_the_folder_to_another_one(study_of):

@@ -120,10 +120,10 @@ def _too_small(study: Study, seconds: float) -> str:
     enough = f"{math.ceil(seconds / 60)}m" if seconds <= 5400 else f"{math.ceil(seconds / 360) / 10:g}h"
     starting = starting_seconds(study)
     mostly = starting > seconds / 2
-    part = f", of which {span(starting)} start processes" if mostly else ""
+    part = f", of which the processes take {span(starting)} to start" if mostly else ""
     less = ", train less (--max_steps, --train_rows)" if plan.user_data is not None and not mostly else ""
     return (
-        f"--budget {given} is too short. The smallest study of {methods} ({plan.seeds} seeds, "
+        f"--budget {given} is too short. The smallest study of {methods} ({counted(plan.seeds, 'seed')}, "
         f"{_rates(plan.trials)}, {counted(plan.test_rows, 'test row')}) needs about {span(seconds)} with the "
         f"measurement and the report{part}; give --budget {enough}{less} or name fewer --methods"
     )

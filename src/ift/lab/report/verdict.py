@@ -13,6 +13,7 @@ from ift.lab.report.intervals import CONFIDENCE, Estimate, MeanSquares, student_
 from ift.lab.report.studies import AUXILIARY
 from ift.lab.report.variants import Variant, apart_by_row, difference
 from ift.lab.report.wording import EMPTY, estimate, label, number
+from ift.text import counted
 
 FEWEST_SEEDS = 3
 PER_TOKEN = "target_log_likelihood_per_token"
@@ -50,7 +51,7 @@ def verdict(comparison: Comparison, metric: str, runs: Sequence[str] = ()) -> li
     if len(common) < FEWEST_SEEDS:
         return [
             *lines,
-            f"{named}: none. {_count(len(common), 'common seed')} cannot tell a difference between methods from one "
+            f"{named}: none. {counted(len(common), 'common seed')} cannot tell a difference between methods from one "
             f"between seeds; give --seeds {FEWEST_SEEDS} or more.{_how_to_grow(comparison, FEWEST_SEEDS)}",
         ]
     standing = _standing(sound, split, metric)
@@ -189,10 +190,6 @@ def _below_zero(found: Estimate) -> bool:
     return found.half is not None and found.mean + found.half < 0
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def _cost(variant: Variant) -> tuple[str, float] | None:
     """The name and mean of what is compared: FLOPs, else seconds."""
     found = ((name, variant.mean_cost(name)) for name in ("flops", "seconds"))
@@ -257,13 +254,13 @@ def _more_seeds(standing: _Standing, split: str, metric: str) -> _MoreSeeds | No
     enough = next((n for n in range(found.n + 1, MOST_SEEDS + 1) if half(n) < abs(found.mean)), None)
     seeds = enough or 2 * found.n
     text = (
-        f"With {seeds} seeds the difference between {best.label} and {rival.label} would be known to about "
+        f"With {counted(seeds, 'seed')} the difference between {best.label} and {rival.label} would be known to about "
         f"± {shown(half(seeds))}"
     )
     if enough is not None:
         return _MoreSeeds(f"{text}, so that a difference as large as now would be beyond noise.", enough)
     why = ", and more test rows would be needed" if squares is not None else ""
-    text = (
-        f"{text}. A difference as small as now would not be beyond noise with {MOST_SEEDS} seeds either{why}."
+    most = counted(MOST_SEEDS, "seed")
+    return _MoreSeeds(
+        f"{text}. A difference as small as now would not be beyond noise with {most} either{why}.", None
     )
-    return _MoreSeeds(text, None)
