@@ -54,7 +54,7 @@ def command(
     methods: str = typer.Option(None, help="Methods to show, in this order, such as sft,ift (default: all)."),
     metric: str = typer.Option(
         None,
-        help="Score to plot and to compare (default: exact_match if in the records, otherwise the first score).",
+        help="Score to plot and to compare (default: exact_match if the records have it, else the study's own score).",
     ),
     pack: str = typer.Option(
         None, help="Pack the records into this .jsonl file instead of writing a report."
