@@ -64,9 +64,22 @@ def raising_not_found(name):
 
 
 def test_one_process_says_what_all_are_refused_for_and_each_says_its_own_bug(capsys, monkeypatch):
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    assert exit_codes.run_verb("try", raising(DataError("row 3"))) == 1
-    assert capsys.readouterr().err == ""
+    """The launcher ends the second process while it waits. Red when: it ends first, and the first with it, unheard."""
+    waited = []
+
+    def sleep(seconds):
+        waited.append((seconds, capsys.readouterr().err))
+
+    monkeypatch.setattr("time.sleep", sleep)
+    for rank, error, seconds in (
+        ("0", DataError("row 3"), 0),
+        ("1", DataError("row 4"), 10),
+        ("1", UsageError("x"), 10),
+    ):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        exit_codes.run_verb("try", raising(error))
+        assert waited.pop() == (seconds, "")
+        assert str(error) in capsys.readouterr().err  # where nobody has ended it, it has failed alone
     assert exit_codes.run_verb("try", raising(KeyError("x"))) == 70
     assert "KeyError" in capsys.readouterr().err
 

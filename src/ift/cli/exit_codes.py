@@ -9,6 +9,7 @@ import functools
 import inspect
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, metadata
@@ -21,13 +22,9 @@ from ift.runs.argv import UsageError
 
 REFUSED, USAGE, BUG, INTERRUPTED = 1, 2, 70, 130  # 70: EX_SOFTWARE of sysexits.h
 DEBUG = "IFT_DEBUG"  # an environment variable, so that --debug reaches the processes that a verb starts
-EXPECTED = (
-    ValueError,
-    OSError,
-    ImportError,
-    RuntimeError,
-    MemoryError,
-)  # what libraries raise for wrong input
+# what libraries raise for wrong input
+EXPECTED = (ValueError, OSError, ImportError, RuntimeError, MemoryError)
+WAIT = 10  # seconds that another process leaves the first one to say why all are refused
 # click's UsageError, of the click that typer brings or of the package, as its version goes
 WRONG_WORDS: Any = typer.BadParameter.__mro__[1]
 
@@ -99,12 +96,12 @@ def run_verb(verb: str, run: Callable[[], int | None], debug: bool = False) -> i
         _print_error(f"\nift {verb}: stopped.")
         return INTERRUPTED
     except UsageError as error:
-        _print_error(f"ift {verb}: {error}")
+        _print_error(f"ift {verb}: {error}", wait=WAIT)
         return USAGE
     except EXPECTED as error:
         is_ift = type(error).__module__.startswith("ift.")  # ift's messages name the place
         hint = "" if is_ift or os.environ.get(DEBUG) else "\n(--debug shows where this was raised.)"
-        _print_error(f"ift {verb}: {_text(error)}{hint}")
+        _print_error(f"ift {verb}: {_text(error)}{hint}", wait=WAIT)
         return REFUSED
     except Exception as error:
         _print_error(f"ift {verb}: {_bug(error)}", every_process=True)
@@ -114,11 +111,16 @@ def run_verb(verb: str, run: Callable[[], int | None], debug: bool = False) -> i
             os.environ.pop(DEBUG, None)
 
 
-def _print_error(text: str, every_process: bool = False) -> None:
-    """Prints a message once per machine (every process fails alike), after the traceback with --debug."""
+def _print_error(text: str, every_process: bool = False, wait: float = 0.0) -> None:
+    """Prints a message, after the traceback with --debug; once per machine, if every process fails alike.
+
+    Others than the first `wait` for the launcher to end them. If it does not, they have failed alone, and print too.
+    """
     from ift.text import visible
 
-    if every_process or int(os.environ.get("LOCAL_RANK", 0)) == 0:
+    first = int(os.environ.get("LOCAL_RANK", 0)) == 0
+    time.sleep(0 if first else wait)
+    if every_process or first or wait:
         if os.environ.get(DEBUG):
             traceback.print_exc()
         print(visible(text), file=sys.stderr)  # the message may quote a file
