@@ -36,7 +36,7 @@ class AlreadyFinished(Exception):
 def prepare_output_folder(run_args: Any, *, later_stage: bool = False) -> list[str]:
     """Checks a stage's output folder before anything is loaded, and sets `resume_from_checkpoint`.
 
-    A later stage of a sequence starts from the model of the one before, whatever model the command names.
+    A later stage of a sequence starts from the model of the previous stage, not from --model_name_or_path.
 
     Returns:
         Lines to show: the checkpoint to resume from, and the skipped ones with the reason.

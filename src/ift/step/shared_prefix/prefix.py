@@ -252,8 +252,7 @@ def cannot_share(model: nn.Module, inputs: dict[str, Any]) -> str | None:
             return f"{name} is compiled: a cache would take a graph for every layer (leave torch_compile out)"
         if not module.training:
             continue
-        noisy = _noise_of(module)
-        if noisy is not None:
+        if (noisy := _noise_of(module)) is not None:
             flag = " (--lora_dropout)" if ".lora_dropout." in name else ""
             place = f"{noisy} of {name or type(model).__name__}"
             return f"{place} is on{flag}: correct, but a step without it is cheaper"
