@@ -67,7 +67,8 @@ def main() -> None:
     if args.study:
         for file in args.files:
             runs = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-            file.write_text("".join(f"{packed(run)}\n" for run in compact_study(runs)), encoding="utf-8")
+            lines = [packed(rounded(run, args.digits)) for run in compact_study(runs)]
+            file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         return
     records = [rounded(json.loads(file.read_text(encoding="utf-8")), args.digits) for file in args.files]
     if args.lines:
