@@ -16,7 +16,7 @@ import sys
 import tempfile
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -38,17 +38,12 @@ from page_tables.reliability import (  # noqa: E402
 KILLS = 20
 
 
-def here(what: str) -> Any:
-    """Where the record is made."""
-    return replace(provenance([]), command=f"python benchmarks/reliability.py {what}")
-
-
 def equality(folder: Path) -> EqualityRecord:
     """One process in other splits, then two processes, against one process that takes the batch at once."""
     from test_distributed import TOLERANCE
 
     return EqualityRecord(
-        provenance=here("equality"),
+        provenance=provenance(),
         tolerance=TOLERANCE,
         float32=rounding(),
         cases=[*splits(folder), *of_two_processes(folder)],
@@ -128,7 +123,7 @@ def kills(folder: Path) -> KillRecord:
     rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS["messages"]))
     run = killed_run(save_tiny(folder / "model", CHATML), rows, folder, KILLS)
     return KillRecord(
-        provenance=here("kills"),
+        provenance=provenance(),
         save_every=SAVE_EVERY,
         last_step=STEPS,
         kills=[Kill(**asdict(kill)) for kill in run.kills],
@@ -162,7 +157,7 @@ def engines(folder: Path) -> EngineRecord:
         measured = {one.attrib["name"]: float(one.attrib["value"]) for one in case.iter("property")}
         if {"weights", "numbers"} <= measured.keys():
             gaps[parameters] = [float(f"{measured[name]:.3g}") for name in ("weights", "numbers")]
-    return EngineRecord(here("engines"), version("deepspeed"), outcomes, gaps)
+    return EngineRecord(provenance(), version("deepspeed"), outcomes, gaps)
 
 
 def main() -> None:

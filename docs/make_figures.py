@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import matplotlib as mpl
 
 mpl.use("Agg")
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ift.lab.report.figures import image, pictures
+from ift.lab.report.intervals import Estimate
 from ift.step import propagated_loss, row_layout
 from ift.step.settings import StepSettings
 from page_tables import DOCS, RECORDS, regimes
 from page_tables.method import RUNS
-from page_tables.results import grouped
+from page_tables.results import PRETRAINED, grouped
 
 GAMMA = 0.95
 # A row of 20 tokens: hard words among easy ones, and an end that is known well (nats).
@@ -34,10 +37,18 @@ CONTENDER_COLORS = {
     "ift": "#0072b2", "ift as released": "#d55e00", "ift residual only": "#56b4e9", "random-residual": "#7f7f7f",
     "label-smoothing": "#009e73",
 }  # fmt: skip
+# regime, when it was scored -> the line of the map
 REGIMES = {
-    "few": "48 rows, 24 passes", "many": "400 rows, 4 passes", "noisy": "400 rows, 30 % wrong",
-    "good": "400 rows, a good base", "rounded, fast": "400 rows, bfloat16",
-}  # fmt: skip
+    ("few", "end"): "48 rows, 24 passes",
+    ("many", "end"): "400 rows, 4 passes",
+    ("noisy", "end"): "400 rows, 30 % wrong",
+    ("good", "end"): "400 rows, a good base",
+    ("rounded, fast", "end"): "400 rows, bfloat16, RMSprop",
+    ("not rounded", "end"): "400 rows, float32, RMSprop",
+    ("planted", "planted"): "after a planted error",
+}
+# differences below it are written at the edge, or the others would be too close together to read
+BEYOND = -16.0
 WINDOW = 5  # steps of the moving mean: a step has eight ends
 
 
@@ -85,24 +96,47 @@ def ends(records: dict[str, dict[str, Any]]) -> Figure:
 
 
 def regime_map() -> Figure:
-    """Differences from SFT of IFT and of what else was tried, by regime, at the end of training."""
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    splits = regimes.SPLITS
-    for axes, split in zip(figure.subplots(1, len(splits), sharey=True), splits, strict=True):
-        for row, regime in enumerate(REGIMES):
-            found = regimes.differences(regime)["end", split]
+    """Difference from SFT by regime, split and contender; of the pretrained models in the left panel."""
+    figure = Figure(figsize=(9, 6.5), layout="constrained")
+    pretrained = {title: differences(name, metric) for name, (title, metric) in PRETRAINED.items()}
+    titles = [*REGIMES.values(), *(f"SmolLM2 on {title}" for title in pretrained)]
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, split in zip(panels, regimes.SPLITS, strict=True):
+        lines = [regimes.differences(regime)[when, split] for regime, when in REGIMES]
+        lines += pretrained.values() if split == "test" else []
+        for row, found in enumerate(lines):
             shown = [(name, color) for name, color in CONTENDER_COLORS.items() if name in found]
             for place, (name, color) in enumerate(shown):
                 height = row + 0.6 * (place / max(1, len(shown) - 1) - 0.5)
-                one = found[name]
-                axes.errorbar(one.mean, height, xerr=one.half, fmt="o", ms=4, color=color, lw=1.2,
-                              label=name if row == 0 else None)  # fmt: skip
+                mark_difference(axes, found[name], height, color, name if row == 0 else None)
         axes.axvline(0, color="black", lw=0.8)
-        axes.set(title=split, xlabel="exact match minus SFT's, in points", yticks=range(len(REGIMES)))
-        axes.set_yticklabels(REGIMES.values())
+        axes.set(title=split, xlabel="minus SFT, in points", xlim=(BEYOND, 12), yticks=range(len(titles)))
+        axes.set_yticklabels(titles)
         axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=7)
+    # the pretrained models leave room for it
+    panels[1].legend(*panels[0].get_legend_handles_labels(), fontsize=7, loc="upper left")
     return figure
+
+
+def mark_difference(axes: Axes, one: Estimate, height: float, color: str, label: str | None) -> None:
+    """A point with its interval; beyond the edge of the picture as a number."""
+    if one.mean < BEYOND:
+        axes.annotate(
+            f"◂ {one.mean:+.1f} ± {one.half:.1f}", (BEYOND, height), color=color, fontsize=7, va="center"
+        )
+    else:
+        axes.errorbar(one.mean, height, xerr=one.half, fmt="o", ms=4, color=color, lw=1.2, label=label)
+
+
+def differences(study: str, metric: str) -> dict[str, Estimate]:
+    """Label of a method -> its difference from SFT, in points, on the test rows of a pretrained model's study."""
+    found = grouped(study, "sft")
+    unit = 100 if metric == "sql" else 1  # BLEU has points of its own
+    return {
+        variant.label: replace(one, mean=unit * one.mean, half=unit * one.half)
+        for variant in found.variants
+        if (one := found.difference(variant, "test", metric)) and one.half is not None
+    }
 
 
 def lambda_curve() -> bytes:

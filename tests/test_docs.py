@@ -440,7 +440,7 @@ def docs_made_again(tmp_path_factory):
     return folder
 
 
-FIGURES = ("ablate-lambda.svg", "end-of-answers.svg", "push-by-position.svg")
+FIGURES = ("ablate-lambda.svg", "end-of-answers.svg", "push-by-position.svg", "regimes.svg")
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)

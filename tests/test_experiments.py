@@ -10,7 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 
+from ift.cli.compare import parse
+from ift.lab.compare.user_data import UserData
 from ift.lab.testbed import tiny_base_path
 from ift.step import StepSettings, ift_loss
 from ift.step.lookahead import LookAhead
@@ -46,6 +49,49 @@ def test_rows_of_e2e(monkeypatch, tmp_path):
     assert [row["prompt"][0]["content"].splitlines()[-1] for row in train].count("name[A]") == 1
     assert held_out[0]["references"] == ["C is.", "It is C."]
     assert held_out[0]["completion"] == [{"role": "assistant", "content": "C is."}]
+
+
+@pytest.mark.parametrize("name", ["e2e", "geoquery", "gsm8k"])
+def test_the_settings_of_a_study_are_read(name):
+    file = EXPERIMENTS / name / "compare.yaml"
+    args, words = parse("compare", ["--config", str(file), "--methods", "sft,ift", "--output_dir", "out"])
+    (stage,) = UserData(words, ["sft", "ift"], {}, "text", None, 9).stages("ift", {}, "unused")
+    assert args.methods == "sft,ift"
+    assert (
+        stage.config.per_device_train_batch_size
+        == yaml.safe_load(file.read_text())["per_device_train_batch_size"]
+    )
+
+
+RESTAURANT = (
+    "Describe it.\nname[The Mill], food[English], priceRange[cheap], customer rating[3 out of 5], area[riverside], "
+    "familyFriendly[no], near[Raja Indian Cuisine]"
+)
+ALL_FACTS = (
+    "The Mill, by the river near Raja Indian Cuisine, has low-priced British food, is rated three of five and not for "
+    "kids."
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "stated", "nothing_false"),
+    [
+        (ALL_FACTS, 7, 1),
+        ("The Mill is near Raja Indian Cuisine.", 2, 1),
+        ("The Mill is a child friendly place.", 1, 0),
+        ("The Mill has Indian food.", 1, 0),
+        ("The Mill is in the city centre.", 1, 0),
+        ("The Mill is by the riverside, close to the city centre.", 2, 1),
+        ("", 0, 1),
+    ],
+    ids=["all", "neighbour", "children", "food", "area", "both areas", "empty"],
+)  # fmt: skip
+def test_the_facts_of_an_e2e_answer(monkeypatch, answer, stated, nothing_false):
+    """The neighbour's name has a kind of food in it, which the answer does not state."""
+    found = script(monkeypatch, "e2e/slots").slots(
+        "", answer, {"prompt": [{"role": "user", "content": RESTAURANT}]}
+    )
+    assert found == {"facts stated": pytest.approx(stated / 7), "nothing false": nothing_false}
 
 
 def test_rows_of_geoquery(monkeypatch, tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 
 from ift.lab.report.intervals import Estimate, paired_difference
 from page_tables import RECORDS, table
+from page_tables.results import grouped
 
 WHEN = {
     "early": "early",
@@ -21,6 +22,7 @@ VARIANTS = (
     "ift gamma by length", "ift batch mean", "ift released but the end",
 )  # fmt: skip
 SPLITS = ("test", "longer")
+STEPS = 5  # few solutions have more
 MIXED = "added by the mix after a wrong guess"
 Scores = dict[str, dict[tuple[str, str], dict[int, float]]]  # contender -> (when, split) -> seed -> per cent
 
@@ -89,31 +91,31 @@ def variants(name: str) -> str:
     return table(["", *(f"{split}, {WHEN[when]}" for when, split in apart), "seeds"], rows)
 
 
-def classes(regime: str) -> str:
-    """Loss by class of token, and what the mixed input adds: SFT's losses, and what the others have more."""
+def classes(regime: str, *names: str) -> str:
+    """Loss by class of token: SFT's losses, and what the others have more; without names also what the mix adds."""
     found: dict[str, dict[str, dict[int, float]]] = {}  # column -> contender -> seed -> nats
     for line in (RECORDS / "token-classes.jsonl").read_text().splitlines():
         run = json.loads(line)
         if run["regime"] == regime:
-            for column, value in nats(run):
+            for column, value in nats(run, names):
                 found.setdefault(column, {}).setdefault(run["contender"], {})[run["seed"]] = value
     contenders = [*next(iter(found.values()))]
     cells = [[column_cell(column, name, of) for column, of in found.items()] for name in contenders]
     return table(["", *found], [[name, *of] for name, of in zip(contenders, cells, strict=True)])
 
 
-def nats(run: dict[str, Any]) -> list[tuple[str, float]]:
+def nats(run: dict[str, Any], names: tuple[str, ...]) -> list[tuple[str, float]]:
     """Column and value of one run."""
     moments = ("early", "end")
     losses = [
         (f"{name}, {WHEN[when]}", run[when]["classes"][name]["mean"])
         for when in moments
-        for name in ("predicted", "mispredicted")
+        for name in names or ("predicted", "mispredicted")
     ]
     mixed = [
         (f"{MIXED}, {WHEN[when]}", run[when]["mixed"]["after a wrong guess"]["mean"]) for when in moments
     ]
-    return losses + mixed
+    return losses if names else losses + mixed
 
 
 def column_cell(column: str, contender: str, of: dict[str, dict[int, float]]) -> str:
@@ -123,6 +125,38 @@ def column_cell(column: str, contender: str, of: dict[str, dict[int, float]]) ->
         return f"{mean:+.3f}"
     apart = None if contender == "sft" else paired_difference(of[contender], of["sft"])
     return difference(apart, 3) if apart else f"{mean:.3f}"
+
+
+def positions(study: str, split: str) -> str:
+    """Of the answers right up to a step, the share that go wrong there: SFT's, and what the others have more."""
+    found: dict[str, list[dict[int, float]]] = {}  # contender -> step -> seed -> per cent
+    for variant in grouped(study, "sft").variants:
+        if variant.label in ("sft", "ift", "sft+ift"):
+            shares = {
+                seed: wrong_at(run.error_steps[split], run.scores[split]["n"])
+                for seed, run in variant.runs.items()
+            }
+            found[variant.label] = [{seed: of[step] for seed, of in shares.items()} for step in range(STEPS)]
+    rows = []
+    for contender, steps in found.items():
+        apart = [paired_difference(of, sft) for of, sft in zip(steps, found["sft"], strict=True)]
+        means = [f"{fmean(of.values()):.1f} %" for of in steps]
+        rows.append(
+            [
+                contender,
+                *(means if contender == "sft" else [difference(one) if one else "–" for one in apart]),
+            ]
+        )
+    return table(["", *(f"step {step + 1}" for step in range(STEPS))], rows)
+
+
+def wrong_at(counts: list[int], n: float) -> list[float]:
+    """Per step, the per cent of the answers not yet wrong that go wrong there; of n answers, counts first go wrong."""
+    right, shares = n, []
+    for count in counts[:STEPS]:
+        shares.append(100 * count / right)
+        right -= count
+    return shares
 
 
 def calibration(regime: str) -> str:

@@ -162,6 +162,21 @@ def scores(name: str, split: str, *metrics: str) -> str:
     return score_table(grouped(name, "sft"), split, *metrics)
 
 
+def facts(name: str) -> str:
+    """What experiments/e2e/slots.py found in the answers: means over seeds, and the differences from SFT."""
+    found = grouped(name, "sft")
+    rows = []
+    for variant in found.variants:
+        cells = []
+        for metric in ("facts_stated", "nothing_false"):
+            cells += [
+                estimate(variant.estimate("test", metric), metric),
+                estimate(found.difference(variant, "test", metric), metric, signed=True),
+            ]
+        rows.append([variant.label, *cells])
+    return table(["", "facts stated", "minus SFT", "answers with nothing false", "minus SFT"], rows)
+
+
 def costs(name: str) -> str:
     """The cost of one training, as `ift report` has it."""
     return cost_table(grouped(name, "sft"))

@@ -100,6 +100,10 @@ def test_values_of_yaml_are_read_as_flags_are(config):
             "run.yaml, line 4: dataset_columns: found a list or a mapping in place of a name",
         ),
         ("dataset_columns: [a]\n", "run.yaml, line 4: dataset_columns: found 'a', expected old=new"),
+        (
+            "dataset_columns: a=prompt b=completion\n",
+            "line 4: dataset_columns: found 'a=prompt b=completion', which",
+        ),
         ("dataset_columns:\n  a: c\n  b: c\n", "dataset_columns: 'b=c' names a column a second time"),
         ("learnig_rate: 1\n", "run.yaml, line 4: unknown key 'learnig_rate'; did you mean learning_rate?"),
         (
@@ -167,6 +171,7 @@ def test_a_wrong_yaml_file_is_a_usage_error_with_its_line(train, config, text, a
             "residual_lambda_start is 0.1; method sft fixes it at None",
         ),
         (["--dataset_columns", "question"], "expected old=new"),
+        (["--dataset_columns", "a=prompt b=completion"], "each pair a word, without quotes"),
         (["stray"], "'stray' does not belong to any flag."),
         (["--output_dir"], "expected one argument"),
     ],

@@ -181,6 +181,9 @@ def parse_columns(
         pair = f"{old}={new}" if new else old
         if not (old and new):
             raise DataError(f"{where}: found {pair!r}, expected old=new. Fix: write question=instruction")
+        if "=" in new:
+            fix = "in YAML {question: instruction, answer: output}; on the command line each pair a word, without quotes"
+            raise DataError(f"{where}: found {pair!r}, which is more than one pair in one text. Fix: write {fix}")
         if old in mapping or new in mapping.values():
             raise DataError(f"{where}: {pair!r} names a column a second time. Fix: name each once")
         mapping[old] = new

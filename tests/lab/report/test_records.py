@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from small_records import HOSTILE, record
 
+import ift
 from ift.lab.report import SCHEMA, ReportError, RunRecord, find, load, provenance, save
 from ift.lab.report.provenance import clean_command
 
@@ -171,6 +172,20 @@ def test_provenance_holds_nothing_private(monkeypatch):
 )
 def test_the_command_keeps_what_is_needed(words, shown):
     assert clean_command(words) == shown
+
+
+@pytest.mark.parametrize(
+    ("script", "shown"),
+    [
+        ("/usr/local/bin/ift", "ift --seeds 3"),
+        (str(Path(ift.__file__).parent / "cli" / "main.py"), "ift --seeds 3"),
+        ("experiments/regimes/run.py", "python experiments/regimes/run.py --seeds 3"),
+        ("/home/me/study.py", "python study.py --seeds 3"),
+    ],
+)
+def test_the_command_of_this_process(monkeypatch, script, shown):
+    monkeypatch.setattr(sys, "argv", [script, "--seeds", "3"])
+    assert provenance(local_model=False).command == shown
 
 
 def test_the_commit_is_that_of_the_repository_of_the_source(tmp_path, monkeypatch):

@@ -31,22 +31,30 @@ def provenance(words: Sequence[str] | None = None, *, local_model: bool = True) 
 
     It holds no absolute path (of one, the last part stays), host or user name, environment variable or token.
 
-    `words` are those of the command after `ift`, by default this process's. Where no `local_model` ran on this machine,
-    torch, which takes seconds to load, is not asked about threads and accelerators.
+    `words` are those of the command after `ift`. By default the command is this process's: `ift` or, in a process of
+    another script, `python` and the script. Where no `local_model` ran on this machine, torch, which takes seconds to
+    load, is not asked about threads and accelerators.
     """
     return Provenance(
         versions=_versions(),
         hardware=_hardware(local_model),
         git_commit=_git_commit(Path(__file__).resolve().parent),
-        command=clean_command(sys.argv[1:] if words is None else words),
+        command=clean_command(sys.argv[1:], _program()) if words is None else clean_command(words),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
-def clean_command(words: Sequence[str]) -> str:
-    """A command line to publish: `ift` and its words, absolute paths cut to their last part, secrets as `***`."""
+def _program() -> list[str]:
+    """What this process runs: `ift`, also as a module of the package, or `python` and another script."""
+    package, script = Path(__file__).resolve().parents[2], Path(sys.argv[0])
+    ours = script.suffix != ".py" or package in script.resolve().parents
+    return ["ift"] if ours else ["python", sys.argv[0]]
+
+
+def clean_command(words: Sequence[str], program: Sequence[str] = ("ift",)) -> str:
+    """A command line to publish: `program` and its words, absolute paths cut to their last part, secrets as `***`."""
     cleaned, hide_next = [], False
-    for word in words:
+    for word in (*program, *words):
         name, equals, _ = word.partition("=")
         if hide_next and not word.startswith("-"):
             word = "***"
@@ -55,7 +63,7 @@ def clean_command(words: Sequence[str]) -> str:
         hide_next = not equals and word.startswith("-") and bool(_SECRET_NAME.search(word))
         word = _ADDRESS.sub(r"\1", _SECRET_VALUE.sub("***", word))
         cleaned.append(_ABSOLUTE.sub(lambda found: re.split(r"[/\\]", found[1].rstrip("/\\"))[-1], word))
-    return shlex.join(["ift", *cleaned])
+    return shlex.join(cleaned)
 
 
 def _versions() -> dict[str, str]:
