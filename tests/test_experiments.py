@@ -54,7 +54,8 @@ def test_rows_of_e2e(monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", ["e2e", "geoquery", "gsm8k"])
 def test_the_settings_of_a_study_are_read(name):
     file = EXPERIMENTS / name / "compare.yaml"
-    args, words = parse("compare", ["--config", str(file), "--methods", "sft,ift", "--output_dir", "out"])
+    flags = ["--model_name_or_path", str(tiny_base_path()), "--methods", "sft,ift", "--output_dir", "out"]
+    args, words = parse("compare", ["--config", str(file), *flags])
     (stage,) = UserData(words, ["sft", "ift"], {}, "text", None, 9).stages("ift", {}, "unused")
     assert args.methods == "sft,ift"
     assert (
