@@ -16,6 +16,7 @@ TASKS = {"compare-full": "word problems", "compare-relation": "relations"}
 PRETRAINED = {"compare-e2e": ("E2E, BLEU", "bleu"), "compare-geoquery": ("GeoQuery, SQL result equal", "sql")}
 SCORE = "exact_match"
 SPLITS = ("test", "longer")
+FACTS = ("facts_stated", "nothing_false")  # these have a table of their own
 EXPLAINED = (
     "sft", "ift", "ift as released", "ift gamma 0.5", "ift lambda 0.4", "ift lambda 1", "ift cumsum",
 )  # fmt: skip
@@ -159,7 +160,11 @@ def first_errors(name: str) -> str:
 
 def scores(name: str, split: str, *metrics: str) -> str:
     """Scores on a split, as `ift report` has them: all of them, or one."""
-    return score_table(grouped(name, "sft"), split, *metrics)
+    found = grouped(name, "sft")
+    for run in (run for variant in found.variants for run in variant.runs.values()):
+        for fact in FACTS:
+            run.scores[split].pop(fact, None)
+    return score_table(found, split, *metrics)
 
 
 def facts(name: str) -> str:
@@ -168,7 +173,7 @@ def facts(name: str) -> str:
     rows = []
     for variant in found.variants:
         cells = []
-        for metric in ("facts_stated", "nothing_false"):
+        for metric in FACTS:
             cells += [
                 estimate(variant.estimate("test", metric), metric),
                 estimate(found.difference(variant, "test", metric), metric, signed=True),
