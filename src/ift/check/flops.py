@@ -26,20 +26,21 @@ from ift.data.report import DataReport
 from ift.methods.table import Method
 from ift.step.scored_log_probs import TILE_WIDTH, every_tile
 
-HEAD_EVERYWHERE = (
-    "dft",
-    "dpo",
-)  # methods whose trainers score every token of a row, not the trained ones alone
+# methods whose trainers apply the head to every token of a row, and not to the trained ones alone
+HEAD_EVERYWHERE = ("dft", "dpo")
 
 
 def run_flops(needs: StepNeeds, report: DataReport, work: Work, method: Method) -> float | None:
-    """FLOPs of all steps of a run, for rows of their mean length without padding; None if the rows are not counted.
+    """Floating-point operations of all steps of a run, for rows of their mean length without padding.
 
     Args:
-        needs: Of a step.
-        report: Of the training rows.
-        work: How many of them the run trains.
-        method: Of the run; a pair is two sequences.
+        needs: The needs of a step.
+        report: The report on the training rows.
+        work: The number of rows that the run trains.
+        method: The method of the run; with pairs a row is two sequences.
+
+    Returns:
+        None for a stream, whose rows are not counted.
     """
     if not work.found or work.seen is None:
         return None
@@ -52,14 +53,14 @@ def run_flops(needs: StepNeeds, report: DataReport, work: Work, method: Method) 
 
 
 def passes_flops(model: nn.Module, passes: Passes, further: int, tokens: int, trained: int) -> int:
-    """FLOPs of one sequence in a step.
+    """Floating-point operations of one sequence in a step.
 
     Args:
         model: As in `passes_peak`.
         passes: How the forward and backward pass run.
-        further: Forward passes without gradient: the look-ahead, the reference model.
-        tokens: T, the length of the sequence.
-        trained: N, its trained tokens.
+        further: Number of forward passes without gradient: the look-ahead pass, the pass of a reference model.
+        tokens: T, the length of the sequence, 2 or more.
+        trained: N, the number of its trained tokens, 1 to T - 1.
     """
     one = replace(passes, rows=1, tokens=tokens, trained=trained, tile_width=TILE_WIDTH)
     if depth := repeated_blocks(model):
