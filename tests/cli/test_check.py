@@ -49,6 +49,7 @@ def test_a_fine_run(check, tmp_path):
     assert "memory: about " in done.output
     assert " MiB (weights 0.1" in done.output  # some 40,000 parameters of four bytes
     assert "steps: 2 of 2 rows (2 per device x 1 gradient accumulation x 1 process); about " in done.output
+    assert "compute: about " in done.output
     assert re.search(r"disk: 0\.\d MB for the trained model\n", done.output)  # save_strategy no
     assert "ok: ift train would start with the same arguments" in done.output
     assert "" not in done.stderr.splitlines()  # rich ends a bar in a file with an empty line
@@ -339,6 +340,7 @@ def test_pairs_and_sequences_are_checked(check, method):
         (["--residual_lamda", "1"], 2, "did you mean --residual_lambda"),
         (["--show", "0"], 2, "--show 0: give 1 or more"),
         (["--gpu_memory", "0"], 2, "--gpu_memory 0: give 1 or more"),
+        (["--gpu_tflops", "0"], 2, "--gpu_tflops 0: give 0.01 or more"),
         (
             ["--plan_length", "2000"],
             2,

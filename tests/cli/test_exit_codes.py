@@ -93,7 +93,15 @@ def test_one_process_says_what_all_are_refused_for_and_each_says_its_own_bug(cap
         ),
         ("generate", "ift generate: Missing argument 'model'."),
         ("generate m p --batch_size x", "ift generate: Invalid value for '--batch_size': "),
-        ("trian", "ift: No such command 'trian'. Did you mean 'train'?"),
+        ("trian", "ift: No such command: trian; did you mean train?"),
+        ("frozen_lake", "ift: No such command: frozen_lake; did you mean frozen-lake?"),
+        ("nosuchcommand", "ift: No such command: nosuchcommand; give one of train, check, demo, "),
+        ("--foo", "ift: No such option: --foo; the options of a command follow its name, as in `ift train "),
+        (
+            "--output-dir x train",
+            "ift: No such option: --output_dir; the options of a command follow its name",
+        ),
+        ("--version=3", "ift: Option '--version' does not take a value; the options of"),
     ],
 )
 def test_a_wrong_command_line_is_named_in_one_line_and_points_to_the_help(words, said):
@@ -102,6 +110,13 @@ def test_a_wrong_command_line_is_named_in_one_line_and_points_to_the_help(words,
     first, second = done.output.splitlines()
     assert first.startswith(said)
     assert second == f"`{said.partition(':')[0]} --help` shows what it takes."
+
+
+def test_ift_alone_shows_the_help():
+    done = CliRunner().invoke(app, [])
+    assert done.exit_code == 2
+    assert "Usage: " in done.output
+    assert "precompute" not in done.output + CliRunner().invoke(app, ["nosuchcommand"]).output
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -33,7 +33,7 @@ def same(first, second):
 def test_every_method_trains_and_saves(run_tiny, chat_model, method):
     done = run_tiny(form=PAIRS, method=method, final_answers=2)
     assert done.code == 0, done.err
-    assert "of 2 answers end" in done.out
+    assert "of 2 answers stop" in done.out
     assert len((done.folder / "final_answers.jsonl").read_text().splitlines()) == 2
     assert "kept 8 of 8 rows" in done.out
     assert "done in" in done.out

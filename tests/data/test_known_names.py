@@ -51,6 +51,50 @@ def test_the_document_shows_the_table():
     assert shown == set(OTHER_ROLES)
 
 
+CALLS = [
+    {"id": f"c{n}", "type": "function", "function": {"name": f"f{n}", "arguments": {"n": n}}} for n in (1, 2)
+]
+RESULTS = [{"role": "tool", "name": f"f{n}", "tool_call_id": f"c{n}", "content": str(n)} for n in (1, 2)]
+USER_ALONE = (
+    "{% for m in messages %}{% if m.role in ('user', 'assistant') %}{{ '<|im_start|>' + m.role + '\\n' + m.content + "
+    "'<|im_end|>\\n' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+NAMELESS = "turn key name of tool results: not rendered by the chat template; harmless, because "
+LOST = "not rendered by the chat template: the model does not see "
+
+
+@pytest.mark.parametrize(
+    ("template", "results", "said"),
+    [
+        (QWEN25, RESULTS, [
+            f"{NAMELESS}the call before a result names its tool",
+            f"{NAMELESS.replace('name', 'tool_call_id', 1)}the results follow their calls in the same order"]),
+        (QWEN25, RESULTS[::-1], [f"turn key {key}: {LOST}it" for key in ("name", "tool_call_id")]),
+        (QWEN25, [{**RESULTS[0], "mood": "x"}], [
+            f"{NAMELESS}the call before a result names its tool",
+            f"{NAMELESS.replace('name', 'tool_call_id', 1)}the results follow their calls in the same order",
+            f"turn key mood: {LOST}it"]),
+        (USER_ALONE, RESULTS, [
+            f"turn key tool_calls: {LOST}the calls of tools, and is not trained on them",
+            f"turn key name: {LOST}it",
+            f"turn key tool_call_id: {LOST}it",
+            f"tool turns: {LOST}them",
+            f"column tools: {LOST}which tools there are",
+            "empty assistant turns: not trained"]),
+    ],
+    ids=["as most templates", "in another order", "an unknown key", "no form for tools"],
+)  # fmt: skip
+def test_what_a_template_leaves_out_of_tool_calls_is_said_with_what_follows(template, results, said):
+    """Once for each kind, with its rows; the fix only where something is lost."""
+    call = {"role": "assistant", "content": None, "tool_calls": CALLS}
+    row = {"messages": [ASK, call, *results, SAY]}
+    if template == USER_ALONE:
+        row["tools"] = [{"name": "f1"}]
+    report = prepare([row, row], template).report
+    assert report.notes == dict.fromkeys(said, (1, 2))
+    assert any("--chat_template_path" in line for line in report.lines()) == any(LOST in one for one in said)
+
+
 @pytest.mark.parametrize("value", FALSE + TRUE)
 def test_flags_are_read_in_every_spelling(value):
     assert read_flag(value) is (

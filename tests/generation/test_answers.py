@@ -209,6 +209,12 @@ def test_prompts_without_room_for_an_answer_are_refused(loaded, tmp_path):
         ({"prompt": "Hi"}, [("user", "Hi")]),
         ({"instruction": "Add", "input": "1 2", "output": "3"}, [("user", "Add\n\n1 2")]),
         ({"question": "1 + 1?", "answer": "#### 2"}, [("user", "1 + 1?")]),
+        ({"prompt": " ", "question": "1 + 1?"}, [("user", "1 + 1?")]),
+        ({"prompt": None, "instruction": "", "input": "1 2"}, [("user", "\n\n1 2")]),
+        (
+            {"messages": [{"role": "user", "content": ""}, {"role": "user", "content": "Hi"}]},
+            [("user", ""), ("user", "Hi")],
+        ),
         (
             {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]},
             [("user", "Hi")],
@@ -236,7 +242,11 @@ def test_forms_of_prompts(tmp_path, row, messages):
             '{"text": "a"}',
             "rows.jsonl, row 1: found no prompt in the columns text. Fix: give one of turns",
         ),
-        ('{"prompt": " "}', "rows.jsonl, row 1, column \"prompt\": found the string ' ', expected a text"),
+        (
+            '{"prompt": null}\n{"prompt": " "}\n{"prompt": "a"}',
+            r'rows.jsonl, row 1, column "prompt": found null, expected a text. Fix: .*'
+            r"\n1 row would be left out: the question is empty \(row 2\)",
+        ),
         (
             '{"question": 3}\n{"prompt": "a"}\n{"prompt":\n{"question": 4}',
             r"rows.jsonl: 3 of 4 rows cannot be used.\n2 rows: column \"question\", expected a text.*"
@@ -311,7 +321,10 @@ def test_rows_that_the_template_refuses_are_named_and_the_others_answered(tmp_pa
     for number in (1, 3):
         assert any(line.startswith(f"  row {number}: the chat template refuses") for line in said)
     assert "The other 2 are answered." in said
-    assert "1 row: column tools: not rendered by the chat template (row 4)" in said
+    assert (
+        "1 row: column tools: not rendered by the chat template: the model does not see which tools there are (row 4)"
+        in said
+    )
     assert "2 answers to 2 of 4 prompts" in output
     assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == ["2", "4"]
     path.write_text(json.dumps(rows[0]))
@@ -319,6 +332,29 @@ def test_rows_that_the_template_refuses_are_named_and_the_others_answered(tmp_pa
     assert code == 1
     assert f"{path}, row 1: the chat template refuses this conversation" in output
     assert not (tmp_path / "none.jsonl").exists()
+
+
+EMPTY_QUESTIONS = [
+    {"question": ""},
+    {"prompt": None, "instruction": " ", "input": ""},
+    {"turns": ["a", ""]},
+    {"messages": [{"role": "user", "content": "\n"}, {"role": "assistant", "content": "x"}]},
+]
+
+
+def test_rows_with_an_empty_question_are_named_and_the_others_answered(tmp_path):
+    """As training drops them by name. Red when: one of them refuses the file, or is asked."""
+    path, out = tmp_path / "p.jsonl", tmp_path / "out.jsonl"
+    path.write_text("\n".join(map(json.dumps, [{"prompt": "1 plus 2 is?"}, *EMPTY_QUESTIONS])))
+    code, output = generate(path, "--output", out, "--max_new_tokens", 4)
+    assert code == 0, output
+    assert f"{path}: 4 of 5 rows cannot be used." in output
+    assert "4 rows. Fix: write a question, or take the row out" in output
+    for number in (2, 3, 4, 5):
+        assert f"  row {number}: the question is empty\n" in output
+    assert "The other 1 are answered." not in output
+    assert "1 answer to 1 of 5 prompts" in output
+    assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == ["1"]
 
 
 def generate(*words):

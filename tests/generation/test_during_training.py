@@ -80,6 +80,40 @@ def test_more_rows_to_answer_than_there_are_is_said(rows, tmp_path, capsys):
     assert len(lines(tmp_path / "out" / "answers.jsonl")) == 4
 
 
+@pytest.mark.parametrize("written", [3, 0])
+def test_evaluation_rows_without_a_prompt_are_named(tmp_path, capsys, written):
+    """The others are answered. Red when: one of them refuses the run, or nobody is told which."""
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    for split, prompts in (("train", 4), ("test", written)):
+        rows = [{"prompt": f"Say {n}:" if n < prompts else "", "completion": f" {n}"} for n in range(4)]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = (
+        "--max_steps",
+        "1",
+        "--eval_steps",
+        "1",
+        "--eval_generate",
+        "4",
+        "--eval_generate_max_new_tokens",
+        "2",
+    )
+    code = train(folder, tmp_path / "out", *words, "--final_answers", "0")
+    said = capsys.readouterr()
+    if written:
+        assert code == 0, said.err
+        assert (
+            "eval_generate: 1 evaluation row without a prompt (row 4): not answered. Fix: write a" in said.out
+        )
+        assert [one["row"] for one in lines(tmp_path / "out" / "answers.jsonl")] == [1, 2, 3]
+    else:
+        assert code == 1
+        assert (
+            "eval_generate: found only 4 evaluation rows without a prompt (rows 1, 2, 3, 4). Fix: "
+            in said.err
+        )
+
+
 @pytest.mark.parametrize(("texts", "share"), [(["12", " \n", "", "4"], 0.5), (["12", "4"], None)])
 def test_answers_without_text_are_a_metric_where_there_are_any(tmp_path, texts, share):
     asked = object.__new__(EvaluationAnswers)

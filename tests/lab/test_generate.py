@@ -56,7 +56,7 @@ def test_the_file_and_the_counts_are_those_of_local_generation(answers, tmp_path
     """An answer at its limit has not stopped. Red when: a turn is asked without the answer before it."""
     with serving(echo) as script:
         lines, rows = answers(script, max_new_tokens=9)
-    assert lines[0] == "4 answers to 3 prompts, 3 of them stopped with an end token"
+    assert lines[0] == "4 answers to 3 prompts, 3 of them stop with their end token"
     assert [row["output"] for row in rows] == ["ONE", ["TWO", "AND THREE"], "FOUR"]
     assert [row["stopped"] for row in rows] == [[True], [True, True], [False]]
     assert [row["tokens"] for row in rows] == [[3], [3, 9], [4]]
@@ -74,7 +74,7 @@ def test_the_file_and_the_counts_are_those_of_local_generation(answers, tmp_path
 def test_answers_without_text_are_counted(answers):
     with serving(lambda text, count: reply(" \n" if text == "one" else "yes")) as script:
         lines, _ = answers(script, max_new_tokens=9)
-    assert lines[0] == "4 answers to 3 prompts, 4 of them stopped with an end token, 1 without text"
+    assert lines[0] == "4 answers to 3 prompts, 4 of them stop with their end token, 1 without text"
 
 
 def test_a_run_that_failed_asks_only_for_what_is_missing(answers):

@@ -111,12 +111,12 @@ def test_the_warning_of_an_unlikely_end_and_the_answers_say_one_thing():
     """Greedy answers can all end where the end token is less likely than not; then "may not stop" would contradict."""
     unsure = watch(config(), {0: 3.0, 4: 1.0})
     assert unsure.unlikely(3, 3).startswith(
-        "3 of 3 greedy answers end, but sampled ones may run on: after step 4"
+        "3 of 3 greedy answers stop with their end token, but sampled ones may run on: after step 4"
     )
     assert unsure.unlikely(1, 3).startswith(
-        "2 of 3 greedy answers do not end, and sampled ones may run on: after"
+        "1 of 3 greedy answers stops with its end token, and sampled ones may run on: after"
     )
-    warned = Supervision(watch=unsure).warnings(FinalAnswers(asked=3, ended=3, limit=9))
+    warned = Supervision(watch=unsure).warnings(FinalAnswers(asked=3, stopped=3, limit=9))
     assert "may not stop" not in " ".join(warned)
     assert "may not stop" in " ".join(Supervision(watch=unsure).warnings(FinalAnswers(note="no prompt")))
     assert watch(config(), {0: 3.0, 4: 0.1}).unlikely(1, 3) is None
@@ -202,7 +202,7 @@ def test_the_final_answers_are_the_saved_model_s(run, rows, capfd):
             0, ids["input_ids"].shape[1] :
         ]
         assert tokenizer.decode(new, skip_special_tokens=True) == one["answer"]
-        assert one["ended"] == (new[-1].item() in stops)
+        assert one["stopped"] == (new[-1].item() in stops)
 
 
 def test_answers_without_text_are_told(rows, tmp_path, capfd, monkeypatch):
@@ -227,18 +227,19 @@ def test_answers_without_text_are_told(rows, tmp_path, capfd, monkeypatch):
     assert train(tmp_path / "run", rows, "--final_answers", "3") == 0
     said = capfd.readouterr().out
     assert [one["answer"] for one in lines(tmp_path / "run" / "final_answers.jsonl")] == ["  ", "", "12"]
-    assert " of 3 answers end, 2 without text (greedy" in " ".join(said.split())
+    assert " of 3 answers stop with their end token, 2 without text (greedy" in " ".join(said.split())
     assert (
         "2 of 3 answers after the training have no text (final_answers.jsonl). Fix: train longer"
         in " ".join(said.split())
     )
 
 
-def test_the_closing_lines_say_how_many_end(rows, tmp_path, capfd):
+def test_the_closing_lines_say_how_many_stop(rows, tmp_path, capfd):
     assert train(tmp_path / "run", rows, "--final_answers", "3") == 0
-    ended_ones = sum(one["ended"] for one in lines(tmp_path / "run" / "final_answers.jsonl"))
+    stopped_ones = sum(one["stopped"] for one in lines(tmp_path / "run" / "final_answers.jsonl"))
     said = capfd.readouterr()
-    assert f"{ended_ones} of 3 answers {'ends' if ended_ones == 1 else 'end'} (greedy" in said.out
+    stop = "stops with its" if stopped_ones == 1 else "stop with their"
+    assert f"{stopped_ones} of 3 answers {stop} end token (greedy" in " ".join(said.out.split())
     assert "before the first step the end of an answer has a probability of" in said.out + said.err
 
 

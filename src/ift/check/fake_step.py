@@ -149,19 +149,23 @@ def passes_peak(model: nn.Module, passes: Passes) -> Peak:
         model: On the "meta" device, as it is trained: in the dtypes of the run, with its adapter. It stays as it is.
         passes: How they run.
     """
-    blocks = blocks_of(model)
-    depth = len(blocks)
-    alike = len({sum(p.numel() for p in block.parameters()) for block in blocks}) == 1
-    if alike and depth > SHALLOW[1] + 1:
+    if depth := repeated_blocks(model):
         with suppress(_NotSeparable):
-            two, three = (_run(_shallow_copy(model, blocks), passes, blocks) for blocks in SHALLOW)
+            two, three = (_run(shallow_copy(model, blocks), passes, blocks) for blocks in SHALLOW)
             return max(
                 (_deeper(two[phase], three[phase], depth) for phase in two), key=lambda peak: peak.total
             )
     return max(_run(copy.deepcopy(model), passes, None).values(), key=lambda peak: peak.total)
 
 
-def _shallow_copy(model: nn.Module, depth: int) -> nn.Module:
+def repeated_blocks(model: nn.Module) -> int:
+    """Number of blocks of a model whose blocks are alike and too many to run all of them; 0 for others."""
+    blocks = blocks_of(model)
+    alike = len({sum(p.numel() for p in block.parameters()) for block in blocks}) == 1
+    return len(blocks) if alike and len(blocks) > SHALLOW[1] + 1 else 0
+
+
+def shallow_copy(model: nn.Module, depth: int) -> nn.Module:
     """A copy of the model with its first `depth` blocks."""
     blocks = blocks_of(model)
     rest = list(blocks[depth:])
@@ -190,15 +194,7 @@ def _run(model: Any, passes: Passes, depth: int | None) -> dict[int, Peak]:
     Phases: 0 until the last block begins, 1 until it has its gradients, 3 from when all but the first block have them.
     """
     with FakeTensorMode(allow_non_fake_inputs=True), LiveBytes() as count:
-        network = unwrapped(model)
-        model.to_empty(device="cpu").train()
-        with suppress(KeyError):  # an adapter's own copy of a tied matrix (lora_modules_to_save) stays one
-            network.tie_weights()  # `to_empty` makes copies of shared weights
-        if passes.checkpointing:
-            enable = getattr(
-                network, "activation_checkpointing_enable", network.gradient_checkpointing_enable
-            )
-            enable({"use_reentrant": False})  # older transformers have the second name alone
+        network = materialised(model, passes.checkpointing)
         held = [model.parameters(), model.buffers()]
         for tensor in [one for part in held for one in part]:
             count.leave_out(tensor)
@@ -210,8 +206,20 @@ def _run(model: Any, passes: Passes, depth: int | None) -> dict[int, Peak]:
         if depth is not None:
             _follow_phases(count, blocks_of(model))
         count.peaks.clear()
-        _one_step(network, passes)
+        step_loss(network, passes, _largest_tiles).backward()
     return count.peaks
+
+
+def materialised(model: Any, checkpointing: bool) -> Any:
+    """The network of a model on the "meta" device, with tensors of the active mode."""
+    network = unwrapped(model)
+    model.to_empty(device="cpu").train()
+    with suppress(KeyError):  # an adapter's own copy of a tied matrix (lora_modules_to_save) stays one
+        network.tie_weights()  # `to_empty` makes copies of shared weights
+    if checkpointing:
+        enable = getattr(network, "activation_checkpointing_enable", network.gradient_checkpointing_enable)
+        enable({"use_reentrant": False})  # older transformers have the second name alone
+    return network
 
 
 def _follow_gradients(count: LiveBytes, trained: list[nn.Parameter], passes: Passes) -> None:
@@ -252,8 +260,8 @@ def _follow_phases(count: LiveBytes, blocks: nn.ModuleList) -> None:
     follow(blocks[1], 3)
 
 
-def _one_step(network: Any, passes: Passes) -> None:
-    """The forward pass with gradient and the backward pass, as in `ift.step.algorithm`."""
+def step_loss(network: Any, passes: Passes, tiles: Any) -> Tensor:
+    """The forward pass, as in `ift.step.algorithm`; `tiles` of the head as in `scored_log_probs`. Returns a number."""
     ids = torch.zeros(passes.rows, passes.tokens, dtype=torch.int64)
     mask = torch.ones_like(ids) if passes.masked else None
     positions = torch.zeros(passes.trained, dtype=torch.int64)  # (N,)
@@ -266,20 +274,14 @@ def _one_step(network: Any, passes: Passes) -> None:
             hidden = network.base_model(input_ids=ids, attention_mask=mask, use_cache=False)[0]
         if passes.full_logits:
             logits = network.get_output_embeddings()(hidden).float()
-            loss = nn.functional.log_softmax(logits, -1).gather(-1, ids[..., None]).sum()
-            del logits
-        else:
-            states = hidden.flatten(0, 1).index_select(0, positions)
-            loss = with_head(
-                network,
-                lambda head, states: scored_log_probs(
-                    states, head, positions, passes.tile_width, _largest_tiles
-                ),
-                states,
-            )[0].sum()
-            del states
-        del hidden
-    loss.backward()
+            return nn.functional.log_softmax(logits, -1).gather(-1, ids[..., None]).sum()
+        states = hidden.flatten(0, 1).index_select(0, positions)
+        scores: Tensor = with_head(
+            network,
+            lambda head, states: scored_log_probs(states, head, positions, passes.tile_width, tiles),
+            states,
+        )[0]
+        return scores.sum()
 
 
 def _largest_tiles(tokens: int, entries: int, width: int) -> tuple[Sequence[int], Sequence[int]]:

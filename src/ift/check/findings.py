@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from ift.check.disk import disk_findings, disk_needs
 from ift.check.engines import ONE_DEVICE, Engine
 from ift.check.finding import Finding
+from ift.check.flops import run_flops
 from ift.check.memory import available_memory, empty_model, loaded_dtype
 from ift.check.memory_words import TIGHT, batch_words, memory_findings
 from ift.check.needs import MemoryEstimate
@@ -44,6 +46,7 @@ def preflight(
     gpu_memory: float | None = None,
     plan_length: int | None = None,
     plan_rows: int | None = None,
+    operations: bool = False,
     progress: Callable[[int], object] = lambda rows: None,
     working: Callable[[str, float], object] = lambda text, seconds: None,
 ) -> Preflight:
@@ -57,6 +60,7 @@ def preflight(
         gpu_memory: GiB of the GPU that the run is planned for, as in "a 24 GB card"; None: this machine's device.
         plan_length: Tokens of the rows that memory is estimated for; None: the longest row.
         plan_rows: Rows of the full data, of which those here are a sample; None: those here.
+        operations: Whether the floating-point operations of the run are counted too.
         progress: See `scan`.
         working: Called before the memory is estimated: what is computed, and about how many seconds it takes.
     """
@@ -70,6 +74,10 @@ def preflight(
     sizes, began = Sizes(planned, of_memory, engine, device, answer), time.monotonic()
     working("estimating the memory of a step", 1)
     memory, unknown = _estimate(sizes)
+    flops = None
+    if operations and memory is not None:
+        with suppress(Exception):  # the model's code may raise anything, and the run may still work
+            flops = run_flops(sizes.needs(), report, work, stage.method)
     seconds = ESTIMATES * (time.monotonic() - began)
     findings = data_findings(
         sets, scans, prepared.tokenizer, vocabulary=memory.vocabulary if memory else None,
@@ -93,7 +101,7 @@ def preflight(
         findings += memory_findings(sizes, memory, available)
     findings = list(dict.fromkeys(findings))  # two checks may find the same
     batch = batch_words(planned, of_memory, bool(plan_length))
-    return Preflight(findings, scans, memory, available, engine, work, gpu_memory, batch, disk)
+    return Preflight(findings, scans, memory, available, engine, work, gpu_memory, batch, disk, flops=flops)
 
 
 def _precision_findings(sizes: Sizes) -> list[Finding]:

@@ -10,6 +10,7 @@ import torch
 
 from ift.check.engines import FULL, ONE_DEVICE, Engine, Held, block_sizes, gathered_parameters
 from ift.check.fake_step import WITHOUT_MASK, Passes, passes_peak
+from ift.check.flops import passes_flops
 from ift.check.needs import MemoryEstimate, StepNeeds
 from ift.data import DataError
 from ift.methods.start import start_adapter, start_options
@@ -106,6 +107,7 @@ def step_needs(
         held=held,
         copies=0 if device.type == "cpu" else COPIES.get(optimizer, 0),
         run=functools.partial(passes_peak, network, passes),
+        flops=functools.partial(passes_flops, network, passes, passes.mixed + stage.method.needs_reference),
     )
 
 

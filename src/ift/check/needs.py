@@ -64,6 +64,7 @@ class StepNeeds:
         held: What is divided.
         copies: Copies of the trained weights that the optimiser makes in its step.
         run: Counts `peak`, which takes a second or so.
+        flops: FLOPs of one sequence of so many tokens and trained tokens, see `passes_flops`.
     """
 
     parameters: int
@@ -73,6 +74,7 @@ class StepNeeds:
     held: Held
     copies: int
     run: Callable[[], Peak] = field(repr=False, compare=False)
+    flops: Callable[[int, int], int] = field(repr=False, compare=False)
 
     @functools.cached_property
     def peak(self) -> Peak:

@@ -29,6 +29,7 @@ class Preflight:
         gpu_memory: GiB of the GPU that is planned for; None for this machine's device.
         batch: The batch that `memory` assumes, in words.
         disk: What the run writes; None without an estimate.
+        flops: Floating-point operations of all steps; None if they are not known or were not counted.
         missing: What this machine lacks of a run that is planned for another one, each in some words.
     """
 
@@ -42,6 +43,7 @@ class Preflight:
     batch: str = ""
     disk: Disk | None = None
     missing: tuple[str, ...] = ()
+    flops: float | None = None
 
     @property
     def data_sha256(self) -> str:
@@ -66,6 +68,7 @@ class Preflight:
             "rows_per_step": self.work.rows_per_step,
             "trained_tokens_per_step": self.work.tokens_per_step,
             "trained_tokens": self.work.tokens,
+            "flops": self.flops,
             "disk": None if self.disk is None else {**asdict(self.disk), "total": self.disk.total},
             "missing": list(self.missing),
         }
@@ -80,6 +83,32 @@ class Preflight:
         of = "the free memory" if self.gpu_memory is None else f"a {self.gpu_memory:g} GB GPU"
         usable = f"{self.available / 2**30:.1f} GiB of {of} can be used"
         return f"memory{each}: {self.memory.summary()} {self.batch}; {usable}: {fits}"
+
+    def hours(self, tflops: float | None) -> float | None:
+        """Hours of all steps on GPUs that sustain `tflops` TFLOP/s each; None without them or without a count."""
+        if tflops is None or self.flops is None:
+            return None
+        return self.flops / (tflops * 1e12 * self.engine.processes) / 3600
+
+    def compute_line(self, tflops: float | None) -> str:
+        """The floating-point operations of the run, and the hours that they take or how to ask for them."""
+        if self.flops is None or not self.work.steps:
+            why = (
+                "rows of a stream are not counted"
+                if self.work.found is None
+                else "this model cannot be counted"
+            )
+            return f"compute: not known, because {why}"
+        counts = (
+            f"about {self.flops:.2e} FLOPs in all, {self.flops / self.work.steps:.2e} a step, without padding"
+        )
+        hours = self.hours(tflops)
+        if hours is None:
+            return f"compute: {counts}; --gpu_tflops N adds the hours on GPUs that sustain N TFLOP/s each"
+        time = f"{hours:,.1f} hours" if hours >= 1 else f"{60 * hours:.2g} minutes"
+        gpus = self.engine.processes
+        on = "one GPU that sustains" if gpus == 1 else f"{gpus} GPUs that each sustain"
+        return f"compute: {counts}; {time} on {on} {tflops:g} TFLOP/s, without evaluation and saving"
 
     @property
     def fits(self) -> bool | None:

@@ -27,6 +27,7 @@ class Work:
         tokens: Trained tokens of all steps; None if they are not known.
         words: How `rows_per_step` comes about.
         planned: Whether the number of rows is that of --plan_rows.
+        seen: Rows of all steps, each as often as it is trained; None if they are not known.
     """
 
     found: int | None
@@ -37,6 +38,7 @@ class Work:
     tokens: int | None
     words: str
     planned: bool = False
+    seen: float | None = None
 
     def line(self, time: str = "") -> str:
         """Steps, rows and trained tokens; `time` follows the number of steps."""
@@ -68,10 +70,10 @@ def work_of(stage: Any, prepared: Any, engine: Engine, plan_rows: int | None = N
     rows_per_step = batch * accumulation * groups
     steps = count_steps(config, rows, rows_per_step)
     each = report.trained_tokens / found if found and report.trained_tokens else None
-    tokens = None
-    if each is not None and rows is not None and steps is not None:
+    seen = None
+    if rows is not None and steps is not None:
         seen = steps * rows_per_step if config.max_steps > 0 else rows * config.num_train_epochs
-        tokens = round(each * seen)
+    tokens = None if each is None or seen is None else round(each * seen)
     name = "packed sequences" if getattr(config, "packing", False) and config.max_length else "rows"
     processes = (
         f"{groups} process{'' if groups == 1 else 'es'}{'' if same == 1 else ' with rows of their own'}"
@@ -80,7 +82,7 @@ def work_of(stage: Any, prepared: Any, engine: Engine, plan_rows: int | None = N
         f"{rows_per_step:,} {name} ({batch} per device x {accumulation} gradient accumulation x {processes})"
     )
     per_step = None if each is None else each * rows_per_step
-    return Work(found, rows, rows_per_step, steps, per_step, tokens, words, plan_rows is not None)
+    return Work(found, rows, rows_per_step, steps, per_step, tokens, words, plan_rows is not None, seen)
 
 
 def rows_of_steps(stage: Any, prepared: Any) -> int | None:

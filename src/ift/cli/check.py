@@ -56,7 +56,14 @@ def _check(
 ) -> dict[str, Any]:
     """Checks one stage; prints all findings unless JSON is wanted."""
     from ift.methods.stage import load_data, prepare_stage
-    from ift.runs.check_run import check_model, check_plan, missing_here, output_findings, time_steps
+    from ift.runs.check_run import (
+        check_model,
+        check_plan,
+        missing_here,
+        output_findings,
+        report_lines,
+        time_steps,
+    )
 
     check_plan(run_args, options.plan_length, options.plan_rows)
     # a run elsewhere is planned: the weights need not be here
@@ -72,13 +79,17 @@ def _check(
     )
     seconds = time_steps(run_args, rows) if options.time else None
     if not options.json:
-        _print(run_args, found, rows, seconds, reporter)
+        for line in report_lines(run_args, found, rows, seconds, options.gpu_tflops):
+            reporter.message(line)
+        for finding in found.findings:
+            reporter.finding(finding)
         if options.show:
             from ift.cli.show_rows import show_rows
 
             show_rows(run_args, rows, options.show, reporter.console)
     data = {name: asdict(one.report) for name, one in rows.sets.items()}
-    return {"method": run_args.method.name, "data": data, **found.as_dict(), "step_seconds": seconds}
+    return {"method": run_args.method.name, "data": data, **found.as_dict(), "step_seconds": seconds,
+            "hours": found.hours(options.gpu_tflops)}  # fmt: skip
 
 
 def _preflight(run_args: TrainArguments, rows: PreparedRows, options: argparse.Namespace) -> Preflight:
@@ -106,20 +117,5 @@ def _preflight(run_args: TrainArguments, rows: PreparedRows, options: argparse.N
         return preflight(
             run_args, rows, allow_truncation=run_args.run.allow_truncation, engine=wanted_engine(run_args.launch),
             gpu_memory=options.gpu_memory, plan_length=options.plan_length, plan_rows=options.plan_rows,
-            working=working, progress=lambda count: progress.advance(task, count),
+            operations=True, working=working, progress=lambda count: progress.advance(task, count),
         )  # fmt: skip
-
-
-def _print(
-    run_args: TrainArguments,
-    found: Preflight,
-    rows: PreparedRows,
-    seconds: float | None,
-    reporter: TerminalReporter,
-) -> None:
-    from ift.runs.check_run import report_lines
-
-    for line in report_lines(run_args, found, rows, seconds):
-        reporter.message(line)
-    for finding in found.findings:
-        reporter.finding(finding)

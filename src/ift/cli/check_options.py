@@ -31,6 +31,12 @@ def make_parser() -> argparse.ArgumentParser:
         help="Plan for a GPU with this memory, such as 24 for a 24 GB card; this machine needs no GPU.",
     )
     parser.add_argument(
+        "--gpu_tflops",
+        type=float,
+        metavar="N",
+        help="TFLOP/s that each of your GPUs sustains in training; gives the hours of the run.",
+    )
+    parser.add_argument(
         "--plan_length",
         type=int,
         metavar="N",
@@ -49,7 +55,13 @@ def make_parser() -> argparse.ArgumentParser:
 def parse_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The check's flags, and the arguments for `ift train`; raises UsageError for a number below its minimum."""
     options, words = make_parser().parse_known_args(split_equals(arguments))
-    for flag, least in (("show", 1), ("gpu_memory", 1), ("plan_length", 2), ("plan_rows", 1)):
+    for flag, least in (
+        ("show", 1),
+        ("gpu_memory", 1),
+        ("gpu_tflops", 0.01),
+        ("plan_length", 2),
+        ("plan_rows", 1),
+    ):
         value = getattr(options, flag)
         if value is not None and not value >= least:
             raise UsageError(f"--{flag} {value:g}: give {least} or more")

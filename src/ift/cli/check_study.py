@@ -34,7 +34,7 @@ def check_study(words: Sequence[str], names: Sequence[str], options: argparse.Na
     Raises:
         UsageError: a flag of `ift check` that is for one training, or a study on the testbed.
     """
-    for flag in ("show", "time", "gpu_memory", "plan_length", "plan_rows", "json"):
+    for flag in ("show", "time", "gpu_memory", "gpu_tflops", "plan_length", "plan_rows", "json"):
         if getattr(options, flag):
             raise UsageError(
                 f"--{flag} works for a single training only, and {names[0]} is a setting of ift compare; leave one out"

@@ -16,30 +16,15 @@ from importlib.metadata import PackageNotFoundError, metadata
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
 
 from ift.runs.argv import UsageError
+from ift.text import visible
 
 REFUSED, USAGE, BUG, INTERRUPTED = 1, 2, 70, 130  # 70: EX_SOFTWARE of sysexits.h
 DEBUG = "IFT_DEBUG"  # an environment variable, so that --debug reaches the processes that a verb starts
 # what libraries raise for wrong input
 EXPECTED = (ValueError, OSError, ImportError, RuntimeError, MemoryError)
 WAIT = 10  # seconds that another process leaves the first one to say why all are refused
-# click's UsageError, of the click that typer brings or of the package, as its version goes
-WRONG_WORDS: Any = typer.BadParameter.__mro__[1]
-
-
-class OneLineErrors(TyperGroup):
-    """A group of commands that names a wrong command line as `run_verb` names a `UsageError`, without typer's box."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Typer's; exits with the code `USAGE` for words that the parser of a command does not take."""
-        try:
-            return super().invoke(ctx)
-        except WRONG_WORDS as error:
-            verb = "ift" if error.ctx in (None, ctx) else f"ift {error.ctx.info_name}"
-            _print_error(f"{verb}: {error.format_message()}\n`{verb} --help` shows what it takes.")
-            raise typer.Exit(USAGE) from error
 
 
 class Verbs(typer.Typer):
@@ -93,31 +78,29 @@ def run_verb(verb: str, run: Callable[[], int | None], debug: bool = False) -> i
     except (typer.Abort, BrokenPipeError):
         raise  # typer handles these
     except KeyboardInterrupt:
-        _print_error(f"\nift {verb}: stopped.")
+        print_error(f"\nift {verb}: stopped.")
         return INTERRUPTED
     except UsageError as error:
-        _print_error(f"ift {verb}: {error}", wait=WAIT)
+        print_error(f"ift {verb}: {error}", wait=WAIT)
         return USAGE
     except EXPECTED as error:
         is_ift = type(error).__module__.startswith("ift.")  # ift's messages name the place
         hint = "" if is_ift or os.environ.get(DEBUG) else "\n(--debug shows where this was raised.)"
-        _print_error(f"ift {verb}: {_text(error)}{hint}", wait=WAIT)
+        print_error(f"ift {verb}: {_text(error)}{hint}", wait=WAIT)
         return REFUSED
     except Exception as error:
-        _print_error(f"ift {verb}: {_bug(error)}", every_process=True)
+        print_error(f"ift {verb}: {_bug(error)}", every_process=True)
         return BUG
     finally:
         if debug and before is None:
             os.environ.pop(DEBUG, None)
 
 
-def _print_error(text: str, every_process: bool = False, wait: float = 0.0) -> None:
+def print_error(text: str, every_process: bool = False, wait: float = 0.0) -> None:
     """Prints a message, after the traceback with --debug; once per machine, if every process fails alike.
 
     Others than the first `wait` for the launcher to end them. If it does not, they have failed alone, and print too.
     """
-    from ift.text import visible
-
     first = int(os.environ.get("LOCAL_RANK", 0)) == 0
     time.sleep(0 if first else wait)
     if every_process or first or wait:

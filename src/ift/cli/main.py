@@ -27,8 +27,9 @@ from ift.cli import (
     train,
 )
 from ift.cli.column_option import WithRayAndColumns
-from ift.cli.exit_codes import OneLineErrors, Verbs
+from ift.cli.exit_codes import Verbs
 from ift.cli.ray_option import WithRay
+from ift.cli.usage_errors import OneLineErrors
 from ift.runs.argv import UsageError
 from ift.runs.removed import REMOVED
 

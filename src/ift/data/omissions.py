@@ -7,10 +7,22 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ift.data.report import NOT_RENDERED
+from ift.data.report import HARMLESS, NOT_RENDERED
 from ift.data.templates import PROBE, Render, TemplateRefusal
 from ift.data.turns import Message, Row
 
+SOME = f"{NOT_RENDERED} for some of the turns, such as earlier ones"
+# what follows from a turn key that is not rendered; of other keys, that the model does not see it
+_THOUGHTS = "the model does not see the thoughts, and is not trained on them"
+MEANINGS = {
+    "tool_calls": "the model does not see the calls of tools, and is not trained on them",
+    **dict.fromkeys(("reasoning_content", "reasoning", "thinking"), _THOUGHTS),
+}
+# keys of a tool's result, and why nothing is lost where the results follow their calls in the same order
+OF_RESULTS = {
+    "name": "the call before a result names its tool",
+    "tool_call_id": "the results follow their calls in the same order",
+}
 THOUGHT = re.compile(
     r"\s*(?:<think>|<thinking>|<thought>|\[THINK\])?(.*?)(?:</think>|</thinking>|</thought>|\[/THINK\])", re.S
 )
@@ -29,7 +41,7 @@ def find_omissions(render: Render, row: Row, full: str, template: str) -> list[s
         *_contents(render, messages, full),
     ]
     if row.get("tools") and _render(render, messages, tools=None) == full:
-        found.append(f"column tools: {NOT_RENDERED}")
+        found.append(f"column tools: {NOT_RENDERED}: the model does not see which tools there are")
     for option in row.get("chat_template_kwargs", {}):
         if option not in template:
             found.append(f"column chat_template_kwargs: the chat template has no option {option}")
@@ -55,17 +67,39 @@ def _render(render: Render, messages: Sequence[Message], **options: Any) -> str 
 
 def _keys(render: Render, messages: Sequence[Message], full: str) -> list[str]:
     found = []
-    for key in dict.fromkeys(key for message in messages for key in extra_keys(message)):
+    keys = dict.fromkeys(key for message in messages for key in extra_keys(message))
+    lost = [key for key in keys if _render(render, [drop_keys(one, key) for one in messages]) == full]
+    for key in keys:
         holders = [index for index, message in enumerate(messages) if key in message]
-        if _render(render, [drop_keys(message, key) for message in messages]) == full:
-            found.append(f"turn key {key}: {NOT_RENDERED}")
+        if key in lost and "tool_calls" not in lost and _only_repeats_calls(messages, key):
+            found.append(f"turn key {key} of tool results: {NOT_RENDERED}{HARMLESS}{OF_RESULTS[key]}")
+        elif key in lost:
+            found.append(f"turn key {key}: {NOT_RENDERED}: {MEANINGS.get(key, 'the model does not see it')}")
         elif len(holders) > 1 and any(
             _render(render, [drop_keys(one, key) if at == index else one for at, one in enumerate(messages)])
             == full
             for index in holders
         ):
-            found.append(f"turn key {key}: {NOT_RENDERED} for some of the turns, such as earlier ones")
+            found.append(f"turn key {key}: {SOME}")
     return found
+
+
+def _only_repeats_calls(messages: Sequence[Message], key: str) -> bool:
+    """Whether a key is in the results of tools alone and has there what their calls have, in the same order."""
+    calls = [call for one in messages for call in one.get("tool_calls", []) if isinstance(call, dict)]
+    functions = [function for one in messages for function in _functions(one)]
+    called = {
+        "name": [one.get("name") for one in functions],
+        "tool_call_id": [one.get("id") for one in calls],
+    }
+    results = [one for one in messages if one["role"] == "tool"]
+    if (
+        key not in called
+        or len(results) > len(calls)
+        or any(key in one for one in messages if one not in results)
+    ):
+        return False
+    return all(one.get(key, name) == name for one, name in zip(results, called[key], strict=False))
 
 
 def _thoughts(render: Render, messages: Sequence[Message], full: str) -> list[str]:
@@ -77,7 +111,7 @@ def _thoughts(render: Render, messages: Sequence[Message], full: str) -> list[st
         rest = {**message, "content": message["content"][thought.end() :]}
         bare = _render(render, [rest if at == index else one for at, one in enumerate(messages)])
         if bare == full or thought[1].strip() not in full:
-            return [f"thoughts in content: {NOT_RENDERED} for some of the turns, such as earlier ones"]
+            return [f"thoughts in content: {SOME}"]
     return []
 
 
@@ -99,7 +133,8 @@ def _contents(render: Render, messages: Sequence[Message], full: str) -> list[st
             else messages[at]["content"].strip() not in full
         )
     ]
-    return [f"{role} turns: {NOT_RENDERED}" for role in dict.fromkeys(messages[at]["role"] for at in lost)]
+    roles = dict.fromkeys(messages[at]["role"] for at in lost)
+    return [f"{role} turns: {NOT_RENDERED}: the model does not see them" for role in roles]
 
 
 def arguments_as_objects(messages: list[Message], full: str | None) -> list[Message]:

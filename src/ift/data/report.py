@@ -12,6 +12,7 @@ from ift.data.lengths import NO_LIMIT, LengthLimit
 from ift.text import counted
 
 NOT_RENDERED = "not rendered by the chat template"
+HARMLESS = "; harmless, because "  # in a note, before the reason why nothing is lost
 TEMPLATE_FIX = "Fix: give a template that renders it with --chat_template_path FILE.jinja"
 TEMPLATE_REASON = "the chat template renders nothing of the answer"  # such a row is dropped
 
@@ -141,7 +142,7 @@ class DataReport:
             if findings and note in WRONG_CHARACTERS:
                 continue
             lines.append(f"  {counted(len(rows), 'row')}: {note} ({row_numbers(rows)})")
-        if any(note.endswith(NOT_RENDERED) for note in self.notes):
+        if any(f"{NOT_RENDERED}: " in note for note in self.notes):
             lines.append(f"  {TEMPLATE_FIX}, or take it out of the rows")
         lines.append(f"  {counted(self.trained_tokens, 'trained token')} of {self.total_tokens:,}")
         parts = {"prompt": self.prompt_lengths, "answer": self.answer_lengths} if lengths else {}

@@ -30,14 +30,14 @@ class FinalAnswers:
 
     Attributes:
         asked: Number of prompts answered.
-        ended: Answers that stopped with their end token.
+        stopped: Answers that stop with their end token.
         empty: Answers without text, or with nothing but spaces.
         limit: Maximum length of an answer, in tokens.
         note: Why there are no answers; empty if there are.
     """
 
     asked: int = 0
-    ended: int = 0
+    stopped: int = 0
     empty: int = 0
     limit: int = 0
     note: str = ""
@@ -47,8 +47,9 @@ class FinalAnswers:
         if self.note:
             return f"skipped: {self.note}"
         empty = f", {self.empty} without text" if self.empty else ""
+        stop = "stops with its" if self.stopped == 1 else "stop with their"
         return (
-            f"{self.ended} of {counted(self.asked, 'answer')} {'ends' if self.ended == 1 else 'end'}{empty} "
+            f"{self.stopped} of {counted(self.asked, 'answer')} {stop} end token{empty} "
             f"(greedy, up to {counted(self.limit, 'token')}): {Path(folder) / FILE}"
         )
 
@@ -86,8 +87,8 @@ def write_final_answers(trainer: Any, rows: Prepared, rows_name: str, count: int
         )
     found = answer(limit)
     texts = _write(trainer, questions, found, rows, rows_name)
-    ended, empty = sum(new.stopped for new in found), sum(not text.strip() for text in texts)
-    return FinalAnswers(len(found), ended, empty, limit)
+    stopped, empty = sum(new.stopped for new in found), sum(not text.strip() for text in texts)
+    return FinalAnswers(len(found), stopped, empty, limit)
 
 
 def _longest_answer(trainer: Any, questions: list[Question]) -> int:
@@ -115,7 +116,7 @@ def _write(
             "prompt": tokenizer.decode(prompt),
             "target": tokenizer.decode(target, skip_special_tokens=True),
             "answer": text,
-            "ended": new.stopped,
+            "stopped": new.stopped,
             "tokens": len(new.ids),
         }
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")

@@ -38,7 +38,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Turn:
-    """One answer: its text, whether it stopped with an end token, and its length in tokens."""
+    """One answer: its text, whether it stopped with its end token, and its length in tokens."""
 
     text: str
     stopped: bool

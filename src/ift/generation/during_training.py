@@ -13,11 +13,13 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
 from ift.data import DataError, Prepared
+from ift.data.report import row_numbers
 from ift.data.samples import ids_and_labels, sample_rows
 from ift.files import keep_lines
 from ift.generation.decoding import Sampling, continue_with_trainer, room_for_answers
 from ift.generation.final_answer import FinalAnswer, final_answer_of, last_answer
 from ift.step.model import has_weights
+from ift.text import counted
 
 FILE = "answers.jsonl"
 ANSWERED = "eval_answers_stopped"  # the metric that each evaluation with answers has
@@ -107,10 +109,10 @@ class EvaluationAnswers(TrainerCallback):
     """
 
     def __init__(self, trainer: Any, rows: Prepared, settings: AnswerArguments) -> None:
-        """Selects the rows; for pairs, the chosen answer is the target.
+        """Selects the rows; for pairs, the chosen answer is the target. `left_out` names those without a prompt.
 
         Raises:
-            DataError: A row has no prompt, or a target has no final answer that matches the pattern.
+            DataError: No row has a prompt, or a target has no final answer that matches the pattern.
             ValueError: The weights are sharded over processes.
         """
         if trainer.is_fsdp_enabled or (trainer.is_deepspeed_enabled and not has_weights(trainer.model)):
@@ -119,7 +121,9 @@ class EvaluationAnswers(TrainerCallback):
             )
         self.trainer, self.settings = trainer, settings
         self.tokenizer = trainer.processing_class
-        self.questions = _questions(rows, settings.eval_generate, trainer.args.seed, self.tokenizer)
+        self.questions, self.left_out = _questions(
+            rows, settings.eval_generate, trainer.args.seed, self.tokenizer
+        )
         model, wanted = trainer.accelerator.unwrap_model(trainer.model), settings.eval_generate_max_new_tokens
         room = room_for_answers(model, [one.prompt for one in self.questions], wanted)
         if room < wanted:
@@ -216,17 +220,24 @@ class EvaluationAnswers(TrainerCallback):
                 tracker.log({"answers": tracker.Table(dataframe=pandas.DataFrame(list(answers)))})
 
 
-def _questions(rows: Prepared, count: int, seed: int, tokenizer: Any) -> list[Question]:
-    """Up to `count` sampled rows in the order of the data; for a stream, the first ones."""
-    found = []
+def _questions(rows: Prepared, count: int, seed: int, tokenizer: Any) -> tuple[list[Question], str]:
+    """Up to `count` sampled rows in the order of the data (for a stream, the first ones), and a line on those left out.
+
+    The line is "" if every sampled row has a prompt.
+    """
+    found, without = [], []
     sample = sorted(sample_rows(rows.dataset, count, seed), key=lambda one: one[0])
     places = rows.places([number for number, _ in sample])
     for (number, row), place in zip(sample, places, strict=True):
         prompt, target = last_answer(*ids_and_labels(row))
-        if not prompt:
-            named = place.get("file_row", number)
-            raise DataError(
-                f"eval_generate: evaluation row {named} has no prompt to answer. Fix: leave eval_generate out"
-            )
-        found.append(Question(number, prompt, tokenizer.decode(target, skip_special_tokens=True), place))
-    return found
+        if prompt:
+            text = tokenizer.decode(target, skip_special_tokens=True)
+            found.append(Question(number, prompt, text, place))
+        else:
+            without.append(place.get("file_row", number))
+    if not without:
+        return found, ""
+    rows_named = f"{counted(len(without), 'evaluation row')} without a prompt ({row_numbers(without)})"
+    if not found:
+        raise DataError(f"eval_generate: found only {rows_named}. Fix: leave eval_generate out")
+    return found, f"eval_generate: {rows_named}: not answered. Fix: write a prompt, or take the row out"

@@ -25,7 +25,7 @@ def leave_out(
 
     Args:
         prompts: All prompts.
-        problem_of: Problem and fix of a prompt that cannot be asked; None for the others.
+        problem_of: Problem and fix of a prompt with text that cannot be asked; None for the others.
 
     Raises:
         EvaluationError: No prompt can be asked.
@@ -33,7 +33,7 @@ def leave_out(
     fit: list[Prompt] = []
     faults: list[RowFault] = []
     for one in prompts:
-        found = problem_of(one)
+        found = one.problem or problem_of(one)
         if found is None:
             fit.append(one)
         else:
@@ -43,7 +43,8 @@ def leave_out(
     text = str(refuse_rows(faults, counted(len(prompts), "row"), "the prompts"))
     if not fit:
         raise EvaluationError(text)
-    return fit, f"{text}\nThe other {len(fit):,} are answered."
+    others = "The other one is" if len(fit) == 1 else f"The other {len(fit):,} are"
+    return fit, f"{text}\n{others} answered."
 
 
 def refused_by_template(tokenizer: Any, style: str) -> Callable[[Prompt], tuple[str, str] | None]:

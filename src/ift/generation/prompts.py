@@ -14,6 +14,7 @@ from ift.data.errors import RowFault, describe, refuse_rows
 from ift.data.formats import check_renaming
 from ift.data.known_names import OTHER_ROLES
 from ift.data.masks import SILENT, plain_prompt_ids
+from ift.data.report import row_numbers
 from ift.data.source import SourceRow
 from ift.data.templates import renderer
 from ift.data.text_files import numbered_rows, read_all_rows
@@ -23,6 +24,9 @@ from ift.models.loading import PLAIN_TEXT
 from ift.text import counted
 
 _FORMS = "turns, messages, conversations, prompt, instruction or question"
+
+_EMPTY = ("the question is empty", "write a question, or take the row out")
+_TEXTS = ("prompt", "instruction", "question")
 
 _IN_OUTPUT = ("id", "question_id", "dataset", "datasplit")  # columns that name a row, or its benchmark
 Numbered = tuple[int | None, dict[str, Any] | RowFault]  # of `numbered_rows`
@@ -43,6 +47,7 @@ class Prompt:
         place: File, number and line of the row, as a fault without a problem.
         unused: Columns with a value that are not part of the prompt.
         notes: Remarks about the row, such as a system column that its conversation takes the place of.
+        problem: Problem and fix of a prompt without text, which is not asked; None for the others.
     """
 
     id: str
@@ -53,6 +58,7 @@ class Prompt:
     place: RowFault = UNPLACED
     unused: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    problem: tuple[str, str] | None = None
 
     @property
     def key(self) -> str:
@@ -110,10 +116,10 @@ def read_prompts(
 
     Each row has one of: `turns` (texts of the user), `messages` or `conversations` (an answer at the end is ignored),
     `prompt` (text or messages), `instruction` (with `input`), `question`. Turns, and the columns `system`, `history`
-    and `tools`, are read as in training; media are refused.
+    and `tools`, are read as in training; media are refused. A prompt without text has a `problem`.
 
     Raises:
-        EvaluationError: The file cannot be read, rows have no prompt (the message names the first ten), or an id occurs
+        EvaluationError: The file cannot be read, rows are malformed (the message names the first ten), or an id occurs
             twice.
     """
     prompts, faults = [], []
@@ -133,7 +139,13 @@ def read_prompts(
     except DataError as error:
         raise EvaluationError(str(error)) from error
     if faults:
-        raise EvaluationError(str(refuse_rows(faults, counted(len(rows), "row"), str(path))))
+        empty = [one.place.row for one in prompts if one.problem]
+        remarks = (
+            [f"{counted(len(empty), 'row')} would be left out: {_EMPTY[0]} ({row_numbers(empty)})"]
+            if empty
+            else []
+        )
+        raise EvaluationError(str(refuse_rows(faults, counted(len(rows), "row"), str(path), remarks)))
     if not prompts:
         raise EvaluationError(f"{path}: no rows; give at least one")
     ids = [one.id for one in prompts]
@@ -172,7 +184,9 @@ def _prompt(row: dict[str, Any] | RowFault, place: RowFault, system: str | None)
     template = _for_the_template(source)
     source.note_wrong_characters()
     unused = tuple(column for column in source.unused() if column not in _IN_OUTPUT)
-    return Prompt(str(name), messages, further, row, template, place, unused, tuple(source.notes))
+    empty = messages[-1]["role"] == "user" and not messages[-1]["content"].strip()
+    problem = _EMPTY if empty or not all(text.strip() for text in further) else None
+    return Prompt(str(name), messages, further, row, template, place, unused, tuple(source.notes), problem)
 
 
 def _for_the_template(source: SourceRow) -> dict[str, Any]:
@@ -190,19 +204,27 @@ def _parse_row(source: SourceRow, row: dict[str, Any]) -> tuple[list[dict[str, A
     for column in ("messages", "conversations", "prompt"):
         if row.get(column) and not (column == "prompt" and isinstance(row[column], str)):
             return _conversation(source, column), ()
-    for column in ("prompt", "instruction", "question"):
-        if row.get(column) not in (None, ""):  # "" is an empty cell of a table
-            text = _text(source, column, source.get(column))
-            if column == "instruction" and row.get("input"):
-                text = f"{text}\n\n{_text(source, 'input', source.get('input'))}"
-            return [{"role": "user", "content": text}], ()
-    if empty := [column for column in ("prompt", "instruction", "question") if column in row]:
-        problem, fix = f"the column {empty[0]} is empty", "write a question, or take the row out"
-    else:
+    texts = [column for column in _TEXTS if column in row]
+    if not texts:
         problem = f"found no prompt in the columns {', '.join(row) or 'of an empty row'}"
         name = next(iter(row), "Question")
         fix = f"give one of {_FORMS}; a column is renamed with --dataset_columns '{name}=instruction'"
-    raise DataError.of(RowFault(source.number, "", problem, "", fix))
+        raise DataError.of(RowFault(source.number, "", problem, "", fix))
+    # the first with text; an empty cell of a table is "", and null may be a column of other rows
+    column = max(texts, key=lambda one: (_has_text(row, one), row[one] is not None))
+    text = _text(source, column, source.get(column))
+    if column == "instruction" and not _is_blank(row.get("input")):
+        text = f"{text}\n\n{_text(source, 'input', source.get('input'))}"
+    return [{"role": "user", "content": text}], ()
+
+
+def _has_text(row: Mapping[str, Any], column: str) -> bool:
+    """Whether a column of a question, or the input to an instruction, has more than spaces."""
+    return not _is_blank(row[column]) or (column == "instruction" and not _is_blank(row.get("input")))
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _conversation(source: SourceRow, column: str) -> list[dict[str, Any]]:
@@ -210,12 +232,6 @@ def _conversation(source: SourceRow, column: str) -> list[dict[str, Any]]:
     given = source.get(column)
     answered = isinstance(given, list) and _is_answer(given[-1])
     turns = TurnReader(source, column).read(given[:-1] if answered else given)
-    for number, turn in enumerate(turns, start=1):
-        if not turn["content"].strip() and "tool_calls" not in turn and turn["role"] != "tool":
-            place = f'column "{column}", turn {number}, key "content"'
-            raise DataError.at(
-                source.number, place, describe(turn["content"]), "text", "fill it in or drop the row"
-            )
     last = turns[-1]["role"] if turns else "none"
     if last not in ("user", "tool"):
         found, expected = (
@@ -234,6 +250,6 @@ def _is_answer(turn: Any) -> bool:
 
 
 def _text(source: SourceRow, column: str, value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str):
         raise source.error(column, describe(value), "a text", "fill it in or drop the row")
     return value

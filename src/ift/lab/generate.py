@@ -87,9 +87,8 @@ def _counts(answers: Sequence[Sequence[Turn]], prompts: str) -> str:
     turns = [turn for of_prompt in answers for turn in of_prompt]
     stopped, empty = sum(turn.stopped for turn in turns), sum(not turn.text.strip() for turn in turns)
     without = f", {empty} without text" if empty else ""
-    return (
-        f"{counted(len(turns), 'answer')} to {prompts}, {stopped} of them stopped with an end token{without}"
-    )
+    stop = "stops with its" if stopped == 1 else "stop with their"
+    return f"{counted(len(turns), 'answer')} to {prompts}, {stopped} of them {stop} end token{without}"
 
 
 def _served(address: str, model: str, settings: Settings, threads: int) -> Source:

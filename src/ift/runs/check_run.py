@@ -90,8 +90,13 @@ def output_findings(run_args: TrainArguments) -> list[Finding]:
         return [Finding("refused", "output", str(error))]
 
 
-def report_lines(run_args: TrainArguments, found: Preflight, rows: Any, seconds: float | None) -> list[str]:
-    """What `ift check` prints before the findings; `seconds` are those of a step, None where it was not timed."""
+def report_lines(
+    run_args: TrainArguments, found: Preflight, rows: Any, seconds: float | None, tflops: float | None
+) -> list[str]:
+    """What `ift check` prints before the findings.
+
+    `seconds` are those of a step, None where it was not timed; `tflops` is --gpu_tflops.
+    """
     lines = list(rows.notes)
     for one in rows.sets.values():
         lines += one.report.lines(findings=True, lengths=True)
@@ -99,7 +104,8 @@ def report_lines(run_args: TrainArguments, found: Preflight, rows: Any, seconds:
     lines += [f"disk: {found.disk.line()}"] if found.disk is not None else []
     span = timedelta(seconds=round((found.work.steps or 0) * (seconds or 0)))
     time = f", {seconds:.2f} seconds each: {span} without evaluation and saving" if seconds else ""
-    return [*lines, f"steps: {found.work.line(time)}{epochs_unused(run_args)}"]
+    steps = f"steps: {found.work.line(time)}{epochs_unused(run_args)}"
+    return [*lines, steps, found.compute_line(tflops)]
 
 
 def closing_line(found: list[dict[str, Any]]) -> tuple[str, str]:

@@ -69,7 +69,7 @@ class Supervision:
             return (empty,) if empty else ()
         if not self.watch.rows:
             return (NO_END, empty) if empty else (NO_END,)
-        unlikely = self.watch.unlikely(shown.ended, shown.asked)
+        unlikely = self.watch.unlikely(shown.stopped, shown.asked)
         return tuple(warning for warning in (empty, self.watch.less_likely(), unlikely) if warning)
 
 
@@ -113,6 +113,8 @@ def supervise(
     answers = None
     if run_args.answers.eval_generate:
         answers = EvaluationAnswers(trainer, rows.sets["eval"], run_args.answers)
+        if answers.left_out:
+            reporter.message(answers.left_out)
     if is_first_process():
         mark_run_started(run_args)
     return Supervision(checkpoints, watch, answers, LogsBothEnds())

@@ -97,11 +97,11 @@ class EndWatch(TrainerCallback):
             f"{counted(self.rows, 'training row')}). {self._remedy()}"
         )
 
-    def unlikely(self, ended: int = 0, answers: int = 0) -> str | None:
+    def unlikely(self, stopped: int = 0, answers: int = 0) -> str | None:
         """The warning if the end has a probability below one half at the last measurement; otherwise None.
 
         Args:
-            ended: How many of the greedy answers after the training stopped with their end token.
+            stopped: How many of the greedy answers after the training stop with their end token.
             answers: How many there are; 0 if they were not requested or could not be written.
         """
         step, last = max(self.measured.items(), default=(0, 0.0))
@@ -111,14 +111,11 @@ class EndWatch(TrainerCallback):
             f"after step {step} the end token has a probability of {percent(-last)} where an answer of a training "
             f"row ends ({NAME} {last:.3g})"
         )
-        if answers and ended == answers:
-            all_end = counted(answers, "greedy answer ends", "greedy answers end")
-            text = f"{ended} of {all_end}, but sampled ones may run on: {measured}"
-        elif answers:
-            not_ended = answers - ended
-            do = "does" if not_ended == 1 else "do"
-            of_all = f"{not_ended} of {counted(answers, 'greedy answer')}"
-            text = f"{of_all} {do} not end, and sampled ones may run on: {measured}"
+        if answers:
+            stop = "stops with its" if stopped == 1 else "stop with their"
+            but = "but" if stopped == answers else "and"
+            of_all = f"{stopped} of {counted(answers, 'greedy answer')} {stop} end token"
+            text = f"{of_all}, {but} sampled ones may run on: {measured}"
         else:
             text = f"answers may not stop: {measured}"
         return f"{text}. {self._remedy()}"

@@ -1,6 +1,7 @@
 """`ift compare --score`: rows that a score cannot take are refused, and runs end in records that hold the scores."""
 
 import json
+import re
 import sqlite3
 
 import pytest
@@ -93,6 +94,18 @@ def test_a_reference_with_an_error_is_refused_before_training(place, tmp_path):
     assert found.exit_code == 1
     assert "fails: no such column: noname" in " ".join(found.output.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_held_out_rows_without_a_prompt_are_named(place):
+    """One row without a prompt costs the answers of all. Red when: nobody is told which."""
+    write([{"prompt": f"Say {n}:" if n % 2 else "", "completion": f" it is {n}"} for n in range(20)])
+    lines = []
+    study_of("--test_rows", "8", "--learning_rates", "1e-4", say=lines.append)
+    (said,) = [line for line in lines if "no answers are generated" in line]
+    assert re.search(r"[1-7] of 8 held-out rows ha(s|ve) no prompt \(rows? [0-9, ]+\)", said)
+    found = invoke("--score", "contains", "--test_rows", "8", "--learning_rates", "1e-4")
+    assert found.exit_code == 1
+    assert re.search(r"--score: . of 8 held-out rows ha(s|ve) no prompt", " ".join(found.output.split()))
 
 
 STUDY = """

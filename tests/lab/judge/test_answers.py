@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ift.lab.judge.answers import CHOICES, SURROGATES, read_answers, read_by_question, read_references
+from ift.lab.judge.answers import CHOICES, EMPTY, SURROGATES, read_answers, read_by_question, read_references
 from ift.lab.judge.errors import JudgeError
 
 ASKED = [{"role": "user", "content": "Q"}]
@@ -83,6 +83,15 @@ def test_half_characters_and_further_choices_are_remarked_on(read):
     assert found.answers[2].answers == ("a", "b")
     assert found.remarks == {SURROGATES: 1, CHOICES: 1}
     assert found.of_mt_bench == 1
+
+
+def test_answers_to_an_empty_question_are_remarked_on(read):
+    """They are judged, because the file has them. Red when: nobody is told."""
+    found = read(
+        FINE, {"instruction": " ", "output": "A"}, {"messages": ASKED, "further": [""], "output": ["A", "B"]}
+    )
+    assert len(found.answers) == 3
+    assert found.remarks[EMPTY] == 2
 
 
 def test_question_files_name_each_question_once(tmp_path):

@@ -48,7 +48,7 @@ def test_values_of_rows_pair_the_difference_by_row(tmp_path, scores):
     apart = [
         [float(right("ift", seed, row)) - right("sft", seed, row) for row in range(ROWS)] for seed in (0, 1)
     ]
-    assert found.difference(ift, "test", "exact_match") == crossed_interval(apart)
+    assert found.difference(ift, "test", "exact_match") == crossed_interval(apart, share=True)
     assert sft.estimate("test", "exact_match").rows == ROWS
     assert found.differing(ift, "test", "exact_match") == 15 / (2 * ROWS)
     assert found.differing(sft, "test", "exact_match") is None
@@ -109,3 +109,35 @@ def test_a_packed_study_keeps_the_values_of_its_rows(tmp_path):
     pack([tmp_path / "one"], tmp_path / "one.jsonl")
     (found,) = find([tmp_path / "one.jsonl"]).values()
     assert found.row_scores == {"test": {"nll": [0.3333333]}}
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "half"),
+    [
+        ("bleu", {"sft": [17.0] * ROWS, "ift": [17.0] * ROWS}, None),
+        ("mine", {"sft": [0.0] * ROWS, "ift": [0.0] * ROWS}, None),
+        ("rouge", {"sft": [0.0] * ROWS, "ift": [0.0] * ROWS}, None),
+        ("sql", {"sft": [0.0] * ROWS, "ift": [0.0] * ROWS}, 3 / ROWS),
+        ("mine", {"sft": [0.0, 1.0] * (ROWS // 2), "ift": [0.0, 1.0] * (ROWS // 2)}, 3 / ROWS),
+    ],
+)
+def test_only_a_share_has_an_interval_where_no_row_differs(metric, values, half):
+    """Red when: 3 / N, a share, is the interval of a score on another scale; or its lack is not explained."""
+    runs = [
+        record(method, seed, scores={"test": {"n": ROWS, metric: sum(rows) / ROWS}}, error_steps={}, samples=[],
+               data={}, row_scores={"test": {metric: rows}})
+        for method, rows in values.items() for seed in range(3)
+    ]  # fmt: skip
+    (found,) = compare({Path(f"{run.method}-{run.seed}.json"): run for run in runs})
+    sft, ift = found.variants
+    assert found.difference(ift, "test", metric).half == half
+    said = [note for note in found.notes if "has the same value" in note]
+    if half is None:
+        assert sft.estimate("test", metric).half is None
+        assert "±" not in score_table(found, "test", metric)
+        (note,) = said
+        assert note.startswith(
+            f"test.{metric} of sft, ift, ift minus sft: every row of every seed has the same"
+        )
+    else:
+        assert said == []

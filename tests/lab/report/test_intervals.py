@@ -80,13 +80,19 @@ def test_mean_squares_by_hand():
 
 
 def test_values_that_are_all_the_same_leave_what_so_few_rows_may_hide():
-    found = crossed_interval([[0.0] * 60] * 3)
+    found = crossed_interval([[0.0] * 60] * 3, share=True)
     assert (found.mean, found.half, found.n, found.rows) == (0, 3 / 60, 3, 60)
 
 
+def test_scores_that_are_no_shares_have_no_interval_where_all_are_the_same():
+    """3 / N is no bound for BLEU or tokens. Red when: one is made up."""
+    found = crossed_interval([[17.0] * 60] * 3, share=False)
+    assert (found.mean, found.half, found.n, found.rows) == (17, None, 3, 60)
+
+
 def test_one_seed_or_one_row_is_no_crossed_sample():
-    assert crossed_interval([[1.0, 2.0]]).half is None
-    assert crossed_interval([[1.0], [3.0]]) == mean_interval([1, 3])
+    assert crossed_interval([[1.0, 2.0]], share=True).half is None
+    assert crossed_interval([[1.0], [3.0]], share=True) == mean_interval([1, 3])
 
 
 def drawn(kind, seeds, rows, generator):
@@ -115,7 +121,9 @@ KINDS = ("numbers, seeds", "numbers, rows", "binary, seeds", "binary, rows")
 
 def coverage(kind, seeds, rows, studies):
     generator = np.random.default_rng(11)
-    found = [crossed_interval(drawn(kind, seeds, rows, generator).tolist()) for _ in range(studies)]
+    found = [
+        crossed_interval(drawn(kind, seeds, rows, generator).tolist(), share=True) for _ in range(studies)
+    ]
     return sum(abs(one.mean) <= one.half for one in found) / studies
 
 
@@ -154,6 +162,6 @@ def test_the_smallest_difference_by_hand_and_by_simulation():
     generator, found = np.random.default_rng(3), 0
     for _ in range(500):
         apart = smallest_difference(3, 400, 0.5, 0.0) + generator.normal(0, 0.5, 400)
-        one = crossed_interval([apart.tolist()] * 3)
+        one = crossed_interval([apart.tolist()] * 3, share=True)
         found += one.mean > one.half
     assert 0.75 < found / 500 < 0.85

@@ -1,4 +1,4 @@
-"""The interface through which a trial trains and scores: on the testbed, or on the user's model and rows."""
+"""The interface through which a trial trains and scores, on the testbed or on the user's model and rows."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,10 @@ PROBE_STEPS = 3
 
 @dataclass(frozen=True)
 class Scored:
-    """The scores of a model on the test splits, and its answers; see `ift.lab.report.RunRecord`."""
+    """The scores of one model on the test splits, and its answers.
+
+    The fields have the forms of the fields of the same name in `ift.lab.report.RunRecord`.
+    """
 
     scores: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
@@ -27,32 +30,42 @@ class TrialBackend(Protocol):
     entrant: Entrant
 
     def train(self, folder: Path, attach: Any, **more: Any) -> Any:
-        """Train with the task's seed and settings, and `more`, to a `TrainResult`; `attach` is given each trainer."""
+        """Train with the settings and the seed of the task.
 
-    def config(self) -> dict[str, Any]:
-        """Hyper-parameters as trained."""
-
-    def train_data(self) -> Any:
-        """`DataSplit` of the training rows."""
-
-    def answers_seen(self, trained: Any) -> int:
-        """Answers trained on, repeats included."""
-
-    def probe(self, folder: Path) -> dict[str, float]:
-        """Measure a short training of SFT and the scoring of a batch.
+        Args:
+            folder: The output folder of the training.
+            attach: Called with each trainer before it trains, to add callbacks.
+            **more: Settings that replace those of the task.
 
         Returns:
-            Seconds of a step, of starting a training, of a scored validation row and of a scored test row; steps of a
-            whole training; bytes of the weights; `timed_seconds`, those of all that was timed here.
+            The `TrainResult` of the training.
+        """
+
+    def config(self) -> dict[str, Any]:
+        """The hyperparameters as trained."""
+
+    def train_data(self) -> Any:
+        """The `DataSplit` of the training rows."""
+
+    def answers_seen(self, trained: Any) -> int:
+        """The number of answers trained on, counting repeats."""
+
+    def probe(self, folder: Path) -> dict[str, float]:
+        """Measure a short training of SFT and the scoring of one batch.
+
+        Returns:
+            The seconds of a step, of starting a training, and of scoring one validation row and one test row; the
+            number of steps of a whole training; the size of the weights in bytes; and `timed_seconds`, the seconds of
+            everything that was timed here.
         """
 
     def choose(self, folder: str) -> tuple[float, float]:
-        """The validation score that settings are chosen by, and a second one for ties; greater is better."""
+        """Return the validation score that selects settings, and a second score that breaks ties; higher is better."""
 
     def score(self, folder: str) -> Scored:
-        """All scores on the test splits."""
+        """Compute all scores on the test splits."""
 
 
 def task_entrant(task: dict[str, Any]) -> Entrant:
-    """The entrant of a task; SFT for one that names none (the first measurement)."""
+    """The entrant of a task; plain SFT if the task names none (the first measurement)."""
     return Entrant(**task.get("entrant", {"method": "sft"}))

@@ -1,4 +1,4 @@
-"""Fits a study to a time: chooses its numbers of seeds, learning rates and scored rows by a first measurement."""
+"""Fits a study into a given time: a first measurement decides its numbers of seeds, learning rates and scored rows."""
 
 from __future__ import annotations
 
@@ -28,16 +28,20 @@ LADDER = (
 
 
 def fit_to_budget(study: Study, jobs: int | None, say: Callable[[str], object], spent: float = 0.0) -> Study:
-    """The study with the largest plan of `LADDER` that fits its time, and with its number of processes.
+    """Choose the largest plan of `LADDER` that fits into the study's time, and the number of processes.
 
-    What is decided is stored in the study's folder, and a resumed study keeps it; only seeds that are named now replace
-    those decided.
+    The decision is stored in the study's folder, and a resumed study keeps it. Only a number of seeds that the user
+    gives now replaces the stored one.
 
     Args:
-        study: Its first measurement is there.
-        jobs: Processes; None: as many as fit, or one, as was measured, where a time is to be kept on shared cores.
-        say: Called with the decision, in a line.
-        spent: Seconds of the time that have passed.
+        study: A study whose first measurement has been made.
+        jobs: The number of processes; None: as many as fit, or the measured number (one) if the processes share the
+            cores.
+        say: Called with one line that describes the decision.
+        spent: Seconds of the time that have already passed.
+
+    Returns:
+        The study with the chosen plan and the number of processes.
 
     Raises:
         UsageError: Not even the smallest plan fits.
@@ -82,7 +86,7 @@ def fit_to_budget(study: Study, jobs: int | None, say: Callable[[str], object], 
 
 
 def _timed(study: Study) -> Study:
-    """The study with the steps of entrants that are to take as long as another method."""
+    """The study, with the number of steps set for entrants that must take as long as another method."""
     entrants = []
     for one in study.plan.entrants:
         if one.time_of:
@@ -98,7 +102,7 @@ def _rates(trials: int) -> str:
 
 
 def _planned(plan: Plan, seeds: int, trials: int, share: float) -> dict[str, Any]:
-    """The fields of a plan on a rung; what the user has named stays."""
+    """The fields of a plan on one rung of the ladder; values that the user has named are kept."""
     given = plan.time_budget or {}
 
     def rows(name: str) -> int:

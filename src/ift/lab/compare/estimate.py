@@ -1,4 +1,4 @@
-"""Estimates the time and memory of a study, and how many processes fit at the same time."""
+"""Estimates the time and memory of a study, and the number of processes that fit at the same time."""
 
 import math
 import os
@@ -23,7 +23,7 @@ FORWARDS = dict.fromkeys(("ift", "random-residual", "position-weights", "dpo", "
 
 
 def fitting_jobs(study: Study) -> int:
-    """Processes that fit: one per CUDA device; else as many as cores and free memory allow, at least one."""
+    """The number of processes that fit: one per CUDA device, else as cores and free memory allow; at least 1."""
     import psutil
     import torch
 
@@ -34,14 +34,14 @@ def fitting_jobs(study: Study) -> int:
 
 
 def on_devices(study: Study) -> bool:
-    """Whether each process has an accelerator of its own."""
+    """Whether each process has its own accelerator."""
     import torch
 
     return study.plan.user_data is not None and torch.accelerator.is_available()
 
 
 def estimate(study: Study) -> str:
-    """The estimated time of all remaining work, and the memory of a process, as text."""
+    """Describe the estimated time of all remaining work and the memory of one process."""
     memory = _memory_needed(study) / 2**30
     return (
         f"about {span(seconds_needed(study))} and {memory:.1f} GiB for each process, by a first measurement"
@@ -49,23 +49,24 @@ def estimate(study: Study) -> str:
 
 
 def span(seconds: float) -> str:
-    """A time in words, rounded up: seconds up to one and a half minutes, minutes up to as many hours, then hours."""
+    """A duration in words, rounded up: in seconds up to 90 seconds, in minutes up to 90 minutes, then in hours."""
     if seconds <= 90:
         return f"{max(math.ceil(seconds / 10), 1) * 10} seconds"
     return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{math.ceil(seconds / 60)} minutes"
 
 
 def prospect(plan: Plan) -> list[str]:
-    """Lines before the first training: the smallest difference that the study can detect, or that it is too small.
+    """Lines to print before the first training: the smallest detectable difference, or a warning.
 
-    Where a time decides seeds and rows, only the warning that even all rows are too few.
+    The warning says that the study is too small. If a time budget decides the numbers of seeds and rows, it is the only
+    line, and is given only if even all rows are too few.
     """
     warning = too_small(plan)
     return [*([foresight(plan)] if plan.time_budget is None else []), *([warning] if warning else [])]
 
 
 def foresight(plan: Plan) -> str:
-    """A sentence with the smallest difference that the study is likely to detect, and the assumptions."""
+    """One sentence with the smallest difference that the study is likely to detect, and the assumptions behind it."""
     size = f"{counted(plan.test_rows, 'test row')} and {counted(plan.seeds, 'seed')}"
     if plan.seeds < FEWEST_SEEDS:
         return f"{size}: no verdict with fewer than {FEWEST_SEEDS} seeds; give --seeds {FEWEST_SEEDS} or more for one."
@@ -93,11 +94,11 @@ def foresight(plan: Plan) -> str:
 
 
 def too_small(plan: Plan, steps: int | None = None) -> str:
-    """A warning that the study is too small to compare methods, with what is advisable; empty if it is not.
+    """Return a warning if the study is too small to compare methods, with advisable numbers; "" if it is not.
 
     Args:
-        plan: Of the study.
-        steps: Of a training; None: not measured yet.
+        plan: The plan of the study.
+        steps: The number of steps of one training; None if it has not been measured yet.
     """
     rows = plan.test_rows
     few = []
@@ -112,7 +113,7 @@ def too_small(plan: Plan, steps: int | None = None) -> str:
 
 
 def _memory_needed(study: Study) -> float:
-    """Bytes of one process: the measured peak of SFT, and a second model where a method compares with one."""
+    """Bytes of one process: the measured peak of SFT, plus a second model if a method needs a reference model."""
     found = _measured(study)
     methods = [one for entrant in study.plan.entrants for one in parse_methods(entrant.method)]
     reference = found["weight_bytes"] if any(one.needs_reference for one in methods) else 0
@@ -120,7 +121,7 @@ def _memory_needed(study: Study) -> float:
 
 
 def seconds_needed(study: Study) -> float:
-    """Seconds of all tasks that have no result yet, with what runs them."""
+    """Estimate the seconds of all tasks without a result, run by the executor of the study."""
     entrants = study.plan.entrants
     seconds = sum(study.trials_left(one) * task_seconds(study, "search", one) for one in entrants)
     seconds += sum(
@@ -131,7 +132,10 @@ def seconds_needed(study: Study) -> float:
 
 
 def starting_seconds(study: Study) -> float:
-    """Those of `seconds_needed` in which processes start: they import torch, and load the model and the rows."""
+    """Estimate the part of `seconds_needed` that is spent on starting processes.
+
+    A process that starts imports torch and loads the model and the rows.
+    """
     entrants = (Entrant("base"), *study.plan.entrants)
     tasks = sum(study.trials_left(one) for one in study.plan.entrants)
     tasks += sum(len(study.seeds_left(one)) for one in entrants)
@@ -139,12 +143,12 @@ def starting_seconds(study: Study) -> float:
 
 
 def task_seconds(study: Study, kind: str, entrant: Entrant | None = None) -> float:
-    """Seconds of one process from launch to exit, with as many at the same time as were measured.
+    """Estimate the seconds of one process from launch to exit, with as many processes at a time as were measured.
 
     Args:
-        study: With its measurement.
-        kind: "pairs", "search" or "run", as in the content of a task; "base" is "run" too.
-        entrant: What it trains; the base is not trained.
+        study: A study with its measurement.
+        kind: "pairs", "search" or "run", as in the content of a task; the base model counts as "run".
+        entrant: The entrant that the process trains; None for the base model, which is not trained.
     """
     found, plan = _measured(study), study.plan
     process = found.get("process_seconds", 0.0)  # earlier versions did not measure it
@@ -163,14 +167,15 @@ def task_seconds(study: Study, kind: str, entrant: Entrant | None = None) -> flo
 
 
 def seconds_at_once(study: Study, kind: str, entrant: Entrant | None = None) -> float:
-    """The same with as many processes at the same time as the study runs."""
+    """Estimate the same as `task_seconds`, with as many processes at a time as the study runs."""
     return task_seconds(study, kind, entrant) * study.executor.at_once(study.jobs) / _speed(study)
 
 
 def _speed(study: Study) -> float:
-    """Measured processes that end in the time of one.
+    """The number of measured processes that finish in the time of one.
 
-    Of those that shared the cores as many as there were; of others as many as run in their place.
+    If the processes shared the cores while they were measured, this is the number of those processes; otherwise it is
+    the number that run in their place.
     """
     if (measured := _measured(study).get("at_once", 1)) > 1:
         return measured
@@ -178,7 +183,7 @@ def _speed(study: Study) -> float:
 
 
 def training_steps(study: Study) -> int:
-    """Steps of a training, by the measurement."""
+    """The number of steps of one training, from the first measurement."""
     return round(_measured(study)["steps"])
 
 

@@ -1,4 +1,4 @@
-"""Extends a study in its folder: which runs a repeated command keeps and adds, and which changes are refused."""
+"""Extends a study in its folder: decides which runs are kept and which are added, and refuses other changes."""
 
 from __future__ import annotations
 
@@ -29,11 +29,13 @@ _WORDS = {
 
 
 def differences(earlier: Json, planned: Json) -> list[str]:
-    """What would change the meaning of the earlier plan's finished runs; more seeds and further methods do not.
+    """List the changes that would give the finished runs of the earlier plan another meaning.
+
+    More seeds and further methods are no such changes.
 
     Args:
         earlier: The content of plan.json.
-        planned: The content that a repeated command would give it.
+        planned: The content that a repeated command would write there.
 
     Returns:
         One text for each difference, such as "--max_steps (3, now 5)".
@@ -54,7 +56,7 @@ def differences(earlier: Json, planned: Json) -> list[str]:
 
 
 def merged(earlier: Json, planned: Json) -> dict[str, Any]:
-    """The earlier plan and the new plan of a folder together."""
+    """Combine the earlier plan of a folder and the new plan."""
     known = {label_of(one) for one in earlier["entrants"]}
     new = [one for one in planned["entrants"] if label_of(one) not in known]
     found = {**planned, "entrants": [*earlier["entrants"], *new]}
@@ -66,22 +68,22 @@ def merged(earlier: Json, planned: Json) -> dict[str, Any]:
 
 
 def methods_in(folder: Path) -> list[str]:
-    """The methods that the study of a folder trains on the user's rows; none where there is no such study."""
+    """The methods that the study in a folder trains on the user's rows; an empty list if there is no such study."""
     file = folder / "plan.json"
     own = json.loads(file.read_text())["own"] if file.exists() else None
     return list(own["methods"]) if own else []
 
 
 def validation_rows_in(folder: Path) -> int | None:
-    """The rows that the study of a folder holds out to choose settings on; None where there is no study."""
+    """The number of rows that the study in a folder holds out for choosing settings; None if there is no study."""
     file = folder / "plan.json"
     return int(json.loads(file.read_text())["validation_rows"]) if file.exists() else None
 
 
 def kept_and_new(study: Study) -> list[str]:
-    """Lines on the runs that are finished, those that are trained now, and those that the command does not name.
+    """Lines on the finished runs, the runs to train now, and the runs that the command does not name.
 
-    Nothing where no run is finished.
+    The list is empty if no run is finished.
     """
     finished = study.finished()
     asked = {one.label: [*range(study.plan.seeds)] for one in study.plan.entrants}
@@ -107,7 +109,7 @@ def kept_and_new(study: Study) -> list[str]:
 
 
 def names_to_type(study: Study) -> list[str]:
-    """What `--methods` or `--variants` must name for all entrants of a folder."""
+    """The names that `--methods` or `--variants` needs to include all entrants of a folder."""
     entrants = json.loads((study.folder / "plan.json").read_text())["entrants"]
     added = ("sft", "ift") if study.plan.experiment == "ablate" else ()
     return [
@@ -118,12 +120,12 @@ def names_to_type(study: Study) -> list[str]:
 
 
 def label_of(entrant: Json) -> str:
-    """The label of an entrant of plan.json."""
+    """The label of an entrant in plan.json."""
     return f"{entrant['method']} {entrant['variant']}".strip()
 
 
 def _runs(seeds: Mapping[str, Sequence[int]]) -> str:
-    """Labels with their seeds, those of the same seeds together: "sft, ift (seeds 0 to 2)"."""
+    """List labels with their seeds; labels with the same seeds are grouped, as in "sft, ift (seeds 0 to 2)"."""
     groups: dict[str, list[str]] = {}
     for label, found in seeds.items():
         if found:
@@ -147,7 +149,7 @@ def _shown(value: Any) -> str:
 
 
 def _budget(earlier: Json | None, planned: Json | None) -> Iterator[str]:
-    """A study that was fitted to a time stays so; which time is read only once."""
+    """Differences between the time budgets: a study stays with or without one, and its time is read only once."""
     if earlier is not None and planned is not None:
         yield from _values(earlier, planned, ("trials", "validation_rows", "test_rows"))
     elif earlier is not None:
@@ -181,7 +183,7 @@ def _entrants(earlier: Sequence[Json], planned: Sequence[Json]) -> Iterator[str]
 
 
 def _without_folder(entrant: Json) -> dict[str, Any]:
-    """The entrant with the function's name alone in `token_weights`: its file may have been moved."""
+    """The entrant with `token_weights` reduced to the name of the function, because its file may have been moved."""
     settings = {
         name: str(value).rpartition(":")[2] if name.endswith("token_weights") else value
         for name, value in entrant["settings"].items()
@@ -206,20 +208,20 @@ def _user_data(earlier: Json, planned: Json) -> Iterator[str]:
 
 
 def _with_file(plan: Json, flags: Json) -> dict[str, str]:
-    """The flags, and what the file of --config sets beside them."""
+    """The flags, together with the settings of the file of --config."""
     file = {f"--{name}": text for name, text in plan.get("file_settings", {}).items()}
     return {name: text for name, text in {**file, **flags}.items() if name != "--config"}
 
 
 def _files(earlier: Json, planned: Json) -> Iterator[str]:
-    """Files, or flags that name one, whose content has changed; another name is a difference of its own."""
+    """Files, or flags that name a file, whose content has changed; a changed name is reported elsewhere."""
     for name, digest in planned.items():
         if earlier.get(name, digest) != digest:
             yield f"content of {name if not name.startswith('--') else f'the file of {name}'}"
 
 
 def _flags(words: Sequence[str]) -> dict[str, str]:
-    """The values of flags, several with spaces between."""
+    """The values of flags by name; several values are joined with spaces."""
     found: dict[str, list[str]] = {}
     name = ""
     for word in words:

@@ -1,4 +1,4 @@
-"""The first measurement of a study: seconds of steps, scoring and whole processes, with `jobs` at the same time."""
+"""Makes the first measurement of a study: the seconds of steps, of scoring and of whole processes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def measure(
 ) -> None:
     """Run the measurements that have no result yet.
 
-    Processes that share the cores of this machine slow each other down: the first measurement is made by `jobs` of them
-    at the same time (None: one), and what they found is averaged. It is timed from outside too, from launch to exit.
-    `measured.json` has `at_once`, their number, and `process_seconds`, what a process takes beside what it times
-    itself: imports, loading the model and the rows, exit.
+    Processes that share the cores of this machine slow each other down. The first measurement is therefore made by
+    `jobs` processes at the same time (None: one), and their results are averaged. Each process is also timed from
+    outside, from launch to exit. In `measured.json`, `at_once` is the number of processes, and `process_seconds` is the
+    time that a process needs in addition to what it times itself: imports, loading the model and the rows, exit.
 
     Raises:
-        StudyError: a process failed.
-        KeyboardInterrupt: after the processes are stopped.
+        StudyError: A process failed.
+        KeyboardInterrupt: Raised again after the processes have been stopped.
     """
     first, *others = study.probe()
     if not first.result.exists():
@@ -49,12 +49,12 @@ def measure(
 
 
 def shares_cores(study: Study) -> bool:
-    """Whether the processes of a study compute on the cores of this machine, and not on devices or other machines."""
+    """Whether the processes of a study compute on the cores of this machine, not on devices or other machines."""
     return isinstance(study.executor, LocalProcesses) and not on_devices(study)
 
 
 def _alike(first: Task, count: int) -> list[Task]:
-    """So many tasks that measure the same; none of them writes the result of `first`."""
+    """Return `count` tasks that measure the same as `first`, each with its own result file."""
     found = []
     for number in range(1, count + 1):
         work = first.content["work"] + (f"-{number}" if number > 1 else "")
@@ -64,7 +64,7 @@ def _alike(first: Task, count: int) -> list[Task]:
 
 
 def _merged(tasks: Sequence[Task], seconds: Sequence[float]) -> dict[str, float]:
-    """The means of what several processes measured, with what each of them took in all (in seconds)."""
+    """Average the measurements of several processes; `seconds` are their whole durations."""
     found = [json.loads(task.result.read_text()) for task in tasks]
     means = {name: fmean(one[name] for one in found) for name in found[0]}
     inside = means.pop("timed_seconds")

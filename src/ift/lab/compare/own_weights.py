@@ -1,4 +1,4 @@
-"""Contenders with weights of the user's own, such as `ift FILE.py:function` in `--methods`."""
+"""Contenders with token weights of the user's own, such as `ift FILE.py:function` in `--methods`."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ PROPAGATION = ("propagation", "propagation_gamma", "propagation_detach")
 
 
 def own_weights(name: str) -> dict[str, Any] | None:
-    """The fields of `Entrant` for a name such as `ift FILE.py:function`: IFT with these weights.
+    """Parse a name such as `ift FILE.py:function` into fields of `Entrant`: IFT with these token weights.
 
-    Its variant is the function's name. The file is read for the hash of its code, and not imported.
+    The variant is the name of the function. The file is read for the hash of its code, but not imported.
 
     Args:
-        name: A method, or a sequence with `ift` in it, a space, and the function; `ALONE` may stand before it.
+        name: A method, or a sequence that contains `ift`, then a space and the function; `ALONE` may precede the
+            function.
 
     Returns:
-        None for a name without a function.
+        The fields, or None for a name without a function.
 
     Raises:
-        ValueError: the method has no IFT, or there is no such file.
+        ValueError: The method does not contain IFT, or the file does not exist.
     """
     method, _, spec = name.strip().partition(" ")
     alone = spec.strip().startswith(f"{ALONE} ")
@@ -62,23 +63,23 @@ def _propagation_defaults() -> dict[str, Any]:
 
 
 def name_of(method: str, settings: Mapping[str, Any]) -> str | None:
-    """The name that `own_weights` reads as these settings of an entrant; None if it has no weights of its own."""
+    """The name from which `own_weights` makes these settings; None if the entrant has no weights of its own."""
     spec = spec_of(settings)
     alone = any(key.endswith("residual_lambda") for key in settings)
     return spec and f"{method} {f'{ALONE} ' if alone else ''}{spec}"
 
 
 def spec_of(settings: Mapping[str, Any]) -> str | None:
-    """FILE.py:function in the settings of an entrant; None where it has no weights of its own."""
+    """The FILE.py:function in the settings of an entrant; None if it has no weights of its own."""
     return next((str(value) for key, value in settings.items() if key.endswith("token_weights")), None)
 
 
 def try_own_weights(entrants: Iterable[Any]) -> None:
-    """Import the functions of entrants and call each once, before anything is trained.
+    """Import the functions of all entrants and call each of them once, before anything is trained.
 
     Raises:
-        ValueError: a file that cannot be imported or has no such function, or a function that fails or returns
-            something else than weights; the message names it.
+        ValueError: A file cannot be imported, has no such function, or the function fails or does not return weights.
+            The message names it.
     """
     for entrant in entrants:
         if entrant.weights_sha256:
@@ -88,7 +89,7 @@ def try_own_weights(entrants: Iterable[Any]) -> None:
 
 
 def check_unchanged(entrant: Any) -> None:
-    """Raise ValueError if the code of an entrant's weights is not that with which the study began."""
+    """Raise ValueError if the code of an entrant's weights has changed since the study began."""
     if entrant.weights_sha256:
         spec = str(spec_of(entrant.settings))
         if file_sha256(spec) != entrant.weights_sha256:
@@ -99,7 +100,7 @@ def check_unchanged(entrant: Any) -> None:
 
 
 def recorded(config: Mapping[str, Any], entrant: Any) -> dict[str, Any]:
-    """The configuration for a record: without the folder of the weights' file and settings that they replace."""
+    """The configuration for a record, without the folder of the file of weights and the settings that they replace."""
     if not entrant.weights_sha256:
         return dict(config)
     (key,) = [name for name in entrant.settings if name.endswith("token_weights")]

@@ -19,9 +19,9 @@ class Pace:
     """Reports that a study takes longer than estimated, with the remaining time.
 
     Args:
-        study: As it runs, with its measurement.
-        say: Called with the line.
-        began: When the command began, by `time.monotonic`.
+        study: The running study, with its measurement.
+        say: Called with the line to show.
+        began: The time at which the command began, by `time.monotonic`.
     """
 
     def __init__(self, study: Study, say: Callable[[str], object], began: float) -> None:
@@ -29,7 +29,7 @@ class Pace:
         self.ended, self.took, self.estimated, self.said = 0, 0.0, 0.0, 1.0
 
     def timed(self, task: Task, seconds: float) -> None:
-        """Count a process that has ended, with its seconds from launch to exit."""
+        """Count a finished process, with its seconds from launch to exit."""
         entrant = task.content.get("entrant")
         kind = {"base": "run"}.get(task.content["kind"], task.content["kind"])
         self.ended += 1
@@ -41,11 +41,11 @@ class Pace:
             self.say(self._line(ratio, needed))
 
     def left(self) -> float:
-        """Seconds that are left."""
+        """The estimated remaining seconds."""
         return self._ratio() * seconds_needed(self.study)
 
     def _ratio(self) -> float:
-        """How many times as long as estimated processes take; 1 while too few have ended."""
+        """Ratio of the measured to the estimated time of the finished processes; 1 while too few have finished."""
         enough = max(FEWEST, self.study.executor.at_once(self.study.jobs))
         return self.took / self.estimated if self.ended >= enough else 1.0
 

@@ -33,14 +33,14 @@ ROWS_PER_STEP, PASSES = 16, 4  # answers of a step and over a training; a pair c
 
 @dataclass(frozen=True)
 class Rates:
-    """Learning rates of methods of answers, and of methods of pairs (with every beta); a search takes the first."""
+    """Learning rates of methods that train on answers and on pairs; a search tries the first ones."""
 
     answers: tuple[float, ...]
     pairs: tuple[float, ...]
 
     @classmethod
     def around(cls, rate: float) -> "Rates":
-        """Rates around the one that a user trains with; those of pairs start at a tenth of it."""
+        """The rates around the rate that a user trains with; the rates for pairs start at a tenth of it."""
 
         def times(*factors: float) -> tuple[float, ...]:
             return tuple(float(f"{rate * factor:.3g}") for factor in factors)
@@ -53,7 +53,7 @@ TESTBED_RATES = Rates((1e-4, 3e-4, 3e-5, 5e-5, 1e-3, 1e-5), (3e-5, 1e-5, 1e-4))
 
 @dataclass(frozen=True)
 class Entrant:
-    """One way of training that is compared."""
+    """One way of training that is compared: a method in one variant."""
 
     method: str  # as `ift train --method` takes it
     variant: str = ""  # tells entrants of one method apart; empty for the method as it is
@@ -72,16 +72,16 @@ class Entrant:
 
     @property
     def label(self) -> str:
-        """Method and variant."""
+        """The method and, if there is one, the variant."""
         return f"{self.method} {self.variant}".strip()
 
     @property
     def needs_pairs(self) -> bool:
-        """Whether some stage needs pairs; then all stages read them."""
+        """Whether any stage needs pairs; all stages then read pairs."""
         return any(one.needs_pairs for one in parse_methods(self.method))
 
     def candidates(self, trials: int, rates: Rates = TESTBED_RATES) -> list[dict[str, Any]]:
-        """The settings to choose from: `trials` of them for every method, for a sequence those of its last stage."""
+        """The settings to choose from: `trials` of them for each method, for a sequence those of its last stage."""
         stages = parse_methods(self.method)
         last, prefix = stages[-1], f"{len(stages)}." if len(stages) > 1 else ""
         if not last.needs_pairs:
@@ -99,7 +99,7 @@ def with_beta(method: str, beta: float) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole study."""
+    """A whole study: its contenders, its search and its sizes."""
 
     experiment: str  # "compare" or "ablate"
     setting: str  # name of the testbed's setting (family, size and noise), or of the user's model and data
@@ -115,7 +115,7 @@ class Plan:
     user_data: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The content of `plan.json`, where `user_data` keeps the key of earlier versions, `own`."""
+        """The content of `plan.json`, in which `user_data` has the key of earlier versions, `own`."""
         values = asdict(self)
         values["own"] = values.pop("user_data")
         for entrant in values["entrants"]:  # earlier versions did not know these fields
@@ -126,17 +126,17 @@ class Plan:
 
     @property
     def metric(self) -> str:
-        """The score that differences are taken of."""
+        """The score whose differences the study reports."""
         data = self.user_data
         by_metric = data is not None and (data.get("scoring") or not data["pattern"])
         return data["metric"] if data is not None and by_metric else "exact_match"
 
     def candidates(self, entrant: Entrant) -> list[dict[str, Any]]:
-        """The settings to choose an entrant's from; a single one is used without a search."""
+        """The settings from which those of an entrant are chosen; a single candidate is used without a search."""
         return entrant.candidates(self.trials, self.rates)
 
     def searched(self) -> list[Entrant]:
-        """Entrants with a search of their own, single methods before the sequences that begin with them."""
+        """The entrants that have their own search; single methods precede the sequences that begin with them."""
         found = [one for one in self.entrants if not one.like and len(self.candidates(one)) > 1]
         return sorted(found, key=lambda entrant: "+" in entrant.method)
 
@@ -157,18 +157,18 @@ BEST_OF_TWO = Entrant("sft", "best of two rates", {}, "sft", rate_factors=(1.0, 
 def compare_plan(
     setting: str, methods: Sequence[str], seeds: int, trials: int, fairer: bool, **more: Any
 ) -> Plan:
-    """The plan of `ift compare`; the method that another builds on is added where it is not named.
+    """Make the plan of `ift compare`, with the methods that other methods build on.
 
     Args:
-        setting: As in `Plan`.
-        methods: Names or sequences of methods, labels of `CONTENDERS`, or such as "ift FILE.py:function".
-        seeds: As in `Plan`.
-        trials: As in `Plan`.
-        fairer: Whether to add `FAIRER_SFT`.
+        setting: See `Plan`.
+        methods: Methods, sequences of methods, labels of `CONTENDERS`, or names such as "ift FILE.py:function".
+        seeds: See `Plan`.
+        trials: See `Plan`.
+        fairer: Whether to add the entrants of `FAIRER_SFT`.
         **more: Further fields of `Plan`.
 
     Raises:
-        ValueError: an unknown method, one named twice, or a file that is not there.
+        ValueError: A method is unknown or named twice, or a file does not exist.
     """
     found = [
         CONTENDERS.get(name)
@@ -191,7 +191,7 @@ def _with_own_weights(name: str, like: str = "") -> Entrant | None:
 
 
 def _each_once(entrants: Sequence[Entrant]) -> list[str]:
-    """The labels of entrants, which must differ: they name files and lines of tables."""
+    """The labels of entrants. Raises ValueError if two are equal, because they name files and rows of tables."""
     names = [entrant.label for entrant in entrants]
     for entrant, name in zip(entrants, names, strict=True):
         if entrant.weights_sha256 and (names.count(name) > 1 or name in CONTENDERS):
@@ -238,13 +238,13 @@ CONTENDERS: Mapping[str, Entrant] = {
 def ablate_plan(
     setting: str, seeds: int, trials: int, quick: bool, variants: Sequence[str] = (), **more: Any
 ) -> Plan:
-    """The plan of `ift ablate`: IFT with one thing changed at a time, at the learning rate chosen for IFT.
+    """Make the plan of `ift ablate`: IFT with one part changed at a time, at the learning rate chosen for IFT.
 
-    `variants` are labels of `VARIANTS`, or such as "ift FILE.py:function"; empty: all, or `PARTS` only if `quick`.
-    `more` are further fields of `Plan`.
+    `variants` are labels of `VARIANTS`, or names such as "ift FILE.py:function"; an empty list means all, or only
+    `PARTS` if `quick`. `more` are further fields of `Plan`.
 
     Raises:
-        ValueError: an unknown variant, one named twice, or a file that is not there.
+        ValueError: A variant is unknown or named twice, or a file does not exist.
     """
     found = [VARIANTS.get(name) or _with_own_weights(name, like="ift") for name in variants]
     if None in found:
@@ -256,10 +256,10 @@ def ablate_plan(
 
 
 def stage_settings(entrant: Entrant, chosen: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, Any]:
-    """All settings of one training, as `train_method` takes them.
+    """All settings of one training, in the form that `train_method` takes.
 
-    `chosen` are those of the entrant's search (in a sequence with the last stage's number in front), `first` those
-    chosen for the method of a sequence's first stage.
+    `chosen` are the settings that the entrant's search has chosen (in a sequence, prefixed with the number of the last
+    stage); `first` are those chosen for the method of the first stage of a sequence.
     """
     stages = parse_methods(entrant.method)
     settings: dict[str, Any] = {**FIXED, **entrant.settings, **chosen}

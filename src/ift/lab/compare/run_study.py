@@ -1,4 +1,4 @@
-"""A study from its first measurement to its report: search trials, final runs, records, tables."""
+"""Runs a study from its first measurement to its report: search trials, final runs, records, tables."""
 
 import json
 import shlex
@@ -29,7 +29,7 @@ Say = Callable[[str], object]
 
 @dataclass(frozen=True)
 class StudyResult:
-    """A finished study: comparison of its records, the metric that differences are taken of, lines on its files."""
+    """A finished study: the comparison of its records, the metric of the differences, and lines about its files."""
 
     comparison: Any
     metric: str
@@ -45,17 +45,17 @@ def run_study(
     agree: Callable[[], object] = lambda: None,
     began: float | None = None,
 ) -> None:
-    """Run everything that has no result yet.
+    """Run all tasks that have no result yet, and report the study.
 
-    The study's folder is open; `jobs` are processes at the same time (None: as many as fit). The total of `progress` is
-    set here; `say` is called with the lines that announce the study. `agree` is called before a judge is paid, at
-    `prices` per million tokens in and out; it raises an error to refuse. `began` is when the command began, by
-    `time.monotonic` (None: now): the time that has passed counts for a budget.
+    The study's folder is open. `jobs` is the number of processes at the same time (None: as many as fit). This function
+    sets the total of `progress`, and calls `say` with the lines that announce the study. Before a judge is paid, it
+    calls `agree`, with `prices` per million input and output tokens; `agree` raises an error to refuse. `began` is the
+    time at which the command began, by `time.monotonic` (None: now); the time since then counts for a time budget.
 
     Raises:
-        StudyError: a process failed.
-        UsageError: the study does not fit its time.
-        KeyboardInterrupt: after the processes are stopped.
+        StudyError: A process failed.
+        UsageError: The study does not fit into its time.
+        KeyboardInterrupt: Raised again after the processes have been stopped.
     """
     say(f"{study.plan.setting}: {', '.join(entrant.label for entrant in study.plan.entrants)}")
     began = time.monotonic() if began is None else began
@@ -98,7 +98,7 @@ def run_study(
 
 
 def _fitted(study: Study, jobs: int | None, say: Say, spent: float) -> Study:
-    """`fit_to_budget`; a study that its time refuses leaves the folder to another one."""
+    """Call `fit_to_budget`; if the study does not fit into its time, leave the folder free for another study."""
     try:
         return fit_to_budget(study, jobs, say, spent)
     except UsageError:
@@ -107,7 +107,7 @@ def _fitted(study: Study, jobs: int | None, say: Say, spent: float) -> Study:
 
 
 def _chosen(study: Study) -> list[str]:
-    """What the searches chose, a line for each method."""
+    """One line per method with the settings that its search has chosen."""
     own = study.plan.user_data is not None
     return [
         chosen_line(one.label, study.tried(one), rates_flag(one.method) if own else None)
@@ -116,18 +116,18 @@ def _chosen(study: Study) -> list[str]:
 
 
 def _untimed(task: Task, seconds: float) -> None:
-    """Ray does not tell when it launches a task."""
+    """Do nothing: Ray does not report when it launches a task."""
 
 
 def _ahead(study: Study) -> list[str]:
-    """What is left to do, its time, what the study is likely to find, and a warning where it is too small."""
+    """Lines on the remaining work, its time, the smallest detectable difference, and a study that is too small."""
     warning = too_small(study.plan, training_steps(study))
     resume = "Ctrl-C loses no finished run: repeat the command to resume."
     return [_work_ahead(study), foresight(study.plan), *([warning] if warning else []), resume]
 
 
 def _work_ahead(study: Study) -> str:
-    """What is left to do, and its time."""
+    """One line on the remaining work and its time."""
     plan, trials, runs = study.plan, *_left(study)
     all_runs = 1 + len(plan.entrants) * plan.seeds
     search = (
@@ -144,7 +144,7 @@ def _work_ahead(study: Study) -> str:
 
 
 def _left(study: Study) -> tuple[int, int]:
-    """Trials and runs without a result, the base among the runs."""
+    """The numbers of trials and of runs without a result; the base model is one of the runs."""
     entrants = study.plan.entrants
     trials = sum(map(study.trials_left, entrants))
     return trials, sum(len(study.seeds_left(one)) for one in (Entrant("base"), *entrants))
@@ -155,7 +155,7 @@ def _total(study: Study) -> int:
 
 
 def _work(study: Study) -> dict[str, int]:
-    """Trainings of each entrant: trials of its search, and runs."""
+    """The number of trainings of each entrant: the trials of its search, and its runs."""
     plan, searched = study.plan, [one.label for one in study.plan.searched()]
     return {
         one.label: plan.seeds + (len(plan.candidates(one)) if one.label in searched else 0)
@@ -164,13 +164,13 @@ def _work(study: Study) -> dict[str, int]:
 
 
 def _label(task: Task) -> str:
-    """Of the entrant of a trial or a run; empty for other tasks."""
+    """The label of the entrant of a trial or a run; "" for other tasks."""
     entrant = task.content.get("entrant")
     return Entrant(**entrant).label if entrant else ""
 
 
 def _score(task: Task, plan: Plan) -> str:
-    """What a trial or a run scored, for its line, with the name of the metric; empty where it has no score."""
+    """The score of a trial or a run with the name of the metric, for its line; "" if it has none."""
     if "entrant" not in task.content or not task.result.exists():
         return ""
     result = json.loads(task.result.read_text())
@@ -187,7 +187,7 @@ def _score(task: Task, plan: Plan) -> str:
 def _agree_to_judge(
     study: Study, prices: tuple[float, float] | None, say: Say, agree: Callable[[], object]
 ) -> None:
-    """Ask about the cost of the trials and runs that have no result yet, where a judge scores."""
+    """Ask whether to pay for the trials and runs without a result, if a judge scores."""
     plan = study.plan
     scoring = (plan.user_data or {}).get("scoring") or {}
     if "judge" not in scoring:
@@ -228,7 +228,7 @@ def report_study(study: Study) -> StudyResult:
 
 
 def _with_seeds(study: Study, seeds: int) -> str:
-    """The study's command line with another number of seeds, and with all methods of the report, to be typed again."""
+    """The command that repeats the study with another number of seeds and with all methods of the report."""
     words = drop_flags(split_equals(study.command), {"--seeds"})
     if not study.finished().keys() <= {one.label for one in study.plan.entrants}:
         flag = "--methods" if study.plan.experiment == "compare" else "--variants"

@@ -24,8 +24,8 @@ class HeldOutScorer:
 
     Attributes:
         train_args: The `TrainArguments` of SFT with the study's flags: model, dtype, batch sizes.
-        scores: Of generated answers; empty: answers are not scored.
-        max_new_tokens: Longest generated answer.
+        scores: The scores of generated answers; without any, answers are not scored.
+        max_new_tokens: Maximum length of a generated answer, in tokens.
     """
 
     def __init__(self, train_args: Any, scores: Sequence[Score], max_new_tokens: int) -> None:
@@ -33,7 +33,7 @@ class HeldOutScorer:
         self.batch_size = train_args.config.per_device_eval_batch_size
 
     def load(self, folder: str) -> tuple[Any, Any]:
-        """The model of a folder, or the base as it is trained (dtype, quantisation), and the tokenizer of the base."""
+        """Load the model of a folder, or the base model as it is trained, and the tokenizer of the base model."""
         from ift.data import ensure_chat_template
         from ift.methods.stage import load_tokenizer
         from ift.methods.start import start_options
@@ -50,7 +50,7 @@ class HeldOutScorer:
 
     @contextlib.contextmanager
     def _precision(self) -> Iterator[None]:
-        """No gradient, and the autocast of the training."""
+        """Disable gradients, and use the autocast of the training."""
         config = self.train_args.config
         dtype = torch.float16 if config.fp16 else torch.bfloat16
         with (
@@ -60,11 +60,11 @@ class HeldOutScorer:
             yield
 
     def answers(self, model: Any, tokenizer: Any, rows: Any) -> list[dict[str, Any]]:
-        """The greedy answer to the last prompt of every row; an empty list where a row has no prompt.
+        """Generate the greedy answer to the last prompt of each row.
 
         Returns:
-            For each row `row`, `prompt`, `target`, `answer`, `right` (None: see `scored_answers`), `stopped` (with an
-            end token) and `tokens`.
+            For each row its `row`, `prompt`, `target`, `answer`, `right` (None, see `scored_answers`), `stopped`
+            (whether the answer stopped with its end token) and `tokens`. If any row has no prompt, an empty list.
         """
         from ift.data import end_of_turn_ids
         from ift.generation.decoding import continue_prompts
@@ -94,14 +94,15 @@ class HeldOutScorer:
     def scored_answers(
         self, model: Any, tokenizer: Any, rows: Any, scores: Sequence[Score] | None = None
     ) -> tuple[list[dict[str, Any]], Result]:
-        """The answers of `answers` with the values of scores (None: all), and the scores of all answers together.
+        """Generate answers and score them with `scores` (None: all scores of the study).
 
         Returns:
-            The answers, `right` filled in where the first score is wrong or right, with `scores`, their values by
-            name; and the scores. Nothing is filled in without scores or prompts.
+            The answers of `answers`, and the scores of all answers together. Each answer has in `scores` its values by
+            name, and in `right` whether it is right, if the first score says right or wrong. Without scores or prompts
+            nothing is filled in.
 
         Raises:
-            ScoreError: A row that cannot be scored.
+            ScoreError: A row cannot be scored.
         """
         scores, answers = self.scores if scores is None else scores, self.answers(model, tokenizer, rows)
         if not (scores and answers):
@@ -118,7 +119,10 @@ class HeldOutScorer:
         return answers, found
 
     def target_likelihood(self, model: Any, rows: Any) -> dict[str, list[float]]:
-        """Log-likelihood of each target answer; and of their tokens, each row's part in the mean over all tokens."""
+        """Log-likelihoods of the target answers in nats, in total and per token.
+
+        The values per token are the parts of the rows in the mean over all tokens.
+        """
         pairs = [(row["input_ids"], row["labels"]) for row in rows]
         found = self.log_likelihoods(model, pairs)
         lengths = [count_trained(labels) for _, labels in pairs]
@@ -127,7 +131,10 @@ class HeldOutScorer:
         return {"target_log_likelihood": found, PER_TOKEN: parts}
 
     def choices(self, model: Any, pairs: Any) -> dict[str, list[float]]:
-        """Whether a held-out pair's chosen answer is the more likely one, in all and per token; a tie is wrong."""
+        """Whether the chosen answer of each held-out pair is the more likely one, in total and per token: 1.0 or 0.0.
+
+        A tie counts as wrong.
+        """
         sides = [
             [(row[f"{side}_input_ids"], row[f"{side}_labels"]) for row in pairs]
             for side in ("chosen", "rejected")
@@ -143,11 +150,11 @@ class HeldOutScorer:
         }
 
     def log_likelihoods(self, model: Any, rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
-        """Summed log-probability of the trained tokens of each row of (ids, labels)."""
+        """Summed log-probability in nats of the trained tokens of each row; a row is (ids, labels)."""
         with self._precision():
             return summed_log_probs(model, rows, self.batch_size)
 
 
 def scored_answer(row: Any, prompt: str, text: str, target: str) -> Answer:
-    """What is scored of a held-out row; its columns are there if the split has kept them."""
+    """The `Answer` to score for a held-out row, with the columns of the row if the split has kept them."""
     return Answer(str(row["row"]), prompt, text, target, json.loads(row.get(COLUMNS) or "{}"))

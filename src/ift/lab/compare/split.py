@@ -17,7 +17,7 @@ from ift.lab.report.json_files import write_json
 
 @dataclass(frozen=True)
 class Split:
-    """What a study trains and scores on."""
+    """The rows that a study trains and scores on."""
 
     train: list[Part]  # rows as loaded, in their order
     # held-out rows: `input_ids`, `labels`, `row` (the row's number in its part) and, if they are kept, `COLUMNS`
@@ -29,11 +29,11 @@ class Split:
 
     @property
     def train_rows(self) -> int:
-        """Rows of all parts."""
+        """The number of training rows of all parts."""
         return sum(len(part.rows) for part in self.train)
 
     def save(self, folder: Path) -> None:
-        """Write everything below `folder`; `split.json` comes last, so that where it is, the split is complete."""
+        """Write everything below `folder`. `split.json` is written last, so that a split with this file is complete."""
         done = folder / "split.json"
         if done.exists() and json.loads(done.read_text())["sha256"] == self.sha256:
             return
@@ -52,7 +52,7 @@ class Split:
 
     @classmethod
     def load(cls, folder: Path) -> Split:
-        """Read what `save` wrote."""
+        """Read a split that `save` has written."""
         from datasets import load_from_disk
 
         about = json.loads((folder / "split.json").read_text())
@@ -81,9 +81,9 @@ class Split:
 
 @contextmanager
 def without_datasets_bars() -> Iterator[None]:
-    """While active, datasets shows no progress bars.
+    """While active, the library datasets shows no progress bars.
 
-    That of `save_to_disk` appears in spite of TQDM_DELAY, and then ends without a line feed.
+    The bar of `save_to_disk` ignores TQDM_DELAY, and ends without a line feed.
     """
     from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 

@@ -1,4 +1,4 @@
-"""A study in its folder: the tasks of each stage, run as processes; a task whose result is there is not run again."""
+"""A study in its folder: the tasks of each stage, run as processes. A task that has a result is not run again."""
 
 import json
 import shutil
@@ -24,20 +24,20 @@ class StudyError(RuntimeError):
 
 @dataclass(frozen=True)
 class Task:
-    """One process to run: its title in the progress, and what `ift.lab.compare.trial` reads."""
+    """One process to run: its title in the progress display, and the content that `ift.lab.compare.trial` reads."""
 
     title: str
     content: dict[str, Any]
 
     @property
     def result(self) -> Path:
-        """The file of its result."""
+        """The path of the result file."""
         return Path(self.content["result"])
 
 
 @dataclass(frozen=True)
 class Study:
-    """A plan in a folder."""
+    """A plan and its folder."""
 
     plan: Plan  # what to do
     folder: Path  # holds `plan.json`, `pairs/`, `search/`, `runs/` and `logs/`
@@ -47,10 +47,10 @@ class Study:
     executor: Executor = field(default_factory=LocalProcesses)  # what runs the processes
 
     def open(self) -> None:
-        """Make the folder, or resume the same study in it, with more seeds or further methods where these are planned.
+        """Make the folder, or resume the study in it, with more seeds or further methods if the plan has them.
 
         Raises:
-            StudyError: the folder holds another study; nothing is overwritten.
+            StudyError: The folder contains another study; nothing is overwritten.
         """
         file, planned = self.folder / "plan.json", json.loads(json.dumps(self.plan.to_json()))
         names = ("pairs", "search", "runs", "logs", "work")
@@ -80,13 +80,13 @@ class Study:
 
     @property
     def rows(self) -> Path:
-        """Folder of the split of the user's rows."""
+        """The folder of the split of the user's rows."""
         return self.folder / "rows"
 
     def probe(self) -> list[Task]:
-        """The task that measures, for the estimate, what steps and scoring cost.
+        """The tasks that measure the cost of steps and of scoring, for the estimate.
 
-        In a study that has grown, one more for each method whose time a new entrant is to take.
+        A study that has grown has one more task for each method whose time a new entrant must take.
         """
         timed = sorted({one.time_of for one in self.plan.entrants} - {""})
         first = self._task("a first measurement", "probe", "measured.json", 0, {"timed": timed})
@@ -105,19 +105,19 @@ class Study:
         ]
 
     def measured(self, time_of: str = "") -> dict[str, float]:
-        """What the first measurement found, or the one that has timed a method."""
+        """The result of the first measurement, or of the measurement that has timed a method."""
         found: list[dict[str, float]] = [json.loads(task.result.read_text()) for task in self.probe()]
         return next(one for one in found if not time_of or _timing(time_of) in one)
 
     def pairs(self) -> list[Task]:
-        """Tasks that sample the rejected answers of every seed; none if no method needs pairs, or rows are pairs."""
+        """Tasks that sample the rejected answers of each seed; none if no method needs pairs or the rows are pairs."""
         if self.plan.user_data is not None or not any(entrant.needs_pairs for entrant in self.plan.entrants):
             return []
         seeds = [SEARCH_SEED, *range(self.plan.seeds)]
         return [self._task(f"pairs of seed {seed}", "pairs", f"pairs/{seed}.json", seed) for seed in seeds]
 
     def searches(self, sequences: bool) -> list[Task]:
-        """Tasks that try settings on validation problems: of single methods, or of sequences (which wait for them)."""
+        """Tasks that try settings on validation rows, for single methods or for sequences (which wait for them)."""
         found = []
         for entrant in self.plan.searched():
             if ("+" in entrant.method) != sequences:
@@ -131,7 +131,7 @@ class Study:
         return found
 
     def runs(self) -> list[Task]:
-        """The base, then every entrant with every seed at the settings chosen for it."""
+        """The run of the base model, then a run of every entrant with every seed, at the chosen settings."""
         base: dict[str, Any] = {"entrant": asdict(Entrant("base")), "chosen": {}, "first": {}, "tried": []}
         found = [self._task("base", "base", _run_file("base", 0), 0, base)]
         for seed in range(self.plan.seeds):
@@ -148,19 +148,19 @@ class Study:
         return found
 
     def trials_left(self, entrant: Entrant) -> int:
-        """Trials of an entrant's search that have no result yet."""
+        """The number of trials of an entrant's search that have no result yet."""
         if entrant not in self.plan.searched():
             return 0
         done = [*(self.folder / "search").glob(f"{_slug(entrant.label)}-{'[0-9a-f]' * KEY_LENGTH}.json")]
         return max(0, len(self.plan.candidates(entrant)) - len(done))
 
     def seeds_left(self, entrant: Entrant) -> list[int]:
-        """The seeds whose run has no record yet; of the base, the first one."""
+        """The seeds whose run has no record yet; for the base model, the first seed."""
         seeds = range(1 if entrant.method == "base" else self.plan.seeds)
         return [seed for seed in seeds if not (self.folder / _run_file(entrant.label, seed)).exists()]
 
     def finished(self) -> dict[str, list[int]]:
-        """The seeds with a record by label, also of entrants and seeds that other commands have named."""
+        """The seeds with a record, by label, including entrants and seeds that other commands have named."""
         kept = json.loads((self.folder / "plan.json").read_text())
         labels = dict.fromkeys(
             [*(one.label for one in self.plan.entrants), *(label_of(one) for one in kept["entrants"])]
@@ -178,13 +178,13 @@ class Study:
         return self._chosen(stages[0].name) if len(stages) > 1 else {}
 
     def _chosen(self, label: str) -> dict[str, Any]:
-        """The settings of an entrant: the best of its search, or the only candidate."""
+        """The settings of an entrant: the best of its search, or its only candidate."""
         (entrant,) = [one for one in self.plan.entrants if one.label == label]
         tried = self.tried(entrant)
         return dict(best(tried).config if tried else self.plan.candidates(entrant)[0])
 
     def tried(self, entrant: Entrant) -> list[Trial]:
-        """The results of an entrant's search; none where there is nothing to choose."""
+        """The results of an entrant's search; an empty list if there is only one candidate."""
         candidates = self.plan.candidates(entrant)
         if len(candidates) == 1:
             return []
@@ -226,13 +226,14 @@ class Study:
     ) -> None:
         """Run the tasks that have no result yet.
 
-        `done` is called with each finished task, those finished by an earlier command too, `started` with the titles of
-        all running tasks, where they are known, whenever one is started, `timed` before `done` with each task that was
-        run and its seconds, from launch to exit (where its launch is not known, from the begin of all).
+        `done` is called with each finished task, including those that an earlier command has finished. `started` is
+        called with the titles of all running tasks whenever one starts, if the executor knows them. `timed` is called
+        before `done` with each task that was run and its seconds from launch to exit (from the start of all tasks, if
+        the executor does not know the time of launch).
 
         Raises:
-            StudyError: a process failed; the others are stopped, and finished results stay.
-            KeyboardInterrupt: after the processes are stopped.
+            StudyError: A process failed; the others are stopped, and finished results are kept.
+            KeyboardInterrupt: Raised again after the processes have been stopped.
         """
         waiting: list[Task] = []
         for task in tasks:
@@ -261,7 +262,7 @@ class Study:
         return self.folder / "logs" / f"{Path(task.content['work']).name}.log"
 
     def _job(self, task: Task) -> Job:
-        """The process of a task, whose file is written."""
+        """The process of a task; writes the file that the process reads."""
         log = self._log(task)
         file = log.with_suffix(".task.json")
         write_json(file, task.content)
@@ -282,5 +283,5 @@ def _run_file(label: str, seed: int) -> str:
 
 
 def _timing(method: str) -> str:
-    """The key of a method's step in a measurement."""
+    """The key of the seconds of a method's step in a measurement."""
     return f"{method}_step_seconds"

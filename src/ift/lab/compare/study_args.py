@@ -1,4 +1,4 @@
-"""The arguments of `ift compare` and `ift ablate`, checked, and the plan that follows from them."""
+"""The checked arguments of `ift compare` and `ift ablate`, and the plan that follows from them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ FIRST_SETTING = "arithmetic-small-clean"  # of the testbed, unless another is na
 
 
 def _flag(help_text: str, default: Any = None, **metadata: Any) -> Any:
-    """A field with what its flag shows; None: the default applies."""
+    """A field with the help text of its flag; None means that the default applies."""
     return field(default=default, metadata={"help": help_text, **metadata})
 
 
 def _user_flag(help_text: str, default: Any = None) -> Any:
-    """The same for a flag that needs the user's model and data."""
+    """A field as of `_flag`, for a flag that needs the user's model and data."""
     return _flag(help_text, default, user_data=True)
 
 
@@ -107,7 +107,7 @@ class StudyArgs:
 
     @classmethod
     def flags(cls, verb: str, *, user_data: bool) -> list[tuple[str, dict[str, Any]]]:
-        """Names and argparse options of the flags of a verb, either those for the user's data or the others."""
+        """Names and argparse options of the flags of a command, either those for the user's data or the others."""
         found = []
         for one in fields(cls):
             about = one.metadata
@@ -123,15 +123,18 @@ class StudyArgs:
 
     @classmethod
     def keys(cls) -> frozenset[str]:
-        """Names of the flags of both verbs, which are keys of a YAML file too; output_dir is not among them."""
+        """Names of the flags of both commands, which are also keys of a YAML file; output_dir is not included."""
         return frozenset(one.name for one in fields(cls) if one.metadata)
 
     @classmethod
     def in_file(cls, verb: str, file: str | None, parser: UsageParser) -> tuple[list[str], bool]:
-        """The study's flags in the YAML file of --config, as words, and whether it has keys of `ift train` too.
+        """Read the study's flags from the YAML file of --config.
+
+        Returns:
+            The flags as words, and whether the file also has keys of `ift train`.
 
         Raises:
-            UsageError: the file cannot be parsed, a value is refused, or a key is a flag of the other verb.
+            UsageError: The file cannot be parsed, a value is refused, or a key is a flag of the other command.
         """
         if file is None:
             return [], True
@@ -147,7 +150,7 @@ class StudyArgs:
         """Check the values that argparse does not check.
 
         Raises:
-            UsageError: an unknown budget, a number out of range, or learning rates that are no numbers.
+            UsageError: An unknown budget, a number out of range, or learning rates that are not numbers.
         """
         if parsed.budget not in BUDGETS and parse_time(parsed.budget) is None:
             raise UsageError(
@@ -167,15 +170,15 @@ class StudyArgs:
 
     @property
     def method_names(self) -> list[str]:
-        """The methods that the user named, or those of the budget."""
+        """The methods that the user has named, otherwise those of the budget."""
         names = self.methods or self._budget["methods"]
         return named(names, CONTENDERS)
 
     def plan(self, setting: str, methods: Sequence[str] | None = None, **more: Any) -> Plan:
-        """The plan of the study, with `methods` in place of `method_names`; `more` are further fields of `Plan`.
+        """Make the plan of the study; `methods` replaces `method_names`, and `more` are further fields of `Plan`.
 
         Raises:
-            UsageError: an unknown method or variant.
+            UsageError: An unknown method or variant.
         """
         budget = self._budget
         more |= self._time_budget()
@@ -192,11 +195,11 @@ class StudyArgs:
 
     @property
     def _budget(self) -> Mapping[str, Any]:
-        """Of that name; the quick one's methods where the budget is a time."""
+        """The budget of the given name; for a time budget, the methods of the quick one."""
         return BUDGETS.get(self.budget, BUDGETS["quick"])
 
     def _time_budget(self) -> dict[str, Any]:
-        """The field of `Plan`, with what the user has named; nothing without a time."""
+        """The field `time_budget` of `Plan` as keyword arguments; empty without a time."""
         seconds = parse_time(self.budget)
         if seconds is None:
             return {}
@@ -206,10 +209,10 @@ class StudyArgs:
 
 
 def try_contenders(plan: Plan) -> None:
-    """Call each function of the user's own that gives weights once.
+    """Call each function of the user's own that returns token weights once.
 
     Raises:
-        UsageError: one that fails, or does not return weights.
+        UsageError: A function fails or does not return weights.
     """
     try:
         try_own_weights(plan.entrants)
@@ -218,13 +221,13 @@ def try_contenders(plan: Plan) -> None:
 
 
 def parse_time(text: str) -> float | None:
-    """Seconds of a time such as `2h`, `45m` or `90s`; None where the text is none."""
+    """The seconds of a duration such as `2h`, `45m` or `90s`; None if the text is no duration."""
     found = _TIME.fullmatch(text.strip().lower())
     return float(found[1]) * _SECONDS[found[2]] if found and float(found[1]) else None
 
 
 def time_flag(seconds: float) -> str:
-    """A time as --budget takes it, such as 2h, 45m or 90s."""
+    """A duration in the form that --budget takes, such as 2h, 45m or 90s."""
     for unit, size in (("h", 3600), ("m", 60)):
         if seconds % size == 0:
             return f"{seconds / size:g}{unit}"
@@ -232,7 +235,7 @@ def time_flag(seconds: float) -> str:
 
 
 def _rates(name: str, text: str | None) -> tuple[float, ...]:
-    """Learning rates separated by commas, each once; none where the flag is not given."""
+    """Learning rates from a list separated by commas, without duplicates; empty if the flag is not given."""
     try:
         rates = tuple(float(rate) for rate in (text or "").split(",") if rate.strip())
     except ValueError:

@@ -1,4 +1,4 @@
-"""Trials on the testbed: rows of a named setting, greedy answers scored by exact match, multiple choice, likelihood."""
+"""Trials on the testbed: rows of a named setting, scored by exact match, multiple choice and likelihood."""
 
 import math
 import time
@@ -26,11 +26,11 @@ PROBE_ROWS = 32
 
 
 def study_on_testbed(args: StudyArgs) -> Study:
-    """A study on a setting of the testbed, its folder opened.
+    """Make a study on a setting of the testbed, and open its folder.
 
     Raises:
-        UsageError: an unknown setting, method or budget, or weights of the user's own that fail.
-        StudyError: the folder holds another study.
+        UsageError: An unknown setting, method or budget, or token weights of the user's own that fail.
+        StudyError: The folder contains another study.
     """
     setting = args.setting or FIRST_SETTING
     if setting not in settings():
@@ -43,7 +43,7 @@ def study_on_testbed(args: StudyArgs) -> Study:
 
 
 class TestbedBackend:
-    """The embedded base on the rows of a setting, which the seed decides too; see `TrialBackend`."""
+    """The embedded base model on the rows of a setting, which also depend on the seed; see `TrialBackend`."""
 
     __test__ = False  # for pytest: not a test
 
@@ -52,12 +52,12 @@ class TestbedBackend:
         self.setting = settings()[task["setting"]]
 
     def train(self, folder: Path, attach: Any, **more: Any) -> Any:
-        """Train the embedded base on rows of the task's seed; `more` are further settings."""
+        """Train the embedded base model on the rows of the task's seed; `more` are further settings."""
         chosen, method = {**self._settings(), "seed": self.task["seed"], **more}, self.entrant.method
         return train_method(method, self.task["base"], self._rows(), folder, chosen, attach=attach)
 
     def config(self) -> dict[str, Any]:
-        """Hyper-parameters as trained, with the method's own defaults, and IFT's lambda, gamma and detach always."""
+        """The hyperparameters as trained, with the method's own defaults; always with lambda, gamma and detach."""
         found: dict[str, Any] = {}
         for stage in parse_methods(self.entrant.method):
             found |= dict(IFT_DEFAULTS) if stage.name == "ift" else {}
@@ -66,11 +66,11 @@ class TestbedBackend:
         return found | self._settings()
 
     def train_data(self) -> Any:
-        """Rows of the task's seed."""
+        """The rows of the task's seed."""
         return _data_split(self._rows())
 
     def answers_seen(self, trained: Any) -> int:
-        """`ROWS_PER_STEP` at every step."""
+        """The number of answers trained on: `ROWS_PER_STEP` at every step."""
         return sum(stage.steps for stage in trained.stages) * ROWS_PER_STEP
 
     def probe(self, folder: Path) -> dict[str, float]:
@@ -98,7 +98,7 @@ class TestbedBackend:
         }
 
     def choose(self, folder: str) -> tuple[float, float]:
-        """Exact match on validation problems; of equal ones the first tried."""
+        """Exact match on validation problems; of settings with equal scores the first one is chosen."""
         problems = families.family_problems(self.setting.family, "validation", self.task["validation_rows"])
         return score(*_loaded(folder), problems).exact_match, 0.0
 

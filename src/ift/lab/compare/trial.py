@@ -1,4 +1,4 @@
-"""One trial in a process of its own: `python -m ift.lab.compare.trial TASK.json` trains a method once and scores it."""
+"""One trial in its own process: `python -m ift.lab.compare.trial TASK.json` trains a method once and scores it."""
 
 import json
 import math
@@ -30,7 +30,7 @@ from ift.training.timing import StepClock
 
 
 def main(file: str) -> None:
-    """Run the task in `file` and write its result, in one move, where the task says."""
+    """Run the task in `file`, and write its result atomically to the path that the task names."""
     task = json.loads(Path(file).read_text())
     # a folder of its own: a process left over from a killed study or a lost node may be at work on the same task
     planned = Path(task["work"])
@@ -47,7 +47,7 @@ def backend_of(task: dict[str, Any]) -> TrialBackend:
     """The backend that trains and scores a task.
 
     Raises:
-        ValueError: the file of the user's own weights has changed since the study began.
+        ValueError: The file of the user's own token weights has changed since the study began.
     """
     check_unchanged(task_entrant(task))
     return UserDataBackend(task) if task["user_data"] else TestbedBackend(task)
@@ -61,7 +61,7 @@ def make_pairs(task: dict[str, Any], work: Path) -> None:
 
 
 def probe(task: dict[str, Any], work: Path) -> None:
-    """Time some steps and some scoring, for the estimate, and steps of methods whose time others are to take."""
+    """Time some steps and some scoring for the estimate, and steps of methods whose time others must take."""
     measured = backend_of(task).probe(work / "model")
     for name in task["timed"]:
         clock, other, began = (
@@ -81,7 +81,10 @@ def _add(callback: Any, trainer: Any) -> None:
 
 
 def search(task: dict[str, Any], work: Path) -> None:
-    """Train once and score on validation rows alone; a score that is not finite is null: the training diverged."""
+    """Train once and score on validation rows only.
+
+    A score that is not finite is written as null: the training has diverged.
+    """
     backend = backend_of(task)
     trained = backend.train(work / "model", None)
     score, tie = (one if math.isfinite(one) else None for one in backend.choose(str(trained.folder)))
@@ -90,7 +93,7 @@ def search(task: dict[str, Any], work: Path) -> None:
 
 
 def run(task: dict[str, Any], work: Path) -> None:
-    """Train once (the base is not trained), score on all test splits, write the record."""
+    """Train once (except for the base model), score on all test splits, and write the record."""
     backend = backend_of(task)
     if task["kind"] == "base":
         folder, training = task["base"], dict[str, Any]()
@@ -135,7 +138,7 @@ def _finite(scored: Scored) -> dict[str, dict[str, list[float]]]:
 
 
 def _train_best(task: dict[str, Any], factors: Sequence[float], work: Path) -> tuple[str, dict[str, Any]]:
-    """The best on validation rows of trainings with several learning rates, at the cost of all of them."""
+    """Train with several learning rates and keep the best by validation score; the costs of all trainings count."""
     trials, found = [], []
     for number, factor in enumerate(factors):
         chosen = {**task["chosen"], "learning_rate": factor * task["chosen"]["learning_rate"]}
@@ -153,7 +156,7 @@ def _train_best(task: dict[str, Any], factors: Sequence[float], work: Path) -> t
 
 
 def _train(backend: TrialBackend, folder: Path) -> tuple[str, dict[str, Any]]:
-    """The folder of the trained model, and the fields of its `RunRecord` that say how it was trained."""
+    """Train, and return the folder of the model and the fields of its `RunRecord` about the training."""
     counters: list[StepFlops] = []
 
     def attach(trainer: Any) -> None:
@@ -175,7 +178,7 @@ def _train(backend: TrialBackend, folder: Path) -> tuple[str, dict[str, Any]]:
 
 
 def peak_memory() -> int:
-    """Bytes: of the accelerator's allocator where there is one, else of the process."""
+    """The peak memory in bytes: of the accelerator's allocator if there is an accelerator, else of the process."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
@@ -183,7 +186,7 @@ def peak_memory() -> int:
 
 
 def _curves(trained: Any) -> list[dict[str, Any]]:
-    """The numbers logged at each step; the steps of a sequence are counted through."""
+    """The numbers logged at each step; in a sequence, the steps of later stages are counted on."""
     points, before = [], 0
     for stage in trained.stages:
         for entry in stage.history:

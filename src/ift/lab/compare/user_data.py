@@ -28,19 +28,19 @@ METRICS = ("exact_match", PER_TOKEN, "choice_accuracy")
 
 @dataclass(frozen=True)
 class UserData:
-    """What every trial of a study on the user's model and rows needs; part of `plan.json`.
+    """The settings that every trial of a study on the user's model and rows needs; a part of `plan.json`.
 
     Attributes:
-        words: The command line for `ift train`, without what the study sets itself.
-        methods: All that the study trains; a flag that only some of them know is left to these.
-        sha256: Of the rows, by split.
-        metric: The score that settings are chosen by, one of `METRICS` or the first of `--score`.
-        pattern: Of the final answers (see `FinalAnswer`); None: nothing is scored by exact match.
-        max_new_tokens: Longest generated answer.
-        files: SHA-256 of the files that flags of `FILE_FLAGS` name, by flag.
-        file_settings: Keys of the file of `--config` that trials read, as texts.
-        scoring: `names`, `database` and, if it is asked, `judge` of `--score`, `prompt_tokens` of a request to it, and
-            `sha256` of the files behind the scores. None: answers are scored by exact match if there is a pattern.
+        words: The command line for `ift train`, without the settings that the study decides.
+        methods: All methods that the study trains; a flag that only some of them know is passed to these only.
+        sha256: SHA-256 of the rows, by split.
+        metric: The score that chooses settings: one of `METRICS`, or the first score of `--score`.
+        pattern: The pattern of final answers (see `FinalAnswer`); None: there is no exact match.
+        max_new_tokens: Maximum length of a generated answer, in tokens.
+        files: SHA-256 of the files that the flags in `FILE_FLAGS` name, by flag.
+        file_settings: Keys of the file of `--config` that trials read, with their values as text.
+        scoring: `names`, `database` and, if given, `judge` of `--score`; `prompt_tokens` of a request to the judge; and
+            `sha256` of the files that the scores use. None: answers are scored by exact match if there is a pattern.
     """
 
     words: list[str]
@@ -54,12 +54,12 @@ class UserData:
     file_settings: dict[str, str] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The fields, without those of files and scores where there are none."""
+        """The fields for JSON, without the fields about files and scores if the study has none."""
         optional = ("scoring", "files", "file_settings")
         return {name: value for name, value in asdict(self).items() if name not in optional or value}
 
     def scores(self, folder: Path) -> list[Score]:
-        """The scores of generated answers; `folder` is the study's, where replies of a judge are kept.
+        """The scores of generated answers; the replies of a judge are stored in `folder`, the study's folder.
 
         Raises:
             ScoreError: See `load_scores`.
@@ -71,10 +71,10 @@ class UserData:
         return load_scores(given["names"], given["database"], self.pattern, judge)
 
     def stages(self, method: str, settings: Mapping[str, Any], out: str | Path) -> list[Any]:
-        """The stages of a method as `ift train` would read them, with these settings over the user's.
+        """The stages of a method as `ift train` would parse them; `settings` take precedence over the user's.
 
         Raises:
-            UsageError: as `ift train` raises it.
+            UsageError: See `ift.runs.arguments.parse_stages`.
         """
         from ift.runs.arguments import parse_stages
 
@@ -85,12 +85,12 @@ class UserData:
 
 
 class UserDataBackend:
-    """The user's model on the user's rows; the seed decides order and noise. See `TrialBackend`.
+    """Trains the user's model on the user's rows; the seed decides the order of rows and the noise. See `TrialBackend`.
 
     Attributes:
-        task: Content of the task's file.
-        entrant: What is trained.
-        user_data: Of the study.
+        task: The content of the task's file.
+        entrant: The entrant that is trained.
+        user_data: The settings of the study.
         split: The rows of the study.
         scorer: Scores a model on held-out rows.
     """
@@ -129,7 +129,7 @@ class UserDataBackend:
         return stages
 
     def config(self) -> dict[str, Any]:
-        """What differs from the method's defaults; learning rate, batch size and epochs always."""
+        """The settings that differ from the method's defaults; always learning rate, batch size and epochs."""
         stages = self._stages(Path("unused"))
         found: dict[str, Any] = {}
         for number, stage in enumerate(stages, start=1):
@@ -138,13 +138,13 @@ class UserDataBackend:
         return found
 
     def train_data(self) -> Any:
-        """The same rows for all."""
+        """The training rows, the same for all methods and seeds."""
         from ift.lab.report import DataSplit
 
         return DataSplit(self.split.train_rows, self.split.sha256["train"])
 
     def answers_seen(self, trained: Any) -> int:
-        """Rows trained, repeats included; pairs are two."""
+        """The number of answers trained on, counting repeats; a pair has two."""
         return sum(
             _rows_seen(done, stage.config) * (2 if stage.method.needs_pairs else 1)
             for done, stage in zip(trained.stages, self._trained, strict=True)
@@ -186,7 +186,7 @@ class UserDataBackend:
     # --- scoring ------------------------------------------------------------------------------------------------------
 
     def choose(self, folder: str) -> tuple[float, float]:
-        """The study's metric on the validation rows; likelihood per token where shares are equal."""
+        """The study's metric on the validation rows, and the likelihood per token, which breaks ties."""
         model, tokenizer = self.scorer.load(folder)
         rows, metric = self.split.validation, self.user_data.metric
         likelihood = fmean(self.scorer.target_likelihood(model, rows)[PER_TOKEN])
@@ -198,7 +198,7 @@ class UserDataBackend:
         return self.scorer.scored_answers(model, tokenizer, rows, first)[1].totals[metric], likelihood
 
     def score(self, folder: str) -> Scored:
-        """Likelihood of the targets; the scores of generated answers; choices where there are pairs."""
+        """Score the likelihood of the targets, generated answers, and choices if the rows are pairs."""
         from ift.lab.report import DataSplit
 
         model, tokenizer = self.scorer.load(folder)
@@ -220,9 +220,10 @@ class UserDataBackend:
 
 
 def share_answers(stage: Any, more_steps: float = 1.0) -> None:
-    """Let a stage see as many answers as any other method: a pair is two, so half the pairs in half the passes.
+    """Change a stage so that it sees as many answers as the other methods.
 
-    The pairs of a step are halved too, in the batch or in the accumulation, where one of them is even.
+    A pair has two answers, so a stage that trains on pairs takes half as many pairs in half as many passes. The pairs
+    of a step are halved too, in the batch or in the accumulation, if one of these is even.
     """
     config, halved = stage.config, False
     if stage.method.needs_pairs:
@@ -242,7 +243,7 @@ def _rows_per_step(config: Any) -> int:
 
 
 def _rows_seen(done: Any, config: Any) -> int:
-    """Rows that a stage has trained: the last step of a pass has what is left."""
+    """The number of rows that a stage has trained on; the last step of a pass has the remaining rows."""
     rows, of_step = done.report.rows_kept, _rows_per_step(config)
     if getattr(config, "packing", False):
         return round(done.history[-1]["epoch"] * rows)
@@ -251,7 +252,7 @@ def _rows_seen(done: Any, config: Any) -> int:
 
 
 def _changed_settings(stage: Any) -> dict[str, Any]:
-    """The plain settings of a stage that differ from the defaults, and the most important ones always."""
+    """The plain settings of a stage that differ from the defaults, and always the most important ones."""
     from trl import ModelConfig
 
     _, kind = stage.method.load()

@@ -1,4 +1,4 @@
-"""Flags of `ift train` in a study: those that it sets itself, those without an effect, and files that they name."""
+"""Flags of `ift train` in a study: those that the study sets itself, those without effect, those that name files."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ WITHOUT_EFFECT = (  # nothing is evaluated, answered or saved during a trial
 
 
 def unused_keys() -> set[str]:
-    """Keys of the YAML file that no trial reads: the study's own flags, and those above."""
+    """Keys of the YAML file that no trial reads: the study's own flags, and the flags that the study decides."""
     return {*StudyArgs.keys(), *DECIDED, *WITHOUT_EFFECT}
 
 
 def refuse_decided_flags(words: list[str], say: Callable[[str], object]) -> None:
-    """Name keys of the YAML file that the study does not use.
+    """Refuse flags that the study decides, and name through `say` the keys of the YAML file that it does not use.
 
     Raises:
-        UsageError: such a flag stands on the command line.
+        UsageError: The command line has a flag that the study decides.
     """
     hints = {
         "hub_token": " and would be written to its plan; set HF_TOKEN instead",
@@ -74,7 +74,7 @@ def refuse_decided_flags(words: list[str], say: Callable[[str], object]) -> None
 
 
 def named_files(words: list[str]) -> dict[str, Any]:
-    """The fields of `UserData` on the file of --config and on files that flags or its keys name."""
+    """The fields of `UserData` about the file of --config and about files that flags or keys name."""
     config = value_of(words, "--config")
     unused = unused_keys()
     nodes = parse_yaml_file(Path(config)) if config else {}
@@ -92,7 +92,7 @@ def named_files(words: list[str]) -> dict[str, Any]:
 
 
 def refuse_sft_twice(entrant: Any, stage: Any) -> None:
-    """Raises UsageError if flags leave a contender neither the residual nor weights, so that it is SFT."""
+    """Raise UsageError if flags disable both the residual and the weights of a contender, which makes it SFT."""
     config, own = stage.config, {key.rpartition(".")[2] for key in entrant.settings}
     if (
         stage.method.name != "ift"

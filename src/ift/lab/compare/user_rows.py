@@ -13,6 +13,7 @@ from ift.data import DataError, Part, prepare_dataset
 from ift.data.held_out import prompt_key
 from ift.data.masks import UNTRAINED
 from ift.data.pairs import SIDES, prepare_pairs
+from ift.data.report import row_numbers
 from ift.lab.compare.split import Split
 from ift.text import counted
 
@@ -27,11 +28,11 @@ class _Row:
     """One row that can be trained.
 
     Attributes:
-        part: Number of its part.
-        prepared_index: Its index among that part's prepared rows.
-        loaded_index: Its index among that part's rows as loaded.
-        prompt: As text, to be compared.
-        fits: Whether it fits `max_length` whole.
+        part: The number of its part.
+        prepared_index: Its index among the prepared rows of the part.
+        loaded_index: Its index among the rows of the part as loaded.
+        prompt: Its prompt as text, for comparison.
+        fits: Whether the whole row fits into `max_length`.
     """
 
     part: int
@@ -46,10 +47,10 @@ class _Source:
     """Parts from which rows are taken.
 
     Attributes:
-        parts: As loaded.
-        prepared: The same as token ids, with the numbers of their rows.
-        groups: Rows by prompt, without those taken so far; the prompts in a shuffled order.
-        notes: On the chat template, and on test rows that were dropped.
+        parts: The parts as loaded.
+        prepared: The parts as token ids, with the numbers of their rows.
+        groups: The rows that are not taken yet, by prompt; the prompts are in a shuffled order.
+        notes: Remarks on the chat template, and on dropped test rows.
     """
 
     parts: Sequence[Part]
@@ -59,11 +60,11 @@ class _Source:
 
     @property
     def rows(self) -> list[_Row]:
-        """All rows that were not taken, in the shuffled order of their prompts."""
+        """All rows that have not been taken, in the shuffled order of their prompts."""
         return [row for group in self.groups.values() for row in group]
 
     def take(self, wanted: int) -> list[_Row]:
-        """Take whole groups of rows that fit until `wanted` rows are there; an empty list where there are too few."""
+        """Take whole groups of fitting rows until there are `wanted` rows; an empty list if there are too few."""
         taken: list[_Row] = []
         for prompt in [*self.groups]:
             if len(taken) >= wanted:
@@ -91,7 +92,7 @@ class _Source:
         ]
 
     def select_loaded(self, rows: Sequence[_Row]) -> list[Part]:
-        """The rows as loaded; parts of which none is wanted are left out."""
+        """The rows as loaded, without parts from which no row is wanted."""
         chosen = [[row.loaded_index for row in rows if row.part == part] for part in range(len(self.parts))]
         return [
             replace(part, rows=part.rows.select(indices), numbers=tuple(index + 1 for index in indices))
@@ -115,20 +116,20 @@ def split_rows(
 ) -> Split:
     """Hold rows out for validation and test; rows with the same prompt always stay on one side.
 
-    Held out are rows that fit `max_length` whole: a cut target cannot be scored. The choice depends on the rows, the
-    tokenizer and the sizes alone.
+    Only rows that fit into `max_length` are held out, because a truncated target cannot be scored. The choice depends
+    only on the rows, the tokenizer and the sizes.
 
     Args:
-        train: Training rows as loaded, no streams.
-        test: Rows of a test split; None takes them from `train`.
-        tokenizer: Of the model; one without a chat template gets the default one where it is needed.
+        train: The training rows as loaded, no streams.
+        test: The rows of a test split; None takes test rows from `train`.
+        tokenizer: The tokenizer of the model; it gets the default chat template if it needs one and has none.
         max_length: As in training.
         train_on: As in training.
         text_field: As in training.
-        train_rows: At most so many training rows; None leaves all.
-        validation_rows: None holds out a tenth, at most 200; 0 none.
-        test_rows: None holds out a fifth, at most 500; of a test split all, at most 500.
-        keep_columns: Whether held-out rows keep the columns that they were loaded with, for scores.
+        train_rows: Maximum number of training rows; None: all.
+        validation_rows: Number of validation rows; None: a tenth of the rows, at most 200.
+        test_rows: Number of test rows; None: a fifth of the rows, or the whole test split; at most 500.
+        keep_columns: Whether held-out rows keep the columns with which they were loaded, for scores.
 
     Raises:
         DataError: Streams, malformed rows, or too few rows.
@@ -196,7 +197,7 @@ def _built(
     max_length: int | None,
     notes: list[str],
 ) -> Split:
-    """The split of the chosen rows, with its hashes, and the held-out pairs where the rows are pairs."""
+    """The split of the chosen rows with its hashes; if the rows are pairs, with the held-out pairs."""
     ids = {name: place.select_prepared(rows) for name, (place, rows) in held_out.items()}
     pairs = {}
     if has_pairs(source.parts):
@@ -210,7 +211,7 @@ def _built(
 
 
 def _with_columns(split: Split, held_out: dict[str, tuple[_Source, list[_Row]]]) -> Split:
-    """The split with `COLUMNS` in its held-out rows, and with hashes of them."""
+    """The split with the field `COLUMNS` in its held-out rows, included in their hashes."""
     columns = {name: place.select_columns(rows) for name, (place, rows) in held_out.items()}
     hashes = {
         f"{name} columns": hashlib.sha256("\n".join(found).encode()).hexdigest()
@@ -228,9 +229,9 @@ def has_pairs(parts: Sequence[Part]) -> bool:
 def _source(
     name: str, parts: Sequence[Part], tokenizer: Any, max_length: int | None, how: Mapping[str, Any]
 ) -> _Source:
-    """The parts as token ids, their rows grouped by prompt, and notes on test rows that were dropped.
+    """The parts as token ids, with their rows grouped by prompt, and notes on dropped test rows.
 
-    `how` has further options of `prepare_dataset`.
+    `how` are further options of `prepare_dataset`.
     """
     from datasets import Dataset
 
@@ -267,3 +268,12 @@ def _sha256(rows: Any) -> str:
     for row in rows:
         digest.update(json.dumps([row["input_ids"], row["labels"]]).encode())
     return digest.hexdigest()
+
+
+def name_promptless(rows: Sequence[Mapping[str, Any]], prompts: Sequence[list[int]]) -> str:
+    """Name the held-out rows without a prompt that a model can answer; "" if all rows have one."""
+    found = [row["row"] for row, prompt in zip(rows, prompts, strict=True) if not prompt]
+    if not found:
+        return ""
+    has = "has" if len(found) == 1 else "have"
+    return f"{len(found)} of {counted(len(rows), 'held-out row')} {has} no prompt ({row_numbers(found)})"

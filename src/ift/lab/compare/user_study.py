@@ -31,9 +31,9 @@ class CheckedRows:
     """The rows as loaded, and their split.
 
     Attributes:
-        train: Training rows as loaded.
-        split: What is trained, and what is held out.
-        tokenizer: Of the model.
+        train: The training rows as loaded.
+        split: The rows that are trained on, and the rows that are held out.
+        tokenizer: The tokenizer of the model.
     """
 
     train: Sequence[Any]
@@ -42,18 +42,18 @@ class CheckedRows:
 
 
 def user_study(args: StudyArgs, words: list[str], say: Say) -> Study:
-    """Parse the flags of `ift train`, check and split the rows, open the study's folder.
+    """Parse the flags of `ift train`, check and split the rows, and open the study's folder.
 
     Args:
-        args: Of the study.
-        words: Flags of `ift train`.
+        args: The arguments of the study.
+        words: The flags of `ift train`.
         say: Called with each note for the user.
 
     Raises:
-        UsageError: flags that cannot be read or that the study sets itself; methods that the rows cannot train.
-        DataError: rows that cannot be read, trained or split.
-        ScoreError: held-out rows that `--score` cannot score.
-        StudyError: the folder holds another study.
+        UsageError: Flags that cannot be parsed or that the study sets itself, or methods that the rows cannot train.
+        DataError: Rows that cannot be read, trained or split.
+        ScoreError: Held-out rows that `--score` cannot score.
+        StudyError: The folder contains another study.
     """
     from ift.lab.compare.user_data import UserData
 
@@ -84,7 +84,7 @@ def _methods(plan: Plan) -> list[str]:
 
 
 def _parse_stages(user_data: Any, plan: Plan) -> Any:
-    """Parse the flags for every entrant, so that a wrong one is refused before any training; returns SFT's stage."""
+    """Parse the flags for every entrant, so that wrong flags are refused before any training; returns SFT's stage."""
     for entrant in plan.entrants:
         for stage in user_data.stages(entrant.method, entrant.settings, UNUSED):
             if stage.launch:
@@ -133,20 +133,20 @@ def _load_rows(sft: Any, args: StudyArgs, draft: Plan, say: Say) -> CheckedRows:
 
 
 def _validation_rows(args: StudyArgs, draft: Plan) -> int | None:
-    """As for `split_rows`: none where nothing is chosen on them, unless the study of the folder holds some out."""
+    """The argument of `split_rows`: 0 if no settings are chosen, unless the study in the folder holds rows out."""
     if args.validation_rows or validation_rows_in(args.output_dir) or _chooses(draft):
         return args.validation_rows
     return 0
 
 
 def _chooses(plan: Plan) -> bool:
-    """Whether settings are chosen on validation rows, or a time may leave room for it."""
+    """Whether settings are chosen on validation rows, or may be if a time budget leaves room for it."""
     by_time = plan.time_budget is not None and not plan.time_budget["trials"]
     return by_time or bool(plan.searched()) or any(one.rate_factors for one in plan.entrants)
 
 
 def _untrainable(plan: Plan, train: Sequence[Any]) -> list[str]:
-    """Methods of pairs, where the rows are none."""
+    """The methods that need pairs, if the rows are no pairs; otherwise an empty list."""
     from ift.lab.compare.user_rows import has_pairs
 
     needing = [entrant.method for entrant in plan.entrants if entrant.needs_pairs]
@@ -163,7 +163,7 @@ def _refuse_pair_methods(args: StudyArgs, draft: Plan, train: Sequence[Any]) -> 
 
 
 def _refuse_unused_flags(args: StudyArgs, names: Sequence[str]) -> None:
-    """Refuse flags that the scores leave without an effect."""
+    """Refuse flags that have no effect with the given scores."""
     if args.score is None and args.score_db is not None:
         raise UsageError("--score_db is for --score sql: give both, or neither")
     if args.judge is None and (args.prices is not None or args.yes):
@@ -181,16 +181,17 @@ def _refuse_unused_flags(args: StudyArgs, names: Sequence[str]) -> None:
 def _choose_scoring(
     user_data: Any, args: StudyArgs, names: Sequence[str], rows: CheckedRows, say: Say
 ) -> Any:
-    """The scores, the metric, the pattern of final answers and the token limit, from the held-out rows."""
+    """Set the scores, the metric, the pattern of final answers and the token limit from the held-out rows."""
     from ift.generation.final_answer import final_answer_of, last_answer
     from ift.lab.compare.scoring import PER_TOKEN, scored_answer
+    from ift.lab.compare.user_rows import name_promptless
 
     split = rows.split
     held_out = [row for part in (split.validation, split.test) for row in part]
     asked = [last_answer(row["input_ids"], row["labels"]) for row in held_out]
     targets = [rows.tokenizer.decode(target, skip_special_tokens=True) for _, target in asked]
-    has_prompts = all(prompt for prompt, _ in asked)
-    pattern = args.answer_pattern if has_prompts and (not names or FINAL_ANSWER in names) else "none"
+    promptless = name_promptless(held_out, [prompt for prompt, _ in asked])
+    pattern = args.answer_pattern if not promptless and (not names or FINAL_ANSWER in names) else "none"
     try:
         final = final_answer_of(targets, pattern)
     except ValueError as problem:
@@ -203,19 +204,21 @@ def _choose_scoring(
         max_new_tokens=args.max_new_tokens or math.ceil(longest * ANSWER_GROWTH),
     )
     if names:
-        if not has_prompts:
-            raise ScoreError("--score: a held-out row has no prompt to answer; leave --score out")
+        if promptless:
+            raise ScoreError(f"--score: {promptless}. Fix: write prompts, or leave the rows or --score out")
         texts = [rows.tokenizer.decode(prompt, skip_special_tokens=True) for prompt, _ in asked]
         answers = [scored_answer(*one) for one in zip(held_out, texts, targets, targets, strict=True)]
         user_data, metric = _with_scores(user_data, args, names, answers, say)
     else:
+        if promptless:
+            say(f"no answers are generated: {promptless}")
         metric = args.metric or ("exact_match" if final else PER_TOKEN)
         _check_metric(metric, has_final=final is not None, has_pairs=bool(split.pairs))
     return replace(user_data, metric=metric)
 
 
 def _chosen_by(plan: Plan) -> str:
-    """By what the settings of the methods are chosen, or that none are."""
+    """One line that says by what score settings are chosen, or that none are chosen."""
     from ift.lab.compare.scoring import PER_TOKEN
 
     shown = {"exact_match": "exact match", PER_TOKEN: "log-likelihood per token of the target answers"}
@@ -234,7 +237,7 @@ def _chosen_by(plan: Plan) -> str:
 def _with_scores(
     user_data: Any, args: StudyArgs, names: Sequence[str], answers: Sequence[Answer], say: Say
 ) -> tuple[Any, str]:
-    """The user data with the scores of `--score`, checked on the target answers, and the name of the first one."""
+    """The user data with the scores of `--score`, checked on the target answers, and the name of the first score."""
     if FINAL_ANSWER in names and user_data.pattern is None:
         raise UsageError(
             f"--score {FINAL_ANSWER}: no kind of final answer is in all target answers; give --answer_pattern"
@@ -267,7 +270,7 @@ def _check_metric(metric: str, *, has_final: bool, has_pairs: bool) -> None:
 
 
 def _plan(args: StudyArgs, user_data: Any, sft: Any, rows: CheckedRows, say: Say) -> Plan:
-    """The plan, without the budget's methods of pairs where the rows have none."""
+    """The plan, without the methods of the budget that need pairs if the rows are no pairs."""
     rates = Rates.around(_usual_rate(user_data.words, sft))
     rates = Rates(args.learning_rates or rates.answers, args.pair_learning_rates or rates.pairs)
     data = Path(sft.script.dataset_name).name if sft.script.dataset_name else "a mixture"
@@ -287,7 +290,7 @@ def _plan(args: StudyArgs, user_data: Any, sft: Any, rows: CheckedRows, say: Say
 
 
 def _usual_rate(words: list[str], sft: Any) -> float:
-    """The user's learning rate, else trl's default, ten times that for adapters."""
+    """The user's learning rate, otherwise trl's default; for adapters ten times the default."""
     file = value_of(words, "--config")
     given = "--learning_rate" in words or (
         file is not None and "learning_rate" in parse_yaml_file(Path(file))

@@ -1,1 +1,1 @@
-"""Frozen Lake (paper, section 5.3): the one world where the optimal policy is known. `ift frozen-lake` runs it."""
+"""Frozen Lake (paper, section 5.3), a world whose optimal policy is known. `ift frozen-lake` runs it."""

@@ -1,4 +1,4 @@
-"""Charts of a record: error against step, the sweeps, and the map of where the paper's order holds."""
+"""Charts of a record: the error by step, the sweeps, and maps of the settings with which the paper's order holds."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,7 @@ PANELS = {
 
 
 def curves_chart(curves: dict[Method, dict[str, Any]], step: int) -> Figure:
-    """Four measures against the step, one line a method, with 95 % bands; `step` is marked."""
+    """Four measures by step, with one line per method and 95 % bands; a vertical line marks `step`."""
     figure = Figure(figsize=(12, 7.6), layout="constrained")
     for axes, (name, title) in zip(figure.subplots(2, 2).flatten(), PANELS.items(), strict=True):
         scale = 1000 if name.startswith("mse") else 1
@@ -35,7 +35,7 @@ def curves_chart(curves: dict[Method, dict[str, Any]], step: int) -> Figure:
 
 
 def sweeps_chart(sweeps: dict[str, list[dict[str, Any]]], usual: dict[Method, float]) -> Figure:
-    """The sweeps of one setting each; dotted lines are the other methods at their usual settings."""
+    """Sweeps of one setting each; dotted lines show the other methods at their usual settings."""
     figure = Figure(figsize=(13, 7.6), layout="constrained")
     panels = figure.subplots(2, 3).flatten()
     for axes, name in zip(panels, ("lambda", "gamma", "beta", "orpo_beta"), strict=False):
@@ -70,7 +70,7 @@ def _bars(axes: Axes, rows: Sequence[dict[str, Any]], usual: dict[Method, float]
 
 
 def order_chart(maps: Sequence[dict[str, Any]]) -> Figure:
-    """One heat map for each pair of settings: the share of agents with DPO < IFT < ORPO < SFT."""
+    """One heat map for each pair of settings, with the share of agents for which DPO < IFT < ORPO < SFT in error."""
     figure = Figure(figsize=(12, 8), layout="constrained")
     for axes, found in zip(figure.subplots(2, 2).flatten(), maps, strict=True):
         shares, columns = np.array(found["shares"]), found["column_values"]
@@ -90,7 +90,7 @@ def order_chart(maps: Sequence[dict[str, Any]]) -> Figure:
 
 
 def worlds_chart(worlds: Sequence[dict[str, Any]]) -> Figure:
-    """Each variation as a line of points, one a method, and the share of agents with the paper's order."""
+    """One row of points per world, a point for each method, with the share of agents that have the paper's order."""
     figure = Figure(figsize=(10, 0.36 * len(worlds) + 1.6), layout="constrained")
     axes = figure.subplots()
     for place, world in enumerate(worlds):

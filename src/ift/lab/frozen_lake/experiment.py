@@ -1,4 +1,4 @@
-"""The whole experiment on one lake: train, measure, vary, and write the record and the pictures."""
+"""The whole experiment on one lake: trains, measures, varies settings, and writes the record and the pictures."""
 
 import json
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ Curves = dict[Method, dict[str, dict[str, list[float]]]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """All methods trained on one lake."""
+    """The runs of all methods on one lake, with their measures."""
 
     task: Task  # the lake and its agents
     settings: Settings  # of the trainings
@@ -34,12 +34,12 @@ class Outcome:
 
 
 def experiment_ticks(settings: Settings) -> int:
-    """How often `run_experiment` calls its `tick`."""
+    """The number of times that `run_experiment` calls its `tick`."""
     return FIT_STEPS + len(METHODS) * max(settings.steps, window.LONG)
 
 
 def run_experiment(lake: Lake, start: Start, settings: Settings, agents: int, tick: Tick = int) -> Outcome:
-    """Train `agents` agents (seeds 0, 1, ...) with every method and measure them."""
+    """Train `agents` agents (seeds 0, 1, ...) with every method and measure them; `tick` is called after each step."""
     (task,) = make_tasks(lake, [start], range(agents), tick)
     runs: dict[Method, Run] = {}
     measured, curves = {}, {}
@@ -58,7 +58,10 @@ def _curve(values: Tensor) -> dict[str, list[float]]:
 
 
 def outcome_record(outcome: Outcome, start: Start) -> dict[str, Any]:
-    """The outcome as JSON holds it. `summary`: method -> measure -> {mean, ci95} after the last step, plain MSE."""
+    """The outcome as JSON values.
+
+    `summary` is method -> measure -> {mean, ci95} after the last step; mean squared errors are not scaled.
+    """
     lake, errors = outcome.task.lake, {method: found["mse_all"] for method, found in outcome.measured.items()}
     by_step = {ift: in_order(errors, ift).double().mean(-1).tolist() for ift in ("ift", "ift_scale")}
     best = optimal_policy(lake)
@@ -85,7 +88,7 @@ def outcome_record(outcome: Outcome, start: Start) -> dict[str, Any]:
 
 
 def window_record(outcome: Outcome, tick: Tick = int) -> dict[str, Any]:
-    """Sweeps, maps and other worlds, as JSON holds them; `window.window_ticks` ticks."""
+    """The sweeps, the maps and the other worlds as JSON values; `tick` is called `window.window_ticks` times."""
     task, settings = outcome.task, outcome.settings
     few = min(len(task.start.into), window.WINDOW_AGENTS)
     return {
@@ -96,7 +99,7 @@ def window_record(outcome: Outcome, tick: Tick = int) -> dict[str, Any]:
 
 
 def draw(outcome: Outcome, windowed: Mapping[str, Any] | None, folder: Path) -> list[str]:
-    """Write the pictures into `folder`; returns their names without ending."""
+    """Write the pictures into `folder`, and return their file names without extension."""
     task, runs = outcome.task, outcome.runs
     lake, best = task.lake, optimal_policy(task.lake)
     shown = {pictures.LABELS[method]: runs[method].policies[-1].mean(0) for method in SHOWN}
@@ -128,12 +131,12 @@ def draw(outcome: Outcome, windowed: Mapping[str, Any] | None, folder: Path) -> 
 
 
 def _by_cell(task: Task, run: Run, step: int = -1) -> Tensor:
-    """(S,): squared error of each cell's row, mean over its actions and over agents."""
+    """The squared error of each cell, averaged over its actions and over the agents: (S,) float64."""
     return (run.policies[step] - task.optimum).square().mean((0, -1))
 
 
 def save_record(record: Mapping[str, Any], folder: Path) -> Path:
-    """Write `record.json`, a line for each key; a killed run leaves no half of it."""
+    """Write `record.json` atomically, with one line per key, and return its path."""
     file = folder / "record.json"
     lines = [f"{json.dumps(key)}: {json.dumps(_plain(one), allow_nan=False)}" for key, one in record.items()]
     write_atomically(file, "{\n" + ",\n".join(lines) + "\n}\n")
@@ -141,7 +144,7 @@ def save_record(record: Mapping[str, Any], folder: Path) -> Path:
 
 
 def _plain(value: Any) -> Any:
-    """The value with tuples as lists and floats at seven digits."""
+    """The value with tuples converted to lists and floats rounded to seven digits."""
     if isinstance(value, Mapping):
         return {key: _plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""The distance of a policy to the optimum, how often it arrives, and which cells a training reached."""
+"""Measures of policies: the distance to the optimum, the success rate, and the cells that a training reached."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -22,20 +22,21 @@ Estimate = dict[str, float]  # "mean" over agents, and "ci95": half the width of
 
 
 def estimate(values: Tensor) -> Estimate:
-    """Mean and interval of values (R,)."""
+    """The mean of values (R,) and half the width of its 95 % interval, as {"mean", "ci95"}; NaN for a single value."""
     found = mean_interval(values.tolist())
     return {"mean": found.mean, "ci95": float("nan") if found.half is None else found.half}
 
 
 def measure(task: Task, run: Run) -> dict[str, Tensor]:
-    """Every measure after every step, each (K + 1, R) float64.
+    """Compute every measure after every step, each (K + 1, R) float64.
 
-    * `mse_all`, `mse_non_terminal`, `mse_off_trajectory`: mean squared difference of the state-action matrix to the
-      optimal one, over all rows, those of cells where one can move, and those of them that the target does not visit.
-    * `success_{sampled,greedy}_{slippery,firm}`: probability to arrive within the time limit.
-    * `cells_explored`: cells whose weights some step so far has moved.
-    * `own_ground`: share in [0, 1] of the gradient that falls where the untrained agent itself would go: the overlap of
-      the gradient's distribution over cells with that of the agent's visits on the lake's own ice.
+    * `mse_all`, `mse_non_terminal`, `mse_off_trajectory`: mean squared difference between the state-action matrix and
+      the optimal one, over all cells, over the cells in which the agent can move, and over those of them that the
+      target does not visit.
+    * `success_{sampled,greedy}_{slippery,firm}`: probability in [0, 1] of reaching the gift within the time limit.
+    * `cells_explored`: number of cells whose weights have changed in some step so far.
+    * `own_ground`: share in [0, 1] of the gradient on the cells that the untrained agent itself would visit: the
+      overlap between the distribution of the gradient over cells and that of the agent's visits on the lake's ice.
     """
     lake, moving = task.lake, ~task.lake.terminal
     off = moving.clone()
@@ -62,7 +63,7 @@ def measure(task: Task, run: Run) -> dict[str, Tensor]:
 def summary(
     measured: Mapping[Method, Mapping[str, Tensor]], step: int = -1
 ) -> dict[str, dict[str, Estimate]]:
-    """Method -> measure -> mean and interval over agents, after `step` steps (-1: the last)."""
+    """Method -> measure -> mean and interval over agents, after `step` steps (-1: after the last one)."""
     return {
         method: {name: estimate(values[step]) for name, values in found.items()}
         for method, found in measured.items()
@@ -70,7 +71,7 @@ def summary(
 
 
 def in_order(errors: Mapping[Method, Tensor], ift: Method = "ift") -> Tensor:
-    """Bool, of the tensors' shape: whether the paper's order DPO < IFT < ORPO < SFT holds, with `ift` as IFT."""
+    """Whether the order DPO < IFT < ORPO < SFT holds: bool in the shape of the tensors. `ift` is used as IFT."""
     ordered = [errors[ift if method == "ift" else method] for method in PAPER_ORDER]
     return torch.stack([low < high for low, high in pairwise(ordered)]).all(0)
 
@@ -78,7 +79,7 @@ def in_order(errors: Mapping[Method, Tensor], ift: Method = "ift") -> Tensor:
 def paired_differences(
     measured: Mapping[Method, Mapping[str, Tensor]], step: int = -1
 ) -> dict[str, Estimate]:
-    """`mse_all` of the first less that of the second method, agent by agent, as "first-second"."""
+    """Differences of `mse_all`, agent by agent, between two methods; the key is "first-second"."""
     return {
         f"{first}-{second}": estimate((measured[first]["mse_all"] - measured[second]["mse_all"])[step])
         for first, second in PAIRS

@@ -23,23 +23,23 @@ Method = Literal["sft", "ift", "ift_scale", "orpo", "dpo", "simpo", "tdpo1", "td
 
 @dataclass(frozen=True)
 class Settings:
-    """What a training on the lake depends on; the defaults are those of the published table.
+    """The settings of a training on the lake; the defaults are those of the published table.
 
     Attributes:
         residual_lambda: Share of the look-ahead cell in a mixed state, in [0, 1].
         gamma: Decay of the propagation, in (0, 1].
-        propagation: "bellman", "cumsum", "none", or the control "position": bellman's weights for equal losses.
-        detach: As `propagation_detach` of IFTConfig, for the method "ift": "none" is the released code, which made the
-            paper's results; "ift_scale" is IFT with "scale", the default of `ift train`.
-        lookahead: "greedy", "sample", "expected", or the control "random": any of the four actions.
-        beta: Of DPO and TDPO.
+        propagation: "bellman", "cumsum", "none", or the control "position" (the weights of bellman for equal losses).
+        detach: As `propagation_detach` of IFTConfig, for the method "ift". "none" is the released code, which produced
+            the paper's results; the method "ift_scale" uses "scale", the default of `ift train`.
+        lookahead: "greedy", "sample", "expected", or the control "random" (any of the four actions).
+        beta: Beta of DPO and TDPO.
         orpo_beta: Weight of ORPO's odds-ratio term.
         tdpo_alpha: Weight of TDPO2's divergence term.
-        simpo_beta: Of SimPO.
-        simpo_gamma: SimPO's margin.
+        simpo_beta: Beta of SimPO.
+        simpo_gamma: Margin of SimPO.
         optimizer: "sgd", "momentum" (0.9), "adam" or "rmsprop".
-        learning_rate: Constant.
-        steps: Full-batch steps.
+        learning_rate: The constant learning rate.
+        steps: The number of full-batch steps.
     """
 
     residual_lambda: float = 0.2
@@ -57,7 +57,7 @@ class Settings:
     steps: int = 20
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a value out of range."""
+        """Raise ValueError if a value is out of range."""
         for name, kind in get_type_hints(Settings).items():
             value, choices = getattr(self, name), get_args(kind)
             if choices and value not in choices:
@@ -74,7 +74,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Moves:
-    """Trajectories as tensors, one per agent or one for all."""
+    """Trajectories as tensors, one per agent or one for all agents."""
 
     cells: Tensor  # (R, M) or (1, M) int64
     actions: Tensor  # the same shape
@@ -82,22 +82,22 @@ class Moves:
 
     @classmethod
     def of(cls, trajectory: Trajectory) -> "Moves":
-        """One trajectory for all agents."""
+        """Make the moves of one trajectory for all agents."""
         cells, actions = torch.tensor([trajectory.cells]), torch.tensor([trajectory.actions])
         return cls(cells, actions, torch.ones(cells.shape, dtype=torch.float64))
 
     def log_probs(self, policies: Policies) -> Tensor:
-        """(R, M): log pi(action | cell), 0 on padding."""
+        """Log-probabilities of the actions in their cells, (R, M) float64, in nats; 0 for padding."""
         states = F.one_hot(self.cells, policies.into.shape[1]).double()
         return chosen_actions(policies.log_probs(states), self.actions) * self.made
 
     def mean(self, values: Tensor) -> Tensor:
-        """(R,): mean of `values` (R, M) over the moves made."""
+        """Mean of `values` (R, M) over the moves made by each agent: (R,)."""
         return values.sum(-1) / self.made.sum(-1)
 
 
 def chosen_actions(log_probs: Tensor, actions: Tensor) -> Tensor:
-    """(R, M): entry of log_probs (R, M, A) for each action (1 or R, M)."""
+    """The entries of log_probs (R, M, A) at the actions (1 or R, M): (R, M)."""
     return log_probs.gather(-1, actions.expand(log_probs.shape[:-1])[..., None])[..., 0]
 
 
@@ -105,7 +105,7 @@ def chosen_actions(log_probs: Tensor, actions: Tensor) -> Tensor:
 
 
 def sft_loss(policies: Policies, target: Moves) -> Tensor:
-    """Mean of -log pi(a_t | s_t) over the target's moves: every state is the target's own."""
+    """Mean of -log pi(a_t | s_t) over the target's moves, in the states of the target."""
     return summed_over_agents(-target.log_probs(policies))
 
 
@@ -127,7 +127,10 @@ def ift_loss(
 
 
 def weights_of(losses: Tensor, settings: Settings) -> Tensor:
-    """(R, M): dynamic relation propagation, or the control "position": bellman's weights for equal losses."""
+    """The weights of losses (R, M), in their shape.
+
+    They come from dynamic relation propagation, or for the control "position" from bellman with equal losses.
+    """
     kind, layout = settings.propagation, one_answer_per_row(losses)
     if kind == "position":
         return propagation_weights(torch.ones_like(losses), layout, "bellman", settings.gamma)
@@ -136,7 +139,10 @@ def weights_of(losses: Tensor, settings: Settings) -> Tensor:
 
 @torch.no_grad()
 def look_ahead(policies: Policies, target: Moves, lake: Lake, kind: str, noise: torch.Generator) -> Tensor:
-    """(R, M, S): the cell the agent means to reach from the target's previous cell; before the first move the start."""
+    """The cell that the agent intends to reach from the target's previous cell: (R, M, S), a distribution.
+
+    For the first move it is the start.
+    """
     states = F.one_hot(target.cells, lake.cells).double()
     own = policies.log_probs(states[:, :-1]).exp()  # (R, M - 1, A) what it would do in each cell but the last
     if kind == "greedy":
@@ -152,14 +158,17 @@ def look_ahead(policies: Policies, target: Moves, lake: Lake, kind: str, noise: 
 
 
 def one_answer_per_row(losses: Tensor) -> RowLayout:
-    """The layout of losses (R, M) of which every entry is trained and every row is one answer."""
+    """The layout of losses (R, M) in which every entry is trained and every row is one answer."""
     every = torch.ones_like(losses, dtype=torch.bool)
     row = torch.arange(len(losses))[:, None].expand_as(losses)
     return RowLayout(trained=every, attended=every, documents=row, positions=every.cumsum(1) - 1)
 
 
 def summed_over_agents(losses: Tensor) -> Tensor:
-    """Sum over agents of the mean over their moves: the reduction "sequence", with each agent a batch of its own."""
+    """Sum over agents of the mean over the agent's moves.
+
+    This is the reduction "sequence", applied to each agent as a batch of its own.
+    """
     return reduce_losses(losses, one_answer_per_row(losses), "sequence", num_items=1)
 
 
@@ -167,7 +176,10 @@ def summed_over_agents(losses: Tensor) -> Tensor:
 
 
 def orpo_loss(policies: Policies, target: Moves, rejected: Moves, beta: float) -> Tensor:
-    """-mean log pi(target) - beta log sigmoid(log odds(target) - log odds(rejected)), odds of the mean likelihoods."""
+    """-mean log pi(target) - beta log sigmoid(log odds(target) - log odds(rejected)).
+
+    The odds are those of the mean likelihood per move.
+    """
     wanted, unwanted = (moves.mean(moves.log_probs(policies)) for moves in (target, rejected))
     odds = [mean - torch.log1p(-mean.exp()) for mean in (wanted, unwanted)]
     return (-wanted - beta * F.logsigmoid(odds[0] - odds[1])).sum()
@@ -180,14 +192,17 @@ def simpo_loss(policies: Policies, target: Moves, rejected: Moves, beta: float, 
 
 
 def dpo_loss(policies: Policies, reference: Policies, target: Moves, rejected: Moves, beta: float) -> Tensor:
-    """-log sigmoid(beta (change of log pi(target) - change of log pi(rejected))), changes against the reference."""
+    """-log sigmoid(beta (change of log pi(target) - change of log pi(rejected))).
+
+    A change is the difference between the policy and the reference.
+    """
     return -F.logsigmoid(beta * _preference(policies, reference, target, rejected)).sum()
 
 
 def tdpo_loss(
     policies: Policies, reference: Policies, target: Moves, rejected: Moves, beta: float, alpha: float | None
 ) -> Tensor:
-    """DPO less a token-level divergence from the reference: TDPO1 (`alpha` None) or TDPO2."""
+    """DPO minus a token-level divergence from the reference: TDPO1 if `alpha` is None, otherwise TDPO2."""
     of_target, of_rejected = (_divergence(policies, reference, moves) for moves in (target, rejected))
     apart = of_rejected - of_target if alpha is None else alpha * (of_rejected - of_target.detach())
     preference = _preference(policies, reference, target, rejected)
@@ -202,7 +217,7 @@ def _preference(policies: Policies, reference: Policies, target: Moves, rejected
 
 
 def _divergence(policies: Policies, reference: Policies, moves: Moves) -> Tensor:
-    """(R,): KL(reference || policy) in each cell of the trajectory, summed."""
+    """KL(reference || policy) in nats, summed over the cells of the trajectory: (R,)."""
     states = F.one_hot(moves.cells, policies.into.shape[1]).double()
     before, now = reference.log_probs(states).detach(), policies.log_probs(states)
     return ((before.exp() * (before - now)).sum(-1) * moves.made).sum(-1)

@@ -1,4 +1,4 @@
-"""Pictures of the lake: policies as arrows on shade, where the gradient falls, one agent walking."""
+"""Pictures of the lake: policies as arrows and shades, the gradient on each cell, and the walk of one agent."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -31,7 +31,7 @@ CORNERS = ((-0.5, -0.5), (-0.5, 0.5), (0.5, 0.5), (0.5, -0.5), (-0.5, -0.5))  # 
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
-    """Write NAME.png and NAME.svg; the same figure gives the same SVG."""
+    """Write NAME.png and NAME.svg; equal figures give equal SVG files."""
     import matplotlib as mpl
 
     with mpl.rc_context({"svg.hashsalt": "ift"}):
@@ -40,7 +40,11 @@ def save(figure: Figure, folder: Path, name: str) -> None:
 
 
 def policy_picture(lake: Lake, policies: dict[str, Tensor], optimum: Tensor) -> Figure:
-    """Each named policy (S, A) as a lake: shade is probability, the arrow the likeliest action, red if wrong."""
+    """One lake per named policy (S, A).
+
+    The shade of a wedge is the probability of its action. An arrow shows the likeliest action, in red if it is not
+    optimal.
+    """
     figure, panels = _panels(len(policies))
     for axes, (name, policy) in zip(panels, policies.items(), strict=True):
         _draw_lake(axes, lake, name)
@@ -59,7 +63,11 @@ def cells_picture(
     ways: Sequence[Trajectory],
     title: str,
 ) -> Figure:
-    """Values over cells (S,), 0 or more, one lake each: shade and `shown` text, target and detour drawn over them."""
+    """One lake per named tensor of values (S,), 0 or more.
+
+    Each cell has a shade and the text that `shown` makes of its value; the target and the detour are drawn over the
+    cells.
+    """
     strongest = max(float(one.max()) for one in values.values())
     figure, panels = _panels(len(values))
     for axes, (name, value) in zip(panels, values.items(), strict=True):
@@ -78,7 +86,7 @@ def cells_picture(
 
 
 def walk(lake: Lake, policy: Tensor, seed: int) -> list[int]:
-    """Cells of one episode in gymnasium's own environment under the greedy actions of policy (S, A)."""
+    """The cells of one episode in gymnasium's environment with the greedy actions of a policy (S, A)."""
     options: dict[str, Any] = {"desc": list(lake.rows), "is_slippery": lake.slippery}
     with gymnasium.make("FrozenLake-v1", max_episode_steps=lake.time_limit, **options) as environment:
         cell, _ = environment.reset(seed=seed)
@@ -91,7 +99,7 @@ def walk(lake: Lake, policy: Tensor, seed: int) -> list[int]:
 
 
 def walk_strip(lake: Lake, cells: Sequence[int], title: str) -> Figure:
-    """At most ten moments of a walk, the last one included, side by side."""
+    """At most ten moments of a walk side by side, including the last one."""
     moments = sorted({round(part * (len(cells) - 1) / 9) for part in range(10)})
     figure, panels = _panels(len(moments), width=1.7)
     for axes, moment in zip(panels, moments, strict=True):
@@ -102,7 +110,7 @@ def walk_strip(lake: Lake, cells: Sequence[int], title: str) -> Figure:
 
 
 def save_walk(lake: Lake, cells: Sequence[int], title: str, file: Path) -> None:
-    """Write a walk as an animated GIF, three moves a second."""
+    """Write a walk as an animated GIF with three moves per second."""
     figure = Figure(figsize=(3.2, 3.5), layout="constrained")
     axes = figure.subplots()
 
@@ -157,6 +165,6 @@ def _draw_agent(axes: Axes, lake: Lake, cells: Sequence[int]) -> None:
 
 
 def gradient_share(gradients: Tensor) -> Tensor:
-    """(S,): share of each cell in the gradient norms (K, R, S), all steps together, mean over agents."""
+    """The share of each cell in the gradient norms (K, R, S), over all steps, averaged over agents: (S,), in [0, 1]."""
     summed = gradients.sum(0)
     return (summed / summed.sum(-1, keepdim=True).clamp(min=torch.finfo(summed.dtype).tiny)).mean(0)

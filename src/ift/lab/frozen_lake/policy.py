@@ -1,4 +1,4 @@
-"""The agents: two-layer policies, one per seed, all of them computed at once."""
+"""The agents: two-layer policies, one per seed, computed together."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ FIT_STEPS, FIT_RATE = 1500, 1e-2  # full-batch Adam
 
 @dataclass
 class Policies:
-    """R policies, one-hot cell -> 64 ReLU -> 4 actions. Leaves of the graph, float64."""
+    """The weights of R policies: one-hot cell -> 64 ReLU -> 4 actions. Leaves of the graph, float64."""
 
     into: Tensor  # (R, S, N) weights; row s is what a one-hot input of cell s adds
     into_bias: Tensor  # (R, 1, N)
@@ -25,22 +25,22 @@ class Policies:
         return iter((self.into, self.into_bias, self.out, self.out_bias))
 
     def log_probs(self, states: Tensor) -> Tensor:
-        """(R, M, A) log-probabilities of the actions in states (R, M, S) or (M, S); gradient flows to both."""
+        """Log-probabilities in nats of the actions in states (R, M, S) or (M, S): (R, M, A). Gradient flows to both."""
         hidden = torch.relu(states @ self.into + self.into_bias)
         return torch.log_softmax(hidden @ self.out + self.out_bias, -1)
 
     def matrix(self) -> Tensor:
-        """(R, S, A) state-action matrix, without gradient."""
+        """The state-action matrix, (R, S, A) float64 probabilities without gradient."""
         with torch.no_grad():
             return self.log_probs(torch.eye(self.into.shape[1], dtype=self.into.dtype)).exp()
 
     def copy(self) -> "Policies":
-        """The same weights as new leaves."""
+        """Copy the weights as new leaves."""
         return Policies(*(weight.detach().clone().requires_grad_() for weight in self))
 
 
 def new_policies(cells: int, seeds: Sequence[int]) -> Policies:
-    """Freshly initialised policies as `torch.nn.Linear` does it: uniform in +-1/sqrt(fan-in). One seed each."""
+    """Initialise policies as `torch.nn.Linear` does, uniform in +-1/sqrt(fan-in), with one seed each."""
 
     def draw(generator: torch.Generator) -> list[Tensor]:
         shapes = [(cells, HIDDEN, cells), (1, HIDDEN, cells), (HIDDEN, ACTIONS, HIDDEN), (1, ACTIONS, HIDDEN)]
@@ -54,9 +54,10 @@ def new_policies(cells: int, seeds: Sequence[int]) -> Policies:
 
 
 def fit(policies: Policies, targets: Tensor, steps: int = FIT_STEPS) -> Iterator[int]:
-    """Fit `policies` in place to the matrices `targets`, (S, A) or (R, S, A): cross-entropy over all rows, Adam.
+    """Fit `policies` in place to the matrices `targets`, (S, A) or (R, S, A).
 
-    A generator that yields the number of each step done, for progress.
+    The loss is the cross-entropy over all cells, the optimiser Adam. This is a generator. It yields the number of each
+    finished step, for progress.
     """
     optimizer = torch.optim.Adam(list(policies), lr=FIT_RATE, fused=True)
     cells = torch.eye(policies.into.shape[1], dtype=policies.into.dtype)

@@ -28,12 +28,12 @@ Tick = Callable[[], object]
 
 @dataclass(frozen=True)
 class Start:
-    """The agents' abilities before training.
+    """The abilities of the agents before training.
 
     Attributes:
-        skill: Share of the optimum in every row; the rest is uniform.
-        habit: Share of the detour's action in the rows of the detour's cells: a pre-trained agent's bad habit.
-        random: True: no pre-training at all, torch's initial weights.
+        skill: Share in [0, 1] of the optimal policy in every cell; the rest is uniform.
+        habit: Share in [0, 1] of the detour's action in the cells of the detour: a bad habit of a pre-trained agent.
+        random: Whether the agents are not pre-trained and have torch's initial weights.
     """
 
     skill: float = 0.6
@@ -41,14 +41,14 @@ class Start:
     random: bool = False
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a share outside [0, 1]."""
+        """Raise ValueError if a share is outside [0, 1]."""
         if not 0 <= self.skill <= 1 or not 0 <= self.habit <= 1:
             raise ValueError(f"skill {self.skill} and habit {self.habit} must be in [0, 1]")
 
 
 @dataclass(frozen=True)
 class Task:
-    """One lake with its agents before training: what every method starts from."""
+    """One lake and its agents before training, from which every method starts."""
 
     lake: Lake  # the world
     # (R, S, A) float64, the optimal *parameterised* policies: nets fitted to the optimal matrix
@@ -60,7 +60,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Run:
-    """One method's training, K steps."""
+    """The training of one method, K steps."""
 
     # (K + 1, R, S, A) float64: the state-action matrices from before the first step to after the last
     policies: Tensor
@@ -69,7 +69,7 @@ class Run:
 
 
 def start_matrix(lake: Lake, start: Start, detour: Trajectory) -> Tensor:
-    """(S, A) float64: what the agents are fitted to before training."""
+    """The matrix to which the agents are fitted before training: (S, A) float64 probabilities."""
     matrix = start.skill * optimal_policy(lake) + (1 - start.skill) / ACTIONS
     for cell, action in zip(detour.cells, detour.actions, strict=True):
         habit = torch.nn.functional.one_hot(torch.tensor(action), ACTIONS)
@@ -78,7 +78,7 @@ def start_matrix(lake: Lake, start: Start, detour: Trajectory) -> Tensor:
 
 
 def make_tasks(lake: Lake, starts: Sequence[Start], seeds: Sequence[int], tick: Tick = int) -> list[Task]:
-    """Fit the optimal and the starting policies of every seed: one task for each start, all fitted at once.
+    """Fit the optimal policies and the starting policies of every seed together; returns one task for each start.
 
     `tick` is called after each of `FIT_STEPS` steps.
     """
@@ -101,7 +101,11 @@ def make_tasks(lake: Lake, starts: Sequence[Start], seeds: Sequence[int], tick: 
 
 
 def into_a_hole(lake: Lake) -> Trajectory:
-    """The shortest way into a hole, as if the ice did not slip; of equal ones that whose actions come first."""
+    """The shortest way into a hole on firm ice; of equally short ways, the one whose actions come first.
+
+    Raises:
+        ValueError: The map has no hole.
+    """
     ways = [Trajectory((0,), ())]
     seen = {0}
     for way in ways:  # grows while it is read: breadth first
@@ -115,7 +119,10 @@ def into_a_hole(lake: Lake) -> Trajectory:
 
 
 def own_roll_outs(lake: Lake, policies: Policies) -> Moves:
-    """One sampled roll-out of each agent on the lake's own ice, until it ends or `LONGEST_ROLL_OUT` moves."""
+    """Sample one roll-out of each agent on the lake's ice, up to the end of the episode.
+
+    A roll-out has at most `LONGEST_ROLL_OUT` moves.
+    """
     noise = torch.Generator().manual_seed(NOISE_SEED)
     matrix, here = policies.matrix(), torch.zeros(len(policies.into), dtype=torch.int64)
     agents, cells, actions, made = torch.arange(len(here)), [], [], []

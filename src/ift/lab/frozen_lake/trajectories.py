@@ -1,4 +1,4 @@
-"""The two trajectories that everything is trained on, found by rule: a lucky optimal one, and a detour."""
+"""The two trajectories of all trainings, found by rule: a lucky optimal one, and a detour."""
 
 import heapq
 import math
@@ -9,7 +9,7 @@ from ift.lab.frozen_lake.world import ARROWS, Lake, optimal_policy
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A way from the start to the gift."""
+    """A way from the start to the gift: its cells and actions."""
 
     cells: tuple[int, ...]  # the cell before each move; the last move leads to the gift
     actions: tuple[int, ...]  # the action taken in each
@@ -23,10 +23,10 @@ class Trajectory:
 def luckiest_optimal(lake: Lake) -> Trajectory:
     """The likeliest roll-out of the optimal policy that reaches the gift.
 
-    Of equally likely ones that with the fewest slips, then that with the lowest cells.
+    Of equally likely roll-outs, it is the one with the fewest slips, then the one with the lowest cells.
 
     Raises:
-        ValueError: If the gift cannot be reached under the optimal policy.
+        ValueError: The gift cannot be reached with the optimal policy.
     """
     best, dynamics = optimal_policy(lake).argmax(-1).tolist(), lake.dynamics()
     frontier: list[tuple[float, int, tuple[int, ...]]] = [(0.0, 0, (0,))]
@@ -50,12 +50,13 @@ def luckiest_optimal(lake: Lake) -> Trajectory:
 
 
 def shortest_detour(lake: Lake) -> Trajectory:
-    """The shortest way to the gift, as if the ice did not slip, that is longer than it need be; no cell comes twice.
+    """The shortest way to the gift on firm ice that is longer than necessary and visits no cell twice.
 
-    On a grid that means two moves longer. Of several that whose actions come first (left, down, right, up).
+    On a grid it is two moves longer than the shortest way. Of several, it is the one whose actions come first (left,
+    down, right, up).
 
     Raises:
-        ValueError: If every way of that length crosses itself.
+        ValueError: Every way of that length crosses itself.
     """
     away = distances(lake)
     dead_ends: set[tuple[int, int, int]] = set()
@@ -82,7 +83,7 @@ def shortest_detour(lake: Lake) -> Trajectory:
 
 
 def distances(lake: Lake) -> list[int]:
-    """Moves to the gift on firm ice, from every cell; twice the number of cells where there is no way."""
+    """The number of moves to the gift on firm ice from every cell; twice the number of cells if there is no way."""
     away = [2 * lake.cells] * lake.cells
     away[lake.gift] = 0
     for _ in range(lake.cells):

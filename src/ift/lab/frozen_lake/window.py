@@ -1,4 +1,4 @@
-"""Where the paper's order holds and where it fails: sweeps of one setting, maps of two, and other worlds."""
+"""Maps of where the paper's order holds and fails: sweeps of one setting, maps of two settings, and other worlds."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -62,12 +62,16 @@ Map = dict[str, Any]
 
 
 def errors(task: Task, method: Method, settings: Settings) -> Tensor:
-    """(K + 1, R): MSE to the optimum over all rows, after every step."""
+    """Mean squared error to the optimum over all cells and actions after every step: (K + 1, R), in [0, 1]."""
     return (train(task, method, settings).policies - task.optimum).square().mean((-1, -2))
 
 
 def sweeps(task: Task, settings: Settings, tick: Tick = int) -> dict[str, list[dict[str, Any]]]:
-    """Each setting alone, the others at `settings`: name -> [{value, method -> mean and interval of its error}]."""
+    """Vary one setting at a time, with the others as in `settings`.
+
+    Returns:
+        Name of the setting -> a list of {value, method -> mean and interval of its error}.
+    """
     axes: dict[str, tuple[str, tuple[float, ...], tuple[Method, ...]]] = {
         "lambda": ("residual_lambda", LAMBDAS, ("ift", "ift_scale")),
         "gamma": ("gamma", GAMMAS, ("ift", "ift_scale")),
@@ -92,7 +96,7 @@ def sweeps(task: Task, settings: Settings, tick: Tick = int) -> dict[str, list[d
 
 
 def step_maps(task: Task, settings: Settings, tick: Tick = int) -> list[Map]:
-    """The order after each step, for every value of DPO's beta, ORPO's beta and lambda."""
+    """Whether the order holds after each step, for every value of DPO's beta, ORPO's beta and lambda."""
     long = replace(settings, steps=LONG)
     usual = {method: errors(task, method, long) for method in PAPER_ORDER}
     maps = []
@@ -113,7 +117,7 @@ def step_maps(task: Task, settings: Settings, tick: Tick = int) -> list[Map]:
 
 
 def start_map(lake: Lake, settings: Settings, agents: int, tick: Tick = int) -> Map:
-    """The order after the last step, for agents of every skill with a habit of every strength."""
+    """Whether the order holds after the last step, for agents of every skill and every strength of habit."""
     starts = [Start(skill, habit) for skill in SKILLS for habit in HABITS]
     tasks = make_tasks(lake, starts, range(agents), tick)
     held = torch.stack([in_order(_last(task, settings)).double().mean() for task in tasks])
@@ -122,7 +126,7 @@ def start_map(lake: Lake, settings: Settings, agents: int, tick: Tick = int) -> 
 
 
 def worlds(task: Task, settings: Settings, agents: int, tick: Tick = int) -> list[World]:
-    """Other optimisers, other rejected trajectories, other starts and other lakes."""
+    """Train with other optimisers, other rejected trajectories, other starts, and on other lakes."""
     found = [_world("optimizer", name, task, replace(settings, **one)) for name, one in OPTIMIZERS.items()]
     hole, own = Moves.of(into_a_hole(task.lake)), own_roll_outs(task.lake, task.start)
     for name, rejected in (("falls into a hole", hole), ("the agent's own", own)):
@@ -136,7 +140,7 @@ def worlds(task: Task, settings: Settings, agents: int, tick: Tick = int) -> lis
 
 
 def other_lakes(lake: Lake) -> dict[str, Lake]:
-    """Lakes to try the same on, by name: the same on the other ice, gymnasium's 8x8 map, random maps."""
+    """Other lakes by name: this lake with the other kind of ice, gymnasium's 8x8 map, and random maps."""
     name = f"{lake.size}x{lake.size}, {'firm' if lake.slippery else 'slippery'}"
     found = {name: replace(lake, slippery=not lake.slippery)}
     found |= {f"8x8, {ice}": make_lake(8, ice == "slippery") for ice in ("slippery", "firm")}
@@ -144,7 +148,7 @@ def other_lakes(lake: Lake) -> dict[str, Lake]:
 
 
 def window_ticks(lake: Lake) -> int:
-    """How often the functions above call their `tick`, all together."""
+    """The total number of times that the functions above call their `tick`."""
     swept = len(LAMBDAS) + len(GAMMAS) + 2 * len(BETAS) + len(VARIANTS)
     mapped = 2 * len(BETAS) + len(LAMBDAS)
     return swept + mapped + FIT_STEPS * (2 + len(other_lakes(lake)))

@@ -1,7 +1,7 @@
-"""The lake: FrozenLake-v1 of gymnasium as tensors, its optimal policy, and the probability to reach the gift.
+"""The lake: gymnasium's FrozenLake-v1 as tensors, its optimal policy, and the probability of reaching the gift.
 
-Shape legend of this room: R agents (one a seed), S cells, A = 4 actions (left, down, right, up), M moves of a
-trajectory, N units of the hidden layer. A policy matrix is (..., S, A), each row a distribution over actions.
+Shape legend of this package: R agents (one per seed), S cells, A = 4 actions (left, down, right, up), M moves of a
+trajectory, N units of the hidden layer. A policy matrix is (..., S, A); each row is a distribution over actions.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ NAMED_SIZES = (4, 8)  # gymnasium has a map of its own for these
 
 @dataclass(frozen=True)
 class Lake:
-    """One map with its dynamics. The start is cell 0, the gift the last cell."""
+    """One map and its dynamics. The start is cell 0, and the gift is in the last cell."""
 
     rows: tuple[str, ...]  # the map, one string of S, F, H and G per row
     slippery: bool  # whether the ice slips: then each move goes one of three ways
@@ -31,31 +31,31 @@ class Lake:
 
     @property
     def size(self) -> int:
-        """Cells per side."""
+        """The number of cells per side."""
         return len(self.rows)
 
     @property
     def cells(self) -> int:
-        """Cells of the map, S."""
+        """The number of cells of the map, S."""
         return self.size**2
 
     @property
     def gift(self) -> int:
-        """The cell to reach."""
+        """The number of the cell with the gift."""
         return self.cells - 1
 
     @property
     def terminal(self) -> Tensor:
-        """(S,) bool: holes and the gift."""
+        """The cells that end an episode, holes and the gift: (S,) bool."""
         return torch.tensor([letter in "HG" for letter in "".join(self.rows)])
 
     @property
     def time_limit(self) -> int:
-        """Moves after which gymnasium ends an episode: 100 on its 4x4 map, 200 on its 8x8 map."""
+        """The moves after which gymnasium ends an episode: 100 on its 4x4 map, 200 on its 8x8 map."""
         return 25 * self.size
 
     def dynamics(self, slippery: bool | None = None) -> Tensor:
-        """(S, A, S) float64: transition probabilities, on the lake's own ice or on the kind named."""
+        """Transition probabilities on the lake's ice, or on the kind given: (S, A, S) float64."""
         if self.slippery if slippery is None else slippery:
             return self.slides
         return torch.nn.functional.one_hot(self.steps, self.cells).double()
@@ -64,12 +64,12 @@ class Lake:
 def make_lake(
     size: int = 4, slippery: bool = True, seed: int | None = None, hole_density: float = 0.2
 ) -> Lake:
-    """A lake of `size` x `size` cells: a map of gymnasium (sizes 4 and 8) or, with a seed, a random one.
+    """Make a lake of `size` x `size` cells: a map of gymnasium (sizes 4 and 8), or with a seed a random map.
 
-    Each cell of a random map is a hole with probability `hole_density`, in [0, 1); there is a way to the gift.
+    Each cell of a random map is a hole with probability `hole_density`, in [0, 1). There is always a way to the gift.
 
     Raises:
-        ValueError: For a size below 3, a density outside [0, 1), or a random map without a seed.
+        ValueError: A size below 3, a density outside [0, 1), or a random map without a seed.
     """
     if size < 3:
         raise ValueError(
@@ -91,7 +91,10 @@ def make_lake(
 
 
 def transition_table(slippery: bool, **options: Any) -> Tensor:
-    """(S, A, S) float64, from the `P` of gymnasium's environment; `options` as for its FrozenLake-v1."""
+    """Transition probabilities, (S, A, S) float64, from `P` of gymnasium's environment.
+
+    `options` are those of FrozenLake-v1.
+    """
     with gymnasium.make("FrozenLake-v1", is_slippery=slippery, **options) as environment:
         table = environment.unwrapped.P  # type: ignore[attr-defined]
     found = torch.zeros(len(table), ACTIONS, len(table), dtype=torch.float64)
@@ -103,7 +106,10 @@ def transition_table(slippery: bool, **options: Any) -> Tensor:
 
 
 def action_values(lake: Lake) -> Tensor:
-    """(S, A) float64: value iteration on the lake's own ice, reward 1 for arriving at the gift, to a standstill."""
+    """The optimal value of each action in each cell, (S, A) float64 in [0, 1].
+
+    It is computed by value iteration on the lake's ice until nothing changes; reaching the gift has reward 1.
+    """
     dynamics, moving = lake.dynamics(), ~lake.terminal
     reward = dynamics[..., lake.gift] * moving[:, None]  # (S, A)
     values = torch.zeros(lake.cells, dtype=torch.float64)
@@ -116,7 +122,10 @@ def action_values(lake: Lake) -> Tensor:
 
 
 def optimal_policy(lake: Lake) -> Tensor:
-    """(S, A) float64: greedy in the optimal values, ties to the lowest action; uniform where the episode is over."""
+    """The policy that is greedy in the optimal values, (S, A) float64.
+
+    Ties go to the lowest action. Cells that end the episode have the uniform distribution.
+    """
     values = action_values(lake)
     best = (values >= values.max(-1, keepdim=True).values - TIED).int().argmax(-1)  # the first of those tied
     policy = torch.nn.functional.one_hot(best, ACTIONS).double()
@@ -125,18 +134,18 @@ def optimal_policy(lake: Lake) -> Tensor:
 
 
 def greedy(policy: Tensor) -> Tensor:
-    """The policy that always takes its likeliest action; same shape and dtype."""
+    """The policy that always takes the likeliest action of `policy`; same shape and dtype."""
     return torch.nn.functional.one_hot(policy.argmax(-1), ACTIONS).to(policy.dtype)
 
 
 def success(lake: Lake, policy: Tensor, slippery: bool) -> Tensor:
-    """(...): probability of policy (..., S, A) to reach the gift from the start within the time limit, exactly."""
+    """The exact probability that a policy (..., S, A) reaches the gift from the start within the time limit: (...)."""
     chain = torch.einsum("...sa,san->...sn", policy.double(), lake.dynamics(slippery))
     return torch.linalg.matrix_power(chain, lake.time_limit)[..., 0, lake.gift]
 
 
 def visits(lake: Lake, policy: Tensor) -> Tensor:
-    """(..., S) float64: expected number of moves made from each cell of the lake's own ice, within the time limit."""
+    """The expected number of moves made from each cell on the lake's ice within the time limit: (..., S) float64."""
     chain = torch.einsum("...sa,san->...sn", policy.double(), lake.dynamics())
     here = torch.zeros(chain.shape[:-1], dtype=torch.float64)
     here[..., 0] = 1

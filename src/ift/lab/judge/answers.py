@@ -14,6 +14,7 @@ from ift.text import counted
 
 Row = dict[str, Any]
 SURROGATES = "with half a character (a lone surrogate): U+FFFD is shown to the judge in its place"
+EMPTY = "with an empty question: the judge is shown the answer to it all the same"
 CHOICES = "with several choices: the first is judged"
 
 
@@ -67,6 +68,8 @@ def read_answers(path: Path, questions: Mapping[str, Row] | None = None) -> Answ
                 "answer the prompts again"
             )
         found.append(answered)
+        if not all(text.strip() for text in answered.turns):
+            remarks[EMPTY] += 1
         remarks[SURROGATES] += bool(LONE_SURROGATE.search(json.dumps(row, ensure_ascii=False)))
     return AnswerFile(path, found, remarks, of_mt_bench)
 

@@ -1,4 +1,4 @@
-"""The answers of a study, in the folder `answers` beside that of its records: values of rows, and rows to show."""
+"""Adds the answers of a study to its records: the values of rows, and rows to show side by side."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Line = Mapping[str, Any]
 
 
 def with_answers(records: Mapping[Path, RunRecord]) -> dict[Path, RunRecord]:
-    """Records with what the answers of their runs add; those without such a file stay as they are.
+    """Add the answers of their runs to records; records without a file of answers stay unchanged.
 
-    Added are the values of rows, where a record has none, and samples: at most `SHOWN` rows of each split, evenly
-    spread over those where methods differ.
+    The files are in the folder `answers` next to the folder of the records. They add the values of rows to records
+    without them, and samples: at most `SHOWN` rows of each split, evenly spread over the rows on which methods differ.
     """
     lines = {file: _read(file) for file in records}
     filled = {file: _with_rows(record, lines[file]) for file, record in records.items()}
@@ -41,12 +41,12 @@ def with_answers(records: Mapping[Path, RunRecord]) -> dict[Path, RunRecord]:
 
 
 def with_row_scores(file: Path, record: RunRecord) -> RunRecord:
-    """The record of a file with the values of its rows from the answers of its run, where it has none itself."""
+    """The record of a file, with the values of its rows from its answers if it has none itself."""
     return _with_rows(record, _read(file))
 
 
 def differing_rows(runs: Sequence[Sequence[Line]]) -> set[tuple[str, str]]:
-    """Split and id of at most `SHOWN` rows of each split that not all runs answer equally well."""
+    """Split and id of at most `SHOWN` rows of each split on which not all runs are equally good."""
     values: dict[tuple[str, str], set[Any]] = {}
     for lines in runs:
         for line in lines:
@@ -59,7 +59,7 @@ def differing_rows(runs: Sequence[Sequence[Line]]) -> set[tuple[str, str]]:
 
 
 def sample(line: Line) -> Sample:
-    """The sample of a record from a line of answers."""
+    """Make the sample of a record from a line of answers."""
     return Sample(
         split=line.get("split", "test"),
         id=str(line["row"]),
@@ -79,7 +79,7 @@ def _key(line: Line) -> tuple[str, str]:
 
 
 def _value(line: Line) -> Any:
-    """What says how good an answer is: right or wrong, else its first score, else its text."""
+    """The value that says how good an answer is: right or wrong, otherwise its first score, otherwise its text."""
     if line["right"] is not None:
         return line["right"]
     return next(iter((line.get("scores") or {}).values()), line["answer"])
@@ -93,7 +93,7 @@ def _read(file: Path) -> list[Line]:
 
 
 def _with_rows(record: RunRecord, lines: Sequence[Line]) -> RunRecord:
-    """The record with the values of its rows, for scores that are their means."""
+    """The record with the values of its rows, for scores that are means over rows."""
     if record.row_scores or not lines:
         return record
     found: dict[str, dict[str, list[float]]] = {}

@@ -1,4 +1,4 @@
-"""Describes the settings that a search chose, whether they are at the edge of those tried, and what decided."""
+"""Describes the settings that a search chose: whether they are at the edge of those tried, and what decided."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STEP = 3.0  # factor to the rate that is proposed beyond the edge, as between th
 
 
 def best(tried: Sequence[Trial]) -> Trial:
-    """The trial with the highest score; at a draw that with the highest `tie`, then the first. None is the lowest."""
+    """The trial with the highest score; at equal scores that with the highest `tie`, then the first. None is lowest."""
 
     def rank(one: Trial) -> tuple[float, float]:
         return tuple(-math.inf if value is None else value for value in (one.score, one.tie))  # type: ignore[return-value]
@@ -26,18 +26,18 @@ def best(tried: Sequence[Trial]) -> Trial:
 
 
 def chosen_lines(comparison: Comparison) -> list[str]:
-    """A line for each method that was searched, in the order of the tables."""
+    """One line for each method with a search, in the order of the tables."""
     found = [_line_of(variant) for variant in comparison.variants]
     return [line for line in found if line]
 
 
 def chosen_line(label: str, tried: Sequence[Trial], flag: str | None) -> str:
-    """What a search chose.
+    """Describe the choice of one search in a line.
 
     Args:
-        label: Of the method.
-        tried: The trials of its search, two or more.
-        flag: That gives other learning rates, such as --learning_rates; None: there is none.
+        label: The label of the method.
+        tried: The trials of its search, at least two.
+        flag: The flag that sets other learning rates, such as --learning_rates; None if there is none.
     """
     chosen = best(tried)
     line = f"{label}: {_shown(chosen)} was chosen from {len(tried)} settings"
@@ -54,7 +54,7 @@ def chosen_line(label: str, tried: Sequence[Trial], flag: str | None) -> str:
 
 
 def _why(tried: Sequence[Trial], chosen: Trial) -> str:
-    """By what it was chosen where the score ties or is missing; else empty."""
+    """A sentence on what decided if scores are equal or missing; otherwise ""."""
     if chosen.score is None:
         return "No trial has a finite validation score, so the first one was chosen."
     level = [one for one in tried if one.score == chosen.score]
@@ -84,7 +84,7 @@ def _line_of(variant: Variant) -> str:
 
 
 def _flag(run: RunRecord) -> str | None:
-    """The flag of the rates that were tried, in studies on rows of the user's own."""
+    """The flag of the learning rates that were tried, for studies on the user's own rows."""
     command = run.provenance.command or ""
     if not any(f"--{name}" in command for name in ("dataset_name", "config")):
         return None
@@ -95,7 +95,7 @@ def _flag(run: RunRecord) -> str | None:
 
 
 def rates_flag(method: str) -> str:
-    """The flag of a method's learning rates in a search: those of its last stage are searched."""
+    """The flag of the learning rates that a method's search tries: those of its last stage."""
     return "--pair_learning_rates" if parse_methods(method)[-1].needs_pairs else "--learning_rates"
 
 
@@ -105,7 +105,7 @@ def _rate(trial: Trial) -> float | None:
 
 
 def _shown(trial: Trial) -> str:
-    """The settings of a trial: "learning rate 0.003, beta 0.1"."""
+    """The settings of a trial as text, such as "learning rate 0.003, beta 0.1"."""
     return ", ".join(
         f"{_OF_STAGE.sub('', name).replace('_', ' ')} {value:g}"
         if isinstance(value, float | int)

@@ -1,4 +1,4 @@
-"""Groups records by experiment, setting, method and seed; refuses records that cannot be compared."""
+"""Groups records by experiment, setting, method and seed, and refuses records that cannot be compared."""
 
 import json
 import re
@@ -19,7 +19,7 @@ FIRST_SPLITS = ("test", "validation")
 
 @dataclass(frozen=True)
 class Comparison:
-    """One experiment in one setting: what may be in one table."""
+    """The runs of one experiment in one setting, which can be in one table."""
 
     experiment: str  # of all runs
     setting: str  # of all runs
@@ -30,18 +30,18 @@ class Comparison:
 
     @property
     def title(self) -> str:
-        """Experiment and setting."""
+        """The experiment and the setting."""
         return f"{self.experiment}: {self.setting}"
 
     @property
     def splits(self) -> list[str]:
-        """All splits that were scored, test first."""
+        """All scored splits, `test` first."""
         names = {split for variant in self.variants for run in variant.runs.values() for split in run.scores}
         known = [name for name in FIRST_SPLITS if name in names]
         return known + sorted(names - set(known))
 
     def metrics(self) -> list[str]:
-        """Every metric but n, in the order in which the records bring them; of empty answers only where one is."""
+        """All metrics except n, in the order of the records; the share of empty answers only if it is not 0."""
         runs = [run for variant in self.variants for run in variant.runs.values()]
         scores = [scores for run in runs for scores in run.scores.values()]
         left_out = {"n"} if any(one.get(EMPTY) for one in scores) else {"n", EMPTY}
@@ -51,16 +51,19 @@ class Comparison:
 
     @property
     def base(self) -> Variant | None:
-        """The baseline's runs."""
+        """The runs of the baseline; None without one."""
         return next((one for one in self.variants if one.label == self.baseline), None)
 
     def difference(self, variant: Variant, split: str, metric: str) -> Estimate | None:
-        """Variant - baseline, see `difference`; None for the baseline itself, without one, or without common seeds."""
+        """The difference `variant` - baseline, see `ift.lab.report.variants.difference`.
+
+        It is None for the baseline itself, without a baseline, and without common seeds.
+        """
         base = self.base
         return None if base is None or base is variant else difference(variant, base, split, metric)
 
     def differing(self, variant: Variant, split: str, metric: str) -> float | None:
-        """Share in 0..1 of rows whose value is not the baseline's; None where the values of rows are not stored."""
+        """Share in 0..1 of rows whose value differs from the baseline's; None if no values of rows are stored."""
         base = self.base
         apart = [] if base is None or base is variant else apart_by_row(variant, base, split, metric)
         values = [value for rows in apart for value in rows]
@@ -70,14 +73,16 @@ class Comparison:
 def compare(
     records: Mapping[Path, RunRecord], baseline: str | None = None, methods: Sequence[str] = ()
 ) -> list[Comparison]:
-    """Groups records (by file, at least one) by experiment and setting, then by method and variant, then by seed.
+    """Group records by experiment and setting, then by method and variant, then by seed.
 
-    `baseline` is the label that differences are taken to (by default `sft` where it is there), `methods` the labels to
-    show, or methods of which all variants are shown, in this order (empty: all).
+    Args:
+        records: Records by file, at least one.
+        baseline: The label to which differences are taken; None: `sft`, if there is one.
+        methods: The labels to show in this order, or methods all of whose variants are shown; empty: all.
 
     Raises:
-        ReportError: Two records of a run, runs of one setting scored on different data, runs of one method with other
-            configurations that were not searched, or a baseline or method that is not there.
+        ReportError: There are two records of one run, runs of one setting scored on different data, or runs of one
+            method with different settings that were not searched; or a baseline or method does not exist.
     """
     files = {id(record): file for file, record in records.items()}
     groups: dict[tuple[str, str], list[RunRecord]] = {}
@@ -93,7 +98,7 @@ def compare(
         notes = _notes(variants)
         if base in labels:
             notes += _pairing_notes(variants, base)
-        notes += _row_notes(variants)
+        notes += [*_row_notes(variants), *_same_notes(variants, base)]
         if base not in labels and len(variants) > 1:
             notes.append(f"The runs do not include the baseline {base}, so no differences are shown.")
         found.append(Comparison(experiment, setting, variants, base if base in labels else None, notes))
@@ -107,9 +112,11 @@ def compare(
 
 
 def sweep(comparison: Comparison, key: str) -> dict[str, list[tuple[float, Variant]]]:
-    """Variants that differ in one number of their configuration (`key`), and in what was searched, alone.
+    """Find variants that differ only in the number `key` of their configuration, and in settings that were searched.
 
-    By method with at least two values: (value, variant), values rising. Methods with several such rows are numbered.
+    Returns:
+        For each method with at least two values a list of (value, variant), in ascending order. If a method has several
+        such lists, they are numbered.
     """
     rows: dict[tuple[str, str], list[tuple[float, Variant]]] = {}
     # By method: its other variants may have taken over what one of them chose.
@@ -159,7 +166,7 @@ def _check_data(runs: list[RunRecord], files: dict[int, Path]) -> None:
 
 
 def _different_rows(one: Path, other: Path, run: RunRecord, split: str) -> str:
-    """The message where records of one setting were scored on different rows, with what to type instead."""
+    """The message for records of one setting that were scored on different rows, with the commands to use instead."""
     message = f"{one} and {other}: data.{split}: one setting, {run.setting!r}, but scored on different rows"
     first, second = study_of(one), study_of(other)
     if first == second:
@@ -186,9 +193,9 @@ def _differing(first: RunRecord, second: RunRecord) -> list[str]:
 
 
 def _order(variants: list[Variant], baseline: str, methods: Sequence[str]) -> list[Variant]:
-    """As `methods` has it: by label, or else all variants of a method; without it the base, the baseline, the others.
+    """Order variants by `methods`, which has labels or methods all of whose variants are shown.
 
-    The others are in the order of their names, numbers by size.
+    Without `methods`, the base model is first, then the baseline, then the others by name; numbers are ordered by size.
     """
 
     def natural(text: str) -> list[tuple[int, float, str]]:
@@ -228,7 +235,7 @@ def _notes(variants: list[Variant]) -> list[str]:
 
 
 def _row_notes(variants: list[Variant]) -> list[str]:
-    """Scores whose intervals are for other seeds alone."""
+    """A note on scores whose intervals are for other seeds only."""
     runs = [run for variant in variants for run in variant.runs.values()]
     scored = dict.fromkeys(
         (split, name)
@@ -250,6 +257,26 @@ def _row_notes(variants: list[Variant]) -> list[str]:
     )
     return [
         f"The values of rows{which} are not stored: these intervals are for other seeds, not for other rows."
+    ]
+
+
+def _same_notes(variants: list[Variant], base: str) -> list[str]:
+    """Notes on scores without an interval because all rows have the same value, or the same difference."""
+    first = next((one for one in variants if one.label == base), None)
+    found: dict[str, list[str]] = {}
+    for variant in variants:
+        run = next(iter(variant.runs.values()))
+        for split, name in ((split, name) for split, scores in run.row_scores.items() for name in scores):
+            means = [("", variant.estimate(split, name))]
+            if first is not None and first is not variant:
+                means.append((f" minus {base}", difference(variant, first, split, name)))
+            for what, mean in means:
+                if mean is not None and mean.half is None and mean.n > 1:
+                    found.setdefault(f"{split}.{name}", []).append(variant.label + what)
+    return [
+        f"{score} of {', '.join(labels)}: every row of every seed has the same value, which says nothing about other "
+        "rows; only for right-or-wrong scores is there an interval then."
+        for score, labels in found.items()
     ]
 
 

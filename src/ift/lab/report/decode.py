@@ -13,16 +13,16 @@ _NAMES = {float: "a finite number", int: "a whole number", str: "a text", bool: 
 
 
 class ReportError(ValueError):
-    """Records that cannot be read, saved or compared. The message names file and key, what was found, and the fix."""
+    """Records cannot be read, saved or compared. The message has the file, the key, what was found, and the fix."""
 
 
 def decode(kind: type[T], value: object, place: str = "") -> T:
-    """A dataclass, with nested values of the annotated types, from what `json.loads` gave.
+    """Make a dataclass, with nested values of the annotated types, from the output of `json.loads`.
 
-    `place` are the keys that lead here, such as `scores.test`, for messages.
+    `place` has the keys that lead to the value, such as `scores.test`, for messages.
 
     Raises:
-        ReportError: An unknown or missing key, or a value of another type.
+        ReportError: A key is unknown or missing, or a value has another type.
     """
     if not isinstance(value, dict):
         raise _wrong(place or "the file", value, "an object {...}")
@@ -78,10 +78,10 @@ def _scalar(kind: Any, value: object, place: str) -> Any:
 
 
 def encode(value: object, place: str = "") -> Any:
-    """Plain JSON values of dataclasses, mappings, sequences and scalars; a number that is not finite becomes null.
+    """Convert dataclasses, mappings, sequences and scalars to JSON values; a number that is not finite becomes null.
 
     Raises:
-        ReportError: For anything else, such as a tensor, and for keys that are no texts.
+        ReportError: A value has another type, such as a tensor, or a key is not a text.
     """
     if is_dataclass(value) and not isinstance(value, type):
         return {one.name: encode(getattr(value, one.name), _join(place, one.name)) for one in fields(value)}

@@ -1,4 +1,4 @@
-"""Comparisons as figures: score by method, against compute, lambda and gamma, learning curves, positions of errors."""
+"""Figures of comparisons: score by method, by compute, by lambda and gamma; learning curves; positions of errors."""
 
 import io
 from collections.abc import Callable
@@ -24,7 +24,7 @@ _INK = {"light": ("#1b1f24", "#ffffff", "#d7dbe0"), "dark": ("#e3e6ea", "#16191d
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure: the name of its file without ending, its title, its size in inches, and what fills an empty figure."""
+    """A figure: its file name without extension, its title, its size in inches, and the function that draws it."""
 
     name: str
     title: str
@@ -33,7 +33,7 @@ class Picture:
 
 
 def pictures(comparison: Comparison, metric: str = "exact_match") -> list[Picture]:
-    """The figures that the records of a comparison suffice for."""
+    """The figures for which a comparison has the data."""
     variants, splits = comparison.variants, comparison.splits
     keyed = max(3.4, 0.26 * len(variants) + 0.5)  # height with a legend
     score = label(metric)
@@ -59,7 +59,7 @@ def pictures(comparison: Comparison, metric: str = "exact_match") -> list[Pictur
 
 
 def image(picture: Picture, kind: str, theme: str = "light") -> bytes:
-    """Draws a figure as `png` or `svg`, in a `light` or `dark` theme; the same records give the same bytes."""
+    """Draw a figure as `png` or `svg`, in the theme `light` or `dark`; equal records give equal bytes."""
     ink, paper, line = _INK[theme]
     style: dict[Any, Any] = {
         "text.color": ink, "axes.labelcolor": ink, "xtick.color": ink, "ytick.color": ink, "axes.edgecolor": line,
@@ -80,7 +80,10 @@ def image(picture: Picture, kind: str, theme: str = "light") -> bytes:
 
 
 def error_shares(variant: Variant, split: str) -> tuple[list[float], bool]:
-    """Share of answers whose first wrong step is 1, 2, ...; and whether they are all answers or the samples only."""
+    """The shares of answers whose first wrong step is 1, 2, ..., in 0..1.
+
+    The second value is whether all answers were counted, and not only the samples.
+    """
     counts: list[int] = []
     total, everything = 0, True
     for run in variant.runs.values():
@@ -162,7 +165,7 @@ def _compute(comparison: Comparison, metric: str, measured: list[str], figure: F
 
 
 def _compute_scale(axis: Any, costs: list[float]) -> None:
-    """Linear from 0, so that lengths can be compared; logarithmic where costs differ more than twentyfold."""
+    """Use a linear axis from 0, or a logarithmic one if costs differ by more than a factor of twenty."""
     if costs and max(costs) > 20 * min(costs):
         axis.set_xscale("log")
         axis.xaxis.set_minor_formatter(NullFormatter())
@@ -190,7 +193,7 @@ def _sweep(comparison: Comparison, metric: str, key: str, figure: Figure) -> Non
 
 
 def _curve(variant: Variant, name: str) -> tuple[list[int], list[float]]:
-    """Mean over seeds at the steps that all seeds logged."""
+    """The mean over seeds at the steps that all seeds have logged."""
     by_seed = []
     for run in variant.runs.values():
         found: dict[int, float] = {}

@@ -1,4 +1,4 @@
-"""95 % intervals: of means and paired differences over seeds, or seeds and rows (Student's t), of shares (Wilson)."""
+"""95 % intervals of means, of paired differences over seeds and rows (Student's t), and of shares (Wilson)."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,15 @@ NORMAL_QUANTILE = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with half the width of its interval, in the unit of the values.
+    """A mean and half the width of its interval, in the unit of the values.
 
     Attributes:
-        mean: Of all values.
-        half: None for a single value, or a single seed.
-        n: Values, or seeds.
-        rows: Rows scored with each seed, where the interval is for other rows too; None: for other seeds alone.
+        mean: The mean of all values.
+        half: Half the width of the interval; None for a single value or seed, and for values that are all equal and no
+            shares.
+        n: The number of values or seeds.
+        rows: The number of rows scored with each seed, if the interval is also for other rows; None: it is for other
+            seeds only.
     """
 
     mean: float
@@ -37,7 +39,7 @@ class Interval(NamedTuple):
 
 
 def percentile_interval(value: float, resampled: Any) -> Interval:
-    """The value with the 2.5 and 97.5 percentiles of its resamples, an array (R,)."""
+    """The value with the 2.5th and 97.5th percentiles of its resamples, an array (R,)."""
     import numpy as np
 
     low, high = np.percentile(resampled, [2.5, 97.5])
@@ -46,12 +48,12 @@ def percentile_interval(value: float, resampled: Any) -> Interval:
 
 @cache
 def student_quantile(probability: float, freedom: float) -> float:
-    """Quantile of Student's t, by bisection: to about 12 digits for whole degrees of freedom.
+    """The quantile of Student's t by bisection, accurate to about 12 digits for whole degrees of freedom.
 
-    Between whole ones it is linear in their inverse, to about 3 digits.
+    Between whole degrees of freedom it is interpolated linearly in their inverse, accurate to about 3 digits.
 
     Raises:
-        ValueError: For a probability outside (0, 1), or fewer than 1 degree of freedom.
+        ValueError: The probability is outside (0, 1), or there is less than 1 degree of freedom.
     """
     if not 0 < probability < 1 or freedom < 1:
         raise ValueError(f"need 0 < probability < 1 and freedom >= 1, got {probability} and {freedom}")
@@ -75,12 +77,12 @@ def student_quantile(probability: float, freedom: float) -> float:
 def mean_interval(
     values: Sequence[float], *, normal: bool = False, confidence: float = CONFIDENCE
 ) -> Estimate:
-    """Mean with its interval: mean +- t(n - 1) s / sqrt(n), of Student's t, or the normal quantile if `normal`.
+    """The mean and its interval: mean +- t(n - 1) s / sqrt(n), or with the normal quantile if `normal`.
 
-    The normal quantile is for values of many problems. The interval of a share may reach beyond 1.
+    Use the normal quantile for values of many problems. The interval of a share may extend beyond 0 and 1.
 
     Raises:
-        ValueError: There is no value.
+        ValueError: There are no values.
     """
     n = len(values)
     if not n:
@@ -95,7 +97,7 @@ def mean_interval(
 def paired_difference(
     first: Mapping[int, float], second: Mapping[int, float], confidence: float = CONFIDENCE
 ) -> Estimate | None:
-    """Mean of `first` - `second` (values by seed) over common seeds, with its interval; None without any."""
+    """The mean of `first` - `second` (values by seed) over common seeds with its interval; None without any."""
     common = sorted(first.keys() & second.keys())
     apart = [first[seed] - second[seed] for seed in common]
     return mean_interval(apart, confidence=confidence) if common else None
@@ -103,9 +105,10 @@ def paired_difference(
 
 @dataclass(frozen=True)
 class MeanSquares:
-    """Mean squares of values (S seeds, N rows): between seeds, between rows, and of what is left.
+    """Mean squares of values (S seeds, N rows): between seeds, between rows, and of the residual.
 
-    Seeds and rows are crossed random effects: a value is the mean + a of its seed + b of its row + a rest.
+    Seeds and rows are crossed random effects: a value is the mean, plus an effect of its seed, plus an effect of its
+    row, plus a residual.
     """
 
     seeds: float
@@ -115,7 +118,7 @@ class MeanSquares:
 
     @classmethod
     def of(cls, values: Any) -> "MeanSquares":
-        """Of an array (S, N); S and N are 2 or more."""
+        """Compute them from an array (S, N); S and N are at least 2."""
         import numpy as np
 
         values = np.asarray(values, dtype=float)
@@ -129,51 +132,68 @@ class MeanSquares:
             (seeds, rows),
         )
 
-    def half(self, confidence: float = CONFIDENCE) -> float:
-        """Half of the interval of the mean, for other seeds and other rows.
+    @property
+    def same(self) -> bool:
+        """Whether all values are equal."""
+        return self.seeds + self.rows + self.rest <= 1e-12
 
-        The mean's variance is (max(A, E / 2) + B - E) / (S N), A / (S N) at least, with A, B and E the mean squares in
-        their order, the quantile Student's with Satterthwaite's degrees of freedom, S - 1 at least. Values that are all
-        the same give 3 / N: what differs in so few rows may be missed.
+    def half(self, confidence: float = CONFIDENCE) -> float:
+        """Half the width of the interval of the mean, for other seeds and other rows.
+
+        The variance of the mean is (max(A, E / 2) + B - E) / (S N), but at least A / (S N). A, B and E are the mean
+        squares of seeds, rows and residual. The quantile is Student's with Satterthwaite's degrees of freedom, at least
+        S - 1. If all values are equal, the half width is 3 / N, because a difference on few rows may have been missed.
+        That bounds a share of rows; for values on another scale it has no meaning, see `crossed_interval`.
         """
         (seeds, rows), freedom = self.counts, (self.counts[0] - 1, self.counts[1] - 1)
         total = max(max(self.seeds, self.rest / 2) + self.rows - self.rest, self.seeds)
-        if total <= 1e-12:
+        if self.same:
             return 3 / rows
         parts = (self.seeds**2 / freedom[0], self.rows**2 / freedom[1], self.rest**2 / math.prod(freedom))
         quantile = student_quantile((1 + confidence) / 2, max(total**2 / sum(parts), freedom[0]))
         return quantile * math.sqrt(total / (seeds * rows))
 
     def half_with(self, seeds: int, confidence: float = CONFIDENCE) -> float:
-        """The half to expect with another number of seeds, 2 or more, if the variances stay."""
+        """The half width to expect with another number of seeds, at least 2, if the variances stay the same."""
         before, rows = self.counts
         between = max(self.rows - self.rest, 0.0) * seeds / before + self.rest
         return MeanSquares(max(self.seeds, self.rest), between, self.rest, (seeds, rows)).half(confidence)
 
 
-def crossed_interval(values: Any, confidence: float = CONFIDENCE) -> Estimate:
-    """Mean of values (S seeds, N rows) with its interval, for other seeds and other rows; None for one seed.
+def crossed_interval(values: Any, confidence: float = CONFIDENCE, *, share: bool) -> Estimate:
+    """The mean of values (S seeds, N rows) and its interval, for other seeds and other rows.
 
-    docs/compare.md says how, and how often it covers.
+    With one seed there is no interval. docs/compare.md describes the method, and how often the interval covers.
+
+    Args:
+        values: (S, N).
+        confidence: The confidence level, in (0, 1).
+        share: Whether each value says that a row is right (1) or wrong (0), or is the difference of two such values.
+            Only then is there an interval if all values are equal.
     """
     seeds, rows = len(values), len(values[0])
     mean = fmean(fmean(one) for one in values)
     if seeds == 1 or rows == 1:
         return mean_interval([fmean(one) for one in values], confidence=confidence)
-    return Estimate(mean, MeanSquares.of(values).half(confidence), seeds, rows)
+    squares = MeanSquares.of(values)
+    half = None if squares.same and not share else squares.half(confidence)
+    return Estimate(mean, half, seeds, rows)
 
 
 def smallest_difference(
     seeds: int, rows: int, row_deviation: float, seed_deviation: float, power: float = 0.8
 ) -> float:
-    """The difference that a study finds with this power: its 95 % interval then leaves out 0.
+    """The smallest difference that a study detects with this power, so that its 95 % interval excludes 0.
 
     Args:
-        seeds: S, 2 or more.
-        rows: N, scored with each seed.
-        row_deviation: Standard deviation of a row's difference, the same at every seed.
-        seed_deviation: That of the mean difference from seed to seed.
-        power: In 0.5..1.
+        seeds: The number of seeds S, at least 2.
+        rows: The number of rows N that are scored with each seed.
+        row_deviation: Standard deviation of a row's difference, the same with every seed.
+        seed_deviation: Standard deviation of the mean difference over seeds.
+        power: The probability of detection, in 0.5..1.
+
+    Returns:
+        The difference, in the unit of the deviations.
     """
     of_rows, of_seeds = row_deviation**2 / rows, seed_deviation**2 / seeds
     variance = of_rows + of_seeds
@@ -183,7 +203,7 @@ def smallest_difference(
 
 
 def wilson_interval(successes: int, n: int) -> tuple[float, float]:
-    """95 % Wilson score interval of the share `successes / n`: (low, high), both in 0..1; n is 1 or more."""
+    """The 95 % Wilson score interval of the share `successes / n`: (low, high) in 0..1; n is at least 1."""
     share, z = successes / n, NORMAL_QUANTILE
     scale = 1 + z**2 / n
     centre = (share + z**2 / (2 * n)) / scale
@@ -192,7 +212,7 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
 
 
 def _student_cdf(t: float, freedom: int) -> float:
-    """P(T <= t) for t >= 0: the finite series of Abramowitz and Stegun 26.7.3 and 26.7.4, for whole `freedom`."""
+    """P(T <= t) for t >= 0 by the finite series of Abramowitz and Stegun 26.7.3 and 26.7.4, for whole `freedom`."""
     angle = math.atan2(t, math.sqrt(freedom))
     cosine, odd = math.cos(angle), freedom % 2
     term = total = cosine if odd else 1.0

@@ -1,4 +1,4 @@
-"""One HTML page without outside parts: a sortable table, filters, figures, answers side by side."""
+"""One HTML page without external parts: a sortable table, filters, figures, answers side by side."""
 
 import base64
 import hashlib
@@ -19,9 +19,10 @@ from ift.text import visible
 
 
 def html_page(comparisons: Sequence[Comparison], metric: str = "exact_match") -> str:
-    """The report of the comparisons as one HTML page; `metric` is the one with differences and that of the figures.
+    """The report of comparisons as one HTML page.
 
-    Its policy (CSP) allows its own style and script, by their hashes, pictures inside the page, nothing else.
+    `metric` is the metric of the differences and of the figures. The page's content security policy (CSP) allows only
+    its own style and script, by their hashes, and pictures inside the page.
     """
     folder = files("ift.lab.report")
     script, style = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
@@ -73,7 +74,7 @@ def _costs(comparisons: Sequence[Comparison]) -> list[str]:
 
 
 def _rows(comparisons: Sequence[Comparison], metric: str) -> list[dict[str, Any]]:
-    """A row per method and split; a cell is its text and the number to sort by (None: by the text)."""
+    """One row for each method and split; a cell is its text and the number to sort by (None: sort by the text)."""
     others, costs = _metrics(comparisons, metric), _costs(comparisons)
     has_base = any(comparison.baseline for comparison in comparisons)
     rows = []
@@ -119,7 +120,7 @@ def _figures(comparison: Comparison, metric: str) -> list[dict[str, str]]:
 
 
 def _samples(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """A problem with the answers of all methods and seeds, in order of comparison, split and id."""
+    """The problems with the answers of all methods and seeds, ordered by comparison, split and id."""
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     runs = [
         (comparison.title, variant.label, seed, run)

@@ -1,4 +1,4 @@
-"""Where a run was made: versions, hardware, commit, command, time; nothing private."""
+"""Describes the origin of a run without private data: versions, hardware, commit, command and time."""
 
 import os
 import platform
@@ -29,10 +29,11 @@ _ABSOLUTE = re.compile(r"(?<![\w.:/<])(?:~[\w.-]*[/\\]|/|[A-Za-z]:[/\\]|\\\\|fil
 def provenance(words: Sequence[str] | None = None, *, local_model: bool = True) -> Provenance:
     """Versions, hardware, commit, command and time of the current run.
 
-    It holds no absolute path (of one, the last part stays), host or user name, environment variable or token.
+    The result contains no absolute path (only its last part), no host or user name, no environment variable and no
+    token.
 
-    `words` are those of the command after `ift`. By default the command is this process's: `ift` or, in a process of
-    another script, `python` and the script. Where no `local_model` ran on this machine, torch, which takes seconds to
+    `words` are the arguments after `ift`. By default the command is that of this process: `ift` or, in a process of
+    another script, `python` and the script. If no `local_model` has run on this machine, torch, which takes seconds to
     load, is not asked about threads and accelerators.
     """
     return Provenance(
@@ -52,7 +53,7 @@ def _program() -> list[str]:
 
 
 def clean_command(words: Sequence[str], program: Sequence[str] = ("ift",)) -> str:
-    """A command line to publish: `program` and its words, absolute paths cut to their last part, secrets as `***`."""
+    """A command line that can be published: absolute paths are cut to their last part, secrets become `***`."""
     cleaned, hide_next = [], False
     for word in (*program, *words):
         name, equals, _ = word.partition("=")
@@ -93,7 +94,7 @@ def _hardware(local_model: bool) -> dict[str, Setting]:
 
 
 def _git_commit(folder: Path) -> str | None:
-    """The commit of the repository that tracks this file; None in a copy installed elsewhere."""
+    """The commit of the repository that tracks this file; None for a copy installed elsewhere."""
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(folder), *words]

@@ -1,6 +1,6 @@
-"""The record of a run: one typed, versioned JSON object, whatever the experiment. docs/report.md explains every key.
+"""The record of a run: one typed, versioned JSON object for every experiment. docs/report.md explains all keys.
 
-It is a file of its own, or one line of a study's file (`ift.lab.report.study`).
+A record is a file of its own, or one line of a study's file (`ift.lab.report.study`).
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ Config = dict[str, Setting]
 
 @dataclass(frozen=True)
 class DataSplit:
-    """Which rows: `rows` of them, and the SHA-256 (hex) of their bytes."""
+    """The scored rows of a split: their number, and the SHA-256 (hex) of their bytes."""
 
     rows: int
     sha256: str
@@ -32,7 +32,7 @@ class DataSplit:
 
 @dataclass(frozen=True)
 class Trial:
-    """One point of a search on validation data; a score of None: it diverged."""
+    """One point of a search on validation data; its score is None if the training diverged."""
 
     config: Config
     score: float | None
@@ -41,7 +41,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run took. None: not measured."""
+    """The costs of a run; None means not measured."""
 
     seconds: float | None = None  # wall clock of training, all stages, without the search and without scoring
     flops: float | None = None  # floating-point operations of training, all stages
@@ -69,7 +69,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where and with what a run was made; `ift.lab.report.provenance()` fills it."""
+    """The origin of a run; `ift.lab.report.provenance()` fills it in."""
 
     versions: dict[str, str]  # of Python and of the packages that compute
     hardware: dict[str, Setting]  # machine, cores, threads, accelerator; no host name
@@ -109,15 +109,17 @@ class RunRecord:
 
     @property
     def label(self) -> str:
-        """Method and variant, as tables and figures name them."""
+        """The method and the variant, as tables and figures name them."""
         return f"{self.method} {self.variant}".strip()
 
 
 def save(record: RunRecord, path: str | Path) -> Path:
-    """Writes a record, its numbers that are not finite as null; readers see the whole old file or the whole new one.
+    """Write a record; numbers that are not finite become null.
+
+    A reader sees either the whole old file or the whole new one.
 
     Raises:
-        ReportError: A value has no place in the schema; nothing is written then.
+        ReportError: A value does not fit the schema; nothing is written.
     """
     path = Path(path)
     try:
@@ -130,10 +132,10 @@ def save(record: RunRecord, path: str | Path) -> Path:
 
 
 def load(path: str | Path) -> RunRecord:
-    """Reads a record, every value of its annotated type.
+    """Read a record, with every value of its annotated type.
 
     Raises:
-        ReportError: The file is absent or no record, a newer schema's, or has a wrong, missing or unknown key.
+        ReportError: The file does not exist, is no record, has a newer schema, or has a wrong, missing or unknown key.
     """
     return _parse(_read(Path(path)), Path(path), "file")
 
@@ -146,7 +148,7 @@ def _read(path: Path) -> bytes:
 
 
 def _parse(found: bytes, path: Path, what: str) -> RunRecord:
-    """A record from a file's bytes, or from those of a line: `path` and `what` are for the messages."""
+    """Parse a record from the bytes of a file or a line; `path` and `what` are for messages."""
     try:
         values = json.loads(found.decode("utf-8"))
     except ValueError as error:
@@ -167,17 +169,17 @@ def _parse(found: bytes, path: Path, what: str) -> RunRecord:
 
 
 def find(places: Iterable[str | Path]) -> dict[Path, RunRecord]:
-    """Reads records from files, and from folders searched to the bottom; a file named twice is read once.
+    """Read records from files, and from folders and all their subfolders; a file named twice is read once.
 
     Args:
-        places: Files, which must be records or, where their names end in `.jsonl`, hold one in each line; and folders,
-            in which other files are ignored.
+        places: Files and folders. Files must be records, or end in `.jsonl` and have one record per line. Other files
+            in folders are ignored.
 
     Returns:
-        Records by file, in order of the names. The third line of `study.jsonl` is called `study.jsonl:3`.
+        Records by file, in the order of the names. The third line of `study.jsonl` is called `study.jsonl:3`.
 
     Raises:
-        ReportError: See `load`, which says it of lines too; a place is missing, or there is no record in any.
+        ReportError: A record or line cannot be read (see `load`), a place does not exist, or no place has a record.
     """
     named = [Path(place).expanduser() for place in places]
     files: dict[Path, Path] = {}
@@ -202,7 +204,7 @@ def find(places: Iterable[str | Path]) -> dict[Path, RunRecord]:
 
 
 def _load_lines(file: Path) -> dict[Path, RunRecord]:
-    """The records of a file that has one in each line; empty lines are passed over."""
+    """The records of a file with one record per line; empty lines are skipped."""
     try:
         named = {file.with_name(f"{file.name}:{number}"): line for number, line in numbered_lines(file)}
     except OSError as error:
@@ -218,7 +220,7 @@ def _looks_like_a_record(file: Path) -> bool:
 
 
 def _check(record: RunRecord) -> RunRecord:
-    """The rules for a record that its types do not express."""
+    """Check the rules for a record that its types do not express."""
     if record.format != FORMAT or record.schema != SCHEMA:
         raise ReportError(f"schema: found {record.format} {record.schema}; give {FORMAT} {SCHEMA}")
     for name in ("experiment", "setting", "method"):

@@ -1,4 +1,7 @@
-"""Several studies in one report: equal runs count once; other runs of one label get their study's folder as suffix."""
+"""Several studies in one report.
+
+Equal runs count once. Other runs with the same label get the folder of their study as a suffix.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,11 @@ Records = Mapping[Path, RunRecord]
 
 @dataclass(frozen=True)
 class ToldApart:
-    """Records in which no two runs have one label and seed because they are of two studies.
+    """Records in which runs of different studies have different labels or seeds.
 
     Attributes:
-        records: By file.
-        lines: What was done, for the user.
+        records: The records by file.
+        lines: Messages for the user about what was done.
         labels: The new labels of each label that several studies have.
     """
 
@@ -31,10 +34,10 @@ class ToldApart:
     labels: dict[str, list[str]]
 
     def baseline(self, wanted: str | None) -> str | None:
-        """The label that differences are taken to: the one wanted, or `sft` of the first study where it is in several.
+        """The label to which differences are taken: `wanted`, or `sft` of the first study if several have it.
 
         Raises:
-            ReportError: the one wanted is in several studies.
+            ReportError: Several studies have the wanted label.
         """
         if wanted in self.labels:
             choice = " or ".join(f"--baseline '{one}'" for one in self.labels[wanted])
@@ -48,7 +51,7 @@ class ToldApart:
 
 
 def study_of(file: Path) -> Path:
-    """The folder of a record's study, or the file that holds the records of a packed one."""
+    """The folder of a record's study, or the file of a packed study."""
     name, colon, _ = file.name.rpartition(":")
     if colon and name.endswith(LINES):
         return file.with_name(name)
@@ -56,13 +59,13 @@ def study_of(file: Path) -> Path:
 
 
 def tell_apart(records: Records) -> ToldApart:
-    """Give the runs of a label that several studies have, each with its own settings or results, the study's folder.
+    """Add the folder of the study to the labels of runs that differ between studies in settings or results.
 
-    Runs with the same settings and scores count once. Other seeds of one method with the same settings, in another
-    folder, are further seeds of it.
+    Runs with equal settings and scores count once. Other seeds of one method with the same settings, in another folder,
+    count as further seeds of it.
 
     Raises:
-        ReportError: two records of one method and seed in one study.
+        ReportError: A study has two records of one method and seed.
     """
     groups: dict[tuple[str, str, str], list[Path]] = {}
     for file, one in records.items():
@@ -99,7 +102,7 @@ def tell_apart(records: Records) -> ToldApart:
 
 
 def _other_rows(files: Sequence[Path], records: Records, names: Mapping[Path, str]) -> dict[str, int]:
-    """The number of training rows by study, where runs of one seed were trained on different rows; else empty."""
+    """The number of training rows by study, if runs of one seed were trained on different rows; otherwise empty."""
     found: dict[int, dict[str, DataSplit]] = {}
     for file in files:
         if train := records[file].data.get("train"):
@@ -111,7 +114,7 @@ def _other_rows(files: Sequence[Path], records: Records, names: Mapping[Path, st
 
 
 def default_metric(records: Records, known: Sequence[str]) -> str:
-    """Exact match where a record has it; else the metric of a study's plan, or the first score of the records."""
+    """Exact match if a record has it, otherwise the metric of a study's plan, otherwise the records' first score."""
     if "exact_match" in known:
         return "exact_match"
     for folder in dict.fromkeys(map(study_of, records)):
@@ -123,7 +126,7 @@ def default_metric(records: Records, known: Sequence[str]) -> str:
 
 
 def _repeated(files: Sequence[Path], records: Records) -> list[Path]:
-    """Files whose run is that of an earlier one, in the folder of another study."""
+    """The files whose run repeats an earlier run in the folder of another study."""
     first: dict[int, Path] = {}
     found = []
     for file in files:
@@ -156,7 +159,10 @@ def _same_run(one: RunRecord, other: RunRecord) -> bool:
 
 
 def _one_method(runs: Sequence[RunRecord]) -> bool:
-    """Whether these may be seeds of one method: no seed twice, and one configuration, or each searched for itself."""
+    """Whether the runs may be seeds of one method.
+
+    No seed occurs twice, and all have one configuration, or each was searched for itself.
+    """
     seeds = [run.seed for run in runs]
     alike = all(
         run.config == runs[0].config or (run.search is not None and runs[0].search is not None)
@@ -166,7 +172,7 @@ def _one_method(runs: Sequence[RunRecord]) -> bool:
 
 
 def _short_names(studies: set[Path]) -> dict[Path, str]:
-    """The last part of each path, or as many as tell them apart; of a packed study without its ending."""
+    """The last part of each path, or as many parts as distinguish them; a packed study has no file extension."""
     parts = {study: study.resolve().with_suffix("").parts if study.suffix == LINES else study.resolve().parts
              for study in studies}  # fmt: skip
     length = 1

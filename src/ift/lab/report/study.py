@@ -1,4 +1,4 @@
-"""A study in one file: a run record in each line, with what tables and figures read."""
+"""A study in one file: one run record per line, with the data that tables and figures read."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -20,21 +20,21 @@ Line = dict[str, Setting]
 def pack(
     places: Iterable[str | Path], path: str | Path, points: int = POINTS, samples: int | None = None
 ) -> int:
-    """Writes run records into one file that `find` reads, and returns their number.
+    """Write run records into one file that `find` reads, and return their number.
 
-    All scores, costs and whatever else is in tables is kept, the values of rows to seven significant digits; those that
-    lie in a folder of answers are added. Of curves the metrics that figures draw are kept, to as many digits. A reader
-    sees the whole old file or the whole new one.
+    All scores, costs and other data of the tables are kept; values of rows, including those from a folder of answers,
+    are rounded to seven significant digits. Of the curves, the metrics that figures draw are kept, with the same
+    rounding. A reader sees either the whole old or the whole new file.
 
     Args:
         places: Files and folders, as for `find`.
         path: The file to write; its name ends in `.jsonl`.
-        points: The most points of a curve: the first, the last and others between, evenly spread; 0 leaves curves out.
-        samples: Problems of each split whose answers are kept, the first ones; None: all.
+        points: Maximum number of points per curve, evenly spread and including the first and the last; 0: no curves.
+        samples: Number of problems per split whose answers are kept, starting with the first; None: all.
 
     Raises:
-        ReportError: See `find` and `compare`: what these refuse is not written. Also where the file would be in one of
-            the folders, or a number makes no sense.
+        ReportError: See `find` and `compare`; also if the file would be in one of the folders, or a number is out of
+            range. Nothing is written then.
     """
     path, named = Path(path), [Path(place).expanduser() for place in places]
     if path.suffix != LINES:
@@ -74,7 +74,7 @@ def pack(
 
 
 def thinned(curves: list[Line], points: int) -> list[Line]:
-    """The metrics that figures draw, rounded, at `points` lines at most of those that log the same ones."""
+    """The metrics that figures draw, rounded, with at most `points` of the lines that log the same metrics."""
     kept = [
         {name: _rounded(value) for name, value in line.items() if name in CURVES or name == "step"}
         for line in curves
@@ -99,7 +99,7 @@ def first_problems(found: list[Sample], count: int | None) -> list[Sample]:
 
 
 def _spread(length: int, points: int) -> list[int]:
-    """At most `points` places of a list, evenly spread, its ends among them."""
+    """At most `points` indices of a list, evenly spread and including its ends."""
     if length <= points:
         return [*range(length)]
     return [round(place * (length - 1) / (points - 1)) for place in range(points)]

@@ -14,7 +14,7 @@ Cells = tuple[list[str], list[list[str]]]  # column heads, and the lines below t
 
 
 def score_cells(comparison: Comparison, split: str, metric: str = "exact_match") -> Cells:
-    """One line per method: the metric with its interval, the difference to the baseline, every seed, other metrics."""
+    """One row per method: the metric with its interval, the difference to the baseline, all seeds, other metrics."""
     others = [
         name
         for name in comparison.metrics()
@@ -36,7 +36,7 @@ def score_cells(comparison: Comparison, split: str, metric: str = "exact_match")
 
 
 def cost_cells(comparison: Comparison) -> Cells:
-    """What each method took, means over seeds; costs that nobody measured are left out."""
+    """One row per method with its mean costs over seeds; costs that were not measured are left out."""
     measured = [name for name in COSTS if any(variant.costs(name) for variant in comparison.variants)]
     lines = [
         [variant.label, *(number(variant.mean_cost(name), name) for name in measured)]
@@ -46,30 +46,30 @@ def cost_cells(comparison: Comparison) -> Cells:
 
 
 def score_table(comparison: Comparison, split: str, metric: str = "exact_match") -> str:
-    """`score_cells` as a Markdown table, without a line end at its end."""
+    """`score_cells` as a Markdown table, without a line feed at its end."""
     return _table(*score_cells(comparison, split, metric))
 
 
 def cost_table(comparison: Comparison) -> str:
-    """`cost_cells` as a Markdown table; an empty text where no cost was measured."""
+    """`cost_cells` as a Markdown table; "" if no cost was measured."""
     heads, lines = cost_cells(comparison)
     return _table(heads, lines) if len(heads) > 1 else ""
 
 
 def share(value: float | None) -> str:
-    """A share in 0..1 in percent."""
+    """Format a share in 0..1 in percent."""
     return NONE if value is None else f"{100 * value:.1f} %"
 
 
 def by_seed(variant: Variant, split: str, metric: str) -> str:
-    """Every seed's value, in order of the seeds."""
+    """The value of every seed, in the order of the seeds."""
     values = variant.scores(split, metric)
     shown = [f"{seed}: {number(values.get(seed), metric)}" for seed in variant.runs]
     return ", ".join(shown)
 
 
 def answers(variant: Variant, split: str) -> str:
-    """Answers scored per seed."""
+    """The number of answers scored per seed."""
     counts = {int(n) for n in variant.scores(split, "n").values()}
     return ", ".join(f"{n:,}" for n in sorted(counts)) or NONE
 
@@ -77,7 +77,7 @@ def answers(variant: Variant, split: str) -> str:
 def report_markdown(
     comparisons: Sequence[Comparison], metric: str, figures: dict[str, list[tuple[str, str]]]
 ) -> str:
-    """The whole report as one Markdown page; figures are (title, path from the page), by comparison's title."""
+    """The whole report as one Markdown page; figures are (title, path relative to the page), by title of comparison."""
     parts = ["# Report", HOW_TO_READ]
     for comparison in comparisons:
         parts.append(f"## {markdown(comparison.title)}")
@@ -95,14 +95,15 @@ HOW_TO_READ = (
     "A score is the mean over seeds ± half of its 95 % interval, which is for other seeds and other test rows. If an "
     "interval reaches beyond 0 or 100 %, only the part within counts. If a note says that the values of rows are not "
     "stored, the interval is for other seeds only (Student's t). Differences are computed between runs of the same "
-    "seed, row by row. One seed has no interval. If every row of every seed has the same value, ± is 3 divided by the "
-    "number of rows, because a difference on fewer rows may have been missed. The base is the model before training. "
+    "seed, row by row. One seed has no interval. If every row of every seed has the same value, ± of a right-or-wrong "
+    "score is 3 divided by the number of rows, because a difference on fewer rows may have been missed; other scores "
+    "then have no interval. The base is the model before training. "
     "Costs are means over seeds; seconds depend on other work of the machine, operations do not."
 )
 
 
 def _listed(lines: Sequence[str]) -> list[str]:
-    """One Markdown list; nothing for no lines."""
+    """One Markdown list; an empty list without lines."""
     return ["\n".join(f"* {markdown(line)}" for line in lines)] if lines else []
 
 

@@ -1,4 +1,4 @@
-"""Curves of training runs, finished or running, from their metrics.jsonl: Markdown, a figure, one page."""
+"""Curves of finished or running training runs from their metrics.jsonl: Markdown, a figure and one page."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ _STYLE = (
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A run of `ift train`, as far as it has come.
+    """A run of `ift train`, finished or not.
 
     Attributes:
-        label: Name of its folder; with the folder above where two share a name.
-        finished: Whether it has ended.
-        curves: By metric, steps and values in order; of a step that was logged twice, the later value.
+        label: The name of its folder, with the parent folder if two runs share a name.
+        finished: Whether the run is finished.
+        curves: Steps and values in order, by metric. If a step was logged twice, the later value counts.
     """
 
     label: str
@@ -53,16 +53,18 @@ class TrainingRun:
 
     @property
     def state(self) -> str:
-        """How far it has come."""
+        """The progress of the run as text."""
         step = max((steps[-1] for steps, _ in self.curves.values()), default=0)
         return f"{'finished at' if self.finished else 'not finished, at'} step {step:g}"
 
 
 def training_folders(places: Sequence[str]) -> list[Path]:
-    """The folders among `places` if all are folders of training runs, else none; stages of a sequence are found in it.
+    """The folders in `places` if all are folders of training runs, else an empty list.
+
+    The stages of a sequence are found in its folder.
 
     Raises:
-        ReportError: Some are training runs and others are not.
+        ReportError: Some places are training runs and others are not.
     """
     found: list[Path] = []
     others: list[str] = []
@@ -80,10 +82,10 @@ def training_folders(places: Sequence[str]) -> list[Path]:
 
 
 def read_run(folder: Path, label: str) -> TrainingRun:
-    """Reads the metrics of a run; a line that is still being written is left out.
+    """Read the metrics of a run; a line that is still being written is left out.
 
     Raises:
-        ReportError: There is no metric yet, or a file cannot be read.
+        ReportError: There are no metrics yet, or a file cannot be read.
     """
     values: dict[str, dict[float, float]] = {}
     try:
@@ -107,7 +109,7 @@ def read_run(folder: Path, label: str) -> TrainingRun:
 
 
 def write_training_report(folders: Sequence[Path], out: Path) -> list[str]:
-    """Writes report.html, report.md and the figure of the runs' curves to `out`; returns lines that name them.
+    """Write report.html, report.md and the figure of the curves to `out`; returns lines that name the files.
 
     Raises:
         ReportError: A run cannot be read.
@@ -135,7 +137,7 @@ def write_training_report(folders: Sequence[Path], out: Path) -> list[str]:
 
 
 def last_values(runs: Sequence[TrainingRun]) -> list[list[str]]:
-    """A table of the last value of each metric: a head, and a line for each run."""
+    """A table of the last value of each metric: the header, and one row per run."""
     shown = [name for name in PANELS if any(name in run.curves for run in runs)]
     rows = [["run", "state", *shown]]
     for run in runs:
@@ -145,7 +147,7 @@ def last_values(runs: Sequence[TrainingRun]) -> list[list[str]]:
 
 
 def curves_picture(runs: Sequence[TrainingRun]) -> Picture:
-    """One panel for each metric that a run has, one line for each run."""
+    """One panel for each metric of any run, with one line per run."""
     shown = [name for name in PANELS if any(name in run.curves for run in runs)]
     rows = -(-len(shown) // 3)
     size = (min(len(shown), 3) * 3.6, rows * 2.6 + 0.25 * len(runs) + 0.2)

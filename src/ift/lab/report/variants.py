@@ -10,57 +10,67 @@ from ift.lab.report.intervals import (
     paired_difference,
 )
 from ift.lab.report.records import Config, RunRecord
+from ift.lab.report.wording import RIGHT_OR_WRONG
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One method in one variant: its runs by seed, in order of the seeds."""
+    """One method in one variant, with its runs by seed, in the order of the seeds."""
 
     label: str
     runs: dict[int, RunRecord]
 
     @property
     def untrained(self) -> bool:
-        """Whether it is the base model, which no method has trained."""
+        """Whether this is the base model, which no method has trained."""
         return next(iter(self.runs.values())).method == "base"
 
     @property
     def config(self) -> Config:
-        """Of the first seed; the others' differs only where each seed was searched for itself."""
+        """The configuration of the first seed; other seeds differ only if each was searched for itself."""
         return next(iter(self.runs.values())).config
 
     def scores(self, split: str, metric: str) -> dict[int, float]:
-        """A metric by seed; a seed without a finite number is absent."""
+        """A metric by seed; seeds without a finite number are left out."""
         found = {seed: run.scores.get(split, {}).get(metric) for seed, run in self.runs.items()}
         return {seed: value for seed, value in found.items() if value is not None}
 
     def rows(self, split: str, metric: str) -> dict[int, list[float]]:
-        """The values of the rows by seed; empty where a seed has none, or not as many as the others."""
+        """The values of rows by seed; empty if a seed has none, or seeds have different numbers of rows."""
         found = {seed: run.row_scores.get(split, {}).get(metric, []) for seed, run in self.runs.items()}
         lengths = {len(values) for values in found.values()}
         return found if len(lengths) == 1 and lengths != {0} else {}
 
     def costs(self, name: str) -> dict[int, float]:
-        """A field of `Cost` by seed, where it was measured."""
+        """A field of `Cost` by seed, for seeds with a measurement."""
         found = {seed: getattr(run.cost, name) for seed, run in self.runs.items()}
         return {seed: float(value) for seed, value in found.items() if value is not None}
 
     def estimate(self, split: str, metric: str) -> Estimate | None:
-        """Mean over all seeds; None where any of them has no finite number, for the others would flatter."""
+        """The mean over all seeds with its interval; None if a seed has no finite number, which cannot be left out."""
         values = self.scores(split, metric)
         if len(values) != len(self.runs):
             return None
         rows = self.rows(split, metric)
-        return crossed_interval([*rows.values()]) if rows else mean_interval([*values.values()])
+        if not rows:
+            return mean_interval([*values.values()])
+        return crossed_interval([*rows.values()], share=_is_share(metric, rows))
 
     def mean_cost(self, name: str) -> float | None:
-        """Mean of a field of `Cost` over the seeds; None where any was not measured."""
+        """The mean of a field of `Cost` over the seeds; None if a seed has no measurement."""
         values = self.costs(name)
         return mean_interval([*values.values()]).mean if len(values) == len(self.runs) else None
 
 
+def _is_share(metric: str, *rows: dict[int, list[float]]) -> bool:
+    """Whether values of rows are wrong (0) and right (1); for a user's function, whether both occur and no others."""
+    if metric in RIGHT_OR_WRONG:
+        return True
+    return {value for found in rows for values in found.values() for value in values} == {0, 1}
+
+
 def apart_by_row(first: Variant, second: Variant, split: str, metric: str) -> list[list[float]]:
-    """`first` - `second` of each row, a list for each common seed; empty where rows are not stored."""
+    """`first` - `second` for each row, one list for each common seed; empty if no values of rows are stored."""
     one, other = first.rows(split, metric), second.rows(split, metric)
     if {len(values) for values in [*one.values(), *other.values()]} & {0} or not (one and other):
         return []
@@ -73,8 +83,12 @@ def apart_by_row(first: Variant, second: Variant, split: str, metric: str) -> li
 def difference(
     first: Variant, second: Variant, split: str, metric: str, confidence: float = CONFIDENCE
 ) -> Estimate | None:
-    """`first` - `second`, paired by seed, and by row where the values of rows are stored; None without common seeds."""
+    """`first` - `second`, paired by seed, and also by row if the values of rows are stored.
+
+    It is None without common seeds.
+    """
     apart = apart_by_row(first, second, split, metric)
     if apart:
-        return crossed_interval(apart, confidence)
+        share = _is_share(metric, first.rows(split, metric), second.rows(split, metric))
+        return crossed_interval(apart, confidence, share=share)
     return paired_difference(first.scores(split, metric), second.scores(split, metric), confidence)

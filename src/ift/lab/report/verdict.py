@@ -1,4 +1,4 @@
-"""What a comparison says, in words, by the rule of docs/compare.md: the same sentences whoever is ahead."""
+"""States the result of a comparison in words, by the rule of docs/compare.md, which treats all methods alike."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ FEW_ROWS, ADVISED_ROWS = 50, 200
 
 
 def verdict(comparison: Comparison, metric: str, runs: Sequence[str] = ()) -> list[str]:
-    """The verdict on the first split, a sentence or two a line; empty where fewer than two methods can be compared.
+    """The verdict on the first split, one or two sentences per line; empty if fewer than two methods can be compared.
 
     Args:
-        comparison: Of the records.
-        metric: The score that methods are compared by.
-        runs: Where the records are, as `ift report` takes it, for a command; none: FOLDER stands for it, as in
-            files, which depend on the records alone.
+        comparison: The comparison of the records.
+        metric: The score by which methods are compared.
+        runs: The places of the records in the form that `ift report` takes, for a command in the text. Without them the
+            text has FOLDER; files have it too, so that they depend on the records only.
     """
     split = comparison.splits[0]
     trained, sound = _compared(comparison, metric)
@@ -78,7 +78,7 @@ def verdict(comparison: Comparison, metric: str, runs: Sequence[str] = ()) -> li
 
 
 def seeds_to_add(comparison: Comparison, metric: str) -> int | None:
-    """The number of seeds that the verdict proposes; None where more would not help, or nothing is left open."""
+    """The number of seeds that the verdict proposes; None if more seeds would not help or no question is open."""
     split = comparison.splits[0]
     _, sound = _compared(comparison, metric)
     if len(sound) < 2 or len(_values(sound, split, metric)) == 1:
@@ -91,7 +91,7 @@ def seeds_to_add(comparison: Comparison, metric: str) -> int | None:
 
 @dataclass(frozen=True)
 class _Standing:
-    """Where methods stand: the best, those not behind it, the differences of the others to it."""
+    """The best method, the methods that are not behind it, and the differences of all others to it."""
 
     best: Variant
     level: list[Variant]  # the best is the first
@@ -101,14 +101,17 @@ class _Standing:
 
 @dataclass(frozen=True)
 class _MoreSeeds:
-    """What more seeds would show, and with how many a difference as now is beyond noise (None: not with any)."""
+    """The expected result of more seeds, as text.
+
+    `enough` is the number of seeds with which the present difference would be beyond noise; None: no number is enough.
+    """
 
     text: str
     enough: int | None
 
 
 def _compared(comparison: Comparison, metric: str) -> tuple[list[Variant], list[Variant]]:
-    """The trained methods that have a score, and those of them all seeds of which have one."""
+    """The trained methods that have a score, and those of them that have a score with all seeds."""
     split = comparison.splits[0]
     trained = [one for one in comparison.variants if not one.untrained and one.scores(split, metric)]
     return trained, [one for one in trained if one.estimate(split, metric) is not None]
@@ -133,7 +136,7 @@ def _standing(sound: list[Variant], split: str, metric: str) -> _Standing:
 
 
 def _how_to_grow(comparison: Comparison, seeds: int | None) -> str:
-    """A sentence for a study of `ift compare` or `ift ablate`, whose seeds can be added."""
+    """A sentence on adding seeds, for a study of `ift compare` or `ift ablate`; otherwise ""."""
     if seeds is None or comparison.experiment not in ("compare", "ablate"):
         return ""
     return (
@@ -143,12 +146,12 @@ def _how_to_grow(comparison: Comparison, seeds: int | None) -> str:
 
 
 def _values(variants: list[Variant], split: str, metric: str) -> set[float]:
-    """The scores of all methods and seeds."""
+    """The scores of all methods with all seeds."""
     return {value for one in variants for value in one.scores(split, metric).values()}
 
 
 def _another_metric(variants: list[Variant], split: str, metric: str, runs: Sequence[str]) -> str:
-    """A sentence with the command that compares the same records by a score in which they differ; empty without one."""
+    """A sentence with the command that compares the records by a score in which they differ; "" if there is none."""
     known = {name for one in variants for run in one.runs.values() for name in run.scores.get(split, {})}
     names = [name for name in (PER_TOKEN, *sorted(known - {PER_TOKEN, metric, *AUXILIARY})) if name in known]
     found = next((name for name in names if len(_values(variants, split, name)) > 1), None)
@@ -159,7 +162,7 @@ def _another_metric(variants: list[Variant], split: str, metric: str, runs: Sequ
 
 
 def _empty_answers(variants: list[Variant], split: str) -> list[str]:
-    """A caveat where a method gives answers without text, which stop with their end token as good ones do."""
+    """A warning if a method has answers without text, which count as stopped like good answers."""
     shares = {one.label: fmean(found.values()) for one in variants if (found := one.scores(split, EMPTY))}
     shown = ", ".join(f"{label} {number(share, EMPTY)}" for label, share in shares.items())
     if not any(shares.values()):
@@ -170,7 +173,7 @@ def _empty_answers(variants: list[Variant], split: str) -> list[str]:
 
 
 def _few_rows(variants: list[Variant], split: str) -> list[str]:
-    """A warning where too few rows were scored."""
+    """A warning if too few rows were scored."""
     rows = min(int(run.scores[split]["n"] or 0) for one in variants for run in one.runs.values())
     if rows >= FEW_ROWS:
         return []
@@ -181,7 +184,7 @@ def _few_rows(variants: list[Variant], split: str) -> list[str]:
 
 
 def _below(found: Estimate, metric: str) -> str:
-    """How far a method is below the best one, or above it where seeds are missing."""
+    """The distance of a method to the best one, as text; it may be above the best one if seeds are missing."""
     size = estimate(replace(found, mean=abs(found.mean)), metric, signed=True).removeprefix("+")
     return f"{size} {'above' if found.mean > 0 else 'below'}"
 
@@ -191,13 +194,13 @@ def _below_zero(found: Estimate) -> bool:
 
 
 def _cost(variant: Variant) -> tuple[str, float] | None:
-    """The name and mean of what is compared: FLOPs, else seconds."""
+    """The name and mean of the cost to compare: FLOPs, otherwise seconds."""
     found = ((name, variant.mean_cost(name)) for name in ("flops", "seconds"))
     return next(((name, value) for name, value in found if value), None)
 
 
 def _cheapest(level: list[Variant], all_methods: list[Variant]) -> str:
-    """Which of the methods that are not behind is the cheapest, and what the others cost."""
+    """A sentence with the cheapest of the methods that are not behind, and the costs of the others."""
     costs = {one.label: _cost(one) for one in all_methods}
     known = [found for found in costs.values() if found is not None]
     if len(known) < len(costs) or len({name for name, _ in known}) > 1:
@@ -220,7 +223,7 @@ def _cheapest(level: list[Variant], all_methods: list[Variant]) -> str:
 
 
 def _rival(standing: _Standing) -> Variant | None:
-    """The cheapest method that is level with the best, if it is not the best itself; else the nearest in score."""
+    """The cheapest method that is not behind, if it is not the best itself; otherwise the nearest in score."""
     level, best, apart = standing.level, standing.best, standing.apart
     others = [one for one in level if one is not best]
     if not others:
@@ -234,7 +237,7 @@ def _rival(standing: _Standing) -> Variant | None:
 
 
 def _more_seeds(standing: _Standing, split: str, metric: str) -> _MoreSeeds | None:
-    """What the interval of a difference that is not beyond noise would be with more seeds."""
+    """The expected interval with more seeds for a difference that is not beyond noise."""
     best, rival, confidence = standing.best, _rival(standing), standing.confidence
     found = None if rival is None else difference(rival, best, split, metric, confidence)
     if rival is None or found is None or found.half is None or _few_rows(standing.level, split):

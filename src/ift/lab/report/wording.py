@@ -1,4 +1,4 @@
-"""How names, numbers and foreign text are shown, so that no text can break the page that it is in."""
+"""Formats names, numbers and foreign text for display, so that no text can break the page that shows it."""
 
 import json
 import re
@@ -20,6 +20,7 @@ SHARES = (
     "rouge",
     "f1",
 )  # in 0..1, shown in percent
+RIGHT_OR_WRONG = tuple(name for name in SHARES if name not in ("rouge", "f1"))  # values of rows are 0 and 1
 ONE_DIGIT = (*SHARES, "bleu", "chrf", "mean_length")  # behind the point, in a mean with its interval
 CURVES = ("nll", "eval_nll", "lookahead_accuracy", "eos_nll", "propagation_negative_share")  # what is drawn
 LABELS = {
@@ -54,12 +55,12 @@ _MARKDOWN = re.compile(r"([\\`*_\[\]<>|#~$])")
 
 
 def label(name: str) -> str:
-    """The words for a metric or a cost; another name, such as a score of the user's, as it is logged."""
+    """The words for a metric or a cost; another name, such as that of a user's score, is returned as it is."""
     return LABELS.get(name, name)
 
 
 def number(value: float | None, name: str) -> str:
-    """A number in the unit of its metric or cost: percent, GiB, or plain with 3 to 4 digits."""
+    """Format a number in the unit of its metric or cost: percent, GiB, or plain with 3 to 4 digits."""
     if value is None:
         return NONE
     if name in SHARES:
@@ -72,9 +73,9 @@ def number(value: float | None, name: str) -> str:
 
 
 def estimate(found: Estimate | None, name: str, signed: bool = False) -> str:
-    """Mean +- half of its 95 % interval; the mean alone where one seed gives no interval. Signed: a difference.
+    """Format a mean +- half its 95 % interval, or the mean alone if there is no interval; `signed` is for differences.
 
-    One notation everywhere, also where the interval of a share reaches beyond 0 or 100 %: `HOW_TO_READ` says so.
+    The notation is the same if the interval of a share extends beyond 0 or 100 %; `HOW_TO_READ` explains it.
     """
     if found is None:
         return NONE
@@ -87,11 +88,11 @@ def estimate(found: Estimate | None, name: str, signed: bool = False) -> str:
 
 
 def markdown(text: str) -> str:
-    """One line of Markdown that shows the text as it is: in a table's cell too, and without live HTML."""
+    """Format text as one line of Markdown that shows it unchanged, also in the cell of a table, without active HTML."""
     return _MARKDOWN.sub(r"\\\1", visible(" ".join(text.split()))).replace("&", "&amp;")
 
 
 def json_for_script(value: object) -> str:
-    """JSON for the inside of a script element: no character of it can end the element or begin a comment."""
+    """JSON for the inside of a script element; no character of it can end the element or begin a comment."""
     text = json.dumps(value, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -1,4 +1,4 @@
-"""A report, written: Markdown, pictures and the HTML page of what a folder of records holds."""
+"""Writes a report: Markdown, pictures and the HTML page of the records in a folder."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from ift.text import counted, visible
 def write(
     runs: list[str], out: Path, baseline: str | None, methods: str | None, metric: str | None
 ) -> list[str]:
-    """Write the report; returns lines with its verdict and the settings chosen, and those that name the files written.
+    """Write the report; returns the lines of the verdict and of the chosen settings, and lines that name the files.
 
     `baseline`, `methods` and `metric` are those of `ift report`; None: the default.
     """
@@ -68,7 +68,7 @@ def write(
 
 
 def _verdicts(comparisons: list[Comparison], metric: str, runs: list[str]) -> list[str]:
-    """Verdict and chosen settings of each comparison, with its title in front where there are several."""
+    """The verdict and the chosen settings of each comparison, with its title in front if there are several."""
     return [
         f"{one.title}: {line}" if len(comparisons) > 1 else line
         for one in comparisons
