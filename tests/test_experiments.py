@@ -312,7 +312,7 @@ def test_calibration_and_drawn_answers_of_a_model(calibrated, monkeypatch):
     assert 0 <= abs(found["confidence"] - found["right"]) <= found["error"] + 1e-6
     answers = iter([["#### 1", "a", "#### 3"], ["#### 1", "b", "#### 4"]] * 2)
     monkeypatch.setattr(calibrated, "generate_answers", lambda *_, sampling_seed: (next(answers), [], []))
-    wanted = [SimpleNamespace(messages=[{}], answer=one) for one in ("1", "2", "3")]
+    wanted = [SimpleNamespace(messages=[{}], question="", solution=f"#### {one}") for one in ("1", "2", "3")]
     found = calibrated.drawn(base.model, base.tokenizer, wanted, 20)
     assert found == {
         "right": pytest.approx(0.5),

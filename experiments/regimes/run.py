@@ -28,7 +28,7 @@ from ift.generation.decoding import continue_prompts
 from ift.lab.report import provenance
 from ift.lab.testbed import base_path, families, setting_problems, settings
 from ift.lab.testbed.problems import LARGEST
-from ift.lab.testbed.scoring import final_answer, generate_answers, score
+from ift.lab.testbed.scoring import generate_answers, right_answers, score
 from ift.runs import train_method
 
 BATCH, PROBLEMS, FIRST_SEED = 16, 300, 20  # no earlier study has the seeds from 20 on
@@ -109,7 +109,7 @@ class RoundsWeights(TrainerCallback):
         self.on_train_begin(args, state, control, model)
 
 
-def right_answers(
+def right_by_split(
     model: Any, tokenizer: Any, family: str, *, sampling_seed: int | None = None, planted: bool = False
 ) -> dict[str, str]:
     """For each split a text of `1` and `0`, one for each problem: whether the answer is right."""
@@ -123,8 +123,7 @@ def right_answers(
         else:
             prompts = [one.messages[:1] for one in problems]
             answers = generate_answers(model, tokenizer, prompts, sampling_seed=sampling_seed)[0]
-        right = (final_answer(text) == one.answer for text, one in zip(answers, problems, strict=True))
-        found[split] = "".join("01"[one] for one in right)
+        found[split] = "".join("01"[one] for one in right_answers(problems, answers))
     return found
 
 
@@ -147,14 +146,14 @@ def run(contender: Contender, regime: Regime, seed: int, starts: Path) -> dict[s
     family = settings()[regime.setting].family
 
     def early(model: Any, tokenizer: Any) -> None:
-        found["early"] = right_answers(model, tokenizer, family)
+        found["early"] = right_by_split(model, tokenizer, family)
 
     model, tokenizer = trained(contender, regime, seed, starts, early)
-    found["end"] = right_answers(model, tokenizer, family)
+    found["end"] = right_by_split(model, tokenizer, family)
     if regime.sampled:
-        found["sampled"] = right_answers(model, tokenizer, family, sampling_seed=1_000 + seed)
+        found["sampled"] = right_by_split(model, tokenizer, family, sampling_seed=1_000 + seed)
     if regime.planted:
-        found["planted"] = right_answers(model, tokenizer, family, planted=True)
+        found["planted"] = right_by_split(model, tokenizer, family, planted=True)
     return found
 
 
