@@ -4,7 +4,8 @@
 adds a line for each run: which answers to `test` and `longer` problems are right, after a part of the steps and at the
 end. All contenders have one learning rate, so nothing is searched. A run whose line is there is not trained again:
 after Ctrl-C or a kill the same command resumes. `python experiments/regimes/run.py --pack few.jsonl noisy.jsonl
---output docs/records/regimes.jsonl` writes the record that docs/fill_tables.py reads.
+--output docs/records/regimes.jsonl` writes the record that docs/fill_tables.py reads. `--contenders "sft,sft early
+stopping"` names others than those of `CONTENDERS`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from ift.lab.testbed.scoring import generate_answers, right_answers, score
 from ift.runs import train_method
 
 BATCH, PROBLEMS, FIRST_SEED = 16, 300, 20  # no earlier study has the seeds from 20 on
+VALIDATION, CHECKS = 100, 6  # of early stopping: problems scored, and how often, the last step included
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,9 @@ class Regime:
         setting: Of the testbed.
         rows: The first so many of the setting's rows.
         steps: Of `BATCH` rows.
-        early: The step after which a first score is taken.
+        early: The step after which a first score is taken; 0: none.
+        curve: More steps after which scores are taken, for a learning curve. A contender with 4/3 of the steps is
+            scored after 4/3 as many, so that this SFT and IFT are scored at equal FLOPs.
         sampled: Whether answers drawn at temperature 1 are scored too, at the end.
         planted: Whether answers that go on after a wrong first line are scored too, at the end.
         learning_rate: The same for all.
@@ -55,6 +60,7 @@ class Regime:
     rows: int = 48
     steps: int = 72
     early: int = 24
+    curve: tuple[int, ...] = ()
     sampled: bool = False
     planted: bool = False
     learning_rate: float = 5e-5
@@ -63,8 +69,12 @@ class Regime:
     after_sft: bool = False
 
 
+CURVE = (10, 20, 40, 60)
 REGIMES = {
     "few": Regime(),
+    "30 rows": Regime(rows=30, steps=80, early=0, curve=CURVE),  # 40 passes
+    "60 rows": Regime(rows=60, steps=80, early=0, curve=CURVE),  # 20
+    "120 rows": Regime(rows=120, steps=80, early=0, curve=CURVE),  # 10
     "many": Regime(rows=400, steps=100, early=25, sampled=True),
     "noisy": Regime(setting="arithmetic-small-noisy", rows=400, steps=100, early=25),
     "relation": Regime(setting="relation-small-clean", rows=400, steps=100, early=25),
@@ -91,6 +101,26 @@ class CalledAt(TrainerCallback):
         """Calls it once."""
         if state.global_step == self.step:
             self.function(model, self.tokenizer)
+
+
+class KeepsBest(TrainerCallback):
+    """Early stopping: the model ends with the weights of the step that scored best, the first of equals."""
+
+    def __init__(self, steps: set[int], tokenizer: Any, score: Callable[[Any, Any], float]) -> None:
+        self.steps, self.tokenizer, self.score = steps, tokenizer, score
+        self.best, self.step = -math.inf, 0
+        self.weights: dict[str, torch.Tensor] = {}
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Scores, and keeps a copy of the weights if they are the best so far."""
+        if state.global_step in self.steps and (value := self.score(model, self.tokenizer)) > self.best:
+            self.best, self.step = value, state.global_step
+            self.weights = {name: one.detach().clone() for name, one in model.state_dict().items()}
+
+    def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Restores the best weights."""
+        model.load_state_dict(self.weights)
+        print(f"early stopping: step {self.step} of {state.global_step} is the best, {self.best:.1%}")
 
 
 class RoundsWeights(TrainerCallback):
@@ -145,10 +175,10 @@ def run(contender: Contender, regime: Regime, seed: int, starts: Path) -> dict[s
     found: dict[str, Any] = {}
     family = settings()[regime.setting].family
 
-    def early(model: Any, tokenizer: Any) -> None:
-        found["early"] = right_by_split(model, tokenizer, family)
+    def during(when: str, model: Any, tokenizer: Any) -> None:
+        found[when] = right_by_split(model, tokenizer, family)
 
-    model, tokenizer = trained(contender, regime, seed, starts, early)
+    model, tokenizer = trained(contender, regime, seed, starts, during)
     found["end"] = right_by_split(model, tokenizer, family)
     if regime.sampled:
         found["sampled"] = right_by_split(model, tokenizer, family, sampling_seed=1_000 + seed)
@@ -158,9 +188,9 @@ def run(contender: Contender, regime: Regime, seed: int, starts: Path) -> dict[s
 
 
 def trained(
-    contender: Contender, regime: Regime, seed: int, starts: Path, early: Callable[[Any, Any], None]
+    contender: Contender, regime: Regime, seed: int, starts: Path, during: Callable[[str, Any, Any], None]
 ) -> tuple[Any, Any]:
-    """The model and tokenizer after training; `early` is called with both after the regime's early step."""
+    """The model and tokenizer after training; `during` is called with `early` or `step N` and both at these steps."""
     setting = settings()[regime.setting]
     base = str(base_path(setting.family))
     if regime.after_sft:
@@ -176,7 +206,17 @@ def trained(
 
     def attach(trainer: Any) -> None:
         trainers.append(trainer)
-        trainer.add_callback(CalledAt(regime.early, trainer.processing_class, early))
+        tokenizer, steps = trainer.processing_class, given["max_steps"]
+        trainer.add_callback(CalledAt(regime.early, tokenizer, partial(during, "early")))
+        for step in regime.curve:
+            at = math.ceil(step * contender.more_steps)
+            trainer.add_callback(CalledAt(at, tokenizer, partial(during, f"step {step}")))
+        if contender.best_step:
+            problems = families.family_problems(setting.family, "validation", VALIDATION)
+            checked = {math.ceil(steps * part / CHECKS) for part in range(1, CHECKS + 1)}
+            trainer.add_callback(
+                KeepsBest(checked, tokenizer, lambda *model: score(*model, problems).exact_match)
+            )
         if regime.rounded:
             trainer.add_callback(RoundsWeights())
         if contender.change is not None:
@@ -215,7 +255,8 @@ def pack(files: list[Path], output: Path) -> None:
         line = {"regime": one["regime"], "contender": one["contender"], "seed": one["seed"], "right": right}
         if one["regime"] not in described:
             described.add(one["regime"])
-            line |= {name: one[name] for name in (*asdict(Regime()), "provenance")} | {"n": PROBLEMS}
+            line |= {name: one[name] for name in (*asdict(Regime()), "provenance") if name in one}
+            line["n"] = PROBLEMS
         lines.append(line)
     output.write_text(
         "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines), encoding="utf-8"
