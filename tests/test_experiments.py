@@ -123,7 +123,7 @@ def test_every_contender_is_a_method_with_known_settings(regimes):
         assert contender.settings.keys() <= set(found.load()[1].__dataclass_fields__)
 
 
-def trained_for_two_steps(regimes, tmp_path, label, **changes):
+def trained_shortly(regimes, tmp_path, label, **changes):
     """The moments at which a contender was scored, and its model."""
     regime = regimes.Regime(**{"rows": 8, "steps": 2, "early": 0, **changes})
     moments = []
@@ -153,9 +153,7 @@ def test_early_stopping_keeps_the_best_step(regimes, tmp_path, monkeypatch, caps
             asked.append(len(problems)) or SimpleNamespace(exact_match=next(values))
         ),
     )
-    moments, end = trained_for_two_steps(
-        regimes, tmp_path, "sft early stopping", steps=3, early=1, curve=(2, 3)
-    )
+    moments, end = trained_shortly(regimes, tmp_path, "sft early stopping", steps=3, early=1, curve=(2, 3))
     assert [when for when, _ in moments] == ["early", "step 2", "step 3"]
     assert asked == [regimes.VALIDATION] * 3
     assert equal(end, moments[1][1])
@@ -165,11 +163,11 @@ def test_early_stopping_keeps_the_best_step(regimes, tmp_path, monkeypatch, caps
 
 def test_a_curve_at_equal_flops(regimes, tmp_path):
     """SFT with 4/3 of the steps is scored after 4 steps where others are after 3; noise trains to other weights."""
-    moments, end = trained_for_two_steps(regimes, tmp_path, "sft 4/3 of the steps", steps=3, curve=(3,))
+    moments, end = trained_shortly(regimes, tmp_path, "sft 4/3 of the steps", steps=3, curve=(3,))
     assert [when for when, _ in moments] == ["step 3"]
     assert equal(end, moments[0][1])
     ends = [
-        trained_for_two_steps(regimes, tmp_path, label)[1]
+        trained_shortly(regimes, tmp_path, label)[1]
         for label in ("ift residual only", "ift noise of its norm only")
     ]
     assert not equal(*ends)
@@ -276,32 +274,33 @@ def test_the_second_guess_follows_the_mix_of_the_first(variants):
 def test_noise_is_as_long_as_the_shift_of_the_mix(variants):
     """What the first layer gets, minus the clean embedding: at each position as long as with the guess, 0 where that is
     right or nothing is trained, and in other directions, which change with the step."""
-    from transformers import AutoModelForCausalLM
+    from ift.lab.testbed import problems
+    from ift.lab.testbed.likelihood import padded_batch, rendered
+    from ift.models.loading import LoadOptions, load_model
 
-    model = AutoModelForCausalLM.from_pretrained(tiny_base_path())
-    ids = torch.randint(5, 200, (3, 24), generator=torch.Generator().manual_seed(0))
-    ids[:, 12:] = ids[:, :12]  # some guesses are right
-    batch = {"input_ids": ids, "labels": torch.where(torch.arange(24) < 4, -100, ids)}
+    model, tokenizer, *_ = load_model(str(tiny_base_path()), LoadOptions(dtype="float32"))
+    batch = padded_batch([rendered(tokenizer, one.messages) for one in problems("test", 3)], "cpu")
+    ids, trained = batch["input_ids"], batch["labels"] != -100
+    ids[:, ::5] = ids.flip(1)[:, ::5]  # so that some guesses are wrong
+    batch["labels"] = torch.where(trained, ids, -100)
     clean, seen, guessed = model.get_input_embeddings()(ids).detach(), [], []
     model.model.layers[0].register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
 
     def shift(change, step=0):
-        loss = ift_loss(model, batch, change_guess=change, step=step, lookahead_prefix="full").loss
-        loss.backward()
+        ift_loss(model, batch, change_guess=change, step=step, lookahead_prefix="full").loss.backward()
         return seen[-1] - clean
 
     own = shift(lambda guess, *rest: guessed.append(guess.top1) or guess)
     change = changed(variants.noise_of_equal_norm, model=model).change_guess
     noise, again, later = shift(change), shift(change), shift(change, step=1)
     torch.testing.assert_close(noise.norm(dim=-1), own.norm(dim=-1), rtol=1e-3, atol=1e-5)
-    right = torch.ones(3, 24, dtype=bool)
-    right[:, 4:] = guessed[0].view(3, 20) == ids[:, 4:]
-    assert torch.equal(own.norm(dim=-1) < 1e-5, right)
-    assert 0 < right[:, 4:].sum() < 60
+    wrong = trained.clone()
+    wrong[trained] = guessed[0] != ids[trained]
+    assert torch.equal(own.norm(dim=-1) > 1e-5, wrong)
+    assert 5 < wrong.sum() < trained.sum()
     assert torch.equal(noise, again)
-    like = torch.cosine_similarity(own[~right], noise[~right], dim=-1).abs()
-    assert like.mean() < 0.2
-    assert torch.cosine_similarity(later[~right], noise[~right], dim=-1).abs().mean() < 0.2
+    for other in (own, later):
+        assert torch.cosine_similarity(other[wrong], noise[wrong], dim=-1).abs().mean() < 0.2
 
 
 def test_clean_and_mixed_is_the_mean_of_both_losses(variants):
