@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,15 +91,16 @@ REGIMES = {
 
 
 class CalledAt(TrainerCallback):
-    """Calls a function with the model and the tokenizer after a step."""
+    """Calls a function with a moment's name, the model and the tokenizer after its step."""
 
-    def __init__(self, step: int, tokenizer: Any, function: Callable[[Any, Any], None]) -> None:
-        self.step, self.tokenizer, self.function = step, tokenizer, function
+    def __init__(self, moments: dict[str, int], tokenizer: Any, function: Callable[[str, Any, Any], None]):
+        self.moments, self.tokenizer, self.function = moments, tokenizer, function
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Calls it once."""
-        if state.global_step == self.step:
-            self.function(model, self.tokenizer)
+        """Calls it once for each moment."""
+        for name, step in self.moments.items():
+            if state.global_step == step:
+                self.function(name, model, self.tokenizer)
 
 
 class KeepsBest(TrainerCallback):
@@ -207,10 +207,8 @@ def trained(
     def attach(trainer: Any) -> None:
         trainers.append(trainer)
         tokenizer, steps = trainer.processing_class, given["max_steps"]
-        trainer.add_callback(CalledAt(regime.early, tokenizer, partial(during, "early")))
-        for step in regime.curve:
-            at = math.ceil(step * contender.more_steps)
-            trainer.add_callback(CalledAt(at, tokenizer, partial(during, f"step {step}")))
+        curve = {f"step {step}": math.ceil(step * contender.more_steps) for step in regime.curve}
+        trainer.add_callback(CalledAt({"early": regime.early, **curve}, tokenizer, during))
         if contender.best_step:
             problems = families.family_problems(setting.family, "validation", VALIDATION)
             checked = {math.ceil(steps * part / CHECKS) for part in range(1, CHECKS + 1)}
