@@ -170,6 +170,56 @@ def test_every_contender_is_a_method_with_known_settings(regimes):
         assert contender.settings.keys() <= set(found.load()[1].__dataclass_fields__)
 
 
+def trained_shortly(regimes, tmp_path, label, **changes):
+    """The moments at which a contender was scored, and its model."""
+    regime = regimes.Regime(**{"rows": 8, "steps": 2, "early": 0, **changes})
+    moments = []
+    contender = (regimes.CONTENDERS | regimes.VARIANTS)[label]
+    model, _ = regimes.trained(
+        contender, regime, 20, tmp_path, lambda when, model, tokenizer: moments.append((when, weights(model)))
+    )
+    return moments, weights(model)
+
+
+def weights(model):
+    return {name: one.detach().clone() for name, one in model.state_dict().items()}
+
+
+def equal(one, other):
+    return all(one[name].equal(other[name]) for name in one)
+
+
+def test_early_stopping_keeps_the_best_step(regimes, tmp_path, monkeypatch, capsys):
+    """Of three steps the second scores best, and the third as well: the first of equals is kept."""
+    values = iter([0.5, 0.75, 0.75])
+    asked = []
+    monkeypatch.setattr(
+        regimes,
+        "score",
+        lambda model, tokenizer, problems: (
+            asked.append(len(problems)) or SimpleNamespace(exact_match=next(values))
+        ),
+    )
+    moments, end = trained_shortly(regimes, tmp_path, "sft early stopping", steps=3, early=1, curve=(2, 3))
+    assert [when for when, _ in moments] == ["early", "step 2", "step 3"]
+    assert asked == [regimes.VALIDATION] * 3
+    assert equal(end, moments[1][1])
+    assert not equal(end, moments[2][1])
+    assert "early stopping: step 2 of 3 is the best, 75.0%" in capsys.readouterr().out
+
+
+def test_a_curve_at_equal_flops(regimes, tmp_path):
+    """SFT with 4/3 of the steps is scored after 4 steps where others are after 3; noise trains to other weights."""
+    moments, end = trained_shortly(regimes, tmp_path, "sft 4/3 of the steps", steps=3, curve=(3,))
+    assert [when for when, _ in moments] == ["step 3"]
+    assert equal(end, moments[0][1])
+    ends = [
+        trained_shortly(regimes, tmp_path, label)[1]
+        for label in ("ift residual only", "ift noise of its norm only")
+    ]
+    assert not equal(*ends)
+
+
 # --- The variants of the method ---------------------------------------------------------------------------------------
 
 
@@ -268,6 +318,38 @@ def test_the_second_guess_follows_the_mix_of_the_first(variants):
     assert not torch.equal(other.top1, first[0].top1)
 
 
+def test_noise_is_as_long_as_the_shift_of_the_mix(variants):
+    """What the first layer gets, minus the clean embedding: at each position as long as with the guess, 0 where that is
+    right or nothing is trained, and in other directions, which change with the step."""
+    from ift.lab.testbed import problems
+    from ift.lab.testbed.likelihood import padded_batch, rendered
+    from ift.models.loading import LoadOptions, load_model
+
+    model, tokenizer, *_ = load_model(str(tiny_base_path()), LoadOptions(dtype="float32"))
+    batch = padded_batch([rendered(tokenizer, one.messages) for one in problems("test", 3)], "cpu")
+    ids, trained = batch["input_ids"], batch["labels"] != -100
+    ids[:, ::5] = ids.flip(1)[:, ::5]  # so that some guesses are wrong
+    batch["labels"] = torch.where(trained, ids, -100)
+    clean, seen, guessed = model.get_input_embeddings()(ids).detach(), [], []
+    model.model.layers[0].register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
+
+    def shift(change, step=0):
+        ift_loss(model, batch, change_guess=change, step=step, lookahead_prefix="full").loss.backward()
+        return seen[-1] - clean
+
+    own = shift(lambda guess, *rest: guessed.append(guess.top1) or guess)
+    change = changed(variants.noise_of_equal_norm, model=model).change_guess
+    noise, again, later = shift(change), shift(change), shift(change, step=1)
+    torch.testing.assert_close(noise.norm(dim=-1), own.norm(dim=-1), rtol=1e-3, atol=1e-5)
+    wrong = trained.clone()
+    wrong[trained] = guessed[0] != ids[trained]
+    assert torch.equal(own.norm(dim=-1) > 1e-5, wrong)
+    assert 5 < wrong.sum() < trained.sum()
+    assert torch.equal(noise, again)
+    for other in (own, later):
+        assert torch.cosine_similarity(other[wrong], noise[wrong], dim=-1).abs().mean() < 0.2
+
+
 def test_clean_and_mixed_is_the_mean_of_both_losses(variants):
     """The stand-in's loss is its lambda; evaluation keeps the mixed loss alone."""
     trainer = SimpleNamespace(model=SimpleNamespace(training=True), _residual_lambda=lambda mode: 0.2)
@@ -359,7 +441,7 @@ def test_calibration_and_drawn_answers_of_a_model(calibrated, monkeypatch):
     assert 0 <= abs(found["confidence"] - found["right"]) <= found["error"] + 1e-6
     answers = iter([["#### 1", "a", "#### 3"], ["#### 1", "b", "#### 4"]] * 2)
     monkeypatch.setattr(calibrated, "generate_answers", lambda *_, sampling_seed: (next(answers), [], []))
-    wanted = [SimpleNamespace(messages=[{}], answer=one) for one in ("1", "2", "3")]
+    wanted = [SimpleNamespace(messages=[{}], question="", solution=f"#### {one}") for one in ("1", "2", "3")]
     found = calibrated.drawn(base.model, base.tokenizer, wanted, 20)
     assert found == {
         "right": pytest.approx(0.5),
@@ -385,7 +467,7 @@ def test_runs_that_have_a_line_are_not_measured_again(calibrated, monkeypatch, t
     monkeypatch.setattr(
         measuring,
         "trained",
-        lambda contender, regime, seed, starts, early: trained.append(seed) or (early(0, 0), 0),
+        lambda contender, regime, seed, starts, during: trained.append(seed) or (during("early", 0, 0), 0),
     )
     words = ["--seeds", "2", "--contenders", "sft", "--output", str(tmp_path / "runs.jsonl")]
     args = measuring.parser_of("text", "many", "ift").parse_args(words)

@@ -61,7 +61,7 @@ def regime(name: str, *chosen: str) -> str:
     found, apart = scores(name), differences(name)
     columns = [column for column in apart if not chosen or column[0] in chosen]
     contenders = [one for one in found if one not in VARIANTS]
-    header = ["", *(f"{split}, {WHEN[when]}" for when, split in columns), "seeds"]
+    header = ["", *(f"{split}, {WHEN.get(when, when)}" for when, split in columns), "seeds"]
     rows = []
     for contender in contenders:
         runs = found[contender]
@@ -88,7 +88,7 @@ def variants(name: str) -> str:
         for one in ("ift", *VARIANTS)
         if one in found
     ]
-    return table(["", *(f"{split}, {WHEN[when]}" for when, split in apart), "seeds"], rows)
+    return table(["", *(f"{split}, {WHEN.get(when, when)}" for when, split in apart), "seeds"], rows)
 
 
 def classes(regime: str, *names: str) -> str:

@@ -27,7 +27,7 @@ from torch import Tensor
 from ift.data.masks import UNTRAINED
 from ift.lab.testbed import base_path, families, settings
 from ift.lab.testbed.likelihood import padded_batch, rendered
-from ift.lab.testbed.scoring import final_answer, generate_answers
+from ift.lab.testbed.scoring import generate_answers, right_answers
 from ift.models.loading import LoadOptions, load_tokenizer
 from ift.step.model import evaluating
 
@@ -66,10 +66,7 @@ def drawn(model: Any, tokenizer: Any, problems: Sequence[Any], seed: int) -> dic
     seeds = [1_000 * (1 + time) + seed for time in range(TIMES)]
     answers = [generate_answers(model, tokenizer, prompts, sampling_seed=one)[0] for one in seeds]
     of_problem = [*zip(*answers, strict=True)]
-    right = [
-        [final_answer(text) == one.answer for text in texts]
-        for one, texts in zip(problems, of_problem, strict=True)
-    ]
+    right = [*zip(*(right_answers(problems, texts) for texts in answers), strict=True)]
     return {
         "right": fmean(fmean(one) for one in right),
         "any right": fmean(any(one) for one in right),

@@ -35,6 +35,7 @@ class Contender:
         change: Called with the trainer before its first step.
         more_steps: Times the regime's steps.
         faster: Times the regime's learning rate.
+        best_step: Whether the weights of the step with the best validation score are kept (early stopping).
     """
 
     method: str
@@ -42,6 +43,7 @@ class Contender:
     change: Callable[[Any], None] | None = None
     more_steps: float = 1.0
     faster: float = 1.0
+    best_step: bool = False
 
 
 # --- The look-ahead -------------------------------------------------------------------------------------------------
@@ -92,6 +94,37 @@ def two_guesses_deep(trainer: Any) -> None:
             return look_ahead(states, head_of(model), layout.at_trained(input_ids), settings)
 
     trainer.change_guess = change
+
+
+def noise_of_equal_norm(trainer: Any) -> None:
+    """NEFTune's noise in place of the guess: where the look-ahead is wrong, and as long as the mix's own shift.
+
+    The guess p moves the input of a token x by lambda |E(p) - E(x)|. Here E(p) becomes E(x) + u |E(p) - E(x)|, where u
+    is a draw from U(-1, 1)^H divided by its length, another for each seed and step: the input moves as far, in a random
+    direction. The noise has no gradient. Needs `lookahead_prefix` "full": one call embeds a batch and its guesses.
+    """
+    waiting: list[
+        tuple[Tensor, torch.Generator]
+    ] = []  # for the mixed pass: trained positions, source of noise
+
+    def change(guess: LookAhead, input_ids: Tensor, layout: RowLayout, settings: StepSettings) -> LookAhead:
+        generator = torch.Generator().manual_seed(1_000_003 * settings.seed + settings.step)
+        places = torch.arange(input_ids.numel()).view(input_ids.shape)
+        waiting.append((layout.at_trained(places), generator))
+        return guess
+
+    def replace_guesses(module: Any, args: Any, output: Tensor) -> Tensor | None:
+        if not waiting:  # another pass
+            return None
+        places, generator = waiting.pop()
+        rows, guesses = output[0].tensor_split([output.shape[1] - len(places)])  # (B T, H), (N, H)
+        noise = torch.rand(guesses.shape, generator=generator).to(output) * 2 - 1
+        targets = rows[places.to(rows.device)]
+        length = (guesses - targets).detach().norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)
+        return torch.cat([rows, targets + noise * length])[None]
+
+    trainer.change_guess = change
+    unwrapped(trainer.model).get_input_embeddings().register_forward_hook(replace_guesses)
 
 
 def clean_and_mixed(trainer: Any) -> None:
@@ -183,4 +216,10 @@ VARIANTS = {
     "ift batch mean": Contender("ift", change=batch_mean),
     "ift released but the end": Contender("ift", change=released_but_the_end),
     "ift two deep": Contender("ift", change=two_guesses_deep),
+    "ift noise of its norm": Contender("ift", {"lookahead_prefix": "full"}, noise_of_equal_norm),
+    "ift noise of its norm only": Contender(
+        "ift", {"lookahead_prefix": "full", "propagation": "none"}, noise_of_equal_norm
+    ),
+    "sft early stopping": Contender("sft", best_step=True),
+    "ift early stopping": Contender("ift", best_step=True),
 }

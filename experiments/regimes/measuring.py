@@ -47,8 +47,8 @@ def measure_missing(
             begin = time.perf_counter()
             line: dict[str, Any] = {"regime": args.regime, "contender": label, "seed": seed}
 
-            def at_early_step(model: Any, _: Any, line: dict[str, Any] = line) -> None:
-                if early is not None:
+            def at_early_step(when: str, model: Any, _: Any, line: dict[str, Any] = line) -> None:
+                if early is not None and when == "early":
                     line["early"] = early(model)
 
             contender = (CONTENDERS | VARIANTS)[label]

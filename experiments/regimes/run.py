@@ -4,7 +4,8 @@
 adds a line for each run: which answers to `test` and `longer` problems are right, after a part of the steps and at the
 end. All contenders have one learning rate, so nothing is searched. A run whose line is there is not trained again:
 after Ctrl-C or a kill the same command resumes. `python experiments/regimes/run.py --pack few.jsonl noisy.jsonl
---output docs/records/regimes.jsonl` writes the record that docs/fill_tables.py reads.
+--output docs/records/regimes.jsonl` writes the record that docs/fill_tables.py reads. `--contenders "sft,sft early
+stopping"` names others than those of `CONTENDERS`.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ from ift.generation.decoding import continue_prompts
 from ift.lab.report import provenance
 from ift.lab.testbed import base_path, families, setting_problems, settings
 from ift.lab.testbed.problems import LARGEST
-from ift.lab.testbed.scoring import final_answer, generate_answers, score
+from ift.lab.testbed.scoring import generate_answers, right_answers, score
 from ift.runs import train_method
 
 BATCH, PROBLEMS, FIRST_SEED = 16, 300, 20  # no earlier study has the seeds from 20 on
+VALIDATION, CHECKS = 100, 6  # of early stopping: problems scored, and how often, the last step included
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,9 @@ class Regime:
         setting: Of the testbed.
         rows: The first so many of the setting's rows.
         steps: Of `BATCH` rows.
-        early: The step after which a first score is taken.
+        early: The step after which a first score is taken; 0: none.
+        curve: More steps after which scores are taken, for a learning curve. A contender with 4/3 of the steps is
+            scored after 4/3 as many, so that this SFT and IFT are scored at equal FLOPs.
         sampled: Whether answers drawn at temperature 1 are scored too, at the end.
         planted: Whether answers that go on after a wrong first line are scored too, at the end.
         learning_rate: The same for all.
@@ -55,6 +59,7 @@ class Regime:
     rows: int = 48
     steps: int = 72
     early: int = 24
+    curve: tuple[int, ...] = ()
     sampled: bool = False
     planted: bool = False
     learning_rate: float = 5e-5
@@ -63,8 +68,12 @@ class Regime:
     after_sft: bool = False
 
 
+CURVE = (10, 20, 40, 60)
 REGIMES = {
     "few": Regime(),
+    "30 rows": Regime(rows=30, steps=80, early=0, curve=CURVE),  # 40 passes
+    "60 rows": Regime(rows=60, steps=80, early=0, curve=CURVE),  # 20
+    "120 rows": Regime(rows=120, steps=80, early=0, curve=CURVE),  # 10
     "many": Regime(rows=400, steps=100, early=25, sampled=True),
     "noisy": Regime(setting="arithmetic-small-noisy", rows=400, steps=100, early=25),
     "relation": Regime(setting="relation-small-clean", rows=400, steps=100, early=25),
@@ -82,15 +91,36 @@ REGIMES = {
 
 
 class CalledAt(TrainerCallback):
-    """Calls a function with the model and the tokenizer after a step."""
+    """Calls a function with a moment's name, the model and the tokenizer after its step."""
 
-    def __init__(self, step: int, tokenizer: Any, function: Callable[[Any, Any], None]) -> None:
-        self.step, self.tokenizer, self.function = step, tokenizer, function
+    def __init__(self, moments: dict[str, int], tokenizer: Any, function: Callable[[str, Any, Any], None]):
+        self.moments, self.tokenizer, self.function = moments, tokenizer, function
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Calls it once."""
-        if state.global_step == self.step:
-            self.function(model, self.tokenizer)
+        """Calls it once for each moment."""
+        for name, step in self.moments.items():
+            if state.global_step == step:
+                self.function(name, model, self.tokenizer)
+
+
+class KeepsBest(TrainerCallback):
+    """Early stopping: the model ends with the weights of the step that scored best, the first of equals."""
+
+    def __init__(self, steps: set[int], tokenizer: Any, score: Callable[[Any, Any], float]) -> None:
+        self.steps, self.tokenizer, self.score = steps, tokenizer, score
+        self.best, self.step = -math.inf, 0
+        self.weights: dict[str, torch.Tensor] = {}
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Scores, and keeps a copy of the weights if they are the best so far."""
+        if state.global_step in self.steps and (value := self.score(model, self.tokenizer)) > self.best:
+            self.best, self.step = value, state.global_step
+            self.weights = {name: one.detach().clone() for name, one in model.state_dict().items()}
+
+    def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Restores the best weights."""
+        model.load_state_dict(self.weights)
+        print(f"early stopping: step {self.step} of {state.global_step} is the best, {self.best:.1%}")
 
 
 class RoundsWeights(TrainerCallback):
@@ -109,7 +139,7 @@ class RoundsWeights(TrainerCallback):
         self.on_train_begin(args, state, control, model)
 
 
-def right_answers(
+def right_by_split(
     model: Any, tokenizer: Any, family: str, *, sampling_seed: int | None = None, planted: bool = False
 ) -> dict[str, str]:
     """For each split a text of `1` and `0`, one for each problem: whether the answer is right."""
@@ -123,8 +153,7 @@ def right_answers(
         else:
             prompts = [one.messages[:1] for one in problems]
             answers = generate_answers(model, tokenizer, prompts, sampling_seed=sampling_seed)[0]
-        right = (final_answer(text) == one.answer for text, one in zip(answers, problems, strict=True))
-        found[split] = "".join("01"[one] for one in right)
+        found[split] = "".join("01"[one] for one in right_answers(problems, answers))
     return found
 
 
@@ -146,22 +175,22 @@ def run(contender: Contender, regime: Regime, seed: int, starts: Path) -> dict[s
     found: dict[str, Any] = {}
     family = settings()[regime.setting].family
 
-    def early(model: Any, tokenizer: Any) -> None:
-        found["early"] = right_answers(model, tokenizer, family)
+    def during(when: str, model: Any, tokenizer: Any) -> None:
+        found[when] = right_by_split(model, tokenizer, family)
 
-    model, tokenizer = trained(contender, regime, seed, starts, early)
-    found["end"] = right_answers(model, tokenizer, family)
+    model, tokenizer = trained(contender, regime, seed, starts, during)
+    found["end"] = right_by_split(model, tokenizer, family)
     if regime.sampled:
-        found["sampled"] = right_answers(model, tokenizer, family, sampling_seed=1_000 + seed)
+        found["sampled"] = right_by_split(model, tokenizer, family, sampling_seed=1_000 + seed)
     if regime.planted:
-        found["planted"] = right_answers(model, tokenizer, family, planted=True)
+        found["planted"] = right_by_split(model, tokenizer, family, planted=True)
     return found
 
 
 def trained(
-    contender: Contender, regime: Regime, seed: int, starts: Path, early: Callable[[Any, Any], None]
+    contender: Contender, regime: Regime, seed: int, starts: Path, during: Callable[[str, Any, Any], None]
 ) -> tuple[Any, Any]:
-    """The model and tokenizer after training; `early` is called with both after the regime's early step."""
+    """The model and tokenizer after training; `during` is called with `early` or `step N` and both at these steps."""
     setting = settings()[regime.setting]
     base = str(base_path(setting.family))
     if regime.after_sft:
@@ -177,7 +206,15 @@ def trained(
 
     def attach(trainer: Any) -> None:
         trainers.append(trainer)
-        trainer.add_callback(CalledAt(regime.early, trainer.processing_class, early))
+        tokenizer, steps = trainer.processing_class, given["max_steps"]
+        curve = {f"step {step}": math.ceil(step * contender.more_steps) for step in regime.curve}
+        trainer.add_callback(CalledAt({"early": regime.early, **curve}, tokenizer, during))
+        if contender.best_step:
+            problems = families.family_problems(setting.family, "validation", VALIDATION)
+            checked = {math.ceil(steps * part / CHECKS) for part in range(1, CHECKS + 1)}
+            trainer.add_callback(
+                KeepsBest(checked, tokenizer, lambda *model: score(*model, problems).exact_match)
+            )
         if regime.rounded:
             trainer.add_callback(RoundsWeights())
         if contender.change is not None:
@@ -216,7 +253,8 @@ def pack(files: list[Path], output: Path) -> None:
         line = {"regime": one["regime"], "contender": one["contender"], "seed": one["seed"], "right": right}
         if one["regime"] not in described:
             described.add(one["regime"])
-            line |= {name: one[name] for name in (*asdict(Regime()), "provenance")} | {"n": PROBLEMS}
+            line |= {name: one[name] for name in (*asdict(Regime()), "provenance") if name in one}
+            line["n"] = PROBLEMS
         lines.append(line)
     output.write_text(
         "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines), encoding="utf-8"

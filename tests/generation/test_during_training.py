@@ -284,6 +284,43 @@ def test_answers_are_scored_by_the_scores_named(rows, tmp_path, monkeypatch):
     assert 0 <= logged["eval_f1"] <= 1
 
 
+def test_scores_see_the_columns_of_the_row(tmp_path, monkeypatch, capsys):
+    """`references` take the place of the target, and a function finds `gold`; also with packed rows, of which one
+    is dropped. A reference that cannot be scored is refused before the first step."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("def gold(prompt, answer, row): return row['gold']\n")
+    rows = [
+        one.row | {"gold": n, "references": ["#", "###"]} for n, one in enumerate(problems("train", 80), 1)
+    ]
+    rows[0]["messages"][1]["content"] = ""
+
+    def written():
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+        return tmp_path / "rows.jsonl"
+
+    words = (
+        "--eval_generate",
+        "3",
+        "--eval_generate_max_new_tokens",
+        "48",
+        "--eval_score",
+        "contains,mine.py:gold",
+    )
+    words += ("--packing", "true", "--max_length", "128", "--max_steps", "1", "--eval_steps", "1")
+    assert train(written(), tmp_path / "out", *words, "--final_answers", "0") == 0
+    found = lines(tmp_path / "out" / "answers.jsonl")
+    assert len(found) == 3
+    for one in found:
+        assert one["scores"] == {"contains": float("#" in one["answer"]), "gold": one["file_row"]}
+        assert "gold" not in one  # columns are not written
+    assert any(one["scores"]["contains"] and one["target"] not in one["answer"] for one in found)
+    capsys.readouterr()
+    for one in rows:
+        one["references"] = []
+    assert train(written(), tmp_path / "refused", *words) == 1
+    assert re.search(r"row \d+: the right answer is \[\]; give a text", capsys.readouterr().err)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

@@ -93,7 +93,7 @@ def _prepare(part: Part, tokenizer: Any, limit: LengthLimit, num_proc: int | Non
         num_proc=num_proc,
         desc=f"Preparing {name} pairs",
     )
-    return Prepared(*drop_untrained(mapped, base, "pairs", numbers), numbers, part.origin)
+    return Prepared(*drop_untrained(mapped, base, "pairs", numbers), numbers, part.origin, loaded=rows)
 
 
 def check_columns(rows: Any, name: str) -> None:

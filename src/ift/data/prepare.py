@@ -172,9 +172,10 @@ def prepare_dataset(
     options: dict[str, Any] = {"with_indices": True, "remove_columns": columns, "features": columns_made}
     if isinstance(dataset, IterableDataset):
         rows = dataset.map(prepare, **options).filter(_HasSomethingToLearn(name), with_indices=True)
-        return Prepared(rows.remove_columns(list(COUNTS)), replace(base, streaming=True))
+        kept = dataset.filter(lambda row, index: not prepare(row, index)["ift_reason"], with_indices=True)
+        return Prepared(rows.remove_columns(list(COUNTS)), replace(base, streaming=True), loaded=kept)
     mapped = map_rows(dataset, prepare, **options, num_proc=num_proc, desc=f"Preparing {name} data")
-    return Prepared(*drop_untrained(mapped, base, "rows", numbers), numbers, origin)
+    return Prepared(*drop_untrained(mapped, base, "rows", numbers), numbers, origin, loaded=dataset)
 
 
 def prepare_mixture(

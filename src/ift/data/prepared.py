@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ class Prepared:
         numbers: As in `Part`, of all rows that were read; None in a mixture.
         origin: As in `Part`; None in a mixture.
         parts: Those of a mixture, in order.
+        loaded: The rows as loaded, of a stream those that are kept; None in a mixture.
     """
 
     dataset: Dataset | IterableDataset
@@ -39,6 +41,7 @@ class Prepared:
     numbers: tuple[int, ...] | None = None
     origin: Origin | None = None
     parts: tuple[Prepared, ...] = ()
+    loaded: Dataset | IterableDataset | None = None
 
     def kept_numbers(self) -> list[int]:
         """Numbers (from 1, in the data as loaded) of the rows of `dataset`; not for a mixture or a stream."""
@@ -73,6 +76,18 @@ class Prepared:
             found[row] = {**({"file": name} if name else {}), "file_row": one.row}
         return [found.get(row, {}) for row in rows]
 
+    def columns(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """All columns, as loaded, of rows of `dataset` (numbers from 1); what JSON does not have (dates) is text."""
+        found: dict[int, Any] = {}
+        if self.report.streaming:
+            kept = chain.from_iterable(part.loaded or () for part in self.parts or (self,))
+            found = dict(enumerate(islice(kept, max(rows, default=0)), start=1))
+        for part, numbers in self._numbered(rows):
+            places = {number: index for index, number in enumerate(part.numbers or ())}
+            for row, number in numbers.items():
+                found[row] = part.loaded[places.get(number, number - 1)] if part.loaded is not None else {}
+        return [json.loads(json.dumps(found[row], default=str)) for row in rows]
+
     def name_of(self, row: int) -> str:
         """A row of `dataset` (from 1) for messages: `row 3`, with its file or data set where there are several.
 
@@ -89,14 +104,19 @@ class Prepared:
     def _located(self, rows: Sequence[int]) -> dict[int, tuple[Prepared, RowFault]]:
         """Of rows of `dataset` (from 1): the part, and the row in its file; without those of a stream."""
         found: dict[int, tuple[Prepared, RowFault]] = {}
+        for part, numbers in self._numbered(rows):
+            placed = part.located([*numbers.values()])
+            found |= {row: (part, one) for row, one in zip(numbers, placed, strict=True)}
+        return found
+
+    def _numbered(self, rows: Sequence[int]) -> Iterator[tuple[Prepared, dict[int, int]]]:
+        """Each part with those of the rows of `dataset` (from 1) that it has, and their numbers as loaded."""
         first = 0
         for part in self.parts or (self,):
             inside = [row for row in rows if first < row <= first + part.report.rows_kept]
             numbers = part.kept_numbers() if inside else []
-            placed = part.located([numbers[row - first - 1] for row in inside])
-            found |= {row: (part, one) for row, one in zip(inside, placed, strict=True)}
+            yield part, {row: numbers[row - first - 1] for row in inside}
             first += part.report.rows_kept
-        return found
 
 
 @dataclass(frozen=True)

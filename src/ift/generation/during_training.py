@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ from ift.text import counted
 
 FILE = "answers.jsonl"
 ANSWERED = "eval_answers_stopped"  # the metric that each evaluation with answers has
-# scores of answers (`prompt`, `target`, `answer`): of all by name, and the values of each in `scores`
-AnswerScorer = Callable[[Sequence[dict[str, Any]]], dict[str, float]]
+# of answers (`prompt`, `target`, `answer`) and the columns of their rows: the scores of all by name; it adds the values
+# of each answer as its `scores`
+AnswerScorer = Callable[[Sequence[dict[str, Any]], Sequence[Mapping[str, Any]]], dict[str, float]]
 
 
 @dataclass
@@ -140,7 +141,10 @@ class EvaluationAnswers(TrainerCallback):
         if settings.scorer is not None:  # a target that cannot be scored is found before the first step
             asked = [{**one.named, "target": one.target, "answer": one.target} for one in self.questions]
             prompts = [self.tokenizer.decode(one.prompt) for one in self.questions]
-            settings.scorer([{**one, "prompt": text} for one, text in zip(asked, prompts, strict=True)])
+            self.columns = rows.columns([one.row for one in self.questions])
+            settings.scorer(
+                [{**one, "prompt": text} for one, text in zip(asked, prompts, strict=True)], self.columns
+            )
 
     @property
     def path(self) -> Path:
@@ -165,7 +169,7 @@ class EvaluationAnswers(TrainerCallback):
 
     def _answer_and_score(self, step: int) -> dict[str, float]:
         answers = self._answers(step)
-        scores = self.settings.scorer(answers) if self.settings.scorer is not None else {}
+        scores = self.settings.scorer(answers, self.columns) if self.settings.scorer is not None else {}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(one, ensure_ascii=False) + "\n" for one in answers)

@@ -23,9 +23,11 @@ class FinalAnswer:
     Attributes:
         pattern: "####" (the last line `#### N`), "boxed" (the last `\boxed{...}`), or a regular expression, whose last
             match counts: its first group, or all of it without groups.
+        cased: Whether `Red` and `red` differ.
     """
 
     pattern: str
+    cased: bool = False
 
     def find(self, text: str) -> str | None:
         """The normalised final answer of a text; None without one."""
@@ -34,7 +36,7 @@ class FinalAnswer:
         else:
             matches = [*(_HASHES if self.pattern == HASHES else re.compile(self.pattern)).finditer(text)]
             found = matches[-1][1 if matches[-1].re.groups else 0] if matches else None
-        return None if found is None else normalised(found)
+        return None if found is None else normalised(found, self.cased)
 
 
 def final_answer_of(targets: Sequence[str], pattern: str | None = None) -> FinalAnswer | None:
@@ -71,15 +73,16 @@ def final_answer_of(targets: Sequence[str], pattern: str | None = None) -> Final
     return found
 
 
-def normalised(answer: str) -> str:
-    """A number in its shortest decimal form, without `$` and thousands separators; other text in lower case."""
+def normalised(answer: str, cased: bool = False) -> str:
+    """A number in its shortest decimal form, without `$` and thousands separators; other text case-folded."""
     plain = " ".join(answer.split()).rstrip(".").strip("$ ")
+    text = plain if cased else plain.casefold()
     try:
         number = Decimal(_SEPARATOR.sub("", plain))
     except InvalidOperation:
-        return plain.casefold()
+        return text
     if not number.is_finite() or abs(number.adjusted()) > 30:  # 1e999999 would be written with all its digits
-        return plain.casefold()
+        return text
     return "0" if not number else format(number.normalize(), "f")
 
 

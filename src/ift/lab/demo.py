@@ -189,15 +189,14 @@ def _trained(base: str, rows: Path, out: Path, flags: list[str], estimate: Train
 
 
 def _scored(folder: str, problems: list[Any], name: str) -> dict[str, Any]:
-    from ift.lab.testbed.scoring import final_answer, score
+    from ift.lab.testbed.scoring import score
     from ift.models.loading import LoadOptions, load_model
 
     model, tokenizer, *_ = load_model(folder, LoadOptions(dtype="float32"))
     with Progress(transient=True, disable=not Console().is_interactive) as progress:
         task = progress.add_task(f"scoring {name}", total=len(problems))
         found = score(model, tokenizer, problems, progress=lambda n: progress.advance(task, n))
-    right = [final_answer(text) == p.answer for text, p in zip(found.answers, problems, strict=True)]
-    return {**found.summary(), "answers": found.answers, "right": right}
+    return {**found.summary(), "answers": found.answers, "right": found.right}
 
 
 def _table(console: Console, results: dict[str, dict[str, Any]]) -> None:

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 import ift.lab.compare.plan
+from ift.cli.compare import parse
 from ift.cli.main import app
 from ift.lab import processes
 from ift.lab.compare import trial
@@ -312,6 +313,8 @@ def test_a_search_scores_on_validation_alone(task, tmp_path, monkeypatch):
         (["compare", "--budget", "huge"], "choose from quick, full, or give a time such as 45m or 2h"),
         (["compare", "--setting", "poems"], "--setting poems: choose from arithmetic-small-clean"),
         (["ablate", "--seeds", "1"], "an interval needs at least 2"),
+        (["compare", "--jobs", "many"], "--jobs: invalid value: 'many'. Fix: give auto, or a whole number"),
+        (["ablate", "--jobs", "0"], "--jobs 0: give 1 or more"),
     ],
 )
 def test_wrong_options_are_usage_errors(words, said, tmp_path):
@@ -319,6 +322,19 @@ def test_wrong_options_are_usage_errors(words, said, tmp_path):
     assert found.exit_code == 2
     assert said in found.output
     assert not (tmp_path / "out").exists()
+
+
+def test_jobs_auto_is_the_default(tmp_path):
+    """None, as many as fit; on the command line and in YAML, where a number on the command line comes first."""
+    (tmp_path / "study.yaml").write_text("jobs: auto\n")
+    config = ["--config", str(tmp_path / "study.yaml")]
+    for words, jobs in [
+        ([], None),
+        (["--jobs", "auto"], None),
+        (config, None),
+        ([*config, "--jobs", "3"], 3),
+    ]:
+        assert parse("ablate", words)[0].jobs == jobs
 
 
 def test_a_line_says_what_a_trial_scored(study):

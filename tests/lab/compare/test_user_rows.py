@@ -187,6 +187,7 @@ def test_numbers_are_compared_as_numbers():
     assert normalised("1,5") == "1,5"
     assert normalised("1e999999") == "1e999999"
     assert normalised("NaN") == "nan"
+    assert normalised("Red", cased=True) == "Red"
 
 
 def test_the_pattern_is_found_in_the_targets():

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ift.lab.testbed import tiny_base_path
 from ift.lab.testbed.pairs import cached_pairs, is_wrong, preference_pairs
-from ift.lab.testbed.scoring import final_answer, generate_answers
+from ift.lab.testbed.scoring import generate_answers, right_answers
 from ift.lab.testbed.settings import right_problems, setting_problems, settings
 
 
@@ -37,7 +37,7 @@ def test_pairs_are_the_setting_s_rows_against_wrong_answers(model, tokenizer, na
         assert [*row["prompt"], *row["chosen"]] == target.messages
         (rejected,) = row["rejected"]
         assert rejected["role"] == "assistant"
-        assert final_answer(rejected["content"]) not in (good.answer, target.answer)
+        assert right_answers([good, target], [rejected["content"]] * 2) == [False, False]
 
 
 def test_same_seed_gives_the_same_pairs_and_leaves_the_generator_alone(model, tokenizer):

@@ -1,11 +1,13 @@
 """Scoring: the number is found, batches do not matter, nothing of the caller's is changed."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ift.lab.testbed import problems, tiny_base_path
-from ift.lab.testbed.scoring import Score, final_answer, generate_answers, score, wilson_interval
+from ift.lab.testbed.scoring import Score, generate_answers, right_answers, score, wilson_interval
 
 
 @pytest.fixture(scope="module")
@@ -19,25 +21,36 @@ def model():
 
 
 @pytest.mark.parametrize(
-    ("text", "number"),
+    ("text", "answer"),
     [
         ("3+4=7 pens\n#### 7", "7"),
         ("#### 12", "12"),
         ("####12\n", "12"),
         ("#### 007", "7"),
         ("#### -3", "-3"),
+        ("#### -0", "0"),
         ("#### 1\n#### 2", "2"),
-        ("3+4=7 pens", None),
+        ("#### 1\n#### 2 pens", "1"),
         ("#### red", "red"),
         ("#### Red", "Red"),
+        ("3+4=7 pens", None),
         ("#### red bag", None),
         ("so #### 7", None),
         ("#### 7 pens", None),
+        ("#### 7.", None),
+        ("#### 7.0", None),
+        ("#### $7", None),
+        ("#### 1,000", None),
+        ("#### +7", None),
+        ("#### \\boxed{7}", None),
         ("", None),
     ],
 )
-def test_final_answer(text, number):
-    assert final_answer(text) == number
+def test_the_final_number_or_word_decides(text, answer):
+    """Where the score `final-answer` of other rows would take more (units, signs, `7.0`) the testbed takes nothing."""
+    for solution in ("0", "1", "2", "7", "12", "-3", "1000", "red", "Red"):
+        problem = SimpleNamespace(question="?", solution=f"3+4=7 pens\n#### {solution}")
+        assert right_answers([problem], [text]) == [answer == solution]
 
 
 def test_wilson_interval_by_hand():
@@ -62,7 +75,8 @@ def test_answers_stand_in_the_order_of_the_problems(model, tokenizer):
 def test_numbers_of_the_score_follow_from_its_answers(model, tokenizer):
     made = problems("test", 40)
     result = score(model, tokenizer, made)
-    right = sum(final_answer(a) == p.answer for a, p in zip(result.answers, made, strict=True))
+    right = sum(result.right)
+    assert result.right == right_answers(made, result.answers)
     assert result.n == 40
     assert result.exact_match == right / 40
     assert result.interval == wilson_interval(right, 40)

@@ -26,6 +26,15 @@ def _flag(help_text: str, default: Any = None, **metadata: Any) -> Any:
     return field(default=default, metadata={"help": help_text, **metadata})
 
 
+def _jobs(text: str) -> int | None:
+    """The value of --jobs; None, the default, for auto."""
+    try:
+        return None if text.strip() == "auto" else int(text)
+    except ValueError:
+        problem = f"invalid value: {text!r}. Fix: give auto, or a whole number, such as 1"
+        raise argparse.ArgumentTypeError(problem) from None
+
+
 def _user_flag(help_text: str, default: Any = None) -> Any:
     """A field as of `_flag`, for a flag that needs the user's model and data."""
     return _flag(help_text, default, user_data=True)
@@ -62,7 +71,9 @@ class StudyArgs:
         "Number of seeds, which is the number of runs of each method [set by --budget]; a higher one extends a study."
     )
     jobs: int | None = _flag(
-        "Number of parallel processes [as many as cores and memory allow; one on a CPU if --budget is a time]."
+        "Number of parallel processes, or auto: as many as cores and memory allow, one on a CPU if --budget is a time "
+        "[auto].",
+        kind=_jobs,
     )
     ray: str | None = _flag(f"{HELP} --jobs then is the largest number of parallel tasks.", optional=OWN)
     setting: str | None = _flag(
@@ -112,7 +123,7 @@ class StudyArgs:
         for one in fields(cls):
             about = one.metadata
             if about and about.get("verb", verb) == verb and about.get("user_data", False) == user_data:
-                kind = int if str(one.type).startswith("int") else str
+                kind = about.get("kind", int if str(one.type).startswith("int") else str)
                 default = one.default or None  # rates are parsed from a text
                 on = str(one.type).startswith("bool")
                 options: dict[str, Any] = {"action": "store_true"} if on else {"type": kind}

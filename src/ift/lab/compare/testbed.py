@@ -14,7 +14,7 @@ from ift.lab.report.wording import EMPTY
 from ift.lab.testbed import base_path, families, setting_problems, settings
 from ift.lab.testbed.likelihood import mean_likelihood, multiple_choice
 from ift.lab.testbed.pairs import cached_pairs
-from ift.lab.testbed.scoring import final_answer, first_wrong_step, score
+from ift.lab.testbed.scoring import first_wrong_step, score
 from ift.lab.testbed.settings import rows_hash
 from ift.methods.table import parse_methods
 from ift.models.loading import LoadOptions, load_model
@@ -130,12 +130,11 @@ class TestbedBackend:
         wrong = [first_wrong_step(one, text) for one, text in zip(problems, found.answers, strict=True)]
         places = [place for place in wrong if place is not None]
         into.error_steps[split] = [places.count(place) for place in range(max(places, default=-1) + 1)]
-        rights = [final_answer(text) == one.answer for one, text in zip(problems, found.answers, strict=True)]
-        into.row_scores[split] = {"exact_match": [float(right) for right in rights]}
+        into.row_scores[split] = {"exact_match": [float(right) for right in found.right]}
         into.answers.extend(
             {
                 "split": split, "row": index, "prompt": problem.question, "target": problem.solution,
-                "answer": found.answers[index], "right": rights[index],
+                "answer": found.answers[index], "right": found.right[index],
                 "first_wrong_step": None if place is None else place + 1,
             }
             for index, (problem, place) in enumerate(zip(problems, wrong, strict=True))

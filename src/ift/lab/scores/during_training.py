@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ift.generation.during_training import AnswerScorer
@@ -13,7 +13,7 @@ from ift.runs.argv import UsageError
 
 
 def answer_scorer(text: str, database: str | None) -> AnswerScorer:
-    """Scores against the targets, which are checked; rows have no columns here.
+    """Scores against the references of the rows, otherwise their targets; all are checked.
 
     Args:
         text: `--eval_score`.
@@ -34,10 +34,10 @@ def answer_scorer(text: str, database: str | None) -> AnswerScorer:
         raise UsageError(str(error).replace("--score", "--eval_score")) from error
     scores = load_scores(names, database)
 
-    def score(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
+    def score(lines: Sequence[dict[str, Any]], columns: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         answers = [
-            Answer(str(one.get("file_row", one["row"])), one["prompt"], one["answer"], one["target"])
-            for one in lines
+            Answer(str(one.get("file_row", one["row"])), one["prompt"], one["answer"], one["target"], row)
+            for one, row in zip(lines, columns, strict=True)
         ]
         for one in scores:
             for answer in answers:

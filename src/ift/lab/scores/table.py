@@ -87,7 +87,7 @@ def _load(name: str, database: str | None, pattern: str | None, judge: JudgeOpti
         return Grader(judge).score()
     if name == FINAL_ANSWER:
         assert pattern is not None  # nosec B101 # the caller has found it
-        return _final_answer(FinalAnswer(pattern))
+        return exact_match(FinalAnswer(pattern))
     if name == SQL:
         assert database is not None  # nosec B101 # see parse_names
         opened = Database(Path(database).expanduser())
@@ -106,7 +106,9 @@ def file_hashes(names: Sequence[str], database: str | None) -> dict[str, str]:
     return found | ({database: file_sha256(database)} if database else {})
 
 
-def _final_answer(final: FinalAnswer) -> Score:
+def exact_match(final: FinalAnswer) -> Score:
+    """The score of `FINAL_ANSWER`: 1 where the final answer of a text is that of the right one."""
+
     def match(answer: str, reference: str) -> float:
         return float(final.find(answer) == final.find(reference))
 

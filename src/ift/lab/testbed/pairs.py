@@ -15,7 +15,7 @@ from ift.lab.report.json_files import write_json, write_json_lines
 from ift.lab.testbed.families import AnyProblem
 from ift.lab.testbed.noise import one_wrong_step
 from ift.lab.testbed.problems import Message
-from ift.lab.testbed.scoring import final_answer, generate_answers
+from ift.lab.testbed.scoring import generate_answers, right_answers
 from ift.lab.testbed.settings import Setting, right_problems, rows_hash, setting_problems
 from ift.models.loading import LoadOptions, load_model
 
@@ -84,7 +84,7 @@ def preference_pairs(
 
 def is_wrong(answer: str, right: AnyProblem, target: AnyProblem) -> bool:
     """Whether an answer ends neither as the right solution nor as the target; without a `####` line it is wrong."""
-    return final_answer(answer) not in (right.answer, target.answer)
+    return not any(right_answers([right, target], [answer, answer]))
 
 
 def cached_pairs(folder: Path, base: Path, setting: Setting, seed: int = 0, tries: int = TRIES) -> Pairs:

@@ -8,11 +8,14 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ift.generation.decoding import continue_prompts
+from ift.generation.final_answer import FinalAnswer
 from ift.lab.report.intervals import wilson_interval
+from ift.lab.scores import Answer, exact_match, score_answers
 from ift.lab.testbed.families import AnyProblem
 from ift.lab.testbed.problems import Message
 
-_FINAL = re.compile(r"^####[ \t]*(-?\d+|[A-Za-z]+)[ \t]*$", re.MULTILINE)
+# narrower than "####" of `FinalAnswer`: one number or word alone, as solutions have it; `#### 7 pens` is no answer
+_EXACT_MATCH = exact_match(FinalAnswer(r"(?m)^####[ \t]*(-?\d+|[A-Za-z]+)[ \t]*$", cased=True))
 _SWAPPABLE = re.compile(r"(\d+)([+*])(\d+)=(.*)")
 
 
@@ -26,20 +29,20 @@ class Score:
     stopped: float  # share of answers that stop with their end token inside the limit, in 0..1
     mean_length: float  # mean answer length in tokens, the end token not counted
     answers: list[str]  # the answers' text, in the order of the problems
+    right: list[bool]  # whether each answer's final number or word is right
 
     def summary(self) -> dict[str, Any]:
-        """All fields but the answers, as plain JSON values."""
+        """All fields but those of single answers, as plain JSON values."""
         fields = asdict(self) | {"interval": list(self.interval)}
-        del fields["answers"]
+        del fields["answers"], fields["right"]
         return fields
 
 
-def final_answer(text: str) -> str | None:
-    """The number (in its shortest form: `007` is `7`) or word on the last `#### N` line of a text, or None."""
-    found = _FINAL.findall(text)
-    if not found:
-        return None
-    return found[-1] if found[-1].isalpha() else str(int(found[-1]))
+def right_answers(problems: Sequence[AnyProblem], answers: Sequence[str]) -> list[bool]:
+    """Whether the final number or word of each answer is that of its problem's solution; not what comes before."""
+    pairs = zip(problems, answers, strict=True)
+    asked = [Answer(str(n), one.question, text, one.solution) for n, (one, text) in enumerate(pairs, start=1)]
+    return [row[_EXACT_MATCH.name] == 1 for row in score_answers([_EXACT_MATCH], asked).rows]
 
 
 def score(
@@ -64,9 +67,9 @@ def score(
     answers, lengths, stops = generate_answers(
         model, tokenizer, [p.messages[:1] for p in problems], batch_size, max_new_tokens, progress
     )
-    right = sum(final_answer(a) == p.answer for a, p in zip(answers, problems, strict=True))
-    n = len(problems)
-    return Score(n, right / n, wilson_interval(right, n), sum(stops) / n, sum(lengths) / n, answers)
+    rights, n = right_answers(problems, answers), len(problems)
+    right = sum(rights)
+    return Score(n, right / n, wilson_interval(right, n), sum(stops) / n, sum(lengths) / n, answers, rights)
 
 
 def generate_answers(
