@@ -17,6 +17,7 @@ from ift.lab.report.figures import image, pictures
 from ift.lab.report.intervals import Estimate
 from ift.step import propagated_loss, row_layout
 from ift.step.settings import StepSettings
+from mdp_picture import mdp_picture
 from page_tables import DOCS, RECORDS, regimes
 from page_tables.method import RUNS
 from page_tables.results import PRETRAINED, grouped
@@ -153,6 +154,7 @@ def main() -> None:
     with mpl.rc_context({"svg.hashsalt": "ift"}):
         for name, figure in figures.items():
             figure.savefig(DOCS / "images" / f"{name}.svg", metadata={"Date": None})
+    (DOCS / "images" / "mdp.svg").write_text(mdp_picture(), encoding="utf-8")
     (DOCS / "images" / "ablate-lambda.svg").write_bytes(lambda_curve())
 
 

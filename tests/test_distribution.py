@@ -3,14 +3,20 @@
 The environment takes the dependencies from this one by a path file, so that nothing is downloaded.
 """
 
+import email
 import hashlib
 import os
 import subprocess
 import sys
 import sysconfig
+import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+
+import ift
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
@@ -73,6 +79,26 @@ def test_two_builds_have_the_same_bytes(built, tmp_path):
     ]
     assert digests[0] == digests[1]
     assert set(digests[0]) == {".whl", ".gz"}
+
+
+def test_the_metadata_are_those_of_the_project(built):
+    """Name, version, Python, dependencies, extras, licence and entry point; the README is the description."""
+    with zipfile.ZipFile(built[".whl"]) as wheel:
+        held = {Path(name).name: name for name in wheel.namelist() if ".dist-info/" in name}
+        found = email.message_from_bytes(wheel.read(held["METADATA"]))
+        entries = wheel.read(held["entry_points.txt"]).decode()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (found["Name"], found["Version"]) == (project["name"], ift.__version__)
+    assert found["Requires-Python"] == project["requires-python"]
+    assert found["License-Expression"] == "Apache-2.0"
+    assert "LICENSE" in held
+    assert found.get_all("Provides-Extra") == sorted(project["optional-dependencies"])
+    wanted = {Requirement(one).name for one in project["dependencies"]}
+    always = {Requirement(one) for one in found.get_all("Requires-Dist") if "extra ==" not in one}
+    assert {one.name for one in always} == wanted
+    assert "ift = ift.cli.main:main" in entries
+    assert "Intuitive Fine-Tuning" in found.get_payload()
+    assert not [name for name in held if name.startswith("test_")]
 
 
 @pytest.mark.parametrize("kind", [".whl", ".gz"])

@@ -1,4 +1,7 @@
-"""The files of examples/ run as they are; Axolotl's plugin against a stand-in for its published interface."""
+"""The files of examples/ run as they are; those for Axolotl and LLaMA-Factory against stand-ins for their interfaces.
+
+The two share ift_loss_mixin.
+"""
 
 import json
 import sys
@@ -107,36 +110,79 @@ def axolotl(monkeypatch):
     return axolotl_plugin, AxolotlTrainer
 
 
-def test_axolotl_s_plugin_gives_its_trainer_the_loss(axolotl, tmp_path):
+def check_loss(make_trainer, tmp_path):
     """Two rows in one batch, and one after the other, accumulated: one gradient, that of `ift_loss` over all tokens."""
     from ift.step import ift_loss
     from models import dataset_of, likely_rows, masked_labels, tiny_model
 
+    model = tiny_model()
+    rows = likely_rows(model, [12, 12])
+    labels = masked_labels(rows, [4, 7])
+    batch = {"input_ids": torch.stack(list(rows)), "labels": torch.stack(list(labels))}
+    wanted = ift_loss(tiny_model(), batch, residual_lambda=0.4, loss_reduction="token").loss
+    for size in (2, 1):
+        args = transformers.Seq2SeqTrainingArguments(
+            output_dir=str(tmp_path), per_device_train_batch_size=size, gradient_accumulation_steps=2 // size,
+            max_steps=1, report_to="none", use_cpu=True, save_strategy="no", logging_steps=1, disable_tqdm=True,
+        )  # fmt: skip
+        trainer = make_trainer(
+            model=tiny_model(),
+            args=args,
+            train_dataset=dataset_of(rows, labels),
+            data_collator=transformers.default_data_collator,
+        )
+        trainer.train()
+        assert trainer.state.log_history[0]["loss"] == pytest.approx(float(wanted.detach()), rel=1e-4)
+
+
+def test_axolotl_s_plugin_gives_its_trainer_the_loss(axolotl, tmp_path):
     plugin, base = axolotl
     module, _, name = plugin.IFTPlugin().get_input_args().rpartition(".")
     assert getattr(sys.modules[module], name)(ift={"residual_lambda": 0.4}).ift == {"residual_lambda": 0.4}
     kind = plugin.IFTPlugin().get_trainer_cls(types.SimpleNamespace(ift={"residual_lambda": 0.4}))
     assert issubclass(kind, base)
-    model = tiny_model()
-    rows = likely_rows(model, [12, 12])
-    labels = masked_labels(rows, [4, 7])
-    data = dataset_of(rows, labels)
-    batch = {"input_ids": torch.stack(list(rows)), "labels": torch.stack(list(labels))}
-    wanted = ift_loss(tiny_model(), batch, residual_lambda=0.4, loss_reduction="token").loss
-    for size in (2, 1):
-        args = transformers.TrainingArguments(
-            output_dir=str(tmp_path), per_device_train_batch_size=size, gradient_accumulation_steps=2 // size,
-            max_steps=1, report_to="none", use_cpu=True, save_strategy="no", logging_steps=1, disable_tqdm=True,
-        )  # fmt: skip
-        trainer = kind(
-            model=tiny_model(),
-            args=args,
-            train_dataset=data,
-            data_collator=transformers.default_data_collator,
-            dataset_tags=[],
-        )
-        trainer.train()
-        assert trainer.state.log_history[0]["loss"] == pytest.approx(float(wanted.detach()), rel=1e-4)
+    check_loss(lambda **given: kind(dataset_tags=[], **given), tmp_path)
+
+
+@pytest.fixture
+def llama_factory(monkeypatch):
+    """What LLaMA-Factory's `train` reads: the trainer by its name in `sft.workflow`, `run_sft`, and `tuner.run_exp`."""
+
+    class CustomSeq2SeqTrainer(transformers.Seq2SeqTrainer):
+        def __init__(self, finetuning_args, processor, model_args=None, gen_kwargs=None, **kwargs):
+            kwargs["processing_class"] = kwargs.pop("tokenizer")
+            super().__init__(**kwargs)
+            self.finetuning_args = finetuning_args
+
+        def compute_loss(self, model, inputs, *args, **kwargs):
+            return super().compute_loss(model, inputs, *args, **kwargs)
+
+    names = ("llamafactory", "llamafactory.train", "llamafactory.train.sft")
+    modules = {name: types.ModuleType(name) for name in (*names, f"{names[2]}.workflow", f"{names[1]}.tuner")}
+    workflow, tuner = modules[f"{names[2]}.workflow"], modules[f"{names[1]}.tuner"]
+    workflow.CustomSeq2SeqTrainer = CustomSeq2SeqTrainer
+    exec("def run_sft(**given): return CustomSeq2SeqTrainer(**given)", vars(workflow))  # by the module's name
+    modules[names[2]].workflow, modules[names[1]].tuner = workflow, tuner
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.delitem(sys.modules, "llama_factory_train", raising=False)
+    import llama_factory_train
+
+    return llama_factory_train, workflow, tuner, CustomSeq2SeqTrainer
+
+
+def test_llama_factory_s_run_uses_the_loss(llama_factory, tmp_path, monkeypatch):
+    example, workflow, tuner, base = llama_factory
+    given = {"finetuning_args": object(), "processor": None, "tokenizer": None}
+
+    def run_exp(args=None, callbacks=None):
+        check_loss(lambda **more: workflow.run_sft(**given, **more), tmp_path)
+
+    tuner.run_exp = run_exp
+    monkeypatch.setitem(example.SETTINGS, "residual_lambda", 0.4)
+    example.main()
+    assert issubclass(workflow.CustomSeq2SeqTrainer, base)
+    assert workflow.CustomSeq2SeqTrainer is not base
 
 
 def test_every_example_is_on_the_page_and_has_a_test():

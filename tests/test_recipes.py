@@ -1,4 +1,7 @@
-"""Recipes are read key by key, their memory is `ift check`'s estimate, and a tiny model trains a step of each."""
+"""Recipes are read key by key, their memory is `ift check`'s estimate, their time follows from their operations.
+
+And a tiny model trains a step of each.
+"""
 
 import json
 import re
@@ -13,7 +16,17 @@ from ift.cli.exit_codes import run_verb
 from ift.lab.testbed import problems, tiny_base_path
 from ift.runs.arguments import parse_stages
 from ift.runs.launch import wanted_engine
-from recipe_models import RECIPES, ROOT, published_config, save_config, save_small, small_recipe
+from recipe_models import (
+    RECIPES,
+    ROOT,
+    published_config,
+    row_operations,
+    run_cost,
+    save_config,
+    save_small,
+    small_recipe,
+    time_words,
+)  # fmt: skip
 
 # Parameters of the published models, as their model cards count them
 PARAMETERS = {
@@ -65,12 +78,46 @@ def test_the_head_says_purpose_command_memory_and_time(recipe, tmp_path):
     found = dict(re.findall(r"^# (Purpose|Command|Memory|Time): (.+)$", head, re.MULTILINE))
     assert list(found) == ["Purpose", "Command", "Memory", "Time"]
     assert found["Command"].split(" --num")[0] == f"ift train --config recipes/{recipe.name}"
-    assert found["Time"] == "not measured."
     stage = stages_of(recipe)[-1]
     stage.model.model_name_or_path = str(save_config(recipe, tmp_path / "model"))
     flags = found["Command"].split()[4:] or stage.launch
     memory = estimate_memory(stage, stage.config.max_length, torch.device("cuda"), wanted_engine(flags))
     assert found["Memory"].startswith(f"an estimate of `ift check`, not measured: {memory.summary()}")
+
+
+@of_each
+def test_the_head_says_what_the_run_computes_and_how_long_at_an_assumed_rate(recipe):
+    text = recipe.read_text()
+    written, rate = re.search(r"^# Time: (.* At (\d+) TFLOP/s a GPU, .*)$", text, re.MULTILINE).groups()
+    stages = stages_of(recipe)
+    flags = re.search(r"^# Command: (.*)$", text, re.MULTILINE)[1].split()[4:] or stages[-1].launch
+    assert written == time_words(run_cost(recipe, stages), int(rate), wanted_engine(flags).processes)
+
+
+@pytest.mark.parametrize("residual_lambda", [0.0, 0.2])
+@pytest.mark.parametrize("frozen", [False, True], ids=["full", "lora"])
+def test_the_operations_of_a_row_are_those_that_are_counted(frozen, residual_lambda):
+    """Within 3 %: the adapter, and blocks whose first operations need no gradient, make the difference."""
+    from peft import LoraConfig, get_peft_model
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from ift import ift_loss
+    from ift.lab.compare.flops import UNCOUNTED
+    from models import tiny_model
+
+    model = tiny_model(
+        "llama", vocab_size=500, tie_word_embeddings=False, num_hidden_layers=6, hidden_size=64
+    )
+    wanted = row_operations(model, 256, residual_lambda > 0, True, frozen)
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    if frozen:
+        model.enable_input_require_grads()
+        model = get_peft_model(model, LoraConfig(r=1, target_modules="all-linear"))
+    ids = torch.randint(3, 500, (2, 256))
+    batch = {"input_ids": ids, "labels": ids.clone()}
+    with FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as counter:
+        ift_loss(model, batch, residual_lambda=residual_lambda, lookahead_prefix="full").loss.backward()
+    assert counter.get_total_flops() == pytest.approx(2 * wanted, rel=0.03)
 
 
 @of_each

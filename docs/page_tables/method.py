@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 
+import torch
+
 from ift.lab.report import mean_interval
+from ift.step import propagated_loss, propagation_weights, row_layout
+from ift.step.settings import StepSettings
 from page_tables import RECORDS, table
 
 RUNS = {"sft": "SFT", "ift as released": "IFT as released", "ift": "IFT"}
@@ -39,3 +43,23 @@ def defaults() -> str:
         shown = "–" if found is usual else f"{apart.mean:+.1f} ± {apart.half:.1f} points"
         rows.append([name, f"{scored.mean:.1f} ± {scored.half:.1f} %", shown])
     return table(["", "exact match", "difference"], rows)
+
+
+def gammas() -> str:
+    """Weight and push (SFT's is 1) of the first, middle and last token of rows whose token losses are all equal."""
+    rows = []
+    for length in (30, 100, 1000):
+        losses = torch.tensor([[0.0] + [1.0] * length], dtype=torch.float64)
+        layout = row_layout(torch.tensor([[-100] + [5] * length]))
+        for gamma in (0.5, 0.8, 0.95, 0.98, 1.0):
+            weights = propagation_weights(losses, layout, gamma=gamma)[0, 1:]
+            gradient = propagated_loss(losses, layout, StepSettings(propagation_gamma=gamma))[2][0, 1:]
+            cells = [
+                " / ".join(f"{values[place]:.2f}" for place in (0, length // 2, -1))
+                for values in (weights, gradient * length)
+            ]
+            reach = "the whole row" if gamma == 1 else f"{1 / (1 - gamma):.0f}"
+            rows.append([str(length), f"{gamma:g}", reach, *cells])
+    return table(
+        ["tokens", "gamma", "reach", "weight: first / middle / last", "push: first / middle / last"], rows
+    )

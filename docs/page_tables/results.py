@@ -61,6 +61,21 @@ def parts(name: str) -> str:
     return table(["", "test", "minus SFT", "minus IFT", "longer", "minus SFT", "minus IFT"], rows)
 
 
+def settings(name: str, base: str, *labels: str) -> str:
+    """Exact match of IFT with other settings on both splits, minus that of the variant `base`, in the order given."""
+    found = grouped(name, base)
+    by_label = {variant.label: variant for variant in found.variants}
+    rows = []
+    for label in (base, *labels):
+        variant = by_label[label]
+        cells = [
+            cell.replace(" points", "") for split in SPLITS for cell in _against([found], [variant], split)
+        ]
+        rows.append([label, *cells, str(len(variant.runs))])
+    minus = f"minus `{base}`"
+    return table(["", "test", minus, "longer", minus, "seeds"], rows)
+
+
 def _against(comparisons: list[Comparison], variants: list[Variant], split: str) -> list[str]:
     """Exact match of a variant, and its difference to the baseline of each comparison."""
     differences = [

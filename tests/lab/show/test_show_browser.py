@@ -1,6 +1,8 @@
 """The page of `ift show` in a Chromium: it fits desktop and phone, fetches and runs nothing, and is readable."""
 
 import base64
+import subprocess
+from pathlib import Path
 
 import pytest
 from chromium import MARKS, SHOTS, Chromium
@@ -121,3 +123,19 @@ def test_every_shade_is_readable(browser, page, scheme):
     assert len(browser.run("[...new Set([...document.querySelectorAll('.text')].map(e => e.className))]")) > 5
     assert min(browser.run(CONTRAST)) >= 4.5
     shoot(browser, f"show-{scheme}.png")
+
+
+def test_the_picture_of_the_documents_is_the_script_s(tmp_path):
+    """Up to the fonts of this machine: at most a tenth of its points differ by more than a third of the range."""
+    import sys
+
+    import numpy as np
+    from PIL import Image
+
+    root = Path(__file__).parents[3]
+    made = tmp_path / "show.png"
+    subprocess.run([sys.executable, root / "docs" / "make_show_picture.py", made], check=True, timeout=200)
+    drawn, kept = (Image.open(file).convert("L") for file in (made, root / "docs" / "images" / "show.png"))
+    assert drawn.size == kept.size
+    apart = np.abs(np.asarray(drawn, int) - np.asarray(kept, int))
+    assert (apart > 85).mean() < 0.1
