@@ -43,6 +43,26 @@ def _libraries_are_no_garbage():
     gc.freeze()
 
 
+@pytest.fixture(scope="session")
+def each_peak_once():
+    """The memory of the same passes of the same model, half of the time of a short run, is counted once."""
+    from ift.check import memory
+
+    count, known = memory.passes_peak, {}
+
+    def passes_peak(model, passes):
+        weights = tuple((name, one.dtype, one.requires_grad) for name, one in model.named_parameters())
+        config = model.config
+        key = (str(model), str(config), config._attn_implementation, weights, passes)
+        if key not in known:
+            known[key] = count(model, passes)
+        return known[key]
+
+    memory.passes_peak = passes_peak
+    yield
+    memory.passes_peak = count
+
+
 @pytest.fixture(autouse=True)
 def _fixed_seed():
     import torch

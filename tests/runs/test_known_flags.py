@@ -25,8 +25,8 @@ def test_every_flag_of_the_parser_is_known(method):
         if one.startswith("--")
     ]
     assert len(options) > 300
-    for option in {*options, "--accelerate_config", "--2.learning_rate"} - {"--method", "--config"}:
-        refuse_unknown_names(["--method", method.name, option])
+    given = {*options, "--accelerate_config", "--2.learning_rate"} - {"--method", "--config"}
+    refuse_unknown_names(["--method", method.name, *given])
 
 
 def test_few_names_are_known_that_are_no_flags():

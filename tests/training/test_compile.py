@@ -70,7 +70,7 @@ def test_inductor_changes_nothing(tmp_path):
 
 def test_decoding_between_steps_compiles_nothing(tmp_path):
     """Red when: each layer is compiled for the keys and values it is handed."""
-    run = compiled_and_plain(tmp_path, "eager", max_steps=1)
+    run = compiled_and_plain(tmp_path, "eager")
     before, model = graphs(), tiny_model()
     model.load_state_dict(run.model.state_dict())
     prompts = [[3, 4, 5], [6, 7, 8, 9, 10]]
