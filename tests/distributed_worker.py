@@ -6,6 +6,7 @@ from pathlib import Path
 
 from peft import LoraConfig
 
+import pair_runs
 import sharded_cases
 import two_processes
 from ift.step.shared_prefix.work import LEAST_WORK
@@ -27,15 +28,19 @@ CASES = {
 }  # fmt: skip
 KINDS = {"DDP": CASES, "FSDP2": sharded_cases.CASES, "TP": sharded_cases.TENSOR_CASES}
 NAMES = [f"{kind}, {name}" for kind, cases in KINDS.items() for name in cases]
+PAIRS = [f"TDPO, {name}" for name in pair_runs.TDPO_CASES]
 
 
 def run_case(name: str, folder: Path, share: int):
-    """What `run_copies`, or a function of `sharded_cases`, finds with `share` of every eight rows in this process."""
+    """What the kind's function finds with `share` of every eight rows in this process."""
     kind, _, case = name.partition(", ")
-    run = {"DDP": run_copies, "FSDP2": sharded_cases.run_shards, "TP": sharded_cases.run_tensor_parallel}[
-        kind
-    ]
-    return run(case, folder, share)
+    run = {
+        "DDP": run_copies,
+        "FSDP2": sharded_cases.run_shards,
+        "TP": sharded_cases.run_tensor_parallel,
+        "TDPO": pair_runs.run_tdpo,
+    }
+    return run[kind](case, folder, share)
 
 
 def run_copies(name: str, folder: Path, share: int):
@@ -68,4 +73,4 @@ def run_copies(name: str, folder: Path, share: int):
 
 
 if __name__ == "__main__":
-    two_processes.save_what_rank_0_found(run_case, NAMES, 4)
+    two_processes.save_what_rank_0_found(run_case, NAMES + PAIRS, 4)

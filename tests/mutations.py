@@ -45,7 +45,7 @@ PAIRS = ("data/test_pairs.py",)
 CONTROLS = ("methods/test_controls.py",)
 SCORER = ("step/test_scored_log_probs.py",)
 METHODS = ("cli/test_train_methods.py",)
-TDPO_RANKS = ("methods/test_tdpo_distributed.py",)
+TDPO_RANKS = ("training/test_distributed.py::test_pairs_are_one_process",)
 
 COMPILED = ("training/test_compile.py",)
 

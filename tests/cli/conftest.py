@@ -24,6 +24,11 @@ def _own_cache(tmp_path_factory):
     datasets.config.HF_DATASETS_CACHE = before
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _quick_checks(each_peak_once):
+    """Every command here checks its run first."""
+
+
 @pytest.fixture(scope="session")
 def chat_model(tmp_path_factory) -> Path:
     return save_tiny(tmp_path_factory.mktemp("models") / "tiny-chat", CHATML)

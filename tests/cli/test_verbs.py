@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -29,13 +28,24 @@ def ift(*words, **options):
     return subprocess.run(command, capture_output=True, text=True, timeout=180, **options)
 
 
+HELP_OF_EVERY_VERB = """
+import contextlib, sys
+import ift, ift.cli.main
+from typer.main import get_command
+for verb in get_command(ift.cli.main.app).commands:
+    if verb not in ("train", "precompute-lookahead"):
+        with contextlib.suppress(SystemExit):
+            ift.cli.main.app([verb, "--help"])
+heavy = {"torch", "transformers", "trl", "datasets", "peft", "accelerate", "numpy", "matplotlib", "jinja2"}
+print(sorted(heavy & sys.modules.keys()), file=sys.stderr)
+"""
+
+
 def test_help_imports_nothing_heavy():
-    """`ift --help` answers at once only as long as this holds."""
-    heavy = (
-        "{'torch', 'transformers', 'trl', 'datasets', 'peft', 'accelerate', 'numpy', 'matplotlib', 'jinja2'}"
-    )
-    code = f"import sys, ift, ift.cli.main; print(sorted({heavy} & sys.modules.keys()))"
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+    """`ift --help` and that of a verb answer at once only as long as this holds; train lists fields of libraries."""
+    done = subprocess.run([sys.executable, "-c", HELP_OF_EVERY_VERB], capture_output=True, text=True)
+    assert done.stderr.strip() == "[]"
+    assert "ift show MODEL DATA" in done.stdout
 
 
 def test_help_names_every_verb_and_a_typo_gets_a_suggestion():
@@ -308,30 +318,22 @@ def test_the_exit_code_is_that_of_the_process_that_failed(capfd):
     assert "Traceback" not in said.err
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals")
-def test_control_c_ends_with_one_line(chat_model, write_rows, tmp_path):
-    words = ["--model_name_or_path", chat_model, "--dataset_name", write_rows(), "--max_steps", "1000000"]
-    command = [
-        sys.executable,
-        "-m",
-        "ift.cli.main",
-        "train",
-        *map(str, words),
-        f"--output_dir={tmp_path / 'out'}",
-    ]
-    # Where the tests run in the background SIGINT may be ignored, which a child inherits; a handler it does not.
+def test_control_c_ends_with_one_line(run_tiny, monkeypatch):
+    """In a process of its own: tests/cli/test_resume.py, slow."""
+    from ift.training.trainer import IFTTrainer
+
+    real = IFTTrainer.training_step
+
+    def interrupted(*args):
+        signal.raise_signal(signal.SIGINT)
+        return real(*args)
+
+    monkeypatch.setattr(IFTTrainer, "training_step", interrupted)
+    # SIGINT is ignored where the tests run in the background
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    running = subprocess.Popen(
-        [*command, "--report_to=none", "--logging_steps=1", "--save_strategy=no"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    done = run_tiny(max_steps=1_000_000)
     signal.signal(signal.SIGINT, before)
-    metrics, began = tmp_path / "out" / "metrics.jsonl", time.monotonic()
-    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() - began < 60:
-        time.sleep(0.2)
-    running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert "ift train: stopped by SIGINT; saved to" in said
-    assert "--resume auto" in said
-    assert "Traceback" not in said
+    assert done.code == 130
+    assert "ift train: stopped by SIGINT; saved to" in done.err
+    assert "--resume auto" in done.err
+    assert "Traceback" not in done.err

@@ -1,5 +1,6 @@
 """Unknown names are refused before torch and trl are imported, and no known one is refused."""
 
+import json
 import subprocess
 import sys
 
@@ -24,8 +25,8 @@ def test_every_flag_of_the_parser_is_known(method):
         if one.startswith("--")
     ]
     assert len(options) > 300
-    for option in {*options, "--accelerate_config", "--2.learning_rate"} - {"--method", "--config"}:
-        refuse_unknown_names(["--method", method.name, option])
+    given = {*options, "--accelerate_config", "--2.learning_rate"} - {"--method", "--config"}
+    refuse_unknown_names(["--method", method.name, *given])
 
 
 def test_few_names_are_known_that_are_no_flags():
@@ -34,31 +35,42 @@ def test_few_names_are_known_that_are_no_flags():
     assert len(flags & known_names()) > len(known_names()) / 2
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--model_nam", "x"], "unknown flag --model_nam; did you mean --model_name_or_path?"),
-        (["--learning-rat=1"], "unknown flag --learning-rat; did you mean --learning_rate?"),
-        (["--2.learning_rat", "1"], "unknown flag --learning_rat; did you mean --learning_rate?"),
-        (["--sequence_len", "8"], "unknown flag --sequence_len; in ift it is --max_length."),
-        (["--method", "stf"], "unknown method 'stf'; did you mean sft?"),
-        (["--config", "run.yaml"], "run.yaml, line 2: unknown key 'sede'; did you mean seed?"),
-    ],
-)
-def test_an_unknown_name_is_refused_without_torch(tmp_path, words, said):
+MISTAKES = [
+    (["--model_nam", "x"], "unknown flag --model_nam; did you mean --model_name_or_path?"),
+    (["--learning-rat=1"], "unknown flag --learning-rat; did you mean --learning_rate?"),
+    (["--2.learning_rat", "1"], "unknown flag --learning_rat; did you mean --learning_rate?"),
+    (["--sequence_len", "8"], "unknown flag --sequence_len; in ift it is --max_length."),
+    (["--method", "stf"], "unknown method 'stf'; did you mean sft?"),
+    (["--config", "run.yaml"], "run.yaml, line 2: unknown key 'sede'; did you mean seed?"),
+]
+IN_A_NEW_PROCESS = """
+import contextlib, io, json, sys
+from ift.cli.main import main
+for words in json.loads(sys.argv[1]):
+    sys.argv[1:] = words
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        try:
+            main()
+        except SystemExit as done:
+            print(json.dumps([done.code, said.getvalue()]))
+print(json.dumps([name for name in ("torch", "trl", "transformers") if name in sys.modules]))
+"""
+
+
+def test_unknown_names_are_refused_without_torch(tmp_path):
     (tmp_path / "run.yaml").write_text("model_name_or_path: m\nsede: 1\n")
-    code = (
-        "import sys; from ift.cli.main import main\n"
-        "try: main()\n"
-        "except SystemExit as done: print({'torch', 'trl', 'transformers'} & {*sys.modules} or '{}', done.code)"
-    )
-    for verb in ("train", "check"):
-        done = subprocess.run(
-            [sys.executable, "-c", code, verb, *words], capture_output=True, text=True, cwd=tmp_path
-        )
-        assert f"ift {verb}: " in done.stderr
-        assert said in done.stderr
-        assert done.stdout.split() == ["{}", "2"]
+    commands = [[verb, *words] for words, _ in MISTAKES for verb in ("train", "check")]
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_NEW_PROCESS, json.dumps(commands)],
+        capture_output=True, text=True, cwd=tmp_path, check=True,
+    )  # fmt: skip
+    *answers, loaded = map(json.loads, done.stdout.splitlines())
+    expected = [(verb, said) for _, said in MISTAKES for verb in ("train", "check")]
+    for (verb, said), (code, text) in zip(expected, answers, strict=True):
+        assert code == 2
+        assert f"ift {verb}: " in text
+        assert said in text
+    assert loaded == []
 
 
 def test_names_of_other_methods_are_left_to_the_parser(monkeypatch):

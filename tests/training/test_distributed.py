@@ -14,6 +14,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 import distributed_worker
+import pair_runs
 import sharded_cases
 import two_processes
 from models import assert_same_gradients, gradient_gap, tiny_model, trained, uneven_rows
@@ -117,3 +118,18 @@ def test_shards_gather_as_often_as_the_plan_says(of_two_processes, name):
         "allgather": gathered_parameters(shape, method),
         "reduce_scatter": shape.parameters,
     }
+
+
+@pytest.mark.parametrize("name", pair_runs.TDPO_CASES)
+def test_pairs_are_one_process(of_two_processes, tmp_path, name):
+    """TDPO under DDP: gradients and metrics."""
+    two, one = of_two_processes[f"TDPO, {name}"], pair_runs.run_tdpo(name, tmp_path, 8)
+    assert_same_gradients(two["gradients"], one["gradients"])
+    keys = [
+        key
+        for key in one["log"]
+        if key.startswith(("rewards", "logps", "kl")) or key in ("loss", "num_tokens")
+    ]
+    assert len(keys) == 10
+    for key in keys:
+        assert two["log"][key] == pytest.approx(one["log"][key], rel=1e-5), key

@@ -43,6 +43,15 @@ def main(arguments: list[str]) -> int:
         UsageError: An argument is missing or wrong, or the method has no step of IFT.
         DataError, ValueError: The model or the rows cannot be loaded, or IFT cannot train the model.
     """
+    parser = make_parser()
+    if not arguments or {"-h", "--help"} & set(arguments):
+        parser.print_help()
+        return 0
+    if len(arguments) < 2 or any(word.startswith("-") for word in arguments[:2]):
+        raise UsageError("give MODEL and DATA first: ift show MODEL DATA -n 3")
+    options, words = parser.parse_known_args(split_equals(arguments))
+    if options.n < 1:
+        raise UsageError(f"-n {options.n}: give 1 or more")
     from rich.console import Console
 
     from ift.files import check_target, write_atomically
@@ -54,15 +63,6 @@ def main(arguments: list[str]) -> int:
     from ift.runs.plan import ift_settings
     from ift.text import visible
 
-    parser = make_parser()
-    if not arguments or {"-h", "--help"} & set(arguments):
-        parser.print_help()
-        return 0
-    if len(arguments) < 2 or any(word.startswith("-") for word in arguments[:2]):
-        raise UsageError("give MODEL and DATA first: ift show MODEL DATA -n 3")
-    options, words = parser.parse_known_args(split_equals(arguments))
-    if options.n < 1:
-        raise UsageError(f"-n {options.n}: give 1 or more")
     run_args = parse(["--model_name_or_path", options.model, "--dataset_name", options.data, *words])
     if run_args.method.name not in SHOWN:
         raise UsageError(f"--method {run_args.method.name}: a step can be shown for {' and '.join(SHOWN)}")

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from datasets import Dataset
+from peft import LoraConfig
 
 import models
 from ift.methods import METHODS
 
 PROMPTS = (2, 5, 1, 3)
 LENGTHS = ((7, 9), (12, 8), (4, 11), (9, 6))  # of chosen and rejected, prompt included
+TDPO_CASES = {
+    "whole": {},
+    "checkpointed": {"gradient_checkpointing": True},
+    "accumulated": {"gradient_accumulation_steps": 2},
+    "adapter": {"adapter": True},
+}
 
 
 def pairs_of(model, seed=0):
@@ -64,3 +71,24 @@ def step(trainer):
     loss = trainer.compute_loss(trainer.model, batch)
     loss.backward()
     return loss.item()
+
+
+def run_tdpo(name, folder, share):
+    """Gradients and log entry of one optimiser step of TDPO on four pairs, with `share` of eight sides here."""
+    options = dict(TDPO_CASES[name])
+    model, reference, lora = models.tiny_model(), models.tiny_model(seed=1), None
+    if options.pop("adapter", False):
+        reference = None
+        lora = LoraConfig(
+            task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False
+        )
+    steps = options.get("gradient_accumulation_steps", 1)
+    trainer = trainer_of(
+        "tdpo2", folder, model, pairs_of(model), reference, lora,
+        per_device_train_batch_size=share // 2 // steps, **options,
+    )  # fmt: skip
+    recorder = models.gradient_recorder()
+    trainer.add_callback(recorder)
+    trainer.train()
+    gradients = {name.removeprefix("module."): g for name, g in recorder.steps[0].items()}
+    return {"gradients": gradients, "log": trainer.state.log_history[0]}
