@@ -17,7 +17,7 @@ def command(
     """Write Ollama's Modelfile: the chat template as a Go template, and where answers end."""
     from ift.data import DataError
     from ift.files import write_atomically
-    from ift.models.model_folder import check_model_path
+    from ift.models.model_folder import check_model_path, warn_of_unfinished_run
     from ift.models.modelfile import modelfile
     from ift.text import visible
 
@@ -25,6 +25,7 @@ def command(
     if path.exists():
         raise DataError(f"{path}: exists. Fix: name another --output")
     check_model_path(model, weights=False)
+    warn_of_unfinished_run(model)
     write_atomically(path, modelfile(model, weights))
     print(visible(f"{path}\nnext      ollama create NAME -f {path}"))
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from ift.data.hub import download_hint, go_offline_if_unreachable
 from ift.models.adapters import find_base
 from ift.text import quoted
 
+RUN = "run.json"  # marks the folder of a run of `ift train`; written before the first step
 WEIGHTS = {"adapter_config.json": "adapter_model.safetensors", "config.json": "model.safetensors"}
 PICKLES = {"config.json": "pytorch_model*.bin", "adapter_config.json": "adapter_model.bin"}
 
@@ -43,8 +45,12 @@ def check_model_path(name: str, *, allow_pickle: bool = False, weights: bool = T
         )
     kind = next((file for file in WEIGHTS if (folder / file).exists()), None)
     if kind is None:
+        started = "the run of ift train in this folder has not finished, so there is no model yet"
+        finish = "repeat its command with --resume auto, or give one of its checkpoints (checkpoint-N)"
         raise DataError(
-            f"{name}: no config.json in this folder. Fix: give the folder that the model was saved to"
+            f"{name}: {started}. Fix: {finish}"
+            if is_unfinished(folder)
+            else f"{name}: no config.json in this folder. Fix: give the folder that the model was saved to"
         )
     found = _json_object(folder / kind)
     if weights:
@@ -55,6 +61,25 @@ def check_model_path(name: str, *, allow_pickle: bool = False, weights: bool = T
             check_model_path(base, allow_pickle=allow_pickle, weights=weights)
         except DataError as error:
             raise DataError(f"{name}: the base of this adapter: {error}") from error
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether `run.json` says that the run of `ift train` in a folder has not finished."""
+    try:
+        return json.loads((folder / RUN).read_text(encoding="utf-8"))["finished"] is False
+    except (OSError, ValueError, TypeError, KeyError):  # no run of ift train
+        return False
+
+
+def warn_of_unfinished_run(name: str) -> None:
+    """Prints to standard error if a model's folder holds an unfinished run, whose model is not saved yet."""
+    if is_unfinished(Path(name).expanduser()):
+        print(
+            f"warning: {name}: the run of ift train in this folder has not finished ({RUN}), so the model files there "
+            "are not its result. Fix: repeat its command with --resume auto, or give one of its checkpoints "
+            "(checkpoint-N)",
+            file=sys.stderr,
+        )
 
 
 def _json_object(file: Path) -> dict[str, Any]:
