@@ -63,6 +63,10 @@ def _check(
     planned = options.gpu_memory is not None and not (options.time or options.show)
     check_model(run_args, weights=not planned)
     missing = missing_here(run_args, planned)
+    if run_args.answers.eval_score:
+        from ift.lab.scores.during_training import answer_scorer
+
+        run_args.answers.scorer = answer_scorer(run_args.answers.eval_score, run_args.answers.eval_score_db)
     rows = prepare_stage(run_args, load_data(run_args))
     found = _preflight(run_args, rows, options)
     found = replace(
