@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import typer
@@ -27,5 +28,8 @@ def command(
     check_model_path(model, weights=False)
     warn_of_unfinished_run(model)
     write_atomically(path, modelfile(model, weights))
+    gguf = path.parent / Path(weights).expanduser()
+    if not gguf.is_file():
+        print(visible(f"warning: {gguf}: there is no such file yet; ollama create needs it"), file=sys.stderr)
     print(visible(f"{path}\nnext      ollama create NAME -f {path}"))
     return 0

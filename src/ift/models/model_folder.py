@@ -12,7 +12,7 @@ from pickle import UnpicklingError  # nosec B403 # the error alone; nothing is u
 from typing import Any
 
 from ift.data.errors import DataError, describe
-from ift.data.hub import download_hint, go_offline_if_unreachable
+from ift.data.hub import folder_or_download, go_offline_if_unreachable
 from ift.models.adapters import find_base
 from ift.text import quoted
 
@@ -171,5 +171,6 @@ def explain_loading_errors(name: str, part: str) -> Iterator[None]:
                 f"as {part}.save_pretrained writes them"
             ) from error
         raise DataError(
-            f"{name}: no {part} from the Hub: {quoted(error)}. {download_hint(name, 'model')}"
+            f"{name}: there is no such folder, and no {part} of this name from the Hub: {quoted(error)}. "
+            f"{folder_or_download(name)}"
         ) from error
