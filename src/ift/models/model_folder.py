@@ -23,7 +23,13 @@ PICKLES = {"config.json": "pytorch_model*.bin", "adapter_config.json": "adapter_
 
 def looks_local(name: str) -> bool:
     """Whether a model's name can only be a path (transformers would look it up on the Hub)."""
-    return name.startswith((".", "/", "~")) or name.count("/") > 1 or os.path.exists(name)
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:  # more than one slash, or a character that a Hub id cannot have
+        return True
+    return name.startswith((".", "/", "~")) or os.path.exists(name)
 
 
 def check_model_path(name: str, *, allow_pickle: bool = False, weights: bool = True) -> None:
