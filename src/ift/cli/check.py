@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -65,8 +66,11 @@ def _check(
     missing = missing_here(run_args, planned)
     if run_args.answers.eval_score:
         from ift.lab.scores.during_training import answer_scorer
+        from ift.runs.extras import MissingExtra
 
-        run_args.answers.scorer = answer_scorer(run_args.answers.eval_score, run_args.answers.eval_score_db)
+        answers = run_args.answers
+        with suppress(MissingExtra):  # a finding of its own
+            answers.scorer = answer_scorer(str(answers.eval_score), answers.eval_score_db)
     rows = prepare_stage(run_args, load_data(run_args))
     found = _preflight(run_args, rows, options)
     found = replace(

@@ -42,8 +42,8 @@ class Difference:
 
     def __str__(self) -> str:
         return (
-            f"largest difference of a logit {self.largest:.3g}, on average {self.relative:.2g} standard deviations "
-            f"(rounding: up to {self.limit:g} standard deviations)"
+            f"largest difference of a logit {self.largest:.3g}, on average {self.relative:.2g} standard deviations, and "
+            f"up to {self.limit:g} standard deviations are rounding"
         )
 
 
