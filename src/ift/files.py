@@ -6,7 +6,7 @@ import codecs
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -74,11 +74,20 @@ def _step_of(line: bytes) -> float:
         return float("inf")
 
 
-def check_target(path: Path, inputs: Iterable[Path] = ()) -> None:
+def check_target(
+    path: Path, inputs: Iterable[Path] = (), replaces: Callable[[bytes], bool] = lambda start: True
+) -> None:
     """Refuses a file that cannot be written, before there is something to write.
 
+    Args:
+        path: The file.
+        inputs: Files and folders that are read.
+        replaces: Given the first 4,096 bytes of an existing file, whether it may be replaced: because the command wrote
+            it, and would write it again.
+
     Raises:
-        ValueError: `path` is a folder, would replace one of the inputs (files or folders), or is not writable.
+        ValueError: `path` exists and may not be replaced, is a folder, would replace one of the inputs, or is not
+            writable.
     """
     for one in inputs:
         inside = one.is_dir() and path.resolve().is_relative_to(one.resolve())
@@ -86,6 +95,14 @@ def check_target(path: Path, inputs: Iterable[Path] = ()) -> None:
             raise ValueError(f"{path}: this would replace an input, {one}. Fix: write to another file")
     if path.is_dir():
         raise ValueError(f"{path}: found a folder, expected a file. Fix: name a file in it")
+    if path.is_file():
+        with path.open("rb") as file:
+            start = file.read(4096)
+        if not replaces(start):
+            raise ValueError(
+                f"{path}: this file exists, and it would be replaced by another one. Fix: choose another path, or "
+                "delete the file"
+            )
     nearest = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
     if nearest.is_file() and nearest != path.absolute():
         raise ValueError(f"{path}: {nearest} is a file, expected a folder. Fix: choose another path")

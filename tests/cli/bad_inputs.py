@@ -360,7 +360,7 @@ MODELS = [
     option("a file for a model", "no such model folder", "a file is opened as a folder",
            "--model_name_or_path", "ROWS", code=1),
     option("a model that is not at hand, offline",
-           ("owner/model: no tokenizer from the Hub", "hf download owner/model"),
+           ("owner/model: there is no such folder, and no tokenizer of this name", "hf download owner/model"),
            "the message names neither the model nor what to do", "--model_name_or_path", "owner/model", code=1),
     option("rows that were not downloaded, offline", (
            "owner/rows: cannot load this data set from the Hub", "--repo-type dataset"),

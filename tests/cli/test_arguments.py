@@ -171,7 +171,7 @@ def test_a_wrong_yaml_file_is_a_usage_error_with_its_line(train, config, text, a
             "residual_lambda_start is 0.1; method sft fixes it at None",
         ),
         (["--dataset_columns", "question"], "expected old=new"),
-        (["--dataset_columns", "a=prompt b=completion"], "each pair a word, without quotes"),
+        (["--dataset_columns", "a=prompt b=completion"], "each pair without quotes"),
         (["stray"], "'stray' does not belong to any flag."),
         (["--output_dir"], "expected one argument"),
     ],

@@ -46,11 +46,14 @@ def test_other_outputs_are_refused_and_leave_nothing(run_tiny, ift, tmp_path, mo
     assert list((tmp_path / "new").iterdir()) == []
 
 
-@pytest.mark.parametrize("case", ["a full model", "a folder that is not empty"])
+@pytest.mark.parametrize("case", ["a full model", "a folder that is not empty", "a typo"])
 def test_what_cannot_be_merged_is_refused(run_tiny, ift, chat_model, tmp_path, case):
     if case == "a full model":
         done = ift("merge", chat_model, output_dir=tmp_path / "merged")
         said = "this is not an adapter, so there is nothing to merge"
+    elif case == "a typo":
+        done = ift("merge", "alinged", output_dir=tmp_path / "merged")
+        said = "alinged: there is no such folder, and no adapter of this name was found on the Hub. Fix: correct the"
     else:
         trained = run_tiny(**LORA)
         done = ift("merge", trained.folder, output_dir=chat_model)

@@ -40,6 +40,35 @@ def test_overwriting_takes_the_earlier_runs_checkpoints_and_only_when_the_new_ru
     assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-2"]
 
 
+def test_overwriting_takes_the_earlier_model_and_the_verbs_say_that_the_new_run_is_not_finished(
+    run_tiny, ift, write_rows, tmp_path, monkeypatch
+):
+    lora = {"use_peft": "true", "lora_r": 2}
+    folder = run_tiny(**lora).folder
+    run = folder / "run.json"
+    assert json.loads(run.read_text())["finished"]
+    earlier = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr("ift.runs.train_run.train", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert run_tiny("--overwrite_output_dir", **lora).code == 130
+    assert [path.name for path in folder.iterdir()] == ["run.json"]
+    words = {
+        "merge": ["--output_dir", tmp_path / "merged"],
+        "chat": ["--prompt", "Hi", "--max_new_tokens", "1"],
+        "generate": [write_rows(), "--output", tmp_path / "answers.jsonl", "--max_new_tokens", "1"],
+        "modelfile": ["--weights", "m.gguf", "--output", tmp_path / "Modelfile"],
+        "show": [write_rows(), "-n", "1", "--output", tmp_path / "page.html"],
+    }
+    for verb, more in words.items():
+        done = ift(verb, folder, *more)
+        assert done.code == 1, verb
+        assert "has not finished, so there is no model yet. Fix: repeat its command with --resume" in done.err
+    for name, content in {**earlier, "run.json": run.read_bytes()}.items():  # as if they were another tool's
+        (folder / name).write_bytes(content)
+    for verb, more in words.items():
+        done = ift(verb, folder, *more)
+        assert f"warning: {folder}: the run of ift train in this folder has not finished" in done.err, verb
+
+
 @pytest.fixture
 def stopped(run_tiny):
     """A run of four steps whose folder is as if it had been killed while it wrote the last checkpoint."""

@@ -73,6 +73,26 @@ def test_rows_of_another_file_and_a_column_of_theirs(invoke, tmp_path):
     assert (code, "line 2: rows.jsonl has no row 2" in said) == (1, True)
 
 
+def test_a_function_is_given_the_reference_as_target_and_only_scores_are_replaced(invoke, tmp_path):
+    with open("mine.py", "w") as file:
+        file.write("def same(prompt, answer, row): return answer.lower() == row['target'].lower()\n")
+    generated(
+        tmp_path,
+        [{"prompt": "a", "reference": "One"}, {"prompt": "b", "reference": ["2", "two"]}],
+        ["one", "2"],
+    )
+    for _ in range(2):  # its own file is written again
+        assert invoke("answers.jsonl", "--score", "mine.py:same")[0] == 0
+        assert [one["scores"]["same"] for one in values()] == [1, 1]
+    generated(tmp_path, [{"prompt": "a", "gold": "One"}], ["one"])
+    code, said = invoke("answers.jsonl", "--score", "mine.py:same")
+    assert (code, "row 1: AttributeError" in said, "name its column (--reference" in said) == (1, True, True)
+    assert invoke("answers.jsonl", "--score", "mine.py:same", "--reference", "gold")[0] == 0
+    write("notes.jsonl", [{"id": "mine", "text": "x"}])
+    code, said = invoke("answers.jsonl", "--score", "text", "--reference", "gold", "--output", "notes.jsonl")
+    assert (code, "notes.jsonl: this file exists" in said) == (1, True)
+
+
 def test_an_answer_is_never_taken_for_the_right_one(invoke, tmp_path):
     """A row of AlpacaEval's answers, instruction and output, is a row of Alpaca's training data too."""
     rows = [{"instruction": "say x", "dataset": "d", "reference": "x"}]

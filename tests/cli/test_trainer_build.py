@@ -17,6 +17,14 @@ REFUSED = {  # what is typed: what the check says
         {"use_peft": "true", "lora_target_modules": "q_proj,v_proj"},
         "by spaces, not by commas",
     ),
+    "a module of LoRA that the model lacks": (
+        {"use_peft": "true", "words": ["--lora_target_modules", "q_proj", "v_porj"]},
+        "lora_target_modules: the model has no module v_porj; did you mean v_proj?",
+    ),
+    "a single module of LoRA, which trl makes a regular expression": (
+        {"use_peft": "true", "lora_target_modules": "q_proj"},
+        "write '.*\\.q_proj'",
+    ),
     "a package of quantisation": ({"load_in_4bit": "true"}, "pip install 'intuitive-fine-tuning[quant]'"),
     "the Hub": ({"push_to_hub": "true"}, "HF_HUB_OFFLINE"),
     "a package that is only looked for at the start": ({"report_to": "tensorboard"}, "tensorboard"),
@@ -50,10 +58,11 @@ def test_check_and_train_refuse_alike(ift, chat_model, write_rows, tmp_path, nam
         "dataset_name": write_rows(),
         "output_dir": tmp_path / "out",
     }
-    checked = ift("check", **flags)
+    words = flags.pop("words", [])
+    checked = ift("check", *words, **flags)
     assert checked.code == 1
     assert wanted in " ".join(checked.out.split())
-    trained = ift("train", **flags)
+    trained = ift("train", *words, **flags)
     assert trained.code == 1
     assert wanted in " ".join((trained.out + trained.err).split())
     assert not (tmp_path / "out").exists()

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from safetensors.torch import load_file
 
+from ift.cli.check import main as check
 from ift.cli.exit_codes import run_verb
 from ift.cli.train import main
 from ift.generation.during_training import EvaluationAnswers
@@ -21,13 +22,13 @@ def rows(tmp_path_factory):
     return path
 
 
-def train(rows, out, *words):
+def train(rows, out, *words, verb="train"):
     settings = [
         "--model_name_or_path", str(tiny_base_path()), "--dataset_name", str(rows), "--output_dir", str(out),
         "--max_steps", "4", "--per_device_train_batch_size", "4", "--learning_rate", "1e-3", "--eval_strategy",
         "steps", "--eval_steps", "2", "--report_to", "none", "--save_strategy", "no", *words,
     ]  # fmt: skip
-    return run_verb("train", lambda: main(settings))
+    return run_verb(verb, lambda: (main if verb == "train" else check)(settings))
 
 
 def lines(path):
@@ -319,6 +320,27 @@ def test_scores_see_the_columns_of_the_row(tmp_path, monkeypatch, capsys):
         one["references"] = []
     assert train(written(), tmp_path / "refused", *words) == 1
     assert re.search(r"row \d+: the right answer is \[\]; give a text", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("verb", ["train", "check"])
+def test_the_values_of_a_function_are_known_before_the_first_step(rows, tmp_path, capsys, monkeypatch, verb):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "def quality(prompt, answer, row): return {'overlap': 1.0 * (answer == row['target']), 'length': len(answer)}\n"
+    )
+    words = (
+        "--eval_generate",
+        "2",
+        "--eval_score",
+        "mine.py:quality",
+        "--metric_for_best_model",
+        "eval_quality",
+    )
+    assert train(rows, tmp_path / "out", *words, verb=verb) == 1
+    said = capsys.readouterr()
+    shown = " ".join((said.out + said.err).split())
+    assert "did you mean eval_quality.overlap or eval_quality.length?" in shown
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

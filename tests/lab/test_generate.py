@@ -35,6 +35,7 @@ def answers(tmp_path, monkeypatch):
     prompts.write_text("".join(json.dumps(row) + "\n" for row in PROMPTS))
 
     def run(script, **settings):
+        out.unlink(missing_ok=True)
         lines = generate(
             "org/model",
             str(prompts),
@@ -123,6 +124,18 @@ def test_a_prompt_that_the_server_refuses_is_named(answers):
         pytest.raises(EvaluationError, match=r"prompt 3 was not answered: .*too long.* --max_new_tokens"),
     ):
         answers(script)
+
+
+def test_a_finished_file_is_not_replaced(tmp_path, capsys):
+    prompts, out = tmp_path / "p.jsonl", tmp_path / "o.jsonl"
+    prompts.write_text('{"prompt": "x"}\n')
+    out.write_text("answers of another model\n")
+    words = ["generate", "m", str(prompts), "--output", str(out), "--endpoint", "http://127.0.0.1:9/v1"]
+    assert app(words, standalone_mode=False) == 1
+    assert (
+        "o.jsonl: this file exists, and it would be replaced by another one. Fix: " in capsys.readouterr().err
+    )
+    assert out.read_text() == "answers of another model\n"
 
 
 def test_tools_are_not_left_out_on_the_way_to_a_server(tmp_path, capsys):

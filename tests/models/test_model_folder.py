@@ -30,6 +30,8 @@ def test_a_hub_model_of_pickles_only_is_refused_with_the_remedy():
         ("/a/b", True),
         ("~/m", True),
         ("a/b/c", True),
+        ("out/checkpoint-*", True),
+        ("my model", True),
     ],
 )
 def test_a_path_is_told_from_a_hub_id(name, local, tmp_path, monkeypatch):

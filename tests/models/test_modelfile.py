@@ -94,6 +94,7 @@ def test_the_file_of_the_shipped_base(tmp_path):
     words = ["modelfile", str(tiny_base_path()), "--weights", "./tiny.gguf", "--output", str(out)]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
+    assert f"warning: {tmp_path / 'tiny.gguf'}: there is no such file yet" in done.output
     text = out.read_text()
     assert text == modelfile(str(tiny_base_path()), "./tiny.gguf")
     assert text.startswith('FROM ./tiny.gguf\nTEMPLATE """{{ range')

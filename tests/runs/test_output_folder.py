@@ -1,5 +1,6 @@
 """What a new run deletes in its output folder: what a run of ours left there, and nothing else."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +19,7 @@ def told(folder, *, model="model", data="rows.jsonl", **run):
         script=SimpleNamespace(dataset_name=str(data)),
         mixture=SimpleNamespace(datasets=[]),
         named=frozenset(),
+        later_folders=[],
     )
 
 
@@ -44,6 +46,32 @@ def test_a_new_run_deletes_what_a_run_left_and_nothing_else(tmp_path):
     kept = {"run.json", "checkpoint-best", "checkpoint-4", "checkpoint-5", "answers.jsonl"}
     assert {path.name for path in out.iterdir()} == kept
     assert (tmp_path / "elsewhere-5" / "optimizer.pt").exists()
+
+
+def test_a_new_run_deletes_the_model_of_the_earlier_one_and_of_the_later_stages(tmp_path):
+    first, second = tmp_path / "1-sft", tmp_path / "2-dpo"
+    models = "adapter_model.safetensors adapter_config.json model-00001-of-00002.safetensors README.md tokenizer.json"
+    for folder in (first, second):
+        write_run(folder, finished=True)
+        for name in (*models.split(), "notes.md"):
+            (folder / name).write_text("earlier")
+    for folder in (first / "merged", second / "merged"):
+        folder.mkdir()
+        (folder / "ift_model.json").write_text("{}")
+    run = told(first)
+    run.later_folders = [str(second)]
+    mark_run_started(run)
+    assert {path.name for path in first.iterdir()} == {"run.json", "notes.md"}
+    assert {path.name for path in second.iterdir()} == {"notes.md", "merged"}  # the last stage merges nothing
+
+
+def test_a_run_does_not_replace_the_base_of_its_adapter(tmp_path):
+    out, adapter = tmp_path / "out", tmp_path / "adapter"
+    write_run(out, finished=True)
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(out)}))
+    with pytest.raises(DataError, match=rf"{out}: is in the output folder"):
+        prepare_output_folder(told(out, model=adapter))
 
 
 def test_files_named_like_ours_stay_where_no_run_was(tmp_path):

@@ -166,6 +166,40 @@ def test_adapters_accumulate_exactly(tmp_path, rows, options):
     assert sum(float(gradient.abs().sum()) > 0 for gradient in runs[0].gradients[0].values()) > 4
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"target_modules": ["q_proj", "v_porj"]},
+        {"modules_to_save": ["lm_haed"]},
+        {"exclude_modules": ["k_porj"]},
+        {"layers_to_transform": [0, 9]},
+        {"layers_to_transform": [0], "layers_pattern": ["layers", "layrs"]},
+        {"rank_pattern": {"q_porj": 2}},
+        {"alpha_pattern": {"q_porj": 2}},
+        {"target_parameters": ["q_porj.weight"]},
+    ],
+    ids=str,
+)
+def test_a_name_in_a_list_of_lora_that_the_model_lacks_is_refused(tmp_path, rows, wrong):
+    """peft trains what matches and passes over the others."""
+    name, value = list(wrong.items())[-1]
+    lacking = [*value][-1]
+    config = LoraConfig(task_type="CAUSAL_LM", **{"target_modules": ["q_proj", "k_proj"], **wrong})
+    with pytest.raises(ValueError, match=f"^{name}: the model has no [a-z ]+ {lacking}"):
+        trained(tmp_path, tiny_model(), rows, peft_config=config, run=False)
+
+
+def test_names_and_patterns_of_lora_that_the_model_has_are_taken(tmp_path, rows):
+    config = LoraConfig(
+        task_type="CAUSAL_LM", target_modules=["self_attn.q_proj", "k_proj"],
+        exclude_modules=["layers.0.self_attn.k_proj"],
+        layers_to_transform=[0, 1], layers_pattern="layers", rank_pattern={r"layers\.1\..*q_proj": 2},
+    )  # fmt: skip
+    run = trained(tmp_path, tiny_model(), rows, peft_config=config, run=False)
+    names = {name for name, one in run.model.named_parameters() if "lora_A" in name}
+    assert len(names) == 3
+
+
 def test_an_adapter_on_the_head_is_refused(tmp_path, rows):
     config = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "lm_head"])
     with pytest.raises(ValueError, match="lm_head"):

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from ift.check.memory import empty_model
 from ift.check.packages import missing_packages, wanted_packages
+from ift.generation.during_training import target_totals
 from ift.methods.stage import PreparedRows, Stage, build_trainer
 from ift.methods.start import start_options
 from ift.models.loading import load_config
@@ -58,7 +59,7 @@ def build_errors(
     found = (
         ([] if elsewhere else _unavailable(stage, engine))
         + _refused(stage)
-        + _unknown_metric(stage, prepared)
+        + _answers_and_metric(stage, prepared)
     )
     if stage.config.world_size > 1 or (elsewhere and wanted_packages([stage], engine)):
         return found
@@ -129,8 +130,11 @@ def _explained(stage: Stage, error: Exception) -> str:
     if "_schedule" in text or "min_lr" in text:
         name = getattr(config.lr_scheduler_type, "value", config.lr_scheduler_type)
         return f"lr_scheduler_type {name}: {text}. Fix: give lr_scheduler_kwargs, or take another schedule"
-    if "Target modules" in text and "," in str(stage.model.lora_target_modules):
+    target = str(stage.model.lora_target_modules)
+    if "Target modules" in text and "," in target:
         return f"{text}. Fix: separate the names of --lora_target_modules by spaces, not by commas"
+    if "Target modules" in text and target.isidentifier():  # trl makes a string of a list of one name
+        return f"{text} Fix: a single name is a regular expression for the whole path; write '.*\\.{target}'"
     return text
 
 
@@ -152,8 +156,22 @@ def _unknown_init_kwargs(stage: Stage) -> list[str]:
     ]
 
 
-def _unknown_metric(stage: Stage, prepared: PreparedRows) -> list[str]:
-    """What is wrong with `metric_for_best_model`, which transformers reads only after the first evaluation."""
+def _answers_and_metric(stage: Stage, prepared: PreparedRows) -> list[str]:
+    """What is wrong with the scores of generated answers, and with `metric_for_best_model`."""
+    answers, scores = getattr(stage, "answers", None), list[str]()
+    if answers is not None and answers.scorer is not None and "eval" in prepared.sets:
+        try:  # the names of a function's values are known from a call
+            scores = [*target_totals(answers, prepared.sets["eval"], stage.config.seed, prepared.tokenizer)]
+        except ValueError as error:
+            return [f"eval_score: {error}"]
+    return _unknown_metric(stage, prepared, scores)
+
+
+def _unknown_metric(stage: Stage, prepared: PreparedRows, scores: list[str]) -> list[str]:
+    """What is wrong with `metric_for_best_model`, which transformers reads only after the first evaluation.
+
+    `scores` are the names of the scores of generated answers.
+    """
     from ift.training.metrics import EVALUATION_METRICS, LOOKAHEAD_METRICS, PROPAGATION_METRICS
     from ift.training.trainer import IFTTrainer
 
@@ -167,16 +185,13 @@ def _unknown_metric(stage: Stage, prepared: PreparedRows) -> list[str]:
         names = [name for name in names if name not in PROPAGATION_METRICS]
     answers = getattr(stage, "answers", None)
     if answers is not None and answers.eval_generate:
-        scores = [one.strip() for one in (answers.eval_score or "").split(",") if one]
-        if any(":" in one for one in scores):
-            return []  # a function names its values itself
         names += ["answers_stopped", "exact_match", *scores]
     known = [f"eval_{name}" for name in names]
     name = wanted if wanted.startswith("eval_") else f"eval_{wanted}"
     if name in known:
         return []
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    near = [one for one in known if one.startswith(f"{name}.")] or difflib.get_close_matches(name, known, 1)
+    hint = f"; did you mean {' or '.join(near)}?" if near else "."
     return [
         f"metric_for_best_model is {wanted!r}, which no evaluation reports{hint} There are {', '.join(known)}"
     ]

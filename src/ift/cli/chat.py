@@ -36,6 +36,7 @@ def main(
     from ift.generation.errors import EvaluationError
     from ift.generation.prompts import prompt_ids
     from ift.models.loading import PLAIN_TEXT, load_model
+    from ift.models.model_folder import warn_of_unfinished_run
 
     class Visible(TextStreamer):
         """Prints the answer during generation, with visible control characters."""
@@ -45,6 +46,7 @@ def main(
 
     marks_to = sys.stdout if prompt is None else sys.stderr  # a single answer stays clean
     network, tokenizer, style, note = load_model(model, options)
+    warn_of_unfinished_run(model)
     if system and style == PLAIN_TEXT:
         raise EvaluationError(f"--system: {model} was trained on plain text. Fix: write it into the prompt")
     if note:

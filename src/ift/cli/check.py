@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,13 @@ def _check(
     planned = options.gpu_memory is not None and not (options.time or options.show)
     check_model(run_args, weights=not planned)
     missing = missing_here(run_args, planned)
+    if run_args.answers.eval_score:
+        from ift.lab.scores.during_training import answer_scorer
+        from ift.runs.extras import MissingExtra
+
+        answers = run_args.answers
+        with suppress(MissingExtra):  # a finding of its own
+            answers.scorer = answer_scorer(str(answers.eval_score), answers.eval_score_db)
     rows = prepare_stage(run_args, load_data(run_args))
     found = _preflight(run_args, rows, options)
     found = replace(

@@ -39,13 +39,14 @@ def _check_place(model: str, endpoint: str | None, ray: str | None, options: Loa
     from ift.generation.errors import EvaluationError
     from ift.lab.ray_tasks import check_ray
     from ift.models.loading import LoadOptions
-    from ift.models.model_folder import check_model_path
+    from ift.models.model_folder import check_model_path, warn_of_unfinished_run
 
     check_ray(ray)
     if endpoint is not None and ray is not None:
         raise EvaluationError("--endpoint: the server does the work. Fix: leave out --ray")
     if endpoint is None:
         check_model_path(model, allow_pickle=options.allow_pickle_weights)
+        warn_of_unfinished_run(model)
     elif options != LoadOptions():
         raise EvaluationError(
             "--endpoint: the server has loaded the model. Fix: leave out --dtype, --device, "

@@ -27,13 +27,14 @@ def main(
     """
     from ift.models.loading import warn_of_remote_code
     from ift.models.merging import merge_to_new_folder, refuse_merge_target
-    from ift.models.model_folder import check_model_path
+    from ift.models.model_folder import check_model_path, warn_of_unfinished_run
     from ift.runs.model_card import write_merged_card
     from ift.runs.progress import next_commands
     from ift.text import visible
 
     check_model_path(adapter, allow_pickle=options.allow_pickle_weights)
     refuse_merge_target(adapter, folder)
+    warn_of_unfinished_run(adapter)
     if options.trust_remote_code:
         warn_of_remote_code(adapter)
     ids = [] if rows is None else _row_ids(adapter, rows, options, columns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import typer
@@ -17,7 +18,7 @@ def command(
     """Write Ollama's Modelfile: the chat template as a Go template, and where answers end."""
     from ift.data import DataError
     from ift.files import write_atomically
-    from ift.models.model_folder import check_model_path
+    from ift.models.model_folder import check_model_path, warn_of_unfinished_run
     from ift.models.modelfile import modelfile
     from ift.text import visible
 
@@ -25,6 +26,10 @@ def command(
     if path.exists():
         raise DataError(f"{path}: exists. Fix: name another --output")
     check_model_path(model, weights=False)
+    warn_of_unfinished_run(model)
     write_atomically(path, modelfile(model, weights))
+    gguf = path.parent / Path(weights).expanduser()
+    if not gguf.is_file():
+        print(visible(f"warning: {gguf}: there is no such file yet; ollama create needs it"), file=sys.stderr)
     print(visible(f"{path}\nnext      ollama create NAME -f {path}"))
     return 0

@@ -18,10 +18,13 @@ def main(
 ) -> int:
     """Writes the report of records, or of training runs, to `output_dir`; returns the exit code."""
     needs_extra("report", "matplotlib")
+    from ift.files import check_target
     from ift.lab.report.training_runs import training_folders, write_training_report
     from ift.lab.report.writing import write
 
     out = Path(output_dir).expanduser()
+    page = out / "report.md"
+    check_target(page, replaces=lambda start: start.startswith((b"# Report\n", b"# Training runs\n")))
     if folders := training_folders(runs):
         _refuse(
             {"baseline": baseline, "methods": methods, "metric": metric},
@@ -35,10 +38,12 @@ def main(
 
 def main_pack(runs: list[str], path: str, points: int | None, samples: int | None) -> int:
     """Packs the records into one file; returns the exit code."""
+    from ift.files import check_target
     from ift.lab.report import pack
     from ift.lab.report.study import POINTS
 
     file = Path(path).expanduser()
+    check_target(file, replaces=lambda start: b'"format":"ift-run"' in start.replace(b" ", b""))
     count = pack(runs, file, POINTS if points is None else points, samples)
     print(f"{file}: {counted(count, 'run')}, {file.stat().st_size:,} bytes")
     return 0

@@ -29,7 +29,10 @@ def main(
 
     names = parse_names(score, database, judge)
     output = output or answers.with_name(f"{answers.stem}.scores.jsonl")
-    check_target(output, [file for file in (answers, rows, database and Path(database)) if file])
+    inputs = [file for file in (answers, rows, database and Path(database)) if file]
+    check_target(
+        output, inputs, replaces=lambda start: start.startswith(b'{"id": ') and b'"scores": {' in start
+    )
     found = read_answers(answers, rows, column)
     if FINAL_ANSWER in names:
         final = final_answer_of([one.references[0] for one in found], pattern)

@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> int:
     if run_args.method.name not in SHOWN:
         raise UsageError(f"--method {run_args.method.name}: a step can be shown for {' and '.join(SHOWN)}")
     output = Path(options.output).expanduser()
-    check_target(output)
+    check_target(output, replaces=lambda start: b"<title>A step of " in start)
     check_model(run_args)
     rows = list(shown_rows(run_args, prepare_first_rows(run_args, options.n), options.n))
     console = Console(highlight=False)

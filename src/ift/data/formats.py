@@ -182,8 +182,10 @@ def parse_columns(
         if not (old and new):
             raise DataError(f"{where}: found {pair!r}, expected old=new. Fix: write question=instruction")
         if "=" in new:
-            fix = "in YAML {question: instruction, answer: output}; on the command line each pair a word, without quotes"
-            raise DataError(f"{where}: found {pair!r}, which is more than one pair in one text. Fix: write {fix}")
+            fix = "in YAML {question: instruction, answer: output}; on the command line each pair without quotes"
+            raise DataError(
+                f"{where}: found {pair!r}, which is more than one pair in one text. Fix: write {fix}"
+            )
         if old in mapping or new in mapping.values():
             raise DataError(f"{where}: {pair!r} names a column a second time. Fix: name each once")
         mapping[old] = new

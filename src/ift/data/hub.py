@@ -31,6 +31,12 @@ def go_offline_if_unreachable() -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"  # for child processes
 
 
+def folder_or_download(name: str) -> str:
+    """The fix for a model's name that is neither a folder nor found on the Hub."""
+    hint = download_hint(name, "model").removeprefix("Fix: ")
+    return f"Fix: correct the path if a folder is meant; otherwise {hint}"
+
+
 def download_hint(name: str, kind: str) -> str:
     """The fix for a failed download of a repository; `kind` is "model" or "dataset"."""
     return (

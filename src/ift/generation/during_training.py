@@ -139,12 +139,8 @@ class EvaluationAnswers(TrainerCallback):
         except ValueError as error:
             raise DataError(str(error)) from error
         if settings.scorer is not None:  # a target that cannot be scored is found before the first step
-            asked = [{**one.named, "target": one.target, "answer": one.target} for one in self.questions]
-            prompts = [self.tokenizer.decode(one.prompt) for one in self.questions]
             self.columns = rows.columns([one.row for one in self.questions])
-            settings.scorer(
-                [{**one, "prompt": text} for one, text in zip(asked, prompts, strict=True)], self.columns
-            )
+            _score_targets(settings.scorer, self.questions, self.columns, self.tokenizer)
 
     @property
     def path(self) -> Path:
@@ -222,6 +218,27 @@ class EvaluationAnswers(TrainerCallback):
             tracker = sys.modules.get(name)  # imported by transformers' callback
             if name in (report_to or []) and tracker is not None:
                 tracker.log({"answers": tracker.Table(dataframe=pandas.DataFrame(list(answers)))})
+
+
+def target_totals(settings: AnswerArguments, rows: Prepared, seed: int, tokenizer: Any) -> dict[str, float]:
+    """The scores, by name, of the target answers to the rows of `eval_generate`; {} without `scorer`.
+
+    Raises:
+        DataError: No row has a prompt.
+        ValueError: A target that cannot be scored; see `scorer`.
+    """
+    if settings.scorer is None:
+        return {}
+    questions, _ = _questions(rows, settings.eval_generate, seed, tokenizer)
+    return _score_targets(settings.scorer, questions, rows.columns([one.row for one in questions]), tokenizer)
+
+
+def _score_targets(
+    scorer: AnswerScorer, questions: Sequence[Question], columns: Sequence[Mapping[str, Any]], tokenizer: Any
+) -> dict[str, float]:
+    asked = [{**one.named, "target": one.target, "answer": one.target} for one in questions]
+    prompts = [tokenizer.decode(one.prompt) for one in questions]
+    return scorer([{**one, "prompt": text} for one, text in zip(asked, prompts, strict=True)], columns)
 
 
 def _questions(rows: Prepared, count: int, seed: int, tokenizer: Any) -> tuple[list[Question], str]:

@@ -47,6 +47,7 @@ def generate(
         EvaluationError: The prompts cannot be read, or not a single one can be answered.
         JudgeError: The endpoint cannot be used or does not answer.
         OSError: The model is missing.
+        ValueError: The output exists.
     """
     source = Path(prompts).expanduser()
     asked = read_prompts(source, system, columns)[:limit]
@@ -56,8 +57,9 @@ def generate(
     suffix = "json" if form == "alpaca-eval" else "jsonl"
     path = Path(output).expanduser() if output else Path(f"{name}-{source.stem}.{suffix}")
     stored = path.with_name(f"{path.name}.answers")
-    for target in (path, stored):
-        check_target(target, [source] if endpoint else [source, Path(model).expanduser()])
+    inputs = [source] if endpoint else [source, Path(model).expanduser()]
+    check_target(path, inputs, replaces=lambda start: False)
+    check_target(stored, inputs)
     local = (model, asked, settings, batch_size, options)
     if executor is not None:
         answers_of = answer_in_jobs(executor, source, stored, system, columns, *local)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ift.data import DataError
-from ift.models.adapters import CONFIG, adapter_config
+from ift.models.adapters import CONFIG, adapter_config, check_adapter_names
 from ift.models.limits import check_special_ids, known_positions, learned_positions
 from ift.models.loading import LoadOptions, load_config, load_network, local_path
 from ift.models.record import ModelRecord, model_sha256
@@ -154,9 +154,18 @@ def _ending_with(name: str, modules: Collection[str]) -> list[str]:
 
 
 def check_limits(stage: Any, tokenizer: Any, longest_row: int, network: Any) -> None:
-    """Raises DataError for a special id without an embedding, a too long row, and as `explain_saved_modules`."""
+    """Raises DataError for a special id without an embedding, a too long row, and as `explain_saved_modules`.
+
+    So does a name in a list of LoRA that the model lacks.
+    """
+    from trl import get_peft_config
+
     name = stage.model.model_name_or_path
     explain_saved_modules(stage, network)
+    if (
+        adapter_config(local_path(name), stage.model.model_revision) is None
+    ):  # a new adapter, not one that is continued
+        check_adapter_names(network, get_peft_config(stage.model), "lora_")
     check_special_ids(name, tokenizer, network)
     if problem := explain_too_long(longest_row, learned_positions(network)):
         raise DataError(f"{name}: {problem}")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import re
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,14 @@ import torch
 
 from ift.data.errors import DataError
 from ift.models.record import FILE, model_sha256, read_record
-from ift.text import quoted
+from ift.text import did_you_mean, quoted
 
 CONFIG = "adapter_config.json"
+_KIND = {
+    "target_parameters": "parameter",
+    "layers_to_transform": "targeted layer",
+    "layers_pattern": "list of layers",
+}
 
 
 def adapter_config(name: str, revision: str | None = None) -> Any | None:
@@ -99,6 +107,74 @@ def attach_adapter(network: Any, name: str, config: Any, *, trainable: bool = Fa
         raise DataError(f"{name}: the adapter does not fit its base: {error}") from error
     check_keys(name, found.missing_keys, found.unexpected_keys)
     return model
+
+
+def check_adapter_names(network: Any, config: Any, prefix: str = "") -> None:
+    """Raises DataError if a list of a LoRA configuration names what the model lacks, which peft passes over in silence.
+
+    Args:
+        network: The model, with or without the adapter on it.
+        config: The `PeftConfig` as the user gave it; None, or a configuration without such lists, passes.
+        prefix: Before the names of the settings in the message.
+    """
+    from peft.tuners.tuners_utils import check_target_module_exists
+    from peft.utils.other import get_pattern_key
+
+    if config is None:
+        return
+    modules = {_name_in_base(name) for name, _ in network.named_modules()} - {""}
+    tensors = {_name_in_base(name) for name, _ in network.named_parameters()}
+
+    def targets(**changes: Any) -> bool:
+        alone = copy.copy(config)
+        for name, value in {
+            "target_modules": [],
+            "exclude_modules": None,
+            "modules_to_save": None,
+            **changes,
+        }.items():
+            setattr(alone, name, value)
+        return any(check_target_module_exists(alone, module) for module in modules)
+
+    def ends(one: str, names: set[str] = modules) -> bool:
+        return any(name == one or name.endswith(f".{one}") for name in names)
+
+    def is_pattern_of(one: str) -> bool:
+        return any(get_pattern_key([one], name) == one for name in modules)
+
+    given = getattr(config, "target_modules", None) or modules
+    exists = {
+        "target_modules": lambda one: targets(target_modules=[one], layers_to_transform=None),
+        "modules_to_save": ends,
+        "exclude_modules": ends,
+        "target_parameters": lambda one: ends(one, tensors),
+        "layers_pattern": lambda one: any(re.search(rf"(^|\.){one}\.\d+\.", name) for name in modules),
+        "layers_to_transform": lambda one: targets(target_modules=given, layers_to_transform=[one]),
+        "rank_pattern": is_pattern_of,
+        "alpha_pattern": is_pattern_of,
+    }
+    for setting, is_known in exists.items():
+        wanted = getattr(config, setting, None)
+        if wanted is None or isinstance(
+            wanted, str
+        ):  # peft says so itself if a regular expression matches nothing
+            continue
+        for one in sorted(wanted if isinstance(wanted, Collection) else [wanted]):
+            if not is_known(one):
+                parts = sorted({part for name in modules for part in name.split(".") if not part.isdigit()})
+                hint = did_you_mean(str(one), parts)
+                comma = "separate the names by spaces, not by commas" if "," in str(one) else ""
+                raise DataError(
+                    f"{prefix}{setting}: the model has no {_KIND.get(setting, 'module')} {one}{hint or '.'} Fix: "
+                    f"{comma or 'correct the name, or leave it out'}"
+                )
+
+
+def _name_in_base(name: str) -> str:
+    """The name that a module or parameter has in the model without the adapter."""
+    for part in ("base_model.model.", ".base_layer", ".original_module"):
+        name = name.replace(part, "")
+    return name
 
 
 def check_keys(name: str, missing: Any, unexpected: Any) -> None:

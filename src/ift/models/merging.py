@@ -13,6 +13,7 @@ import torch
 
 from ift.data import end_of_turn_ids
 from ift.data.errors import DataError
+from ift.data.hub import folder_or_download
 from ift.models.adapters import CONFIG, adapter_config, merge_adapter
 from ift.models.loading import LoadOptions, load_network, load_tokenizer, local_path
 from ift.models.outputs import Difference, compare_logits, compute_logits
@@ -49,6 +50,11 @@ def merge_to_new_folder(
 
 def refuse_merge_target(name: str, folder: Path) -> None:
     """Raises DataError if a model is no adapter, or the folder for the merged model is not empty."""
+    if adapter_config(local_path(name)) is None and not Path(name).expanduser().is_dir():
+        raise DataError(
+            f"{name}: there is no such folder, and no adapter of this name was found on the Hub. "
+            f"{folder_or_download(name)}"
+        )
     if adapter_config(local_path(name)) is None:
         raise DataError(
             f"{name}: found no {CONFIG}: this is not an adapter, so there is nothing to merge. Fix: give the folder or "

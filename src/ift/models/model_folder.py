@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,17 +12,24 @@ from pickle import UnpicklingError  # nosec B403 # the error alone; nothing is u
 from typing import Any
 
 from ift.data.errors import DataError, describe
-from ift.data.hub import download_hint, go_offline_if_unreachable
+from ift.data.hub import folder_or_download, go_offline_if_unreachable
 from ift.models.adapters import find_base
 from ift.text import quoted
 
+RUN = "run.json"  # marks the folder of a run of `ift train`; written before the first step
 WEIGHTS = {"adapter_config.json": "adapter_model.safetensors", "config.json": "model.safetensors"}
 PICKLES = {"config.json": "pytorch_model*.bin", "adapter_config.json": "adapter_model.bin"}
 
 
 def looks_local(name: str) -> bool:
     """Whether a model's name can only be a path (transformers would look it up on the Hub)."""
-    return name.startswith((".", "/", "~")) or name.count("/") > 1 or os.path.exists(name)
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:  # more than one slash, or a character that a Hub id cannot have
+        return True
+    return name.startswith((".", "/", "~")) or os.path.exists(name)
 
 
 def check_model_path(name: str, *, allow_pickle: bool = False, weights: bool = True) -> None:
@@ -43,8 +51,12 @@ def check_model_path(name: str, *, allow_pickle: bool = False, weights: bool = T
         )
     kind = next((file for file in WEIGHTS if (folder / file).exists()), None)
     if kind is None:
+        started = "the run of ift train in this folder has not finished, so there is no model yet"
+        finish = "repeat its command with --resume auto, or give one of its checkpoints (checkpoint-N)"
         raise DataError(
-            f"{name}: no config.json in this folder. Fix: give the folder that the model was saved to"
+            f"{name}: {started}. Fix: {finish}"
+            if is_unfinished(folder)
+            else f"{name}: no config.json in this folder. Fix: give the folder that the model was saved to"
         )
     found = _json_object(folder / kind)
     if weights:
@@ -55,6 +67,25 @@ def check_model_path(name: str, *, allow_pickle: bool = False, weights: bool = T
             check_model_path(base, allow_pickle=allow_pickle, weights=weights)
         except DataError as error:
             raise DataError(f"{name}: the base of this adapter: {error}") from error
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether `run.json` says that the run of `ift train` in a folder has not finished."""
+    try:
+        return json.loads((folder / RUN).read_text(encoding="utf-8"))["finished"] is False
+    except (OSError, ValueError, TypeError, KeyError):  # no run of ift train
+        return False
+
+
+def warn_of_unfinished_run(name: str) -> None:
+    """Prints to standard error if a model's folder holds an unfinished run, whose model is not saved yet."""
+    if is_unfinished(Path(name).expanduser()):
+        print(
+            f"warning: {name}: the run of ift train in this folder has not finished ({RUN}), so the model files there "
+            "are not its result. Fix: repeat its command with --resume auto, or give one of its checkpoints "
+            "(checkpoint-N)",
+            file=sys.stderr,
+        )
 
 
 def _json_object(file: Path) -> dict[str, Any]:
@@ -146,5 +177,6 @@ def explain_loading_errors(name: str, part: str) -> Iterator[None]:
                 f"as {part}.save_pretrained writes them"
             ) from error
         raise DataError(
-            f"{name}: no {part} from the Hub: {quoted(error)}. {download_hint(name, 'model')}"
+            f"{name}: there is no such folder, and no {part} of this name from the Hub: {quoted(error)}. "
+            f"{folder_or_download(name)}"
         ) from error

@@ -42,8 +42,8 @@ class Difference:
 
     def __str__(self) -> str:
         return (
-            f"largest difference of a logit {self.largest:.3g}, {self.relative:.2g} standard deviations on average, "
-            f"where up to {self.limit:g} is rounding"
+            f"largest difference of a logit {self.largest:.3g}, on average {self.relative:.2g} standard deviations, "
+            f"and up to {self.limit:g} standard deviations are rounding"
         )
 
 

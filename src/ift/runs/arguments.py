@@ -41,9 +41,7 @@ class ColumnArguments:
 
     dataset_columns: list[str] = field(
         default_factory=list,
-        metadata={
-            "help": "Columns to rename before the format is detected, such as question=instruction answer=output."
-        },
+        metadata={"help": "Columns to rename first, such as question=instruction answer=output."},
     )
 
 
@@ -79,7 +77,8 @@ class RunArguments:
         default_factory=list, metadata={"help": "Settings that may differ from those of the resumed run."}
     )
     overwrite_output_dir: bool = field_with_help(
-        False, "Train into a folder that is not empty; checkpoints of an earlier run in it are deleted."
+        False,
+        "Train into a folder that is not empty; what an earlier run of ift train wrote there is deleted.",
     )
 
 
@@ -94,6 +93,7 @@ class TrainArguments(Stage):
         answers: Answers generated at each evaluation and at the end.
         named: Names of the settings on the command line or in the YAML file, even those with their default value.
         finished: Whether the stage is already finished, in a resumed sequence.
+        later_folders: The output folders of the later stages of a sequence.
     """
 
     run: RunArguments
@@ -102,6 +102,7 @@ class TrainArguments(Stage):
     answers: AnswerArguments
     named: frozenset[str] = frozenset()
     finished: bool = False
+    later_folders: Sequence[str] = ()
 
 
 class Parser(TrlParser):

@@ -13,7 +13,7 @@ from ift.check.findings import Preflight, preflight
 from ift.check.packages import missing_packages, wanted_packages
 from ift.data import DataError
 from ift.models.loading import warn_of_remote_code
-from ift.models.model_folder import check_model_path
+from ift.models.model_folder import check_model_path, warn_of_unfinished_run
 from ift.runs.arguments import TrainArguments
 from ift.runs.argv import UsageError
 from ift.runs.launch import engine_here, is_launched, running_engine, wanted_engine
@@ -34,8 +34,10 @@ def check_model(run_args: TrainArguments, weights: bool = True) -> None:
     """Refuses a model folder that cannot be loaded (see `check_model_path`), and warns if the model's code will run."""
     name = run_args.model.model_name_or_path
     check_model_path(name, allow_pickle=run_args.run.allow_pickle_weights, weights=weights)
-    if run_args.config.trust_remote_code and not is_launched():
-        warn_of_remote_code(name)
+    if not is_launched():
+        warn_of_unfinished_run(name)
+        if run_args.config.trust_remote_code:
+            warn_of_remote_code(name)
 
 
 def missing_here(run_args: TrainArguments, planned: bool) -> dict[str, Finding]:

@@ -95,7 +95,7 @@ _LONG = (
 )
 _OVERWRITTEN = (
     "overwrite_output_dir: the other tool keeps the files of an earlier run until it overwrites them; ift train "
-    "deletes the checkpoints, metrics and answers of its own earlier run in the folder"
+    "deletes its own earlier run in the folder, model included, when the new run begins to train"
 )
 _ALL_TURNS = (
     "trained tokens of conversations: trl trains every token, the user's too, unless assistant_only_loss is set; ift "

@@ -15,6 +15,9 @@ import torch
 from ift.data import DataError
 from ift.files import write_atomically
 from ift.methods.table import Method
+from ift.models.adapters import base_named_in
+from ift.models.model_folder import RUN
+from ift.models.record import FILE as MODEL_RECORD
 from ift.runs.run_facts import changes_of_finished
 from ift.training.checkpoints import (
     NOTHING_TO_RESUME,
@@ -24,8 +27,15 @@ from ift.training.checkpoints import (
     why_not_resumable,
 )
 
-RUN = "run.json"  # marks the folder as a run of `ift train`; written before the first step
-RUN_FILES = (RUN, "metrics.jsonl", "answers.jsonl", "final_answers.jsonl")  # in addition to the checkpoints
+# what a run writes in addition to the checkpoints: records, model or adapter, tokenizer, model card
+RUN_FILES = (
+    RUN, "metrics.jsonl", "answers.jsonl", "final_answers.jsonl", "non_finite.jsonl", "training_args.bin",
+    "model*.safetensors", "model.safetensors.index.json", "config.json", "generation_config.json",
+    "adapter_model.safetensors", "adapter_config.json", MODEL_RECORD, "README.md",
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+    "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model",
+)  # fmt: skip
+MERGED = "merged"  # below the folder of a stage that trained an adapter: what the next stage starts from
 EARLIER_DEFAULTS: dict[str, Any] = {"propagation_detach": "none"}  # defaults of earlier versions
 
 
@@ -100,9 +110,16 @@ def _resume_newest(run_args: Any, folder: Path, existing: list[str], decided: se
     return [*lines, f"no complete checkpoint in {folder}: starts from scratch"]
 
 
+def _deleted(run_args: Any) -> list[Path]:
+    """What a new run deletes; of a sequence also in the folders of later stages, which are trained from this one."""
+    folder, later = Path(run_args.config.output_dir), [Path(one) for one in run_args.later_folders]
+    merged = [folder / MERGED] if later and (folder / MERGED / MODEL_RECORD).is_file() else []
+    return [*merged, *(path for one in (folder, *later) for path in _files_of_earlier_run(one))]
+
+
 def _files_of_earlier_run(folder: Path) -> list[Path]:
     """The files of an earlier run that a new run deletes: checkpoints with a manifest, and `RUN_FILES`."""
-    files = [folder / name for name in RUN_FILES] if (folder / RUN).is_file() else []
+    files = [path for name in RUN_FILES for path in folder.glob(name)] if (folder / RUN).is_file() else []
     return [
         *checkpoints_with_manifest(folder),
         *(path for path in files if path.is_file() and not path.is_symlink()),
@@ -111,9 +128,13 @@ def _files_of_earlier_run(folder: Path) -> list[Path]:
 
 def _check_inputs(run_args: Any, folder: Path) -> None:
     """Raises DataError if the run would replace or delete its own start model or rows."""
-    deleted = {path.resolve() for path in _files_of_earlier_run(folder)}
+    deleted = {path.resolve() for path in _deleted(run_args)}
+    start = run_args.model.model_name_or_path
+    adapter = Path(start or "").expanduser()
+    base = base_named_in(adapter) if (adapter / "adapter_config.json").is_file() else None
     data = [run_args.script.dataset_name, *(one.path for one in run_args.mixture.datasets)]
-    for name in (run_args.model.model_name_or_path, *data):
+    template = getattr(run_args.config, "chat_template_path", None)
+    for name in (start, base, template, *data):
         path = Path(name or "").expanduser().resolve()
         if name and path.exists() and (path == folder.resolve() or deleted & {path, *path.parents}):
             raise DataError(
@@ -164,7 +185,7 @@ def _read_run(file: Path) -> dict[str, Any]:
 
 
 def prepare_output_folders(stages: Sequence[Any]) -> list[str]:
-    """Calls `prepare_output_folder` for every stage of a sequence and sets `finished` of finished stages.
+    """Calls `prepare_output_folder` for every stage of a sequence; sets `later_folders`, and `finished` if it is.
 
     Raises:
         DataError: See `prepare_output_folder`; or a stage has files although the previous one is not finished.
@@ -172,6 +193,7 @@ def prepare_output_folders(stages: Sequence[Any]) -> list[str]:
     """
     lines: list[str] = []
     for number, run_args in enumerate(stages, start=1):
+        run_args.later_folders = [later.config.output_dir for later in stages[number:]]
         held = Path(run_args.config.output_dir).is_dir() and any(Path(run_args.config.output_dir).iterdir())
         if number > 1 and held and run_args.run.resume == "auto" and not stages[number - 2].finished:
             raise DataError(
@@ -214,7 +236,7 @@ def mark_run_started(run_args: Any) -> None:
     """Marks the output folder as a started run, after all checks; a new run deletes the files of an earlier one."""
     folder = Path(run_args.config.output_dir)
     if not run_args.config.resume_from_checkpoint:
-        for path in _files_of_earlier_run(folder):
+        for path in _deleted(run_args):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     write_run(folder, finished=False)
 

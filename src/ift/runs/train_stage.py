@@ -23,6 +23,7 @@ from ift.models.record import write_record
 from ift.runs.launch import running_engine
 from ift.runs.lost_process import is_lost_process, lost_process
 from ift.runs.model_card import write_model_card
+from ift.runs.output_folder import MERGED
 from ift.runs.read_back import read_back
 from ift.runs.resource_errors import disk_full, is_disk_full, is_out_of_memory, out_of_memory
 from ift.text import counted
@@ -163,9 +164,9 @@ def model_for_next_stage(stage: Stage, data: LoadedData) -> str:
             rows = first_rows(stage, data)
         except DataError:  # none of these rows can be trained
             rows = []
-        save_merged(str(folder), folder / "merged", rows, options)
+        save_merged(str(folder), folder / MERGED, rows, options)
     PartialState().wait_for_everyone()
-    return str(folder / "merged" if adapter.exists() else folder)
+    return str(folder / MERGED if adapter.exists() else folder)
 
 
 def first_rows(stage: Stage, data: LoadedData) -> list[list[int]]:

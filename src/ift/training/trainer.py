@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from trl import SFTTrainer
 from trl.trainer.utils import get_config_model_id, global_then_local_main_first
 
 from ift.data import end_of_turn_ids, prepare_dataset
+from ift.models.adapters import check_adapter_names
 from ift.models.stop_tokens import stop_generation_at
 from ift.step.algorithm import ChangeGuess, ScoreTokens, enable_residual, ift_loss
 from ift.step.equations import TokenWeights, name_of, try_weights
@@ -95,7 +97,9 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, KnowsTiedWeights, CountsRowsOnce
             args.metric_for_best_model = f"eval_{next(iter(eval_sets))}_nll"
         self.data_reports: dict[str, Any] = dict(kwargs.pop("data_reports", None) or {})
         self._already_prepared = set(self.data_reports)
+        given = copy.copy(kwargs.get("peft_config"))  # peft fills in what is not set
         super().__init__(model, args, **kwargs)
+        check_adapter_names(self.model, given)
         self._already_prepared.clear()  # a data set passed to `evaluate` later is new
         if self._is_vlm or self._is_vision_dataset:
             raise ValueError(

@@ -62,6 +62,16 @@ def test_a_report_of_the_file_is_that_of_the_folder(tmp_path):
     for source, out in ((runs, "one"), (tmp_path / "study.jsonl", "two")):
         assert run(source, "--output_dir", tmp_path / out).exit_code == 0
     assert files(tmp_path / "one") == files(tmp_path / "two")
+    assert run(runs, "--output_dir", tmp_path / "one").exit_code == 0  # its own files are written again
+    assert run(runs, "--pack", tmp_path / "study.jsonl").exit_code == 0
+    for words, file in (
+        (("--output_dir", tmp_path), "report.md"),
+        (("--pack", tmp_path / "my.jsonl"), "my.jsonl"),
+    ):
+        (tmp_path / file).write_text("mine")
+        refused = run(runs, *words)
+        assert (refused.exit_code, (tmp_path / file).read_text()) == (1, "mine")
+        assert f"{file}: this file exists" in refused.output.replace("\n", "")
 
 
 def test_tables_are_the_same_however_thin_the_file_is(tmp_path):

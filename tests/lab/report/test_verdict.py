@@ -213,6 +213,28 @@ def test_where_a_score_is_the_same_everywhere_the_command_for_another_one_is_nam
     assert "my runs" not in written
 
 
+@pytest.mark.parametrize(
+    ("rows", "stopped", "said"),
+    [
+        ([], 0.0, "None of them stopped"),
+        ([], 0.5, "Those that end with their end token count as stopped"),
+        ([[1.0, 0.0], [1.0, 0.0]], 0.5, "Those that end with"),
+        ([[1.0, 0.0], [0.0, 1.0]], 0.5, "None of them stopped"),
+    ],
+)
+def test_empty_answers_count_as_stopped_only_if_some_did_stop(rows, stopped, said):
+    """Answers of spaces that were cut at the limit have no text and did not stop."""
+    scores = {"test": {"n": 60, "exact_match": 0.0, "stopped": stopped, "empty": 0.5}}
+    by_row = {"test": dict(zip(("empty", "stopped"), rows, strict=True))} if rows else {}
+    runs = [
+        record(method, seed, scores=scores, row_scores=by_row)
+        for method in ("sft", "ift")
+        for seed in range(3)
+    ]
+    (found,) = compare({Path(f"{number}.json"): one for number, one in enumerate(runs)})
+    assert f"sft 50.0 %, ift 50.0 %. {said}" in verdict(found, "exact_match")[0]
+
+
 @pytest.mark.parametrize("empty", [1.0, 0.0])
 def test_answers_without_text_are_said_before_the_verdict_and_shown_where_there_are_any(empty):
     """Red when: "stops with its end token" 100 % of answers without text reads like a win."""
@@ -224,7 +246,7 @@ def test_answers_without_text_are_said_before_the_verdict_and_shown_where_there_
     (found,) = compare({Path(f"{number}.json"): one for number, one in enumerate(runs)})
     lines, page = verdict(found, "exact_match"), report_markdown([found], "exact_match", {})
     caveat = (
-        "Answers without text: sft 0.0 %, ift 100.0 %. They count as stopped with their end token: read some "
+        "Answers without text: sft 0.0 %, ift 100.0 %. Those that end with their end token count as stopped: "
     )
     assert lines[0].startswith(caveat) == bool(empty)
     assert (" | answers without text |" in page) == bool(empty)

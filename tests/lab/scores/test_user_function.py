@@ -30,6 +30,9 @@ def nan(prompt, answer, row):
 def text(prompt, answer, row):
     return "1"
 
+def lower(prompt, answer, row):
+    return answer.lower() == row["target"].lower()
+
 not_a_function = 3
 """
 
@@ -52,6 +55,24 @@ def test_a_function_gets_prompt_answer_and_row(score):
         {"words": -1, "parts.prompt": 1, "parts.length": 1},
     ]
     assert found.totals == {"words": 0.5, "parts.prompt": 1, "parts.length": 3}
+
+
+def test_the_keys_for_an_empty_answer_and_for_the_right_one_must_be_the_same(score):
+    said = r"row 1: found the keys short for an empty answer, and the keys long for the right one; return the same keys"
+    with pytest.raises(ScoreError, match=said):
+        target_scores(score("picky"), rows("a"))
+
+
+def test_an_error_says_which_columns_there_are_and_that_there_is_no_right_answer(score):
+    bare = Answer("7", "p", "a b", None, {"question": "q"})
+    with pytest.raises(
+        ScoreError, match=r"row 7: KeyError: .*; the row has the columns question, target; the row has no "
+    ):
+        score_answers(score("words"), [bare])
+    with pytest.raises(
+        ScoreError, match=r"AttributeError.*; the row has no right answer, so row\['target'\] is None"
+    ):
+        score_answers(score("lower"), [bare])
 
 
 def test_a_function_sees_the_target_unless_a_column_has_its_name(score):

@@ -116,6 +116,10 @@ def test_the_verb_prints_the_rows_and_writes_the_page(rows, tmp_path):
     page = str(tmp_path / "page.html")
     done = CliRunner().invoke(app, ["show", str(tiny_base_path()), str(rows), "-n", "2", "--output", page])
     assert done.exit_code == 0, done.output
+    (tmp_path / "mine.html").write_text("mine")
+    words = ["show", str(tiny_base_path()), str(rows), "--output", str(tmp_path / "mine.html")]
+    assert CliRunner().invoke(app, words).exit_code == 1
+    assert (tmp_path / "mine.html").read_text() == "mine"
     assert "row 2: " in done.output
     assert "page: " in done.output
     assert "⟦trained⟧; above: " in done.output  # the output of the runner is no terminal

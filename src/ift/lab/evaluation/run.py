@@ -18,7 +18,7 @@ from ift.lab.report import save
 from ift.lab.report.intervals import Interval
 from ift.lab.report.json_files import write_json
 from ift.models.loading import PLAIN_TEXT, LoadOptions, identity, load_model, short_name
-from ift.models.model_folder import check_model_path
+from ift.models.model_folder import check_model_path, warn_of_unfinished_run
 from ift.models.record import read_record
 from ift.text import counted
 
@@ -68,6 +68,7 @@ def plan_evaluation(
         raise EvaluationError(f"--batch_size: found {size!r}; give auto or a whole number from 1")
     for model in models:
         check_model_path(model, allow_pickle=options.allow_pickle_weights)
+        warn_of_unfinished_run(model)
     return Evaluation(models, names, asked, setting, output_dir, options)
 
 

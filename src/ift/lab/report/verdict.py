@@ -162,14 +162,27 @@ def _another_metric(variants: list[Variant], split: str, metric: str, runs: Sequ
 
 
 def _empty_answers(variants: list[Variant], split: str) -> list[str]:
-    """A warning if a method has answers without text, which count as stopped like good answers."""
+    """A warning if a method has answers without text, of which those that stop count like good answers."""
     shares = {one.label: fmean(found.values()) for one in variants if (found := one.scores(split, EMPTY))}
     shown = ", ".join(f"{label} {number(share, EMPTY)}" for label, share in shares.items())
     if not any(shares.values()):
         return []
-    return [
-        f"Answers without text: {shown}. They count as stopped with their end token: read some before you compare."
-    ]
+    stopped = any(_empty_may_have_stopped(one, split) for one in variants)
+    count = (
+        "Those that end with their end token count as stopped"
+        if stopped
+        else "None of them stopped with its end token"
+    )
+    return [f"Answers without text: {shown}. {count}: read some before you compare."]
+
+
+def _empty_may_have_stopped(variant: Variant, split: str) -> bool:
+    """Whether an answer without text stopped with its end token; without values of the rows, whether one can have."""
+    empty, stopped = (variant.rows(split, name) for name in (EMPTY, "stopped"))
+    if empty and empty.keys() == stopped.keys():
+        both = (pair for seed in empty for pair in zip(empty[seed], stopped[seed], strict=True))
+        return any(all(pair) for pair in both)
+    return all(any(variant.scores(split, name).values()) for name in (EMPTY, "stopped"))
 
 
 def _few_rows(variants: list[Variant], split: str) -> list[str]:

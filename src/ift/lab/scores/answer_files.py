@@ -83,9 +83,11 @@ def _prompt(line: Row) -> str:
 
 
 def _target(row: Row, number: int, column: str | None) -> str | None:
-    """The answer that training on a row would teach; None where it is no training row, or has references."""
-    if any(row.get(name) is not None for name in (column, *REFERENCE_COLUMNS) if name):
-        return None
+    """The first right answer of a row: its references', else the one that training on it would teach; or None."""
+    for name in [column] if column else REFERENCE_COLUMNS:
+        if (found := row.get(name)) is not None:
+            first = found[0] if isinstance(found, list) and found else found
+            return first if isinstance(first, str) else None
     try:
         found = detect_format(row, [row]).convert(dict(row), number)
     except DataError:

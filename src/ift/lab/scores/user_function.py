@@ -33,8 +33,16 @@ def user_score(spec: str) -> Score:
         try:
             found = function(answer.prompt, answer.text, {"target": answer.target, **answer.row})
         except Exception as error:
+            columns = {"target", *answer.row}
+            hints = {
+                f"the row has the columns {', '.join(sorted(columns))}": isinstance(error, KeyError),
+                "the row has no right answer, so row['target'] is None; name its column (--reference of ift score)": (
+                    answer.target is None and "target" not in answer.row
+                ),
+            }
             raise ScoreError(
-                f"{spec}: row {answer.id}: {type(error).__name__}: {quoted(error)}; the answer was {answer.text!r:.200}"
+                f"{spec}: row {answer.id}: {type(error).__name__}: {quoted(error)}; the answer was "
+                f"{answer.text!r:.200}" + "".join(f"; {hint}" for hint, holds in hints.items() if holds)
             ) from error
         if isinstance(found, Mapping):
             return {
@@ -42,7 +50,20 @@ def user_score(spec: str) -> Score:
             }
         return _number(found, f"{spec}: row {answer.id}")
 
-    return Score(spec.rpartition(":")[2], of_row, check=lambda answer: of_row(replace(answer, text="")))
+    def check(answer: Answer) -> None:
+        empty, target = (_keys(of_row(replace(answer, text=text))) for text in ("", answer.target or ""))
+        if empty != target:
+            raise ScoreError(
+                f"{spec}: row {answer.id}: found {empty} for an empty answer, and {target} for the right one; return "
+                "the same keys for every answer"
+            )
+
+    return Score(spec.rpartition(":")[2], of_row, check=check)
+
+
+def _keys(found: float | Mapping[str, float]) -> str:
+    """The names of a function's values, for comparison and for messages."""
+    return f"the keys {', '.join(sorted(found))}" if isinstance(found, Mapping) else "a number"
 
 
 def _number(value: Any, place: str) -> float:
