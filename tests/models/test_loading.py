@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -68,6 +69,15 @@ def test_an_adapter_gives_the_outputs_that_it_was_saved_with(base, tmp_path, set
     assert (saved - logits(load_network(str(base), CPU))).abs().max() > 0.1
     found = logits(load_network(str(tmp_path / "adapter"), CPU))
     assert torch.allclose(found, saved, atol=1e-5)
+
+
+def test_an_old_name_that_peft_uses_is_no_warning_for_a_user(base, tmp_path):
+    """Red when: `ift generate` with an adapter shows transformers' warning about is_gradient_checkpointing."""
+    adapted(base, tmp_path / "adapter")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        load_network(str(tmp_path / "adapter"), CPU)
+    assert [str(one.message) for one in caught if "is_gradient_checkpointing" in str(one.message)] == []
 
 
 def test_an_adapter_can_be_trained_on(base, tmp_path):

@@ -182,32 +182,43 @@ def parse_columns(
         if not (old and new):
             raise DataError(f"{where}: found {pair!r}, expected old=new. Fix: write question=instruction")
         if "=" in new:
-            fix = "in YAML {question: instruction, answer: output}; on the command line each pair a word, without quotes"
-            raise DataError(f"{where}: found {pair!r}, which is more than one pair in one text. Fix: write {fix}")
+            in_yaml = "in YAML {question: instruction, answer: output}"
+            fix = f"{in_yaml}; on the command line each pair a word, without quotes"
+            raise DataError(
+                f"{where}: found {pair!r}, which is more than one pair in one text. Fix: write {fix}"
+            )
         if old in mapping or new in mapping.values():
             raise DataError(f"{where}: {pair!r} names a column a second time. Fix: name each once")
         mapping[old] = new
     return mapping
 
 
-def rename_columns(dataset: AnyDataset, mapping: Mapping[str, str]) -> AnyDataset:
-    """Renames columns, old name to new; raises DataError for an unknown old name or a new name that is taken."""
+def rename_columns(
+    dataset: AnyDataset, mapping: Mapping[str, str], where: str = "dataset_columns"
+) -> AnyDataset:
+    """Renames columns, old name to new.
+
+    Raises:
+        DataError: An unknown old name, or a new name that is taken; the message begins with `where`.
+    """
     if not mapping:
         return dataset
-    check_renaming(column_names(dataset), mapping)
+    check_renaming(column_names(dataset), mapping, where)
     return dataset.rename_columns(dict(mapping))
 
 
-def check_renaming(columns: Sequence[str], mapping: Mapping[str, str]) -> None:
-    """Raises DataError for an old name that is not among the columns, or a new name that is taken."""
+def check_renaming(
+    columns: Sequence[str], mapping: Mapping[str, str], where: str = "dataset_columns"
+) -> None:
+    """Raises DataError, from `where`, for an old name that is not among the columns, or a new name that is taken."""
     for old, new in mapping.items():
         if old not in columns:
             raise DataError(
-                f'dataset_columns: found no column "{old}" among {", ".join(columns)}. Fix: name one of these'
+                f'{where}: found no column "{old}" among {", ".join(columns)}. Fix: name one of these'
             )
         if new in columns and new not in mapping:
             raise DataError(
-                f'dataset_columns: "{old}" cannot become "{new}", which exists. Fix: rename "{new}" to something else'
+                f'{where}: "{old}" cannot become "{new}", which exists. Fix: rename "{new}" to something else'
             )
 
 

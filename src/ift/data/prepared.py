@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ift.data.errors import RowFault
 from ift.data.loading import is_local
 from ift.data.origin import Origin
+from ift.data.renaming import Renaming
 from ift.data.report import DataReport, RowLengths
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Prepared:
         numbers: As in `Part`, of all rows that were read; None in a mixture.
         origin: As in `Part`; None in a mixture.
         parts: Those of a mixture, in order.
+        renaming: As in `Part`; not that of a mixture.
     """
 
     dataset: Dataset | IterableDataset
@@ -39,6 +41,7 @@ class Prepared:
     numbers: tuple[int, ...] | None = None
     origin: Origin | None = None
     parts: tuple[Prepared, ...] = ()
+    renaming: Renaming = field(default_factory=Renaming)
 
     def kept_numbers(self) -> list[int]:
         """Numbers (from 1, in the data as loaded) of the rows of `dataset`; not for a mixture or a stream."""
@@ -108,9 +111,11 @@ class Part:
         rows: The rows as loaded.
         numbers: The numbers of the rows, where others were taken out; None if they are 1, 2, 3 and so on.
         origin: Where the rows are from; None if unknown.
+        renaming: The columns that were renamed.
     """
 
     name: str
     rows: Dataset | IterableDataset
     numbers: tuple[int, ...] | None = None
     origin: Origin | None = None
+    renaming: Renaming = field(default_factory=Renaming)

@@ -7,6 +7,7 @@ from typing import Any
 
 from ift.data.encodings import wrong_characters
 from ift.data.errors import DataError, describe
+from ift.data.hints import other_name
 from ift.data.known_names import COLUMNS, MEDIA, find, has_value, names, read_flag
 
 KTO_MARKS = find(COLUMNS, "label").names
@@ -46,7 +47,12 @@ class SourceRow:
         return column, self.get(column) if column else None
 
     def error(self, column: str, found: str, expected: str, fix: str) -> DataError:
-        """Builds a `DataError` about a column of this row."""
+        """Builds a `DataError` about a column of this row; names the column that it has in place of a missing one."""
+        if found == describe(None) and (other := other_name(column, self.unused())):
+            found, fix = (
+                f'nothing there, but a column "{other}"',
+                f'rename "{other}" to "{column}" in these rows',
+            )
         return DataError.at(self.number, f'column "{column}"', found, expected, fix)
 
     def note(self, text: str) -> None:
