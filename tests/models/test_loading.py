@@ -124,7 +124,7 @@ def test_the_base_of_an_adapter_is_found_by_its_path_or_asked_for(base, tmp_path
     adapter, elsewhere = tmp_path / "adapter", tmp_path / "elsewhere"
     saved = adapted(base, adapter)
     assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
-    write_record(adapter, ModelRecord(base=str(base), base_sha256=model_sha256(base)))
+    write_record(adapter, ModelRecord(base_sha256=model_sha256(base)))
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
     assert torch.allclose(logits(load_network("../adapter", CPU)), saved, atol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import count
@@ -13,7 +14,7 @@ from ift.text import counted
 
 NOT_RENDERED = "not rendered by the chat template"
 TEMPLATE_FIX = "Fix: give a template that renders it with --chat_template_path FILE.jinja"
-_SCORED = {"training on": "scoring", "trained": "scored", "trains": "scores", "not train ": "not score "}
+_SCORED = {"training on": "scoring", "trained": "scored", "trains": "scores", "not train": "not score"}
 TEMPLATE_REASON = "the chat template renders nothing of the answer"  # such a row is dropped
 
 
@@ -175,7 +176,9 @@ def in_words_of(name: str, text: str) -> str:
     if name.split(" ")[0] != "eval":
         return text
     for word, of_evaluation in _SCORED.items():
-        text = text.replace(word, of_evaluation)
+        text = re.sub(
+            rf"(?<![\w./-]){word}(?![\w/-]|\.\w)", of_evaluation, text
+        )  # not a part of a file's name
     return text
 
 

@@ -41,6 +41,10 @@ class SourceRow:
         """Whether the column has a value; does not mark it as read."""
         return has_value(self._row.get(column))
 
+    def fills_nulls(self, column: str) -> bool:
+        """Whether null and a missing key cannot be told apart in the column."""
+        return column in self._features
+
     def first_of(self, columns: tuple[str, ...]) -> tuple[str, Any]:
         """Reads the first of some columns that has a value: its name and value, or ("", None)."""
         column = next((one for one in columns if self.has(one)), "")

@@ -87,10 +87,10 @@ class TurnReader:
 
     def _no_content(self, turn: dict[str, Any], number: int, key: str) -> DataError:
         """The error for a turn without text: its key is missing, or has no value."""
-        if key in turn:
-            return self._error(number, key, describe(turn[key]), "a string", "fill it in or drop the row")
+        missing = key not in turn and not self.source.fills_nulls(self.column)
+        found = f"no such key, only {', '.join(map(str, turn))}" if missing else describe(turn.get(key))
         fix = self._rename(key, turn) or "fill it in or drop the row"
-        return self._error(number, key, f"no such key, only {', '.join(map(str, turn))}", "a string", fix)
+        return self._error(number, key, found, "a string", fix)
 
     def _rename(self, key: str, turn: dict[str, Any]) -> str:
         """The fix for a turn that has another key in place of a missing one; "" without one."""
