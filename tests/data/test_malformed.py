@@ -223,9 +223,10 @@ def test_a_missing_key_or_column_is_named_with_the_one_in_its_place(tmp_path):
     )
     assert "from and value. Fix: rename the key speaker to role" in said
     assert (
-        'turn 1, key "content": found no such key, only role, id, expected a string. Fix: fill it in' in said
+        '2 rows: column "messages", key "content", expected a string. Fix: fill it in or drop the row' in said
     )
-    assert 'row 5, column "messages", turn 2, key "content": found null' in said
+    assert "  row 4, turn 1: found no such key, only role, id" in said
+    assert "  row 5, turn 2: found null" in said
     columns = [{"prompt": "a", "completion": "b"}, {"Prompt": "a", "completion": "b"}, {"completion": "b"}]
     write(tmp_path / "text.jsonl", [*columns, {"prompt": "a", "answer": "b"}])
     lines = refused(tmp_path / "text.jsonl").splitlines()
