@@ -441,6 +441,7 @@ def test_flags_in_the_documents_exist(monkeypatch):
 
     words |= {*make_benchmark_parser()._option_string_actions}
     words |= {"--outfile", "--outtype"}  # of llama.cpp's converter
+    words |= {"--enable-lora", "--lora-modules", "--max-lora-rank"}  # of vLLM
     wrong = {"--residual_lamda"}  # shown as a mistake
     for page in [ROOT / "README.md", *PAGES]:
         text = re.sub(r"(?m)^#SBATCH .*", "", page.read_text())
