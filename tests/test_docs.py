@@ -86,7 +86,7 @@ def test_the_callback_for_scores_logs_them(tmp_path):
     base, rows = str(tiny_base_path()), Dataset.from_list([one.row for one in problems("train", 4)])
     config = IFTConfig(
         output_dir=str(tmp_path), max_steps=2, eval_strategy="steps", eval_steps=1, per_device_train_batch_size=2,
-        report_to="none", save_strategy="no",
+        report_to="none", save_steps=1, metric_for_best_model="eval_right", greater_is_better=True,
     )  # fmt: skip
     trainer = IFTTrainer(
         AutoModelForCausalLM.from_pretrained(base), config, train_dataset=rows, eval_dataset=rows,
@@ -95,6 +95,32 @@ def test_the_callback_for_scores_logs_them(tmp_path):
     trainer.add_callback(names["Scores"](trainer, [("What is 2 plus 2?", ""), ("What?", "no such text")]))
     trainer.train()
     assert [one["eval_right"] for one in trainer.state.log_history if "eval_right" in one] == [0.5, 0.5]
+    assert trainer.state.best_metric == 0.5  # a checkpoint is chosen by it
+
+
+def test_the_template_without_generation_tags_renders_the_same_in_plain_jinja(tmp_path, monkeypatch):
+    """The script of docs/serving.md, on the template of the shipped base."""
+    from jinja2 import Environment, TemplateSyntaxError
+    from transformers import AutoTokenizer
+
+    from ift.lab.testbed import tiny_base_path
+
+    (code,) = blocks((ROOT / "docs" / "serving.md").read_text(), "python")
+    file = tmp_path / "aligned" / "chat_template.jinja"
+    file.parent.mkdir()
+    text = (tiny_base_path() / file.name).read_text().replace("{%- generation -%}", "{% generation %}\n")
+    file.write_text(text)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TemplateSyntaxError, match="Encountered unknown tag 'generation'"):
+        Environment().from_string(text)
+    exec(code, {})
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": " b\n"}] * 2
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base_path())
+    wanted = tokenizer.apply_chat_template(turns, chat_template=text, tokenize=False)
+    plain = Environment(trim_blocks=True, lstrip_blocks=True).from_string(
+        file.read_text()
+    )  # as in transformers
+    assert plain.render(messages=turns, eos_token=tokenizer.eos_token) == wanted
 
 
 def test_rows_from_a_spreadsheet_are_trained_as_written(tmp_path, monkeypatch):
@@ -409,6 +435,7 @@ def test_flags_in_the_documents_exist(monkeypatch):
 
     words |= {*make_benchmark_parser()._option_string_actions}
     words |= {"--outfile", "--outtype"}  # of llama.cpp's converter
+    words |= {"--enable-lora", "--lora-modules", "--max-lora-rank"}  # of vLLM
     wrong = {"--residual_lamda"}  # shown as a mistake
     for page in [ROOT / "README.md", *PAGES]:
         text = re.sub(r"(?m)^#SBATCH .*", "", page.read_text())

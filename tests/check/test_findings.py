@@ -191,6 +191,29 @@ def test_prompts_with_several_answers_are_counted_and_no_fault(tokenizer):
         ("note", "train", "2 prompts have several answers, all of them trained (first row 2 and row 13)")
     ]
     assert not any(level == "note" for level, _, _ in found(tokenizer, [*FINE, FINE[0]]))
+    others = [{"prompt": "Say:", "completion": f" {n}"} for n in range(2)]
+    assert (
+        "note",
+        "eval",
+        "1 prompt has several answers, all of them scored (first row 1 and row 2)",
+    ) in found(tokenizer, FINE, others)
+
+
+def test_rows_beyond_the_positions_are_counted_with_those_that_are_dropped(tokenizer):
+    """Two answers begin after max_length. Red when: rows that are not kept are in no line."""
+    rows = [*FINE, *({"prompt": "1 plus 1 " * 40 + f"{n} =", "completion": " 2"} for n in range(2))]
+    ((level, _, text),) = found(tokenizer, rows, max_length=60, positions=("n_positions", 50))
+    assert level == "refused"
+    assert text.startswith("2 rows are longer than the 50 positions")
+    assert "; of these, 2 rows are dropped: nothing to learn before max_length 60. Fix: " in text
+
+
+def test_advice_on_length_never_repeats_the_length_that_was_given(tokenizer):
+    rows = [*FINE, {"prompt": "1 plus 1 " * 40, "completion": " 2"}]
+    for max_length, repeated in ((50, False), (40, True)):
+        texts = [text for _, _, text in found(tokenizer, rows, max_length=max_length, positions=("n", 50))]
+        (text,) = [text for text in texts if "truncates" in text]
+        assert ("--max_length 50 cuts less" in text) == repeated
 
 
 def test_ids_beyond_the_model_are_refused(tokenizer):

@@ -128,7 +128,11 @@ def test_values_of_yaml_are_read_as_flags_are(config):
             "datasets:\n  - path: x\n    fraction: some\n",
             "line 5: datasets: fraction is 'some'; give a number.",
         ),
-        ("datasets:\n  - path: x\n    weight: 1\n", "line 5: datasets: unknown key 'weight'; an entry has"),
+        ("datasets:\n  - path: x\n    weight: 1\n", "line 6: datasets: unknown key 'weight'; an entry has"),
+        (
+            "datasets:\n  - path: x\n    dataset_columns: {a: b, c: b}\n",
+            "line 6: dataset_columns: 'c=b' names a column a second time",
+        ),
         ("qqqqqq: 1\n", "run.yaml, line 4: unknown key 'qqqqqq'; `ift train --help-all` lists them all."),
         ("seed: 1\nmax_steps: 1\nseed: 2\n", "run.yaml, line 6: seed was already set on line 4; keep one."),
         ("learning_rate: fast\n", "run.yaml, line 4: learning_rate is 'fast'; give a number."),
@@ -148,6 +152,22 @@ def test_a_wrong_yaml_file_is_a_usage_error_with_its_line(train, config, text, a
     assert answer in done.err
     assert "Traceback" not in done.err
     assert len(done.err.strip().splitlines()) == 1
+
+
+def test_unknown_keys_and_wrong_types_of_a_file_are_one_message(train, config):
+    """Red when: each of them is reported alone, so that the file is mended in as many rounds."""
+    text = "learnig_rate: 1\nseed: one\nmax_steps: 1.5\nfoo: 1\ndatasets:\n  - {path: a, paht: b, bar: c}\n"
+    done = train("--config", config(text))
+    assert done.code == 2
+    lines = [line.split("run.yaml, ")[1] for line in done.err.strip().splitlines()]
+    assert lines[:-1] == [
+        "line 4: unknown key 'learnig_rate'; did you mean learning_rate?",
+        "line 7: unknown key 'foo'; `ift train --help-all` lists them all.",
+        "line 5: seed is 'one'; give a whole number.",
+        "line 6: max_steps is 1.5; give a whole number.",
+        "line 9: datasets: unknown key 'paht'; did you mean path?",
+    ]
+    assert lines[-1].startswith("line 9: datasets: unknown key 'bar'; an entry has path, name, data_dir")
 
 
 @pytest.mark.parametrize(

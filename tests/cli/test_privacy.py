@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,27 @@ def test_no_token_of_the_environment_is_printed_or_saved(blocked):
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert any(path.name == "training_args.bin" for path in files)
     assert [path for path in files if TOKEN.encode() in path.read_bytes()] == []
+
+
+def test_files_to_publish_hold_no_local_path_but_that_of_an_adapter_s_base(blocked):
+    """The files that the printed `hf upload` uploads. Red when: run.json, with local paths, is not left out."""
+    found, folder, _ = blocked
+    said = " ".join(found["train"]["said"].split())
+    push = next(line for line in [said[said.index("push ") :]])
+    assert "write the base's Hub id there, then hf upload USER/out" in push
+    left_out = push.split("--exclude ")[1:]
+    patterns = [words.split()[0].strip("'") for words in left_out]
+    assert "run.json" in patterns
+    files = [
+        path
+        for path in (folder / "out").rglob("*")
+        if path.is_file()
+        and not any(fnmatch(str(path.relative_to(folder / "out")), f"{pattern}*") for pattern in patterns)
+    ]
+    assert {"ift_model.json", "README.md"} <= {path.name for path in files}
+    private = str(folder).encode(), str(Path(sys.prefix)).encode(), str(folder.parent).encode()
+    holding = [path.name for path in files if any(one in path.read_bytes() for one in private)]
+    assert set(holding) <= {"adapter_config.json"}
 
 
 def test_every_trainer_of_ours_sends_nothing(chat_model, run_tiny, monkeypatch):

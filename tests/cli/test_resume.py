@@ -339,7 +339,7 @@ def test_other_rows_are_a_changed_run_and_other_logging_is_not(run_tiny, stopped
     other.write_text("\n".join(reversed(lines)) + "\n")
     refused = run_tiny("--resume", "auto", dataset_name=other, **SAVING)
     assert refused.code == 1
-    assert "data was" in refused.err
+    assert ", are those of other.jsonl (data). Fix: " in refused.err
     assert run_tiny("--resume", "auto", **SAVING, logging_steps=2, save_total_limit=3).code == 0
 
 

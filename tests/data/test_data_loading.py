@@ -418,3 +418,16 @@ def test_a_number_that_cannot_be_stored_is_refused(tmp_path):
     path = write(tmp_path / "rows.jsonl", [{"text": "a", "n": [2**70]}])
     with pytest.raises(DataError, match="more than 64 bits"):
         load_rows(path)
+
+
+def test_a_table_is_read_as_written_and_not_as_datasets_converts_it(tmp_path):
+    """Red when: `ift.data.load_rows`, which docs/data.md names for Python, reads `N/A` or an empty cell as null."""
+    from datasets import load_dataset
+
+    (tmp_path / "rows.csv").write_text("instruction,output\na,N/A\nb,\n")
+    rows = load_rows(str(tmp_path / "rows.csv"))
+    assert rows["output"][:] == ["N/A", ""]
+    read = load_dataset(
+        "csv", data_files=str(tmp_path / "rows.csv"), split="train", cache_dir=str(tmp_path / "own")
+    )
+    assert read["output"][:] == [None, None]

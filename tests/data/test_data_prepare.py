@@ -58,7 +58,13 @@ def test_a_row_cut_in_its_answer_no_longer_ends(tokenizer):
     last = max(index for index, label in enumerate(whole["labels"]) if label != -100)
     cut = prepare_dataset(Dataset.from_list(ROWS[2:]), tokenizer, max_length=last).report
     assert (cut.rows_cut, cut.rows_without_end, cut.trained_tokens_lost) == (1, 1, 1)
-    assert "1 row does not train a token that ends" in "\n".join(cut.lines())
+    assert "1 row does not train a token that ends the answer (row 1)" in "\n".join(cut.lines())
+    of_evaluation = prepare_dataset(
+        Dataset.from_list(ROWS[2:]), tokenizer, max_length=last, name="eval"
+    ).report
+    said = "\n".join(of_evaluation.lines())
+    assert "1 row does not score a token that ends the answer (row 1)" in said
+    assert "train" not in said  # nothing of these rows is trained
     kept = prepare_dataset(Dataset.from_list(ROWS[2:]), tokenizer, max_length=last + 1).report
     assert (kept.rows_cut, kept.rows_without_end, kept.trained_tokens_lost) == (1, 0, 0)
 

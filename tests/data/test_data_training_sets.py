@@ -12,6 +12,7 @@ from small_tokenizers import small_tokenizer
 
 from ift.data import DataError, detect_format, load_train_and_eval, prepare_mixture
 from ift.data.pairs import prepare_pairs
+from ift.runs.mixture import DatasetEntry
 
 USER = {"role": "user", "content": "Hi"}
 ANSWER = {"role": "assistant", "content": "one"}
@@ -190,6 +191,30 @@ def test_rows_with_one_prompt_are_on_one_side(tmp_path, form):
     assert data.notes[-1].endswith("; rows with the same prompt stay together")
 
 
+@pytest.mark.parametrize("seed", [42, 1, 2])
+def test_rows_are_held_out_from_all_data_sets_in_proportion(tmp_path, seed):
+    """27 of 86, 104 and 83 rows; copies of a prompt in two data sets stay on one side."""
+    sizes = {"a": 86, "b": 104, "c": 83}
+    paths = [
+        write(
+            tmp_path / f"{name}.jsonl", [{"prompt": f"{name} {n}", "completion": " 1"} for n in range(size)]
+        )
+        for name, size in sizes.items()
+    ]
+    script, _, training = arguments(strategy="epoch", seed=seed)
+    entries = [{"path": path} for path in paths]
+    data = load_train_and_eval(script, mixture(entries, test_split_size=27), training)
+    assert [len(part.rows) for part in data.evaluation] == [9, 10, 8]
+    copies = [{"prompt": f"{'ab'[n % 2]} {n // 2}", "completion": " 2"} for n in range(100)]
+    write(tmp_path / "c.jsonl", copies)
+    data = load_train_and_eval(script, mixture(entries, test_split_size=27), training)
+    held, trained = (
+        {row["prompt"] for part in side for row in part.rows} for side in (data.evaluation, data.train)
+    )
+    assert not held & trained
+    assert all(6 <= len(part.rows) <= 10 for part in data.evaluation)
+
+
 def test_rows_that_all_have_one_prompt_are_held_out_all_the_same(tmp_path):
     path = write(
         tmp_path / "rows.jsonl", [{"prompt": "Tell a story.", "completion": f"{n}"} for n in range(40)]
@@ -284,6 +309,52 @@ def test_a_column_to_rename_must_be_in_a_data_set_of_the_mixture(tmp_path):
         DataError, match=r'found no column "frage" in any of the data sets \(.*one\.jsonl has Frage, Antwort'
     ):
         load_train_and_eval(script, entries, training, columns={**names, "frage": "input"})
+
+
+def renamed_entries(tmp_path, first, second):
+    """Two files with columns of different names, and an entry for each with what it renames."""
+    one = write(tmp_path / "one.jsonl", [{"prompt": f"a {n}", "answer": "b"} for n in range(4)])
+    two = write(tmp_path / "two.jsonl", [{"question": f"c {n}", "answer": "d"} for n in range(4)])
+    return mixture([DatasetEntry(one, dataset_columns=first), DatasetEntry(two, dataset_columns=second)])
+
+
+def test_each_entry_of_a_mixture_may_rename_its_own_columns(tmp_path):
+    """The renaming of the run is for entries without one; a stream is renamed too. Red when: one name serves two."""
+    script, _, training = arguments()
+    first, second = {"prompt": "instruction", "answer": "output"}, {"question": "instruction"}
+    entries = renamed_entries(tmp_path, first, {**second, "answer": "output"})
+    alike = load_train_and_eval(script, entries, training).train
+    assert [set(part.rows.column_names) for part in alike] == [{"instruction", "output"}] * 2
+    entries.datasets[0].dataset_columns, entries.streaming = None, True
+    of_run = load_train_and_eval(script, entries, training, columns=first).train
+    assert [set(next(iter(part.rows))) for part in of_run] == [{"instruction", "output"}] * 2
+    with pytest.raises(
+        DataError, match=r'datasets, two.jsonl: dataset_columns: found no column "Q" among question'
+    ):
+        load_train_and_eval(script, renamed_entries(tmp_path, first, {"Q": "prompt"}), training)
+    with pytest.raises(DataError, match="no effect, because every entry of datasets has its own"):
+        load_train_and_eval(script, renamed_entries(tmp_path, first, {}), training, columns=second)
+
+
+def test_advice_on_columns_is_for_the_entry_and_names_columns_of_its_file(tmp_path):
+    """Red when: the advice for two files cannot be followed together, or names a column that no file has."""
+    script, _, training = arguments()
+    data = load_train_and_eval(script, renamed_entries(tmp_path, {"answer": "output"}, None), training)
+    with pytest.raises(DataError) as refused:
+        prepare_mixture(data.train, small_tokenizer())
+    first, second = str(refused.value).splitlines()
+    assert first.startswith("train one.jsonl data: no known data format")
+    assert first.endswith(
+        "Fix: dataset_columns: {answer: output, prompt: instruction} in the entry one.jsonl of datasets"
+    )
+    assert second.endswith(
+        "Fix: dataset_columns: {question: instruction, answer: output} in the entry two.jsonl of datasets"
+    )
+    data = load_train_and_eval(
+        *(arguments(str(tmp_path / "two.jsonl"))), columns={"question": "prompt", "answer": "output"}
+    )
+    with pytest.raises(DataError, match=r"Fix: --dataset_columns question=instruction answer=output$"):
+        prepare_mixture(data.train, small_tokenizer())
 
 
 @pytest.mark.parametrize(

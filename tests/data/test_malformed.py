@@ -114,7 +114,13 @@ def test_ten_rows_are_named_and_every_kind_among_them():
     assert lines[0] == "train data: 31 of 40 rows cannot be used."
     assert sum(": found" in line for line in lines) == 10
     assert 'row 31, column "a": found null, expected text. Fix: fill it in' in lines
-    assert lines[-1] == "and 21 more of 40 rows"
+    assert lines[-2:] == [
+        "  and 21 more of these",
+        'row 31, column "a": found null, expected text. Fix: fill it in',
+    ]
+    kinds = [RowFault(n, f'column "{n}"', "found 1", "expected 2", "write 2") for n in range(1, 15)]
+    lines = str(refuse_rows([*kinds, kinds[-1]], "40 rows", "train data")).splitlines()
+    assert lines[-1] == "and 5 rows of 40 rows with 4 other problems"
 
 
 def test_pairs_of_a_file_are_named_together(tmp_path):
@@ -200,3 +206,81 @@ def test_rows_read_whole_are_refused_together(tmp_path):
         RowsRefused, match=r"rows.jsonl: 2 of 4 rows cannot be used.\n(.*\n)?.*line 2: found a list"
     ):
         read_all_rows(tmp_path / "rows.jsonl")
+
+
+def test_a_missing_key_or_column_is_named_with_the_one_in_its_place(tmp_path):
+    """Red when: a row with `text` for `content`, or `Prompt` for `prompt`, is said to hold null."""
+    rows = [talk(number) for number in range(6)]
+    rows[1]["messages"][1] = {"role": "assistant", "text": "Yes."}
+    rows[2]["messages"][0] = {"speaker": "user", "content": "2?"}
+    rows[3]["messages"][0] = {"role": "user", "id": 7}
+    rows[4]["messages"][1]["content"] = None
+    write(tmp_path / "rows.jsonl", rows)
+    said = refused(tmp_path / "rows.jsonl")
+    assert (
+        'key "content": found no such key, only role, text, expected a string. Fix: rename the key text to'
+        in said
+    )
+    assert "from and value. Fix: rename the key speaker to role" in said
+    assert (
+        '2 rows: column "messages", key "content", expected a string. Fix: fill it in or drop the row' in said
+    )
+    assert "  row 4, turn 1: found no such key, only role, id" in said
+    assert "  row 5, turn 2: found null" in said
+    columns = [{"prompt": "a", "completion": "b"}, {"Prompt": "a", "completion": "b"}, {"completion": "b"}]
+    write(tmp_path / "text.jsonl", [*columns, {"prompt": "a", "answer": "b"}])
+    lines = refused(tmp_path / "text.jsonl").splitlines()
+    assert (
+        'row 2, column "prompt": found nothing there, but a column "Prompt", expected a string or' in lines[1]
+    )
+    assert lines[1].endswith('Fix: rename "Prompt" to "prompt" in these rows')
+    assert (
+        'row 3, column "prompt": found null, expected a string or a list of turns. Fix: fill it in'
+        in lines[2]
+    )
+    assert 'column "completion": found nothing there, but a column "answer"' in lines[3]
+
+
+def test_independent_findings_are_named_in_the_same_round(tmp_path):
+    """Unknown columns beside a broken line of a CSV file; copies and damaged text beside a malformed row."""
+    (tmp_path / "rows.csv").write_text("Frage,Antwort\na,b\nc,d,e\n")
+    lines = refused(tmp_path / "rows.csv").splitlines()
+    assert "line 3: found 3 fields, expected 2" in lines[0]
+    assert lines[1].startswith("no known data format: found columns Antwort, Frage.")
+    rows = [talk(0, "narrator"), talk(1), talk(1), talk(2, answer="Caf\ufffd"), talk(1)]
+    write(tmp_path / "rows.jsonl", rows)
+    lines = refused(tmp_path / "rows.jsonl").splitlines()
+    assert (
+        lines[1]
+        == "2 other rows are copies of earlier ones (row 3, row 5). Fix: remove them, unless they should "
+        "count more"
+    )
+    assert lines[2].startswith(
+        "1 other row has text with the replacement character (U+FFFD) (row 4): a character was"
+    )
+
+
+def test_a_conversation_that_ends_with_a_question_is_kept_and_named(tmp_path):
+    rows = [talk(number) for number in range(3)]
+    rows[1]["messages"].append({"role": "user", "content": "And now?"})
+    write(tmp_path / "rows.jsonl", rows)
+    report = prepare_mixture(
+        load_train_and_eval(*arguments(str(tmp_path / "rows.jsonl"))).train, small_tokenizer(CHATML)
+    ).report
+    assert report.notes == {"the conversation ends with a user turn, of which nothing is trained": (2,)}
+    assert report.rows_kept == 3
+
+
+def test_the_fix_of_what_is_not_rendered_stands_below_it(tmp_path):
+    """Red when: it stands below another note, to which it does not belong."""
+    rows = [talk(number) for number in range(2)]
+    rows[0]["messages"][1]["thinking"] = "so"
+    rows[0]["messages"].insert(0, {"role": "assistant", "content": ""})
+    rows[1]["messages"].append({"role": "user", "content": "And now?"})
+    write(tmp_path / "rows.jsonl", rows)
+    loaded = load_train_and_eval(*arguments(str(tmp_path / "rows.jsonl")))
+    lines = prepare_mixture(loaded.train, small_tokenizer(CHATML)).report.lines()
+    (place,) = [number for number, line in enumerate(lines) if "give a template that renders it" in line]
+    assert "not rendered by the chat template" in lines[place - 1]
+    assert sum("not rendered" in line for line in lines) == 1
+    assert sum("row" in line and "(row " in line for line in lines) > 1

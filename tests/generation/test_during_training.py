@@ -138,6 +138,20 @@ def test_texts_of_rows_that_are_pushed_with_the_model_are_warned_of(rows, tmp_pa
     assert _answers_pushed(stage(False, 4)) == _answers_pushed(stage(True, 0)) == []
 
 
+def test_the_path_of_a_base_that_is_pushed_with_an_adapter_is_warned_of(tmp_path):
+    from ift.check.findings import _path_pushed
+
+    def stage(push, adapter, name):
+        model = SimpleNamespace(use_peft=adapter, model_name_or_path=name)
+        return SimpleNamespace(config=SimpleNamespace(push_to_hub=push), model=model)
+
+    (found,) = _path_pushed(stage(True, True, tmp_path))
+    assert found.level == "warning"
+    assert f"names the base by its path here, {tmp_path}. Fix: " in found.text
+    others = [(False, True, tmp_path), (True, False, tmp_path), (True, True, "owner/model")]
+    assert [_path_pushed(stage(*one)) for one in others] == [[], [], []]
+
+
 def test_exact_match_is_what_an_independent_look_at_the_answers_says(run):
     """`#### N` against `#### N`, and the shares in metrics.jsonl."""
 

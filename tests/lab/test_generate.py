@@ -9,6 +9,7 @@ from scripted_server import Script, serving
 from ift.cli.main import app
 from ift.generation.answers import Settings
 from ift.generation.errors import EvaluationError
+from ift.generation.prompts import read_prompts
 from ift.lab.generate import generate
 from ift.lab.judge.errors import JudgeError
 from ift.models.loading import LoadOptions
@@ -196,6 +197,13 @@ def test_columns_are_renamed_as_in_training(flag, tmp_path, capsys):
     assert "not part of the prompts: column output (1 row)" in said
     (row,) = map(json.loads, out.read_text().splitlines())
     assert (row["output"], row["row"]) == ("WANN?", {"instruction": "Wann?", "output": "Um zehn."})
+
+
+def test_advice_on_columns_names_those_of_the_file(tmp_path):
+    """Red when: the advice renames `q`, which the command made of the file's `Meine Frage`."""
+    (tmp_path / "fragen.csv").write_text("Meine Frage,Thema\nWann?,x\n")
+    with pytest.raises(EvaluationError, match="--dataset_columns 'Meine Frage=instruction'"):
+        read_prompts(tmp_path / "fragen.csv", columns={"Meine Frage": "q"})
 
 
 def test_a_pair_that_is_none_is_a_wrong_command_line(capsys):

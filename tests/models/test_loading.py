@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -70,6 +71,15 @@ def test_an_adapter_gives_the_outputs_that_it_was_saved_with(base, tmp_path, set
     assert torch.allclose(found, saved, atol=1e-5)
 
 
+def test_an_old_name_that_peft_uses_is_no_warning_for_a_user(base, tmp_path):
+    """Red when: `ift generate` with an adapter shows transformers' warning about is_gradient_checkpointing."""
+    adapted(base, tmp_path / "adapter")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        load_network(str(tmp_path / "adapter"), CPU)
+    assert [str(one.message) for one in caught if "is_gradient_checkpointing" in str(one.message)] == []
+
+
 def test_an_adapter_can_be_trained_on(base, tmp_path):
     adapted(base, tmp_path / "adapter")
     model = load_network(str(tmp_path / "adapter"), CPU, trainable=True)
@@ -114,7 +124,7 @@ def test_the_base_of_an_adapter_is_found_by_its_path_or_asked_for(base, tmp_path
     adapter, elsewhere = tmp_path / "adapter", tmp_path / "elsewhere"
     saved = adapted(base, adapter)
     assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
-    write_record(adapter, ModelRecord(base=str(base), base_sha256=model_sha256(base)))
+    write_record(adapter, ModelRecord(base_sha256=model_sha256(base)))
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
     assert torch.allclose(logits(load_network("../adapter", CPU)), saved, atol=1e-5)

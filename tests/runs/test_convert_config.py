@@ -154,8 +154,11 @@ def test_axolotl(converted):
     assert found.tool == "Axolotl"
     holds(found.settings, {
         **LORA, "method": "ift", "model_name_or_path": "some/model", "lora_target_modules": "all-linear",
-        "datasets": [{"path": "some/rows", "split": "train"}, {"path": "mine.jsonl", "split": "train[:10%]"}],
-        "dataset_columns": ["turns=messages"], "test_split_size": 0.05, "eval_strategy": "steps", "eval_steps": 0.125,
+        "datasets": [
+            {"path": "some/rows", "split": "train", "dataset_columns": {"turns": "messages"}},
+            {"path": "mine.jsonl", "split": "train[:10%]"},
+        ],
+        "test_split_size": 0.05, "eval_strategy": "steps", "eval_steps": 0.125,
         "save_strategy": "epoch", "max_length": 4096, "packing": True, "per_device_train_batch_size": 2,
         "num_train_epochs": 4, "optim": "adamw_bnb_8bit", "tf32": True, "gradient_checkpointing": True,
         "attn_implementation": "flash_attention_2", "warmup_steps": 0.1, "report_to": "wandb",
@@ -222,7 +225,11 @@ special_tokens: {pad_token: <pad>, eos_token: <end>, bos_token: <s>}
 def test_keys_inside_entries_are_translated_or_lost_by_their_full_names(converted):
     """A key that two entries have is lost for the reasons of both; what happens here anyway is the second group."""
     found, args = converted(ENTRIES)
-    assert found.settings["dataset_columns"] == ["q=instruction", "a=output"]
+    assert [one.get("dataset_columns") for one in found.settings["datasets"]] == [
+        None,
+        {"q": "instruction", "a": "output"},
+        None,
+    ]
     assert found.settings["eos_token"] == args.config.eos_token == "<end>"
     changing, same = found.groups.values()
     inside = {name: reason for name, reason in changing.items() if "." in name}
@@ -585,16 +592,12 @@ def test_names_of_llama_factory_are_looked_up(converted, registry, tmp_path, pla
     folder = registry(tmp_path / place)
     found, _ = converted(NAMED.format("sft", "chats, hub,scope,other") + setting)
     assert found.settings["datasets"] == [
-        {"path": str(folder / "chats.jsonl"), "columns": ["talk", "sys"], "split": "train"},
-        {"path": "some/set", "name": "en", "split": "train_x[:7]", "data_dir": "part", "columns": ["q", "a"]},
+        {"path": str(folder / "chats.jsonl"), "columns": ["talk", "sys"], "split": "train",
+         "dataset_columns": {"talk": "messages", "sys": "system"}},
+        {"path": "some/set", "name": "en", "split": "train_x[:7]", "data_dir": "part", "columns": ["q", "a"],
+         "dataset_columns": {"q": "instruction", "a": "output"}},
         {"path": "ROWS_OF_scope.jsonl", "split": "train"}, {"path": "ROWS_OF_other.jsonl", "split": "train"},
     ]  # fmt: skip
-    assert found.settings["dataset_columns"] == [
-        "talk=messages",
-        "sys=system",
-        "q=instruction",
-        "a=output",
-    ]
     assert "it is on ModelScope (ms_hub_url: x/y)" in found.missing["ROWS_OF_scope.jsonl in datasets"]
     assert "has no entry other" in found.missing["ROWS_OF_other.jsonl in datasets"]
     changing, same = found.groups.values()
@@ -644,18 +647,15 @@ def test_a_registry_that_cannot_be_read_is_named(converted, tmp_path):
     assert "dataset_info.json cannot be read: " in found.missing["ROWS_OF_chats.jsonl in datasets"]
 
 
-@pytest.mark.parametrize("second", ["field_messages: turns, field_output: talk", "field_messages: talk"])
-def test_a_column_that_two_entries_name_differently_is_lost_alone(converted, second):
-    """dataset_columns holds for all entries; the data sets themselves stay."""
-    first = (
-        "{path: a, field_messages: turns}" if "output" not in second else "{path: a, field_messages: talk}"
-    )
-    found, args = converted(f"base_model: m\ndatasets:\n  - {first}\n  - {{path: b, {second}}}\n")
-    assert len(args.mixture.datasets) == 2
-    assert len(found.settings["dataset_columns"]) == 1
-    lost = [name for name in found.groups[next(iter(found.groups))] if name.startswith("datasets, column ")]
-    assert lost
-    assert "rename it to messages in the rows" in " ".join(found.lost[name] for name in lost)
+def test_each_entry_renames_its_own_columns(converted):
+    """Red when: a column that two entries name differently is lost."""
+    entries = "{path: a, field_messages: talk}\n  - {path: b, field_messages: turns, field_output: talk}"
+    found, args = converted(f"base_model: m\ndatasets:\n  - {entries}\n")
+    assert [one.dataset_columns for one in args.mixture.datasets] == [
+        {"talk": "messages"},
+        {"turns": "messages", "talk": "output"},
+    ]
+    assert not [name for name in found.lost if "talk" in name]
 
 
 def test_alignment_handbook(converted):

@@ -41,7 +41,7 @@ MISTAKES = [
     (["--2.learning_rat", "1"], "unknown flag --learning_rat; did you mean --learning_rate?"),
     (["--sequence_len", "8"], "unknown flag --sequence_len; in ift it is --max_length."),
     (["--method", "stf"], "unknown method 'stf'; did you mean sft?"),
-    (["--config", "run.yaml"], "run.yaml, line 2: unknown key 'sede'; did you mean seed?"),
+    (["--model_nam", "x", "--sequence_len", "8"], "--model_name_or_path?\nunknown flag --sequence_len; in"),
 ]
 IN_A_NEW_PROCESS = """
 import contextlib, io, json, sys
@@ -58,7 +58,6 @@ print(json.dumps([name for name in ("torch", "trl", "transformers") if name in s
 
 
 def test_unknown_names_are_refused_without_torch(tmp_path):
-    (tmp_path / "run.yaml").write_text("model_name_or_path: m\nsede: 1\n")
     commands = [[verb, *words] for words, _ in MISTAKES for verb in ("train", "check")]
     done = subprocess.run(
         [sys.executable, "-c", IN_A_NEW_PROCESS, json.dumps(commands)],

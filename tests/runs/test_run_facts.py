@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from ift.data import DataError
-from ift.runs.run_facts import check_unchanged, file_hashes
+from ift.runs.run_facts import check_unchanged, file_hashes, hashes_of_data
 from ift.training.checkpoints import read_seconds, write_manifest
 
 
@@ -62,6 +62,49 @@ def test_hashes_are_of_files_that_are_there(tmp_path):
     config = SimpleNamespace(token_weights=None, deepspeed=str(tmp_path / "zero.json"))
     assert list(file_hashes(config)) == ["deepspeed_sha256"]
     assert file_hashes(SimpleNamespace(token_weights="missing.py:f", deepspeed={"a": 1})) == {}
+
+
+def test_a_changed_file_of_rows_is_named(resumed, tmp_path):
+    """Red when: three files are mixed, a line of one is changed, and only hashes are shown."""
+    folder, weights, facts = resumed
+    names = [tmp_path / f"{name}.jsonl" for name in ("a", "b", "c")]
+    for file in names:
+        file.write_text("{}\n")
+
+    def now(data):
+        report = SimpleNamespace(streaming=False)
+        parts = [SimpleNamespace(origin=SimpleNamespace(files=[file])) for file in names]
+        hashes = hashes_of_data(SimpleNamespace(report=report, parts=parts))
+        return facts() | {"data": data, "files": hashes}
+
+    write_manifest(folder, 2, now("1"))
+    assert check_unchanged(run_of(folder, weights), now("1")) == []
+    with pytest.raises(DataError, match="although no file has changed: a setting selects"):
+        check_unchanged(run_of(folder, weights), now("2"))
+    names[1].write_text('{"a": 1}\n')
+    assert check_unchanged(run_of(folder, weights), now("1")) == []  # its rows are the same
+    with pytest.raises(
+        DataError, match=r"run: the content of b.jsonl has changed \(data\).*--allow_changed data$"
+    ):
+        check_unchanged(run_of(folder, weights), now("2"))
+    names.pop()
+    with pytest.raises(
+        DataError, match=r"were those of a.jsonl, b.jsonl, c.jsonl, are those of a.jsonl, b.jsonl"
+    ):
+        check_unchanged(run_of(folder, weights), now("2"))
+
+
+def test_a_checkpoint_from_before_the_hashes_of_files_of_rows(resumed):
+    """It resumes with the same rows; other rows are refused, with the reason for a mixture that holds rows out."""
+    folder, weights, facts = resumed
+    write_manifest(folder, 2, facts() | {"data": "1"})
+    run = run_of(folder, weights)
+    assert check_unchanged(run, facts() | {"data": "1", "files": [["a", "0"]]}) == []
+    run.mixture = SimpleNamespace(datasets=["a", "b"])
+    with pytest.raises(
+        DataError, match=r"data was '1', is '2': the rows have changed .*from a mixture as a whole"
+    ):
+        check_unchanged(run, facts() | {"data": "2", "files": [["a", "0"]]})
 
 
 def test_a_checkpoint_knows_the_time_of_the_steps_before_it(resumed, tmp_path):

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -86,7 +87,7 @@ def preflight(
     findings += [*([Finding("note", "memory", assumed)] if assumed else []), *unknown]
     if work.found is not None and packs_nothing(config, report, work.found):
         findings.append(Finding("note", "train", PACKS_NOTHING))
-    findings += [*_few_to_answer(stage, sets), *_answers_pushed(stage)]
+    findings += [*_few_to_answer(stage, sets), *_answers_pushed(stage), *_path_pushed(stage)]
     findings += _model_findings(stage, prepared, memory, longest, engine, gpu_memory is not None)
     findings += [] if gpu_memory is not None else _many_workers(config)  # planned for another machine
     available, disk = available_memory(gpu_memory), None
@@ -134,6 +135,18 @@ def _few_to_answer(stage: Any, sets: Mapping[str, Prepared]) -> list[Finding]:
     rows = f"there {'is' if there == 1 else 'are'} {counted(there, 'evaluation row')}"
     text = f"eval_generate is {wanted:,}, and {rows}: all of them are answered"
     return [Finding("warning", "eval", text)]
+
+
+def _path_pushed(stage: Any) -> list[Finding]:
+    """A warning if an adapter would be published with the path of its base on this machine."""
+    name = str(stage.model.model_name_or_path)
+    if not (stage.config.push_to_hub and stage.model.use_peft and Path(name).expanduser().is_dir()):
+        return []
+    text = (
+        f"push_to_hub uploads adapter_config.json, which names the base by its path here, {name}. Fix: give the base's "
+        "Hub id in model_name_or_path, or upload later (docs/serving.md)"
+    )
+    return [Finding("warning", "model", text)]
 
 
 def _answers_pushed(stage: Any) -> list[Finding]:

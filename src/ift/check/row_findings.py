@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ift.check.finding import Finding, Level
 from ift.check.rows import RowScan
 from ift.data import DataReport, Prepared
 from ift.data.encodings import WRONG_CHARACTERS
-from ift.data.report import TEMPLATE_FIX, TEMPLATE_REASON, cut_away, row_numbers
+from ift.data.report import TEMPLATE_FIX, TEMPLATE_REASON, cut_away, in_words_of, row_numbers
+from ift.data.review import COPIES_FIX
 from ift.data.templates import adds_bos
 from ift.text import counted
 
 REFUSE_CUT = 0.20  # share of the rows, or of the trained tokens, that cutting may take
 
-_TO_TURNS = (
-    "rename the columns to instruction and output, with --dataset_columns prompt=instruction completion=output (or "
-    "QUESTION=instruction ANSWER=output with the column names of the file)"
-)
+_TO_TURNS = "rename the columns to instruction and output, with --dataset_columns prompt=instruction completion=output"
 _WRITE_TURNS = "write the prompt and both answers as lists of turns"
 
 
@@ -39,10 +38,11 @@ def data_findings(
     """
     found = []
     for name, one in sets.items():
-        found += _check_report(name, one.report, allow_truncation)
-        found += _check_scan(name, one, scans[name], tokenizer, vocabulary)
-        found += _check_plain_text(name, one.report, scans[name], tokenizer)
-        found += _check_characters(name, one)
+        of_set = _check_report(name, one.report, allow_truncation)
+        of_set += _check_scan(name, one, scans[name], tokenizer, vocabulary)
+        of_set += _check_plain_text(name, one, scans[name], tokenizer)
+        of_set += _check_characters(name, one)
+        found += [replace(finding, text=in_words_of(name, finding.text)) for finding in of_set]
     if "eval" in sets:
         found += _check_overlap(sets, scans)
     report = sets["train"].report
@@ -57,10 +57,11 @@ def data_findings(
     return found
 
 
-def _check_plain_text(name: str, report: DataReport, scan: RowScan, tokenizer: Any) -> list[Finding]:
+def _check_plain_text(name: str, prepared: Prepared, scan: RowScan, tokenizer: Any) -> list[Finding]:
     """A warning for each part whose prompts are plain text, for a model that has a chat template."""
     found = []
-    for part in report.parts or (report,):
+    for one in prepared.parts or (prepared,):
+        part = one.report
         asks = part.format.startswith(("prompt-completion", "preference", "pairs"))
         if (
             not asks
@@ -69,10 +70,11 @@ def _check_plain_text(name: str, report: DataReport, scan: RowScan, tokenizer: A
             or part.name in scan.rendered
         ):
             continue
-        rows = f"the rows of {part.name.removeprefix(f'{name} ')}" if report.parts else "the rows"
+        rows = f"the rows of {part.name.removeprefix(f'{name} ')}" if prepared.parts else "the rows"
+        fix = one.renaming.advice(_TO_TURNS) if part.format.startswith("prompt") else _WRITE_TURNS
         text = (
             f"{rows} are plain text, so the model's chat template is not used. Fix, if the model is to answer in "
-            f"conversations: {_TO_TURNS if part.format.startswith('prompt') else _WRITE_TURNS} (docs/data.md)"
+            f"conversations: {fix} (docs/data.md)"
         )
         found.append(Finding("warning", name, text))
     return found
@@ -116,6 +118,8 @@ def _check_report(name: str, report: DataReport, allow_truncation: bool) -> list
     found = []
     if report.limit.of_model and report.too_long:
         text = f"{_count(report.too_long)} longer than {report.limit} ({_long_rows(name, report)})"
+        if emptied := report.rows_cut_away:
+            text += f"; of these, {_count(emptied)} dropped: nothing to learn before max_length {report.max_length:,}"
         found.append(Finding("refused", name, f"{text}. {report.limit.fix(report.lengths[2])}"))
     elif report.rows_cut or report.trained_tokens_lost:
         found.append(_truncation(name, report, allow_truncation))
@@ -175,9 +179,10 @@ def _check_scan(
     no_bos = "begin with the beginning-of-sequence token, which the tokenizer puts before plain text"
     no_space = "no space or line end between the prompt and the completion"
     copies = [row for row, _ in one.duplicates]
+    unlearned = ": the model may not learn to stop" if name == "train" else ""
     warnings = (  # rows, of how many, what is wrong with one and with several of them, the fix
         (copies, of_all, "is a copy of an earlier one", "are copies of earlier ones",
-         ". Fix: remove them, unless they should count more"),
+         f". Fix: {COPIES_FIX}"),
         (one.double_bos, "", "begins with the beginning-of-sequence token twice",
          "begin with the beginning-of-sequence token twice",
          ". Fix: remove it from the rows or the template"),
@@ -186,7 +191,7 @@ def _check_scan(
         (one.joined, of_all, f"has {no_space}", f"have {no_space}",
          ". Fix: begin the completion with a space, or end the prompt with a line end"),
         (one.untrained_end, of_all, "trains no token that ends an answer", "train no token that ends an answer",
-         ": the model may not learn to stop. Fix: a template that ends turns, or an --eos_token that the rows use"),
+         f"{unlearned}. Fix: a template that ends turns, or an --eos_token that the rows use"),
     )  # fmt: skip
     for rows, whole, what, of_several, fix in warnings:
         if rows:

@@ -60,6 +60,7 @@ def drop_untrained(
     def total(column: str) -> int:
         return sum(found[column][index] for index in kept)
 
+    named = list(numbers or range(1, len(mapped) + 1))
     report = replace(
         base,
         rows_read=len(mapped),
@@ -73,6 +74,8 @@ def drop_untrained(
         trained_tokens_lost=sum(found["ift_lost"]),
         rows_without_end=len(kept) - total("ift_ends"),
         merged_boundaries=total("ift_merged"),
+        unended_rows=tuple(named[index] for index in kept if not found["ift_ends"][index]),
+        merged_rows=tuple(named[index] for index in kept if found["ift_merged"][index]),
     )
     if not kept:
         raise _all_dropped(report, what)

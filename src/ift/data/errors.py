@@ -124,8 +124,11 @@ def refuse_rows(faults: Sequence[RowFault], rows: str, name: str, remarks: Seque
         for fault, file in before.items():
             turn = re.search(r"turn \d+", fault.place)
             lines.append(f"  {file}{fault.number}{f', {turn[0]}' if turn else ''}: {fault.problem}")
-    if len(named) > sum(room):
-        lines.append(f"and {len(named) - sum(room):,} more of {rows}")
+        if len(group) > share:
+            lines.append(f"  and {len(group) - share:,} more of these")
+    if hidden := [len(group) for group, share in zip(groups.values(), room, strict=True) if not share]:
+        kinds = counted(len(hidden), "other problem")
+        lines.append(f"and {counted(sum(hidden), 'row')} of {rows} with {kinds}")
     return RowsRefused("\n".join([*lines, *remarks]))
 
 

@@ -192,24 +192,32 @@ def parse_columns(
     return mapping
 
 
-def rename_columns(dataset: AnyDataset, mapping: Mapping[str, str]) -> AnyDataset:
-    """Renames columns, old name to new; raises DataError for an unknown old name or a new name that is taken."""
+def rename_columns(
+    dataset: AnyDataset, mapping: Mapping[str, str], where: str = "dataset_columns"
+) -> AnyDataset:
+    """Renames columns, old name to new.
+
+    Raises:
+        DataError: An unknown old name, or a new name that is taken; the message begins with `where`.
+    """
     if not mapping:
         return dataset
-    check_renaming(column_names(dataset), mapping)
+    check_renaming(column_names(dataset), mapping, where)
     return dataset.rename_columns(dict(mapping))
 
 
-def check_renaming(columns: Sequence[str], mapping: Mapping[str, str]) -> None:
-    """Raises DataError for an old name that is not among the columns, or a new name that is taken."""
+def check_renaming(
+    columns: Sequence[str], mapping: Mapping[str, str], where: str = "dataset_columns"
+) -> None:
+    """Raises DataError, from `where`, for an old name that is not among the columns, or a new name that is taken."""
     for old, new in mapping.items():
         if old not in columns:
             raise DataError(
-                f'dataset_columns: found no column "{old}" among {", ".join(columns)}. Fix: name one of these'
+                f'{where}: found no column "{old}" among {", ".join(columns)}. Fix: name one of these'
             )
         if new in columns and new not in mapping:
             raise DataError(
-                f'dataset_columns: "{old}" cannot become "{new}", which exists. Fix: rename "{new}" to something else'
+                f'{where}: "{old}" cannot become "{new}", which exists. Fix: rename "{new}" to something else'
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,11 +24,12 @@ def prompt_key(text: str) -> str:
 def split_parts(parts: Sequence[Part], size: int, seed: int) -> tuple[list[Part], list[Part], str]:
     """The parts without `size` rows, the parts with these rows alone, and a note on rows with the same prompt.
 
-    Rows with one prompt stay on one side, for which fewer rows may be held out; where each prompt has more rows than
-    `size`, they do not. The note is "" where every row has a prompt of its own.
+    Rows are held out from all parts in proportion to their numbers of rows. Rows with one prompt stay on one side, for
+    which fewer rows may be held out; where each prompt has more rows than `size`, they do not. The note is "" where
+    every row has a prompt of its own.
     """
     keys = [key for number, part in enumerate(parts) for key in _keys(part, number)]
-    drawn = _draw(keys, size, seed)
+    drawn = _draw(keys, [len(part.rows) for part in parts], size, seed)
     shared = {key for index, key in enumerate(keys) if index in drawn} & {
         key for index, key in enumerate(keys) if index not in drawn
     }
@@ -49,20 +51,39 @@ def split_parts(parts: Sequence[Part], size: int, seed: int) -> tuple[list[Part]
     return train, evaluation, note
 
 
-def _draw(keys: Sequence[Hashable], size: int, seed: int) -> set[int]:
+def _draw(keys: Sequence[Hashable], rows: Sequence[int], size: int, seed: int) -> set[int]:
+    """The indices of `size` rows, or slightly fewer, of parts with these numbers of `rows`."""
     draw = random.Random(seed)
-    first = draw.sample(range(len(keys)), size)
+    part_of = [part for part, number in enumerate(rows) for _ in range(number)]
+    quotas = _quotas(rows, size)
+    first: list[int] = []
+    start = 0
+    for number, quota in zip(rows, quotas, strict=True):
+        first += draw.sample(range(start, start + number), quota)
+        start += number
     groups: dict[Hashable, list[int]] = {}
     for index, key in enumerate(keys):
         groups.setdefault(key, []).append(index)
     if len(groups) == len(keys):
         return set(first)
     taken: set[int] = set()
+    left = Counter(dict(enumerate(quotas)))
     for index in [*first, *draw.sample(range(len(keys)), len(keys))]:
         group = groups[keys[index]]
-        if index not in taken and len(taken) + len(group) <= size:
+        if index not in taken and (needed := Counter(part_of[one] for one in group)) <= left:
             taken.update(group)
+            left -= needed
     return taken or set(first)
+
+
+def _quotas(rows: Sequence[int], size: int) -> list[int]:
+    """How many of `size` rows are held out from each part: its share, rounded so that they add up to `size`."""
+    shares = [size * number / sum(rows) for number in rows]
+    quotas = [int(share) for share in shares]
+    by_rest = sorted(range(len(rows)), key=lambda part: quotas[part] - shares[part])
+    for part in by_rest[: size - sum(quotas)]:
+        quotas[part] += 1
+    return quotas
 
 
 def _keys(part: Part, number: int) -> Iterator[Hashable]:

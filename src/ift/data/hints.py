@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ift.data.known_names import COLUMNS, find
+from ift.data.renaming import flag
 
 # Other names of the columns of a question and an answer, best first
 QUESTIONS = ("instruction", "question", "query", "problem", "prompt", "input", "human", "user")
 ANSWERS = (
     "output", "answer", "response", "completion", "solution", "reply", "generation", "target", "assistant",
 )  # fmt: skip
+NEAR = 0.8  # similarity of a name and its misspelling, from 0 to 1
 CONTEXTS = ("context", "passage", "document")
 CHAT_ONLY = tuple(name for column in ("system", "history", "tools") for name in find(COLUMNS, column).names)
 BAD_SIDE = ("reject", "non_", "bad", "negative", "worse", "lose")
+# names that one thing has in different data sets: columns, and keys of turns
+SAME = (
+    tuple(name for name in QUESTIONS if name != "input"),  # Alpaca has both
+    ANSWERS,
+    ("messages", "conversations", "conversation", "dialog", "dialogue", "turns"),
+    ("content", "value", "text", "message", "utterance"),
+    ("role", "from", "speaker", "author", "sender"),
+)
 NO_RENAMING = (
     "rename the columns of question and answer, --dataset_columns QUESTION=instruction ANSWER=output (with the names "
     "of your columns in place of QUESTION and ANSWER), or write the rows in one of these formats"
@@ -32,14 +43,23 @@ def suggest_renaming(found: set[str], rows: Sequence[Mapping[str, Any]] = ()) ->
         turns = ["conversation"]
     if turns:
         fine = len(turns) == 1 and not any(word in turns[0] for word in BAD_SIDE)
-        return f"--dataset_columns {turns[0]}=messages" if fine else NO_RENAMING
+        return flag([(turns[0], "messages")]) if fine else NO_RENAMING
     written = {name.casefold(): name for name in sorted(found)}
     answers = [written[name] for name in ANSWERS if name in written]
     questions = [written[name] for name in QUESTIONS if name in written and written[name] not in answers]
     both = [*questions, *(written[name] for name in CONTEXTS if name in written)]
     if len(answers) == 1 and questions and len(both) <= 2:
-        return _flags([*zip(both, ("instruction", "input"), strict=False), (answers[0], "output")])
-    return "--dataset_columns content=text" if found == {"content"} else NO_RENAMING
+        pairs = [*zip(both, ("instruction", "input"), strict=False), (answers[0], "output")]
+        return flag((old, new) for old, new in pairs if old != new)
+    return flag([("content", "text")]) if found == {"content"} else NO_RENAMING
+
+
+def other_name(wanted: str, present: Iterable[str]) -> str:
+    """The name among those that are present that is probably meant by a missing one; "" without one."""
+    written = {name.casefold(): name for name in present}
+    near = difflib.get_close_matches(wanted, written, 1, NEAR)
+    same = [name for group in SAME if wanted in group for name in group]
+    return next((written[name] for name in (wanted, *near, *same) if name in written), "")
 
 
 def explain_one_turn_per_row(found: Iterable[str]) -> str:
@@ -53,11 +73,6 @@ def explain_one_turn_per_row(found: Iterable[str]) -> str:
         f"found columns role, {', '.join(sorted(content))}{tree}: each row is one turn of a conversation, expected one "
         f"conversation per row. Fix: {line.fix}"
     )
-
-
-def _flags(pairs: Iterable[tuple[str, str]]) -> str:
-    changed = " ".join(f"{old}={new}" for old, new in pairs if old != new)
-    return f"--dataset_columns {changed}"
 
 
 def _is_turns(value: Any) -> bool:

@@ -41,9 +41,10 @@ class LengthLimit:
             cut = f"--max_length {self.positions} cuts their end"
             return f"Fix: shorten or drop these rows, or take a model with a longer context; {cut}"
         if self.positions is not None and longest > self.positions:
+            less = f"; --max_length {self.positions} cuts less" if self.max_length != self.positions else ""
             return (
                 f"Fix: shorten or drop these rows, or take a model with a longer context than {self.positions:,} "
-                f"positions; --max_length {self.positions} cuts less"
+                f"positions{less}"
             )
         return f"Fix: raise --max_length to {longest:,}, or shorten the rows"
 

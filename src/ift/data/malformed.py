@@ -38,12 +38,12 @@ def all_malformed_rows(
         yield
     except UnreadableRows as error:
         rows = [] if len(error.faults) >= FAULTS_AT_MOST else list(_rows(error, columns))
-        review = _review(rows, pairs, preparation)
-        if not (review.faults or review.remarks()):
+        found, remarks = _review(rows, pairs, preparation)
+        if not (found or remarks):
             raise
         order = [str(file) for file in error.files]
-        faults = sorted([*error.faults, *review.faults], key=lambda one: (order.index(one.file), one.row))
-        raise unreadable(faults, counted(len(rows), "row"), error.files, review.remarks()) from error
+        faults = sorted([*error.faults, *found], key=lambda one: (order.index(one.file), one.row))
+        raise unreadable(faults, counted(len(rows), "row"), error.files, remarks) from error
 
 
 def _rows(error: UnreadableRows, columns: Mapping[str, str]) -> Iterator[tuple[RowFault, dict[str, Any]]]:
@@ -57,11 +57,12 @@ def _rows(error: UnreadableRows, columns: Mapping[str, str]) -> Iterator[tuple[R
 
 def _review(
     rows: list[tuple[RowFault, dict[str, Any]]], pairs: bool, preparation: Preparation | None
-) -> RowReview:
-    """What is wrong with rows that can be read; nothing if their format is not known."""
+) -> tuple[list[RowFault], list[str]]:
+    """What is wrong with rows that can be read: the malformed ones, and remarks about the others or about all."""
     readable = [(place, row) for place, row in rows if row]
     columns = {name: None for _, row in readable for name in row}
-    nothing = RowReview(lambda row, index: {}, NO_LIMIT)
+    if not columns:
+        return [], []
     try:
         form = detect_format(columns, [row for _, row in readable[:DETECTION_ROWS]])
         pairs = pairs and {"chosen", "rejected"} <= columns.keys()
@@ -69,9 +70,9 @@ def _review(
         review = RowReview(prepares.prepare, prepares.limit)
         for place, row in islice(readable, CHECKED_ROWS):
             review.add({**dict.fromkeys(columns), **row}, place.row - 1, place)
-    except DataError:  # of no single row: it is raised when all rows can be read
-        return nothing
-    return review
+    except DataError as error:  # of no single row
+        return [], [str(error)]
+    return review.faults, review.remarks()
 
 
 @dataclass(frozen=True)

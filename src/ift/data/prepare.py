@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ift.data.counts import COUNTS, NOTE_SEPARATOR, count_trained, drop_untrained, features
-from ift.data.errors import DataError, RowFault, call_for_each
+from ift.data.errors import DataError, RowFault, RowsRefused, call_for_each
 from ift.data.formats import (
     DETECTION_ROWS,
     Format,
@@ -106,7 +106,11 @@ def _format_of(
     dataset: Dataset | IterableDataset, columns: Sequence[str], text_field: str, name: str
 ) -> Format:
     """The format of the first rows; raises DataError if `text_field` is set for a format that is not plain text."""
-    form = detect_format(columns, first_rows(dataset, DETECTION_ROWS))
+    first = first_rows(dataset, DETECTION_ROWS)
+    try:
+        form = detect_format(columns, first)
+    except DataError as error:
+        raise RowsRefused(f"{name} data: {error}") from error
     if text_field != "text" and form.name != "text":
         raise DataError(
             f"{name} data: dataset_text_field names a column of plain text, and the format is {form.name}. "
@@ -200,11 +204,17 @@ def join_parts(parts: Sequence[Part], name: str, prepare: Callable[[Part, str], 
         raise DataError(
             f"{name} data: found no data sets, expected at least one. Fix: set dataset_name or datasets"
         )
+
+    def prepare_part(part: Part) -> Prepared:
+        with part.renaming.advising():
+            done = prepare(part, name if len(parts) == 1 else f"{name} {part.name}")
+        return replace(done, renaming=part.renaming)
+
     if len(parts) == 1:
-        return prepare(parts[0], name)
+        return prepare_part(parts[0])
     from datasets import concatenate_datasets
 
-    done = call_for_each(parts, lambda part: prepare(part, f"{name} {part.name}"), first_rows_of)
+    done = call_for_each(parts, prepare_part, first_rows_of)
     joined = concatenate_datasets([part.dataset for part in done])
     report = mixture_report(name, [part.report for part in done], [part.lengths for part in done])
     return Prepared(joined, report, parts=tuple(done))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ift.data.errors import RowFault
 from ift.data.loading import is_local
 from ift.data.origin import Origin
+from ift.data.renaming import Renaming
 from ift.data.report import DataReport, RowLengths
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Prepared:
         origin: As in `Part`; None in a mixture.
         parts: Those of a mixture, in order.
         loaded: The rows as loaded, of a stream those that are kept; None in a mixture.
+        renaming: As in `Part`; not that of a mixture.
     """
 
     dataset: Dataset | IterableDataset
@@ -42,6 +44,7 @@ class Prepared:
     origin: Origin | None = None
     parts: tuple[Prepared, ...] = ()
     loaded: Dataset | IterableDataset | None = None
+    renaming: Renaming = field(default_factory=Renaming)
 
     def kept_numbers(self) -> list[int]:
         """Numbers (from 1, in the data as loaded) of the rows of `dataset`; not for a mixture or a stream."""
@@ -128,9 +131,11 @@ class Part:
         rows: The rows as loaded.
         numbers: The numbers of the rows, where others were taken out; None if they are 1, 2, 3 and so on.
         origin: Where the rows are from; None if unknown.
+        renaming: The columns that were renamed.
     """
 
     name: str
     rows: Dataset | IterableDataset
     numbers: tuple[int, ...] | None = None
     origin: Origin | None = None
+    renaming: Renaming = field(default_factory=Renaming)

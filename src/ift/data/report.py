@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import count
@@ -14,6 +15,7 @@ from ift.text import counted
 NOT_RENDERED = "not rendered by the chat template"
 HARMLESS = "; harmless, because "  # in a note, before the reason why nothing is lost
 TEMPLATE_FIX = "Fix: give a template that renders it with --chat_template_path FILE.jinja"
+_SCORED = {"training on": "scoring", "trained": "scored", "trains": "scores", "not train": "not score"}
 TEMPLATE_REASON = "the chat template renders nothing of the answer"  # such a row is dropped
 
 
@@ -42,6 +44,8 @@ class DataReport:
         trained_tokens_lost: Trained tokens lost to truncation, including those of dropped rows.
         rows_without_end: Kept rows whose last trained token does not end a turn or a text.
         merged_boundaries: Trained spans whose preceding ids differ from those of the prompt alone.
+        unended_rows: Numbers (from 1) of the rows that `rows_without_end` counts; empty for a mixture.
+        merged_rows: Numbers (from 1) of the rows with such spans; empty for a mixture.
         lengths: Tokens per row before truncation: median, 95th percentile, maximum.
         prompt_lengths: The same for the untrained tokens of a row; zeros for pairs.
         answer_lengths: The same for the trained tokens of a row; zeros for pairs.
@@ -66,6 +70,8 @@ class DataReport:
     trained_tokens_lost: int = 0
     rows_without_end: int = 0
     merged_boundaries: int = 0
+    unended_rows: tuple[int, ...] = ()
+    merged_rows: tuple[int, ...] = ()
     lengths: tuple[int, int, int] = (0, 0, 0)
     prompt_lengths: tuple[int, int, int] = (0, 0, 0)
     answer_lengths: tuple[int, int, int] = (0, 0, 0)
@@ -138,11 +144,12 @@ class DataReport:
         lines.append(f"  kept {self.rows_kept:,} of {counted(self.rows_read, 'row')}")
         if not findings:
             lines += [f"  {line}" for line in self.lost()]
-        for note, rows in self.notes.items():
-            if findings and note in WRONG_CHARACTERS:
-                continue
+        shown = {
+            note: rows for note, rows in self.notes.items() if not (findings and note in WRONG_CHARACTERS)
+        }
+        for note, rows in sorted(shown.items(), key=lambda one: f"{NOT_RENDERED}: " in one[0]):
             lines.append(f"  {counted(len(rows), 'row')}: {note} ({row_numbers(rows)})")
-        if any(f"{NOT_RENDERED}: " in note for note in self.notes):
+        if any(f"{NOT_RENDERED}: " in note for note in shown):  # these notes are the last
             lines.append(f"  {TEMPLATE_FIX}, or take it out of the rows")
         lines.append(f"  {counted(self.trained_tokens, 'trained token')} of {self.total_tokens:,}")
         parts = {"prompt": self.prompt_lengths, "answer": self.answer_lengths} if lengths else {}
@@ -152,15 +159,32 @@ class DataReport:
         if self.rows_without_end:
             lines.append(
                 f"  {counted(self.rows_without_end, 'row does', 'rows do')} not train a token that ends the answer"
+                f"{_named(self.unended_rows)}"
             )
         if self.merged_boundaries:
             lines.append(
                 f"  {counted(self.merged_boundaries, 'answer begins', 'answers begin')} in a token that also contains "
-                "the end of the prompt"
+                f"the end of the prompt{_named(self.merged_rows)}"
             )
+        lines = [in_words_of(self.name, line) for line in lines]
         for part in self.parts:
             lines.extend(f"  {line}" for line in part.lines(findings, lengths))
         return lines
+
+
+def in_words_of(name: str, text: str) -> str:
+    """A line about rows of a set; rows of "eval" are scored where others are trained."""
+    if name.split(" ")[0] != "eval":
+        return text
+    for word, of_evaluation in _SCORED.items():
+        text = re.sub(
+            rf"(?<![\w./-]){word}(?![\w/-]|\.\w)", of_evaluation, text
+        )  # not a part of a file's name
+    return text
+
+
+def _named(rows: Sequence[int]) -> str:
+    return f" ({row_numbers(rows)})" if rows else ""
 
 
 def cut_away(reason: str) -> bool:

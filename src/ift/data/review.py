@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ift.data.encodings import WRONG_CHARACTERS
 from ift.data.errors import DataError, RowFault
 from ift.data.lengths import LengthLimit
 from ift.data.report import TEMPLATE_FIX, TEMPLATE_REASON, cut_away
 
 SHOWN = 8  # rows named in one remark
+COPIES_FIX = "remove them, unless they should count more"
 
 
 class RowReview:
@@ -28,6 +31,9 @@ class RowReview:
         self._long: list[RowFault] = []
         self._longest = 0
         self._dropped: dict[str, list[RowFault]] = {}
+        self._damaged: dict[str, list[RowFault]] = {}
+        self._copies: list[RowFault] = []
+        self._seen: set[bytes] = set()
 
     def add(self, row: Any, index: int, place: RowFault) -> None:
         """Looks at one row; `place` is a fault without a problem. Raises DataError for an error of no single row."""
@@ -43,9 +49,21 @@ class RowReview:
             self._longest = max(self._longest, done["ift_length"])
         elif done["ift_reason"] and not cut_away(done["ift_reason"]):
             self._dropped.setdefault(done["ift_reason"], []).append(place)
+        for note in done.get("ift_notes", "").split("\n"):
+            if note in WRONG_CHARACTERS:
+                self._damaged.setdefault(note, []).append(place)
+        ids = [done[name] for name in ("input_ids", "chosen_input_ids", "rejected_input_ids") if name in done]
+        if ids and not done["ift_reason"]:
+            key = hashlib.blake2b(repr(ids).encode(), digest_size=16).digest()
+            if key in self._seen:
+                self._copies.append(place)
+            self._seen.add(key)
 
     def remarks(self, locate: Callable[[Sequence[RowFault]], Sequence[RowFault]] = tuple) -> list[str]:
-        """A line for the rows that are too long, and for each reason to drop rows; `locate` places them in files."""
+        """A line for the rows that are too long, for each reason to drop rows, for copies and for damaged text.
+
+        `locate` places them in files.
+        """
         lines = []
         if self._long:
             what = f"too long, with up to {self._longest:,} tokens, for {self._limit}"
@@ -53,15 +71,25 @@ class RowReview:
         for reason, rows in self._dropped.items():
             fix = f". {TEMPLATE_FIX}" if TEMPLATE_REASON in reason else ""
             lines.append(_places(rows, locate, f"dropped: {reason}") + fix)
+        if self._copies:
+            what = "a copy of an earlier one" if len(self._copies) == 1 else "copies of earlier ones"
+            lines.append(f"{_places(self._copies, locate, what)}. Fix: {COPIES_FIX}")
+        for what, rows in self._damaged.items():
+            having = "has" if len(rows) == 1 else "have"
+            lines.append(f"{_places(rows, locate, what, having)}: {WRONG_CHARACTERS[what]}")
         return lines
 
 
 def _places(
-    rows: Sequence[RowFault], locate: Callable[[Sequence[RowFault]], Sequence[RowFault]], what: str
+    rows: Sequence[RowFault],
+    locate: Callable[[Sequence[RowFault]], Sequence[RowFault]],
+    what: str,
+    verb: str = "",
 ) -> str:
     shown = locate(rows[:SHOWN])
     several = len({one.file for one in shown}) > 1
     names = [f"{Path(one.file).name} {one.number}" if several else one.number for one in shown]
     further = ", ..." if len(rows) > len(names) else ""
-    count = f"{len(rows):,} other {'row is' if len(rows) == 1 else 'rows are'}"
+    verb = verb or ("is" if len(rows) == 1 else "are")
+    count = f"{len(rows):,} other {'row' if len(rows) == 1 else 'rows'} {verb}"
     return f"{count} {what} ({', '.join(names)}{further})"

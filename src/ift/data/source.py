@@ -7,6 +7,7 @@ from typing import Any
 
 from ift.data.encodings import wrong_characters
 from ift.data.errors import DataError, describe
+from ift.data.hints import other_name
 from ift.data.known_names import COLUMNS, MEDIA, find, has_value, names, read_flag
 
 KTO_MARKS = find(COLUMNS, "label").names
@@ -40,13 +41,22 @@ class SourceRow:
         """Whether the column has a value; does not mark it as read."""
         return has_value(self._row.get(column))
 
+    def fills_nulls(self, column: str) -> bool:
+        """Whether null and a missing key cannot be told apart in the column."""
+        return column in self._features
+
     def first_of(self, columns: tuple[str, ...]) -> tuple[str, Any]:
         """Reads the first of some columns that has a value: its name and value, or ("", None)."""
         column = next((one for one in columns if self.has(one)), "")
         return column, self.get(column) if column else None
 
     def error(self, column: str, found: str, expected: str, fix: str) -> DataError:
-        """Builds a `DataError` about a column of this row."""
+        """Builds a `DataError` about a column of this row; names the column that it has in place of a missing one."""
+        if found == describe(None) and (other := other_name(column, self.unused())):
+            found, fix = (
+                f'nothing there, but a column "{other}"',
+                f'rename "{other}" to "{column}" in these rows',
+            )
         return DataError.at(self.number, f'column "{column}"', found, expected, fix)
 
     def note(self, text: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ift.data.entry_names import READERS, entry_names
 from ift.data.errors import DataError, call_for_each
 from ift.data.folders import resolve_data_files
-from ift.data.formats import rename_columns
+from ift.data.formats import column_names, rename_columns
 from ift.data.held_out import split_parts
 from ift.data.loading import (
     choose_split,
@@ -26,6 +26,7 @@ from ift.data.loading import (
 from ift.data.malformed import Preparation, all_malformed_rows
 from ift.data.origin import Origin
 from ift.data.prepare import Part
+from ift.data.renaming import Renaming, check_names
 from ift.data.tables import table_notes
 from ift.text import counted
 
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments
     from trl import DatasetMixtureConfig, ScriptArguments
 
-Refusal = Callable[[], AbstractContextManager[None]]  # `all_malformed_rows` with its arguments
+Refusal = Callable[
+    [Mapping[str, str]], AbstractContextManager[None]
+]  # `all_malformed_rows` of columns to rename
 EVALUATION_SHARE = 0.05
 EVALUATION_ROWS = 1000  # at most
 
@@ -110,7 +113,7 @@ def load_splits(
     Arguments and errors are otherwise those of `load_train_and_eval`.
     """
     columns = columns or {}
-    refusal = partial(all_malformed_rows, columns, pairs, preparation)
+    refusal = partial(all_malformed_rows, pairs=pairs, preparation=preparation)
     if mixture_args is not None and mixture_args.datasets:
         return _load_mixture(mixture_args, columns, refusal)
     if script_args.dataset_name is None:
@@ -135,13 +138,13 @@ def _load_single(
     """As `load_splits`, for one data set; `held_out`: `test_split_size` takes the place of an evaluation split."""
     name, config = str(script_args.dataset_name), script_args.dataset_config
     streaming = script_args.dataset_streaming
-    notes = files_left_out(name, config)
+    notes, renaming = files_left_out(name, config), Renaming(columns)
 
     def load(split: str) -> list[Part]:
-        with refusal():
+        with renaming.advising(), refusal(columns):
             rows, origin = load_with_origin(name, config=config, split=split, streaming=streaming)
         notes.extend(table_notes(origin.files))
-        return [Part(split, rename_columns(rows, columns), origin=origin)]
+        return [Part(split, rename_columns(rows, columns), origin=origin, renaming=renaming)]
 
     available = split_names(name, config)
     train_split = _choose_split(script_args.dataset_train_split, "train", available, notes)
@@ -181,39 +184,29 @@ def _choose_split(wanted: str, use: str, available: Sequence[str], notes: list[s
     return split
 
 
-def _check_names(columns: Mapping[str, str], present: Mapping[str, list[str] | None]) -> None:
-    """Raises DataError for a column to rename that no data set of a mixture has."""
-    known = {column for names in present.values() for column in names or ()}
-    missing = next((old for old in columns if old not in known), None)
-    if missing is None or None in present.values():
-        return
-    found = "; ".join(f"{name} has {', '.join(names or ())}" for name, names in present.items())
-    raise DataError(
-        f'dataset_columns: found no column "{missing}" in any of the data sets ({found}). Fix: name one of these'
-    )
-
-
 def _load_mixture(
     mixture_args: DatasetMixtureConfig, columns: Mapping[str, str], refusal: Refusal
 ) -> LoadedData:
     entries, separators = mixture_args.datasets, list[str]()
-    present: dict[str, list[str] | None] = {}  # columns by data set; None: a stream that does not say
+    present: dict[str, list[str]] = {}  # columns of the data sets that are renamed as `columns` says
 
     def load(named: tuple[str, Any]) -> Part:
         name, entry = named
-        with refusal():
+        own = getattr(entry, "dataset_columns", None)  # trl's entries have none
+        wanted = columns if own is None else own
+        with Renaming(wanted, name).advising(), refusal(wanted):
             rows, origin = _load_entry(entry, mixture_args.streaming)
         separators.extend(table_notes(origin.files))
         if entry.columns is not None:
             rows = rows.select_columns(entry.columns)
-        present[name] = rows.column_names
-        rows = rename_columns(
-            rows, {old: new for old, new in columns.items() if old in (rows.column_names or [])}
-        )
-        return Part(name, rows, origin=origin)
+        if own is None and columns:
+            present[name] = column_names(rows)
+        renamed = {a: b for a, b in wanted.items() if own is not None or a in present[name]}
+        rows = rename_columns(rows, renamed, f"datasets, {name}: dataset_columns")
+        return Part(name, rows, origin=origin, renaming=Renaming(renamed, name))
 
     parts = call_for_each(zip(entry_names(entries), entries, strict=True), load)
-    _check_names(columns, present)
+    check_names(columns, present)
     fractions = [entry.fraction for entry in entries]
     left_out = [*separators, *(line for entry in entries for line in files_left_out(entry.path, entry.name))]
     if all(fraction is None for fraction in fractions):

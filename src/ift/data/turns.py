@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from ift.data.errors import DataError, describe
+from ift.data.hints import other_name
 from ift.data.known_names import COLUMNS, OTHER_ROLES, ROLES, TURN_KEYS, find, has_value, names, read_flag
 from ift.data.source import SourceRow
 from ift.text import did_you_mean
@@ -64,7 +65,8 @@ class TurnReader:
         role_key = self._one_of(turn, number, ("role", "from"))
         if turn.get(role_key) is None:
             expected = "an object with role and content, or from and value"
-            raise self._error(number, "", describe(turn), expected, "say who speaks in every turn")
+            fix = self._rename(role_key, turn) or "say who speaks in every turn"
+            raise self._error(number, "", describe(turn), expected, fix)
         role_value = turn[role_key]
         role = self._role(role_value, number, role_key)
         content_key = self._one_of(
@@ -77,12 +79,24 @@ class TurnReader:
         if message["content"] is None and "tool_calls" in message:
             message["content"] = ""
         if message["content"] is None:
-            fix = "fill it in or drop the row"
-            raise self._error(number, content_key, describe(turn.get(content_key)), "a string", fix)
+            raise self._no_content(turn, number, content_key)
         if found := PLACEHOLDER.search(message["content"]):
             self.source.note(f"placeholders such as {found[0]} are kept as plain text")
         message["train"] = self._flag(turn, number, role)
         return message
+
+    def _no_content(self, turn: dict[str, Any], number: int, key: str) -> DataError:
+        """The error for a turn without text: its key is missing, or has no value."""
+        missing = key not in turn and not self.source.fills_nulls(self.column)
+        found = f"no such key, only {', '.join(map(str, turn))}" if missing else describe(turn.get(key))
+        fix = self._rename(key, turn) or "fill it in or drop the row"
+        return self._error(number, key, found, "a string", fix)
+
+    def _rename(self, key: str, turn: dict[str, Any]) -> str:
+        """The fix for a turn that has another key in place of a missing one; "" without one."""
+        unknown = [str(one) for one in turn if one not in READ_KEYS and has_value(turn[one])]
+        other = other_name(key, unknown)
+        return f"rename the key {other} to {key}" if other else ""
 
     def _one_of(self, turn: dict[str, Any], number: int, keys: tuple[str, str]) -> str:
         """The key of a pair that has a value; the first if neither has."""
@@ -203,6 +217,8 @@ def build_conversation(messages: list[Message], source: SourceRow, column: str) 
     if not any(message["role"] == "assistant" for message in messages):
         roles = ", ".join(message["role"] for message in messages[:6])
         raise source.error(column, f"turns of {roles} only", "at least one assistant turn", "drop the row")
+    if (last := messages[-1]["role"]) != "assistant":
+        source.note(f"the conversation ends with a {last} turn, of which nothing is trained")
     result: Row = {"messages": messages}
     if tools := tools_of(source):
         result["tools"] = tools

@@ -6,6 +6,7 @@ import json
 import random
 import time
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def write_final_answers(trainer: Any, rows: Prepared, rows_name: str, count: int
         return FinalAnswers(
             note="the weights are sharded over processes; run ift generate on the saved model"
         )
-    questions = _questions(rows.dataset, count, trainer.args.seed)
+    questions = _questions(rows, count, trainer.args.seed)
     if not questions:
         return FinalAnswers(note="the rows have no prompt to answer")
     if not end_of_turn_ids(trainer.processing_class):
@@ -124,13 +125,25 @@ def _write(
     return texts
 
 
-def _questions(rows: Any, count: int, seed: int) -> list[Question]:
-    """(row from 1, prompt ids, target ids) of `count` of the shorter rows, in order."""
-    found: list[Question] = []
-    for number, row in sample_rows(rows, CANDIDATES, seed):
-        prompt, target = last_answer(*ids_and_labels(row))
-        if prompt:
-            found.append((number, prompt, target))
-    found.sort(key=lambda one: len(one[1]) + len(one[2]))
-    shorter = found[: max(count, len(found) // 2)]
-    return sorted(random.Random(seed).sample(shorter, min(count, len(shorter))))
+def _questions(rows: Prepared, count: int, seed: int) -> list[Question]:
+    """(row from 1, prompt ids, target ids) of up to `count` of the shorter rows, in order.
+
+    The prompts differ, and each data set of a mixture has a turn before any has a second.
+    """
+    draw, before = random.Random(seed), 0
+    of_parts: list[list[Question]] = []
+    for part in [rows] if rows.report.streaming else rows.parts or [rows]:
+        found: dict[tuple[int, ...], Question] = {}
+        for number, row in sample_rows(part.dataset, CANDIDATES, seed):
+            prompt, target = last_answer(*ids_and_labels(row))
+            if prompt:
+                found.setdefault(tuple(prompt), (before + number, prompt, target))
+        by_length = sorted(found.values(), key=lambda one: len(one[1]) + len(one[2]))
+        shorter = by_length[: max(count, len(by_length) // 2)]
+        of_parts.append(draw.sample(shorter, len(shorter)))
+        before += part.report.rows_kept
+    chosen: dict[tuple[int, ...], Question] = {}
+    for question in (one for turn in zip_longest(*of_parts) for one in turn if one is not None):
+        if len(chosen) < count:
+            chosen.setdefault(tuple(question[1]), question)
+    return sorted(chosen.values())

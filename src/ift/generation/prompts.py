@@ -14,6 +14,7 @@ from ift.data.errors import RowFault, describe, refuse_rows
 from ift.data.formats import check_renaming
 from ift.data.known_names import OTHER_ROLES
 from ift.data.masks import SILENT, plain_prompt_ids
+from ift.data.renaming import Renaming
 from ift.data.report import row_numbers
 from ift.data.source import SourceRow
 from ift.data.templates import renderer
@@ -145,7 +146,8 @@ def read_prompts(
             if empty
             else []
         )
-        raise EvaluationError(str(refuse_rows(faults, counted(len(rows), "row"), str(path), remarks)))
+        refused = str(refuse_rows(faults, counted(len(rows), "row"), str(path), remarks))
+        raise EvaluationError(Renaming(columns or {}).advice(refused))
     if not prompts:
         raise EvaluationError(f"{path}: no rows; give at least one")
     ids = [one.id for one in prompts]

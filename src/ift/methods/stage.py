@@ -125,7 +125,8 @@ def check_data(stage: Stage, data: LoadedData) -> None:
 
         for name, parts in (("train", data.train), ("eval", data.evaluation or [])):
             for part in parts:
-                check_columns(part.rows, name)
+                with part.renaming.advising():
+                    check_columns(part.rows, name if len(parts) == 1 else f"{name} {part.name}")
 
 
 def prepare_stage(stage: Stage, data: LoadedData) -> PreparedRows:

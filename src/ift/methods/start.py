@@ -199,4 +199,4 @@ def model_record(stage: Any, reports: Any) -> ModelRecord:
     base = Path(adapter.base_model_name_or_path if (Path(name) / CONFIG).exists() else name).expanduser()
     if not base.is_dir():
         return ModelRecord(prompts)
-    return ModelRecord(prompts, str(base.absolute()), model_sha256(base))
+    return ModelRecord(prompts, model_sha256(base))

@@ -100,7 +100,9 @@ def attach_adapter(network: Any, name: str, config: Any, *, trainable: bool = Fa
         )
     config.inference_mode = not trainable
     mapping = None if config.is_prompt_learning else getattr(network, "_checkpoint_conversion_mapping", {})
-    model = PeftModelForCausalLM(network, config)
+    with warnings.catch_warnings():  # peft reads this property by its old name
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        model = PeftModelForCausalLM(network, config)
     try:
         found = model.load_adapter(name, "default", is_trainable=trainable, key_mapping=mapping)
     except RuntimeError as error:  # raised for other shapes

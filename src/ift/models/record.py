@@ -21,12 +21,10 @@ class ModelRecord:
 
     Attributes:
         prompts: How prompts were written in training, see `DataReport.prompts`; "" if unknown.
-        base: For an adapter on a local base, the absolute path of the base.
-        base_sha256: `model_sha256` of the base when it was loaded for training.
+        base_sha256: For an adapter on a local base, `model_sha256` of the base when it was loaded for training.
     """
 
     prompts: str = ""
-    base: str = ""
     base_sha256: str = ""
 
 

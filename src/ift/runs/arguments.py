@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import yaml
 from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, TrlParser
 
+from ift.data import DataError
 from ift.data.formats import parse_columns
 from ift.generation.during_training import AnswerArguments
 from ift.methods.stage import Stage
@@ -27,11 +28,12 @@ from ift.runs.argv import (
     with_example,
     written_value,
 )
-from ift.runs.known_flags import refuse_foreign_file, unknown, wanted_methods
+from ift.runs.known_flags import launch_flags, refuse_foreign_file, unknown, wanted_methods
+from ift.runs.mixture import parse_mixture
 from ift.runs.output_folder import stage_folder
 from ift.runs.ranges import check_answers_only, check_ranges, check_used, raise_together
 from ift.runs.resume_words import read_resume_words
-from ift.runs.yaml_file import parse_mixture, parse_renaming, parse_yaml_file, text_as_written
+from ift.runs.yaml_file import parse_renaming, parse_yaml_file, text_as_written
 from ift.training.config import field_with_help
 
 
@@ -106,26 +108,37 @@ class TrainArguments(Stage):
 
 
 class Parser(TrlParser):
-    """trl's parser with short UsageErrors; checks the types of YAML values and names file and line."""
+    """trl's parser with short UsageErrors; checks the types of YAML values and names file and line.
+
+    Attributes:
+        problems: What is wrong with values of the YAML file, to be reported together with its unknown keys.
+    """
 
     nodes: dict[str, yaml.Node] = {}  # noqa: RUF012 (replaced, never changed)
     file: str | None = None
     others: frozenset[str] = frozenset()  # keys of other stages
+    problems: tuple[str, ...] = ()
 
     def set_defaults_with_config(self, **kwargs: Any) -> list[str]:
         """Checks the values of the YAML file before they become defaults."""
         actions = {action.dest: action for action in self._actions}
-        kwargs = {key: value for key, value in kwargs.items() if key not in self.others}
-        if "datasets" in kwargs and "datasets" in self.nodes:
-            kwargs["datasets"] = parse_mixture(self.nodes["datasets"], str(self.file))
-        checked = {key: self._checked(actions[key], kwargs[key]) for key in kwargs if key in actions}
-        return super().set_defaults_with_config(**{**kwargs, **checked})
+        checked: dict[str, Any] = {}
+        for key, value in kwargs.items():
+            if key in self.others:
+                continue
+            try:
+                checked[key] = self._checked(actions[key], value) if key in actions else value
+            except (UsageError, DataError) as error:
+                self.problems = (*self.problems, str(error))
+        return super().set_defaults_with_config(**checked)
 
     def _checked(self, action: argparse.Action, value: Any) -> Any:
         """Parses a YAML value like the flag's; argparse does not check defaults that are not strings."""
         kind: Any = action.type or str
         if action.dest == "dataset_columns" and value is not None:
             return parse_renaming(self.nodes[action.dest], self.file)
+        if action.dest == "datasets" and value is not None:
+            return parse_mixture(self.nodes[action.dest], str(self.file))
         many, choices = action.nargs in ("+", "*"), list(action.choices or [])
         if value is None or isinstance(value, dict) or (isinstance(value, list) and many and kind is not str):
             return value
@@ -235,14 +248,17 @@ def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: se
             arguments, return_remaining_strings=True, separate_remaining_strings=True
         )
         from_file, from_flags = drop_flags(from_file, elsewhere), drop_flags(from_flags, elsewhere)
-        launch = _launch_flags(known, from_file, lines, parser.file) + _launch_flags(known, from_flags)
+        in_file, wrong = launch_flags(known, from_file, lines, parser.file)
+        launch, unknown_flags = launch_flags(known, from_flags)
+        if problems := [*wrong, *parser.problems, *unknown_flags]:
+            raise UsageError("\n".join(problems))
         script, config, model, mixture, columns, _, run, answers = parsed  # in the order of `make_parser`
         read_resume_words(config, run)
         renamed = parse_columns(columns.dataset_columns)
     except (ValueError, TypeError) as error:
         # transformers refuses tf32 as soon as it sees no GPU that has it
         fix = ". Fix: --tf32 false on this machine" if "--tf32 requires" in str(error) else ""
-        raise UsageError(f"{error}{fix}") from error
+        raise UsageError("\n".join([*parser.problems, f"{error}{fix}"])) from error
     flags = {word.lstrip("-").replace("-", "_") for word in arguments if word.startswith("--")}
     named = frozenset(flags | set(parser.nodes))
     raise_together(
@@ -256,7 +272,7 @@ def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: se
     if run.allow_pickle_weights:
         config.model_init_kwargs = {"use_safetensors": None, **(config.model_init_kwargs or {})}
     return TrainArguments(
-        script, config, model, mixture, renamed, method, run, launch, from_flags, answers, named
+        script, config, model, mixture, renamed, method, run, in_file + launch, from_flags, answers, named
     )
 
 
@@ -274,27 +290,3 @@ def _check_given(script: Any, config: Any, model: Any, mixture: Any) -> None:
     }
     if found := [problem for problem, holds in problems.items() if holds]:
         raise UsageError("\n".join(found))
-
-
-def _launch_flags(
-    options: set[str], words: list[str], lines: dict[str, int] | None = None, file: str | None = None
-) -> list[str]:
-    """Returns `words` if all are accelerate's launch flags and values; otherwise raises UsageError."""
-    from accelerate.commands.launch import launch_command_parser
-
-    known = {name: action for action in launch_command_parser()._actions for name in action.option_strings}
-    known["--accelerate_config"] = argparse.Action(["--accelerate_config"], "accelerate_config")
-    kept: list[str] = []
-    values = 0  # words that may still be values of the last flag
-    for word in words:
-        if word.startswith("--") and word in known:
-            values = 0 if known[word].nargs == 0 else 1
-        elif lines is not None and not values and word in ("True", "False"):  # a switch of the YAML file
-            kept = kept if word == "True" else kept[:-1]
-            continue
-        elif word.startswith("--") or not values:
-            raise UsageError(unknown(word, [*options, *known], lines, file))
-        else:
-            values = 0
-        kept.append(word)
-    return kept

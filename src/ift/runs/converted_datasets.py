@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ift.data.known_names import OTHER_ROLES, ROLES, TURN_KEYS, find, names
@@ -32,7 +32,7 @@ def translate_datasets(value: Any, settings: Settings) -> Translated:
     """Entries of Axolotl and alignment-handbook, or LLaMA-Factory's names; `max_samples` goes into the split."""
     if isinstance(value, str):
         value = [{"path": name.strip()} for name in value.split(",")]
-    entries, columns = [], []
+    entries = []
     for one in value:
         one = one if isinstance(one, Mapping) else {"path": str(one)}
         entry = {ENTRY[key]: found for key, found in one.items() if key in ENTRY and found is not None}
@@ -42,36 +42,18 @@ def translate_datasets(value: Any, settings: Settings) -> Translated:
             entry["split"] += f"[:{min(counts)}]"
         if str(entry.get("path")) in ("json", "parquet", "csv") and isinstance(entry.get("data_files"), str):
             entry["path"] = entry.pop("data_files")
-        columns.append(_named_columns(one))
+        if renamed := _renamed(one):
+            entry["dataset_columns"] = renamed
         entries.append(entry)
-    renamed = [f"{column}={here}" for column, here in _renamed(columns)[0].items()]
-    return {"datasets": entries, **({"dataset_columns": renamed} if renamed else {})}
+    return {"datasets": entries}
 
 
-def _named_columns(entry: Mapping[str, Any]) -> dict[str, str]:
-    """The columns that an entry names: their names there, and here."""
+def _renamed(entry: Mapping[str, Any]) -> dict[str, str]:
+    """The columns that an entry names and that have other names here: their names there, and here."""
     kind = entry.get("type")
     named = {**entry, **(kind if isinstance(kind, Mapping) else {})}
-    return {str(named[key]): here for key, here in COLUMNS.items() if named.get(key)}
-
-
-def _renamed(columns: Sequence[Mapping[str, str]]) -> tuple[dict[str, str], list[dict[str, str]]]:
-    """The columns to rename, old to new, for all entries together; and for each entry those that others contradict.
-
-    A column has one name in all of them, and only one column gets that name.
-    """
-    found: dict[str, str] = {}
-    contradicted: list[dict[str, str]] = []
-    for of_entry in columns:
-        needed = {column: here for column, here in of_entry.items() if _is_needed(column, here)}
-        new = {
-            column: here
-            for column, here in needed.items()
-            if found.get(column, here) == here and (column in found or here not in found.values())
-        }
-        found |= new
-        contradicted.append({column: here for column, here in needed.items() if column not in new})
-    return found, contradicted
+    columns = {str(named[key]): here for key, here in COLUMNS.items() if named.get(key)}
+    return {column: here for column, here in columns.items() if _is_needed(column, here)}
 
 
 def part_of(split: str, share: Any) -> str:
@@ -106,12 +88,6 @@ def lost_of_entries(value: Any, prefix: str = "datasets") -> dict[str, str]:
     The reasons of several entries are joined; the result is a `Same` if all of them are.
     """
     found: dict[str, list[str]] = {}
-    for named in _contradicted(value):
-        for column, here in named.items():
-            reason = (
-                f"rename it to {here} in the rows: another entry has a column for {here}, or of this name"
-            )
-            found.setdefault(f"{prefix}, column {column}", []).append(reason)
     for one in value if isinstance(value, list) else []:
         for key, inner in one.items() if isinstance(one, Mapping) else ():
             if key in ENTRY or key in COLUMNS or inner is None or (inner == "" and key != "roles_to_train"):
@@ -119,12 +95,6 @@ def lost_of_entries(value: Any, prefix: str = "datasets") -> dict[str, str]:
             for name, reason in INSIDE.get(key, _unknown)(inner):
                 found.setdefault(f"{prefix}.{key}{name}", []).append(reason)
     return {name: _joined(reasons) for name, reasons in found.items()}
-
-
-def _contradicted(value: Any) -> list[dict[str, str]]:
-    """As the second of `_renamed`, for the value of `datasets`."""
-    entries = [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
-    return _renamed([_named_columns(one) for one in entries])[1]
 
 
 def _joined(reasons: list[str]) -> str:

@@ -5,6 +5,7 @@ Importing the dataclasses of trl and transformers takes seconds, so their fields
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import re
 from collections.abc import Iterable
@@ -36,12 +37,13 @@ SHORTEST_PREFIX = 4
 
 
 def refuse_unknown_names(arguments: list[str]) -> None:
-    """Refuses a flag or a key of the YAML file that `ift train` does not have, as its parser would, but at once.
+    """Refuses flags that `ift train` does not have, as its parser would, but at once.
 
-    What this lets through, the parser decides: names of other methods' settings, and all values.
+    What this lets through, the parser decides: names of other methods' settings, all values, and a command line with a
+    YAML file, whose unknown keys it names together with its wrong values.
 
     Raises:
-        UsageError: An unknown method, flag or key, or a YAML file that cannot be parsed or is another tool's.
+        UsageError: An unknown method or flag, or a YAML file that cannot be parsed or is another tool's.
     """
     words = split_equals(arguments)
     file = value_of(words, "--config")
@@ -49,15 +51,16 @@ def refuse_unknown_names(arguments: list[str]) -> None:
     refuse_foreign_file(file, nodes)
     methods = wanted_methods(words, nodes)
     known = known_names()
-    if not known or any(method.config != METHODS["ift"].config for method in methods):
+    if file or not known or any(method.config != METHODS["ift"].config for method in methods):
         return
-    lines = {key: node.start_mark.line + 1 for key, node in nodes.items()}
-    for word in [*words, *(f"--{key}" for key in nodes)]:
+    problems = []
+    for word in words:
         flag = re.sub(r"^--\d+\.", "--", word)  # of a stage
         name = flag.lstrip("-").replace("-", "_")
         if word.startswith("--") and name not in known and name.removeprefix("no_") not in known:
-            in_file = word not in words
-            raise UsageError(unknown(flag, known, lines if in_file else None, file))
+            problems.append(unknown(flag, known, None, None))
+    if problems:
+        raise UsageError("\n".join(problems))
 
 
 def wanted_methods(arguments: list[str], nodes: dict[str, yaml.Node] | None = None) -> tuple[Method, ...]:
@@ -112,3 +115,33 @@ def unknown(word: str, options: Iterable[str], lines: dict[str, int] | None, fil
     if not hint and len(begun) == 1:
         hint = f"; did you mean {dashes}{begun[0]}?"
     return where + (hint or "; `ift train --help-all` lists them all.")
+
+
+def launch_flags(
+    options: set[str], words: list[str], lines: dict[str, int] | None = None, file: str | None = None
+) -> tuple[list[str], list[str]]:
+    """The words that are accelerate's launch flags and their values, and a message for each of the others."""
+    from accelerate.commands.launch import launch_command_parser
+
+    known = {name: action for action in launch_command_parser()._actions for name in action.option_strings}
+    known["--accelerate_config"] = argparse.Action(["--accelerate_config"], "accelerate_config")
+    kept: list[str] = []
+    problems: list[str] = []
+    values = 0  # words that may still be values of the last flag
+    refused = False  # whether the last flag is unknown, and its values are passed over
+    for word in words:
+        if word.startswith("--") and word in known:
+            values, refused = 0 if known[word].nargs == 0 else 1, False
+        elif refused and not word.startswith("--"):
+            continue
+        elif lines is not None and not values and word in ("True", "False"):  # a switch of the YAML file
+            kept = kept if word == "True" else kept[:-1]
+            continue
+        elif word.startswith("--") or not values:
+            problems.append(unknown(word, [*options, *known], lines, file))
+            refused = word.startswith("--")
+            continue
+        else:
+            values = 0
+        kept.append(word)
+    return kept, problems

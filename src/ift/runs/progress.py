@@ -34,7 +34,10 @@ TRL_METRICS = (
     "loss", "mean_token_accuracy", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected",
 )  # fmt: skip
 # of the files of a run, those with texts of its rows, and what only a resumed run reads
-NOT_PUSHED = "--exclude 'checkpoint-*' --exclude '*answers.jsonl' --exclude training_args.bin"
+NOT_PUSHED = (
+    "--exclude 'checkpoint-*' --exclude '*answers.jsonl' --exclude training_args.bin --exclude run.json"
+)
+LOCAL_BASE = "adapter_config.json names the base by its path on this machine: write the base's Hub id there"
 NO_BREAK = "\xa0"  # a space at which `wrap` does not break a line; printed as an ordinary space
 
 
@@ -114,6 +117,8 @@ class TerminalReporter(Reporter):
             "merge": merge if adapter else "",
             **next_commands(folder, NOT_PUSHED),
         }
+        if adapter and os.path.isdir(os.path.expanduser(base)):
+            lines["push"] = f"{LOCAL_BASE}, then {lines['push']}"
         for label, text in lines.items():
             if text:
                 self.labelled(label, text, width=10)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ift.data import DataError
+from ift.data import DataError, Prepared
 from ift.runs.removed import OLD_DEFAULTS
 from ift.text import counted
 from ift.training.checkpoints import changed_keys, read_facts
 from ift.user_code import file_sha256
 
 HASH = "_sha256"  # end of the name of a file's hash
+DATA = "data"  # hash of the training rows, as they are trained
+FILES = "files"  # name and hash of each file that they are from: which of them a change of the rows is in
 PROCESSES = "processes"  # of the run: their number decides the rows of a step, and which row comes when
 FILES_AFFECTING_WEIGHTS = ("token_weights", "deepspeed")  # settings that name a file
 FIELDS_NOT_AFFECTING_WEIGHTS = {
@@ -30,10 +33,15 @@ FIELDS_NOT_AFFECTING_WEIGHTS = {
 }  # fmt: skip
 
 
-def run_facts(run_args: Any, data: str) -> dict[str, Any]:
-    """What must not change when a run resumes: settings that affect weights, processes, hashes of rows and files."""
+def run_facts(run_args: Any, data: str, files: list[list[str]] | None = None) -> dict[str, Any]:
+    """What must not change when a run resumes: settings that affect weights, processes, hashes of rows and files.
+
+    `files` are those of `hashes_of_data`.
+    """
     processes = int(os.environ.get("WORLD_SIZE", 1))
-    found: dict[str, Any] = {"method": run_args.method.name, "data": data, PROCESSES: processes}
+    found: dict[str, Any] = {"method": run_args.method.name, DATA: data, PROCESSES: processes}
+    if files is not None:
+        found[FILES] = files
     for part in (run_args.config, run_args.model):
         for name in (one.name for one in fields(part)):
             if name not in FIELDS_NOT_AFFECTING_WEIGHTS:
@@ -52,18 +60,61 @@ def check_unchanged(run_args: Any, now: dict[str, Any]) -> list[str]:
     before = read_facts(Path(run_args.config.resume_from_checkpoint))
     if before is None:
         return ["the checkpoint has no manifest, so its settings were not compared with these"]
+    files = before.pop(FILES, None), now.get(FILES) or []
     before = {k: v for k, v in before.items() if k not in OLD_DEFAULTS or v != OLD_DEFAULTS[k]}
     # older runs have neither hashes of files nor the number of processes
-    now = {k: v for k, v in now.items() if k in before or not (k == PROCESSES or k.endswith(HASH))}
+    now = {k: v for k, v in now.items() if k in before or not (k in (FILES, PROCESSES) or k.endswith(HASH))}
     changed = [key for key in changed_keys(before, now) if key not in run_args.run.allow_changed]
     if changed:
-        shown = "; ".join(_change(key, before, now) for key in changed)
+        shown = "; ".join(
+            _change_of_rows(run_args, before, now, *files) if key == DATA else _change(key, before, now)
+            for key in changed
+        )
         fix = "start a new run" if OLD_DEFAULTS.keys() & changed else "set them back"
         raise DataError(
             f"{run_args.config.resume_from_checkpoint}: not the same run: {shown}. Fix: {fix}, or allow the "
             f"changes with --allow_changed {' '.join(changed)}"
         )
     return [f"changed, allowed by --allow_changed: {key}" for key in changed_keys(before, now)]
+
+
+def hashes_of_data(prepared: Prepared) -> list[list[str]]:
+    """Name and SHA-256 of each local file that prepared rows are from, in order; none for a stream, read as needed."""
+    if prepared.report.streaming:
+        return []
+    files = [file for part in prepared.parts or (prepared,) if part.origin for file in part.origin.files]
+    found = []
+    for file in files:
+        with file.open("rb") as opened:
+            found.append([file.name, hashlib.file_digest(opened, "sha256").hexdigest()])
+    return found
+
+
+def _change_of_rows(
+    run_args: Any,
+    before: dict[str, Any],
+    now: dict[str, Any],
+    files_before: list[list[str]] | None,
+    files: list[list[str]],
+) -> str:
+    """How the training rows have changed: by file, where the checkpoint knows the hashes of the files."""
+    if files_before is None:  # of an earlier version
+        mixed = run_args.mixture is not None and len(run_args.mixture.datasets) > 1
+        why = (
+            " (or rows are held out, which earlier versions drew from a mixture as a whole)" if mixed else ""
+        )
+        return f"{_change(DATA, before, now)}: the rows have changed{why}"
+    names = [name for name, _ in files_before], [name for name, _ in files]
+    if names[0] != names[1]:
+        return f"the rows were those of {', '.join(names[0])}, are those of {', '.join(names[1])} ({DATA})"
+    changed = [
+        name for one, other in zip(files_before, files, strict=True) if one != other for name in other[:1]
+    ]
+    if changed:
+        return f"the content of {', '.join(dict.fromkeys(changed))} has changed ({DATA})"
+    return (
+        f"{_change(DATA, before, now)}, although no file has changed: a setting selects or renders other rows"
+    )
 
 
 def finished_record(run_args: Any, facts: dict[str, Any]) -> dict[str, Any]:
@@ -82,7 +133,7 @@ def changes_of_finished(run_args: Any, record: dict[str, Any], decided: Collecti
     before = record.get("facts")
     if before is None:
         return []
-    now = run_facts(run_args, before["data"])
+    now = run_facts(run_args, before[DATA])
     left_out = {PROCESSES, *OLD_DEFAULTS, *run_args.run.allow_changed, *decided}
     changed = [
         key for key in changed_keys(before, now) if key in before and key in now and key not in left_out

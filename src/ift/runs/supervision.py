@@ -14,7 +14,7 @@ from ift.runs.launch import is_first_process
 from ift.runs.output_folder import mark_run_started
 from ift.runs.progress import Reporter
 from ift.runs.resource_errors import is_out_of_memory
-from ift.runs.run_facts import check_unchanged, run_facts
+from ift.runs.run_facts import check_unchanged, hashes_of_data, run_facts
 from ift.text import counted
 from ift.training.checkpoints import SealedCheckpoints
 from ift.training.end_watch import EndWatch
@@ -91,7 +91,7 @@ def check_before_training(run_args: Any, rows: PreparedRows, reporter: Reporter)
     if not is_first_process():
         return {}
     findings = refuse_or_warn(run_args, rows, reporter)
-    facts = run_facts(run_args, findings.data_sha256)
+    facts = run_facts(run_args, findings.data_sha256, hashes_of_data(rows.sets["train"]))
     if run_args.config.resume_from_checkpoint:
         for line in check_unchanged(run_args, facts):
             reporter.message(line)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -96,39 +95,6 @@ def parse_renaming(node: yaml.Node, file: str | None) -> dict[str, str]:
     if isinstance(node, yaml.MappingNode):
         return parse_columns(dict(zip(names[::2], names[1::2], strict=True)), where)
     return parse_columns(names, where)
-
-
-def parse_mixture(node: yaml.Node, file: str) -> list[dict[str, Any]]:
-    """The entries of `datasets:`, with strings as they are in the file and fractions as numbers.
-
-    Raises:
-        UsageError: An entry is not a mapping, or has an unknown key or invalid value; the message names the line.
-    """
-    from trl.scripts.utils import DatasetConfig
-
-    known = {one.name for one in fields(DatasetConfig)}
-    entries = []
-    for child in node.value if isinstance(node, yaml.SequenceNode) else [node]:
-        place = f"{file}, line {child.start_mark.line + 1}: datasets"
-        if not isinstance(child, yaml.MappingNode):
-            raise UsageError(f"{place}: give a list of entries such as `- path: rows.jsonl`.")
-        entry = dict(yaml.SafeLoader("").construct_document(child))
-        nodes = {key.value: one for key, one in child.value}
-        unknown = [key for key in nodes if key not in known]
-        if unknown:
-            raise UsageError(f"{place}: unknown key {unknown[0]!r}; an entry has {', '.join(sorted(known))}.")
-        if "path" not in nodes:
-            raise UsageError(f"{place}: an entry has no path; give `- path: rows.jsonl`.")
-        for key in ("path", "name", "data_dir", "data_files", "split", "columns"):
-            if key in entry:
-                entry[key] = expand_home(text_as_written(nodes[key], entry[key]))
-        if entry.get("fraction") is not None:
-            try:
-                entry["fraction"] = float(entry["fraction"])
-            except (ValueError, TypeError) as error:
-                raise UsageError(f"{place}: fraction is {entry['fraction']!r}; give a number.") from error
-        entries.append(entry)
-    return entries
 
 
 def _refuse_repeated_keys(path: Path, node: yaml.Node) -> None:

@@ -32,6 +32,9 @@ class EndWatch(TrainerCallback):
     at most `ROWS` fixed training rows. Training is unaffected: no gradient, no dropout, no random numbers. Every
     process computes it, so that sharded weights can be gathered.
 
+    With an `IFTTrainer`: `trainer.add_callback(EndWatch(trainer, trainer.train_dataset, end_ids))`, where
+    `end_ids = ift.data.end_of_turn_ids(trainer.processing_class)` are the tokens that end an answer.
+
     Attributes:
         measured: Step -> `end_nll`, including the part of the run before it was resumed.
         rows: Number of rows measured; 0, and nothing is measured, if no training row has a trained end token.
