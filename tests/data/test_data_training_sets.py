@@ -279,7 +279,7 @@ def mixture(entries, **options):
 
 def test_a_mixture_of_local_files_with_fractions(tmp_path):
     one = write(tmp_path / "one.jsonl", numbered(40))
-    two = write(tmp_path / "two.jsonl", [{"prompt": "a", "completion": " b"}] * 30)
+    two = write(tmp_path / "two.jsonl", [{"prompt": f"a {n}", "completion": " b"} for n in range(30)])
     script, _, training = arguments(strategy="steps")
     data = load_train_and_eval(
         script, mixture([{"path": one, "fraction": 0.75}, {"path": two, "fraction": 0.25}]), training
@@ -405,11 +405,9 @@ def test_a_number_of_rows_is_held_out_of_a_mixture_and_never_trained(tmp_path):
 
 
 def test_every_key_of_an_entry_is_documented():
-    from trl.scripts.utils import DatasetConfig
-
     page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
     table = page.partition("| key of an entry |")[2].partition("\n\n")[0]
-    assert {one.name for one in fields(DatasetConfig)} == set(
+    assert {one.name for one in fields(DatasetEntry)} == set(
         re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
     )
 

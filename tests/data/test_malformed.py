@@ -124,7 +124,7 @@ def test_ten_rows_are_named_and_every_kind_among_them():
 
 
 def test_pairs_of_a_file_are_named_together(tmp_path):
-    rows = [{"prompt": "q", "chosen": " a", "rejected": " b"} for _ in range(6)]
+    rows = [{"prompt": f"q {n}", "chosen": " a", "rejected": " b"} for n in range(6)]
     rows[1]["rejected"] = rows[4]["rejected"] = None
     path = tmp_path / "pairs.jsonl"
     write(path, rows)
