@@ -160,13 +160,18 @@ def engines(folder: Path) -> EngineRecord:
     return EngineRecord(provenance(), version("deepspeed"), outcomes, gaps)
 
 
-def main() -> None:
-    """Make a record."""
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=["equality", "kills", "engines"])
-    what = parser.parse_args().what
+    return parser
+
+
+def main() -> None:
+    """Make a record."""
+    what = make_parser().parse_args().what
     with tempfile.TemporaryDirectory() as temporary:
         found = {"equality": equality, "kills": kills, "engines": engines}[what](Path(temporary))
     place = RECORDS / f"{what}.json"

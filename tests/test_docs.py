@@ -25,10 +25,6 @@ def blocks(text, language):
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
-def section(title):
-    return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", README, re.DOTALL | re.MULTILINE).group(1)
-
-
 def table(page, first):
     """Rows of the table whose first column is called `first`, as lists of cells."""
     lines = (ROOT / "docs" / page).read_text().splitlines()
@@ -39,38 +35,6 @@ def table(page, first):
             break
         rows.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
     return rows
-
-
-def test_the_python_example_runs_as_written(tmp_path, monkeypatch):
-    (code,) = blocks(section("Use"), "python")
-    monkeypatch.chdir(tmp_path)
-    exec(code, {})
-    assert (tmp_path / "aligned" / "model.safetensors").exists()
-    losses = [json.loads(line) for line in (tmp_path / "aligned" / "metrics.jsonl").read_text().splitlines()]
-    assert losses[-1]["step"] == 4
-
-
-def test_the_command_line_example_runs(tmp_path, monkeypatch):
-    """With the shipped tiny base in place of the Hub's model, on a file of rows."""
-    from typer.testing import CliRunner
-
-    from ift.cli.main import app
-    from ift.lab.testbed import problems, tiny_base_path
-
-    rows = "".join(json.dumps(problem.row) + "\n" for problem in problems("train", 16))
-    (tmp_path / "answers.jsonl").write_text(rows)
-    (script,) = blocks(section("Use"), "bash")
-    assert "Qwen/Qwen2.5-0.5B" in script
-    script = script.replace("Qwen/Qwen2.5-0.5B", shlex.quote(str(tiny_base_path()))).replace("\\\n", " ")
-    check, train, chat = (shlex.split(line, comments=True) for line in script.strip().splitlines())
-    assert check[0] == train[0] == chat[0] == "ift"
-    monkeypatch.chdir(tmp_path)
-    for words in (check, train):
-        done = CliRunner().invoke(app, words[1:])
-        assert done.exit_code == 0, done.output
-        assert "kept 16 of 16 rows" in done.output
-    done = CliRunner().invoke(app, [*chat[1:], "--prompt", "Hi", "--max-new-tokens", "4"])
-    assert done.exit_code == 0, done.output
 
 
 def test_the_callback_for_scores_logs_them(tmp_path):
@@ -151,7 +115,7 @@ def test_rows_from_a_spreadsheet_are_trained_as_written(tmp_path, monkeypatch):
         assert words in said[0]
     assert "\ufffd" not in said[0]
     assert "kept 2 of 3 rows" in said[1]
-    answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    answers = [json.loads(line) for line in (tmp_path / "generated.jsonl").read_text().splitlines()]
     assert [answer["messages"][-1]["content"][:3] for answer in answers] == ["Wan", "Was", "Wo "]
     exec(code, {})
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
