@@ -7,7 +7,7 @@ import pytest
 
 from doc_blocks import BLOCKS, REASONS, Block, PageRun, blocks_of, parse_command, runnable
 from doc_files import block_file, given_names, write_files
-from ift.cli.exit_codes import WRONG_WORDS
+from ift.cli.usage_errors import WRONG_WORDS
 from ift.runs.argv import UsageError
 
 CODE = [block for block in BLOCKS if block.language in ("bash", "python")]
