@@ -134,7 +134,7 @@ def _explained(stage: Stage, error: Exception) -> str:
     if "Target modules" in text and "," in target:
         return f"{text}. Fix: separate the names of --lora_target_modules by spaces, not by commas"
     if "Target modules" in text and target.isidentifier():  # trl makes a string of a list of one name
-        return f"{text} Fix: a single name is a regular expression for the whole path; write '.*\\.{target}'"
+        return f"{text}. Fix: a single name is a regular expression for the whole path; write '.*\\.{target}'"
     return text
 
 
