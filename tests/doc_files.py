@@ -11,7 +11,8 @@ import doc_blocks
 from ift.lab.testbed import problems, tiny_base_path
 
 MODELS = (
-    "MODEL", "SMOLLM2", "Qwen/Qwen2.5-0.5B", "HuggingFaceTB/SmolLM2-135M-Instruct", "mistralai/Mistral-7B-v0.1",
+    "MODEL", "SMOLLM2", "GEMMA", "Qwen/Qwen2.5-0.5B", "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "mistralai/Mistral-7B-v0.1",
 )  # fmt: skip
 # folders that the page names, but in which it trains nothing
 TRAINED = {
@@ -186,9 +187,22 @@ def e2e(folder: Path) -> None:
         (folder / name).write_text("\n".join(["mr,ref", *lines]))
 
 
+def generate_files(folder: Path) -> None:
+    benchmark_files(folder)
+    (folder / "answers.jsonl").unlink()  # here it is what the first command writes, not rows to train on
+
+
+def gsm8k(folder: Path) -> None:
+    copy_experiment("gsm8k", folder)
+    rows = [
+        {"question": f"What is {n} plus 1?", "answer": f"It is {n + 1}.\n#### {n + 1}"} for n in range(260)
+    ]
+    write_jsonl(folder / "train.jsonl", rows)
+
+
 def copy_experiment(name: str, folder: Path) -> None:
-    for file in ("make_rows.py", "compare.yaml"):
-        shutil.copy(doc_blocks.ROOT / "experiments" / name / file, folder)
+    for file in (doc_blocks.ROOT / "experiments" / name).glob("*.*"):
+        shutil.copy(file, folder)
 
 
 def axolotl(folder: Path) -> None:
@@ -236,12 +250,13 @@ OF_PAGE = {
     "docs/coming_from.md": axolotl,
     "docs/data.md": spreadsheet,
     "docs/evaluate.md": benchmark_files,
-    "docs/generate.md": benchmark_files,
+    "docs/generate.md": generate_files,
     "docs/judge.md": judge_files,
     "docs/report.md": records,
     "docs/scores.md": scored_rows,
     "experiments/e2e/README.md": e2e,
     "experiments/geoquery/README.md": geoquery,
+    "experiments/gsm8k/README.md": gsm8k,
     "recipes/README.md": recipe_files,
 }
 
