@@ -80,9 +80,10 @@ def difference(one: Estimate, digits: int = 1) -> str:
     return f"{one.mean:+.{digits}f}" + (f" ± {one.half:.{digits}f}" if one.half is not None else "")
 
 
-def variants(name: str) -> str:
-    """What the variants of IFT, and IFT itself, have more than SFT with the same seeds."""
+def variants(name: str, *chosen: str) -> str:
+    """What the variants of IFT, and IFT itself, have more than SFT; of the moments in `chosen`, or of all."""
     found, apart = scores(name), differences(name)
+    apart = {column: of for column, of in apart.items() if not chosen or column[0] in chosen}
     rows = [
         [one, *(difference(of[one]) for of in apart.values()), str(len(next(iter(found[one].values()))))]
         for one in ("ift", *VARIANTS)
