@@ -809,11 +809,11 @@ def test_every_name_that_a_conversion_writes_is_one_of_ift_train(names_of_ift_tr
 
 
 def test_what_overwriting_deletes_here_is_named(converted):
-    """transformers has no such setting any more; ift's own deletes the checkpoints of an earlier run."""
+    """transformers has no such setting any more; ift's own deletes an earlier run."""
     text = "model_name_or_path: m\ndataset_name: d\noverwrite_output_dir: {}\n"
     found, args = converted(text.format("true"))
     assert args.run.overwrite_output_dir
-    assert any("ift train deletes the checkpoints" in line for line in found.report())
+    assert any("deletes its own earlier run in the folder, model included" in line for line in found.report())
     assert not any("deletes" in line for line in converted(text.format("false"))[0].report())
     assert "overwrite_output_dir" not in {one.name for one in dataclasses.fields(TrainingArguments)}
 
