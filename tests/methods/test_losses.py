@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 
 import oracle
-import pair_runs
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
 import models
+import pair_runs
 from ift.methods import token_kl as token_kl_module
 from ift.methods.settings import DPOSettings, ORPOSettings, TDPOSettings
 from models import assert_same_gradients, tiny_model
