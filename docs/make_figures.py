@@ -47,6 +47,7 @@ REGIMES = {
     ("rounded, fast", "end"): "400 rows, bfloat16, RMSprop",
     ("not rounded", "end"): "400 rows, float32, RMSprop",
     ("planted", "planted"): "after a planted error",
+    ("relation, fresh seeds", "end"): "relations, a low rate",
 }
 # differences below it are written at the edge, or the others would be too close together to read
 BEYOND = -16.0
