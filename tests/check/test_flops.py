@@ -87,6 +87,10 @@ def test_hours_are_those_of_the_throughput_that_is_given():
     assert found.compute_line(100) == f"{counts}30 minutes on 8 GPUs that each sustain 100 TFLOP/s, {ending}"
     one = replace(found, engine=Engine())
     assert one.compute_line(10) == f"{counts}40.0 hours on one GPU that sustains 10 TFLOP/s, {ending}"
+    assert (
+        found.compute_line(1e4)
+        == f"{counts}less than a minute on 8 GPUs that each sustain 10000 TFLOP/s, {ending}"
+    )
     assert (found.hours(100), found.hours(None)) == (0.5, None)
 
 

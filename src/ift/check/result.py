@@ -105,7 +105,8 @@ class Preflight:
         hours = self.hours(tflops)
         if hours is None:
             return f"compute: {counts}; --gpu_tflops N adds the hours on GPUs that sustain N TFLOP/s each"
-        time = f"{hours:,.1f} hours" if hours >= 1 else f"{60 * hours:.2g} minutes"
+        minutes = f"{60 * hours:.2g} minutes" if hours > 1 / 60 else "less than a minute"
+        time = f"{hours:,.1f} hours" if hours >= 1 else minutes
         gpus = self.engine.processes
         on = "one GPU that sustains" if gpus == 1 else f"{gpus} GPUs that each sustain"
         return f"compute: {counts}; {time} on {on} {tflops:g} TFLOP/s, without evaluation and saving"
