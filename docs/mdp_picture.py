@@ -15,8 +15,8 @@ DESCRIPTION = (
     "Three target tokens lead from state to state: from, ten, to, four. From each target state the model's guess "
     "leads one step aside: the first guess is right, the others are 'until' instead of 'to' and 'six' instead of "
     "'four'. The mixed state lies a fifth of the way from the target's state to the guess's. When it generates, the "
-    "model goes on from its own guess, on a path that the target never takes. SFT estimates from the target's states, "
-    "DPO from those of two given answers and a reference model, PPO from sampled ones and a reward, IFT "
+    "model continues from its own guess, on a path that the target never takes. SFT estimates from the target's "
+    "states, DPO from those of two given answers and a reference model, PPO from sampled ones and a reward, IFT "
     "from the mixed ones. Below, each part of a step with its equation, function and test."
 )
 STYLE = """

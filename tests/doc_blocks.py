@@ -109,10 +109,10 @@ BLOCKS = [
 ]
 
 
-def parse_command(words: Sequence[str]) -> None:
+def parse_command(words: Sequence[str]) -> bool:
     """Parses the words of a command as it does when it starts, with its YAML file; raises or exits if it refuses them.
 
-    Programs of others are not parsed, but targets of make must exist.
+    Targets of make and extras of pip must exist. Returns False for programs of others, which are not parsed.
     """
     program, *rest = words
     if program == "ift":
@@ -133,6 +133,9 @@ def parse_command(words: Sequence[str]) -> None:
         _parse_ift(*given.training_script_args)
     elif program == "pip":
         check_installation(words)
+    else:
+        return False
+    return True
 
 
 def _parse_ift(verb: str, *words: str) -> None:
@@ -182,6 +185,7 @@ class PageRun:
     server: str = SERVER
     names: dict[str, Any] = field(default_factory=dict)  # what the page's Python takes as given
     trained: set[str] = field(default_factory=set)
+    ran: list[Block] = field(default_factory=list)
 
     def run(self, block: Block) -> None:
         """Runs a block; raises AssertionError if a command fails, and what Python raises."""
@@ -195,6 +199,7 @@ class PageRun:
             elif block.language == "bash":
                 for words in block.commands():
                     self._run_command([word.replace(SERVER, self.server) for word in words])
+        self.ran.append(block)
 
     def _run_command(self, words: list[str]) -> None:
         program, *rest = words
@@ -222,6 +227,10 @@ class PageRun:
         assert done.exit_code == 0, f"ift {shlex.join(words)}: {done.output}"
         if target:
             Path(target).write_text(done.stdout)
+        outputs = [value_of(words, flag) for flag in ("--output_dir", "--output")]
+        if words[0] != "check" and not shown:  # a check writes nothing
+            missing = [name for name in outputs if name is not None and not Path(name).exists()]
+            assert not missing, f"ift {shlex.join(words)} did not write {missing}"
 
     def _new_folder(self, words: list[str]) -> None:
         """Deletes the folder that a training would write to, if an earlier block has trained into it."""

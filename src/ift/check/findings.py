@@ -25,9 +25,9 @@ from ift.check.rounding import lost_updates
 from ift.check.row_findings import data_findings
 from ift.check.rows import scan_rows
 from ift.check.sizes import Sizes
-from ift.check.steps import PACKS_NOTHING, packs_nothing, work_of
+from ift.check.steps import PACKS_NOTHING, Work, packs_nothing, work_of
 from ift.check.trainer_build import build_errors
-from ift.data import DataError, Prepared, end_of_turn_ids
+from ift.data import DataError, DataReport, Prepared, end_of_turn_ids
 from ift.methods.stage import longest_row
 from ift.methods.start import explain_saved_modules, explain_too_long, start_options
 from ift.models.limits import explain_ids_outside, special_ids
@@ -75,10 +75,7 @@ def preflight(
     sizes, began = Sizes(planned, of_memory, engine, device, answer), time.monotonic()
     working("estimating the memory of a step", 1)
     memory, unknown = _estimate(sizes)
-    flops = None
-    if operations and memory is not None:
-        with suppress(Exception):  # the model's code may raise anything, and the run may still work
-            flops = run_flops(sizes.needs(), report, work, stage.method)
+    flops = _operations(sizes, report, work) if operations and memory is not None else None
     seconds = ESTIMATES * (time.monotonic() - began)
     findings = data_findings(
         sets, scans, prepared.tokenizer, vocabulary=memory.vocabulary if memory else None,
@@ -93,16 +90,21 @@ def preflight(
     available, disk = available_memory(gpu_memory), None
     if memory is not None:
         disk = disk_needs(config, sizes.needs().held, engine, bool(stage.model.use_peft), work.steps)
-        findings += [
-            *_precision_findings(sizes),
-            *(disk_findings(config, disk) if gpu_memory is None else []),
-        ]
+        findings += _precision_findings(sizes)
+        findings += disk_findings(config, disk) if gpu_memory is None else []
         if memory.total > TIGHT * available:
             working("the step hardly fits: estimating other settings", seconds)
         findings += memory_findings(sizes, memory, available)
     findings = list(dict.fromkeys(findings))  # two checks may find the same
     batch = batch_words(planned, of_memory, bool(plan_length))
     return Preflight(findings, scans, memory, available, engine, work, gpu_memory, batch, disk, flops=flops)
+
+
+def _operations(sizes: Sizes, report: DataReport, work: Work) -> float | None:
+    """The floating-point operations of the run; None if they cannot be counted."""
+    with suppress(Exception):  # the model's code may raise anything, and the run may still work
+        return run_flops(sizes.needs(), report, work, sizes.stage.method)
+    return None
 
 
 def _precision_findings(sizes: Sizes) -> list[Finding]:

@@ -63,11 +63,10 @@ def main(
         inputs = torch.tensor([ids], device=network.device)
         if transcript:
             print(f"user: {visible(text)}\nassistant: ", end="", flush=True)
-        output = network.generate(
+        new = network.generate(
             input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=room, do_sample=False,
             streamer=streamer, **stops,
-        )  # fmt: skip
-        new = output[0, len(ids) :]
+        )[0, len(ids) :]  # fmt: skip
         answer = tokenizer.decode(new, skip_special_tokens=True)
         cut = len(new) == room and int(new[-1]) not in stops.get("eos_token_id", ())
         for mark in _marks(answer, room if cut else None, max_new_tokens):

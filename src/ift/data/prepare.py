@@ -175,11 +175,18 @@ def prepare_dataset(
     )
     options: dict[str, Any] = {"with_indices": True, "remove_columns": columns, "features": columns_made}
     if isinstance(dataset, IterableDataset):
-        rows = dataset.map(prepare, **options).filter(_HasSomethingToLearn(name), with_indices=True)
-        kept = dataset.filter(lambda row, index: not prepare(row, index)["ift_reason"], with_indices=True)
-        return Prepared(rows.remove_columns(list(COUNTS)), replace(base, streaming=True), loaded=kept)
+        return _prepare_stream(dataset, prepare, replace(base, streaming=True), options)
     mapped = map_rows(dataset, prepare, **options, num_proc=num_proc, desc=f"Preparing {name} data")
     return Prepared(*drop_untrained(mapped, base, "rows", numbers), numbers, origin, loaded=dataset)
+
+
+def _prepare_stream(
+    dataset: IterableDataset, prepare: PrepareRow, report: DataReport, options: dict[str, Any]
+) -> Prepared:
+    """Rows that are prepared when they are read; the rows as loaded are prepared once more if they are asked for."""
+    rows = dataset.map(prepare, **options).filter(_HasSomethingToLearn(report.name), with_indices=True)
+    kept = dataset.filter(lambda row, index: not prepare(row, index)["ift_reason"], with_indices=True)
+    return Prepared(rows.remove_columns(list(COUNTS)), report, loaded=kept)
 
 
 def prepare_mixture(

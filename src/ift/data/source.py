@@ -42,7 +42,7 @@ class SourceRow:
         return has_value(self._row.get(column))
 
     def fills_nulls(self, column: str) -> bool:
-        """Whether null and a missing key cannot be told apart in the column."""
+        """Whether the column comes from a typed table (Arrow), in which a missing key is stored as null."""
         return column in self._features
 
     def first_of(self, columns: tuple[str, ...]) -> tuple[str, Any]:

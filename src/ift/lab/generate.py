@@ -68,13 +68,9 @@ def generate(
     else:
         answers_of = _served(endpoint, model, settings, batch_size)
     fit, left_out = leave_out(asked, answers_of.problem_of)
-    for line in [
-        *table_notes([source]),
-        *([left_out] if left_out else []),
-        *unused_content(fit),
-        *answers_of.omissions_of(fit),
-    ]:
-        print(line)
+    notes = [*table_notes([source]), left_out, *unused_content(fit), *answers_of.omissions_of(fit)]
+    for note in filter(None, notes):
+        print(note)
     store = AnswerStore(stored, answers_of.fingerprint)
     _answer(fit, store, answers_of.answer)
     found = [[store.get(one, turn) for turn in range(1 + len(one.further))] for one in fit]

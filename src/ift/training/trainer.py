@@ -259,18 +259,11 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, KnowsTiedWeights, CountsRowsOnce
     def _residual_lambda(self, mode: str) -> float:
         """Lambda of this optimiser step, by the schedule; in training, with noise."""
         args, step = self.args, self.state.global_step
-        scheduled = scheduled_lambda(
-            step,
-            self.state.max_steps,
-            args.residual_lambda,
-            args.residual_lambda_start,
-            args.residual_warmup_ratio,
-        )
-        return (
-            noisy_lambda(scheduled, args.residual_noise_std, args.seed, step)
-            if mode == "train"
-            else scheduled
-        )
+        schedule = (args.residual_lambda, args.residual_lambda_start, args.residual_warmup_ratio)
+        scheduled = scheduled_lambda(step, self.state.max_steps, *schedule)
+        if mode != "train":
+            return scheduled
+        return noisy_lambda(scheduled, args.residual_noise_std, args.seed, step)
 
     # --- logs and the model card --------------------------------------------------------------------------------------
 

@@ -216,10 +216,10 @@ def test_where_a_score_is_the_same_everywhere_the_command_for_another_one_is_nam
 @pytest.mark.parametrize(
     ("rows", "stopped", "said"),
     [
-        ([], 0.0, "None of them stopped"),
+        ([], 0.0, "No answer without text stopped"),
         ([], 0.5, "Those that end with their end token count as stopped"),
         ([[1.0, 0.0], [1.0, 0.0]], 0.5, "Those that end with"),
-        ([[1.0, 0.0], [0.0, 1.0]], 0.5, "None of them stopped"),
+        ([[1.0, 0.0], [0.0, 1.0]], 0.5, "No answer without text stopped"),
     ],
 )
 def test_empty_answers_count_as_stopped_only_if_some_did_stop(rows, stopped, said):

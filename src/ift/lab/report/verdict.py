@@ -171,7 +171,7 @@ def _empty_answers(variants: list[Variant], split: str) -> list[str]:
     count = (
         "Those that end with their end token count as stopped"
         if stopped
-        else "None of them stopped with its end token"
+        else "No answer without text stopped with its end token"
     )
     return [f"Answers without text: {shown}. {count}: read some before you compare."]
 
