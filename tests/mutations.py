@@ -417,8 +417,8 @@ FAULTS = [
     Fault(
         "lambda is noisy in evaluation",
         "training/trainer.py",
-        'if mode == "train"\n            else scheduled',
-        'if mode != "train"\n            else scheduled',
+        'if mode != "train":\n            return scheduled',
+        'if mode == "train":\n            return scheduled',
         (
             "training/test_trainer.py::test_noisy_lambda_is_the_same_in_every_accumulation_and_off_in_evaluation",
         ),
