@@ -63,6 +63,11 @@ class _Source:
         """All rows that have not been taken, in the shuffled order of their prompts."""
         return [row for group in self.groups.values() for row in group]
 
+    @property
+    def fitting(self) -> int:
+        """How many rows `take` can take at most."""
+        return sum(len(group) for group in self.groups.values() if all(row.fits for row in group))
+
     def take(self, wanted: int) -> list[_Row]:
         """Take whole groups of fitting rows until there are `wanted` rows; an empty list if there are too few."""
         taken: list[_Row] = []
@@ -128,7 +133,8 @@ def split_rows(
         text_field: As in training.
         train_rows: Maximum number of training rows; None: all.
         validation_rows: Number of validation rows; None: a tenth of the rows, at most 200.
-        test_rows: Number of test rows; None: a fifth of the rows, or the whole test split; at most 500.
+        test_rows: Number of test rows; None: a fifth of the rows, or the whole test split; at most 500. Fewer than a
+            test split has are evenly spread over it, the rows that a time budget with this number scores.
         keep_columns: Whether held-out rows keep the columns with which they were loaded, for scores.
 
     Raises:
@@ -144,8 +150,8 @@ def split_rows(
         "validation": validation_rows,
     }
     test_source = source if test is None else _source("test", test, tokenizer, max_length, how)
-    if test is not None:
-        wanted["test"] = test_rows or min(TEST_AT_MOST, sum(row.fits for row in test_source.rows))
+    if test is not None:  # all of them first, so that `--test_rows N` scores the rows that a time budget of N rows does
+        wanted["test"] = max(min(TEST_AT_MOST, test_source.fitting), test_rows or 1)
     chosen = {"test": test_source.take(wanted["test"])}
     if test is not None:
         double = sum(len(source.groups.pop(row.prompt, [])) for row in chosen["test"])
@@ -156,9 +162,12 @@ def split_rows(
         raise _too_few(total, wanted, max_length)
     left = _training_rows(source.rows, train_rows)
     held_out = {"validation": (source, chosen["validation"]), "test": (test_source, chosen["test"])}
-    notes.append(_sizes(len(left), len(chosen["validation"]), len(chosen["test"]), test is not None))
     split = _built(source, left, held_out, tokenizer, max_length, notes)
-    return _with_columns(split, held_out) if keep_columns else split
+    split = _with_columns(split, held_out) if keep_columns else split
+    if test is not None and test_rows:
+        split = split.first(len(split.validation), test_rows)
+    notes.append(_sizes(split.train_rows, len(split.validation), len(split.test), test is not None))
+    return split
 
 
 def _sizes(train: int, validation: int, test: int, of_the_test_split: bool) -> str:
