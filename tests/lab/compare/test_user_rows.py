@@ -108,7 +108,8 @@ def test_a_test_split_is_taken_and_its_prompts_leave_training(tokenizer):
 def test_fewer_rows_of_a_test_split_are_those_of_a_time_budget_with_this_number(tokenizer):
     """Red when: a study that a budget has planned cannot be repeated with `--test_rows` and the number it printed."""
     test = [{"prompt": f"{n} plus 3 =", "completion": f" {n} and so on"} for n in range(20)]
-    test += [{"prompt": "long or short", "completion": end * 60} for end in (" a", " and so on")]  # one does not fit
+    same_prompt = {"prompt": "long or short"}  # one of the two does not fit, so neither is held out
+    test += [same_prompt | {"completion": " a"}, same_prompt | {"completion": " and so on" * 60}]
     train = [*ROWS, *test[:10]]
     whole = split_rows([part(train)], [part(test, "test")], tokenizer, max_length=80)
     fewer = split_rows([part(train)], [part(test, "test")], tokenizer, max_length=80, test_rows=6)
@@ -117,7 +118,8 @@ def test_fewer_rows_of_a_test_split_are_those_of_a_time_budget_with_this_number(
     assert numbers(fewer.test) == numbers(budget.test)
     assert len(fewer.test) == 6
     assert fewer.sha256 == budget.sha256
-    assert fewer.train_rows + len(fewer.validation) == len(ROWS)  # none of the test split is trained, scored or not
+    trained_or_validated = fewer.train_rows + len(fewer.validation)
+    assert trained_or_validated == len(ROWS)  # no row of the test split is trained, scored or not
     assert fewer.notes[-1].endswith("6 to test on (of the test split)")
 
 

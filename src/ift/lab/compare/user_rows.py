@@ -150,7 +150,7 @@ def split_rows(
         "validation": validation_rows,
     }
     test_source = source if test is None else _source("test", test, tokenizer, max_length, how)
-    if test is not None:  # all of them first, so that `--test_rows N` scores the rows that a time budget of N rows does
+    if test is not None:  # all that fit; `first` selects from them below, as a time budget does
         wanted["test"] = max(min(TEST_AT_MOST, test_source.fitting), test_rows or 1)
     chosen = {"test": test_source.take(wanted["test"])}
     if test is not None:
