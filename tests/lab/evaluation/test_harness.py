@@ -56,6 +56,9 @@ def scripted(answer):
     return harness
 
 
+FILTERS = 2  # gsm8k reads each answer in two ways: a line of samples for each
+
+
 def last_number(prompt):
     return int(re.findall(r"Tom has (\d+) and", prompt)[-1])
 
@@ -114,6 +117,11 @@ def test_a_second_run_asks_what_has_changed_and_nothing_else(manager, tmp_path):
     assert run() == (1.0, 4, 4, ["gsm8k: asking"])
     assert run() == (1.0, 4, 0, ["gsm8k: done before"])
     assert run(limit=2) == (1.0, 2, 2, ["gsm8k: asking"])
+    samples = tmp_path / "out/samples/gsm8k.jsonl"
+    assert len(samples.read_text().splitlines()) == 2 * FILTERS
+    assert run() == (1.0, 4, 0, ["gsm8k: done before"])  # a trial with a limit has replaced nothing
+    assert len(samples.read_text().splitlines()) == 4 * FILTERS
+    assert run(limit=2) == (1.0, 2, 0, ["gsm8k: done before"])
     write(rows, "test", map(gsm8k, range(5)))
     assert run(limit=2)[2:] == (2, ["gsm8k: asking"])
     (tmp_path / "out/tasks/gsm8k.json").write_text("{")  # half a file

@@ -124,6 +124,23 @@ def test_a_stopped_run_goes_on(judge, tmp_path):
         assert "win rate 100.0% [100.0%, 100.0%] of a against b" in output
 
 
+def test_the_result_of_another_judgement_is_not_replaced(judge, tmp_path):
+    """Red when: a second comparison in the same folder replaces the verdicts of the first."""
+    a, b, c = (alpaca(tmp_path / f"{name}.json", outputs) for name, *outputs in ("a34", "b11", "c90"))
+    files = [tmp_path / "out" / name for name in ("verdicts.jsonl", "record.json")]
+    with serving(by_points) as script:
+        assert judge(script, a, b, "--yes")[0] == 0
+        before, asked = [file.read_bytes() for file in files], len(script.seen)
+        for words in ((a, c), (b, a), (a,)):
+            code, output = judge(script, *words, "--yes")
+            assert code == 1
+            assert "has the result of another judgement (a against b, judge scripted" in output
+            assert "Fix: give another --output_dir" in output
+        assert [file.read_bytes() for file in files] == before
+        assert len(script.seen) == asked
+        assert judge(script, a, b)[0] == 0  # the same judgement is repeated without a request
+
+
 def test_nothing_is_sent_before_the_cost_is_agreed_to(judge, tmp_path):
     files = [alpaca(tmp_path / f"{name}.json", "12") for name in "ab"]
     with serving(by_points) as script:

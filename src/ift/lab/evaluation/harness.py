@@ -103,7 +103,8 @@ def ask(
     """Asks a benchmark's tasks, or reads the results of an earlier run with the same model, rows and settings.
 
     `manager` is lm-eval's `TaskManager`; `identity` tells the state of the model from others. Results and samples are
-    kept in `folder`, `tasks/NAME.json` and `samples/NAME.jsonl`. `say` is called with a line for each step.
+    kept in `folder`, `tasks/NAME.json` and `samples/NAME.jsonl`; those of the same task with other rows, another number
+    of questions or an earlier state of the model in `earlier`. `say` is called with a line for each step.
 
     Returns:
         A result per task with questions of its own; of a group, with local data, for those that have rows.
@@ -114,7 +115,9 @@ def ask(
     names = single_tasks(manager, benchmark.task)
     results, absent = [], []
     for number, name in enumerate(names, start=1):
-        fingerprint, kept = _earlier(manager, name, benchmark, setting, identity, folder)
+        fingerprint = _fingerprint(manager, name, benchmark, setting, identity)
+        _put_in_place(folder, name, fingerprint)
+        kept = _kept(folder, name, fingerprint)
         place = f"{name} ({number} of {len(names)})" if len(names) > 1 else name
         if kept is not None:
             say(f"{place}: done before")
@@ -138,20 +141,40 @@ def ask(
 def is_asked(manager: Any, benchmark: Benchmark, setting: Setting, identity: str, folder: Path) -> bool:
     """Whether `ask` with these arguments would find all results in the folder."""
     return all(
-        _earlier(manager, name, benchmark, setting, identity, folder)[1] is not None
+        _has_result(folder, name, _fingerprint(manager, name, benchmark, setting, identity))
         for name in single_tasks(manager, benchmark.task)
         if setting.data is None or local_rows(manager.task_index[name].cfg, setting.data) is not None
     )
 
 
-def _earlier(
-    manager: Any, name: str, benchmark: Benchmark, setting: Setting, identity: str, folder: Path
-) -> tuple[str, TaskResult | None]:
-    """The fingerprint of a task's result, and the result if an earlier run has left it."""
+def _fingerprint(manager: Any, name: str, benchmark: Benchmark, setting: Setting, identity: str) -> str:
+    """Hex digits that differ where the result of a task may differ."""
     facts = [name, identity, benchmark.shots, setting.limit, setting.dtype, version("lm-eval")]
     facts += _rows_identity(manager.task_index[name].cfg, setting.data)
-    fingerprint = hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
-    return fingerprint, _kept(folder / "tasks" / f"{name}.json", fingerprint)
+    return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
+
+
+def _aside(folder: Path, fingerprint: str) -> Path:
+    """Where the result with a fingerprint is kept while another one of the same task is in `folder`."""
+    return folder / "earlier" / fingerprint[:12]
+
+
+def _has_result(folder: Path, name: str, fingerprint: str) -> bool:
+    return any(_kept(place, name, fingerprint) for place in (folder, _aside(folder, fingerprint)))
+
+
+def _put_in_place(folder: Path, name: str, fingerprint: str) -> None:
+    """Move a task's files with another fingerprint aside, and those with this one back if they were moved before."""
+    files = (Path("tasks", f"{name}.json"), Path("samples", f"{name}.jsonl"))
+    found = _read_result(folder / files[0])
+    if found is not None and found.fingerprint == fingerprint:
+        return
+    moves = [] if found is None else [(folder, _aside(folder, found.fingerprint))]
+    for origin, goal in [*moves, (_aside(folder, fingerprint), folder)]:
+        for file in files:
+            if (origin / file).exists():
+                (goal / file).parent.mkdir(parents=True, exist_ok=True)
+                (origin / file).replace(goal / file)
 
 
 def _no_rows(manager: Any, name: str, data: Path | None) -> str:
@@ -264,9 +287,14 @@ def _cut_prompts(samples: Sequence[dict[str, Any]], model: Any) -> tuple[int, in
     return cut, len(prompts)
 
 
-def _kept(path: Path, fingerprint: str) -> TaskResult | None:
+def _read_result(path: Path) -> TaskResult | None:
     try:
-        result = decode(TaskResult, json.loads(path.read_text(encoding="utf-8")))
+        return decode(TaskResult, json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, ReportError):
         return None
-    return result if result.fingerprint == fingerprint else None
+
+
+def _kept(folder: Path, name: str, fingerprint: str) -> TaskResult | None:
+    """The result of a task in a folder, if it has the fingerprint."""
+    result = _read_result(folder / "tasks" / f"{name}.json")
+    return result if result is not None and result.fingerprint == fingerprint else None

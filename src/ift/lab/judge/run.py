@@ -19,7 +19,7 @@ from ift.lab.judge.questions import VERSION
 from ift.lab.judge.settings import JudgeSettings
 from ift.lab.judge.table import Line, Table
 from ift.lab.progress import WorkProgress
-from ift.lab.report import DataSplit, RunRecord, provenance, save
+from ift.lab.report import DataSplit, RunRecord, load, provenance, save
 from ift.text import counted, quoted
 
 
@@ -32,11 +32,13 @@ def run_judge(
     needed: it raises an error to refuse.
 
     Raises:
-        JudgeError: The answers cannot be judged, the endpoint does not answer, or there is no verdict.
+        JudgeError: The answers cannot be judged, the folder has the result of another judgement, the endpoint does not
+            answer, or there is no verdict.
         EvaluationError: A file cannot be read.
         KeyboardInterrupt: After replies to the requests under way are kept.
     """
     work, remarks = read_work(settings)
+    _refuse_another_result(settings, work)
     questions = work.questions()
     with (
         closing(Endpoint(settings.judge, settings.requests_per_minute)) as endpoint,
@@ -133,12 +135,32 @@ def _cost(settings: JudgeSettings, tokens_in: int, tokens_out: int) -> str:
     return f", {(price_in * tokens_in + price_out * tokens_out) / 1e6:.2f} at the given prices"
 
 
+def _refuse_another_result(settings: JudgeSettings, work: Comparison | Grading) -> None:
+    """Raises a JudgeError if the folder has the finished result of other answers, or by another judge."""
+    if not settings.record_file.exists():
+        return
+    earlier = load(settings.record_file)
+    found, asked = (
+        f"{earlier.method} {earlier.setting}",
+        f"{settings.first.stem} {_setting_text(settings, work)}",
+    )
+    if found != asked:
+        raise JudgeError(
+            f"{settings.output_dir} has the result of another judgement ({found}); this command is for {asked}. "
+            "Fix: give another --output_dir"
+        )
+
+
+def _setting_text(settings: JudgeSettings, work: Comparison | Grading) -> str:
+    summaries = ", summaries" if settings.summaries else ""
+    return f"{work.kind}, judge {settings.judge}, prompts {VERSION}{summaries}"
+
+
 def _record(settings: JudgeSettings, work: Comparison | Grading, table: Table) -> RunRecord:
     split = DataSplit(len(work.ids), hashlib.sha256(json.dumps(work.ids).encode()).hexdigest())
-    summaries = ", summaries" if settings.summaries else ""
     return RunRecord(
         experiment="judge",
-        setting=f"{work.kind}, judge {settings.judge}, prompts {VERSION}{summaries}",
+        setting=_setting_text(settings, work),
         method=settings.first.stem,
         seed=0,
         scores={name: dict(values) for name, values in table.scores.items()},
