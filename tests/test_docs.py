@@ -109,7 +109,7 @@ def test_rows_from_a_spreadsheet_are_trained_as_written(tmp_path, monkeypatch):
     for words in (
         "row 1 is the first below the header; the fields are separated by a semicolon", "format: Alpaca",
         "kept 2 of 3 rows",
-        "the answer is empty (row 3)", "column Antwort 2: not used (row 1)", "Wann öffnet die Turnhalle?",
+        "the answer is empty (row 3)", "column Antwort 2: not used in training (row 1)", "Wann öffnet die Turnhalle?",
         "€",
     ):  # fmt: skip
         assert words in said[0]

@@ -145,7 +145,7 @@ def test_damaged_text_is_noted_only_where_it_is_used():
     rows = [{"text": "a", "more": "\x80"}, {"text": "b\x85", "more": ""}, {"text": "\ufffd", "more": ""}]
     notes = prepare_dataset(Dataset.from_list(rows), small_tokenizer()).report.notes
     assert notes == {
-        "column more: not used": (1,),
+        "column more: not used in training": (1,),
         "text with control characters (U+0080 to U+009F)": (2,),
         "text with the replacement character (U+FFFD)": (3,),
     }

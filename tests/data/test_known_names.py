@@ -147,13 +147,13 @@ def test_a_column_that_marks_a_row_drops_and_counts_it(column, form):
     ]
     with pytest.raises(DataError, match=f'column "{column}": found the number 3'):
         prepare([{**row, column: 3}])
-    assert f"column {column}: not used" in prepare([{**row, column: "sport"}]).report.notes
+    assert f"column {column}: not used in training" in prepare([{**row, column: "sport"}]).report.notes
 
 
 def test_a_label_of_plain_text_is_a_class_and_named():
     report = prepare([{"text": "some words", "label": 0}]).report
     assert report.rows_kept == 1
-    assert report.notes == {"column label: not used": (1,)}
+    assert report.notes == {"column label: not used in training": (1,)}
 
 
 @pytest.mark.parametrize("column", COLUMNS[0].names)
@@ -201,8 +201,8 @@ def test_media_are_refused_and_their_placeholders_named(column):
 def test_columns_that_nobody_knows_are_listed():
     rows = [{**CHATS["Alpaca"], "id": 1, "rejected_response": "no"}, {**CHATS["Alpaca"], "id": None}]
     done = prepare(rows)
-    assert done.report.notes == {"column id: not used": (1,), "column rejected_response: not used": (1,)}
-    assert "  1 row: column id: not used (row 1)" in done.report.lines()
+    assert done.report.notes == {"column id: not used in training": (1,), "column rejected_response: not used in training": (1,)}
+    assert "  1 row: column id: not used in training (row 1)" in done.report.lines()
 
 
 @pytest.mark.parametrize("role", OTHER_ROLES)

@@ -67,7 +67,7 @@ class Format:
         source.note_wrong_characters()
         for column in source.unused():
             if column not in self.silently_unused:
-                source.note(f"column {column}: not used")
+                source.note(f"column {column}: not used in training")
         return row
 
     def convert(self, row: Row, number: int) -> Row:
