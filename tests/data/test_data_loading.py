@@ -414,6 +414,21 @@ def test_a_changed_file_is_read_anew_and_a_cache_that_cannot_be_written_is_named
         load_rows(path)
 
 
+def test_rows_that_other_code_has_prepared_are_prepared_again(tmp_path, monkeypatch):
+    """Red when: after an upgrade, token ids and remarks of the earlier version come from the cache of datasets."""
+    path, tokenizer = write(tmp_path / "rows.jsonl", numbered(3)), small_tokenizer(CHATML)
+
+    def prepared_files():
+        prepare_dataset(load_rows(path), tokenizer)
+        return {file.name for file in (tmp_path / "cache").rglob("cache-*.arrow")}
+
+    first = prepared_files()
+    assert first
+    assert prepared_files() == first  # the same code: read from the cache
+    monkeypatch.setattr("ift.data.origin.code_of_rows", lambda: "of another version")
+    assert len(prepared_files()) > len(first)
+
+
 def test_a_number_that_cannot_be_stored_is_refused(tmp_path):
     path = write(tmp_path / "rows.jsonl", [{"text": "a", "n": [2**70]}])
     with pytest.raises(DataError, match="more than 64 bits"):

@@ -201,7 +201,10 @@ def test_media_are_refused_and_their_placeholders_named(column):
 def test_columns_that_nobody_knows_are_listed():
     rows = [{**CHATS["Alpaca"], "id": 1, "rejected_response": "no"}, {**CHATS["Alpaca"], "id": None}]
     done = prepare(rows)
-    assert done.report.notes == {"column id: not used in training": (1,), "column rejected_response: not used in training": (1,)}
+    assert done.report.notes == {
+        "column id: not used in training": (1,),
+        "column rejected_response: not used in training": (1,),
+    }
     assert "  1 row: column id: not used in training (row 1)" in done.report.lines()
 
 

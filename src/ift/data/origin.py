@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.metadata import version
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -106,6 +109,10 @@ class RowPreparation:
     numbers: tuple[int, ...] | None
     limit: LengthLimit
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The attributes and `code_of_rows`, so that `datasets` reuses no rows that other code has prepared."""
+        return self.__dict__ | {"code": code_of_rows()}
+
     def number(self, index: int) -> int:
         """The number of the row at `index`, from 1."""
         return self.numbers[index] if self.numbers else index + 1
@@ -123,6 +130,15 @@ class RowPreparation:
                 raise DataError(f"{self.name} data, {error}") from error
             (fault,) = self.origin.locate([error.fault]) if self.origin else [error.fault]
             raise DataError.of(fault, fault.file or f"{self.name} data") from error
+
+
+@cache
+def code_of_rows() -> str:
+    """Identifies the code that prepares rows: that of `ift.data`, and the versions of what renders and splits text."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("**/*.py")):
+        digest.update(file.read_bytes())
+    return " ".join([digest.hexdigest(), *map(version, ("transformers", "tokenizers", "jinja2"))])
 
 
 def map_rows(rows: Any, preparation: RowPreparation, **options: Any) -> Any:
