@@ -271,6 +271,22 @@ def test_a_conversation_that_ends_with_a_question_is_kept_and_named(tmp_path):
     assert report.rows_kept == 3
 
 
+def test_a_user_turn_without_text_is_named(tmp_path):
+    """In a conversation it is trained as it is; a whole question without text is dropped, and named once."""
+    rows = [talk(number) for number in range(3)]
+    rows[2]["messages"][0]["content"] = " \n"
+    alpaca = [{"instruction": "Hi", "output": "Hello"}, {"instruction": "", "output": "Hello"}]
+    reports = [
+        prepare_mixture(
+            load_train_and_eval(*arguments(write(tmp_path / name, data))).train, small_tokenizer(CHATML)
+        ).report
+        for name, data in (("talks.jsonl", rows), ("alpaca.jsonl", alpaca))
+    ]
+    assert [report.notes for report in reports] == [{"a user turn has no text": (3,)}, {}]
+    assert [report.rows_kept for report in reports] == [3, 1]
+    assert reports[1].dropped == {"the question is empty": (2,)}
+
+
 def test_the_fix_of_what_is_not_rendered_stands_below_it(tmp_path):
     """Red when: it stands below another note, to which it does not belong."""
     rows = [talk(number) for number in range(2)]

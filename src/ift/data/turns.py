@@ -80,6 +80,8 @@ class TurnReader:
             message["content"] = ""
         if message["content"] is None:
             raise self._no_content(turn, number, content_key)
+        if role == "user" and not message["content"].strip():
+            self.source.note("a user turn has no text")
         if found := PLACEHOLDER.search(message["content"]):
             self.source.note(f"placeholders such as {found[0]} are kept as plain text")
         message["train"] = self._flag(turn, number, role)
@@ -226,8 +228,7 @@ def build_conversation(messages: list[Message], source: SourceRow, column: str) 
     if options is not None and not isinstance(options, dict):
         fix = 'write {"enable_thinking": false}'
         raise source.error("chat_template_kwargs", describe(options), "an object", fix)
-    options = {key: value for key, value in (options or {}).items() if value is not None}
-    if options:
+    if options := {key: value for key, value in (options or {}).items() if value is not None}:
         result["chat_template_kwargs"] = options
     return result
 
