@@ -13,16 +13,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+import token_weights
 from torch import Tensor
 
 from ift.step.algorithm import FullRows
-from ift.step.equations import propagation_weights, suffix_sums
+from ift.step.equations import suffix_sums
 from ift.step.lookahead import LookAhead, look_ahead
 from ift.step.model import evaluating, head_of, unwrapped
 from ift.step.rows import RowLayout
 from ift.step.settings import StepSettings
 
-GAMMA = 0.95
+GAMMA = token_weights.GAMMA
 
 
 @dataclass(frozen=True)
@@ -175,17 +176,8 @@ def batch_mean(trainer: Any) -> None:
 
 
 def released_but_the_end(trainer: Any) -> None:
-    """The released gradient; the last token of each answer has weight 1 and no part in the others' weights."""
-
-    def weights(losses: Tensor, layout: RowLayout) -> Tensor:
-        after = torch.nn.functional.pad(layout.trained[:, 1:], (0, 1))
-        last = layout.trained & ~after  # (B, T); one-turn rows that are not packed
-        found = propagation_weights(
-            torch.where(last, losses.detach(), losses), layout, gamma=GAMMA, detach="none"
-        )
-        return torch.where(last, 1.0, found)
-
-    trainer.token_weights = weights
+    """The released gradient, but for the last token of each answer."""
+    trainer.token_weights = token_weights.released_but_the_end
 
 
 CONTENDERS = {
