@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 import token_weights
+import torch
 from torch import Tensor
 
 from ift.step.algorithm import FullRows
-from ift.step.equations import suffix_sums
+from ift.step.equations import propagation_weights, suffix_sums
 from ift.step.lookahead import LookAhead, look_ahead
 from ift.step.model import evaluating, head_of, unwrapped
 from ift.step.rows import RowLayout
