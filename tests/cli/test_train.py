@@ -174,6 +174,35 @@ def test_evaluation_on_rows_held_out_from_the_training_rows(run_tiny):
     assert all(line["eval_loss"] > 0 for line in evaluations)
 
 
+def test_the_step_of_the_saved_weights_is_named_where_it_is_not_the_last(run_tiny, tmp_path):
+    """The rate ruins the model, so the weights of step 1 are saved after four steps. Red when: terminal, card, run.json
+    or report name the last step alone, as if its loss were that of the saved model."""
+    from ift.lab.report.training_runs import write_training_report
+
+    every_step = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    done = run_tiny(
+        max_steps=4,
+        learning_rate=3.0,
+        lr_scheduler_type="constant",
+        load_best_model_at_end=True,
+        **every_step,
+    )
+    assert done.code == 0, done.err
+    assert_equal_weights(weights(done.folder), weights(done.folder / "checkpoint-1"))
+    value = next(line["eval_nll"] for line in done.metrics if "eval_nll" in line)
+    words = f"step 1, the best by eval_nll ({value:.4g})"
+    said = " ".join(done.out.split())
+    assert f"saving the model of {words}, in" in said
+    assert f"the weights of {words}" in said.rpartition("done in")[2]
+    assert "after step 1 the end token" in said
+    assert f"4 steps, 1 process. The weights are those of {words}." in (done.folder / "README.md").read_text()
+    lines = write_training_report([done.folder], tmp_path / "report")
+    assert lines[0].endswith(f"finished at step 4; the saved weights are those of {words}")
+    assert words in (tmp_path / "report" / "report.html").read_text()
+    last = run_tiny(out="last", max_steps=2, eval_strategy="steps", eval_steps=1)
+    assert "the best by" not in last.out + (last.folder / "README.md").read_text()
+
+
 def test_a_resumed_run_ends_where_a_straight_one_does(run_tiny):
     """2 + 2 steps against 4, optimiser, schedule and order of the rows included."""
     saving = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}

@@ -18,6 +18,7 @@ from ift.models.loading import local_path
 from ift.models.model_folder import looks_local
 from ift.models.record import find_file
 from ift.text import counted
+from ift.training.best_step import best_step
 from ift.training.model_card import card_settings
 from ift.training.trainer import IFTTrainer
 
@@ -165,7 +166,10 @@ def _method(trainer: Any, stage: Stage, adapter: bool) -> str:
         if value is not None and value is not False  # 0 is a setting
     ]
     steps = f"{counted(trainer.state.global_step, 'step')}, {counted(trainer.args.world_size, 'process', 'processes')}"
-    return f"`{stage.method.name}`, {steps}.\n\n| setting | value |\n| --- | --- |\n" + "\n".join(lines)
+    saved = f" The weights are those of {best}." if (best := best_step(trainer)) else ""
+    return f"`{stage.method.name}`, {steps}.{saved}\n\n| setting | value |\n| --- | --- |\n" + "\n".join(
+        lines
+    )
 
 
 def _versions() -> dict[str, str]:

@@ -111,7 +111,13 @@ class TerminalReporter(Reporter):
         adapter = os.path.exists(os.path.join(folder, "adapter_config.json"))
         merge = f"ift merge {shlex.quote(folder)} --output_dir {shlex.quote(f'{folder}-merged')}"
         lines = {
-            "model": f"{folder}{f' (an adapter on {base})' if adapter else ''}; {result.read_back}",
+            "model": "; ".join(
+                [
+                    f"{folder}{f' (an adapter on {base})' if adapter else ''}",
+                    *([f"the weights of {result.best}"] if result.best else []),
+                    result.read_back,
+                ]
+            ),
             "metrics": os.path.join(folder, "metrics.jsonl"),
             "answers": "" if result.answers is None else result.answers.summary(folder),
             "merge": merge if adapter else "",

@@ -20,6 +20,7 @@ class StageResult:
         start: Model that the training started from.
         seconds: Time for loading, preparing, training and saving.
         steps: Optimiser steps taken, with those before the run was resumed.
+        best: The step whose weights are saved and why, as text, if `load_best_model_at_end` has loaded them; else "".
         report: The `DataReport` of the training rows; None if they were not counted.
         history: All log entries, in order.
         read_back: How the saved model was verified; "" on all processes but the first.
@@ -41,6 +42,7 @@ class StageResult:
     answers: FinalAnswers | None = None
     warnings: tuple[str, ...] = ()
     resumed_at: int = 0
+    best: str = ""
     training_seconds: float | None = None
 
 

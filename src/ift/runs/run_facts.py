@@ -117,9 +117,9 @@ def _change_of_rows(
     )
 
 
-def finished_record(run_args: Any, facts: dict[str, Any]) -> dict[str, Any]:
-    """What `run.json` keeps of a finished run: its facts, and the names of its data sets."""
-    return {"facts": facts, "rows": _names_of_rows(run_args)}
+def finished_record(run_args: Any, facts: dict[str, Any], best: str = "") -> dict[str, Any]:
+    """What `run.json` keeps of a finished run: its facts, its data sets, and the saved step if it is not the last one."""
+    return {"facts": facts, "rows": _names_of_rows(run_args)} | ({"saved": best} if best else {})
 
 
 def changes_of_finished(run_args: Any, record: dict[str, Any], decided: Collection[str] = ()) -> list[str]:

@@ -19,6 +19,7 @@ from ift.runs.results import StageResult
 from ift.runs.run_facts import finished_record
 from ift.runs.supervision import NOT_SUPERVISED, check_before_training, final_answers, supervise
 from ift.runs.train_stage import explain_resource_errors, model_for_next_stage, publish, save, train, verify
+from ift.training.best_step import best_step
 
 
 def train_run(
@@ -59,12 +60,15 @@ def train_run(
             if attach is not None:
                 attach(trainer)
             train(trainer, supervision.checkpoints)
-            reporter.message(f"saving the model in {folder} and reading it back")
+            best = best_step(trainer)
+            reporter.message(
+                f"saving the model{f' of {best},' if best else ''} in {folder} and reading it back"
+            )
             save(trainer, folder)
             verified = verify(trainer, rows, folder)
         publish(trainer, stage)
     if supervised and trainer.is_world_process_zero():
-        write_run(folder, finished=True, **finished_record(stage, facts))
+        write_run(folder, finished=True, **finished_record(stage, facts, best))
     answers = final_answers(trainer, stage, rows, reporter) if supervised else None
     return StageResult(
         method=stage.method.name,
@@ -72,6 +76,7 @@ def train_run(
         start=stage.model.model_name_or_path,
         seconds=time.perf_counter() - started,
         steps=trainer.state.global_step,
+        best=best,
         report=trainer.data_reports.get("train"),
         history=tuple(trainer.state.log_history),
         read_back=verified,

@@ -14,6 +14,7 @@ from ift.data.masks import UNTRAINED
 from ift.data.samples import ids_and_labels, sample_rows
 from ift.step.model import evaluating, unwrapped
 from ift.text import counted
+from ift.training.best_step import best_step_number
 from ift.training.config import IFTConfig
 
 ROWS = 32  # at most
@@ -59,6 +60,9 @@ class EndWatch(TrainerCallback):
         self._end_ids = torch.tensor(sorted(end_ids), dtype=torch.int64)
         self._due: list[int] = []
         self.measured: dict[int, float] = {}
+        self._saved_step: int | None = (
+            None  # whose weights the last measurement is of, if not the last step's
+        )
 
     @property
     def rows(self) -> int:
@@ -85,9 +89,10 @@ class EndWatch(TrainerCallback):
                 self._report(state, f"warning: {warning}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Measures the final model."""
+        """Measures the final model: with `load_best_model_at_end` that of the best step, logged at the last one."""
         if self._rows and not self.interrupted() and state.global_step not in self.measured:
             self._measure(state)
+            self._saved_step = best_step_number(self.trainer)
 
     def less_likely(self) -> str | None:
         """The warning if the end is less likely than before the first step; otherwise None."""
@@ -96,8 +101,8 @@ class EndWatch(TrainerCallback):
             return None
         return (
             f"the end of an answer has become less likely: its probability was {percent(-start)} before the first "
-            f"step and is {percent(-last)} after step {step} ({NAME} {start:.3g} -> {last:.3g}, on the same "
-            f"{counted(self.rows, 'training row')}). {self._remedy()}"
+            f"step and is {percent(-last)} after step {self._saved_step or step} ({NAME} {start:.3g} -> "
+            f"{last:.3g}, on the same {counted(self.rows, 'training row')}). {self._remedy()}"
         )
 
     def unlikely(self, stopped: int = 0, answers: int = 0) -> str | None:
@@ -111,8 +116,8 @@ class EndWatch(TrainerCallback):
         if step == 0 or last <= LIKELY:
             return None
         measured = (
-            f"after step {step} the end token has a probability of {percent(-last)} where an answer of a training "
-            f"row ends ({NAME} {last:.3g})"
+            f"after step {self._saved_step or step} the end token has a probability of {percent(-last)} where an "
+            f"answer of a training row ends ({NAME} {last:.3g})"
         )
         if answers:
             stop = "stops with its" if stopped == 1 else "stop with their"

@@ -44,18 +44,21 @@ class TrainingRun:
     Attributes:
         label: The name of its folder, with the parent folder if two runs share a name.
         finished: Whether the run is finished.
+        saved: The step whose weights are saved, if not those of the last step, as `run.json` names it.
         curves: Steps and values in order, by metric. If a step was logged twice, the later value counts.
     """
 
     label: str
     finished: bool
+    saved: str
     curves: dict[str, tuple[list[float], list[float]]]
 
     @property
     def state(self) -> str:
         """The progress of the run as text."""
         step = max((steps[-1] for steps, _ in self.curves.values()), default=0)
-        return f"{'finished at' if self.finished else 'not finished, at'} step {step:g}"
+        saved = f"; the saved weights are those of {self.saved}" if self.saved else ""
+        return f"{'finished at' if self.finished else 'not finished, at'} step {step:g}{saved}"
 
 
 def training_folders(places: Sequence[str]) -> list[Path]:
@@ -89,7 +92,8 @@ def read_run(folder: Path, label: str) -> TrainingRun:
     """
     values: dict[str, dict[float, float]] = {}
     try:
-        finished = bool(json.loads((folder / RUN).read_text(encoding="utf-8")).get("finished"))
+        record = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        finished, saved = bool(record.get("finished")), visible(str(record.get("saved") or ""))
         for _, line in numbered_lines(folder / METRICS):
             try:
                 entry = json.loads(line)
@@ -105,7 +109,7 @@ def read_run(folder: Path, label: str) -> TrainingRun:
     curves = {
         name: ([*sorted(found)], [found[step] for step in sorted(found)]) for name, found in values.items()
     }
-    return TrainingRun(visible(label), finished, curves)
+    return TrainingRun(visible(label), finished, saved, curves)
 
 
 def write_training_report(folders: Sequence[Path], out: Path) -> list[str]:
