@@ -1,5 +1,6 @@
 """What is known before a run: each finding from rows that have exactly that fault."""
 
+import copy
 import json
 from types import SimpleNamespace
 
@@ -197,6 +198,24 @@ def test_prompts_with_several_answers_are_counted_and_no_fault(tokenizer):
         "eval",
         "1 prompt has several answers, all of them scored (first row 1 and row 2)",
     ) in found(tokenizer, FINE, others)
+
+
+def test_a_conversation_that_goes_on_is_no_other_answer(tokenizer):
+    """Two rows have the same question and answer, and one has a further turn."""
+    turns = [
+        {"role": role, "content": text}
+        for role, text in (("user", "Hi"), ("assistant", "Hello"), ("user", "And?"), ("assistant", "Bye"))
+    ]
+    other = [turns[0], {"role": "assistant", "content": "Good day"}, *turns[2:]]
+    rows, tokenizer = (
+        [{"messages": turns[:2]}, {"messages": turns}],
+        copy.deepcopy(tokenizer),
+    )  # gets a template
+    assert not any("several answers" in text for _, _, text in found(tokenizer, rows))
+    assert any(
+        "1 prompt has several answers" in text
+        for _, _, text in found(tokenizer, [*rows, {"messages": other}])
+    )
 
 
 def test_rows_beyond_the_positions_are_counted_with_those_that_are_dropped(tokenizer):

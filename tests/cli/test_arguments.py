@@ -251,6 +251,10 @@ def test_a_model_and_data_are_asked_for(train, chat_model):
         ({"model_name_or_path": "some/where/else"}, "some/where/else: no such model folder."),
         ({"dataset_name": "missing.jsonl"}, "missing.jsonl: no such file or folder"),
         ({"dataset_train_split": "foo"}, 'found no split "foo", only train'),
+        (
+            {"dataset_test_split": __file__, "eval_strategy": "steps", "eval_steps": 1},
+            "Fix: a split is a name such as test. For rows in two files, put them into one folder as train and test",
+        ),
         ({"max_length": 4}, "nothing to learn after truncation to max_length: 8 rows"),
         ({"use_peft": "true", "lora_target_modules": "nix"}, "Target modules nix not found"),
         ({"resume_from_checkpoint": "nix"}, "Can't find a valid checkpoint at nix"),

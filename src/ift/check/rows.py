@@ -30,7 +30,8 @@ class RowScan:
         duplicates: (row, the earlier row with the same ids).
         prompts: Hash of the ids before the first trained token -> the first such row; rows without a prompt are left
             out.
-        several: Of the prompts that are followed by different texts -> the first two such rows.
+        several: Of the prompts that are followed by different answers (in a conversation the first trained one counts)
+            -> the first two such rows.
         largest_id: Largest of all token ids and labels; -1 without any.
         double_bos: Rows that begin with the beginning-of-sequence token twice.
         without_bos: Rows that do not begin with it.
@@ -64,7 +65,7 @@ def scan_rows(
     found, bos = RowScan(), tokenizer.bos_token_id
     parts = _part_of_each_row(prepared.report)
     marks = set(tokenizer.all_special_ids) - {bos, tokenizer.unk_token_id}
-    answers: dict[bytes, bytes] = {}  # the first row of each prompt
+    answers: dict[bytes, bytes] = {}  # the first one to each prompt
     rows = prepared.dataset.take(STREAM_ROWS) if prepared.report.streaming else prepared.dataset
     for batch in rows.iter(batch_size=BATCH):
         all_ids, all_labels = ids_and_labels(batch)
@@ -80,9 +81,12 @@ def scan_rows(
                 found.duplicates.append((number, earlier))
             start = int((trained != -100).argmax())
             if start:
-                prompt = _key(whole[:start])
+                prompt, untrained_after = _key(whole[:start]), np.flatnonzero(trained[start:] == -100)
+                answer = _key(
+                    whole[start : start + untrained_after[0]] if untrained_after.size else whole[start:]
+                )
                 asked = found.prompts.setdefault(prompt, number)
-                if answers.setdefault(prompt, key) != key:
+                if answers.setdefault(prompt, answer) != answer:
                     found.several.setdefault(prompt, (asked, number))
                 if plain and not marks.isdisjoint(whole[:start].tolist()):
                     found.rendered.add(part.name)

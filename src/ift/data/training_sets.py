@@ -176,9 +176,14 @@ def _choose_split(wanted: str, use: str, available: Sequence[str], notes: list[s
         return wanted
     split = choose_split(wanted, available)
     if split is None:
-        raise DataError(
-            f'found no split "{wanted}", only {", ".join(available)}. Fix: name one with --dataset_{use}_split'
-        )
+        fix = f"name one with --dataset_{use}_split"
+        if Path(wanted).expanduser().exists():
+            fix = (
+                "a split is a name such as test. For rows in two files, put them into one folder as train and test (or "
+                f"validation) with the endings that they have, give the folder as --dataset_name, and leave "
+                f"--dataset_{use}_split out"
+            )
+        raise DataError(f'found no split "{wanted}", only {", ".join(available)}. Fix: {fix}')
     if split != wanted:
         notes.append(f'no split "{wanted}": using "{split}" (found {", ".join(available)})')
     return split

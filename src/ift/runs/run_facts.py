@@ -118,7 +118,7 @@ def _change_of_rows(
 
 
 def finished_record(run_args: Any, facts: dict[str, Any], best: str = "") -> dict[str, Any]:
-    """What `run.json` keeps of a finished run: its facts, its data sets, and the saved step if it is not the last one."""
+    """What `run.json` keeps of a finished run: its facts, its data sets, and the saved step if that is not the last."""
     return {"facts": facts, "rows": _names_of_rows(run_args)} | ({"saved": best} if best else {})
 
 

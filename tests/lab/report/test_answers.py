@@ -58,6 +58,28 @@ def test_values_of_rows_pair_the_difference_by_row(tmp_path, scores):
     assert "| 12.5 % |" in table[3]
 
 
+@pytest.mark.parametrize("scores", [True, False])
+def test_a_base_model_is_compared_with_every_seed(tmp_path, scores):
+    """Red when: its difference is that to seed 0 alone, and not that of the means in the same table."""
+    runs = study(tmp_path, scores=scores)
+    shared = {
+        "scores": {"test": {"n": ROWS, "exact_match": 0.0}},
+        "error_steps": {},
+        "samples": [],
+        "data": {},
+    }
+    values = {"row_scores": {"test": {"exact_match": [0.0] * ROWS}}} if scores else {}
+    save(record("base", 0, **shared, **values), runs / "base-seed0.json")
+    records = find([runs])
+    (found,) = compare(with_answers(records) if scores else records, "ift")
+    ift = next(one for one in found.variants if one.label == "ift")
+    apart = found.difference(found.variants[0], "test", "exact_match")
+    assert found.variants[0].label == "base"
+    assert apart.mean == pytest.approx(-ift.estimate("test", "exact_match").mean)
+    assert apart.mean != pytest.approx(-ift.scores("test", "exact_match")[0])
+    assert apart.n == 2
+
+
 def test_without_answers_intervals_are_for_seeds_alone_and_a_sentence_says_so(tmp_path):
     runs = study(tmp_path)
     (found,) = compare(find([runs]))

@@ -1,6 +1,7 @@
 """A method's runs over seeds, and the difference of two methods, paired by seed and by row."""
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ift.lab.report.intervals import (
     CONFIDENCE,
@@ -11,6 +12,8 @@ from ift.lab.report.intervals import (
 )
 from ift.lab.report.records import Config, RunRecord
 from ift.lab.report.wording import RIGHT_OR_WRONG
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,14 @@ def _is_share(metric: str, *rows: dict[int, list[float]]) -> bool:
 
 
 def apart_by_row(first: Variant, second: Variant, split: str, metric: str) -> list[list[float]]:
-    """`first` - `second` for each row, one list for each common seed; empty if no values of rows are stored."""
+    """`first` - `second` for each row, one list for each common seed; empty if no values of rows are stored.
+
+    A base model that was scored once is compared with every seed.
+    """
     one, other = first.rows(split, metric), second.rows(split, metric)
     if {len(values) for values in [*one.values(), *other.values()]} & {0} or not (one and other):
         return []
+    one, other = _for_each_seed(first, one, other), _for_each_seed(second, other, one)
     common = sorted(one.keys() & other.keys())
     if any(len(one[seed]) != len(other[seed]) for seed in common):
         return []
@@ -85,10 +92,18 @@ def difference(
 ) -> Estimate | None:
     """`first` - `second`, paired by seed, and also by row if the values of rows are stored.
 
-    It is None without common seeds.
+    A base model, which no seed has changed, is compared with every seed. The result is None without common seeds.
     """
     apart = apart_by_row(first, second, split, metric)
     if apart:
         share = _is_share(metric, first.rows(split, metric), second.rows(split, metric))
         return crossed_interval(apart, confidence, share=share)
-    return paired_difference(first.scores(split, metric), second.scores(split, metric), confidence)
+    one, other = first.scores(split, metric), second.scores(split, metric)
+    return paired_difference(
+        _for_each_seed(first, one, other), _for_each_seed(second, other, one), confidence
+    )
+
+
+def _for_each_seed(variant: Variant, values: dict[int, _T], other: dict[int, _T]) -> dict[int, _T]:
+    """The values by seed; a base model that was scored once has the same value for every seed of the other variant."""
+    return dict.fromkeys(other, *values.values()) if variant.untrained and len(values) == 1 else values
