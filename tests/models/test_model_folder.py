@@ -6,7 +6,14 @@ import pytest
 from transformers import modeling_utils
 
 from ift.data import DataError
-from ift.models.model_folder import check_model_path, explain_weight_loading_errors, looks_local
+from ift.models.loading import LoadOptions, load_model, load_tokenizer
+from ift.models.model_folder import (
+    SHIPPED,
+    check_model_path,
+    explain_weight_loading_errors,
+    local_path,
+    looks_local,
+)
 
 ONLY_PICKLES = "Please do not set `use_safetensors=True`"
 
@@ -39,6 +46,20 @@ def test_a_path_is_told_from_a_hub_id(name, local, tmp_path, monkeypatch):
     assert looks_local(name) is local
     (tmp_path / "owner" / "model").mkdir(parents=True)
     assert looks_local("owner/model")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_models_in_the_package_have_names(name, tmp_path, monkeypatch):
+    """Wherever a command takes a model; a folder of the user's with this name comes first."""
+    monkeypatch.chdir(tmp_path)
+    assert looks_local(name)
+    check_model_path(name)
+    assert load_tokenizer(name, LoadOptions()).chat_template
+    assert load_model(name, LoadOptions())[0].num_parameters() > 1000
+    (tmp_path / name).mkdir()
+    assert local_path(name) == str(tmp_path / name)
+    with pytest.raises(DataError, match=r"no config\.json in this folder"):
+        check_model_path(name)
 
 
 def test_a_whole_model_of_shards_passes(tmp_path):

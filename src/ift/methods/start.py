@@ -12,7 +12,8 @@ from typing import Any
 from ift.data import DataError
 from ift.models.adapters import CONFIG, adapter_config, check_adapter_names
 from ift.models.limits import check_special_ids, known_positions, learned_positions
-from ift.models.loading import LoadOptions, load_config, load_network, local_path
+from ift.models.loading import LoadOptions, load_config, load_network
+from ift.models.model_folder import local_path
 from ift.models.record import ModelRecord, model_sha256
 from ift.text import did_you_mean
 

@@ -14,7 +14,12 @@ from ift.data.errors import DataError
 from ift.models.adapters import adapter_config, attach_adapter, base_named_in, check_keys, find_base
 from ift.models.deepspeed import without_zero3_partitioning
 from ift.models.limits import check_special_ids, embedded_ids
-from ift.models.model_folder import check_model_path, explain_loading_errors, explain_weight_loading_errors
+from ift.models.model_folder import (
+    check_model_path,
+    explain_loading_errors,
+    explain_weight_loading_errors,
+    local_path,
+)
 from ift.models.record import find_file, read_record
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -216,12 +221,6 @@ def prompt_style(name: str, tokenizer: Any) -> tuple[str, str]:
     if not tokenizer.chat_template:
         return CHAT_TEMPLATE, "its tokenizer has no chat template: prompts use ift's default template"
     return CHAT_TEMPLATE, ""
-
-
-def local_path(name: str) -> str:
-    """An existing folder as an absolute path; a Hub id unchanged."""
-    path = Path(name).expanduser()
-    return str(path.absolute()) if path.is_dir() else name
 
 
 def short_name(name: str) -> str:

@@ -15,7 +15,8 @@ from ift.data import end_of_turn_ids
 from ift.data.errors import DataError
 from ift.data.hub import folder_or_download
 from ift.models.adapters import CONFIG, adapter_config, merge_adapter
-from ift.models.loading import LoadOptions, load_network, load_tokenizer, local_path
+from ift.models.loading import LoadOptions, load_network, load_tokenizer
+from ift.models.model_folder import local_path
 from ift.models.outputs import Difference, compare_logits, compute_logits
 from ift.models.record import ModelRecord, read_record, write_record
 from ift.models.stop_tokens import stop_generation_at

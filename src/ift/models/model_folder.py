@@ -19,12 +19,23 @@ from ift.text import quoted
 RUN = "run.json"  # marks the folder of a run of `ift train`; written before the first step
 WEIGHTS = {"adapter_config.json": "adapter_model.safetensors", "config.json": "model.safetensors"}
 PICKLES = {"config.json": "pytorch_model*.bin", "adapter_config.json": "adapter_model.bin"}
+SHIPPED = ("tiny_base", "relation_base")  # the base models in this package (docs/testbed.md)
+
+
+def local_path(name: str) -> str:
+    """An existing folder, or a base model of `SHIPPED`, as an absolute path; a Hub id unchanged."""
+    path = Path(name).expanduser()
+    if name in SHIPPED and not path.exists():
+        path = Path(__file__).parents[1] / "lab" / "testbed" / name
+    return str(path.absolute()) if path.is_dir() else name
 
 
 def looks_local(name: str) -> bool:
     """Whether a model's name can only be a path (transformers would look it up on the Hub)."""
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
+    if name in SHIPPED:
+        return True
     try:
         validate_repo_id(name)
     except HFValidationError:  # more than one slash, or a character that a Hub id cannot have
@@ -41,6 +52,8 @@ def check_model_path(name: str, *, allow_pickle: bool = False, weights: bool = T
         DataError: The folder, a configuration, weights or a shard is missing; a file is truncated; there are only
             pickles and they are not allowed.
     """
+    if name in SHIPPED:
+        name = local_path(name)
     if not looks_local(name):
         go_offline_if_unreachable()
         return

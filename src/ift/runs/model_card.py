@@ -14,8 +14,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from ift.methods.stage import Stage
 from ift.models.adapters import adapter_config
-from ift.models.loading import local_path
-from ift.models.model_folder import looks_local
+from ift.models.model_folder import local_path, looks_local
 from ift.models.record import find_file
 from ift.text import counted
 from ift.training.best_step import best_step
