@@ -70,6 +70,16 @@ def backend_of(study):
     return UserDataBackend(task.content)
 
 
+def test_the_measured_steps_are_those_of_packed_rows(study, tmp_path):
+    """Red when: the estimate multiplies the seconds of packed steps by the number of steps that unpacked rows take."""
+    task = {**study.probe()[0].content, "chosen": {"packing": True}}
+    alone = backend_of(study).probe(tmp_path / "alone")
+    packed = UserDataBackend(task).probe(tmp_path / "packed")
+    trained = UserDataBackend(task).train(tmp_path / "whole", lambda trainer: None)
+    assert packed["steps"] == trained.stages[0].steps
+    assert 1 <= packed["steps"] < alone["steps"] == -(-backend_of(study).split.train_rows // 4)
+
+
 def plain_log_probs(model, ids, labels):
     """One row, full logits, a loop: the sum over the trained tokens."""
     with torch.no_grad():

@@ -154,9 +154,15 @@ class UserDataBackend:
         """See `TrialBackend.probe`."""
         (full,) = self._stages(folder)
         config = full.config
-        steps = math.ceil(self.split.train_rows / _rows_per_step(config)) * config.num_train_epochs
         clock, began = StepClock(), time.perf_counter()
-        trained = self.train(folder, lambda trainer: trainer.add_callback(clock), max_steps=PROBE_STEPS)
+        sequences: list[int] = []  # the rows, or what they are packed into
+
+        def attach(trainer: Any) -> None:
+            trainer.add_callback(clock)
+            sequences.append(len(trainer.train_dataset))
+
+        trained = self.train(folder, attach, max_steps=PROBE_STEPS)
+        steps = math.ceil(sequences[0] / _rows_per_step(config)) * config.num_train_epochs
         training = time.perf_counter() - began
         model, tokenizer = self.scorer.load(str(trained.folder))
         rows = self.split.validation or self.split.test  # timed, not looked at
