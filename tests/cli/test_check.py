@@ -123,6 +123,26 @@ def test_an_engine_divides_the_memory_and_the_steps(check):
     assert "72.0 GiB of a 80 GB GPU can be used: it fits" in " ".join(said.split())
 
 
+def test_what_an_engine_cannot_train_is_refused_in_its_plan(check, tmp_path):
+    """Red when: a plan for GPUs ends without a refusal, and the run is refused on the machine that has them."""
+    eight_bits, gpu = ["--optim", "adamw_bnb_8bit"], ["--num_processes", "2", "--gpu_memory", "80"]
+    done = check(*eight_bits, *gpu, "--accelerate_config", "fsdp2")
+    said = " ".join(done.output.split())
+    assert done.exit_code == 1
+    assert (
+        "refused settings: optim adamw_bnb_8bit under FSDP2: bitsandbytes has no step for split weights"
+        in said
+    )
+    assert check(*eight_bits, *gpu, "--accelerate_config", "zero2").exit_code == 0
+    old = tmp_path / "fsdp1.yaml"
+    old.write_text(
+        "distributed_type: FSDP\nfsdp_config: {fsdp_sharding_strategy: FULL_SHARD}\nnum_processes: 2\n"
+    )
+    assert check(*eight_bits, *gpu, "--accelerate_config", str(old)).exit_code == 0
+    done = check("--use_peft", "true", *gpu, "--accelerate_config", str(old))
+    assert "LoRA under FSDP1" in " ".join(done.output.split())
+
+
 def test_a_gpu_is_planned_with_the_precision_that_a_run_has_there(check):
     """Red when: a plan for a GPU is made with the precision of a machine without one."""
     flags = ["--gpu_memory", "24", "--accelerate_config", "ddp"]

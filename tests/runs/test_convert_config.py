@@ -414,6 +414,17 @@ def test_weights_in_few_bits_are_not_sent_to_deepspeed(converted, engine, bits):
     assert found.translated[engine.partition(":")[0]]["accelerate_config"].startswith("zero")
 
 
+@pytest.mark.parametrize("name", ["optimizer", "optim"])
+def test_an_optimiser_that_the_engine_cannot_step_is_lost_with_the_reason(converted, name):
+    """Red when: the conversion of a usual file is refused on the machine that has the GPUs."""
+    found, _ = converted(f"{QUIET}fsdp: [full_shard]\n{name}: adamw_bnb_8bit\n")
+    assert found.lost[name].startswith("optim adamw_bnb_8bit under FSDP2: bitsandbytes has no step for split")
+    assert found.settings["accelerate_config"] == "fsdp2"
+    assert "optim" not in found.settings
+    found, _ = converted(f"{QUIET}deepspeed: zero2.json\n{name}: adamw_bnb_8bit\n")
+    assert found.settings["optim"] == "adamw_bnb_8bit"
+
+
 @pytest.mark.parametrize(
     ("text", "engine"),
     [

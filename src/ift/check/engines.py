@@ -20,13 +20,20 @@ class Engine:
     Attributes:
         name: One of `ENGINES`.
         processes: 1 or more, one for each device.
+        fsdp1: Whether the engine is FSDP1.
     """
 
     name: str = "ddp"
     processes: int = 1
+    fsdp1: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}, {self.processes} process{'es' if self.processes > 1 else ''}"
+
+    @property
+    def full_name(self) -> str:
+        """The name, in which FSDP1 is "fsdp1"."""
+        return "fsdp1" if self.fsdp1 else self.name
 
     @property
     def shards_weights(self) -> bool:

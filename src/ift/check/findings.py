@@ -28,6 +28,7 @@ from ift.check.sizes import Sizes
 from ift.check.steps import PACKS_NOTHING, Work, packs_nothing, work_of
 from ift.check.trainer_build import build_errors
 from ift.data import DataError, DataReport, Prepared, end_of_turn_ids
+from ift.methods.engines import problem_of_engine
 from ift.methods.stage import longest_row
 from ift.methods.start import explain_saved_modules, explain_too_long, start_options
 from ift.models.limits import explain_ids_outside, special_ids
@@ -198,6 +199,9 @@ def _model_findings(
         found.append(Finding("warning", "train", problem))
     here = engine.name if torch.accelerator.is_available() else "ddp"
     wrong = build_errors(stage, prepared, here, elsewhere=planned)
+    if planned or here != "ddp":
+        problem = problem_of_engine(stage, engine.full_name)
+        wrong += [problem] if problem and problem not in wrong else []
     found += [Finding("refused", "settings", one) for one in wrong]
     if (
         memory is not None

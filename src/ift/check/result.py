@@ -63,7 +63,7 @@ class Preflight:
             "available_memory": self.available,
             "fits": self.fits,
             "memory_of": self.batch,
-            "engine": asdict(self.engine),
+            "engine": {"name": self.engine.full_name, "processes": self.engine.processes},
             "steps": self.work.steps,
             "rows_per_step": self.work.rows_per_step,
             "trained_tokens_per_step": self.work.tokens_per_step,

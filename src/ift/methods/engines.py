@@ -14,36 +14,54 @@ BITSANDBYTES_OPTIMISER = re.compile(r"(?!.*torch).*(8bit|32bit|bnb|paged)|lion|a
 FSDP2_FIX = "Use FSDP2 (--accelerate_config fsdp2, or fsdp_version: 2 in your accelerate configuration)."
 
 
-def refuse_engines(stage: Any, is_ift: bool) -> None:
-    """Raises ValueError for what is known to go wrong, before a model is loaded.
+def is_ift(stage: Any) -> bool:
+    """Whether the trainer of an `ift.methods.stage.Stage` is an `IFTTrainer`."""
+    from ift.training.trainer import IFTTrainer
+
+    return issubclass(stage.method.load()[0], IFTTrainer)
+
+
+def refuse_engines(stage: Any) -> None:
+    """Raises ValueError for what is known to go wrong with an `ift.methods.stage.Stage`, before a model is loaded."""
+    config = stage.config
+    engine = f"fsdp{version}" if (version := fsdp_version(config)) else "ddp"
+    if config.deepspeed_plugin is not None:
+        engine = f"zero{config.deepspeed_plugin.zero_stage}"
+    problem = problem_of_engine(stage, engine)
+    if splits_tensors(config):
+        problem = problem or _problem_of_optimiser(config, "tensor parallelism")
+    if problem:
+        raise ValueError(problem)
+    _refuse_quantised_weights(stage)
+
+
+def problem_of_engine(stage: Any, engine: str) -> str:
+    """Why a stage cannot run under an engine, with the fix; "" if it can.
 
     Args:
         stage: An `ift.methods.stage.Stage`.
-        is_ift: Whether its trainer is an `IFTTrainer`.
+        engine: "ddp", "zero2", "zero3", "fsdp1" or "fsdp2".
     """
-    config = stage.config
-    if not is_ift and config.deepspeed_plugin is not None and config.deepspeed_plugin.zero_stage == 3:
-        raise ValueError(
+    if engine == "zero3" and not is_ift(stage):
+        return (
             f"{stage.method.name} under DeepSpeed ZeRO-3: trl reads the head's weight outside the head's forward, "
             "and the backward pass fails. Use ZeRO-2, FSDP2 or DDP; sft and ift run under ZeRO-3."
         )
-    _refuse_optimiser(config)
-    _refuse_quantised_weights(stage)
-    if fsdp_version(config) == 1 and stage.model.use_peft:
+    if engine == "fsdp1" and stage.model.use_peft:
         # peft 0.21 looks for tensors by the names of modules, and removes only the outermost wrapper's part of them
-        raise ValueError(f"LoRA under FSDP1: peft saves the adapter without its tensors. {FSDP2_FIX}")
+        return f"LoRA under FSDP1: peft saves the adapter without its tensors. {FSDP2_FIX}"
+    return _problem_of_optimiser(stage.config, "FSDP2") if engine == "fsdp2" else ""
 
 
-def _refuse_optimiser(config: Any) -> None:
-    """Raises ValueError for an optimiser of bitsandbytes on weights that are split: it has no such step."""
+def _problem_of_optimiser(config: Any, engine: str) -> str:
+    """Names an optimiser of bitsandbytes on weights that are split, for which it has no step."""
     name = str(getattr(config.optim, "value", config.optim))
-    splits = {"FSDP2": fsdp_version(config) == 2, "tensor parallelism": splits_tensors(config)}
-    for engine in (engine for engine, used in splits.items() if used):
-        if BITSANDBYTES_OPTIMISER.match(name):
-            raise ValueError(
-                f"optim {name} under {engine}: bitsandbytes has no step for split weights. Use --optim adamw_torch "
-                "(or adamw_torch_8bit of torchao), DDP or ZeRO-2."
-            )
+    if not BITSANDBYTES_OPTIMISER.match(name):
+        return ""
+    return (
+        f"optim {name} under {engine}: bitsandbytes has no step for split weights. Use --optim adamw_torch (or "
+        "adamw_torch_8bit of torchao), DDP or ZeRO-2."
+    )
 
 
 def _refuse_quantised_weights(stage: Any) -> None:

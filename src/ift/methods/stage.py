@@ -24,7 +24,7 @@ from ift.data.formats import Format
 from ift.data.lengths import length_limit
 from ift.data.origin import RowPreparation
 from ift.data.prepare import Prepared, PrepareRow, first_rows_of
-from ift.methods.engines import refuse_engines
+from ift.methods.engines import is_ift, refuse_engines
 from ift.methods.start import (
     check_limits,
     model_positions,
@@ -167,13 +167,11 @@ def build_trainer(stage: Stage, prepared: PreparedRows, network: Any = None) -> 
         ValueError: The engine cannot train or resume this.
     """
     from ift.training.metrics import MetricsFile
-    from ift.training.trainer import IFTTrainer
 
-    config = stage.config
+    config, with_ift = stage.config, is_ift(stage)
     trainer_class, _ = stage.method.load()
-    is_ift = issubclass(trainer_class, IFTTrainer)
-    refuse_engines(stage, is_ift)
-    if not is_ift:
+    refuse_engines(stage)
+    if not with_ift:
         trainer_class = type(trainer_class.__name__, (StopsAtNonFinite, KnowsTiedWeights, trainer_class), {})
     tokenizer = prepared.tokenizer
     reports = {name: one.report for name, one in prepared.sets.items()}
@@ -181,7 +179,7 @@ def build_trainer(stage: Stage, prepared: PreparedRows, network: Any = None) -> 
     loaded = start_network(stage) if network is None else network
     check_placement(loaded)
     check_limits(stage, tokenizer, longest_row(reports["train"], config), loaded)
-    extra: dict[str, Any] = {"data_reports": reports} if is_ift else {}
+    extra: dict[str, Any] = {"data_reports": reports} if with_ift else {}
     if stage.method.needs_reference and not stage.model.use_peft and not config.precompute_ref_log_probs:
         extra["ref_model"] = start_network(stage) if network is None else copy.deepcopy(network)
     init_kwargs, config.model_init_kwargs = (
@@ -200,7 +198,7 @@ def build_trainer(stage: Stage, prepared: PreparedRows, network: Any = None) -> 
     config.model_init_kwargs = init_kwargs
     trainer.record = model_record(stage, reports)
     trainer.add_callback(RecordInCheckpoints(partial(write_record, record=trainer.record)))
-    if not is_ift:
+    if not with_ift:
         trainer.data_reports = reports
         stop_generation_at(trainer.model, sorted(end_of_turn_ids(tokenizer)))
         trainer.add_callback(MetricsFile())

@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from ift.methods.engines import problem_of_engine
 from ift.methods.table import METHODS
 from ift.runs.arguments import make_parser, parse_stages
 from ift.runs.argv import UsageError
@@ -210,9 +211,10 @@ def _refusal(settings: Mapping[str, Any]) -> str:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of trl, about settings that the run warns of
-                parse_stages(["--config", str(file)])
+                stages = parse_stages(["--config", str(file)])
         except UsageError as error:
             return re.sub(rf"{re.escape(str(file))}, line \d+: ", "", str(error))
         except (ValueError, OSError, ImportError, RuntimeError) as error:
             return str(error)
-    return ""
+    engine = str(settings.get("accelerate_config", "ddp"))
+    return next((problem for stage in stages if (problem := problem_of_engine(stage, engine))), "")

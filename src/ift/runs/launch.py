@@ -49,12 +49,12 @@ def is_first_process() -> bool:
 
 def running_engine() -> Engine:
     """The engine that this process runs under, from the environment that `accelerate launch` sets."""
-    name = "ddp"
+    name, version = "ddp", os.environ.get("FSDP_VERSION", "1")
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         name = "fsdp2"
     elif os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
         name = _zero(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", 2))
-    return Engine(name, int(os.environ.get("WORLD_SIZE", 1)))
+    return Engine(name, int(os.environ.get("WORLD_SIZE", 1)), fsdp1=name == "fsdp2" and version == "1")
 
 
 def wanted_engine(launch_flags: list[str]) -> Engine:
@@ -66,12 +66,13 @@ def wanted_engine(launch_flags: list[str]) -> Engine:
     flags = resolve_config(launch_flags)
     file = _flag(flags, "--config_file")
     asked = {} if file is None else _read_config_file(Path(file))
-    name = "ddp"
+    name, fsdp = "ddp", asked.get("fsdp_config") or {}
     if asked.get("distributed_type") == "FSDP":
         name = "fsdp2"
     elif asked.get("distributed_type") == "DEEPSPEED":
         name = _zero((asked.get("deepspeed_config") or {}).get("zero_stage", 2))
-    return Engine(name, max(1, _processes(flags) or 1))
+    fsdp1 = name == "fsdp2" and str(fsdp.get("fsdp_version", 1)) == "1"
+    return Engine(name, max(1, _processes(flags) or 1), fsdp1)
 
 
 def engine_here(launch_flags: list[str]) -> str:
