@@ -29,6 +29,19 @@ def run_of(*words, model=None):
     return parse([*base, *words])
 
 
+def test_whole_copies_beside_an_adapter_have_the_dtype_of_the_base(monkeypatch):
+    """LoRA's matrices take 4 bytes, a copy of the 521 x 128 embeddings 2; AdamW's states twice as much."""
+    monkeypatch.setattr(memory, "passes_peak", lambda build, passes: Peak())
+    words, copies = ("--dtype=bfloat16", "--bf16=true", "--use_peft"), 521 * 128
+    alone = step_needs(run_of(*words), 16).held
+    both = step_needs(run_of(*words, "--lora_modules_to_save", "embed_tokens"), 16).held
+    assert both.trained == alone.trained + copies
+    assert (alone.gradients, alone.optimizer) == (4 * alone.trained, 8 * alone.trained)
+    assert (both.gradients, both.optimizer) == (alone.gradients + 2 * copies, alone.optimizer + 4 * copies)
+    assert both.weights == alone.weights + 2 * copies
+    assert both.upcast == 2 * copies  # FSDP2 makes these float32
+
+
 def test_weights_gradients_and_optimiser_by_hand(monkeypatch):
     """870,656 parameters (record.json of the base), one tensor shared by embeddings and head."""
     monkeypatch.setattr(

@@ -103,6 +103,8 @@ def test_the_engine_of_a_running_process(monkeypatch):
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")
     assert running_engine() == Engine("zero3", 4)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert running_engine() == Engine("fsdp2", 4, fsdp1=True)  # accelerate's version if none is set
+    monkeypatch.setenv("FSDP_VERSION", "2")
     assert running_engine() == Engine("fsdp2", 4)
 
 

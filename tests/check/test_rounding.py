@@ -44,6 +44,16 @@ def test_a_small_learning_rate_is_named_with_the_least_step_and_the_fix():
     assert problem(*IN_16_BITS, "--learning_rate=1e-6", "--bf16=false", engine="fsdp2")
 
 
+def test_whole_copies_beside_an_adapter_are_weights_in_16_bits():
+    said = problem(
+        *IN_16_BITS, "--learning_rate=1e-6", "--use_peft", "--lora_modules_to_save", "embed_tokens"
+    )
+    assert said.startswith(
+        "the copies of lora_modules_to_save are trained in bfloat16, without a copy in float32"
+    )
+    assert said.endswith("Fix: --dtype float32 (the default), or a higher learning rate")
+
+
 @pytest.mark.parametrize(
     ("words", "engine"),
     [

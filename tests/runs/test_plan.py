@@ -20,3 +20,20 @@ def test_the_states_of_deepspeed_are_float32_whatever_the_weights_are(monkeypatc
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     line = dtype_line(run, model, "adamw_torch")
     assert "optimiser states torch.float32, saved in torch.bfloat16" in line
+
+
+def test_the_copies_of_whole_modules_have_a_dtype_of_their_own():
+    """Red when: the line names the dtype of one trained tensor as that of all."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    def line(**lora):
+        model = AutoModelForCausalLM.from_pretrained(tiny_base_path(), dtype=torch.bfloat16)
+        wrapped = get_peft_model(model, LoraConfig(target_modules=["q_proj"], **lora))
+        return dtype_line(stage("--dtype=bfloat16"), wrapped, "adamw_torch")
+
+    assert line().endswith("optimiser states torch.float32, the adapter is saved in torch.float32")
+    assert line(modules_to_save=["embed_tokens"]).endswith(
+        "optimiser states torch.float32, the adapter is saved in torch.float32, and the copies of "
+        "lora_modules_to_save, with their optimiser states, in torch.bfloat16"
+    )

@@ -14,6 +14,7 @@ from ift.check.flops import passes_flops
 from ift.check.needs import MemoryEstimate, StepNeeds
 from ift.data import DataError
 from ift.methods.start import start_adapter, start_options
+from ift.models.adapters import WHOLE_COPIES
 from ift.models.deepspeed import without_zero3_partitioning
 from ift.models.limits import config_ids, explain_ids_outside, learned_positions
 from ift.models.loading import load_config
@@ -77,24 +78,27 @@ def step_needs(
         accumulates=config.gradient_accumulation_steps > 1,
         keeps_gradients=whole,
     )
-    every = sum(p.numel() for p in model.parameters())
-    vocabulary = model.get_input_embeddings().weight.shape[0]
+    every, few_bits = (
+        sum(p.numel() for p in model.parameters()),
+        _quantised_bytes(model, model_args) is not None,
+    )
     positions, gathered = learned_positions(model), gathered_parameters(block_sizes(model), every)
     weights, computed = (_weight_bytes(model, model_args, size) for size in (element, compute))
-    few_bits = _quantised_bytes(model, model_args) is not None
     network = _as_trained(stage, model, element if whole else compute, compute)
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    each = FULL if model_args.use_peft else element
     optimizer = str(getattr(config.optim, "value", config.optim))
+    in_full = _trained_in_full(network, model_args, trained, few_bits)
+    trained_bytes = FULL * in_full + element * (trained - in_full)
+    states = (in_full * _state_bytes(optimizer, FULL), (trained - in_full) * _state_bytes(optimizer, element))
     held = Held(
-        weights=weights + (FULL * trained if model_args.use_peft else 0),
+        weights=weights + (trained_bytes if model_args.use_peft else 0),
         computed=computed + (compute * trained if model_args.use_peft else 0),
         trained=trained,
         element=compute,
-        gradients=trained * each,
-        optimizer=round(trained * _state_bytes(optimizer, each)),
+        gradients=trained_bytes,
+        optimizer=round(sum(states)),
         full_optimizer=round(trained * _state_bytes(optimizer, FULL)),
-        upcast=trained * (FULL - each) if config.bf16 or config.fp16 else 0,
+        upcast=FULL * trained - trained_bytes if config.bf16 or config.fp16 else 0,
         reference=weights if stage.method.needs_reference and not model_args.use_peft else 0,
         gathered=0 if few_bits else compute * gathered,
         unsharded=weights if few_bits else 0,
@@ -102,7 +106,7 @@ def step_needs(
     return StepNeeds(
         parameters=every,
         trained=trained,
-        vocabulary=vocabulary,
+        vocabulary=model.get_input_embeddings().weight.shape[0],
         positions=positions,
         held=held,
         copies=0 if device.type == "cpu" else COPIES.get(optimizer, 0),
@@ -144,6 +148,20 @@ def empty_model(stage: Any, attention: str | None = None) -> Any:
             trust_remote_code=options.trust_remote_code,
             attn_implementation=attention or options.further.get("attn_implementation"),
         )
+
+
+def _trained_in_full(network: Any, model_args: Any, trained: int, few_bits: bool) -> int:
+    """How many trained parameters are float32 whatever the weights are; the others have the dtype as loaded.
+
+    LoRA's own matrices are float32; its whole copies of modules are as the base, but for a base in few bits, which peft
+    makes float32.
+    """
+    if not model_args.use_peft:
+        return 0
+    copies = sum(
+        p.numel() for name, p in network.named_parameters() if p.requires_grad and WHOLE_COPIES in name
+    )
+    return trained if few_bits else trained - copies
 
 
 def _as_trained(stage: Any, model: Any, element: int, compute: int) -> Any:

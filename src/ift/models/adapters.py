@@ -17,6 +17,7 @@ from ift.models.record import FILE, model_sha256, read_record
 from ift.text import did_you_mean, quoted
 
 CONFIG = "adapter_config.json"
+WHOLE_COPIES = ".modules_to_save."  # in the names of the parameters of peft's copies of whole modules
 _KIND = {
     "target_parameters": "parameter",
     "layers_to_transform": "targeted layer",

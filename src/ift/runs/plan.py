@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from ift.check.steps import PACKS_NOTHING, packs_nothing
 from ift.methods.stage import PreparedRows, Stage
 from ift.methods.start import start_options
+from ift.models.adapters import WHOLE_COPIES
 from ift.models.loading import load_config
 from ift.runs.launch import running_engine
 from ift.text import counted
@@ -114,7 +113,10 @@ def ift_settings(args: IFTConfig) -> str:
 def dtype_line(stage: Stage, model: Any, optimizer: str) -> str:
     """Dtypes of the weights, the optimiser states and the files that will be saved."""
     used = _name(next(p.dtype for p in model.parameters() if p.is_floating_point()))
-    trained = _name(next((p.dtype for p in model.parameters() if p.requires_grad), torch.float32))
+    adapter = hasattr(model, "peft_config")
+    # LoRA's own matrices are float32; its copies of whole modules have the dtype of the base
+    trained = _dtypes(model, whole=False)
+    copies = _dtypes(model, whole=True) if adapter else ""
     try:
         in_files = _name(load_config(stage.model.model_name_or_path, start_options(stage)).dtype or used)
     except (OSError, ValueError):
@@ -125,9 +127,18 @@ def dtype_line(stage: Stage, model: Any, optimizer: str) -> str:
     # DeepSpeed's optimisers work on float32 copies of the trained weights
     full = "torch.float32" if running_engine().name.startswith("zero") else trained
     states = "8 bit" if "8bit" in optimizer else full
-    adapter = hasattr(model, "peft_config")
     saved = f"the adapter is saved in {trained}" if adapter else f"saved in {used}"
+    if copies and copies != trained:
+        saved += f", and the copies of lora_modules_to_save, with their optimiser states, in {copies}"
     return f"weights {weights}, optimiser states {states}, {saved}"
+
+
+def _dtypes(model: Any, whole: bool) -> str:
+    """The dtypes of trained parameters: of peft's whole copies of modules, or of all others; "" without any."""
+    found = {
+        p.dtype for name, p in model.named_parameters() if p.requires_grad and (WHOLE_COPIES in name) == whole
+    }
+    return " and ".join(sorted(map(_name, found)))
 
 
 def _name(dtype: Any) -> str:
