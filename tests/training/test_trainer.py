@@ -698,6 +698,24 @@ def test_what_needs_the_full_logits_is_refused(tmp_path, rows, name, instead):
         )
 
 
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("tokenizer", "it is now processing_class."),
+        ("max_seq_length", "it is a setting, args=IFTConfig(max_length=...)."),
+        ("packing", "it is a setting, args=IFTConfig(packing=...)."),
+        ("train_datset", "did you mean train_dataset?"),
+        ("zzz", "it takes the arguments of trl's SFTTrainer."),
+    ],
+)
+def test_an_unknown_argument_is_answered_with_the_right_one(tmp_path, name, answer):
+    """Earlier versions of trl took the first three."""
+    config = IFTConfig(output_dir=str(tmp_path), **models.SETTINGS)
+    with pytest.raises(TypeError) as caught:
+        IFTTrainer(tiny_model(), config, **{name: 1})
+    assert str(caught.value) == f"IFTTrainer: unknown argument {name!r}; {answer}"
+
+
 def test_rows_and_tokens_that_are_lost_are_logged(tmp_path, caplog):
     """From Python no check runs before. Red when: a row is dropped, or an answer cut, without a word."""
     base = str(tiny_base_path())
