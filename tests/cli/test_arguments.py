@@ -9,8 +9,8 @@ import pytest
 
 from ift.methods.table import METHODS
 from ift.runs.arguments import UsageError, make_parser, parse, parse_stages
-from ift.runs.other_tools import EXPLAINED, RENAMED, table
 from ift.runs.removed import REMOVED
+from ift.training.other_tools import EXPLAINED, RENAMED, table
 from models import tiny_model
 
 TRL_CONFIG = """\

@@ -25,7 +25,7 @@ from ift.runs.convert_config import convert_file
 from ift.runs.converted_defaults import DEFAULTS
 from ift.runs.converted_values import VALUES
 from ift.runs.launch import resolve_config, wanted_engine
-from ift.runs.other_tools import EXPLAINED, RENAMED
+from ift.training.other_tools import EXPLAINED, RENAMED
 
 AXOLOTL = """
 base_model: some/model

@@ -47,6 +47,13 @@ def test_a_checkpoint_from_before_the_hashes_resumes(resumed):
     assert check_unchanged(run_of(folder, weights), facts()) == []
 
 
+def test_a_fact_that_no_longer_counts_does_not_keep_a_checkpoint_from_resuming(resumed):
+    """Earlier versions recorded assistant_only_loss as false; completion_only_loss says what is trained."""
+    folder, weights, facts = resumed
+    write_manifest(folder, 2, facts() | {"assistant_only_loss": False})
+    assert check_unchanged(run_of(folder, weights), facts()) == []
+
+
 def test_another_number_of_processes_is_refused(resumed):
     """A step would have other rows. Checkpoints of earlier versions do not know the number."""
     folder, weights, facts = resumed

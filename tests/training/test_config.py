@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 
 import pytest
@@ -154,6 +155,23 @@ CONFLICTS = [
 def test_every_conflict_names_its_remedy(options, message):
     with pytest.raises(ValueError, match=message):
         make(**options)
+
+
+@pytest.mark.parametrize("kind", [IFTConfig, DFTSettings])
+def test_the_answers_alone_are_trained_where_trl_would_train_every_token(kind):
+    """Red when: False, which is trl's default, is taken without a word, and answers alone are trained."""
+    with pytest.raises(
+        ValueError, match=r"assistant_only_loss is false.*completion_only_loss: false to train every"
+    ):
+        kind(output_dir="unused", assistant_only_loss=False)
+    for given in (
+        {},
+        {"assistant_only_loss": True},
+        {"assistant_only_loss": False, "completion_only_loss": False},
+    ):
+        config = kind(output_dir="unused", **given)
+        assert not config.assistant_only_loss  # trl would look for a template with marks
+        assert not dataclasses.replace(config, seed=3).assistant_only_loss
 
 
 ALLOWED = [

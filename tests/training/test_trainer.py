@@ -698,6 +698,24 @@ def test_what_needs_the_full_logits_is_refused(tmp_path, rows, name, instead):
         )
 
 
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("tokenizer", "it is now processing_class."),
+        ("max_seq_length", "it is a setting, args=IFTConfig(max_length=...)."),
+        ("packing", "it is a setting, args=IFTConfig(packing=...)."),
+        ("train_datset", "did you mean train_dataset?"),
+        ("zzz", "it takes the arguments of trl's SFTTrainer."),
+    ],
+)
+def test_an_unknown_argument_is_answered_with_the_right_one(tmp_path, name, answer):
+    """Earlier versions of trl took the first three."""
+    config = IFTConfig(output_dir=str(tmp_path), **models.SETTINGS)
+    with pytest.raises(TypeError) as caught:
+        IFTTrainer(tiny_model(), config, **{name: 1})
+    assert str(caught.value) == f"IFTTrainer: unknown argument {name!r}; {answer}"
+
+
 def test_rows_and_tokens_that_are_lost_are_logged(tmp_path, caplog):
     """From Python no check runs before. Red when: a row is dropped, or an answer cut, without a word."""
     base = str(tiny_base_path())
@@ -714,6 +732,33 @@ def test_rows_and_tokens_that_are_lost_are_logged(tmp_path, caplog):
     assert found[0] == "train data: 1 row dropped: the answer is empty (row 2)"
     assert found[1].startswith("train data: truncated to 20 tokens: 1 row ")
     assert f"{report.trained_tokens_lost} trained tokens" in found[1]
+
+
+def test_what_of_the_rows_is_not_used_is_logged(tmp_path, caplog):
+    """Red when: a column has no effect, or a turn is not trained, and nothing says so. `ift train` has its plan."""
+    caplog.set_level("INFO", "ift.training.trainer")
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    empty = [*turns, {"role": "user", "content": "q"}, {"role": "assistant", "content": ""}]
+    data = Dataset.from_list([{"messages": one, "topic": "t"} for one in (turns, empty, turns)])
+    base = str(tiny_base_path())
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
+    config = IFTConfig(output_dir=str(tmp_path), **models.SETTINGS)
+    trainer = IFTTrainer(model, config, train_dataset=data, eval_dataset=data, processing_class=tokenizer)
+    found = [record.getMessage() for record in caplog.records if record.name == "ift.training.trainer"]
+    assert found == [
+        "train data: format: chat messages; training on all assistant turns",
+        "train data: 3 rows: column topic: not used in training (rows 1, 2, 3)",
+        "train data: 1 row: empty assistant turns: not trained (row 2)",
+        "eval data: format: chat messages; training on all assistant turns",
+        "eval data: 3 rows: column topic: not used in training (rows 1, 2, 3)",
+        "eval data: 1 row: empty assistant turns: not scored (row 2)",
+    ]
+    caplog.clear()
+    sets = {"train_dataset": trainer.train_dataset, "data_reports": {"train": trainer.data_reports["train"]}}
+    again = IFTTrainer(model, config, processing_class=tokenizer, **sets)
+    assert "topic" not in caplog.text
+    again.create_model_card()
+    assert "| `trained tokens` | training on all assistant turns |" in (tmp_path / "README.md").read_text()
 
 
 def test_predict_is_refused_with_the_remedy(tmp_path, rows):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import count
 from typing import Any
@@ -124,6 +124,21 @@ class DataReport:
             )
         return lines
 
+    def noted(self, without: Collection[str] = ()) -> list[str]:
+        """A line for each note but those of `without`, with count and first rows; what is not rendered comes last."""
+        notes = {note: rows for note, rows in self.notes.items() if note not in without}
+        lines = [
+            f"{counted(len(rows), 'row')}: {note} ({row_numbers(rows)})"
+            for note, rows in sorted(notes.items(), key=lambda one: f"{NOT_RENDERED}: " in one[0])
+        ]
+        if any(f"{NOT_RENDERED}: " in note for note in notes):
+            lines.append(f"{TEMPLATE_FIX}, or take it out of the rows")
+        return lines
+
+    def remarks(self) -> list[str]:
+        """What is lost of the rows and what is noted of them, one a line; rows of "eval" are scored, not trained."""
+        return [in_words_of(self.name, line) for line in (*self.lost(), *self.noted())]
+
     def lines(self, findings: bool = False, lengths: bool = False) -> list[str]:
         """The report as lines of text.
 
@@ -144,13 +159,7 @@ class DataReport:
         lines.append(f"  kept {self.rows_kept:,} of {counted(self.rows_read, 'row')}")
         if not findings:
             lines += [f"  {line}" for line in self.lost()]
-        shown = {
-            note: rows for note, rows in self.notes.items() if not (findings and note in WRONG_CHARACTERS)
-        }
-        for note, rows in sorted(shown.items(), key=lambda one: f"{NOT_RENDERED}: " in one[0]):
-            lines.append(f"  {counted(len(rows), 'row')}: {note} ({row_numbers(rows)})")
-        if any(f"{NOT_RENDERED}: " in note for note in shown):  # these notes are the last
-            lines.append(f"  {TEMPLATE_FIX}, or take it out of the rows")
+        lines += [f"  {line}" for line in self.noted(WRONG_CHARACTERS if findings else ())]
         lines.append(f"  {counted(self.trained_tokens, 'trained token')} of {self.total_tokens:,}")
         parts = {"prompt": self.prompt_lengths, "answer": self.answer_lengths} if lengths else {}
         for what, (median, high, top) in {"row": self.lengths, **parts}.items():

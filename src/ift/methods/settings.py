@@ -9,7 +9,14 @@ from trl import DPOConfig, SFTConfig
 from trl.experimental.cpo import CPOConfig
 from trl.experimental.orpo import ORPOConfig
 
-from ift.training.config import field_with_help, raise_conflicts, take_new_names, train_without_accelerator
+from ift.training.config import (
+    answers_only_field,
+    decide_trained_tokens,
+    field_with_help,
+    raise_conflicts,
+    take_new_names,
+    train_without_accelerator,
+)
 
 
 class _OnAnyDevice:
@@ -36,7 +43,18 @@ class _OnAnyDevice:
 
 @dataclass
 class DFTSettings(_OnAnyDevice, SFTConfig):
-    """`trl.SFTConfig`; the table sets `loss_type="dft"`."""
+    """`trl.SFTConfig`; the table sets `loss_type="dft"`.
+
+    Raises:
+        ValueError: `assistant_only_loss` is False, as in `IFTConfig`.
+    """
+
+    assistant_only_loss: bool = answers_only_field()
+
+    def __post_init__(self) -> None:
+        """Refuses `assistant_only_loss` False."""
+        decide_trained_tokens(self)
+        super().__post_init__()
 
 
 @dataclass

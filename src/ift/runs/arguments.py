@@ -26,12 +26,11 @@ from ift.runs.argv import (
     split_equals,
     value_of,
     with_example,
-    written_value,
 )
 from ift.runs.known_flags import launch_flags, refuse_foreign_file, unknown, wanted_methods
 from ift.runs.mixture import parse_mixture
 from ift.runs.output_folder import stage_folder
-from ift.runs.ranges import check_answers_only, check_ranges, check_used, raise_together
+from ift.runs.ranges import check_ranges, check_used, raise_together
 from ift.runs.resume_words import read_resume_words
 from ift.runs.yaml_file import parse_renaming, parse_yaml_file, text_as_written
 from ift.training.config import field_with_help
@@ -267,7 +266,6 @@ def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: se
         lambda: answers.check(config.eval_strategy),
         lambda: check_used(named, script, model, mixture),
         lambda: _check_given(script, config, model, mixture),
-        lambda: check_answers_only(written_value("assistant_only_loss", arguments, parser.nodes), named),
     )
     if run.allow_pickle_weights:
         config.model_init_kwargs = {"use_safetensors": None, **(config.model_init_kwargs or {})}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator
 from typing import Any, NoReturn
 
 
@@ -88,13 +88,6 @@ def value_of(arguments: list[str], flag: str) -> str | None:
     if position == len(arguments):
         raise UsageError(f"{flag} needs a value.")
     return arguments[position]
-
-
-def written_value(name: str, words: Sequence[str], nodes: Mapping[str, Any]) -> str:
-    """The value of a setting as it is written, on the command line or else in the YAML file; "" if it is not given."""
-    if f"--{name}" in words:
-        return next(iter(words[words.index(f"--{name}") + 1 :]), "")
-    return str(getattr(nodes.get(name), "value", ""))
 
 
 def expand_home(value: Any) -> Any:

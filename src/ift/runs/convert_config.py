@@ -25,9 +25,10 @@ from ift.runs.converted import Converted
 from ift.runs.converted_defaults import differences, implied
 from ift.runs.converted_registry import resolve_names
 from ift.runs.converted_values import LOST_INSIDE, USED_BY, VALUES
+from ift.runs.foreign_files import SIGNS
 from ift.runs.harmless_names import is_harmless
-from ift.runs.other_tools import EXPLAINED, RENAMED, SIGNS
 from ift.runs.yaml_file import parse_yaml_file
+from ift.training.other_tools import EXPLAINED, RENAMED
 
 SECTIONS = ("training", "lora", "logging", "data")  # of unsloth's file: settings one level deeper
 OF_THE_DEVICE = ("tf32",)  # refused where the device of the conversion lacks it

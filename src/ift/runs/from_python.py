@@ -15,12 +15,12 @@ from ift.methods.stage import Stage, check_data
 from ift.methods.table import Method, fields_left_to_other_stages, parse_methods
 from ift.runs.arguments import RunArguments
 from ift.runs.argv import UsageError
-from ift.runs.other_tools import suggest_equivalent
 from ift.runs.output_folder import stage_folder
-from ift.runs.ranges import check_answers_only, check_used
+from ift.runs.ranges import check_used
 from ift.runs.results import TrainResult
 from ift.runs.train_run import train_sequence
 from ift.text import did_you_mean
+from ift.training.other_tools import suggest_equivalent
 
 Rows = Any  # a path or Hub id, a list of rows, or a datasets.Dataset
 
@@ -104,7 +104,6 @@ def _stage(method: Method, folder: Path, settings: dict[str, Any], rows: Rows, *
     model = ModelConfig(**given(ModelConfig))
     try:
         check_used(settings, script, model, DatasetMixtureConfig())
-        check_answers_only(settings.get("assistant_only_loss"), settings)
     except UsageError as error:
         raise ValueError(str(error)) from error
     return Stage(script, config, model, None, {}, method)

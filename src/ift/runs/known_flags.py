@@ -15,10 +15,11 @@ import yaml
 
 from ift.methods.table import METHODS, Method, parse_methods
 from ift.runs.argv import UsageError, split_equals, value_of
-from ift.runs.other_tools import foreign_tool, suggest_equivalent
+from ift.runs.foreign_files import foreign_tool
 from ift.runs.removed import REMOVED
 from ift.runs.yaml_file import parse_yaml_file
 from ift.text import did_you_mean
+from ift.training.other_tools import suggest_equivalent
 
 FIELD, OPTION = r"^    (\w+): ", r"\"--(\w[\w-]*)\""
 SOURCES = (  # where the names that `ift train` takes for methods with the settings of IFT are defined

@@ -96,23 +96,6 @@ def check_used(named: Collection[str], script: Any, model: Any, mixture: Any) ->
         raise UsageError("\n".join(problems))
 
 
-def check_answers_only(written: Any, named: Collection[str]) -> None:
-    """Refuses `assistant_only_loss: false`, with which trl trains every token of rows that are conversations.
-
-    Args:
-        written: The value of `assistant_only_loss` as it was given; "" or None where it was not.
-        named: The settings that were given.
-
-    Raises:
-        UsageError: It is false, and `completion_only_loss` does not say what is trained.
-    """
-    if str(written).lower() in ("false", "no", "off", "0") and "completion_only_loss" not in named:
-        raise UsageError(
-            "assistant_only_loss is false, and ift trains the answers alone, where trl trains every token of rows with "
-            "messages. Set completion_only_loss: false to train every token, or leave assistant_only_loss out."
-        )
-
-
 def raise_together(*checks: Callable[[], object]) -> None:
     """Runs checks that do not depend on each other.
 

@@ -30,6 +30,7 @@ FIELDS_NOT_AFFECTING_WEIGHTS = {
     "hub_strategy", "hub_token", "hub_private_repo", "hub_always_push", "hub_revision", "skip_memory_metrics",
     "prediction_loss_only", "include_tokens_per_second", "include_num_input_tokens_seen", "model_init_kwargs",
     "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "ddp_timeout", "local_rank",
+    "assistant_only_loss",  # completion_only_loss decides
 }  # fmt: skip
 
 
@@ -62,6 +63,9 @@ def check_unchanged(run_args: Any, now: dict[str, Any]) -> list[str]:
         return ["the checkpoint has no manifest, so its settings were not compared with these"]
     files = before.pop(FILES, None), now.get(FILES) or []
     before = {k: v for k, v in before.items() if k not in OLD_DEFAULTS or v != OLD_DEFAULTS[k]}
+    before = {
+        k: v for k, v in before.items() if k not in FIELDS_NOT_AFFECTING_WEIGHTS
+    }  # of an earlier version
     # older runs have neither hashes of files nor the number of processes
     now = {k: v for k, v in now.items() if k in before or not (k in (FILES, PROCESSES) or k.endswith(HASH))}
     changed = [key for key in changed_keys(before, now) if key not in run_args.run.allow_changed]

@@ -11,6 +11,7 @@ from trl import SFTConfig
 
 from ift.data import DataError
 from ift.step.settings import CHOICES, StepSettings
+from ift.training.unknown_settings import RefusesUnknownNames
 
 METHOD_FIELDS = tuple(field.name for field in fields(StepSettings) if field.name not in ("seed", "step"))
 LAMBDA_FIELDS = ("residual_lambda_start", "residual_warmup_ratio", "residual_noise_std")
@@ -41,6 +42,34 @@ def take_new_names(config: Any) -> None:
             setattr(config, f"activation_{part}", getattr(config, f"gradient_{part}"))
 
 
+def answers_only_field() -> Any:
+    """The field `assistant_only_loss`, which is False by default in trl: None here, so that a given False is seen.
+
+    Its type stays bool, with which the command line accepts the flag also without a value.
+    """
+    return field_with_help(
+        None,
+        "None and true: the answers alone are trained. false, with which trl trains every token of rows with messages, "
+        "is refused without completion_only_loss: false, which trains every token here.",
+    )
+
+
+def decide_trained_tokens(config: Any) -> None:
+    """Leaves it to `completion_only_loss` which tokens are trained, with `assistant_only_loss` None from here on.
+
+    trl itself must not see True: `ift.data` makes the masks, and needs no other chat template for them.
+
+    Raises:
+        ValueError: `assistant_only_loss` is False, and `completion_only_loss` does not say what is trained.
+    """
+    if config.assistant_only_loss is False and config.completion_only_loss is None:
+        raise ValueError(
+            "assistant_only_loss is false, and ift trains the answers alone, where trl trains every token of rows with "
+            "messages. Set completion_only_loss: false to train every token, or leave assistant_only_loss out."
+        )
+    config.assistant_only_loss = None
+
+
 def raise_conflicts(conflicts: Mapping[str, bool]) -> None:
     """Raises ValueError with all messages whose condition holds, one a line."""
     if found := [message for message, holds in conflicts.items() if holds]:
@@ -48,12 +77,13 @@ def raise_conflicts(conflicts: Mapping[str, bool]) -> None:
 
 
 @dataclass
-class IFTConfig(SFTConfig):
+class IFTConfig(RefusesUnknownNames, SFTConfig):
     """Arguments of `IFTTrainer`: all fields of `trl.SFTConfig`, and those of the method.
 
     docs/configuration.md explains each field with its equation.
 
     Raises:
+        TypeError: An unknown name; the message has the right one, also for names of other tools.
         ValueError: A value out of range, or two conflicting options; the message suggests a fix.
     """
 
@@ -103,6 +133,7 @@ class IFTConfig(SFTConfig):
         "A function of your own, FILE.py:function, that gives the weights of the token losses in place of the "
         "propagation; the file is imported (docs/method.md).",
     )
+    assistant_only_loss: bool = answers_only_field()
 
     def __post_init__(self) -> None:
         """Checks ranges and conflicts before trl's own checks."""
@@ -127,7 +158,7 @@ class IFTConfig(SFTConfig):
             self.metric_for_best_model = "eval_nll"  # the loss depends on lambda
         if self.greater_is_better is None and self.metric_for_best_model.endswith("nll"):
             self.greater_is_better = False
-        self.assistant_only_loss = False  # ift.data computes the masks without it
+        decide_trained_tokens(self)
         train_without_accelerator(self)
         take_new_names(self)
 

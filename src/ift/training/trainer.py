@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import time
 from pathlib import Path
@@ -28,26 +29,19 @@ from ift.step.settings import StepSettings
 from ift.training.checkpoints import WritesInCheckpoints, changed_settings, write_settings
 from ift.training.compile import compile_blocks
 from ift.training.config import LAMBDA_FIELDS, METHOD_FIELDS, IFTConfig, preparation
+from ift.training.formatting import format_rows
 from ift.training.lambda_schedule import noisy_lambda, scheduled_lambda
 from ift.training.last_batch import CountsRowsOnce
 from ift.training.metrics import MetricsFile, RunningMeans, row_statistics
-from ift.training.model_card import add_settings, card_settings
+from ift.training.model_card import CITATION, add_settings, card_settings
 from ift.training.non_finite import StopsAtNonFinite
+from ift.training.own_functions import use_functions_of_class
 from ift.training.refused_arguments import refuse_arguments
 from ift.training.telemetry import NoTelemetry
 from ift.training.tied_weights import KnowsTiedWeights
 from ift.user_code import file_sha256, load_function
 
 logger = logging.getLogger(__name__)
-
-CITATION = """\
-@inproceedings{hua2025intuitive,
-  title     = {Intuitive Fine-Tuning: Towards Simplifying Alignment into a Single Process},
-  author    = {Ermo Hua and Biqing Qi and Kaiyan Zhang and Kai Tian and Xingtai Lv and Ning Ding and Bowen Zhou},
-  booktitle = {Proceedings of the 63rd Annual Meeting of the Association for Computational Linguistics},
-  year      = {2025},
-  eprint    = {2405.11870}
-}"""
 
 
 class IFTTrainer(NoTelemetry, StopsAtNonFinite, KnowsTiedWeights, CountsRowsOnce, SFTTrainer):
@@ -71,14 +65,14 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, KnowsTiedWeights, CountsRowsOnce
     loss_is_scaled_for_ga = True
     change_guess: ChangeGuess | None = None
     token_weights: TokenWeights | None = None
-    score_tokens: ScoreTokens | None = None  # these three are set by the controls (`methods.controls`)
+    score_tokens: ScoreTokens | None = None  # a derived class may set these three, also as methods
 
     def __init__(self, model: Any, args: IFTConfig | None = None, **kwargs: Any) -> None:
         """Same arguments as `trl.SFTTrainer`; `args` is an `IFTConfig`.
 
-        Rows that are dropped and tokens that `max_length` cuts are logged as warnings; `trainer.data_reports` has the
-        `DataReport` of each data set. The argument `data_reports` maps the data sets that are already prepared with
-        `ift.data` ("train", "eval", ...) to theirs.
+        Rows that are dropped, tokens that `max_length` cuts, and what of the rows is not used are logged as warnings;
+        `trainer.data_reports` has the `DataReport` of each data set. The argument `data_reports` maps the data sets
+        that are already prepared with `ift.data` ("train", "eval", ...) to theirs.
         """
         if args is None:
             name = model if isinstance(model, str) else get_config_model_id(model.config)
@@ -91,6 +85,8 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, KnowsTiedWeights, CountsRowsOnce
         if args.token_weights is not None:
             self.token_weights = load_function(args.token_weights, "--token_weights")
             self._token_weights_sha256 = file_sha256(args.token_weights)
+        use_functions_of_class(self)
+        if self.token_weights is not None and not inspect.ismethod(self.token_weights):
             try_weights(self.token_weights, args.device)
         eval_sets = kwargs.get("eval_dataset")
         if isinstance(eval_sets, dict) and args.metric_for_best_model == "eval_nll":
@@ -138,6 +134,8 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, KnowsTiedWeights, CountsRowsOnce
         for part, function in (("propagation", self.token_weights), ("lookahead", self.change_guess)):
             if function is not None and found[part] in get_args(get_type_hints(StepSettings)[part]):
                 found[part] = f"a function: {name_of(function)}"
+        if self.score_tokens is not None:
+            found["score_tokens"] = f"a function: {name_of(self.score_tokens)}"
         if found["propagation"] not in ("bellman", "cumsum", "position"):
             del found["propagation_gamma"], found["propagation_detach"]
         return found
@@ -149,6 +147,8 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, KnowsTiedWeights, CountsRowsOnce
             source = get_last_checkpoint(self.args.output_dir)
         if source and (changed := changed_settings(Path(source), self._method_settings())):
             logger.warning(changed)
+        if inspect.ismethod(self.token_weights):  # it may use what a derived class sets after `__init__`
+            try_weights(self.token_weights, self.args.device)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     # --- data ---------------------------------------------------------------------------------------------------------
@@ -165,15 +165,15 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, KnowsTiedWeights, CountsRowsOnce
         """Prepares the rows with `ift.data`; trl then packs and shuffles them."""
         if dataset_name in self._already_prepared:
             return super()._prepare_dataset(dataset, processing_class, args, packing, None, dataset_name)
-        if formatting_func is not None:
-            dataset = dataset.map(
-                lambda row: {"text": formatting_func(row)}, remove_columns=dataset.column_names
-            )
         with global_then_local_main_first():
+            if formatting_func is not None:
+                dataset = format_rows(dataset, formatting_func, dataset_name, args.dataset_num_proc)
             prepared = prepare_dataset(dataset, processing_class, name=dataset_name, **preparation(args))
         self.data_reports[dataset_name] = prepared.report
         if args.process_index == 0:
-            for line in prepared.report.lost():
+            report = prepared.report
+            logger.info("%s data: format: %s; %s", dataset_name, report.format, report.explanation)
+            for line in report.remarks():
                 logger.warning("%s data: %s", dataset_name, line)
         return super()._prepare_dataset(prepared.dataset, processing_class, args, packing, None, dataset_name)
 

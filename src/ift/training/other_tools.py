@@ -5,7 +5,7 @@ They take precedence over similar names: `warmup_ratio` is similar to `residual_
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 _SAME = {  # name here -> names elsewhere, with the same meaning and values
     "warmup_steps": ("warmup_ratio",),  # below 1 it is a share of all steps
@@ -216,31 +216,6 @@ _EXPLAINED = {  # explanation -> names elsewhere that have no exact equivalent
     "corresponds to use_peft: true, lora_r, lora_alpha and lora_target_modules": ("peft_config", "training_type"),
 }  # fmt: skip
 EXPLAINED: Mapping[str, str] = {name: text for text, names in _EXPLAINED.items() for name in names}
-
-
-SIGNS = {  # tool -> settings that only its files have
-    "trl": ("dataset_mixture", "dataset_mixer", "max_seq_length", "torch_dtype", "model_name_or_path"),
-    "Axolotl": ("base_model", "sequence_len", "micro_batch_size", "lora_target_linear", "datasets"),
-    "LLaMA-Factory": (
-        "finetuning_type",
-        "cutoff_len",
-        "template",
-        "stage",
-        "dist_config",
-        "model_class",
-        "train_dataset",
-    ),
-    "unsloth": ("training", "lora", "random_state", "use_unsloth"),
-}
-
-
-def foreign_tool(keys: Collection[str]) -> tuple[str, list[str]] | None:
-    """The tool whose configuration file these keys are from, and the keys that say so; None if it may be ift's own."""
-    for tool, signs in SIGNS.items():
-        found = [key for key in keys if key in signs and key not in ("datasets", "model_name_or_path")]
-        if len(found) > 1:
-            return tool, found
-    return None
 
 
 def suggest_equivalent(name: str, dashes: str = "") -> str | None:
