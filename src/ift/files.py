@@ -103,6 +103,8 @@ def check_target(
                 f"{path}: this file exists, and it would be replaced by another one. Fix: choose another path, or "
                 "delete the file"
             )
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: found a device or pipe, expected a file. Fix: choose another path")
     nearest = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
     if nearest.is_file() and nearest != path.absolute():
         raise ValueError(f"{path}: {nearest} is a file, expected a folder. Fix: choose another path")

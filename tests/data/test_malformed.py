@@ -210,7 +210,8 @@ def test_rows_read_whole_are_refused_together(tmp_path):
 
 def test_a_missing_key_or_column_is_named_with_the_one_in_its_place(tmp_path):
     """Red when: a row with `text` for `content`, or `Prompt` for `prompt`, is said to hold null."""
-    rows = [talk(number) for number in range(6)]
+    rows = [talk(number) for number in range(7)]
+    rows[6]["messages"][0] = {"speaker": "user", "text": "2?"}
     rows[1]["messages"][1] = {"role": "assistant", "text": "Yes."}
     rows[2]["messages"][0] = {"speaker": "user", "content": "2?"}
     rows[3]["messages"][0] = {"role": "user", "id": 7}
@@ -222,6 +223,7 @@ def test_a_missing_key_or_column_is_named_with_the_one_in_its_place(tmp_path):
         in said
     )
     assert "from and value. Fix: rename the key speaker to role" in said
+    assert "rename the key speaker to role and rename the key text to content" in said
     assert (
         '2 rows: column "messages", key "content", expected a string. Fix: fill it in or drop the row' in said
     )

@@ -414,6 +414,13 @@ def test_weights_in_few_bits_are_not_sent_to_deepspeed(converted, engine, bits):
     assert found.translated[engine.partition(":")[0]]["accelerate_config"].startswith("zero")
 
 
+def test_a_hub_id_that_uploads_nothing_here_is_lost_with_the_reason(converted):
+    found, _ = converted(f"{QUIET}hub_model_id: me/model\n")
+    assert found.lost["hub_model_id"].startswith("ift uploads only with push_to_hub: true")
+    found, _ = converted(f"{QUIET}hub_model_id: me/model\npush_to_hub: true\n")
+    assert found.settings["hub_model_id"] == "me/model"
+
+
 @pytest.mark.parametrize("name", ["optimizer", "optim"])
 def test_an_optimiser_that_the_engine_cannot_step_is_lost_with_the_reason(converted, name):
     """Red when: the conversion of a usual file is refused on the machine that has the GPUs."""

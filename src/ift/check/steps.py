@@ -40,8 +40,8 @@ class Work:
     planned: bool = False
     seen: float | None = None
 
-    def line(self, time: str = "") -> str:
-        """Steps, rows and trained tokens; `time` follows the number of steps."""
+    def line(self) -> str:
+        """Steps, rows and trained tokens."""
         if self.steps is None:
             why = (
                 "the rows of a stream are not counted (set --max_steps, or --plan_rows to the number of rows)"
@@ -53,7 +53,7 @@ class Work:
         else:
             each = counted(round(self.tokens_per_step), "trained token")
             tokens = f"about {each} a step, {self.tokens or 0:,} in all"
-        return f"{self.steps:,}{time} of {self.words}{plan}; {tokens}"
+        return f"{self.steps:,} of {self.words}{plan}; {tokens}"
 
 
 def work_of(stage: Any, prepared: Any, engine: Engine, plan_rows: int | None = None) -> Work:

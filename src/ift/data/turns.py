@@ -59,14 +59,14 @@ class TurnReader:
         for key in names(TURN_KEYS, "refused"):
             if has_value(turn.get(key)):
                 line = find(TURN_KEYS, key)
-                raise self._error(
-                    number, key, f"{describe(turn[key])} ({line.text})", "no such key", line.fix
-                )
+                value = f"{describe(turn[key])} ({line.text})"
+                raise self._error(number, key, value, "no such key", line.fix)
         role_key = self._one_of(turn, number, ("role", "from"))
         if turn.get(role_key) is None:
             expected = "an object with role and content, or from and value"
-            fix = self._rename(role_key, turn) or "say who speaks in every turn"
-            raise self._error(number, "", describe(turn), expected, fix)
+            both = role_key if any(one in turn for one in ("content", "value")) else "role content"
+            fix = " and ".join(filter(None, (self._rename(one, turn) for one in both.split())))
+            raise self._error(number, "", describe(turn), expected, fix or "say who speaks in every turn")
         role_value = turn[role_key]
         role = self._role(role_value, number, role_key)
         content_key = self._one_of(

@@ -105,9 +105,13 @@ def report_lines(
     lines += [line] if (line := found.memory_line()) else []
     lines += [f"disk: {found.disk.line()}"] if found.disk is not None else []
     span = timedelta(seconds=round((found.work.steps or 0) * (seconds or 0)))
-    time = f", {seconds:.2f} seconds each: {span} without evaluation and saving" if seconds else ""
-    steps = f"steps: {found.work.line(time)}{epochs_unused(run_args)}"
-    return [*lines, steps, found.compute_line(tflops)]
+    time = (
+        [f"time: {seconds:.2f} seconds a step, {span} in all without evaluation and saving"]
+        if seconds
+        else []
+    )
+    steps = f"steps: {found.work.line()}{epochs_unused(run_args)}"
+    return [*lines, steps, *time, found.compute_line(tflops)]
 
 
 def closing_line(found: list[dict[str, Any]]) -> tuple[str, str]:

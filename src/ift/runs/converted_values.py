@@ -129,6 +129,13 @@ def _wandb(variable: str) -> Callable[[Any, Settings], Translated]:
     return translate
 
 
+def _hub_model_id(value: Any, settings: Settings) -> Translated:
+    """With this key alone Axolotl uploads, and transformers does not."""
+    if settings.get("push_to_hub"):
+        return {"hub_model_id": value}
+    return "ift uploads only with push_to_hub: true (Axolotl with this key alone); set both to upload"
+
+
 def _loss_type(value: Any, settings: Settings) -> Translated:
     return {"method": "dft"} if value == "dft" else {"loss_type": value}
 
@@ -236,6 +243,7 @@ VALUES: dict[str, Callable[[Any, Settings], Translated]] = {
     "env": lambda value, settings: {"env": value},
     "enable_tensorboard": _if_on({"report_to": "tensorboard"}),
     "enable_wandb": _if_on({"report_to": "wandb"}),
+    "hub_model_id": _hub_model_id,
     "eval_dataset": evaluation_rows,
     "evals_per_epoch": _per_epoch("eval"),
     "finetuning_type": _adapter,

@@ -20,6 +20,7 @@ from ift.generation.final_answer import last_answer
 from ift.lab.compare import trial
 from ift.lab.compare.plan import Rates, compare_plan
 from ift.lab.compare.run_study import StudyResult
+from ift.lab.compare.scoring import decode_turns
 from ift.lab.compare.study import Study
 from ift.lab.compare.user_data import UserData, UserDataBackend, share_answers
 from ift.lab.compare.user_rows import split_rows
@@ -85,6 +86,24 @@ def plain_log_probs(model, ids, labels):
     with torch.no_grad():
         logits = model(torch.tensor([ids])).logits[0].log_softmax(-1)
     return sum(logits[t - 1, ids[t]].item() for t in range(1, len(ids)) if labels[t] != -100)
+
+
+def test_the_turns_of_a_prompt_are_apart():
+    """Red when: system message, question and answer run together in the report (`be polite.When do you open?`)."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base_path())
+    user, assistant, end = (
+        tokenizer.convert_tokens_to_ids(f"<|{one}|>") for one in ("user", "assistant", "end")
+    )
+    first, second = (
+        tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("2 plus 3", "5 men\n")
+    )
+    assert decode_turns(tokenizer, [user, *first, assistant, *second, end, user, *first, assistant]) == (
+        "2 plus 3\n5 men\n2 plus 3"
+    )
+    assert decode_turns(tokenizer, first) == tokenizer.decode(first)
+    assert decode_turns(tokenizer, [user]) == ""
 
 
 def test_likelihood_and_answers_are_those_of_a_plain_loop(study):

@@ -19,6 +19,18 @@ from ift.lab.testbed.likelihood import summed_log_probs
 PER_TOKEN = "target_log_likelihood_per_token"
 
 
+def decode_turns(tokenizer: Any, ids: Sequence[int]) -> str:
+    """The text of tokens without the special ones; a new line begins where these stood between two texts."""
+    special, parts = set(tokenizer.all_special_ids), list[list[int]]([[]])
+    for one in ids:
+        if one in special:
+            parts.append([])
+        else:
+            parts[-1].append(one)
+    texts = [text for part in parts if part and (text := tokenizer.decode(part))]
+    return "".join(text if text.endswith("\n") else f"{text}\n" for text in texts[:-1]) + "".join(texts[-1:])
+
+
 class HeldOutScorer:
     """Scores rows of token ids and labels, on the device and in the precision of the training.
 
@@ -79,11 +91,12 @@ class HeldOutScorer:
             found = continue_prompts(model, [prompt for prompt, _ in asked], stops, pad, **limits)
         answers = []
         for row, (prompt, target), one in zip(rows, asked, found, strict=True):
-            texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in (prompt, target, one.ids)]
             answers.append(
                 {
                     "row": row["row"],
-                    **dict(zip(("prompt", "target", "answer"), texts, strict=True)),
+                    "prompt": decode_turns(tokenizer, prompt),
+                    "target": tokenizer.decode(target, skip_special_tokens=True),
+                    "answer": tokenizer.decode(one.ids, skip_special_tokens=True),
                     "right": None,
                     "stopped": one.stopped,
                     "tokens": len(one.ids),

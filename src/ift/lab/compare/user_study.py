@@ -183,7 +183,7 @@ def _choose_scoring(
 ) -> Any:
     """Set the scores, the metric, the pattern of final answers and the token limit from the held-out rows."""
     from ift.generation.final_answer import final_answer_of, last_answer
-    from ift.lab.compare.scoring import PER_TOKEN, scored_answer
+    from ift.lab.compare.scoring import PER_TOKEN, decode_turns, scored_answer
     from ift.lab.compare.user_rows import name_promptless
 
     split = rows.split
@@ -206,7 +206,7 @@ def _choose_scoring(
     if names:
         if promptless:
             raise ScoreError(f"--score: {promptless}. Fix: write prompts, or leave the rows or --score out")
-        texts = [rows.tokenizer.decode(prompt, skip_special_tokens=True) for prompt, _ in asked]
+        texts = [decode_turns(rows.tokenizer, prompt) for prompt, _ in asked]
         answers = [scored_answer(*one) for one in zip(held_out, texts, targets, targets, strict=True)]
         user_data, metric = _with_scores(user_data, args, names, answers, say)
     else:

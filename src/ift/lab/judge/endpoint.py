@@ -123,7 +123,8 @@ class Endpoint:
             tries = min(self.tries, found.tries or self.tries)
             if attempt >= tries:
                 raise JudgeError(
-                    f"the endpoint did not answer in {tries} tries (the last: {found.problem}). {_KEPT}"
+                    f"the endpoint at {self._client.base_url.netloc.decode()} did not answer in {tries} tries "
+                    f"(the last: {found.problem}). {_KEPT}"
                 )
             self._wait(attempt, found.wait_seconds)
 
