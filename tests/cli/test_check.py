@@ -201,6 +201,13 @@ def test_steps_are_those_of_the_run(check):
 def test_a_timed_step_leaves_nothing_behind(check, tmp_path):
     found = json.loads(check("--json", "--time").stdout.partition("{")[2].join(["{", ""]))
     assert found["step_seconds"] > 0
+    said = check("--time", "--max_steps", "3600").output
+    each = re.search(
+        r"time: ([\d.]+) seconds a step, (\d+):(\d\d):\d\d in all without evaluation and saving", said
+    )
+    assert 60 * int(each[2]) + int(each[3]) == pytest.approx(
+        60 * float(each[1]), abs=1
+    )  # minutes of 3,600 steps
     assert not (tmp_path / "out").exists()
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from ift.cli.main import app
+from ift.cli.main import app, main
 from ift.generation import prompts
 from ift.lab.testbed import tiny_base_path
 from ift.runs import launch, same_versions
@@ -337,3 +338,14 @@ def test_control_c_ends_with_one_line(run_tiny, monkeypatch):
     assert "ift train: stopped by SIGINT; saved to" in done.err
     assert "--resume auto" in done.err
     assert "Traceback" not in done.err
+
+
+def test_a_library_s_note_on_kernels_is_not_shown_to_commands_that_need_none(monkeypatch):
+    """Red when: with bitsandbytes installed, every command begins with "Failed to load CPU gemm_4bit_forward"."""
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    monkeypatch.setattr("ift.cli.main.app", lambda words: None)
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # `main` sets variables
+    monkeypatch.setattr(logger, "level", logging.NOTSET)
+    main()
+    assert not logger.isEnabledFor(logging.WARNING)
+    assert logger.isEnabledFor(logging.ERROR)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import Annotated
@@ -97,6 +98,8 @@ def main() -> None:
     os.environ.setdefault("TQDM_DELAY", "5")
     if not sys.stderr.isatty():  # in a log: a line now and then
         os.environ.setdefault("TQDM_MININTERVAL", "30")
+    # at its import it says that a kernel for CPUs is missing, also to commands that load no model
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     app(sys.argv[1:])
 
 
