@@ -143,7 +143,8 @@ def test_the_record_of_the_regimes_counts_right_answers(regimes, tmp_path):
     (tmp_path / "few.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
     regimes.pack([tmp_path / "few.jsonl"], tmp_path / "record.jsonl")
     first, second = rows_of(tmp_path / "record.jsonl")
-    assert first["right"] == second["right"] == {"end": {"test": 3, "longer": 1}}
+    assert first["right"] == second["right"] == {"end": [3, 1]}
+    assert first["splits"] == ["test", "longer"]
     assert (first["rows"], first["n"], first["provenance"]) == (48, regimes.PROBLEMS, {"git_commit": "x"})
     assert second.keys() == {"regime", "contender", "seed", "right"}
 

@@ -30,14 +30,14 @@ Scores = dict[str, dict[tuple[str, str], dict[int, float]]]  # contender -> (whe
 def scores(regime: str) -> Scores:
     """Exact match in per cent of the runs of a regime."""
     found: Scores = {}
-    n = 0
+    n, splits = 0, SPLITS
     for line in (RECORDS / "regimes.jsonl").read_text().splitlines():
         run = json.loads(line)
         if run["regime"] != regime:
             continue
-        n = run.get("n", n)
+        n, splits = run.get("n", n), run.get("splits", splits)
         for when, right in run["right"].items():
-            for split, count in right.items():
+            for split, count in zip(splits, right, strict=True):
                 of_seed = found.setdefault(run["contender"], {}).setdefault((when, split), {})
                 of_seed[run["seed"]] = 100 * count / n
     return found

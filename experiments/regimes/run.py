@@ -240,21 +240,22 @@ def lines_of(file: Path) -> list[dict[str, Any]]:
 
 
 def pack(files: list[Path], output: Path) -> None:
-    """Adds the runs of `files` to the record of the study; the settings stand once for each regime."""
+    """Adds the runs of `files` to the record of the study; the settings stand once for each regime.
+
+    Of each moment a run keeps how many answers are right, in the order of `splits`.
+    """
     lines = lines_of(output)
     described = {one["regime"] for one in lines}
     known = {(one["regime"], one["contender"], one["seed"]) for one in lines}
     for one in (line for file in files for line in lines_of(file)):
         if (one["regime"], one["contender"], one["seed"]) in known:
             continue
-        right = {
-            when: {split: bits.count("1") for split, bits in of.items()} for when, of in one["right"].items()
-        }
+        right = {when: [bits.count("1") for bits in of.values()] for when, of in one["right"].items()}
         line = {"regime": one["regime"], "contender": one["contender"], "seed": one["seed"], "right": right}
         if one["regime"] not in described:
             described.add(one["regime"])
             line |= {name: one[name] for name in (*asdict(Regime()), "provenance") if name in one}
-            line["n"] = PROBLEMS
+            line |= {"n": PROBLEMS, "splits": [*next(iter(one["right"].values()))]}
         lines.append(line)
     output.write_text(
         "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines), encoding="utf-8"
