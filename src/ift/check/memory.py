@@ -61,8 +61,7 @@ def step_needs(
     """What a step needs; `whole`: nothing is sharded, and autocast casts the weights. Else as `estimate_memory`."""
     config, model_args, device = stage.config, stage.model, device or current_device()
     rows, tokens, trained_tokens, masked = largest_batch(stage, longest_row, longest_answer or longest_row)
-    attention = _attention(stage, masked)
-    model = empty_model(stage, attention)
+    model = empty_model(stage, attention := _attention(stage, masked))
     element = loaded_dtype(stage, model.config).itemsize
     compute = 2 if config.bf16 or config.fp16 else element
     passes = Passes(
@@ -78,10 +77,8 @@ def step_needs(
         accumulates=config.gradient_accumulation_steps > 1,
         keeps_gradients=whole,
     )
-    every, few_bits = (
-        sum(p.numel() for p in model.parameters()),
-        _quantised_bytes(model, model_args) is not None,
-    )
+    every = sum(p.numel() for p in model.parameters())
+    few_bits = _quantised_bytes(model, model_args) is not None
     positions, gathered = learned_positions(model), gathered_parameters(block_sizes(model), every)
     weights, computed = (_weight_bytes(model, model_args, size) for size in (element, compute))
     network = _as_trained(stage, model, element if whole else compute, compute)
@@ -89,15 +86,15 @@ def step_needs(
     optimizer = str(getattr(config.optim, "value", config.optim))
     in_full = _trained_in_full(network, model_args, trained, few_bits)
     trained_bytes = FULL * in_full + element * (trained - in_full)
-    states = (in_full * _state_bytes(optimizer, FULL), (trained - in_full) * _state_bytes(optimizer, element))
+    full, loaded = (_state_bytes(optimizer, size) for size in (FULL, element))
     held = Held(
         weights=weights + (trained_bytes if model_args.use_peft else 0),
         computed=computed + (compute * trained if model_args.use_peft else 0),
         trained=trained,
         element=compute,
         gradients=trained_bytes,
-        optimizer=round(sum(states)),
-        full_optimizer=round(trained * _state_bytes(optimizer, FULL)),
+        optimizer=round(in_full * full + (trained - in_full) * loaded),
+        full_optimizer=round(trained * full),
         upcast=FULL * trained - trained_bytes if config.bf16 or config.fp16 else 0,
         reference=weights if stage.method.needs_reference and not model_args.use_peft else 0,
         gathered=0 if few_bits else compute * gathered,

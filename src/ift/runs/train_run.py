@@ -36,8 +36,7 @@ def train_run(
         stage: Settings of the stage; `TrainArguments` if the run is supervised.
         reporter: Receives the plan, the progress and the warnings.
         data: Rows that are already loaded; by default those that the settings name.
-        supervised: Whether the run is checked before it starts, can be resumed, and monitors its end tokens, as with
-            `ift train` (unrelated to supervised fine-tuning).
+        supervised: Whether the run is checked before it starts, can be resumed, and has its end tokens monitored.
         attach: Called with the trainer before its first step, for instance to add a callback.
 
     Raises:
@@ -60,10 +59,8 @@ def train_run(
             if attach is not None:
                 attach(trainer)
             train(trainer, supervision.checkpoints)
-            best = best_step(trainer)
-            reporter.message(
-                f"saving the model{f' of {best},' if best else ''} in {folder} and reading it back"
-            )
+            of_best = f" of {best}," if (best := best_step(trainer)) else ""
+            reporter.message(f"saving the model{of_best} in {folder} and reading it back")
             save(trainer, folder)
             verified = verify(trainer, rows, folder)
         publish(trainer, stage)

@@ -145,10 +145,8 @@ def split_rows(
     total, notes = len(source.rows), source.notes
     if validation_rows is None:
         validation_rows = min(VALIDATION_AT_MOST, max(1, round(total * VALIDATION_SHARE)))
-    wanted = {
-        "test": test_rows or min(TEST_AT_MOST, max(1, round(total * TEST_SHARE))),
-        "validation": validation_rows,
-    }
+    of_train = test_rows or min(TEST_AT_MOST, max(1, round(total * TEST_SHARE)))
+    wanted = {"test": of_train, "validation": validation_rows}
     test_source = source if test is None else _source("test", test, tokenizer, max_length, how)
     if test is not None:  # all that fit; `first` selects from them below, as a time budget does
         wanted["test"] = max(min(TEST_AT_MOST, test_source.fitting), test_rows or 1)
