@@ -6,7 +6,8 @@ import shutil
 import pytest
 from huggingface_hub import ModelCard
 
-from ift.runs.model_card import _licence, _licence_words
+from ift.lab.testbed import tiny_base_path
+from ift.runs.model_card import _licence, _licence_words, shown_base
 
 CARD = "---\nlicense: apache-2.0\n---\n# base\n"
 
@@ -91,3 +92,11 @@ def test_a_base_without_a_licence_is_to_be_filled_in(tmp_path):
     assert _licence_words("", "some/base").startswith(
         "To be filled in: no licence was found in the card of `base`"
     )
+
+
+@pytest.mark.parametrize("name", ["tiny_base", "the folder"])
+def test_a_base_in_the_package_is_no_local_folder(name):
+    """Red when: the card asks for the Hub id of a model that the package brings along."""
+    base = str(tiny_base_path()) if name == "the folder" else name
+    assert shown_base(base, None) == "`tiny_base`, a tiny model in the package `intuitive-fine-tuning`"
+    assert "a local folder" in shown_base("/somewhere/tiny_base", None)

@@ -195,6 +195,10 @@ def test_the_step_of_the_saved_weights_is_named_where_it_is_not_the_last(run_tin
     assert f"saving the model of {words}, in" in said
     assert f"the weights of {words}" in said.rpartition("done in")[2]
     assert "after step 1 the end token" in said
+    assert "(that of step 4)" in said
+    assert "end_nll of the saved weights, those of step 1: " in said
+    # the curve of the last steps has no point of other weights
+    assert [line["step"] for line in done.ends] == [0, 1, 2]
     assert f"4 steps, 1 process. The weights are those of {words}." in (done.folder / "README.md").read_text()
     lines = write_training_report([done.folder], tmp_path / "report")
     assert lines[0].endswith(f"finished at step 4; the saved weights are those of {words}")

@@ -37,6 +37,19 @@ REFUSED = {  # what is typed: what the check says
         {"method": "sft", "eval_strategy": "steps", "eval_steps": 1, "metric_for_best_model": "residual_nll"},
         "metric_for_best_model is 'residual_nll', which no evaluation reports",
     ),
+    "the exact match of answers without a final answer": (
+        {
+            "eval_strategy": "steps",
+            "eval_steps": 1,
+            "eval_generate": 2,
+            "metric_for_best_model": "eval_exact_match",
+        },
+        "metric_for_best_model is 'eval_exact_match', which no evaluation reports",
+    ),
+    "the loss of a router that the model lacks": (
+        {"eval_strategy": "steps", "eval_steps": 1, "metric_for_best_model": "aux_loss"},
+        "metric_for_best_model is 'aux_loss', which no evaluation reports",
+    ),
     "an argument of the model": ({"model_init_kwargs": '{"rope_tetha": 1}'}, "rope_tetha"),
     "an argument of checkpointing": (
         {"gradient_checkpointing": "true", "gradient_checkpointing_kwargs": '{"use_reentrent": false}'},

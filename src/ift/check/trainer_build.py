@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from ift.check.memory import empty_model
 from ift.check.packages import missing_packages, wanted_packages
-from ift.generation.during_training import target_totals
+from ift.generation.during_training import logs_exact_match, target_totals
 from ift.methods.stage import PreparedRows, Stage, build_trainer
 from ift.methods.start import start_options
 from ift.models.loading import load_config
@@ -159,12 +159,25 @@ def _unknown_init_kwargs(stage: Stage) -> list[str]:
 def _answers_and_metric(stage: Stage, prepared: PreparedRows) -> list[str]:
     """What is wrong with the scores of generated answers, and with `metric_for_best_model`."""
     answers, scores = getattr(stage, "answers", None), list[str]()
-    if answers is not None and answers.scorer is not None and "eval" in prepared.sets:
+    if answers is not None and answers.eval_generate and "eval" in prepared.sets:
+        given = (answers, prepared.sets["eval"], stage.config.seed, prepared.tokenizer)
+        scores = ["answers_stopped"]
+        try:
+            scores += ["exact_match"] if logs_exact_match(*given) else []
+        except ValueError as error:
+            return [str(error)]
         try:  # the names of a function's values are known from a call
-            scores = [*target_totals(answers, prepared.sets["eval"], stage.config.seed, prepared.tokenizer)]
+            scores += target_totals(*given)
         except ValueError as error:
             return [f"eval_score: {error}"]
     return _unknown_metric(stage, prepared, scores)
+
+
+def _has_router_loss(stage: Stage) -> bool:
+    """Whether the model is a mixture of experts whose balance is trained too."""
+    read = load_config(stage.model.model_name_or_path, start_options(stage))
+    given = stage.config.model_init_kwargs or {}
+    return bool(given.get("output_router_logits", getattr(read, "output_router_logits", False)))
 
 
 def _unknown_metric(stage: Stage, prepared: PreparedRows, scores: list[str]) -> list[str]:
@@ -183,10 +196,9 @@ def _unknown_metric(stage: Stage, prepared: PreparedRows, scores: list[str]) -> 
     names += LOOKAHEAD_METRICS if ours and stage.config.has_lambda else ()
     if ours and stage.config.propagation == "none" and stage.config.token_weights is None:
         names = [name for name in names if name not in PROPAGATION_METRICS]
-    answers = getattr(stage, "answers", None)
-    if answers is not None and answers.eval_generate:
-        names += ["answers_stopped", "exact_match", *scores]
-    known = [f"eval_{name}" for name in names]
+    if not _has_router_loss(stage):
+        names = [name for name in names if name != "aux_loss"]
+    known = [f"eval_{name}" for name in (*names, *scores)]
     name = wanted if wanted.startswith("eval_") else f"eval_{wanted}"
     if name in known:
         return []

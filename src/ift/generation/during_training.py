@@ -233,6 +233,17 @@ def target_totals(settings: AnswerArguments, rows: Prepared, seed: int, tokenize
     return _score_targets(settings.scorer, questions, rows.columns([one.row for one in questions]), tokenizer)
 
 
+def logs_exact_match(settings: AnswerArguments, rows: Prepared, seed: int, tokenizer: Any) -> bool:
+    """Whether the targets of `eval_generate` have final answers, so that `eval_exact_match` is logged.
+
+    Raises:
+        DataError: No row has a prompt.
+        ValueError: `answer_pattern` matches not all targets, or is no pattern.
+    """
+    questions, _ = _questions(rows, settings.eval_generate, seed, tokenizer)
+    return final_answer_of([one.target for one in questions], settings.answer_pattern) is not None
+
+
 def _score_targets(
     scorer: AnswerScorer, questions: Sequence[Question], columns: Sequence[Mapping[str, Any]], tokenizer: Any
 ) -> dict[str, float]:

@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from ift.methods.stage import Stage
 from ift.models.adapters import adapter_config
-from ift.models.model_folder import local_path, looks_local
+from ift.models.model_folder import SHIPPED, local_path, looks_local
 from ift.models.record import find_file
 from ift.text import counted
 from ift.training.best_step import best_step
@@ -64,7 +64,7 @@ def write_model_card(trainer: Any, stage: Stage) -> None:
         "License": _licence_words(licence, base),
         "Citation": _citation(trainer),
     }
-    shown = _shown_base(base, base_id)
+    shown = shown_base(base, base_id)
     what = f"A LoRA adapter for {shown}" if adapter else f"{shown}, fine-tuned"
     _save(folder, data, f"{what}. Method: {stage.method.description}.", parts)
 
@@ -93,12 +93,14 @@ def write_merged_card(adapter: str, folder: Path) -> None:
     chat = (folder / "chat_template.jinja").exists()
     parts = {_LOADING: _loading(name, chat, adapter=False)}
     parts |= {heading: sections[heading] for heading in _OF_THE_TRAINING if heading in sections}
-    what = f"The adapter `{shown}`, merged by `ift merge` into its base, {_shown_base(base, base_id)}"
+    what = f"The adapter `{shown}`, merged by `ift merge` into its base, {shown_base(base, base_id)}"
     _save(folder, data, f"{what}. The weights are in {_dtype(folder)}.", parts)
 
 
-def _shown_base(base: str, base_id: str | None) -> str:
+def shown_base(base: str, base_id: str | None) -> str:
     """The base in the words of a card."""
+    if Path(base).name in SHIPPED and local_path(Path(base).name) == local_path(base):
+        return f"`{Path(base).name}`, a tiny model in the package `intuitive-fine-tuning`"
     local = f"`{Path(base).name}` (a local folder: write its Hub id as `base_model` into the metadata above)"
     return base_id or local
 

@@ -104,6 +104,7 @@ class TerminalReporter(Reporter):
         """Prints the time, the change of the loss, warnings, files and next commands."""
         folder, base = str(result.folder), result.start
         change = "" if self.display is None else self.display.change()
+        change += f" (that of step {result.steps})" if change and result.best else ""
         span = timedelta(seconds=round(seconds))
         self.console.print(f"[bold green]done[/bold green] in {span}{resumed(result)}{change}")
         for warning in result.warnings:

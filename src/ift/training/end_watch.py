@@ -89,10 +89,13 @@ class EndWatch(TrainerCallback):
                 self._report(state, f"warning: {warning}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Measures the final model: with `load_best_model_at_end` that of the best step, logged at the last one."""
+        """Measures the final model: with `load_best_model_at_end` that of the best step, which is not logged."""
         if self._rows and not self.interrupted() and state.global_step not in self.measured:
-            self._measure(state)
-            self._saved_step = best_step_number(self.trainer)
+            best = best_step_number(self.trainer)
+            self._saved_step = None if best == state.global_step else best
+            value = self._measure(state, log=self._saved_step is None)
+            if self._saved_step is not None:
+                self._report(state, f"{NAME} of the saved weights, those of step {best}: {value:.3g}")
 
     def less_likely(self) -> str | None:
         """The warning if the end is less likely than before the first step; otherwise None."""
@@ -117,7 +120,7 @@ class EndWatch(TrainerCallback):
             return None
         measured = (
             f"after step {self._saved_step or step} the end token has a probability of {percent(-last)} where an "
-            f"answer of a training row ends ({NAME} {last:.3g})"
+            f"answer of a training row ends ({NAME} {last:.3g}, the mean of {counted(self.rows, 'row')})"
         )
         if answers:
             stop = "stops with its" if stopped == 1 else "stop with their"
@@ -139,12 +142,17 @@ class EndWatch(TrainerCallback):
             more = ", or give the last token of an answer more weight in --token_weights"
             own = more if args.token_weights is not None else ""
             return f"Train longer, or at a higher learning rate (docs/footguns.md){own}."
-        return "Train on the chosen answers first (--method sft+...), or at a lower learning rate (docs/footguns.md)."
+        return (
+            "Train on the chosen answers first (--method sft+...), longer if that was done, or at a lower learning "
+            "rate (docs/footguns.md)."
+        )
 
-    def _measure(self, state: Any) -> float:
+    def _measure(self, state: Any, log: bool = True) -> float:
         with self.trainer.compute_loss_context_manager():  # the precision of the training
             value = end_nll(self.trainer.model_wrapped, self._rows, self._end_ids, self.trainer.args.device)
         self.measured[state.global_step] = value
+        if not log:
+            return value
         control = self.trainer.control
         wanted = control.should_log
         Trainer.log(self.trainer, {NAME: value})  # not self.trainer.log, which would reset its running means

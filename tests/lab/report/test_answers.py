@@ -80,6 +80,17 @@ def test_a_base_model_is_compared_with_every_seed(tmp_path, scores):
     assert apart.n == 2
 
 
+def test_a_right_or_wrong_score_of_one_has_its_rows_without_their_values(tmp_path):
+    """All rows are the same then. Red when: an answer that always stopped has ± 0.0 %, as if 60 rows were all rows."""
+    for seed in range(2):
+        scores = {"n": ROWS, "exact_match": 0.5, "stopped": 1.0}
+        one = record("sft", seed, scores={"test": scores}, error_steps={}, samples=[], data={})
+        save(one, tmp_path / f"sft-seed{seed}.json")
+    ((sft,),) = (one.variants for one in compare(find([tmp_path])))
+    assert sft.estimate("test", "stopped").half == pytest.approx(3 / ROWS)
+    assert sft.rows("test", "exact_match") == {}
+
+
 def test_without_answers_intervals_are_for_seeds_alone_and_a_sentence_says_so(tmp_path):
     runs = study(tmp_path)
     (found,) = compare(find([runs]))

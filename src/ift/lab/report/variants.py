@@ -39,8 +39,11 @@ class Variant:
         return {seed: value for seed, value in found.items() if value is not None}
 
     def rows(self, split: str, metric: str) -> dict[int, list[float]]:
-        """The values of rows by seed; empty if a seed has none, or seeds have different numbers of rows."""
-        found = {seed: run.row_scores.get(split, {}).get(metric, []) for seed, run in self.runs.items()}
+        """The values of rows by seed; empty if a seed has none, or seeds have different numbers of rows.
+
+        Values that are not stored are known for a right-or-wrong score of 0 or 1: all are the same.
+        """
+        found = {seed: _values_of_rows(run, split, metric) for seed, run in self.runs.items()}
         lengths = {len(values) for values in found.values()}
         return found if len(lengths) == 1 and lengths != {0} else {}
 
@@ -63,6 +66,14 @@ class Variant:
         """The mean of a field of `Cost` over the seeds; None if a seed has no measurement."""
         values = self.costs(name)
         return mean_interval([*values.values()]).mean if len(values) == len(self.runs) else None
+
+
+def _values_of_rows(run: RunRecord, split: str, metric: str) -> list[float]:
+    scores = run.scores.get(split, {})
+    if (values := run.row_scores.get(split, {}).get(metric)) or metric not in RIGHT_OR_WRONG:
+        return values or []
+    mean, rows = scores.get(metric), scores.get("n")
+    return [mean] * int(rows) if mean in (0, 1) and rows else []
 
 
 def _is_share(metric: str, *rows: dict[int, list[float]]) -> bool:
