@@ -142,11 +142,10 @@ def test_the_record_of_the_regimes_counts_right_answers(regimes, tmp_path):
     ]
     (tmp_path / "few.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
     regimes.pack([tmp_path / "few.jsonl"], tmp_path / "record.jsonl")
-    first, second = rows_of(tmp_path / "record.jsonl")
-    assert first["right"] == second["right"] == {"end": [3, 1]}
-    assert first["splits"] == ["test", "longer"]
-    assert (first["rows"], first["n"], first["provenance"]) == (48, regimes.PROBLEMS, {"git_commit": "x"})
-    assert second.keys() == {"regime", "contender", "seed", "right"}
+    (found,) = rows_of(tmp_path / "record.jsonl")
+    assert found["seeds"] == [20, 21]
+    assert found["right"] == {"end": {"test": [3, 3], "longer": [1, 1]}}
+    assert (found["rows"], found["n"], found["provenance"]) == (48, regimes.PROBLEMS, {"git_commit": "x"})
 
 
 def test_packing_keeps_what_the_record_has(regimes, tmp_path):
@@ -158,7 +157,8 @@ def test_packing_keeps_what_the_record_has(regimes, tmp_path):
     for file in ("a", "b"):
         regimes.pack([tmp_path / f"{file}.jsonl"], tmp_path / "record.jsonl")
     found = rows_of(tmp_path / "record.jsonl")
-    assert [(one["contender"], one["seed"]) for one in found] == [("sft", 20), ("ift", 21)]
+    assert [(one["contender"], one["seeds"]) for one in found] == [("sft", [20]), ("ift", [21])]
+    assert [one["right"]["end"] for one in found] == [{"test": [1], "longer": [0]}] * 2
     assert "rows" in found[0]
     assert "rows" not in found[1]
 

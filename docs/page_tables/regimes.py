@@ -30,16 +30,19 @@ Scores = dict[str, dict[tuple[str, str], dict[int, float]]]  # contender -> (whe
 def scores(regime: str) -> Scores:
     """Exact match in per cent of the runs of a regime."""
     found: Scores = {}
-    n, splits = 0, SPLITS
+    n = 0
     for line in (RECORDS / "regimes.jsonl").read_text().splitlines():
-        run = json.loads(line)
-        if run["regime"] != regime:
+        of_contender = json.loads(line)
+        if of_contender["regime"] != regime:
             continue
-        n, splits = run.get("n", n), run.get("splits", splits)
-        for when, right in run["right"].items():
-            for split, count in zip(splits, right, strict=True):
-                of_seed = found.setdefault(run["contender"], {}).setdefault((when, split), {})
-                of_seed[run["seed"]] = 100 * count / n
+        n = of_contender.get("n", n)
+        found[of_contender["contender"]] = {
+            (when, split): dict(
+                zip(of_contender["seeds"], (100 * count / n for count in counts), strict=True)
+            )
+            for when, of in of_contender["right"].items()
+            for split, counts in of.items()
+        }
     return found
 
 

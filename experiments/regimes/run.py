@@ -240,25 +240,30 @@ def lines_of(file: Path) -> list[dict[str, Any]]:
 
 
 def pack(files: list[Path], output: Path) -> None:
-    """Adds the runs of `files` to the record of the study; the settings stand once for each regime.
+    """Adds the runs of `files` to the record of the study, which has a line for each contender of a regime.
 
-    Of each moment a run keeps how many answers are right, in the order of `splits`.
+    Of each run it keeps how many answers are right, by moment and split, in the order of `seeds`. The settings stand
+    once for each regime, with its first contender.
     """
-    lines = lines_of(output)
-    described = {one["regime"] for one in lines}
-    known = {(one["regime"], one["contender"], one["seed"]) for one in lines}
+    found = {(one["regime"], one["contender"]): one for one in lines_of(output)}
+    described = {regime for regime, _ in found}
     for one in (line for file in files for line in lines_of(file)):
-        if (one["regime"], one["contender"], one["seed"]) in known:
-            continue
-        right = {when: [bits.count("1") for bits in of.values()] for when, of in one["right"].items()}
-        line = {"regime": one["regime"], "contender": one["contender"], "seed": one["seed"], "right": right}
+        line = found.setdefault(
+            (one["regime"], one["contender"]),
+            {"regime": one["regime"], "contender": one["contender"], "seeds": [], "right": {}},
+        )
         if one["regime"] not in described:
             described.add(one["regime"])
             line |= {name: one[name] for name in (*asdict(Regime()), "provenance") if name in one}
-            line |= {"n": PROBLEMS, "splits": [*next(iter(one["right"].values()))]}
-        lines.append(line)
+            line["n"] = PROBLEMS
+        if one["seed"] in line["seeds"]:
+            continue
+        line["seeds"].append(one["seed"])
+        for when, of in one["right"].items():
+            for split, bits in of.items():
+                line["right"].setdefault(when, {}).setdefault(split, []).append(bits.count("1"))
     output.write_text(
-        "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines), encoding="utf-8"
+        "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in found.values()), encoding="utf-8"
     )
 
 
