@@ -40,7 +40,10 @@ CONTENDER_COLORS = {
 }  # fmt: skip
 # regime, when it was scored -> the line of the map
 REGIMES = {
+    ("30 rows", "end"): "30 rows, 40 passes",
     ("few", "end"): "48 rows, 24 passes",
+    ("60 rows", "end"): "60 rows, 20 passes",
+    ("120 rows", "end"): "120 rows, 10 passes",
     ("many", "end"): "400 rows, 4 passes",
     ("noisy", "end"): "400 rows, 30 % wrong",
     ("good", "end"): "400 rows, a good base",
@@ -106,11 +109,13 @@ def regime_map() -> Figure:
     for axes, split in zip(panels, regimes.SPLITS, strict=True):
         lines = [regimes.differences(regime)[when, split] for regime, when in REGIMES]
         lines += pretrained.values() if split == "test" else []
+        unnamed = {*CONTENDER_COLORS}
         for row, found in enumerate(lines):
             shown = [(name, color) for name, color in CONTENDER_COLORS.items() if name in found]
             for place, (name, color) in enumerate(shown):
                 height = row + 0.6 * (place / max(1, len(shown) - 1) - 0.5)
-                mark_difference(axes, found[name], height, color, name if row == 0 else None)
+                if mark_difference(axes, found[name], height, color, name if name in unnamed else None):
+                    unnamed.discard(name)
         axes.axvline(0, color="black", lw=0.8)
         axes.set(title=split, xlabel="minus SFT, in points", xlim=(BEYOND, 12), yticks=range(len(titles)))
         axes.set_yticklabels(titles)
@@ -120,14 +125,15 @@ def regime_map() -> Figure:
     return figure
 
 
-def mark_difference(axes: Axes, one: Estimate, height: float, color: str, label: str | None) -> None:
-    """A point with its interval; beyond the edge of the picture as a number."""
+def mark_difference(axes: Axes, one: Estimate, height: float, color: str, label: str | None) -> bool:
+    """A point with its interval, or beyond the edge of the picture a number; returns whether it is a point."""
     if one.mean < BEYOND:
         axes.annotate(
             f"◂ {one.mean:+.1f} ± {one.half:.1f}", (BEYOND, height), color=color, fontsize=7, va="center"
         )
-    else:
-        axes.errorbar(one.mean, height, xerr=one.half, fmt="o", ms=4, color=color, lw=1.2, label=label)
+        return False
+    axes.errorbar(one.mean, height, xerr=one.half, fmt="o", ms=4, color=color, lw=1.2, label=label)
+    return True
 
 
 def differences(study: str, metric: str) -> dict[str, Estimate]:

@@ -402,11 +402,17 @@ def test_the_record_of_the_classes_is_short(monkeypatch, regimes, tmp_path):
     monkeypatch.setitem(sys.modules, "run", regimes)
     classes = script(monkeypatch, "regimes/token_classes")
     moment = {"classes": {"digit": {"mean": 0.123456789, "tokens": 7}}, "mixed": {}}
-    runs = [
-        {"seed": seed, "early": moment, "end": moment, "provenance": {"created": "x"}} for seed in (20, 21)
-    ]
-    (tmp_path / "runs.jsonl").write_text("".join(json.dumps(one) + "\n" for one in runs))
-    classes.pack([tmp_path / "runs.jsonl"], tmp_path / "record.jsonl", classes.shorten)
+    run = {
+        "regime": "few",
+        "contender": "sft",
+        "early": moment,
+        "end": moment,
+        "provenance": {"created": "x"},
+    }
+    for last in (20, 21):  # the second file has the first run again
+        runs = [run | {"seed": seed} for seed in range(20, last + 1)]
+        (tmp_path / f"{last}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in runs))
+        classes.pack([tmp_path / f"{last}.jsonl"], tmp_path / "record.jsonl", classes.shorten)
     first, second = rows_of(tmp_path / "record.jsonl")
     assert first.pop("provenance") == {"created": "x"}
     assert (first | {"seed": 21}) == second

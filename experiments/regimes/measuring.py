@@ -61,11 +61,15 @@ def measure_missing(
 
 
 def pack(files: list[Path], output: Path, shorten: Callable[[dict[str, Any]], None]) -> None:
-    """Writes the runs of `files` to one file, without the provenance of all but the first; `shorten` changes a line."""
-    lines = [one for file in files for one in lines_of(file)]
-    for number, line in enumerate(lines):
-        if number:
+    """Adds the runs of `files` to a record, with the provenance of each regime's first; `shorten` changes a run."""
+    lines = lines_of(output)
+    for line in (one for file in files for one in lines_of(file)):
+        of_regime = [one for one in lines if one["regime"] == line["regime"]]
+        if any((one["contender"], one["seed"]) == (line["contender"], line["seed"]) for one in of_regime):
+            continue
+        if of_regime:
             del line["provenance"]
         shorten(line)
+        lines.append(line)
     text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
     output.write_text(text, encoding="utf-8")

@@ -124,21 +124,26 @@ def test_a_stopped_run_goes_on(judge, tmp_path):
         assert "win rate 100.0% [100.0%, 100.0%] of a against b" in output
 
 
-def test_the_result_of_another_judgement_is_not_replaced(judge, tmp_path):
+def test_the_result_of_another_judgement_is_kept(judge, tmp_path):
     """Red when: a second comparison in the same folder replaces the verdicts of the first."""
     a, b, c = (alpaca(tmp_path / f"{name}.json", outputs) for name, *outputs in ("a34", "b11", "c90"))
-    files = [tmp_path / "out" / name for name in ("verdicts.jsonl", "record.json")]
+    files = ("verdicts.jsonl", "record.json")
     with serving(by_points) as script:
         assert judge(script, a, b, "--yes")[0] == 0
-        before, asked = [file.read_bytes() for file in files], len(script.seen)
-        for words in ((a, c), (b, a), (a,)):
-            code, output = judge(script, *words, "--yes")
-            assert code == 1
-            assert "has the result of another judgement (a against b, judge scripted" in output
-            assert "Fix: give another --output_dir" in output
-        assert [file.read_bytes() for file in files] == before
+        first = [(tmp_path / "out" / file).read_bytes() for file in files]
+        code, output = judge(script, a, c, "--yes")
+        assert code == 0, output
+        folder = tmp_path / "out/earlier/a-against-b-judge-scripted-prompts-1"
+        assert [(folder / file).read_bytes() for file in files] == first
+        assert (
+            "earlier the result of another judgement (a against b, judge scripted, prompts 1) is now in"
+            in output
+        )
+        asked = len(script.seen)
+        assert judge(script, a, b)[0] == 0  # again, from the replies
         assert len(script.seen) == asked
-        assert judge(script, a, b)[0] == 0  # the same judgement is repeated without a request
+        assert (tmp_path / "out/verdicts.jsonl").read_bytes() == first[0]
+        assert (tmp_path / "out/earlier/a-against-c-judge-scripted-prompts-1/record.json").exists()
 
 
 def test_nothing_is_sent_before_the_cost_is_agreed_to(judge, tmp_path):

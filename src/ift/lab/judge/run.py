@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from contextlib import closing
 
@@ -28,17 +29,17 @@ def run_judge(
 ) -> Table:
     """Judges answers, writes `verdicts.jsonl` and `record.json`, and returns the table of the result.
 
+    The result of another judgement in the same folder is moved into its folder `earlier`.
+
     `show` is called with lines to show, first the plan, then the result; `agree` before the first request, if one is
     needed: it raises an error to refuse.
 
     Raises:
-        JudgeError: The answers cannot be judged, the folder has the result of another judgement, the endpoint does not
-            answer, or there is no verdict.
+        JudgeError: The answers cannot be judged, the endpoint does not answer, or there is no verdict.
         EvaluationError: A file cannot be read.
         KeyboardInterrupt: After replies to the requests under way are kept.
     """
     work, remarks = read_work(settings)
-    _refuse_another_result(settings, work)
     questions = work.questions()
     with (
         closing(Endpoint(settings.judge, settings.requests_per_minute)) as endpoint,
@@ -51,7 +52,7 @@ def run_judge(
             agree()
         with WorkProgress(Console(stderr=True), estimate.requests) as progress:
             judged = judge.judge(questions, lambda: progress.advance("questions"))
-    table = work.table(judged)
+    table, moved = work.table(judged), _keep_another_result(settings, work)
     write_atomically(
         settings.verdicts_file,
         "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in table.verdicts),
@@ -62,7 +63,7 @@ def run_judge(
             f"there is no verdict: {quoted(problems)}. The replies are in {settings.verdicts_file}"
         )
     save(_record(settings, work, table), settings.record_file)
-    show([*table.lines, *_usage_lines(settings, judge), ("verdicts", str(settings.verdicts_file))])
+    show([*table.lines, *_usage_lines(settings, judge), ("verdicts", str(settings.verdicts_file)), *moved])
     return table
 
 
@@ -135,20 +136,20 @@ def _cost(settings: JudgeSettings, tokens_in: int, tokens_out: int) -> str:
     return f", {(price_in * tokens_in + price_out * tokens_out) / 1e6:.2f} at the given prices"
 
 
-def _refuse_another_result(settings: JudgeSettings, work: Comparison | Grading) -> None:
-    """Raises a JudgeError if the folder has the finished result of other answers, or by another judge."""
+def _keep_another_result(settings: JudgeSettings, work: Comparison | Grading) -> list[Line]:
+    """Moves the result of other answers, or of another judge, aside; returns a line that says where it is."""
     if not settings.record_file.exists():
-        return
+        return []
     earlier = load(settings.record_file)
-    found, asked = (
-        f"{earlier.method} {earlier.setting}",
-        f"{settings.first.stem} {_setting_text(settings, work)}",
-    )
-    if found != asked:
-        raise JudgeError(
-            f"{settings.output_dir} has the result of another judgement ({found}); this command is for {asked}. "
-            "Fix: give another --output_dir"
-        )
+    found = f"{earlier.method} {earlier.setting}"
+    if found == f"{settings.first.stem} {_setting_text(settings, work)}":
+        return []
+    folder = settings.output_dir / "earlier" / re.sub(r"[^\w.-]+", "-", found)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in (settings.verdicts_file, settings.record_file):
+        if file.exists():
+            file.replace(folder / file.name)
+    return [("earlier", f"the result of another judgement ({found}) is now in {folder}")]
 
 
 def _setting_text(settings: JudgeSettings, work: Comparison | Grading) -> str:
