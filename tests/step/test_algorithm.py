@@ -533,3 +533,16 @@ def test_the_default_never_pushes_a_known_end_up_and_the_released_code_does():
         assert found.gradient[0, 11].item() == pytest.approx(push / sum(sums), rel=1e-4)
         assert (push < 0) == bool(options)
         assert (found.gradient < 0).any() == bool(options)
+
+
+def test_four_bit_layers_stay_as_they_were_quantised():
+    """Red when: on a CPU with AVX512-BF16 the look-ahead lets bitsandbytes change their weights for good.
+
+    The attribute is bitsandbytes' own; tests/step/test_quantised.py has the layers themselves.
+    """
+    model = models.tiny_model("llama")
+    layer = model.model.layers[0].mlp.up_proj
+    layer.support_avx512bf16_for_cpu = True
+    ids = torch.tensor([[3, 4, 5, 6]])
+    ift_loss(model, {"input_ids": ids, "labels": ids, "attention_mask": torch.ones_like(ids)})
+    assert layer.support_avx512bf16_for_cpu is False

@@ -21,6 +21,7 @@ from ift.models.model_folder import (
     local_path,
 )
 from ift.models.record import find_file, read_record
+from ift.step.model import keep_quantised_layout
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 PLAIN_TEXT, CHAT_TEMPLATE, DEFAULT_TEMPLATE = "plain text", "chat template", "default template"
@@ -197,6 +198,7 @@ def _load_weights(name: str, revision: str | None, options: LoadOptions) -> Any:
     with explain_weight_loading_errors(name):
         network, info = model_class(config).from_pretrained(name, output_loading_info=True, **arguments)
     check_keys(name, info["missing_keys"], info["unexpected_keys"])
+    keep_quantised_layout(network)
     return network
 
 

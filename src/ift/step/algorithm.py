@@ -23,7 +23,7 @@ from ift.step.head import Head
 from ift.step.lookahead import LookAhead, look_ahead
 from ift.step.lookahead_variants import look_ahead_uniforms
 from ift.step.mixed_input import mixed_embeddings
-from ift.step.model import auxiliary_loss, evaluating, with_head
+from ift.step.model import auxiliary_loss, evaluating, keep_quantised_layout, with_head
 from ift.step.result import IFTLoss, TokenScores
 from ift.step.rows import RowLayout, row_layout
 from ift.step.scored_log_probs import scored_log_probs, tile_shape
@@ -96,6 +96,7 @@ def enable_residual(model: nn.Module) -> None:
         ValueError: the model cannot be trained with IFT; the message names it and says why.
     """
     add_forward_argument(model, "ift_step", _two_passes)
+    keep_quantised_layout(model)
 
 
 # hooks and data-dependent shapes would break the graph about twenty times; layers compiled in place stay compiled

@@ -46,6 +46,17 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+def keep_quantised_layout(model: nn.Module) -> None:
+    """Leaves the weights of bitsandbytes' 4-bit layers as they were quantised.
+
+    On a CPU with AVX512-BF16 the first pass without gradients would change them for good to a layout through which no
+    gradient flows (and which small layers do not have).
+    """
+    for module in model.modules():
+        if getattr(module, "support_avx512bf16_for_cpu", False):
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 (for mypy, a module has only modules)
+
+
 def head_of(model: Any) -> Head:
     """The model's head; gathered if FSDP2 shards it. Look it up for each step, since PEFT and FSDP replace it."""
     module, config = model.get_output_embeddings(), model.config.get_text_config()
