@@ -136,7 +136,11 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "message"), WRONG, ids=[f"{row[0]}-{row[1]}" for row in WRONG])
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    WRONG,
+    ids=[f"{name}-{getattr(value, '__name__', value)}" for name, value, _ in WRONG],
+)
 def test_a_wrong_one_is_refused_before_anything_is_prepared(
     tmp_path, rows, name, value, message, monkeypatch
 ):
