@@ -143,4 +143,5 @@ def test_a_device_map_of_one_device_trains(tmp_path):
     mapped = AutoModelForCausalLM.from_pretrained(tmp_path, device_map=dict.fromkeys(MODULES, "cpu"))
     ids = torch.arange(5, 15)[None]
     losses = [ift_loss(model, {"input_ids": ids, "labels": ids}).loss.item() for model in (whole, mapped)]
-    assert losses[0] == losses[1]
+    # weights that a file maps may lie differently in memory, and some processors then sum in another order
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
