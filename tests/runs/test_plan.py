@@ -34,6 +34,6 @@ def test_the_copies_of_whole_modules_have_a_dtype_of_their_own():
 
     assert line().endswith("optimiser states torch.float32, the adapter is saved in torch.float32")
     assert line(modules_to_save=["embed_tokens"]).endswith(
-        "optimiser states torch.float32, the adapter is saved in torch.float32, and the copies of "
-        "lora_modules_to_save, with their optimiser states, in torch.bfloat16"
+        "optimiser states torch.float32 and torch.bfloat16, the adapter is saved in torch.float32, and the copies of "
+        "lora_modules_to_save in torch.bfloat16"
     )

@@ -148,10 +148,10 @@ def empty_model(stage: Any, attention: str | None = None) -> Any:
 
 
 def _trained_in_full(network: Any, model_args: Any, trained: int, few_bits: bool) -> int:
-    """How many trained parameters are float32 whatever the weights are; the others have the dtype as loaded.
+    """The number of trained parameters that are in float32 even if the model is loaded in 16 bits.
 
-    LoRA's own matrices are float32; its whole copies of modules are as the base, but for a base in few bits, which peft
-    makes float32.
+    These are LoRA's own matrices. Its whole copies of modules have the dtype of the base, unless the base is in 4 or 8
+    bits: peft makes them float32 then.
     """
     if not model_args.use_peft:
         return 0

@@ -37,9 +37,8 @@ def lost_updates(config: Any, held: Held, engine: Engine, read: Any, dtype: torc
     if not 0 < config.learning_rate < least:
         return ""
     name = str(dtype).removeprefix("torch.")
-    of_adapter = (
-        held.optimised(engine) > 2 * held.trained
-    )  # LoRA's own matrices are float32, its whole copies are not
+    # LoRA's own matrices are in float32, and its whole copies of modules in 16 bits
+    of_adapter = held.optimised(engine) > 2 * held.trained
     weights = "copies of lora_modules_to_save" if of_adapter else "weights"
     other = "a higher learning rate" if of_adapter else "LoRA, whose adapter is float32"
     return (

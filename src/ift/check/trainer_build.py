@@ -174,10 +174,11 @@ def _answers_and_metric(stage: Stage, prepared: PreparedRows) -> list[str]:
 
 
 def _has_router_loss(stage: Stage) -> bool:
-    """Whether the model is a mixture of experts whose balance is trained too."""
-    read = load_config(stage.model.model_name_or_path, start_options(stage))
-    given = stage.config.model_init_kwargs or {}
-    return bool(given.get("output_router_logits", getattr(read, "output_router_logits", False)))
+    """Whether the model is a mixture of experts whose balance is trained too, by the rule of trl's SFTTrainer."""
+    config = load_config(stage.model.model_name_or_path, start_options(stage)).get_text_config()
+    given = getattr(stage.config, "router_aux_loss_coef", None)
+    coefficient = getattr(config, "router_aux_loss_coef", 0.0) if given is None else given
+    return hasattr(config, "output_router_logits") and coefficient != 0
 
 
 def _unknown_metric(stage: Stage, prepared: PreparedRows, scores: list[str]) -> list[str]:

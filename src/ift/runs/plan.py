@@ -115,8 +115,7 @@ def dtype_line(stage: Stage, model: Any, optimizer: str) -> str:
     used = _name(next(p.dtype for p in model.parameters() if p.is_floating_point()))
     adapter = hasattr(model, "peft_config")
     # LoRA's own matrices are float32; its copies of whole modules have the dtype of the base
-    trained = _dtypes(model, whole=False)
-    copies = _dtypes(model, whole=True) if adapter else ""
+    trained, copies = (_dtypes(model, whole) for whole in (False, True))
     try:
         in_files = _name(load_config(stage.model.model_name_or_path, start_options(stage)).dtype or used)
     except (OSError, ValueError):
@@ -125,11 +124,12 @@ def dtype_line(stage: Stage, model: Any, optimizer: str) -> str:
     if in_files != used:
         weights = f"{in_files} in the files, {used} in training (--dtype auto keeps {in_files})"
     # DeepSpeed's optimisers work on float32 copies of the trained weights
-    full = "torch.float32" if running_engine().name.startswith("zero") else trained
+    every = " and ".join(dict.fromkeys(filter(None, (trained, copies))))
+    full = "torch.float32" if running_engine().name.startswith("zero") else every
     states = "8 bit" if "8bit" in optimizer else full
     saved = f"the adapter is saved in {trained}" if adapter else f"saved in {used}"
     if copies and copies != trained:
-        saved += f", and the copies of lora_modules_to_save, with their optimiser states, in {copies}"
+        saved += f", and the copies of lora_modules_to_save in {copies}"
     return f"weights {weights}, optimiser states {states}, {saved}"
 
 

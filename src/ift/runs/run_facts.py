@@ -63,9 +63,8 @@ def check_unchanged(run_args: Any, now: dict[str, Any]) -> list[str]:
         return ["the checkpoint has no manifest, so its settings were not compared with these"]
     files = before.pop(FILES, None), now.get(FILES) or []
     before = {k: v for k, v in before.items() if k not in OLD_DEFAULTS or v != OLD_DEFAULTS[k]}
-    before = {
-        k: v for k, v in before.items() if k not in FIELDS_NOT_AFFECTING_WEIGHTS
-    }  # of an earlier version
+    # an earlier version compared more fields
+    before = {k: v for k, v in before.items() if k not in FIELDS_NOT_AFFECTING_WEIGHTS}
     # older runs have neither hashes of files nor the number of processes
     now = {k: v for k, v in now.items() if k in before or not (k in (FILES, PROCESSES) or k.endswith(HASH))}
     changed = [key for key in changed_keys(before, now) if key not in run_args.run.allow_changed]
@@ -122,7 +121,7 @@ def _change_of_rows(
 
 
 def finished_record(run_args: Any, facts: dict[str, Any], best: str = "") -> dict[str, Any]:
-    """What `run.json` keeps of a finished run: its facts, its data sets, and the saved step if that is not the last."""
+    """What `run.json` keeps of a finished run: its facts, its data sets, and the saved step if it was chosen."""
     return {"facts": facts, "rows": _names_of_rows(run_args)} | ({"saved": best} if best else {})
 
 

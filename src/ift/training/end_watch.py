@@ -60,9 +60,8 @@ class EndWatch(TrainerCallback):
         self._end_ids = torch.tensor(sorted(end_ids), dtype=torch.int64)
         self._due: list[int] = []
         self.measured: dict[int, float] = {}
-        self._saved_step: int | None = (
-            None  # whose weights the last measurement is of, if not the last step's
-        )
+        # the step whose weights the last measurement is of, if they are not those of the last step
+        self._saved_step: int | None = None
 
     @property
     def rows(self) -> int:

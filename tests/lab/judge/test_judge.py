@@ -125,25 +125,46 @@ def test_a_stopped_run_goes_on(judge, tmp_path):
 
 
 def test_the_result_of_another_judgement_is_kept(judge, tmp_path):
-    """Red when: a second comparison in the same folder replaces the verdicts of the first."""
+    """Other answers, other answers in a file of the same name, and a record that cannot be read.
+
+    Red when: a second comparison in the same folder replaces the verdicts of the first.
+    """
+    out = tmp_path / "out"
     a, b, c = (alpaca(tmp_path / f"{name}.json", outputs) for name, *outputs in ("a34", "b11", "c90"))
-    files = ("verdicts.jsonl", "record.json")
+    (tmp_path / "other").mkdir()
+    same_name = alpaca(tmp_path / "other/a.json", "77")
+
+    def result(folder):
+        return [(folder / file).read_bytes() for file in ("verdicts.jsonl", "record.json")]
+
+    def earlier():
+        return {folder.name: result(folder) for folder in (out / "earlier").glob("*")}
+
     with serving(by_points) as script:
         assert judge(script, a, b, "--yes")[0] == 0
-        first = [(tmp_path / "out" / file).read_bytes() for file in files]
+        first = result(out)
         code, output = judge(script, a, c, "--yes")
         assert code == 0, output
-        folder = tmp_path / "out/earlier/a-against-b-judge-scripted-prompts-1"
-        assert [(folder / file).read_bytes() for file in files] == first
+        (name,) = earlier()
+        assert re.fullmatch(r"a-against-b-judge-scripted-prompts-1-[0-9a-f]{8}", name)
+        assert earlier()[name] == first
         assert (
             "earlier the result of another judgement (a against b, judge scripted, prompts 1) is now in"
             in output
         )
         asked = len(script.seen)
-        assert judge(script, a, b)[0] == 0  # again, from the replies
+        code, output = judge(script, a, b)  # again, from the replies
+        assert code == 0, output
         assert len(script.seen) == asked
-        assert (tmp_path / "out/verdicts.jsonl").read_bytes() == first[0]
-        assert (tmp_path / "out/earlier/a-against-c-judge-scripted-prompts-1/record.json").exists()
+        assert result(out)[0] == first[0]
+        assert "is now in" not in judge(script, a, b)[1]
+        assert judge(script, same_name, b, "--yes")[0] == 0
+        assert len(earlier()) == 2  # the first and that against c
+        assert earlier()[name][0] == first[0]
+        (out / "record.json").write_text("{")
+        code, output = judge(script, a, b)
+        assert code == 0, output
+        assert any(folder.startswith("unreadable-") for folder in earlier())
 
 
 def test_nothing_is_sent_before_the_cost_is_agreed_to(judge, tmp_path):

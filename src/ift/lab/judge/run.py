@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable
 from contextlib import closing
+from typing import Any
 
 from rich.console import Console
 
@@ -20,8 +21,12 @@ from ift.lab.judge.questions import VERSION
 from ift.lab.judge.settings import JudgeSettings
 from ift.lab.judge.table import Line, Table
 from ift.lab.progress import WorkProgress
-from ift.lab.report import DataSplit, RunRecord, load, provenance, save
+from ift.lab.report import DataSplit, ReportError, RunRecord, load, provenance, save
 from ift.text import counted, quoted
+
+QUESTIONS = (
+    "questions_sha256"  # in the record's configuration: of what the judge was asked, the answers included
+)
 
 
 def run_judge(
@@ -52,7 +57,10 @@ def run_judge(
             agree()
         with WorkProgress(Console(stderr=True), estimate.requests) as progress:
             judged = judge.judge(questions, lambda: progress.advance("questions"))
-    table, moved = work.table(judged), _keep_another_result(settings, work)
+    table = work.table(judged)
+    record = _record(settings, work, table)
+    if moved := _keep_another_result(settings, record):
+        show(moved)
     write_atomically(
         settings.verdicts_file,
         "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in table.verdicts),
@@ -62,8 +70,8 @@ def run_judge(
         raise JudgeError(
             f"there is no verdict: {quoted(problems)}. The replies are in {settings.verdicts_file}"
         )
-    save(_record(settings, work, table), settings.record_file)
-    show([*table.lines, *_usage_lines(settings, judge), ("verdicts", str(settings.verdicts_file)), *moved])
+    save(record, settings.record_file)
+    show([*table.lines, *_usage_lines(settings, judge), ("verdicts", str(settings.verdicts_file))])
     return table
 
 
@@ -136,35 +144,40 @@ def _cost(settings: JudgeSettings, tokens_in: int, tokens_out: int) -> str:
     return f", {(price_in * tokens_in + price_out * tokens_out) / 1e6:.2f} at the given prices"
 
 
-def _keep_another_result(settings: JudgeSettings, work: Comparison | Grading) -> list[Line]:
+def _keep_another_result(settings: JudgeSettings, record: RunRecord) -> list[Line]:
     """Moves the result of other answers, or of another judge, aside; returns a line that says where it is."""
     if not settings.record_file.exists():
         return []
-    earlier = load(settings.record_file)
-    found = f"{earlier.method} {earlier.setting}"
-    if found == f"{settings.first.stem} {_setting_text(settings, work)}":
-        return []
-    folder = settings.output_dir / "earlier" / re.sub(r"[^\w.-]+", "-", found)
+    try:
+        earlier = load(settings.record_file)
+    except ReportError:
+        name, digest = "unreadable", hashlib.sha256(settings.record_file.read_bytes()).hexdigest()
+    else:
+        if all(getattr(earlier, key) == getattr(record, key) for key in ("method", "setting", "config")):
+            return []
+        name, digest = f"{earlier.method} {earlier.setting}", str(earlier.config.get(QUESTIONS, ""))
+    folder = settings.output_dir / "earlier" / re.sub(r"[^\w.-]+", "-", f"{name} {digest[:8]}".strip())
     folder.mkdir(parents=True, exist_ok=True)
     for file in (settings.verdicts_file, settings.record_file):
         if file.exists():
             file.replace(folder / file.name)
-    return [("earlier", f"the result of another judgement ({found}) is now in {folder}")]
-
-
-def _setting_text(settings: JudgeSettings, work: Comparison | Grading) -> str:
-    summaries = ", summaries" if settings.summaries else ""
-    return f"{work.kind}, judge {settings.judge}, prompts {VERSION}{summaries}"
+    return [("earlier", f"the result of another judgement ({name}) is now in {folder}")]
 
 
 def _record(settings: JudgeSettings, work: Comparison | Grading, table: Table) -> RunRecord:
-    split = DataSplit(len(work.ids), hashlib.sha256(json.dumps(work.ids).encode()).hexdigest())
+    split = DataSplit(len(work.ids), _sha256(work.ids))
+    summaries = ", summaries" if settings.summaries else ""
     return RunRecord(
         experiment="judge",
-        setting=_setting_text(settings, work),
+        setting=f"{work.kind}, judge {settings.judge}, prompts {VERSION}{summaries}",
+        config={QUESTIONS: _sha256([one.messages for one in work.questions()])},
         method=settings.first.stem,
         seed=0,
         scores={name: dict(values) for name, values in table.scores.items()},
         data=dict.fromkeys(table.scores, split),
         provenance=provenance(local_model=False),
     )
+
+
+def _sha256(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

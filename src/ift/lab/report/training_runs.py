@@ -44,7 +44,7 @@ class TrainingRun:
     Attributes:
         label: The name of its folder, with the parent folder if two runs share a name.
         finished: Whether the run is finished.
-        saved: The step whose weights are saved, if not those of the last step, as `run.json` names it.
+        saved: The step whose weights are saved and its score, if `load_best_model_at_end` has chosen it; else "".
         curves: Steps and values in order, by metric. If a step was logged twice, the later value counts.
     """
 
