@@ -154,6 +154,8 @@ def test_a_target_that_cannot_be_written_or_is_an_input_is_refused(tmp_path, mon
             check_target(tmp_path / name, [source, model])
     with pytest.raises(ValueError, match="found a folder"):
         check_target(model)
+    with pytest.raises(ValueError, match="/dev/null: found a device or pipe, expected a file"):
+        check_target(Path("/dev/null"))
     with pytest.raises(ValueError, match=r"this file exists, .* Fix: choose another path, or delete"):
         check_target(source, replaces=lambda start: start.startswith(b"ours"))
     source.write_text("ours and more")

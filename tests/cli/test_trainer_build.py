@@ -3,6 +3,12 @@
 import json
 
 import pytest
+import torch
+
+from ift import IFTTrainer
+from ift.check.trainer_build import has_router_loss
+from ift.runs.arguments import parse
+from models import dataset_of, tiny_model, tiny_tokenizer
 
 REFUSED = {  # what is typed: what the check says
     "a scheduler without its settings": (
@@ -112,3 +118,32 @@ def test_weights_on_disk_are_refused_before_the_first_step(run_tiny, tmp_path, m
     assert "on the CPU or on disk (lm_head), and offloaded weights cannot be trained" in said
     assert "Traceback" not in said
     assert not done.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "words"),
+    [
+        ("llama", {}, []),
+        ("mixtral", {"router_aux_loss_coef": 0.5}, []),  # whether output_router_logits is set or not
+        ("mixtral", {"router_aux_loss_coef": 0.5, "output_router_logits": True}, []),
+        ("mixtral", {"router_aux_loss_coef": 0.5}, ["--router_aux_loss_coef", "0"]),
+        ("mixtral", {"router_aux_loss_coef": 0.0}, []),
+    ],
+)
+def test_the_loss_of_a_router_is_known_where_the_trainer_logs_it(tmp_path, family, changes, words):
+    model = tiny_model(family, **changes)
+    model.config.save_pretrained(tmp_path / "model")
+    given = [
+        "--model_name_or_path",
+        str(tmp_path / "model"),
+        "--dataset_name",
+        "x",
+        "--output_dir",
+        str(tmp_path),
+    ]
+    stage = parse([*given, *words])
+    ids = torch.tensor([[3, 4, 5, 6]])
+    trainer = IFTTrainer(
+        model, stage.config, train_dataset=dataset_of(ids, ids), processing_class=tiny_tokenizer()
+    )
+    assert has_router_loss(stage) == trainer.aux_loss_enabled

@@ -185,3 +185,11 @@ def test_prompts_are_written_as_in_the_training(tmp_path, prompts, style, said):
     assert loaded.prompts == style
     assert said in loaded.note
     assert bool(said) == bool(loaded.note)
+
+
+def test_a_loaded_model_keeps_the_layout_in_which_it_was_quantised(monkeypatch):
+    """Red when: a model loaded for answers, scores or trl's trainers is not protected as one of `ift_loss` is."""
+    seen = []
+    monkeypatch.setattr("ift.models.loading.keep_quantised_layout", seen.append)
+    network = load_network(str(tiny_base_path()), LoadOptions())
+    assert seen == [network]

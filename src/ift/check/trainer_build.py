@@ -173,7 +173,7 @@ def _answers_and_metric(stage: Stage, prepared: PreparedRows) -> list[str]:
     return _unknown_metric(stage, prepared, scores)
 
 
-def _has_router_loss(stage: Stage) -> bool:
+def has_router_loss(stage: Stage) -> bool:
     """Whether the model is a mixture of experts whose balance is trained too, by the rule of trl's SFTTrainer."""
     config = load_config(stage.model.model_name_or_path, start_options(stage)).get_text_config()
     given = getattr(stage.config, "router_aux_loss_coef", None)
@@ -197,7 +197,7 @@ def _unknown_metric(stage: Stage, prepared: PreparedRows, scores: list[str]) -> 
     names += LOOKAHEAD_METRICS if ours and stage.config.has_lambda else ()
     if ours and stage.config.propagation == "none" and stage.config.token_weights is None:
         names = [name for name in names if name not in PROPAGATION_METRICS]
-    if not _has_router_loss(stage):
+    if not has_router_loss(stage):
         names = [name for name in names if name != "aux_loss"]
     known = [f"eval_{name}" for name in (*names, *scores)]
     name = wanted if wanted.startswith("eval_") else f"eval_{wanted}"

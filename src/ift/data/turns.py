@@ -69,9 +69,8 @@ class TurnReader:
             raise self._error(number, "", describe(turn), expected, fix or "say who speaks in every turn")
         role_value = turn[role_key]
         role = self._role(role_value, number, role_key)
-        content_key = self._one_of(
-            turn, number, ("value", "content") if role_key == "from" else ("content", "value")
-        )
+        content_keys = ("value", "content") if role_key == "from" else ("content", "value")
+        content_key = self._one_of(turn, number, content_keys)
         message: Message = {"role": role, "content": self._text(turn.get(content_key), number, content_key)}
         message |= {key: value for key, value in turn.items() if key not in READ_KEYS and has_value(value)}
         self._tool_calls(message, turn, role_value, number)

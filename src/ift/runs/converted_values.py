@@ -131,9 +131,8 @@ def _wandb(variable: str) -> Callable[[Any, Settings], Translated]:
 
 def _hub_model_id(value: Any, settings: Settings) -> Translated:
     """With this key alone Axolotl uploads, and transformers does not."""
-    if settings.get("push_to_hub"):
-        return {"hub_model_id": value}
-    return "ift uploads only with push_to_hub: true (Axolotl with this key alone); set both to upload"
+    lost = "ift uploads only with push_to_hub: true (Axolotl with this key alone); set both to upload"
+    return {"hub_model_id": value} if settings.get("push_to_hub") else lost
 
 
 def _loss_type(value: Any, settings: Settings) -> Translated:

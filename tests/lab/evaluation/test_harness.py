@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from ift.cli.main import app
 from ift.generation.errors import EvaluationError
 from ift.lab.evaluation import harness
-from ift.lab.evaluation.harness import Harness, Setting, ask
+from ift.lab.evaluation.harness import Harness, Setting, ask, is_asked
 from ift.lab.evaluation.tasks import PAPER, Benchmark, load_task, task_manager
 from ift.lab.report import load
 
@@ -119,6 +119,11 @@ def test_a_second_run_asks_what_has_changed_and_nothing_else(manager, tmp_path):
     assert run(limit=2) == (1.0, 2, 2, ["gsm8k: asking"])
     samples = tmp_path / "out/samples/gsm8k.jsonl"
     assert len(samples.read_text().splitlines()) == 2 * FILTERS
+    for setting in (Setting(data=tmp_path), Setting(data=tmp_path, limit=2)):  # in place, or aside
+        assert is_asked(manager, Benchmark("gsm8k", "gsm8k", 2), setting, "m", tmp_path / "out")
+    assert not is_asked(
+        manager, Benchmark("gsm8k", "gsm8k", 2), Setting(tmp_path, limit=3), "m", tmp_path / "out"
+    )
     assert run() == (1.0, 4, 0, ["gsm8k: done before"])  # a trial with a limit has replaced nothing
     assert len(samples.read_text().splitlines()) == 4 * FILTERS
     assert run(limit=2) == (1.0, 2, 0, ["gsm8k: done before"])

@@ -8,6 +8,7 @@ import logging
 import random
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -140,11 +141,13 @@ def ask(
 
 def is_asked(manager: Any, benchmark: Benchmark, setting: Setting, identity: str, folder: Path) -> bool:
     """Whether `ask` with these arguments would find all results in the folder."""
-    return all(
-        _has_result(folder, name, _fingerprint(manager, name, benchmark, setting, identity))
-        for name in single_tasks(manager, benchmark.task)
-        if setting.data is None or local_rows(manager.task_index[name].cfg, setting.data) is not None
-    )
+    for name in single_tasks(manager, benchmark.task):
+        if setting.data is not None and local_rows(manager.task_index[name].cfg, setting.data) is None:
+            continue
+        one = _fingerprint(manager, name, benchmark, setting, identity)
+        if not (_kept(folder, name, one) or _kept(_aside(folder, one), name, one)):
+            return False
+    return True
 
 
 def _fingerprint(manager: Any, name: str, benchmark: Benchmark, setting: Setting, identity: str) -> str:
@@ -157,10 +160,6 @@ def _fingerprint(manager: Any, name: str, benchmark: Benchmark, setting: Setting
 def _aside(folder: Path, fingerprint: str) -> Path:
     """Where the result with a fingerprint is kept while another one of the same task is in `folder`."""
     return folder / "earlier" / fingerprint[:12]
-
-
-def _has_result(folder: Path, name: str, fingerprint: str) -> bool:
-    return any(_kept(place, name, fingerprint) for place in (folder, _aside(folder, fingerprint)))
 
 
 def _put_in_place(folder: Path, name: str, fingerprint: str) -> None:
@@ -288,10 +287,9 @@ def _cut_prompts(samples: Sequence[dict[str, Any]], model: Any) -> tuple[int, in
 
 
 def _read_result(path: Path) -> TaskResult | None:
-    try:
+    with suppress(OSError, ValueError, ReportError):
         return decode(TaskResult, json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, ReportError):
-        return None
+    return None
 
 
 def _kept(folder: Path, name: str, fingerprint: str) -> TaskResult | None:
