@@ -116,6 +116,10 @@ def test_values_of_yaml_are_read_as_flags_are(config):
         ),
         ("base_model: x\n", "line 4: unknown key 'base_model'; in ift it is model_name_or_path."),
         (
+            "dataset: x\n",
+            "line 4: unknown key 'dataset'; in ift it is dataset_name, or datasets for a list of them.",
+        ),
+        (
             "train_on_inputs: false\n",
             "unknown key 'train_on_inputs'; it is not needed: only answers are trained",
         ),

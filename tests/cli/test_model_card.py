@@ -7,6 +7,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from ift.lab.testbed import tiny_base_path
+from ift.models.record import ModelRecord, write_record
 from ift.runs.model_card import _licence, _licence_words, shown_base
 
 CARD = "---\nlicense: apache-2.0\n---\n# base\n"
@@ -100,3 +101,9 @@ def test_a_base_in_the_package_is_no_local_folder(name):
     base = str(tiny_base_path()) if name == "the folder" else name
     assert shown_base(base, None) == "`tiny_base`, a tiny model in the package `intuitive-fine-tuning`"
     assert "a local folder" in shown_base("/somewhere/tiny_base", None)
+
+
+def test_the_card_of_a_second_stage_names_the_first_model(tmp_path):
+    """Red when: the card of `sft+dpo` says only that its base is a folder."""
+    write_record(tmp_path, ModelRecord(trained_from="owner/base"))
+    assert f"`{tmp_path.name}` (a local folder, trained from `owner/base`:" in shown_base(str(tmp_path), None)

@@ -47,8 +47,9 @@ def test_training_goes_on_with_an_adapter(run_tiny):
     further = run_tiny(model_name_or_path=first.folder, use_peft="true", out="further")
     assert not same(tensors(first.folder), tensors(further.folder))
     assert further.metrics[0]["nll"] == pytest.approx(still.metrics[0]["nll"])
-    bases = [read_record(str(done.folder)).base_sha256 for done in (first, further)]
-    assert bases[0] == bases[1] != ""
+    records = [read_record(str(done.folder)) for done in (first, further)]
+    assert records[0].base_sha256 == records[1].base_sha256 != ""
+    assert records[0].trained_from == records[1].trained_from != "first"
 
 
 def test_an_adapter_of_another_shape_is_refused_with_the_command_that_merges(run_tiny):

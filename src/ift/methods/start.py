@@ -14,7 +14,7 @@ from ift.models.adapters import CONFIG, adapter_config, check_adapter_names
 from ift.models.limits import check_special_ids, known_positions, learned_positions
 from ift.models.loading import LoadOptions, load_config, load_network
 from ift.models.model_folder import local_path
-from ift.models.record import ModelRecord, model_sha256
+from ift.models.record import ModelRecord, model_sha256, read_record
 from ift.text import did_you_mean
 
 # Field of trl's ModelConfig -> field of peft's configuration
@@ -191,13 +191,14 @@ def model_positions(stage: Any) -> tuple[str, int] | None:
 
 
 def model_record(stage: Any, reports: Any) -> ModelRecord:
-    """The record that is saved with the model: how prompts were written, and the base of an adapter."""
+    """The record that is saved with the model: how prompts were written, the first model, and an adapter's base."""
     prompts = reports["train"].prompts
     name = local_path(stage.model.model_name_or_path)
+    first = (read_record(name).trained_from or Path(name).name) if Path(name).is_dir() else name
     adapter = start_adapter(stage)
     if adapter is None:
-        return ModelRecord(prompts)
+        return ModelRecord(prompts, trained_from=first)
     base = Path(adapter.base_model_name_or_path if (Path(name) / CONFIG).exists() else name).expanduser()
     if not base.is_dir():
-        return ModelRecord(prompts)
-    return ModelRecord(prompts, model_sha256(base))
+        return ModelRecord(prompts, trained_from=first)
+    return ModelRecord(prompts, model_sha256(base), first)

@@ -18,7 +18,7 @@ from ift.models.adapters import CONFIG, adapter_config, merge_adapter
 from ift.models.loading import LoadOptions, load_network, load_tokenizer
 from ift.models.model_folder import local_path
 from ift.models.outputs import Difference, compare_logits, compute_logits
-from ift.models.record import ModelRecord, read_record, write_record
+from ift.models.record import read_record, write_record
 from ift.models.stop_tokens import stop_generation_at
 
 SAMPLE = "The quick brown fox jumps over the lazy dog. 1 + 2 = 3.\n"  # input of the comparison if no rows are given
@@ -94,7 +94,7 @@ def save_merged(
     model.save_pretrained(folder)
     del model
     tokenizer.save_pretrained(folder)
-    write_record(folder, ModelRecord(prompts=read_record(local_path(name)).prompts))
+    write_record(folder, replace(read_record(local_path(name)), base_sha256=""))
     again = load_network(str(folder), replace(options, revision=None, further={}))
     found = compare_logits(wanted, compute_logits(again, rows), rounded=rounded)
     if not found.same:

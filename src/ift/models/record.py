@@ -22,10 +22,13 @@ class ModelRecord:
     Attributes:
         prompts: How prompts were written in training, see `DataReport.prompts`; "" if unknown.
         base_sha256: For an adapter on a local base, `model_sha256` of the base when it was loaded for training.
+        trained_from: The Hub id, or the name of the folder, of the first model: that from which this one was trained,
+            or from which its local start was in turn. "" if unknown.
     """
 
     prompts: str = ""
     base_sha256: str = ""
+    trained_from: str = ""
 
 
 def write_record(folder: Path, record: ModelRecord) -> None:

@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from ift.methods.stage import Stage
 from ift.models.adapters import adapter_config
 from ift.models.model_folder import SHIPPED, local_path, looks_local
-from ift.models.record import find_file
+from ift.models.record import find_file, read_record
 from ift.text import counted
 from ift.training.best_step import best_step
 from ift.training.model_card import card_settings
@@ -101,8 +101,11 @@ def shown_base(base: str, base_id: str | None) -> str:
     """The base in the words of a card."""
     if Path(base).name in SHIPPED and local_path(Path(base).name) == local_path(base):
         return f"`{Path(base).name}`, a tiny model in the package `intuitive-fine-tuning`"
-    local = f"`{Path(base).name}` (a local folder: write its Hub id as `base_model` into the metadata above)"
-    return base_id or local
+    if base_id:
+        return base_id
+    first = read_record(local_path(base)).trained_from if Path(base).is_dir() else ""
+    origin = f", trained from `{first}`" if first else ""
+    return f"`{Path(base).name}` (a local folder{origin}: write its Hub id as `base_model` into the metadata above)"
 
 
 def _dtype(folder: Path) -> str:

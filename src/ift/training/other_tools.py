@@ -222,8 +222,10 @@ def suggest_equivalent(name: str, dashes: str = "") -> str | None:
     """The end of a message for another tool's setting, "; here it is max_length."; None for an unknown name."""
     key = name.replace("-", "_").lower()
     if key in RENAMED:
-        share = ", where below 1 is a share of the steps" if key == "warmup_ratio" else ""
-        return f"; in ift it is {dashes}{RENAMED[key]}{share}."
+        more = ", where below 1 is a share of the steps" if key == "warmup_ratio" else ""
+        if key == "dataset" and not dashes:
+            more = ", or datasets for a list of them"
+        return f"; in ift it is {dashes}{RENAMED[key]}{more}."
     return f"; it {EXPLAINED[key]}." if key in EXPLAINED else None
 
 
