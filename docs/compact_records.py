@@ -40,7 +40,7 @@ def by_lines(record: dict[str, Any]) -> str:
 
 
 def compact_study(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Runs of a study, the later ones without the versions, the hardware and the command that the first has too.
+    """Runs of a study, the later ones without versions, hardware, command and hashes of rows that the first has too.
 
     Values of rows that are whole numbers become integers.
     """
@@ -50,6 +50,11 @@ def compact_study(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         made |= {
             key: type(made[key])() for key in ("versions", "hardware", "command") if made[key] == first[key]
         }
+    known: dict[str, Any] = {}  # of each setting: its splits, as the first run that has them says
+    for run in runs:
+        said = known.setdefault(run["setting"], {})
+        run["data"] = {split: rows for split, rows in run["data"].items() if said.get(split) != rows}
+        said |= run["data"] | said
     for by_score in (scores for run in runs for scores in run.get("row_scores", {}).values()):
         for name, values in by_score.items():
             by_score[name] = [int(value) if value == int(value) else value for value in values]

@@ -540,8 +540,9 @@ def test_runs_of_a_study_are_made_compact(monkeypatch, tmp_path):
     assert [run["provenance"]["command"] for run in found] == ["ift compare", "", "ift compare --seeds 4"]
     assert [bool(run["provenance"]["versions"]) for run in found] == [True, False, False]
     assert '"sql":[0,1,0.5]' in file.read_text()
+    assert [list(run["data"]) for run in found] == [["test"], ["train"], []]
     assert len(find([file])) == 3
-    rest = ("provenance", "row_scores")
+    rest = ("provenance", "row_scores", "data")
     assert [{k: v for k, v in run.items() if k not in rest} for run in found] == [
         {k: v for k, v in run.items() if k not in rest} for run in runs[:3]
     ]
