@@ -127,6 +127,22 @@ def test_a_prompt_that_the_server_refuses_is_named(answers):
         answers(script)
 
 
+def test_a_reply_without_a_choice_is_asked_for_again_and_never_stored(answers, tmp_path):
+    """Red when: an answer that the server never gave is stored as a whole one without text."""
+    nothing = {"choices": [], "usage": {"completion_tokens": 0}}
+    with serving(
+        lambda text, count: nothing if text == "one" and count == 0 else echo(text, count)
+    ) as script:
+        _, rows = answers(script)
+    assert rows[0]["output"] == "ONE"
+    with serving(lambda text, count: nothing if text == "four" else echo(text, count)) as script:
+        with pytest.raises(EvaluationError, match="prompt 3 was not answered: 3 replies without a choice"):
+            answers(script)
+        stored = [file.read_text() for file in tmp_path.glob("*.answers")]
+    assert len(stored) == 1
+    assert "ONE" in stored[0]
+
+
 def test_a_finished_file_is_not_replaced(tmp_path, capsys):
     prompts, out = tmp_path / "p.jsonl", tmp_path / "o.jsonl"
     prompts.write_text('{"prompt": "x"}\n')

@@ -34,6 +34,7 @@ def main(
 
     from ift.generation.decoding import room_for_answers
     from ift.generation.errors import EvaluationError
+    from ift.generation.plain_decoding import plain_decoding, unused_rules
     from ift.generation.prompts import prompt_ids
     from ift.models.loading import PLAIN_TEXT, load_model
     from ift.models.model_folder import warn_of_unfinished_run
@@ -49,8 +50,8 @@ def main(
     warn_of_unfinished_run(model)
     if system and style == PLAIN_TEXT:
         raise EvaluationError(f"--system: {model} was trained on plain text. Fix: write it into the prompt")
-    if note:
-        print(f"{model}: {note}", file=sys.stderr)
+    for one in filter(None, (note, unused_rules(network.generation_config))):
+        print(f"{model}: {one}", file=sys.stderr)
     terminal = prompt is None and sys.stdin.isatty()
     transcript = prompt is None and not terminal
     streamer = Visible(tokenizer, skip_prompt=True, skip_special_tokens=True)
@@ -63,10 +64,11 @@ def main(
         inputs = torch.tensor([ids], device=network.device)
         if transcript:
             print(f"user: {visible(text)}\nassistant: ", end="", flush=True)
-        new = network.generate(
-            input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=room, do_sample=False,
-            streamer=streamer, **stops,
-        )[0, len(ids) :]  # fmt: skip
+        with plain_decoding(network):
+            new = network.generate(
+                input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=room, do_sample=False,
+                streamer=streamer, **stops,
+            )[0, len(ids) :]  # fmt: skip
         answer = tokenizer.decode(new, skip_special_tokens=True)
         cut = len(new) == room and int(new[-1]) not in stops.get("eos_token_id", ())
         for mark in _marks(answer, room if cut else None, max_new_tokens):

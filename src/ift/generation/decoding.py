@@ -13,6 +13,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from ift.data import end_of_turn_ids
 from ift.generation.errors import EvaluationError
+from ift.generation.plain_decoding import plain_decoding
 from ift.models.limits import embedded_ids, learned_positions
 from ift.step.model import evaluating
 
@@ -108,7 +109,7 @@ def continue_prompts(
     sampling_seed: int | None = None,
     sampling: Sampling | None = None,
 ) -> list[Continuation]:
-    """Continues each prompt until a stop token, greedily or by sampling at temperature 1.
+    """Continues each prompt until a stop token, greedily or by sampling at temperature 1; see `plain_decoding`.
 
     Args:
         model: A causal language model; its train/eval mode is restored.
@@ -130,7 +131,7 @@ def continue_prompts(
     stops = sorted(stop_ids)
     sampled = sampling_seed is not None
     # eager: compiled layers would be recompiled for the cache
-    with evaluating(model), torch.compiler.set_stance("force_eager"):
+    with evaluating(model), plain_decoding(model), torch.compiler.set_stance("force_eager"):
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             with torch.random.fork_rng(enabled=sampled):

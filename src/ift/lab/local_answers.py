@@ -15,11 +15,20 @@ from typing import Any
 from ift.data import ensure_chat_template
 from ift.generation.answers import AnswerStore, Settings, answer_all, fingerprint
 from ift.generation.errors import EvaluationError
+from ift.generation.plain_decoding import unused_rules
 from ift.generation.prompt_checks import omissions, refused_by_template
 from ift.generation.prompts import Prompt, prompt_ids, read_prompts
 from ift.lab.processes import Executor, Job
 from ift.lab.report.json_files import write_json
-from ift.models.loading import CHAT_TEMPLATE, PLAIN_TEXT, LoadOptions, identity, load_model, load_writer
+from ift.models.loading import (
+    CHAT_TEMPLATE,
+    PLAIN_TEXT,
+    LoadOptions,
+    identity,
+    load_generation_config,
+    load_model,
+    load_writer,
+)
 from ift.text import counted
 
 # answers what the store lacks; calls its last argument with the number of new answers
@@ -49,6 +58,7 @@ def answer_here(
     """A model that is loaded here."""
     loaded = load_model(model, options)
     style, template = _written(asked, loaded.tokenizer, loaded.prompts, loaded.note)
+    _say_unused_rules(model, options)
 
     def answer(prompts: Sequence[Prompt], store: AnswerStore, progress: Callable[[int], None]) -> None:
         answer_all(loaded.model, loaded.tokenizer, prompts, settings, store, batch_size, progress, style)
@@ -82,6 +92,7 @@ def answer_in_jobs(
     """
     tokenizer, prompts_as, note = load_writer(model, options)
     style, template = _written(asked, tokenizer, prompts_as, note)
+    _say_unused_rules(model, options)
     key = fingerprint(identity(model), template, settings)
 
     content = {
@@ -158,6 +169,11 @@ def _written(asked: Sequence[Prompt], tokenizer: Any, style: str, note: str) -> 
     if note:
         print(note)
     return style, PLAIN_TEXT if style == PLAIN_TEXT else tokenizer.chat_template
+
+
+def _say_unused_rules(model: str, options: LoadOptions) -> None:
+    if rules := unused_rules(load_generation_config(model, options)):
+        print(rules)
 
 
 def main(file: str) -> None:

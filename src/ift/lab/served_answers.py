@@ -12,11 +12,12 @@ from ift.generation.prompts import Prompt
 from ift.lab.interrupts import call_in_threads
 from ift.lab.judge.endpoint import Endpoint
 from ift.lab.judge.errors import QuestionRefused
-from ift.lab.judge.replies import CUT, FILTERED
-from ift.text import quoted
+from ift.lab.judge.replies import CUT, FILTERED, NO_CHOICE
+from ift.text import counted, quoted
 
 # not OPENAI_API_KEY: that key must not reach whatever server the command names
 KEY_NAMES = ("IFT_ENDPOINT_API_KEY",)
+TRIES = 3  # of a request whose reply has no choice
 
 
 def open_endpoint(address: str, model: str, settings: Settings) -> Endpoint:
@@ -45,14 +46,22 @@ def answer_all_served(
     way at once.
 
     Raises:
-        EvaluationError: The server does not take a prompt.
+        EvaluationError: The server does not take a prompt, or its replies have no answer.
         JudgeError: It does not answer.
     """
     lock = threading.Lock()
 
     def ask(prompt: Prompt, turn: int) -> None:
         try:
-            reply = endpoint.ask(conversation(prompt, turn, store), settings.max_new_tokens)
+            for _ in range(TRIES):
+                reply = endpoint.ask(conversation(prompt, turn, store), settings.max_new_tokens)
+                if reply.problem != NO_CHOICE:
+                    break
+            else:
+                raise EvaluationError(
+                    f"prompt {prompt.id} was not answered: {counted(TRIES, 'reply', 'replies')} {NO_CHOICE}. "
+                    "Fix: repeat the command, which keeps the answers so far; if it happens again, see the server's log"
+                )
         except QuestionRefused as error:
             raise EvaluationError(
                 f"prompt {prompt.id} was not answered: {quoted(error)}. Fix: a smaller --max_new_tokens, or leave it "

@@ -147,10 +147,27 @@ def load_config(name: str, options: LoadOptions) -> Any:
     """
     from transformers import AutoConfig
 
+    name, revision = _full_model(name, options)
+    return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=options.trust_remote_code)
+
+
+def load_generation_config(name: str, options: LoadOptions) -> Any:
+    """The generation config of a model, or of an adapter's base; None if it has none that can be read."""
+    from transformers import GenerationConfig
+
+    try:
+        name, revision = _full_model(name, options)
+        return GenerationConfig.from_pretrained(name, revision=revision)
+    except (DataError, OSError, ValueError):
+        return None
+
+
+def _full_model(name: str, options: LoadOptions) -> tuple[str, str | None]:
+    """Name and revision of a model, or of an adapter's base."""
     name, revision = local_path(name), options.revision
     if (adapter := adapter_config(name, revision)) is not None:
-        name, revision = find_base(name, adapter.base_model_name_or_path), adapter.revision
-    return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=options.trust_remote_code)
+        return find_base(name, adapter.base_model_name_or_path), adapter.revision
+    return name, revision
 
 
 def load_tokenizer(name: str, options: LoadOptions) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 from ift.data import DataError, end_of_turn_ids
 from ift.generation.after_training import FinalAnswers, write_final_answers
 from ift.generation.during_training import EvaluationAnswers
+from ift.generation.plain_decoding import unused_rules
 from ift.methods.stage import PreparedRows
 from ift.runs.check_run import refuse_or_warn
 from ift.runs.launch import is_first_process
@@ -132,6 +133,9 @@ def final_answers(trainer: Any, run_args: Any, rows: PreparedRows, reporter: Rep
     report = rows.sets[name].report
     count = count if report.streaming else min(count, report.rows_kept)
     reporter.message(f"answering {counted(count, 'row')} with the trained model")
+    network = trainer.accelerator.unwrap_model(trainer.model)
+    if rules := unused_rules(getattr(network, "generation_config", None)):
+        reporter.message(rules)
     try:
         return write_final_answers(trainer, rows.sets[name], name, count)
     except Exception as error:

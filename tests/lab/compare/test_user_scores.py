@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sqlite3
 
 import pytest
@@ -195,6 +196,18 @@ def test_what_settings_are_chosen_by_is_said_where_some_are(place, flags, said):
     assert [line for line in lines if "chosen" in line] == [said]
     (rows,) = [line for line in lines if " rows to train on, " in line]
     assert ("for validation, " in rows) == ("no settings are chosen" not in said)
+
+
+def test_rules_of_the_models_folder_that_no_answer_follows_are_named(place, tmp_path):
+    shutil.copytree(tiny_base_path(), tmp_path / "ruled")
+    (tmp_path / "ruled" / "generation_config.json").write_text(
+        '{"eos_token_id": 2, "repetition_penalty": 1.1}'
+    )
+    lines = []
+    study_of("--score", "contains", "--model_name_or_path", str(tmp_path / "ruled"), say=lines.append)
+    assert any(
+        line.startswith("not used of generation_config.json: repetition_penalty 1.1;") for line in lines
+    )
 
 
 def test_without_a_search_all_rows_but_the_test_rows_are_trained(place):

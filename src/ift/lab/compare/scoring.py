@@ -79,13 +79,13 @@ class HeldOutScorer:
             (whether the answer stopped with its end token) and `tokens`. If any row has no prompt, an empty list.
         """
         from ift.data import end_of_turn_ids
-        from ift.generation.decoding import continue_prompts
+        from ift.generation.decoding import continue_prompts, padding_id
 
         asked = [last_answer(row["input_ids"], row["labels"]) for row in rows]
         if not all(prompt for prompt, _ in asked):
             return []
         stops = end_of_turn_ids(tokenizer)
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(stops)
+        pad = padding_id(tokenizer, stops, model)
         limits = {"batch_size": self.batch_size, "max_new_tokens": self.max_new_tokens}
         with self._precision():
             found = continue_prompts(model, [prompt for prompt, _ in asked], stops, pad, **limits)

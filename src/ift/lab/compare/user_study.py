@@ -100,8 +100,11 @@ def _load_rows(sft: Any, args: StudyArgs, draft: Plan, say: Say) -> CheckedRows:
     """Load the rows, check them as `ift train` does, and split them."""
     from ift.data.pairs import prepare_pairs
     from ift.data.training_sets import load_splits
+    from ift.generation.plain_decoding import unused_rules
     from ift.lab.compare.user_rows import has_pairs, split_rows
     from ift.methods.stage import load_tokenizer, prepare_stage
+    from ift.methods.start import start_options
+    from ift.models.loading import load_generation_config
     from ift.runs.check_run import check_model, refuse_or_warn
     from ift.training.config import preparation
 
@@ -127,7 +130,8 @@ def _load_rows(sft: Any, args: StudyArgs, draft: Plan, say: Say) -> CheckedRows:
         test_rows=args.test_rows,
         keep_columns=args.score is not None,
     )
-    for note in [*loaded.notes, *split.notes]:
+    rules = unused_rules(load_generation_config(sft.model.model_name_or_path, start_options(sft)))
+    for note in [*loaded.notes, *split.notes, *filter(None, [rules])]:
         say(note)
     return CheckedRows(loaded.train, split, prepared.tokenizer)
 
