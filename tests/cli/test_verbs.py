@@ -307,6 +307,35 @@ def test_shipped_configurations_are_found_by_name_before_trl_s():
         launch.resolve_config(["--accelerate_config", "zero9"])
 
 
+@pytest.mark.parametrize(
+    ("words", "engine"),
+    [
+        ([], ("zero3", 2)),
+        (["--num_processes", "8"], ("zero3", 8)),
+        (["--num-processes=8", "--accelerate-config", "fsdp2"], ("fsdp2", 8)),
+        (["--accelerate_config", "fsdp2", "--accelerate_config", "ddp"], ("ddp", 2)),
+        (["--config_file", "own.yaml"], ("fsdp2", 2)),
+        (["--num_processes", "8", "first"], ("zero3", 8)),
+    ],
+    ids=range(6),
+)
+def test_launch_flags_of_the_command_line_win_over_those_of_the_file(tmp_path, monkeypatch, words, engine):
+    """Red when: the engine or the number of processes of the YAML file is kept, or a flag with dashes is lost."""
+    from ift.runs.arguments import parse
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.yaml").write_text(
+        "{distributed_type: FSDP, fsdp_config: {fsdp_version: 2}, num_processes: 3}"
+    )
+    (tmp_path / "run.yaml").write_text(
+        "{model_name_or_path: m, dataset_name: d, num_processes: 2, accelerate_config: zero3}"
+    )
+    config = ["--config", "run.yaml"]
+    words = [*words[:-1], *config] if words[-1:] == ["first"] else [*config, *words]
+    found = launch.wanted_engine(parse(words).launch)
+    assert (found.name, found.processes) == engine
+
+
 def test_the_exit_code_is_that_of_the_process_that_failed(capfd):
     assert (
         launch.launch(

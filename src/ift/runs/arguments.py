@@ -27,7 +27,7 @@ from ift.runs.argv import (
     value_of,
     with_example,
 )
-from ift.runs.known_flags import launch_flags, refuse_foreign_file, unknown, wanted_methods
+from ift.runs.known_flags import last_given, launch_flags, refuse_foreign_file, unknown, wanted_methods
 from ift.runs.mixture import parse_mixture
 from ift.runs.output_folder import stage_folder
 from ift.runs.ranges import check_ranges, check_used, raise_together
@@ -269,8 +269,9 @@ def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: se
     )
     if run.allow_pickle_weights:
         config.model_init_kwargs = {"use_safetensors": None, **(config.model_init_kwargs or {})}
+    launch = last_given([*in_file, *launch])
     return TrainArguments(
-        script, config, model, mixture, renamed, method, run, in_file + launch, from_flags, answers, named
+        script, config, model, mixture, renamed, method, run, launch, from_flags, answers, named
     )
 
 

@@ -121,7 +121,7 @@ def unknown(word: str, options: Iterable[str], lines: dict[str, int] | None, fil
 def launch_flags(
     options: set[str], words: list[str], lines: dict[str, int] | None = None, file: str | None = None
 ) -> tuple[list[str], list[str]]:
-    """The words that are accelerate's launch flags and their values, and a message for each of the others."""
+    """The words that are accelerate's launch flags (with underscores) and their values, and messages for all others."""
     from accelerate.commands.launch import launch_command_parser
 
     known = {name: action for action in launch_command_parser()._actions for name in action.option_strings}
@@ -130,7 +130,9 @@ def launch_flags(
     problems: list[str] = []
     values = 0  # words that may still be values of the last flag
     refused = False  # whether the last flag is unknown, and its values are passed over
-    for word in words:
+    for given in words:
+        word = "--" + given[2:].replace("-", "_") if given.startswith("--") else given
+        word = word if word in known else given
         if word.startswith("--") and word in known:
             values, refused = 0 if known[word].nargs == 0 else 1, False
         elif refused and not word.startswith("--"):
@@ -146,3 +148,16 @@ def launch_flags(
             values = 0
         kept.append(word)
     return kept, problems
+
+
+def last_given(launch: list[str]) -> list[str]:
+    """Launch flags, each with the values that were given last; `--accelerate_config` and `--config_file` are one."""
+    found: dict[str, list[str]] = {}
+    name = ""
+    for word in launch:
+        if word.startswith("--"):
+            name = "--accelerate_config" if word == "--config_file" else word
+            found.pop(name, None)
+            found[name] = []
+        found[name].append(word)
+    return [word for words in found.values() for word in words]
