@@ -70,6 +70,21 @@ def test_weights_gradients_and_optimiser_by_hand(monkeypatch):
     assert four == 4 * (n - linear) + linear // 2
 
 
+def test_an_adapter_beside_a_base_in_four_bits_is_bfloat16_but_for_the_magnitudes_of_dora():
+    """As trl makes it; an optimiser with states in 32 bits keeps them. Red when: it counts as float32."""
+    lora, magnitudes = 4 * 4 * (128 + 128) * 2, 4 * 128 * 2  # of q and v in four layers
+
+    def held(*words):
+        return step_needs(run_of("--use_peft", "--lora_r=4", "--load_in_4bit", *words), 16).held
+
+    for dtype in ("bfloat16", "float32"):
+        plain = held("--dtype", dtype)
+        assert (plain.trained, plain.gradients, plain.optimizer) == (lora, 2 * lora, 4 * lora)
+    assert held("--optim=paged_adamw_32bit").optimizer == 8 * lora
+    dora = held("--use_dora=true")
+    assert (dora.trained, dora.gradients) == (lora + magnitudes, 2 * lora + 4 * magnitudes)
+
+
 def test_the_fullest_moment_counts_and_not_the_sum_of_all():
     """A long batch is fullest before the first gradient; one token, when all gradients are there."""
     n = 870_656

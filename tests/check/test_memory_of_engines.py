@@ -119,5 +119,5 @@ def test_optimisers_hold_their_states(optimizer, states):
 def test_fsdp2_holds_a_base_in_four_bits_whole():
     run = stage("--use_peft", "--lora_r=4", "--load_in_4bit", "--bf16=true", "--dtype=float32")
     held = step_needs(run, 64, whole=False).held
-    base = held.weights - 4 * LORA
+    base = held.weights - 2 * LORA  # trl makes the adapter bfloat16, and accelerate float32 again
     assert divide(held, Engine("fsdp2", 4))["weights"] == base + 4 * LORA // 4

@@ -54,6 +54,14 @@ def test_whole_copies_beside_an_adapter_are_weights_in_16_bits():
     assert said.endswith("Fix: --dtype float32 (the default), or a higher learning rate")
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_an_adapter_beside_a_base_in_four_bits_is_in_16_bits(dtype):
+    """Red when: it is taken for float32, which it is beside any other base."""
+    said = problem("--use_peft", "--load_in_4bit", f"--dtype={dtype}", "--learning_rate=1e-6")
+    assert said.startswith("the matrices of the adapter are trained in bfloat16, without a copy in float32")
+    assert said.endswith("Fix: a higher learning rate, or LoRA on a base in 16 bits")
+
+
 @pytest.mark.parametrize(
     ("words", "engine"),
     [

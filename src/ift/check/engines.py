@@ -9,7 +9,7 @@ from torch import nn
 from ift.text import counted
 
 ENGINES = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
-FULL = 4  # bytes of float32
+FULL, HALF = 4, 2  # bytes of float32, and of bfloat16
 GATHERED_BLOCKS = 2  # whole at once in FSDP2 and ZeRO-3: the one at work, and the next
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from ift.check.engines import FULL, ONE_DEVICE, Engine, Held, block_sizes, gathered_parameters
+from ift.check.engines import FULL, HALF, ONE_DEVICE, Engine, Held, block_sizes, gathered_parameters
 from ift.check.fake_step import WITHOUT_MASK, Passes, passes_peak
 from ift.check.flops import passes_flops
 from ift.check.needs import MemoryEstimate, StepNeeds
 from ift.data import DataError
 from ift.methods.start import start_adapter, start_options
-from ift.models.adapters import WHOLE_COPIES
+from ift.models.adapters import MAGNITUDES, WHOLE_COPIES
 from ift.models.deepspeed import without_zero3_partitioning
 from ift.models.limits import config_ids, explain_ids_outside, learned_positions
 from ift.models.loading import load_config
@@ -84,17 +84,18 @@ def step_needs(
     network = _as_trained(stage, model, element if whole else compute, compute)
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     optimizer = str(getattr(config.optim, "value", config.optim))
-    in_full = _trained_in_full(network, model_args, trained, few_bits)
-    trained_bytes = FULL * in_full + element * (trained - in_full)
-    full, loaded = (_state_bytes(optimizer, size) for size in (FULL, element))
+    in_full = _trained_in_full(network, model_args, few_bits)
+    loaded = HALF if few_bits else element  # bytes of the other trained parameters
+    trained_bytes = FULL * in_full + loaded * (trained - in_full)
+    full_state, loaded_state = (_state_bytes(optimizer, size) for size in (FULL, loaded))
     held = Held(
         weights=weights + (trained_bytes if model_args.use_peft else 0),
         computed=computed + (compute * trained if model_args.use_peft else 0),
         trained=trained,
         element=compute,
         gradients=trained_bytes,
-        optimizer=round(in_full * full + (trained - in_full) * loaded),
-        full_optimizer=round(trained * full),
+        optimizer=round(in_full * full_state + (trained - in_full) * loaded_state),
+        full_optimizer=round(trained * full_state),
         upcast=FULL * trained - trained_bytes if config.bf16 or config.fp16 else 0,
         reference=weights if stage.method.needs_reference and not model_args.use_peft else 0,
         gathered=0 if few_bits else compute * gathered,
@@ -147,18 +148,18 @@ def empty_model(stage: Any, attention: str | None = None) -> Any:
         )
 
 
-def _trained_in_full(network: Any, model_args: Any, trained: int, few_bits: bool) -> int:
-    """The number of trained parameters that are in float32 even if the model is loaded in 16 bits.
+def _trained_in_full(network: Any, model_args: Any, few_bits: bool) -> int:
+    """The number of trained parameters that are in float32 even if the model is loaded in fewer bits.
 
-    These are LoRA's own matrices. Its whole copies of modules have the dtype of the base, unless the base is in 4 or 8
-    bits: peft makes them float32 then.
+    These are LoRA's own matrices, but not its whole copies of modules, which have the dtype of the base. If the base is
+    in 4 or 8 bits, they are DoRA's magnitudes alone, because trl makes all others bfloat16.
     """
+    trained = {name: p.numel() for name, p in network.named_parameters() if p.requires_grad}
     if not model_args.use_peft:
         return 0
-    copies = sum(
-        p.numel() for name, p in network.named_parameters() if p.requires_grad and WHOLE_COPIES in name
-    )
-    return trained if few_bits else trained - copies
+    if few_bits:
+        return sum(count for name, count in trained.items() if MAGNITUDES in name)
+    return sum(count for name, count in trained.items() if WHOLE_COPIES not in name)
 
 
 def _as_trained(stage: Any, model: Any, element: int, compute: int) -> Any:
@@ -176,7 +177,11 @@ def _as_trained(stage: Any, model: Any, element: int, compute: int) -> Any:
         warnings.filterwarnings(
             "ignore", message="(?s).*tie_word_embeddings"
         )  # `explain_saved_modules` says it
-        return get_peft_model(model, adapter)
+        network = get_peft_model(model, adapter)
+    for name, parameter in network.named_parameters() if quantised else ():
+        if parameter.requires_grad and MAGNITUDES not in name:
+            parameter.data = parameter.data.to(torch.bfloat16)
+    return network
 
 
 def largest_batch(stage: Any, longest_row: int, longest_answer: int) -> tuple[int, int, int, bool]:
@@ -233,7 +238,8 @@ def _weight_bytes(model: Any, model_args: Any, element: int) -> int:
 
 
 def _state_bytes(optimizer: str, each: int) -> float:
-    """Bytes of optimiser state per trained weight; an unknown optimiser counts as AdamW."""
+    """Bytes of optimiser state per trained weight of `each` bytes; an unknown optimiser counts as AdamW."""
+    each = FULL if "32bit" in optimizer else each
     if "8bit" in optimizer:
         return 2.0
     if "adafactor" in optimizer:

@@ -24,8 +24,10 @@ def lost_updates(config: Any, held: Held, engine: Engine, read: Any, dtype: torc
         held: What a step holds.
         engine: Of the run: DeepSpeed and FSDP2 in mixed precision have trained weights in float32.
         read: The model's configuration.
-        dtype: Of the weights as they are loaded.
+        dtype: Of the weights as they are loaded; beside a base in few bits trl makes an adapter's bfloat16.
     """
+    few_bits = held.unsharded > 0
+    dtype = torch.bfloat16 if few_bits else dtype
     optimizer = str(getattr(config.optim, "value", config.optim))
     if not held.trained or held.optimised(engine) >= 4 * held.trained or dtype.itemsize != 2:
         return ""
@@ -37,13 +39,18 @@ def lost_updates(config: Any, held: Held, engine: Engine, read: Any, dtype: torc
     if not 0 < config.learning_rate < least:
         return ""
     name = str(dtype).removeprefix("torch.")
-    # LoRA's own matrices are in float32, and its whole copies of modules in 16 bits
-    of_adapter = held.optimised(engine) > 2 * held.trained
-    weights = "copies of lora_modules_to_save" if of_adapter else "weights"
-    other = "a higher learning rate" if of_adapter else "LoRA, whose adapter is float32"
+    # LoRA's own matrices are in float32, and its whole copies of modules in 16 bits, but with a base in few bits
+    if few_bits:
+        weights, other = "matrices of the adapter", "a higher learning rate, or LoRA on a base in 16 bits"
+    elif held.optimised(engine) > 2 * held.trained:
+        weights, other = (
+            "copies of lora_modules_to_save",
+            "--dtype float32 (the default), or a higher learning rate",
+        )
+    else:
+        weights, other = "weights", "--dtype float32 (the default), or LoRA, whose adapter is float32"
     return (
         f"the {weights} are trained in {name}, without a copy in float32, and learning_rate {config.learning_rate:g} "
         f"is too small for them: an update below 2^-{bits} of a weight is rounded away ({least:.1e} for a weight of "
-        f"{typical:g}), and an update of {optimizer} is about as large as the learning rate. Fix: --dtype float32 "
-        f"(the default), or {other}"
+        f"{typical:g}), and an update of {optimizer} is about as large as the learning rate. Fix: {other}"
     )

@@ -18,6 +18,7 @@ from ift.text import did_you_mean, quoted
 
 CONFIG = "adapter_config.json"
 WHOLE_COPIES = ".modules_to_save."  # in the names of the parameters of peft's copies of whole modules
+MAGNITUDES = "lora_magnitude_vector"  # in the names of DoRA's magnitudes
 _KIND = {
     "target_parameters": "parameter",
     "layers_to_transform": "targeted layer",

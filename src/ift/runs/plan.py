@@ -114,7 +114,7 @@ def dtype_line(stage: Stage, model: Any, optimizer: str) -> str:
     """Dtypes of the weights, the optimiser states and the files that will be saved."""
     used = _name(next(p.dtype for p in model.parameters() if p.is_floating_point()))
     adapter = hasattr(model, "peft_config")
-    # LoRA's own matrices are float32; its copies of whole modules have the dtype of the base
+    # LoRA's own matrices are float32, beside a base in few bits bfloat16; its whole copies have the dtype of the base
     trained, copies = (_dtypes(model, whole) for whole in (False, True))
     try:
         in_files = _name(load_config(stage.model.model_name_or_path, start_options(stage)).dtype or used)
@@ -125,7 +125,8 @@ def dtype_line(stage: Stage, model: Any, optimizer: str) -> str:
         weights = f"{in_files} in the files, {used} in training (--dtype auto keeps {in_files})"
     # DeepSpeed's optimisers work on float32 copies of the trained weights
     every = " and ".join(dict.fromkeys(filter(None, (trained, copies))))
-    full = "torch.float32" if running_engine().name.startswith("zero") else every
+    in_full = running_engine().name.startswith("zero") or "32bit" in optimizer
+    full = "torch.float32" if in_full else every
     states = "8 bit" if "8bit" in optimizer else full
     saved = f"the adapter is saved in {trained}" if adapter else f"saved in {used}"
     if copies and copies != trained:
