@@ -4,6 +4,7 @@ import pytest
 
 from ift.check import memory_words
 from ift.check.engines import Engine
+from ift.check.findings import _few_bits_findings
 from ift.check.memory import MemoryEstimate, estimate_memory
 from ift.check.memory_words import batch_words
 from ift.check.remedies import more_devices, without_saved_modules
@@ -123,3 +124,15 @@ def test_a_tied_matrix_that_an_adapter_copies_is_estimated():
     plain = estimate_memory(stage("--use_peft=true"), 16)
     saved = estimate_memory(stage("--use_peft=true", "--lora_modules_to_save", "lm_head"), 16)
     assert saved.trained - plain.trained == 521 * 128
+
+
+@pytest.mark.parametrize(
+    ("engine", "warned"), [("zero3", True), ("zero2", True), ("fsdp2", False), ("ddp", False)]
+)
+def test_a_base_in_few_bits_under_an_engine_that_never_ran_is_warned_of(engine, warned):
+    run = stage("--use_peft", "--load_in_4bit=true", "--bf16=true")
+    texts = [one.text for one in _few_bits_findings(Sizes(run, 8, Engine(engine, 2)))]
+    assert [text.startswith("a base in 4 or 8 bits was never run with ift under zero") for text in texts] == [
+        True
+    ] * warned
+    assert not _few_bits_findings(Sizes(stage("--use_peft"), 8, Engine(engine, 2)))

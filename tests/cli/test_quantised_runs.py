@@ -1,6 +1,7 @@
 """`ift train` on a quantised base, and with optimisers of bitsandbytes, on its CPU kernels."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -31,6 +32,10 @@ def test_an_adapter_on_a_quantised_base_learns_and_is_read_back(
     assert done.code == 0, done.err
     assert all(map(math.isfinite, losses(done)))
     assert losses(done)[-1] < losses(done)[0] - 0.2
+    plain = run_tiny(**RUN | {"max_steps": 1}, **ADAPTER, out="plain")
+    (count,) = re.findall(r"model +\S+: (\S+ \w parameters, \S+ \w trained \(\S+\))", plain.out)
+    assert count in done.out, "packed weights are counted as they are when they are not packed"
+    assert "the adapter is saved in torch.bfloat16" in " ".join(done.out.split())
     assert "same outputs on 3 rows" in done.out
     assert "MatMul8bitLt" not in done.out + done.err  # a warning of bitsandbytes in each layer of each pass
 

@@ -79,7 +79,7 @@ def test_a_short_run_logs_both_ends_and_says_what_follows_the_last_step(run_tiny
     said = (
         "step 3/3",
         f"saving the model in {done.folder} and reading it back",
-        "answering 2 rows with the trained model",
+        "answering 2 rows with the trained model (each prompt once)",
         f"done in 1:01:01, nll {first} -> {last}\n",
     )
     assert sorted(map(done.out.index, said)) == [done.out.index(text) for text in said]

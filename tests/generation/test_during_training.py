@@ -77,7 +77,7 @@ def test_more_rows_to_answer_than_there_are_is_said(rows, tmp_path, capsys):
     assert train(rows, tmp_path / "out", "--max_steps", "1", "--eval_steps", "1", *words) == 0
     said = capsys.readouterr().out
     assert "eval_generate is 9, and there are 4 evaluation rows: all of them are answered" in said
-    assert "answering 4 rows with the trained model" in said
+    assert "answering 4 rows with the trained model (each prompt once)" in said
     assert len(lines(tmp_path / "out" / "answers.jsonl")) == 4
 
 

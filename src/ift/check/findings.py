@@ -24,7 +24,7 @@ from ift.check.result import Preflight
 from ift.check.rounding import lost_updates
 from ift.check.row_findings import data_findings
 from ift.check.rows import scan_rows
-from ift.check.sizes import Sizes
+from ift.check.sizes import FEW_BITS_ENGINES, Sizes
 from ift.check.steps import PACKS_NOTHING, Work, packs_nothing, work_of
 from ift.check.trainer_build import build_errors
 from ift.data import DataError, DataReport, Prepared, end_of_turn_ids
@@ -91,7 +91,7 @@ def preflight(
     available, disk = available_memory(gpu_memory), None
     if memory is not None:
         disk = disk_needs(config, sizes.needs().held, engine, bool(stage.model.use_peft), work.steps)
-        findings += _precision_findings(sizes)
+        findings += [*_precision_findings(sizes), *_few_bits_findings(sizes)]
         findings += disk_findings(config, disk) if gpu_memory is None else []
         if memory.total > TIGHT * available:
             working("the step hardly fits: estimating other settings", seconds)
@@ -114,6 +114,17 @@ def _precision_findings(sizes: Sizes) -> list[Finding]:
     read = load_config(stage.model.model_name_or_path, start_options(stage))
     problem = lost_updates(stage.config, sizes.needs().held, sizes.engine, read, loaded_dtype(stage, read))
     return [Finding("warning", "learning_rate", problem)] if problem else []
+
+
+def _few_bits_findings(sizes: Sizes) -> list[Finding]:
+    """A warning where a base in 4 or 8 bits would run under an engine with which it was never run."""
+    if not sizes.needs().held.unsharded or sizes.engine.name in FEW_BITS_ENGINES:
+        return []
+    text = (
+        f"a base in 4 or 8 bits was never run with ift under {sizes.engine.name}, and the memory is not known there. "
+        f"Fix: --accelerate_config {' or '.join(FEW_BITS_ENGINES)}"
+    )
+    return [Finding("warning", "memory", text)]
 
 
 def _estimate(sizes: Sizes) -> tuple[MemoryEstimate | None, list[Finding]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ift.check.engines import Engine
-from ift.check.sizes import FOUR_BIT_ENGINES, NOTHING, Change, Remedy, Sizes
+from ift.check.sizes import FEW_BITS_ENGINES, NOTHING, Change, Remedy, Sizes
 from ift.methods.start import start_options
 from ift.models.loading import load_config
 
@@ -178,7 +178,7 @@ def _together(sizes: Sizes, parts: Sequence[Part], available: int) -> Change | N
 def _least(sizes: Sizes, parts: Sequence[Part]) -> Change:
     """All changes together, but for those without which no more is needed."""
     needed = list(parts)
-    if sizes.engine.name not in FOUR_BIT_ENGINES:
+    if sizes.engine.name not in FEW_BITS_ENGINES:
         needed = [part for part in needed if isinstance(part, Halved) or "load_in_4bit" not in part.settings]
     for part in reversed(needed.copy()):
         rest = [one for one in needed if one is not part]

@@ -12,7 +12,7 @@ from ift.check.engines import ONE_DEVICE, Engine
 from ift.check.memory import current_device, step_needs
 from ift.check.needs import StepNeeds
 
-FOUR_BIT_ENGINES = ("ddp", "fsdp2")  # under which a base in four bits runs
+FEW_BITS_ENGINES = ("ddp", "fsdp2")  # under which a base in 4 or 8 bits runs
 OF_THE_LAUNCH = ("accelerate_config", "num_processes")
 
 
@@ -101,7 +101,7 @@ class Sizes:
     def fits(self, change: Change, available: int) -> bool:
         """Whether a step fits; without running its passes where weights and states alone do not."""
         engine = change.engine or self.engine
-        if change.settings.get("load_in_4bit") and engine.name not in FOUR_BIT_ENGINES:
+        if change.settings.get("load_in_4bit") and engine.name not in FEW_BITS_ENGINES:
             return False
         return self.needs(change).least(engine) <= available and self.total(change) <= available
 

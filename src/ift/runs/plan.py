@@ -27,8 +27,7 @@ def plan(
     `checked`: whether findings about the rows were printed before, and are not repeated.
     """
     args, model = trainer.args, trainer.model
-    sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
-    total, trained = sum(size for size, _ in sizes), sum(size for size, wanted in sizes if wanted)
+    trained, total = _parameters(model)
     share = "all trained" if trained == total else f"{_count(trained)} trained ({trained / total:.2%})"
     split = trainer.get_tp_size()  # processes that have the same rows
     batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size // split
@@ -132,6 +131,15 @@ def dtype_line(stage: Stage, model: Any, optimizer: str) -> str:
     if copies and copies != trained:
         saved += f", and the copies of lora_modules_to_save in {copies}"
     return f"weights {weights}, optimiser states {states}, {saved}"
+
+
+def _parameters(model: Any) -> tuple[int, int]:
+    """Numbers of trained and of all parameters; of a base in few bits and under ZeRO-3 those of the whole tensors."""
+    if hasattr(model, "get_nb_trainable_parameters"):  # an adapter: peft knows how bitsandbytes packs weights
+        trained, total = model.get_nb_trainable_parameters()
+        return int(trained), int(total)
+    sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
+    return sum(size for size, wanted in sizes if wanted), sum(size for size, _ in sizes)
 
 
 def _dtypes(model: Any, whole: bool) -> str:

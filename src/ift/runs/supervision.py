@@ -132,7 +132,7 @@ def final_answers(trainer: Any, run_args: Any, rows: PreparedRows, reporter: Rep
     name = "eval" if "eval" in rows.sets else "train"
     report = rows.sets[name].report
     count = count if report.streaming else min(count, report.rows_kept)
-    reporter.message(f"answering {counted(count, 'row')} with the trained model")
+    reporter.message(f"answering {counted(count, 'row')} with the trained model (each prompt once)")
     network = trainer.accelerator.unwrap_model(trainer.model)
     if rules := unused_rules(getattr(network, "generation_config", None)):
         reporter.message(rules)
