@@ -236,6 +236,26 @@ def test_advice_on_length_never_repeats_the_length_that_was_given(tokenizer):
         assert ("--max_length 50 cuts less" in text) == repeated
 
 
+def test_the_name_of_a_part_is_no_reason(tokenizer):
+    """The part is named truncation and each reason begins with its name: its empty answer is dropped for no length.
+
+    Red when: words of the message decide what was cut away.
+    """
+    long = {"prompt": "1 plus 1 " * 40, "completion": " 2"}
+    parts = [
+        Part("truncation to max_length", Dataset.from_list([*FINE, {"prompt": "5", "completion": ""}])),
+        Part("other: rows", Dataset.from_list([*FINE, long])),
+    ]
+    sets = {"train": prepare_mixture(parts, tokenizer, max_length=60)}
+    scans = {"train": scan_rows(sets["train"], tokenizer, end_of_turn_ids(tokenizer))}
+    report = sets["train"].report
+    assert report.rows_cut_away == 1
+    texts = [one.text for one in data_findings(sets, scans, tokenizer, vocabulary=521, rows_per_step=1)]
+    name = "train truncation to max_length"
+    assert f"1 row is dropped: {name}: the answer is empty (row 11)" in texts
+    assert not any("dropped: train other: rows" in text for text in texts)  # told with those that are cut
+
+
 def test_ids_beyond_the_model_are_refused(tokenizer):
     rows = [{"input_ids": [5, 900, 2], "labels": [-100, 900, 2]}]
     ((level, _, text),) = found(tokenizer, rows)

@@ -84,6 +84,11 @@ def test_no_row_left_is_an_error(tokenizer):
         prepare_dataset(Dataset.from_list(ROWS), tokenizer, max_length=2)
     with pytest.raises(DataError, match="found no rows"):
         prepare_dataset(Dataset.from_dict({"text": []}), tokenizer)
+    empty = Dataset.from_list([{"prompt": "Hi", "completion": ""}])
+    with pytest.raises(
+        DataError, match=r"max_length data: none of 1 row .*Fix: check that the rows have answers"
+    ):
+        prepare_dataset(empty, tokenizer, name="max_length")
 
 
 def test_a_first_token_alone_is_nothing_to_learn():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ift.data.errors import DataError
 from ift.data.masks import UNTRAINED
-from ift.data.report import DataReport, RowLengths, rows_by_text
+from ift.data.report import DataReport, RowLengths, cut_away, rows_by_text
 from ift.text import counted
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _all_dropped(report: DataReport, what: str) -> DataError:
         "; ".join(f"{reason}: {counted(len(rows), 'row')}" for reason, rows in found)
         or "the data set is empty"
     )
-    cut = any("max_length" in reason for reason in report.dropped)
+    cut = any(cut_away(reason) for reason in report.dropped)
     fix = (
         "raise --max_length"
         if cut

@@ -24,6 +24,7 @@ from ift.data.formats import Format, column_names, unformatted
 from ift.data.lengths import LengthLimit, length_limit
 from ift.data.origin import Origin, RowPreparation, map_rows
 from ift.data.prepare import join_parts
+from ift.data.report import CUT_AWAY, CUT_SAME
 from ift.data.samples import SIDES
 from ift.data.source import SourceRow, columns_with_filled_nulls
 from ift.data.turns import Message, Row
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 COLUMNS = tuple(f"{side}_{kind}" for side in SIDES for kind in ("input_ids", "attention_mask", "labels"))
 IDENTICAL = "chosen and rejected are the same"
-CUT_SAME = "chosen and rejected are the same after truncation to max_length"
-CUT_AWAY = "an answer has no token left after truncation to max_length"
 
 
 def prepare_pairs(

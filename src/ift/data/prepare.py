@@ -23,7 +23,7 @@ from ift.data.lengths import LengthLimit, length_limit
 from ift.data.masks import UNTRAINED, RowTokenizer, TokenisedRow, TrainOn
 from ift.data.origin import CHECKED_ROWS, Origin, RowPreparation, map_rows
 from ift.data.prepared import Part, Prepared
-from ift.data.report import NOT_RENDERED, TEMPLATE_REASON, DataReport, mixture_report
+from ift.data.report import CUT_EMPTY, NOT_RENDERED, TEMPLATE_REASON, DataReport, mixture_report
 from ift.data.source import SourceRow, columns_with_filled_nulls
 from ift.data.templates import ensure_chat_template
 from ift.data.turns import Row
@@ -91,7 +91,7 @@ def _nothing_to_learn(row: Row, done: TokenisedRow, trained: int) -> str:
         if done.empty and any(NOT_RENDERED in note for note in done.notes):
             return TEMPLATE_REASON
         return f"the {'text' if 'text' in row else 'answer'} is empty" if done.empty else "nothing to learn"
-    return "" if trained else "nothing to learn after truncation to max_length"
+    return "" if trained else CUT_EMPTY
 
 
 def _format_of(

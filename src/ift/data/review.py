@@ -10,7 +10,7 @@ from typing import Any
 from ift.data.encodings import WRONG_CHARACTERS
 from ift.data.errors import DataError, RowFault
 from ift.data.lengths import LengthLimit
-from ift.data.report import TEMPLATE_FIX, TEMPLATE_REASON, cut_away
+from ift.data.report import TEMPLATE_FIX, TEMPLATE_REASON, cut_away, is_reason
 from ift.data.samples import row_key
 
 SHOWN = 8  # rows named in one remark
@@ -69,7 +69,7 @@ class RowReview:
             what = f"too long, with up to {self._longest:,} tokens, for {self._limit}"
             lines.append(f"{_places(self._long, locate, what)}. {self._limit.fix(self._longest)}")
         for reason, rows in self._dropped.items():
-            fix = f". {TEMPLATE_FIX}" if TEMPLATE_REASON in reason else ""
+            fix = f". {TEMPLATE_FIX}" if is_reason(reason, TEMPLATE_REASON) else ""
             lines.append(_places(rows, locate, f"dropped: {reason}") + fix)
         if self._copies:
             what = "a copy of an earlier one" if len(self._copies) == 1 else "copies of earlier ones"
