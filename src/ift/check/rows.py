@@ -11,6 +11,7 @@ import numpy as np
 
 from ift.data import DataReport, Prepared
 from ift.data.samples import ids_key, row_key, row_sides
+from ift.labels import IGNORED
 
 STREAM_ROWS = 1000  # rows of a stream that are checked
 BATCH = 1000
@@ -80,9 +81,9 @@ def scan_rows(
             earlier = found.first.setdefault(row_key(row), number)
             if earlier != number:
                 found.duplicates.append((number, earlier))
-            start = int((trained != -100).argmax())
+            start = int((trained != IGNORED).argmax())
             if start:
-                prompt, untrained_after = ids_key(whole[:start]), np.flatnonzero(trained[start:] == -100)
+                prompt, untrained_after = ids_key(whole[:start]), np.flatnonzero(trained[start:] == IGNORED)
                 answer = ids_key(
                     whole[start : start + untrained_after[0]] if untrained_after.size else whole[start:]
                 )

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ift.data.errors import DataError
-from ift.data.masks import UNTRAINED
 from ift.data.report import DataReport, RowLengths, cut_away, rows_by_text
+from ift.labels import IGNORED
 from ift.text import counted
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ NOTE_SEPARATOR = "\n"
 
 def count_trained(labels: Sequence[int]) -> int:
     """Counts the labels other than -100; the first token of a row never counts, as nothing predicts it."""
-    return sum(label != UNTRAINED for label in labels[1:])
+    return sum(label != IGNORED for label in labels[1:])
 
 
 def features(columns: Sequence[str]) -> Any:

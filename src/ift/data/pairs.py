@@ -28,6 +28,7 @@ from ift.data.report import CUT_AWAY, CUT_SAME
 from ift.data.samples import SIDES
 from ift.data.source import SourceRow, columns_with_filled_nulls
 from ift.data.turns import Message, Row
+from ift.labels import IGNORED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -217,7 +218,7 @@ class PairCollator:
         """`input_ids`, `attention_mask` and `completion_mask` (1 on the answers), each (2 P, T) int64."""
         rows = [(pair[f"{side}_input_ids"], pair[f"{side}_labels"]) for side in SIDES for pair in pairs]
         ids = [torch.tensor(ids) for ids, _ in rows]
-        answers = [(torch.tensor(labels) != -100).long() for _, labels in rows]
+        answers = [(torch.tensor(labels) != IGNORED).long() for _, labels in rows]
         return {
             "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id),
             "attention_mask": pad_sequence([torch.ones_like(one) for one in ids], batch_first=True),

@@ -20,13 +20,14 @@ from ift.data.formats import (
     unformatted,
 )
 from ift.data.lengths import LengthLimit, length_limit
-from ift.data.masks import UNTRAINED, RowTokenizer, TokenisedRow, TrainOn
+from ift.data.masks import RowTokenizer, TokenisedRow, TrainOn
 from ift.data.origin import CHECKED_ROWS, Origin, RowPreparation, map_rows
 from ift.data.prepared import Part, Prepared
 from ift.data.report import CUT_EMPTY, NOT_RENDERED, TEMPLATE_REASON, DataReport, mixture_report
 from ift.data.source import SourceRow, columns_with_filled_nulls
 from ift.data.templates import ensure_chat_template
 from ift.data.turns import Row
+from ift.labels import IGNORED
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -76,7 +77,7 @@ class PrepareRow(RowPreparation):
             "ift_trained": trained,
             "ift_lost": before - trained,
             "ift_cut": len(ids) < len(done.input_ids),
-            "ift_ends": done.ends and all(label == UNTRAINED for label in done.labels[len(ids) :]),
+            "ift_ends": done.ends and all(label == IGNORED for label in done.labels[len(ids) :]),
             "ift_merged": done.merged,
             "ift_reason": reason,
             "ift_notes": NOTE_SEPARATOR.join(notes),

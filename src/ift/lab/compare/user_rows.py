@@ -11,11 +11,11 @@ from typing import Any
 
 from ift.data import DataError, Part, prepare_dataset
 from ift.data.held_out import prompt_key
-from ift.data.masks import UNTRAINED
 from ift.data.pairs import prepare_pairs
 from ift.data.report import row_numbers
 from ift.data.samples import SIDES
 from ift.lab.compare.split import Split
+from ift.labels import IGNORED
 from ift.text import counted
 
 COLUMNS = "columns"  # of a held-out row: all columns of the row as loaded, as JSON
@@ -271,7 +271,7 @@ def _source(
         kept = [index for index in range(len(part.rows)) if index + 1 not in dropped]
         prepared.append(done.dataset.add_column("row", [index + 1 for index in kept]))
         for index, row in enumerate(done.dataset):
-            begin = next(place for place, label in enumerate(row["labels"]) if label != UNTRAINED)
+            begin = next(place for place, label in enumerate(row["labels"]) if label != IGNORED)
             prompt = prompt_key(tokenizer.decode(row["input_ids"][:begin] or row["input_ids"]))
             fits = max_length is None or len(row["input_ids"]) <= max_length
             groups.setdefault(prompt, []).append(_Row(number, index, kept[index], prompt, fits))
