@@ -433,7 +433,7 @@ FAULTS = [
     Fault(
         "user turns are trained",
         "data/masks.py",
-        "labels, merged = list(ids) if everything else [UNTRAINED] * len(ids), 0",
+        "labels, merged = list(ids) if everything else [IGNORED] * len(ids), 0",
         "labels, merged = list(ids), 0",
         ("data/test_data_masks.py::test_the_trained_text_of_each_family",),
     ),

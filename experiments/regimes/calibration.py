@@ -24,10 +24,10 @@ from measuring import measure_missing, pack, parser_of
 from run import PROBLEMS, REGIMES
 from torch import Tensor
 
-from ift.data.masks import UNTRAINED
 from ift.lab.testbed import base_path, families, settings
 from ift.lab.testbed.likelihood import padded_batch, rendered
 from ift.lab.testbed.scoring import generate_answers, right_answers
+from ift.labels import IGNORED
 from ift.models.loading import LoadOptions, load_tokenizer
 from ift.step.model import evaluating
 
@@ -47,7 +47,7 @@ def calibration(model: Any, batch: dict[str, Tensor]) -> dict[str, float]:
     with torch.no_grad(), evaluating(model):
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     targets = batch["labels"][:, 1:]
-    chosen = targets != UNTRAINED
+    chosen = targets != IGNORED
     log_probs = logits[:, :-1][chosen].float().log_softmax(-1)  # (N, V)
     targets = targets[chosen]
     top = log_probs.max(-1)

@@ -1,6 +1,7 @@
 """What is known before a run: each finding from rows that have exactly that fault."""
 
 import copy
+import hashlib
 import json
 from types import SimpleNamespace
 
@@ -235,6 +236,26 @@ def test_advice_on_length_never_repeats_the_length_that_was_given(tokenizer):
         assert ("--max_length 50 cuts less" in text) == repeated
 
 
+def test_the_name_of_a_part_is_no_reason(tokenizer):
+    """The part is named truncation and each reason begins with its name: its empty answer is dropped for no length.
+
+    Red when: words of the message decide what was cut away.
+    """
+    long = {"prompt": "1 plus 1 " * 40, "completion": " 2"}
+    parts = [
+        Part("truncation to max_length", Dataset.from_list([*FINE, {"prompt": "5", "completion": ""}])),
+        Part("other: rows", Dataset.from_list([*FINE, long])),
+    ]
+    sets = {"train": prepare_mixture(parts, tokenizer, max_length=60)}
+    scans = {"train": scan_rows(sets["train"], tokenizer, end_of_turn_ids(tokenizer))}
+    report = sets["train"].report
+    assert report.rows_cut_away == 1
+    texts = [one.text for one in data_findings(sets, scans, tokenizer, vocabulary=521, rows_per_step=1)]
+    name = "train truncation to max_length"
+    assert f"1 row is dropped: {name}: the answer is empty (row 11)" in texts
+    assert not any("dropped: train other: rows" in text for text in texts)  # told with those that are cut
+
+
 def test_ids_beyond_the_model_are_refused(tokenizer):
     rows = [{"input_ids": [5, 900, 2], "labels": [-100, 900, 2]}]
     ((level, _, text),) = found(tokenizer, rows)
@@ -317,6 +338,53 @@ def test_plain_pairs_leave_the_template_out_too():
     scans = {"train": scan_rows(prepared["train"], tokenizer, end_of_turn_ids(tokenizer))}
     (found,) = data_findings(prepared, scans, tokenizer, vocabulary=521, rows_per_step=1)
     assert found.text.startswith("the rows are plain text, so the model's chat template is not used")
+
+
+def scan_of_pairs(tokenizer, rows):
+    """The pairs, their scan, and its findings for a model with 521 embeddings."""
+    sets = {"train": prepare_pairs([Part("train", Dataset.from_list(rows))], tokenizer)}
+    scans = {"train": scan_rows(sets["train"], tokenizer, end_of_turn_ids(tokenizer))}
+    findings = data_findings(sets, scans, tokenizer, vocabulary=521, rows_per_step=1)
+    return scans["train"], [one.text for one in findings]
+
+
+PAIR = {"prompt": "1 plus 1 =", "chosen": " 2", "rejected": " 3"}
+
+
+def test_pairs_with_several_rejected_answers_are_no_copies(tokenizer):
+    """Row 2 rejects another answer; row 3 repeats row 1. Red when: a row is known by its chosen side."""
+    _, texts = scan_of_pairs(tokenizer, [PAIR, {**PAIR, "rejected": " 4"}, PAIR])
+    assert [text.partition(". Fix")[0] for text in texts] == [
+        "1 of 3 rows is a copy of an earlier one (row 3 is the first, a copy of row 1)"
+    ]
+
+
+def test_a_resumed_run_knows_both_sides_of_its_pairs(tokenizer):
+    """Red when: the hash that a checkpoint keeps of the rows stays the same for another rejected answer."""
+    others = [{**PAIR, "rejected": " 4"}, {**PAIR, "chosen": " 4"}, {**PAIR, "prompt": "2 plus 1 ="}]
+    scans = [scan_of_pairs(tokenizer, [one])[0] for one in [PAIR, *others]]
+    hashes = [hashlib.sha256(b"".join(scan.keys)).hexdigest() for scan in scans]
+    assert len({*hashes}) == 4
+    assert scan_of_pairs(tokenizer, [PAIR])[0].keys == scans[0].keys
+
+
+def test_rows_without_pairs_keep_the_hash_that_checkpoints_have(tokenizer):
+    """Computed before pairs were hashed on both sides."""
+    rows = [{"input_ids": [5 + n, 6, 7], "labels": [-100, 6, 7]} for n in range(3)]
+    prepared = prepare_dataset(Dataset.from_list(rows), tokenizer)
+    keys = scan_rows(prepared, tokenizer, end_of_turn_ids(tokenizer)).keys
+    known = "6d860e7e6ec836513cac2a49fb2e3b806da734036f509f35a4b5584a26329688"
+    assert hashlib.sha256(b"".join(keys)).hexdigest() == known
+
+
+def test_an_id_of_a_rejected_answer_beyond_the_model_is_refused(tokenizer):
+    """An added token has id 521, one more than the last embedding. Red when: chosen answers alone are looked at."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.add_tokens(["<new>"])
+    number = tokenizer.convert_tokens_to_ids("<new>")
+    scan, texts = scan_of_pairs(tokenizer, [{**PAIR, "rejected": " <new>"}])
+    assert scan.largest_id == number >= 521
+    assert f"the rows hold the token id {number}, but the model has only 521 embeddings" in texts[0]
 
 
 def test_answers_without_a_space_before_them(tokenizer):

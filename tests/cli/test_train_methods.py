@@ -298,6 +298,95 @@ def test_from_python_mistakes_are_named(chat_model, tmp_path, method, settings, 
         train_method(method, chat_model, PAIRS, tmp_path, settings)
 
 
+EVALUATED = {
+    "max_steps": 1,
+    "per_device_train_batch_size": 2,
+    "save_strategy": "no",
+    "eval_strategy": "steps",
+}
+
+
+@pytest.fixture
+def loaded(monkeypatch, tmp_path, chat_model):
+    """The rows that `train_method` loads for its only stage, before anything is prepared."""
+
+    def load(rows, settings, **options):
+        planned = []
+        monkeypatch.setattr(
+            "ift.runs.from_python.train_stages", lambda method, stages, *_: planned.extend(stages)
+        )
+        train_method("sft", chat_model, rows, tmp_path / "out", {**EVALUATED, **settings}, **options)
+        ((_, data),) = planned
+        return data
+
+    return load
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A data set of 20 training rows and 4 test rows."""
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    for name, count in (("train", 20), ("test", 4)):
+        lines = [json.dumps({"prompt": f"{name} {n}?", "completion": f" {n}"}) for n in range(count)]
+        (rows / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    return rows
+
+
+def test_from_python_a_named_data_set_is_read_as_the_settings_say(loaded, folder):
+    """Red when: with `eval_rows`, all 20 rows are trained."""
+    part = {"dataset_train_split": "train[:5]"}
+    evaluation = [{"prompt": "Yes?", "completion": " No."}] * 2
+    for given, count in ((None, 4), (evaluation, 2), (str(folder), 4), (folder / "train.jsonl", 20)):
+        data = loaded(str(folder), part, eval_rows=given)
+        assert len(data.train[0].rows) == 5
+        assert len(data.evaluation[0].rows) == count
+    tested = loaded(evaluation, {"dataset_test_split": "test[:3]"}, eval_rows=folder)
+    assert [row["prompt"] for row in tested.evaluation[0].rows] == [f"test {n}?" for n in range(3)]
+    stream = loaded(folder, {"dataset_streaming": True}, eval_rows=evaluation)
+    assert type(stream.train[0].rows).__name__ == "IterableDataset"
+    assert loaded(str(folder), {**part, "eval_strategy": "no"}, eval_rows=evaluation).evaluation is None
+
+
+def test_from_python_a_configuration_is_passed_on(loaded, folder, monkeypatch):
+    from ift.data import loading, training_sets
+
+    asked = []
+
+    def load(name, *, config, split, streaming):
+        asked.append((name, config))
+        return load_with_origin(name, split=split, streaming=streaming)
+
+    load_with_origin = loading.load_with_origin
+    monkeypatch.setattr(training_sets, "load_with_origin", load)
+    monkeypatch.setattr(loading, "load_with_origin", load)
+    file = str(folder / "train.jsonl")
+    loaded(file, {"dataset_config": "main"}, eval_rows=str(folder / "test.jsonl"))
+    assert asked == [(file, "main"), (str(folder / "test.jsonl"), "main")]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "given", "of"),
+    [
+        ("dataset_train_split", "train[:5]", False, "rows"),
+        ("dataset_train_split", "train[:5]", True, "rows"),
+        ("dataset_test_split", "validation", False, "rows"),
+        ("dataset_test_split", "validation", True, "eval_rows"),
+        ("dataset_config", "main", True, "rows"),
+        ("dataset_streaming", True, False, "rows"),
+    ],
+)
+def test_from_python_objects_refuse_settings_of_named_data_sets(loaded, setting, value, given, of):
+    """Red when: the setting is passed over, for lists as for a Dataset."""
+    from datasets import Dataset
+
+    rows = [{"prompt": "What?", "completion": " That."}] * 4
+    for objects in (rows, Dataset.from_list(rows)):
+        with pytest.raises(ValueError, match=f"'{setting}' selects .* and {of} are objects. Fix: "):
+            loaded(objects, {setting: value}, eval_rows=objects if given else None)
+    assert loaded(rows, {"dataset_train_split": "train"}).train
+
+
 def test_the_table_imports_nothing_heavy():
     code = "import sys, ift.methods; print([m for m in ('torch', 'trl', 'transformers') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

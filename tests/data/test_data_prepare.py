@@ -69,13 +69,6 @@ def test_a_row_cut_in_its_answer_no_longer_ends(tokenizer):
     assert (kept.rows_cut, kept.rows_without_end, kept.trained_tokens_lost) == (1, 0, 0)
 
 
-def test_keeping_the_end_instead(tokenizer):
-    whole = prepare_dataset(Dataset.from_list(ROWS), tokenizer).dataset
-    done = prepare_dataset(Dataset.from_list(ROWS), tokenizer, max_length=6, truncation_mode="keep_end")
-    assert [row["input_ids"] for row in done.dataset] == [row["input_ids"][-6:] for row in whole]
-    assert done.report.rows_without_end == 0
-
-
 def test_rows_with_nothing_to_learn_are_dropped_and_named(tokenizer):
     silent = chat("Hi", "one")
     silent["messages"][1]["train"] = False
@@ -91,6 +84,11 @@ def test_no_row_left_is_an_error(tokenizer):
         prepare_dataset(Dataset.from_list(ROWS), tokenizer, max_length=2)
     with pytest.raises(DataError, match="found no rows"):
         prepare_dataset(Dataset.from_dict({"text": []}), tokenizer)
+    empty = Dataset.from_list([{"prompt": "Hi", "completion": ""}])
+    with pytest.raises(
+        DataError, match=r"max_length data: none of 1 row .*Fix: check that the rows have answers"
+    ):
+        prepare_dataset(empty, tokenizer, name="max_length")
 
 
 def test_a_first_token_alone_is_nothing_to_learn():

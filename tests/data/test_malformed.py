@@ -86,9 +86,7 @@ def test_rows_that_are_too_long_refused_by_the_template_or_dropped_are_named_in_
     tokenizer = small_tokenizer(template)
 
     def preparation(form, pairs):
-        return PrepareRow(
-            form, RowTokenizer(tokenizer), length_limit(60, ("n_positions", 80)), "keep_start", "", {}
-        )
+        return PrepareRow(form, RowTokenizer(tokenizer), length_limit(60, ("n_positions", 80)), "", {})
 
     def run():
         data = load_train_and_eval(*arguments(str(tmp_path / "rows.jsonl")), preparation=preparation)

@@ -7,7 +7,8 @@ import torch
 from datasets import Dataset
 
 from ift.data import DataError, Part, prepare_dataset
-from ift.data.pairs import CUT_AWAY, IDENTICAL, PairCollator, prepare_pairs
+from ift.data.pairs import IDENTICAL, PairCollator, prepare_pairs
+from ift.data.report import CUT_AWAY
 from ift.lab.testbed import problems, tiny_base_path
 
 

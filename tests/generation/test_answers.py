@@ -1,8 +1,10 @@
 """Answers to prompts: the same whatever the batch, the order or a stop in between, in the forms that others read."""
 
+import copy
 import json
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,13 +12,15 @@ from typer.testing import CliRunner
 
 from ift.cli.main import app
 from ift.data import DataError
+from ift.generation.after_training import SPARE_TOKENS, _longest_answer
 from ift.generation.answers import AnswerStore, Settings, Turn, answer_all
-from ift.generation.decoding import Sampling, _Noise
+from ift.generation.decoding import Sampling, _Noise, room_for_answers
 from ift.generation.errors import EvaluationError
 from ift.generation.prompt_checks import unused_content
 from ift.generation.prompts import UNPLACED, Prompt, prompt_ids, read_prompts
 from ift.lab.testbed import problems, tiny_base_path
 from ift.models.loading import CHAT_TEMPLATE, PLAIN_TEXT
+from models import tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -197,10 +201,27 @@ def test_stored_answers_name_the_row_and_those_of_earlier_versions_are_used(load
 
 
 def test_prompts_without_room_for_an_answer_are_refused(loaded, tmp_path):
+    """GPT-2 has a table of 256 positions."""
+    model = tiny_model("gpt2", vocab_size=len(loaded[1]))
     with pytest.raises(
-        EvaluationError, match=r"6 prompts leave no room for 500 .* context of 512.*--max_new_tokens"
+        EvaluationError, match=r"6 prompts leave no room for 250 .* 256 positions that .*--max_new_tokens"
     ):
-        answered(loaded, asked(), tmp_path / "answers", max_new_tokens=500)
+        answered((model, loaded[1]), asked(), tmp_path / "answers", max_new_tokens=250)
+
+
+def test_a_rotary_model_answers_beyond_its_positions_with_a_warning(loaded, tmp_path, caplog):
+    """All answers to a user find room by one rule. Red when: `ift generate` refuses what `ift chat` answers."""
+    model, tokenizer = copy.deepcopy(loaded[0]), loaded[1]
+    ids = [prompt_ids(tokenizer, list(one.messages), CHAT_TEMPLATE) for one in asked(2)]
+    model.config.max_position_embeddings = 8
+    assert answered((model, tokenizer), asked(2), tmp_path / "answers", max_new_tokens=4)["0"][0].tokens > 0
+    (warning,) = caplog.messages
+    assert warning.startswith("2 prompts and up to 4 new tokens are longer than the 8 positions of the model")
+    assert room_for_answers(model, ids, 4) == 4
+    trainer = SimpleNamespace(model=model, accelerator=SimpleNamespace(unwrap_model=lambda one: one))
+    assert _longest_answer(trainer, [(1, ids[0], [5, 6])]) == 2 * 2 + SPARE_TOKENS
+    learned = SimpleNamespace(model=tiny_model("gpt2"), accelerator=trainer.accelerator)
+    assert _longest_answer(learned, [(1, [5] * 250, [5, 6])]) == 256 - 250
 
 
 @pytest.mark.parametrize(

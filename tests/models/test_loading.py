@@ -3,7 +3,9 @@
 import json
 import shutil
 import warnings
+from dataclasses import replace
 
+import peft
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -11,6 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from ift.data import DataError
 from ift.lab.testbed import tiny_base_path
+from ift.models import loading
+from ift.models.adapters import find_base
 from ift.models.loading import (
     CHAT_TEMPLATE,
     PLAIN_TEXT,
@@ -49,6 +53,42 @@ def adapted(base, folder, **settings):
                 parameter.add_(torch.randn_like(parameter) * (0.3 if parameter.ndim > 1 else 0.1))
     model.save_pretrained(folder)
     return logits(model)
+
+
+def test_record_base_and_weights_are_of_the_revision_that_is_loaded(base, tmp_path, monkeypatch):
+    """The Hub has two revisions, whose records differ. Red when: that of the default revision counts."""
+    asked = []
+
+    def of_the_hub(name, file, revision=None):
+        asked.append(revision)
+        return str(tmp_path / (revision or "main") / file)
+
+    records = {
+        "main": ModelRecord(CHAT_TEMPLATE, "another"),
+        "v1": ModelRecord(PLAIN_TEXT, model_sha256(base)),
+    }
+    for revision, record in records.items():
+        (tmp_path / revision).mkdir()
+        write_record(tmp_path / revision, record)
+    monkeypatch.setattr("ift.models.record.find_file", of_the_hub)
+    monkeypatch.setattr(loading, "load_tokenizer", lambda name, options: None)
+    assert loading.load_writer("owner/model", LoadOptions(revision="v1"))[1] == PLAIN_TEXT
+    assert find_base("owner/model", str(base), "v1") == str(base)
+    with pytest.raises(DataError, match="is not the model that the adapter was trained on"):
+        find_base("owner/model", str(base))
+    assert asked == ["v1", "v1", None]
+    monkeypatch.undo()
+    wanted, given = adapted(base, tmp_path / "adapter"), {}
+    load_adapter = peft.PeftModelForCausalLM.load_adapter
+
+    def noted(self, *names, **options):
+        given.update(options)
+        return load_adapter(self, *names, **options)
+
+    monkeypatch.setattr(peft.PeftModelForCausalLM, "load_adapter", noted)
+    options = replace(CPU, revision="v1")
+    assert torch.equal(logits(load_network(str(tmp_path / "adapter"), options)), wanted)
+    assert given["revision"] == "v1"
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,33 @@ def converted(tmp_path):
     return convert
 
 
+@pytest.mark.parametrize(
+    ("written", "method", "without_effect"),
+    [
+        ("stage: sft\npref_loss: sigmoid\npref_beta: 0.1\nsimpo_gamma: 0.5\n", "ift", True),
+        ("pref_loss: orpo\nlora_target: all\n", "ift", True),  # its default stage is sft
+        ("stage: dpo\npref_loss: sigmoid\npref_beta: 0.1\n", "dpo", False),
+        ("pref_loss: simpo\nstage: dpo\npref_beta: 0.1\nsimpo_gamma: 0.5\n", "simpo", False),
+    ],
+)
+def test_settings_of_preferences_count_in_their_stage_alone(converted, written, method, without_effect):
+    """LLaMA-Factory trains `stage: sft` whatever `pref_loss` says. Red when: the result trains DPO."""
+    found, _ = converted(f"model_name_or_path: some/model\ncutoff_len: 64\n{written}")
+    assert found.settings["method"] == method
+    lost = {name: reason for name, reason in found.lost.items() if name.startswith(("pref", "simpo"))}
+    if without_effect:
+        assert lost["pref_loss"].startswith("it has no effect with stage sft")
+        assert all(
+            name
+            in found.groups["lost, but the training stays the same (speed, memory, logs, files, evaluation)"]
+            for name in lost
+        )
+        assert "beta" not in found.settings
+    else:
+        assert lost == {}
+        assert found.settings["beta"] == 0.1
+
+
 def holds(settings, wanted):
     assert {name: settings.get(name) for name in wanted} == wanted
 

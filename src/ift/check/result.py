@@ -47,7 +47,7 @@ class Preflight:
 
     @property
     def data_sha256(self) -> str:
-        """Hash of the token ids of all training rows, in order."""
+        """Hash of the token ids and labels of all training rows, in order; of pairs, of both sides."""
         digest = hashlib.sha256()
         for key in self.scans["train"].keys:
             digest.update(key)

@@ -10,7 +10,7 @@ from ift.check.finding import Finding, Level
 from ift.check.rows import RowScan
 from ift.data import DataReport, Prepared
 from ift.data.encodings import WRONG_CHARACTERS
-from ift.data.report import TEMPLATE_FIX, TEMPLATE_REASON, cut_away, in_words_of, row_numbers
+from ift.data.report import TEMPLATE_FIX, TEMPLATE_REASON, cut_away, in_words_of, is_reason, row_numbers
 from ift.data.review import COPIES_FIX
 from ift.data.templates import adds_bos
 from ift.text import counted
@@ -125,7 +125,7 @@ def _check_report(name: str, report: DataReport, allow_truncation: bool) -> list
         found.append(_truncation(name, report, allow_truncation))
     for reason, rows in report.dropped.items():
         if not cut_away(reason):
-            fix = f". {TEMPLATE_FIX}" if TEMPLATE_REASON in reason else ""
+            fix = f". {TEMPLATE_FIX}" if is_reason(reason, TEMPLATE_REASON) else ""
             text = f"{_count(len(rows))} dropped: {reason} ({row_numbers(rows)}){fix}"
             found.append(Finding("warning", name, text))
     return found

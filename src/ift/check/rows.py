@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ift.data import DataReport, Prepared
-from ift.data.samples import ids_and_labels
+from ift.data.samples import ids_key, row_key, row_sides
+from ift.labels import IGNORED
 
 STREAM_ROWS = 1000  # rows of a stream that are checked
 BATCH = 1000
@@ -25,14 +25,14 @@ class RowScan:
 
     Attributes:
         rows: Number of rows scanned.
-        keys: Hash of every row's ids and labels, in order.
+        keys: Hash of every row's ids and labels, in order; of a pair both sides count, also in the next two.
         first: Hash of a row's ids -> the first such row.
         duplicates: (row, the earlier row with the same ids).
         prompts: Hash of the ids before the first trained token -> the first such row; rows without a prompt are left
             out.
         several: Of the prompts that are followed by different answers (in a conversation the first trained one counts)
             -> the first two such rows.
-        largest_id: Largest of all token ids and labels; -1 without any.
+        largest_id: Largest of all token ids and labels, of both sides for pairs; -1 without any.
         double_bos: Rows that begin with the beginning-of-sequence token twice.
         without_bos: Rows that do not begin with it.
         untrained_end: Rows that were not cut and have no end-of-turn id among their labels.
@@ -58,9 +58,10 @@ class RowScan:
 def scan_rows(
     prepared: Prepared, tokenizer: Any, ends: set[int], progress: Callable[[int], object] = lambda rows: None
 ) -> RowScan:
-    """Scans every prepared row: of a stream the first `STREAM_ROWS`, of pairs the chosen side.
+    """Scans every prepared row, of a stream the first `STREAM_ROWS`.
 
-    `ends` are the ids that end a turn; `progress` is called with the number of rows of each batch.
+    Prompts, answers and their ends are those of the chosen side for pairs. `ends` are the ids that end a turn;
+    `progress` is called with the number of rows of each batch.
     """
     found, bos = RowScan(), tokenizer.bos_token_id
     parts = _part_of_each_row(prepared.report)
@@ -68,21 +69,22 @@ def scan_rows(
     answers: dict[bytes, bytes] = {}  # the first one to each prompt
     rows = prepared.dataset.take(STREAM_ROWS) if prepared.report.streaming else prepared.dataset
     for batch in rows.iter(batch_size=BATCH):
-        all_ids, all_labels = ids_and_labels(batch)
-        for ids, labels in zip(all_ids, all_labels, strict=True):
+        before = found.rows
+        for values in zip(*batch.values(), strict=True):
+            row = dict(zip(batch, values, strict=True))
+            sides = row_sides(row)
             found.rows += 1
-            number, part, whole = found.rows, next(parts), np.asarray(ids, dtype=np.int64)
+            number, part = found.rows, next(parts)
+            whole, trained = (np.asarray(one, dtype=np.int64) for one in sides[0])
             plain = part.prompts == "plain text"
-            trained = np.asarray(labels, dtype=np.int64)
-            found.keys.append(_key(np.concatenate([whole, trained])))
-            key = _key(whole)
-            earlier = found.first.setdefault(key, number)
+            found.keys.append(row_key(row, labels=True))
+            earlier = found.first.setdefault(row_key(row), number)
             if earlier != number:
                 found.duplicates.append((number, earlier))
-            start = int((trained != -100).argmax())
+            start = int((trained != IGNORED).argmax())
             if start:
-                prompt, untrained_after = _key(whole[:start]), np.flatnonzero(trained[start:] == -100)
-                answer = _key(
+                prompt, untrained_after = ids_key(whole[:start]), np.flatnonzero(trained[start:] == IGNORED)
+                answer = ids_key(
                     whole[start : start + untrained_after[0]] if untrained_after.size else whole[start:]
                 )
                 asked = found.prompts.setdefault(prompt, number)
@@ -92,14 +94,16 @@ def scan_rows(
                     found.rendered.add(part.name)
                 if plain and _joined(*tokenizer.convert_ids_to_tokens(whole[start - 1 : start + 1].tolist())):
                     found.joined.append(number)
-            found.largest_id = max(found.largest_id, int(whole.max(initial=-1)), int(trained.max(initial=-1)))
+            found.largest_id = max(
+                found.largest_id, *(max(one, default=-1) for side in sides for one in side)
+            )
             if bos is not None and whole[:1].tolist() != [bos]:
                 found.without_bos.append(number)
             if bos is not None and whole[:2].tolist() == [bos, bos]:
                 found.double_bos.append(number)
-            if len(ids) != prepared.report.max_length and not ends & set(trained.tolist()):
+            if len(whole) != prepared.report.max_length and not ends & set(trained.tolist()):
                 found.untrained_end.append(number)
-        progress(len(all_ids))
+        progress(found.rows - before)
     return found
 
 
@@ -116,7 +120,3 @@ def _joined(before: str, after: str) -> bool:
     """Whether the second token goes on where the first ends: `?` and `We`, not `?` and `ĠWe`, nor `=` and `7`."""
     ends = before[-1:].isascii() and (before[-1:].isalnum() or before[-1:] in ".?!")
     return bool(ends and after[:1].isascii() and after[:1].isalnum())
-
-
-def _key(ids: Any) -> bytes:
-    return hashlib.blake2b(ids.tobytes(), digest_size=16).digest()

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from ift.data import Prepared
 from ift.data.samples import ids_and_labels
+from ift.labels import IGNORED
 from ift.methods.stage import PreparedRows
 from ift.runs.arguments import TrainArguments
 from ift.runs.check_run import load_guesser
@@ -45,16 +46,16 @@ def show_rows(run_args: TrainArguments, prepared: PreparedRows, count: int, cons
         wrong = ""
         for token, label, (piece, other) in zip(ids, labels, texts, strict=True):
             shown = repr(piece)[1:-1] if token in special else piece
-            style = "green" if label != -100 else "dim"
-            style = f"magenta {'bold' if label != -100 else 'dim'}" if token in special else style
+            style = "green" if label != IGNORED else "dim"
+            style = f"magenta {'bold' if label != IGNORED else 'dim'}" if token in special else style
             parts.append(Text.assemble((shown, style)))
-            wrong += f"‹{other}›".replace("\n", "\\n") if label != -100 and other else ""
+            wrong += f"‹{other}›".replace("\n", "\\n") if label != IGNORED and other else ""
             if piece:  # the guesses within a character stand behind it
                 parts[-1].append(wrong, "red")
                 wrong = ""
         parts.append(Text(wrong, "red"))
         parts = (
-            parts if colour else bracketed(parts, [label != -100 for label in [*labels, labels[-1]]], Text)
+            parts if colour else bracketed(parts, [label != IGNORED for label in [*labels, labels[-1]]], Text)
         )
         place = f"{one.name_of(number)}," if one.parts else f"row {number} of the kept rows,"
         console.print(Text.assemble((place, "bold"), f" {counted(len(ids), 'token')}"))

@@ -21,6 +21,7 @@ from ift.data.hints import CHAT_ONLY
 from ift.data.known_names import COLUMNS, find
 from ift.data.source import SourceRow
 from ift.data.turns import Message, Row, TurnReader, build_conversation, turn
+from ift.labels import IGNORED
 from ift.text import counted
 
 
@@ -102,10 +103,12 @@ def from_tokenised(source: SourceRow) -> Row:
             if source.get(mask) is not None:
                 bits = _integers(source, mask, flags=True)
                 _same_length(source, ids, bits, mask)
-                labels = [label if bit else -100 for label, bit in zip(labels, bits, strict=True)]
+                labels = [label if bit else IGNORED for label, bit in zip(labels, bits, strict=True)]
     _same_length(source, ids, labels, "labels")
     _in_range(source, "input_ids", [one for one in ids if one < 0], "0 or more")
-    _in_range(source, "labels", [one for one in labels if one < 0 and one != -100], "0 or more, or -100")
+    _in_range(
+        source, "labels", [one for one in labels if one < 0 and one != IGNORED], f"0 or more, or {IGNORED}"
+    )
     begin, end = _unpadded(source, ids)
     _one_document(source, ids[begin:end], begin)
     return {"input_ids": ids[begin:end], "labels": labels[begin:end]}

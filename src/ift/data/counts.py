@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ift.data.errors import DataError
-from ift.data.masks import UNTRAINED
-from ift.data.report import DataReport, RowLengths, rows_by_text
+from ift.data.report import DataReport, RowLengths, cut_away, rows_by_text
+from ift.labels import IGNORED
 from ift.text import counted
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ NOTE_SEPARATOR = "\n"
 
 def count_trained(labels: Sequence[int]) -> int:
     """Counts the labels other than -100; the first token of a row never counts, as nothing predicts it."""
-    return sum(label != UNTRAINED for label in labels[1:])
+    return sum(label != IGNORED for label in labels[1:])
 
 
 def features(columns: Sequence[str]) -> Any:
@@ -99,7 +99,7 @@ def _all_dropped(report: DataReport, what: str) -> DataError:
         "; ".join(f"{reason}: {counted(len(rows), 'row')}" for reason, rows in found)
         or "the data set is empty"
     )
-    cut = any("max_length" in reason for reason in report.dropped)
+    cut = any(cut_away(reason) for reason in report.dropped)
     fix = (
         "raise --max_length"
         if cut

@@ -10,10 +10,10 @@ from typing import Any
 
 from ift.data.errors import DataError
 from ift.data.formats import DETECTION_ROWS, Format, column_names, detect_format, first_rows
-from ift.data.masks import UNTRAINED
 from ift.data.prepared import Part
 from ift.data.source import SourceRow
 from ift.data.turns import Row
+from ift.labels import IGNORED
 
 
 def prompt_key(text: str) -> str:
@@ -109,7 +109,7 @@ def _before_the_answer(row: Row) -> Hashable:
     """The part of a row in canonical form that comes before what is trained; the whole row if nothing does."""
     if "input_ids" in row:
         labels = row["labels"]
-        start = next((place for place, label in enumerate(labels) if label != UNTRAINED), 0)
+        start = next((place for place, label in enumerate(labels) if label != IGNORED), 0)
         return tuple(row["input_ids"][:start] or row["input_ids"])
     if "messages" not in row:
         return prompt_key(row.get("prompt") or "") or prompt_key(

@@ -15,13 +15,13 @@ from ift.data.omissions import arguments_as_objects, drop_keys, extra_keys, find
 from ift.data.spans import Span, common_prefix_length, find_spans
 from ift.data.templates import Render, TemplateRefusal, end_of_turn_ids, renderer, turn_endings
 from ift.data.turns import Message, Row
+from ift.labels import IGNORED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TrainOn = Literal["completions", "all"]
 Offsets = list[tuple[int, int]]
-UNTRAINED = -100
 SILENT = {
     "verbose": False
 }  # no warning that a row is longer than the model's positions: the report counts them
@@ -99,7 +99,7 @@ class RowTokenizer:
             ids, labels = row["input_ids"], row["labels"]
             if self._ending_ids is None:
                 self._ending_ids = end_of_turn_ids(self.tokenizer)
-            trained = [label for label in labels[1:] if label != UNTRAINED]
+            trained = [label for label in labels[1:] if label != IGNORED]
             ends = bool(trained) and trained[-1] in self._ending_ids
             # labels from the user are used unchanged, as in trl
             empty = bool(trained) and self._ending_ids.issuperset(trained)
@@ -112,12 +112,12 @@ class RowTokenizer:
         ids = plain_ids(self.tokenizer, prompt + answer + ("" if eos and answer.endswith(eos) else eos))
         ends = ids[-1:] == [self.tokenizer.eos_token_id]
         if not (answer.replace(eos, "") if eos else answer).strip():
-            return TokenisedRow(ids, [UNTRAINED] * len(ids), ends, empty=1)
+            return TokenisedRow(ids, [IGNORED] * len(ids), ends, empty=1)
         if "text" in row or self.train_on == "all":
             return TokenisedRow(ids, list(ids), ends)
         before = plain_prompt_ids(self.tokenizer, prompt)
         start = common_prefix_length(before, ids)
-        labels = [UNTRAINED] * start + ids[start:]
+        labels = [IGNORED] * start + ids[start:]
         return TokenisedRow(ids, labels, ends and start < len(ids), int(start < len(before)))
 
     def _conversation(self, row: Row, number: int) -> TokenisedRow:
@@ -146,14 +146,14 @@ class RowTokenizer:
         spans = find_spans(render, messages, full, self._endings, number, turns)
         empty = [span for span in spans if self._is_empty(span, messages, render, full)]
         spans = [span for span in spans if span not in empty]
-        labels, merged = list(ids) if everything else [UNTRAINED] * len(ids), 0
+        labels, merged = list(ids) if everything else [IGNORED] * len(ids), 0
         for span in empty if everything else spans:
             first, whole = self._start_token(span.start, full, ids, offsets)
             last = self._end_token(span.end, full, ids, offsets)
-            labels[first:last] = [UNTRAINED] * (last - first) if everything else ids[first:last]
+            labels[first:last] = [IGNORED] * (last - first) if everything else ids[first:last]
             merged += not whole
         if everything and len(empty) == sum(message["role"] == "assistant" for message in messages):
-            labels = [UNTRAINED] * len(ids)  # no turn has an answer
+            labels = [IGNORED] * len(ids)  # no turn has an answer
         trained_text = full.rstrip() if everything else full[: spans[-1].end] if spans else ""
         ends = bool(self._endings) and trained_text.endswith(self._endings)
         template = str(self.tokenizer.chat_template)

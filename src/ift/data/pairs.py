@@ -24,17 +24,17 @@ from ift.data.formats import Format, column_names, unformatted
 from ift.data.lengths import LengthLimit, length_limit
 from ift.data.origin import Origin, RowPreparation, map_rows
 from ift.data.prepare import join_parts
+from ift.data.report import CUT_AWAY, CUT_SAME
+from ift.data.samples import SIDES
 from ift.data.source import SourceRow, columns_with_filled_nulls
 from ift.data.turns import Message, Row
+from ift.labels import IGNORED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-SIDES = ("chosen", "rejected")
 COLUMNS = tuple(f"{side}_{kind}" for side in SIDES for kind in ("input_ids", "attention_mask", "labels"))
 IDENTICAL = "chosen and rejected are the same"
-CUT_SAME = "chosen and rejected are the same after truncation to max_length"
-CUT_AWAY = "an answer has no token left after truncation to max_length"
 
 
 def prepare_pairs(
@@ -218,7 +218,7 @@ class PairCollator:
         """`input_ids`, `attention_mask` and `completion_mask` (1 on the answers), each (2 P, T) int64."""
         rows = [(pair[f"{side}_input_ids"], pair[f"{side}_labels"]) for side in SIDES for pair in pairs]
         ids = [torch.tensor(ids) for ids, _ in rows]
-        answers = [(torch.tensor(labels) != -100).long() for _, labels in rows]
+        answers = [(torch.tensor(labels) != IGNORED).long() for _, labels in rows]
         return {
             "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id),
             "attention_mask": pad_sequence([torch.ones_like(one) for one in ids], batch_first=True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ift.data.counts import COUNTS, NOTE_SEPARATOR, count_trained, drop_untrained, features
 from ift.data.errors import DataError, RowFault, RowsRefused, call_for_each
@@ -20,21 +20,20 @@ from ift.data.formats import (
     unformatted,
 )
 from ift.data.lengths import LengthLimit, length_limit
-from ift.data.masks import UNTRAINED, RowTokenizer, TokenisedRow, TrainOn
+from ift.data.masks import RowTokenizer, TokenisedRow, TrainOn
 from ift.data.origin import CHECKED_ROWS, Origin, RowPreparation, map_rows
 from ift.data.prepared import Part, Prepared
-from ift.data.report import NOT_RENDERED, TEMPLATE_REASON, DataReport, mixture_report
+from ift.data.report import CUT_EMPTY, NOT_RENDERED, TEMPLATE_REASON, DataReport, mixture_report
 from ift.data.source import SourceRow, columns_with_filled_nulls
 from ift.data.templates import ensure_chat_template
 from ift.data.turns import Row
+from ift.labels import IGNORED
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
     from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
-
-TruncationMode = Literal["keep_start", "keep_end"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,6 @@ class PrepareRow(RowPreparation):
     form: Format
     tokenise: RowTokenizer
     limit: LengthLimit
-    truncation_mode: TruncationMode
     name: str
     features: Mapping[str, Any]
     numbers: tuple[int, ...] | None = None
@@ -65,13 +63,8 @@ class PrepareRow(RowPreparation):
             if error.fault is None or not (hint := other_format(self.form, row)):
                 raise
             raise DataError.of(replace(error.fault, fix=error.fault.fix + hint)) from error
-        cut = slice(None)
-        if max_length is not None:
-            keeps_start = self.truncation_mode == "keep_start"
-            cut = slice(None, max_length) if keeps_start else slice(-max_length, None)
-        ids, labels = done.input_ids[cut], done.labels[cut]
+        ids, labels = done.input_ids[:max_length], done.labels[:max_length]
         trained, before = count_trained(labels), count_trained(done.labels)
-        tail = done.labels[len(ids) :] if self.truncation_mode == "keep_start" else []
         reason = source.drop_reason or _nothing_to_learn(canonical, done, trained)
         notes = [*source.notes, *done.notes]
         if done.empty and before:
@@ -84,7 +77,7 @@ class PrepareRow(RowPreparation):
             "ift_trained": trained,
             "ift_lost": before - trained,
             "ift_cut": len(ids) < len(done.input_ids),
-            "ift_ends": done.ends and all(label == UNTRAINED for label in tail),
+            "ift_ends": done.ends and all(label == IGNORED for label in done.labels[len(ids) :]),
             "ift_merged": done.merged,
             "ift_reason": reason,
             "ift_notes": NOTE_SEPARATOR.join(notes),
@@ -99,7 +92,7 @@ def _nothing_to_learn(row: Row, done: TokenisedRow, trained: int) -> str:
         if done.empty and any(NOT_RENDERED in note for note in done.notes):
             return TEMPLATE_REASON
         return f"the {'text' if 'text' in row else 'answer'} is empty" if done.empty else "nothing to learn"
-    return "" if trained else "nothing to learn after truncation to max_length"
+    return "" if trained else CUT_EMPTY
 
 
 def _format_of(
@@ -126,7 +119,6 @@ def prepare_dataset(
     max_length: int | None = None,
     positions: tuple[str, int] | None = None,
     train_on: TrainOn = "completions",
-    truncation_mode: TruncationMode = "keep_start",
     num_proc: int | None = None,
     text_field: str = "text",
     name: str = "train",
@@ -139,10 +131,9 @@ def prepare_dataset(
         dataset: Rows in an accepted format. A stream is prepared lazily.
         tokenizer: The model's tokenizer. If it has no chat template and the rows are conversations, it gets the default
             one, in place; the report says so.
-        max_length: Rows are truncated to this many tokens; None for no limit.
+        max_length: Rows are truncated at their end to this many tokens; None for no limit.
         positions: Name and number of the model's positions, as in `known_positions`; rows beyond them are reported.
         train_on: "completions" trains completions and assistant turns, "all" every token.
-        truncation_mode: Which end of a row is kept, "keep_start" or "keep_end".
         num_proc: Worker processes; not used for a stream.
         text_field: trl's `dataset_text_field`, the column of plain text.
         name: Name of the data in reports and errors.
@@ -164,7 +155,7 @@ def prepare_dataset(
     default_template = form.conversational and ensure_chat_template(tokenizer)
     tokenise, filled = RowTokenizer(tokenizer, train_on), columns_with_filled_nulls(dataset)
     limit, columns_made = length_limit(max_length, positions), features(("input_ids", "labels"))
-    prepare = PrepareRow(form, tokenise, limit, truncation_mode, name, filled, numbers, origin)
+    prepare = PrepareRow(form, tokenise, limit, name, filled, numbers, origin)
     base = DataReport(
         name=name,
         format=form.name,

@@ -16,7 +16,11 @@ NOT_RENDERED = "not rendered by the chat template"
 HARMLESS = "; harmless, because "  # in a note, before the reason why nothing is lost
 TEMPLATE_FIX = "Fix: give a template that renders it with --chat_template_path FILE.jinja"
 _SCORED = {"training on": "scoring", "trained": "scored", "trains": "scores", "not train": "not score"}
-TEMPLATE_REASON = "the chat template renders nothing of the answer"  # such a row is dropped
+# reasons to drop a row; compare them by `is_reason`
+TEMPLATE_REASON = "the chat template renders nothing of the answer"
+CUT_EMPTY = "nothing to learn after truncation to max_length"
+CUT_AWAY = "an answer has no token left after truncation to max_length"
+CUT_SAME = "chosen and rejected are the same after truncation to max_length"
 
 
 @dataclass(frozen=True)
@@ -198,7 +202,12 @@ def _named(rows: Sequence[int]) -> str:
 
 def cut_away(reason: str) -> bool:
     """Whether a reason to drop a row is that truncation left nothing to train."""
-    return "truncation" in reason
+    return is_reason(reason, CUT_EMPTY, CUT_AWAY, CUT_SAME)
+
+
+def is_reason(found: str, *reasons: str) -> bool:
+    """Whether a reason to drop a row is one of these; in a mixture, the name of the part and a colon precede it."""
+    return any(found == one or found.endswith(f": {one}") for one in reasons)
 
 
 def quantiles(values: Iterable[int]) -> tuple[int, int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 from ift.data.encodings import WRONG_CHARACTERS
 from ift.data.errors import DataError, RowFault
 from ift.data.lengths import LengthLimit
-from ift.data.report import TEMPLATE_FIX, TEMPLATE_REASON, cut_away
+from ift.data.report import TEMPLATE_FIX, TEMPLATE_REASON, cut_away, is_reason
+from ift.data.samples import row_key
 
 SHOWN = 8  # rows named in one remark
 COPIES_FIX = "remove them, unless they should count more"
@@ -52,9 +52,9 @@ class RowReview:
         for note in done.get("ift_notes", "").split("\n"):
             if note in WRONG_CHARACTERS:
                 self._damaged.setdefault(note, []).append(place)
-        ids = [done[name] for name in ("input_ids", "chosen_input_ids", "rejected_input_ids") if name in done]
-        if ids and not done["ift_reason"]:
-            key = hashlib.blake2b(repr(ids).encode(), digest_size=16).digest()
+        tokenised = "input_ids" in done or "chosen_input_ids" in done  # not where rows are only read
+        if tokenised and not done["ift_reason"]:
+            key = row_key(done)
             if key in self._seen:
                 self._copies.append(place)
             self._seen.add(key)
@@ -69,7 +69,7 @@ class RowReview:
             what = f"too long, with up to {self._longest:,} tokens, for {self._limit}"
             lines.append(f"{_places(self._long, locate, what)}. {self._limit.fix(self._longest)}")
         for reason, rows in self._dropped.items():
-            fix = f". {TEMPLATE_FIX}" if TEMPLATE_REASON in reason else ""
+            fix = f". {TEMPLATE_FIX}" if is_reason(reason, TEMPLATE_REASON) else ""
             lines.append(_places(rows, locate, f"dropped: {reason}") + fix)
         if self._copies:
             what = "a copy of an earlier one" if len(self._copies) == 1 else "copies of earlier ones"

@@ -13,7 +13,7 @@ from typing import Any
 from ift.data import Prepared, end_of_turn_ids
 from ift.data.samples import ids_and_labels, sample_rows
 from ift.files import write_atomically
-from ift.generation.decoding import Continuation, continue_with_trainer
+from ift.generation.decoding import Continuation, continue_with_trainer, room_for_answers
 from ift.generation.final_answer import last_answer
 from ift.step.model import has_weights
 from ift.text import counted
@@ -93,13 +93,10 @@ def write_final_answers(trainer: Any, rows: Prepared, rows_name: str, count: int
 
 
 def _longest_answer(trainer: Any, questions: list[Question]) -> int:
-    """Maximum length of an answer: from the lengths of the targets, and from the model's positions."""
+    """Maximum length of an answer: from the lengths of the targets, and from learned positions."""
     limit = 2 * max(len(target) for _, _, target in questions) + SPARE_TOKENS
-    config = trainer.accelerator.unwrap_model(trainer.model).config.get_text_config()
-    room = getattr(config, "max_position_embeddings", None)
-    return (
-        limit if room is None else max(1, min(limit, room - max(len(prompt) for _, prompt, _ in questions)))
-    )
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    return room_for_answers(model, [prompt for _, prompt, _ in questions], limit)
 
 
 def _write(

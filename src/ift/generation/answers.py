@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -12,11 +13,14 @@ from typing import Any
 
 from ift.data import end_of_turn_ids
 from ift.files import numbered_lines
-from ift.generation.decoding import Sampling, continue_prompts, padding_id
+from ift.generation.decoding import Sampling, continue_prompts, padding_id, prompts_without_room
 from ift.generation.errors import EvaluationError
 from ift.generation.prompts import Prompt, prompt_ids
+from ift.models.limits import known_positions, learned_positions
 from ift.models.loading import CHAT_TEMPLATE
 from ift.text import counted
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,8 @@ def answer_all(
     called with their number. `style` is how prompts are written, see `prompt_ids`.
 
     Raises:
-        EvaluationError: A prompt is too long for an answer to fit into the context, or the tokenizer has no end token.
+        EvaluationError: The model's learned positions do not suffice for a prompt and its answer, or the tokenizer has
+            no end token.
     """
     stops = end_of_turn_ids(tokenizer)
     if not stops:
@@ -152,14 +157,25 @@ def conversation(prompt: Prompt, turn: int, store: AnswerStore) -> list[dict[str
 
 
 def _check_context(model: Any, prompts: Sequence[Prompt], ids: Sequence[list[int]], new: int) -> None:
-    room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if room is None:
-        return
-    long = [(one.id, len(found)) for one, found in zip(prompts, ids, strict=True) if len(found) + new > room]
-    if long:
-        name, length = max(long, key=lambda one: one[1])
+    """Refuses prompts without room for an answer; logs a warning of those whose answers may be unreliable.
+
+    Raises:
+        EvaluationError: The model has learned positions, and too few for some prompts with `new` tokens each.
+    """
+    if full := prompts_without_room(model, ids, new):
+        longest = max(full, key=lambda at: len(ids[at]))
         raise EvaluationError(
-            f"{counted(len(long), 'prompt leaves', 'prompts leave')} no room for {counted(new, 'new token')} in the "
-            f"model's context of {room}, such as {name} with {counted(length, 'token')}. Fix: a smaller "
-            "--max_new_tokens, or leave those prompts out"
+            f"{counted(len(full), 'prompt leaves', 'prompts leave')} no room for {counted(new, 'new token')} in the "
+            f"{learned_positions(model):,} positions that the model has learned, such as {prompts[longest].id} with "
+            f"{counted(len(ids[longest]), 'token')}. Fix: a smaller --max_new_tokens, or leave those prompts out"
         )
+    name, positions = known_positions(model.config) or ("", 0)
+    beyond = [at for at, one in enumerate(ids) if len(one) + new > positions] if positions else []
+    if beyond:
+        longest = max(beyond, key=lambda at: len(ids[at]))
+        logger.warning(
+            "%s and up to %s are longer than the %s of the model (%s), such as %s with %s: what it writes beyond them "
+            "is unreliable. Fix: a smaller --max_new_tokens, or leave those prompts out",
+            counted(len(beyond), "prompt"), counted(new, "new token"), counted(positions, "position"), name,
+            prompts[longest].id, counted(len(ids[longest]), "token"),
+        )  # fmt: skip

@@ -85,6 +85,9 @@ def padding_id(tokenizer: Any, stops: Collection[int], model: Any) -> int:
 def room_for_answers(model: Any, prompts: Sequence[Sequence[int]], wanted: int) -> int:
     """Number of new tokens after the longest prompt: `wanted`, or fewer if the learned positions do not suffice.
 
+    Rotary and other computed positions set no limit: such a model goes on beyond the length that it was trained on,
+    although what it writes there is unreliable.
+
     Raises:
         EvaluationError: Not a single token fits.
     """
@@ -95,6 +98,12 @@ def room_for_answers(model: Any, prompts: Sequence[Sequence[int]], wanted: int) 
             "answer. Fix: a shorter prompt, or a model with a longer context"
         )
     return wanted if limit is None else min(wanted, limit - longest)
+
+
+def prompts_without_room(model: Any, prompts: Sequence[Sequence[int]], wanted: int) -> list[int]:
+    """Indices of the prompts after which fewer than `wanted` new tokens fit, by the rule of `room_for_answers`."""
+    limit = learned_positions(model)
+    return [] if limit is None else [at for at, ids in enumerate(prompts) if len(ids) + wanted > limit]
 
 
 def continue_prompts(

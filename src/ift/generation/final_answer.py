@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
-from ift.data.masks import UNTRAINED
+from ift.labels import IGNORED
 from ift.text import counted
 
 HASHES, BOXED = "####", "boxed"
@@ -101,8 +101,8 @@ def _boxed(text: str) -> str | None:
 
 def last_answer(ids: Sequence[int], labels: Sequence[int]) -> tuple[list[int], list[int]]:
     """Splits a row at its last run of trained tokens: the ids before it (the prompt), and its ids (the answer)."""
-    end = max(place for place, label in enumerate(labels) if label != UNTRAINED) + 1
+    end = max(place for place, label in enumerate(labels) if label != IGNORED) + 1
     start = end
-    while start and labels[start - 1] != UNTRAINED:
+    while start and labels[start - 1] != IGNORED:
         start -= 1
     return list(ids[:start]), list(ids[start:end])

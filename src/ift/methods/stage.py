@@ -115,7 +115,7 @@ def _row_preparation(stage: Stage, form: Format, pairs: bool) -> RowPreparation:
     if pairs:
         return PreparePair(form, RowTokenizer(tokenizer), limit, "train", {})
     tokenise = RowTokenizer(tokenizer, preparation(stage.config)["train_on"])
-    return PrepareRow(form, tokenise, limit, "keep_start", "train", {})
+    return PrepareRow(form, tokenise, limit, "train", {})
 
 
 def check_data(stage: Stage, data: LoadedData) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from trl.trainer.utils import use_adapter
 
+from ift.labels import IGNORED
 from ift.methods.preference import PreparedDPOTrainer
 from ift.methods.token_kl import STATES, Reference, enable_token_kl
 from ift.step.model import evaluating, head_of, unwrapped
@@ -71,7 +72,7 @@ class TDPOTrainer(PreparedDPOTrainer):
         if return_outputs:
             raise ValueError("TDPO never keeps the logits. Set prediction_loss_only to true.")
         kwargs = {name: value for name, value in inputs.items() if name != "completion_mask"}
-        labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)  # (2 P, T)
+        labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, IGNORED)  # (2 P, T)
         kwargs |= {"labels": labels, "use_cache": False}
         reference = self._reference(model, kwargs)
         if self.aux_loss_enabled:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.utils import ModelOutput
 
+from ift.labels import IGNORED
 from ift.step.forward import add_forward_argument
 from ift.step.head import Head
 from ift.step.model import auxiliary_loss, head_of
@@ -126,7 +127,7 @@ def _scored(
         inputs["output_router_logits"] = True
     output = model.base_model(**inputs, attention_mask=attention_mask)
     head = head_of(model)
-    scored = labels != -100
+    scored = labels != IGNORED
     scored[:, 0] = False  # nothing predicts the first token
     states = output.last_hidden_state[:, :-1][scored[:, 1:]].to(head.weight.device)  # (N, H)
     if not isinstance(reference, Reference):

@@ -53,10 +53,11 @@ def adapter_config(name: str, revision: str | None = None) -> Any | None:
     return config
 
 
-def find_base(name: str, base: str | None) -> str:
+def find_base(name: str, base: str | None, revision: str | None = None) -> str:
     """The folder or Hub id of an adapter's base, from `base_model_name_or_path` of its configuration.
 
-    A base that was a local folder when ift trained the adapter is never looked up on the Hub.
+    `revision` is that of the adapter. A base that was a local folder when ift trained the adapter is never looked up on
+    the Hub.
 
     Raises:
         DataError: No base is named, the base is missing, or another model is in its folder.
@@ -65,7 +66,7 @@ def find_base(name: str, base: str | None) -> str:
         raise DataError(
             f"{name}: {CONFIG} names no base_model_name_or_path. Fix: write the base's folder or Hub id there"
         )
-    path, record = Path(base).expanduser(), read_record(name)
+    path, record = Path(base).expanduser(), read_record(name, revision)
     if path.is_absolute() and not path.is_dir():
         raise DataError(
             f"{name}: the base of this adapter: {base}: no such model folder. Fix: put the base back, or write its new "
@@ -88,8 +89,10 @@ def find_base(name: str, base: str | None) -> str:
     return str(path.absolute())
 
 
-def attach_adapter(network: Any, name: str, config: Any, *, trainable: bool = False) -> Any:
-    """Loads an adapter onto its base and returns the `PeftModel`; `config` is its `adapter_config`.
+def attach_adapter(
+    network: Any, name: str, config: Any, *, revision: str | None = None, trainable: bool = False
+) -> Any:
+    """Loads an adapter onto its base and returns the `PeftModel`; `config` is its `adapter_config` at `revision`.
 
     Raises:
         DataError: Tensors of the adapter are missing, unknown, or have other shapes.
@@ -106,7 +109,9 @@ def attach_adapter(network: Any, name: str, config: Any, *, trainable: bool = Fa
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         model = PeftModelForCausalLM(network, config)
     try:
-        found = model.load_adapter(name, "default", is_trainable=trainable, key_mapping=mapping)
+        found = model.load_adapter(
+            name, "default", is_trainable=trainable, key_mapping=mapping, revision=revision
+        )
     except RuntimeError as error:  # raised for other shapes
         raise DataError(f"{name}: the adapter does not fit its base: {error}") from error
     check_keys(name, found.missing_keys, found.unexpected_keys)

@@ -91,7 +91,7 @@ def load_writer(name: str, options: LoadOptions) -> tuple[Any, str, str]:
     if options.trust_remote_code:
         warn_of_remote_code(name)
     tokenizer = load_tokenizer(name, options)
-    prompts, note = prompt_style(name, tokenizer)
+    prompts, note = prompt_style(name, tokenizer, options.revision)
     if prompts == CHAT_TEMPLATE:
         ensure_chat_template(tokenizer)
     return tokenizer, prompts, note
@@ -128,14 +128,14 @@ def load_network(name: str, options: LoadOptions, *, trainable: bool = False) ->
     with nullcontext() if trainable else without_zero3_partitioning():
         if config is None:
             return _load_weights(name, options.revision, options)
-        base = find_base(name, config.base_model_name_or_path)
+        base = find_base(name, config.base_model_name_or_path, options.revision)
         _check_hub_adapter(name, options)
         network = _load_weights(base, config.revision, options)
         if find_file(name, "tokenizer_config.json", options.revision):
             size = len(load_tokenizer(name, options))
             if size > embedded_ids(network):  # tokens were added for the training of the adapter
                 network.resize_token_embeddings(size, mean_resizing=False)
-        return attach_adapter(network, name, config, trainable=trainable)
+        return attach_adapter(network, name, config, revision=options.revision, trainable=trainable)
 
 
 def load_config(name: str, options: LoadOptions) -> Any:
@@ -166,7 +166,7 @@ def _full_model(name: str, options: LoadOptions) -> tuple[str, str | None]:
     """Name and revision of a model, or of an adapter's base."""
     name, revision = local_path(name), options.revision
     if (adapter := adapter_config(name, revision)) is not None:
-        return find_base(name, adapter.base_model_name_or_path), adapter.revision
+        return find_base(name, adapter.base_model_name_or_path, revision), adapter.revision
     return name, revision
 
 
@@ -182,7 +182,7 @@ def load_tokenizer(name: str, options: LoadOptions) -> Any:
     check_model_path(name, weights=False)
     adapter = adapter_config(name, revision)
     if adapter is not None and not find_file(name, "tokenizer_config.json", revision):
-        name, revision = find_base(name, adapter.base_model_name_or_path), adapter.revision
+        name, revision = find_base(name, adapter.base_model_name_or_path, revision), adapter.revision
     with explain_loading_errors(name, "tokenizer"):
         return AutoTokenizer.from_pretrained(
             name, revision=revision, trust_remote_code=options.trust_remote_code
@@ -230,9 +230,12 @@ def _check_hub_adapter(name: str, options: LoadOptions) -> None:
         )
 
 
-def prompt_style(name: str, tokenizer: Any) -> tuple[str, str]:
-    """How to write prompts for a model (as in its training, if recorded), and a remark for the user."""
-    trained = read_record(name).prompts
+def prompt_style(name: str, tokenizer: Any, revision: str | None = None) -> tuple[str, str]:
+    """How to write prompts for a model (as in its training, if recorded), and a remark for the user.
+
+    `revision` is that of a model on the Hub, with which its tokenizer was loaded.
+    """
+    trained = read_record(name, revision).prompts
     if trained == PLAIN_TEXT:
         return PLAIN_TEXT, "trained on plain text: prompts are passed without a chat template"
     if trained and trained not in (CHAT_TEMPLATE, DEFAULT_TEMPLATE):

@@ -94,7 +94,7 @@ def save_merged(
     model.save_pretrained(folder)
     del model
     tokenizer.save_pretrained(folder)
-    write_record(folder, replace(read_record(local_path(name)), base_sha256=""))
+    write_record(folder, replace(read_record(local_path(name), options.revision), base_sha256=""))
     again = load_network(str(folder), replace(options, revision=None, further={}))
     found = compare_logits(wanted, compute_logits(again, rows), rounded=rounded)
     if not found.same:

@@ -72,7 +72,7 @@ def modelfile(name: str, weights: str, options: LoadOptions = LoadOptions()) -> 
     """
     tokenizer = load_tokenizer(name, options)
     template = "{{ .Prompt }}"
-    if prompt_style(name, tokenizer)[0] != PLAIN_TEXT:
+    if prompt_style(name, tokenizer, options.revision)[0] != PLAIN_TEXT:
         ensure_chat_template(tokenizer)
         template = find_parts(tokenizer).go()
     ends = tokenizer.convert_ids_to_tokens(sorted(end_of_turn_ids(tokenizer)))

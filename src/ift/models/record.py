@@ -42,10 +42,10 @@ def write_record(folder: Path, record: ModelRecord) -> None:
         weights.chmod((folder / FILE).stat().st_mode)
 
 
-def read_record(name: str) -> ModelRecord:
-    """The record of a folder or Hub id; an empty one without a record."""
+def read_record(name: str, revision: str | None = None) -> ModelRecord:
+    """The record of a folder or Hub id, of the Hub at a revision; an empty one without a record."""
     try:
-        facts = json.loads(Path(find_file(name, FILE) or "").read_text(encoding="utf-8"))
+        facts = json.loads(Path(find_file(name, FILE, revision) or "").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ModelRecord()
     if not isinstance(facts, dict):

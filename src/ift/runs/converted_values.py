@@ -17,10 +17,10 @@ from ift.runs.converted_mixtures import (
     translate_splits,
 )
 from ift.runs.converted_registry import lost_of_names
+from ift.runs.converted_stages import STAGE_VALUES
 from ift.runs.harmless_names import Same
 
 ANSWERS = "ift also trains only answers"
-PAIRS = ("dpo", "orpo", "simpo")
 KERNELS = ("liger", "cut_cross_entropy", "cutcrossentropy", "kernels", "scattermoe", "sonicmoe")
 FLASH = {"fa2": "flash_attention_2", "fa3": "flash_attention_3", "sdpa": "sdpa", "disabled": "eager"}
 
@@ -28,21 +28,6 @@ FLASH = {"fa2": "flash_attention_2", "fa3": "flash_attention_3", "sdpa": "sdpa",
 def _if_on(found: dict[str, Any], off: str = "it is off") -> Callable[[Any, Settings], Translated]:
     """The translation of a switch: settings where it is on."""
     return lambda value, settings: dict(found) if value else Same(off)
-
-
-def _method(value: Any, settings: Settings) -> Translated:
-    """The stage of LLaMA-Factory, or `rl` of Axolotl."""
-    name = str(settings.get("pref_loss") or value).lower()
-    name = "dpo" if name == "sigmoid" else name
-    if name in ("sft", "pt"):
-        return {"method": "ift"}
-    if name == "ipo":
-        return "ipo is no method of ift: the result trains IFT; for pairs, --method dpo is the nearest"
-    if name in PAIRS:
-        return {"method": name}
-    return (
-        f"{name} is no method of ift: the result trains IFT, on answers. Stay with the other tool for {name}"
-    )
 
 
 def _adapter(value: Any, settings: Settings) -> Translated:
@@ -221,7 +206,6 @@ VALUES: dict[str, Callable[[Any, Settings], Translated]] = {
     "dpo_beta": lambda value, settings: {"beta": value},
     "dist_config": engine("fsdp"),
     "disable_gradient_checkpointing": lambda value, settings: {"gradient_checkpointing": not value},
-    "dpo_label_smoothing": lambda value, settings: {"label_smoothing": value},
     "dpo_use_weighting": lambda value, settings: {"use_weighting": value},
     "dpo_loss_type": lambda value, settings: {"loss_type": value},
     "excess_length_strategy": _long_rows,
@@ -258,16 +242,12 @@ VALUES: dict[str, Callable[[Any, Settings], Translated]] = {
     "lora_target_linear": _if_on({"lora_target_modules": "all-linear"}),
     "lora_target_modules": _targets,
     "peft_config": _peft,
-    "pref_beta": lambda value, settings: {"beta": value},
-    "pref_loss": lambda value, settings: _method("dpo", settings),
     "pure_bf16": _if_on({"dtype": "bfloat16"}),
     "quant_config": lambda value, settings: _bits(value.get("quantization_bit"), settings),
     "quantization_bit": _bits,
-    "rl": _method,
     "rl_beta": lambda value, settings: {"beta": value},
     "saves_per_epoch": _per_epoch("save"),
     "special_tokens": _special_tokens,
-    "stage": _method,
     "target_modules": _targets,
     "test_datasets": evaluation_rows,
     "template_file": _chat_template,
@@ -281,6 +261,7 @@ VALUES: dict[str, Callable[[Any, Settings], Translated]] = {
 }
 WANDB = {f"wandb_{name}": f"WANDB_{name.upper()}"
          for name in ("project", "entity", "watch", "log_model", "run_id", "mode", "run_group")}  # fmt: skip
+VALUES |= STAGE_VALUES
 VALUES |= {name: _wandb(variable) for name, variable in WANDB.items()}
 # keys inside a value that are lost, by their full names
 LOST_INSIDE: Mapping[str, Callable[[Any], dict[str, str]]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +48,16 @@ def train_method(
         settings: Names and values of `ift train`'s flags for the method, the model and the rows (`use_peft`, `lora_r`,
             `dtype`, `dataset_train_split`, ...), without those on answers and on the command itself. In a sequence each
             stage uses those that it knows; `"2.learning_rate"` is for the second stage only. `report_to` is "none" by
-            default.
-        eval_rows: Evaluation rows, if `eval_strategy` asks for evaluation; by default some training rows are held out.
+            default. `dataset_train_split`, `dataset_test_split`, `dataset_config` and `dataset_streaming` are for rows
+            given as a path or Hub id.
+        eval_rows: Evaluation rows, if `eval_strategy` asks for evaluation. A path or Hub id is read at
+            `dataset_test_split`, or at its training split if it has no split for tests. By default they are the test
+            split of `rows`, or some training rows that are held out.
         attach: Called with each stage's trainer before its first step, for instance to add a callback.
 
     Raises:
-        ValueError: An unknown method or setting (with a suggestion), or a refused value.
+        ValueError: An unknown method or setting (with a suggestion), a refused value, or a setting that selects rows by
+            name for rows that are objects.
         DataError: Rows that cannot be read or trained.
         OSError: A model or file that cannot be found.
     """
@@ -110,26 +114,62 @@ def _stage(method: Method, folder: Path, settings: dict[str, Any], rows: Rows, *
 
 
 def _loaded(stage: Stage, rows: Rows, eval_rows: Rows | None) -> LoadedData:
-    from datasets import Dataset
+    """The rows of a stage; names are read as the `dataset_*` settings say, which objects refuse."""
+    from ift.data.training_sets import evaluates, hold_out_evaluation, load_splits
 
-    from ift.data.loading import load_with_origin
-    from ift.data.training_sets import evaluates, hold_out_evaluation
-
-    if stage.script.dataset_name is not None and eval_rows is None:
+    _check_row_settings(stage.script, rows, eval_rows)
+    if _is_name(rows) and eval_rows is None:
         return load_train_and_eval(stage.script, None, stage.config)
-
-    def part(name: str, value: Rows) -> list[Part]:
-        if isinstance(value, str | os.PathLike):
-            loaded, origin = load_with_origin(str(value))
-            return [Part(name, loaded, origin=origin)]
-        return [Part(name, Dataset.from_list(list(value)) if isinstance(value, list | tuple) else value)]
-
-    train = LoadedData(part("train", rows))
+    if _is_name(rows):  # `dataset_test_split` is that of `eval_rows`
+        train = load_splits(replace(stage.script, dataset_test_split="test"), None, evaluation=False)
+    else:
+        train = LoadedData([_part("train", rows)])
     if not evaluates(stage.config):
         return train
     if eval_rows is None:
         return hold_out_evaluation(train, stage.config.seed)
-    return LoadedData(train.train, part("eval", eval_rows))
+    named = _is_name(eval_rows)
+    evaluation = _named_evaluation(stage.script, str(eval_rows)) if named else _part("eval", eval_rows)
+    return replace(train, evaluation=[evaluation])
+
+
+def _is_name(rows: Rows | None) -> bool:
+    return isinstance(rows, str | os.PathLike)
+
+
+def _part(name: str, rows: Rows) -> Part:
+    from datasets import Dataset
+
+    return Part(name, Dataset.from_list(list(rows)) if isinstance(rows, list | tuple) else rows)
+
+
+def _named_evaluation(script: Any, name: str) -> Part:
+    """The split of a data set that `dataset_test_split` names; its training split if it has none of the usual names."""
+    from ift.data.loading import choose_split, load_with_origin, split_names
+
+    config, split = script.dataset_config, script.dataset_test_split
+    if split == "test" and choose_split(split, split_names(name, config)) is None:
+        split = "train"
+    rows, origin = load_with_origin(name, config=config, split=split, streaming=script.dataset_streaming)
+    return Part("eval", rows, origin=origin)
+
+
+def _check_row_settings(script: Any, rows: Rows, eval_rows: Rows | None) -> None:
+    """Raises ValueError for a setting that selects rows of a data set by its name, where the rows are objects."""
+    used = {
+        "dataset_train_split": _is_name(rows),
+        "dataset_test_split": _is_name(rows if eval_rows is None else eval_rows),
+        "dataset_config": _is_name(rows) or _is_name(eval_rows),
+        "dataset_streaming": _is_name(rows) or _is_name(eval_rows),
+    }
+    for one in fields(script):
+        if not used.get(one.name, True) and getattr(script, one.name) != one.default:
+            of = "eval_rows" if one.name == "dataset_test_split" and eval_rows is not None else "rows"
+            raise ValueError(
+                f"setting {one.name!r} selects from a data set that is given by its path or Hub id, and {of} are "
+                f"objects. Fix: select the rows before the call and leave it out, or give {of} as a path or Hub id "
+                f'(in a sequence, "1.{one.name}" is for the first stage only)'
+            )
 
 
 def _settings_of(given: Mapping[str, Any], methods: Sequence[Method], number: int) -> dict[str, Any]:

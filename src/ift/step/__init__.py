@@ -7,6 +7,7 @@ weights, reduction), `lookahead` (the model's own guess), `algorithm` (`ift_loss
 `model` and `model_checks`. `shared_prefix` gives the same results with less computation.
 """
 
+from ift.labels import IGNORED
 from ift.step.algorithm import enable_residual, ift_loss
 from ift.step.equations import (
     propagated_loss,
@@ -16,7 +17,7 @@ from ift.step.equations import (
     temporal_residual,
 )
 from ift.step.result import IFTLoss, TokenScores
-from ift.step.rows import IGNORED, RowLayout, count_items, row_layout
+from ift.step.rows import RowLayout, count_items, row_layout
 from ift.step.settings import StepSettings
 
 __all__ = [

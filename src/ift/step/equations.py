@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ift.labels import IGNORED
 from ift.step.rows import RowLayout, count_items, row_layout
 from ift.step.settings import Detach, Propagation, Reduction, StepSettings
 
@@ -146,7 +147,7 @@ def try_weights(token_weights: TokenWeights, device: Any) -> None:
     Raises:
         ValueError: It fails, or returns something else than weights.
     """
-    labels = torch.tensor([[-100, -100, 1, 2, 3], [-100, 1, 2, -100, -100]], device=device)
+    labels = torch.tensor([[IGNORED, IGNORED, 1, 2, 3], [IGNORED, 1, 2, IGNORED, IGNORED]], device=device)
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], device=device)
     layout = row_layout(labels, mask)
     losses = torch.linspace(0.5, 5, 10, device=device).view(2, 5) * layout.trained

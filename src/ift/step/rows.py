@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-IGNORED = -100
+from ift.labels import IGNORED
 
 
 @dataclass(frozen=True)

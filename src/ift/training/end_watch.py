@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainerCallback
 
-from ift.data.masks import UNTRAINED
 from ift.data.samples import ids_and_labels, sample_rows
+from ift.labels import IGNORED
 from ift.step.model import evaluating, unwrapped
 from ift.text import counted
 from ift.training.best_step import best_step_number
@@ -214,7 +214,7 @@ def end_nll(
             longest = max(len(ids) for ids, _ in some)
             ids = torch.tensor([ids + [0] * (longest - len(ids)) for ids, _ in some])  # (B, T)
             mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids, _ in some])
-            labels = torch.tensor([one + [UNTRAINED] * (longest - len(one)) for _, one in some])
+            labels = torch.tensor([one + [IGNORED] * (longest - len(one)) for _, one in some])
             ends = torch.isin(labels, end_ids)
             ends[:, 0] = False
             places = ends.any(0).nonzero()[:, 0]  # (P,) target positions at which some row ends

@@ -171,6 +171,35 @@ def test_saved_and_loaded_again(tokenizer, tmp_path):
     assert not (tmp_path / "rows" / "mark").exists()
 
 
+def test_a_study_knows_the_rejected_answers_of_its_pairs(tokenizer, tmp_path):
+    """Red when: a grown study trains and scores on the old rejected answers, because only chosen ones are hashed."""
+
+    def split_of(wrong, columns=False):
+        pairs = [
+            {"prompt": f"{n} plus 2 =", "chosen": f" {n + 2}", "rejected": f" {n + wrong}"} for n in range(20)
+        ]
+        return split_rows([part(pairs)], None, tokenizer, max_length=64, keep_columns=columns)
+
+    before, after = split_of(3), split_of(4)
+    assert [name for name in before.sha256 if before.sha256[name] == after.sha256[name]] == []
+    assert split_of(3).sha256 == before.sha256
+    before.save(tmp_path)
+    after.save(tmp_path)
+    assert Split.load(tmp_path).pairs["test"].to_list() == after.pairs["test"].to_list()
+    assert before.pairs["test"].to_list() != after.pairs["test"].to_list()
+    kept = [json.loads(one) for one in split_of(3, columns=True).test["columns"]]
+    assert all(one["rejected"] == f" {int(one['chosen']) + 1}" for one in kept)
+
+
+def test_rows_without_pairs_keep_the_hashes_that_records_have(tokenizer):
+    """Computed before the rejected answers were hashed."""
+    rows = [{"input_ids": [5 + n, 6, 7], "labels": [-100, 6, 7]} for n in range(20)]
+    found = split_rows([part(rows)], None, tokenizer, max_length=64).sha256
+    assert found["train"] == "4e7a8d85345ccd37107a9dc5388e38665a1bbfb5ef4fb5715bb489b8329d1e6c"
+    assert found["validation"] == "07abafa2c93ca72961e8ef7d467d2b4c740e789d72709d8ee77ae03fddcbc293"
+    assert found["test"] == "fa13149f75b5dd38db261ed2c6c608824ed06240e8fc9953f9253eda6daffec6"
+
+
 def test_saving_shows_no_bar(tokenizer, tmp_path, monkeypatch, capfd):
     """The bar of `save_to_disk` would take no notice of TQDM_DELAY, and the next line would begin in its line."""
     bars = sys.modules["datasets.utils.tqdm"]

@@ -24,7 +24,9 @@ class Split:
     validation: Any  # may have no rows
     test: Any  # the same, never used to choose anything
     pairs: dict[str, Any]  # by split the held-out pairs of `prepare_pairs`; empty without pairs
-    sha256: dict[str, str]  # by split, of token ids and labels, and of the columns if they are kept
+    sha256: dict[
+        str, str
+    ]  # by split, of token ids and labels, of rejected answers, and of columns if they are kept
     notes: list[str]  # what was decided, one line each
 
     @property

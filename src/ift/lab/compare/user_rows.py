@@ -11,10 +11,11 @@ from typing import Any
 
 from ift.data import DataError, Part, prepare_dataset
 from ift.data.held_out import prompt_key
-from ift.data.masks import UNTRAINED
-from ift.data.pairs import SIDES, prepare_pairs
+from ift.data.pairs import prepare_pairs
 from ift.data.report import row_numbers
+from ift.data.samples import SIDES
 from ift.lab.compare.split import Split
+from ift.labels import IGNORED
 from ift.text import counted
 
 COLUMNS = "columns"  # of a held-out row: all columns of the row as loaded, as JSON
@@ -87,10 +88,10 @@ class _Source:
             [part.select(indices) for part, indices in zip(self.prepared, chosen, strict=True)]
         )
 
-    def select_columns(self, rows: Sequence[_Row]) -> list[str]:
-        """The columns of rows as JSON, in the order of `select_prepared`."""
+    def rows_as_loaded(self, rows: Sequence[_Row]) -> list[dict[str, Any]]:
+        """All columns of rows, in the order of `select_prepared`."""
         return [
-            json.dumps(part.rows[row.loaded_index], default=str)
+            part.rows[row.loaded_index]
             for number, part in enumerate(self.parts)
             for row in rows
             if row.part == number
@@ -206,20 +207,29 @@ def _built(
 ) -> Split:
     """The split of the chosen rows with its hashes; if the rows are pairs, with the held-out pairs."""
     ids = {name: place.select_prepared(rows) for name, (place, rows) in held_out.items()}
-    pairs = {}
+    rows_of = {"train": (source, left), **held_out}
+    pairs, rejected = {}, dict[str, list[Any]]()
     if has_pairs(source.parts):
+        rejected = {
+            name: [one.get("rejected") for one in place.rows_as_loaded(rows)]
+            for name, (place, rows) in rows_of.items()
+        }
         for name, (place, rows) in held_out.items():
             if not rows:
                 continue
             parts = place.select_loaded(rows)
             pairs[name] = prepare_pairs(parts, tokenizer, max_length=max_length, name=name).dataset
-    hashes = {name: _sha256(rows) for name, rows in {"train": source.select_prepared(left), **ids}.items()}
+    prepared = {"train": source.select_prepared(left), **ids}
+    hashes = {name: _sha256(rows, rejected.get(name)) for name, rows in prepared.items()}
     return Split(source.select_loaded(left), ids["validation"], ids["test"], pairs, hashes, notes)
 
 
 def _with_columns(split: Split, held_out: dict[str, tuple[_Source, list[_Row]]]) -> Split:
     """The split with the field `COLUMNS` in its held-out rows, included in their hashes."""
-    columns = {name: place.select_columns(rows) for name, (place, rows) in held_out.items()}
+    columns = {
+        name: [json.dumps(one, default=str) for one in place.rows_as_loaded(rows)]
+        for name, (place, rows) in held_out.items()
+    }
     hashes = {
         f"{name} columns": hashlib.sha256("\n".join(found).encode()).hexdigest()
         for name, found in columns.items()
@@ -261,7 +271,7 @@ def _source(
         kept = [index for index in range(len(part.rows)) if index + 1 not in dropped]
         prepared.append(done.dataset.add_column("row", [index + 1 for index in kept]))
         for index, row in enumerate(done.dataset):
-            begin = next(place for place, label in enumerate(row["labels"]) if label != UNTRAINED)
+            begin = next(place for place, label in enumerate(row["labels"]) if label != IGNORED)
             prompt = prompt_key(tokenizer.decode(row["input_ids"][:begin] or row["input_ids"]))
             fits = max_length is None or len(row["input_ids"]) <= max_length
             groups.setdefault(prompt, []).append(_Row(number, index, kept[index], prompt, fits))
@@ -270,10 +280,13 @@ def _source(
     return _Source(parts, prepared, {prompt: groups[prompt] for prompt in order}, notes)
 
 
-def _sha256(rows: Any) -> str:
+def _sha256(rows: Any, rejected: Sequence[Any] | None) -> str:
+    """A hash of token ids and labels, and of the rejected answers if the rows are pairs."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(json.dumps([row["input_ids"], row["labels"]]).encode())
+    for answer in rejected or ():
+        digest.update(json.dumps(answer, default=str).encode())
     return digest.hexdigest()
 
 

@@ -8,12 +8,12 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ift.data.masks import UNTRAINED
 from ift.data.prepare import count_trained
 from ift.lab.testbed.families import AnyProblem
 from ift.lab.testbed.noise import habitual, one_wrong_step
 from ift.lab.testbed.problems import Message
 from ift.lab.testbed.scoring import wilson_interval
+from ift.labels import IGNORED
 from ift.step.algorithm import ift_loss
 from ift.step.model import evaluating
 
@@ -92,7 +92,7 @@ def padded_batch(rows: Sequence[tuple[Sequence[int], Sequence[int]]], device: An
     return {
         "input_ids": padded(ids, 0),
         "attention_mask": padded([[1] * len(one) for one in ids], 0),
-        "labels": padded(labels, UNTRAINED),
+        "labels": padded(labels, IGNORED),
     }
 
 
@@ -166,4 +166,4 @@ def rendered(tokenizer: PreTrainedTokenizerBase, conversation: list[Message]) ->
     length = len(prompt_ids)
     if ids[:length] != prompt_ids or len(ids) == length:
         raise ValueError("the chat template renders a prompt that is not the beginning of its conversation")
-    return ids, [UNTRAINED] * length + ids[length:]
+    return ids, [IGNORED] * length + ids[length:]

@@ -1,0 +1,3 @@
+"""The label of a token that is not trained, as in transformers and PyTorch."""
+
+IGNORED = -100
