@@ -186,7 +186,7 @@ CONTENT = [
 
 LENGTHS = [
     Case("a prompt longer than max_length", ("max_length 64 truncates 33.3% of the rows (row 3;",
-         "1 row is dropped, with nothing left to learn"), "answers behind max_length are lost in silence",
+         "1 row is dropped, with nothing left to learn (row 3), and"), "answers behind max_length are lost in silence",
          [GOOD, GOOD, talk(LONG, ANSWER)], ("--max_length", "64"), verb="check"),
     Case("every row dropped", ("none of 2 rows is left (nothing to learn after truncation to max_length: 2 rows)",
          "raise --max_length"), "the loss is 0 and the run succeeds", [talk(LONG, ANSWER)] * 2, ("--max_length", "64")),

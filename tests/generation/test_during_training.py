@@ -362,6 +362,7 @@ def test_the_values_of_a_function_are_known_before_the_first_step(rows, tmp_path
     [
         (["--eval_score", "f1"], 2, "set --eval_generate too"),
         (["--eval_generate", "2", "--eval_score", "f2"], 2, "--eval_score f2: unknown"),
+        (["--eval_generate", "2", "--eval_score", "none.py:f"], 1, "--eval_score none.py:f: "),
         (["--eval_generate", "2", "--eval_score", "judge"], 2, "would cost money at each evaluation"),
         (["--eval_generate", "2", "--eval_score", "final-answer"], 2, "is measured anyway"),
         (["--eval_generate", "2", "--eval_score", "json"], 1, "is no JSON"),

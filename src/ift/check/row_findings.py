@@ -135,8 +135,9 @@ def _truncation(name: str, report: DataReport, allowed: bool) -> Finding:
     """The rows that `max_length` cuts: refused if that is much."""
     lost = max(report.share_cut, report.share_trained_lost)
     level: Level = "refused" if lost > REFUSE_CUT and not allowed else "warning"
-    emptied = f"{_count(report.rows_cut_away)} dropped, with nothing left to learn, " * bool(
-        report.rows_cut_away
+    away = [row for reason, rows in report.dropped.items() if cut_away(reason) for row in rows]
+    emptied = (
+        f"{_count(len(away))} dropped, with nothing left to learn ({row_numbers(away)}), " if away else ""
     )
     text = (
         f"max_length {report.max_length:,} truncates {report.share_cut:.1%} of the rows "

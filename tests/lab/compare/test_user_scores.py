@@ -18,6 +18,7 @@ from ift.lab.compare.user_data import UserData
 from ift.lab.compare.user_study import user_study
 from ift.lab.report import load
 from ift.lab.testbed import tiny_base_path
+from ift.runs.argv import UsageError
 
 WORDS = [
     "--max_length",
@@ -253,6 +254,20 @@ def test_keys_of_the_evaluation_of_a_training_are_named_once_as_not_used(place, 
     assert "by what --score or `score` names" in said
     assert study.plan.metric == "contains"
     assert study.plan.user_data.get("file_settings") is None
+
+
+def test_a_seed_of_the_order_of_the_rows_is_not_that_of_every_seed(place, tmp_path):
+    """Red when: `data_seed` of the file of a training gives all seeds of a study the same order of the rows."""
+    (tmp_path / "c.yaml").write_text("data_seed: 42\nscore: contains\n")
+    lines = []
+    study = study_of("--config", "c.yaml", say=lines.append)
+    assert any(line.startswith("c.yaml: not used in a study: data_seed. ") for line in lines)
+    (stage,) = UserData(**study.plan.user_data).stages("sft", {"seed": 1}, "unused")
+    assert (stage.config.seed, stage.config.data_seed) == (1, None)
+    with pytest.raises(
+        UsageError, match="--data_seed is set by the study itself; each seed of --seeds draws"
+    ):
+        study_of("--data_seed", "1", "--score", "contains")
 
 
 def fake_answers(monkeypatch, answer_of):

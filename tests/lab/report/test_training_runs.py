@@ -1,6 +1,7 @@
 """Curves of training runs: read from their folders, finished or not; refused with the reason where they cannot be."""
 
 import json
+import os
 
 import pytest
 from matplotlib.figure import Figure
@@ -78,6 +79,23 @@ def test_stages_of_a_sequence_are_found_in_its_folder(tmp_path):
     assert [folder.name for folder in training_folders([str(tmp_path / "both")])] == ["1-sft", "2-ift"]
 
 
+def test_runs_of_other_trainers_are_drawn_beside_those_of_ift(ift_run, tmp_path):
+    """Red when: a folder of `IFTTrainer` (no run.json), or of trl (its trainer_state.json alone), is refused."""
+    python = run_folder(tmp_path / "python", [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5}])
+    (python / "run.json").unlink()
+    for step, loss in ((10, 4.0), (20, 3.0)):
+        (tmp_path / "trl" / f"checkpoint-{step}").mkdir(parents=True)
+        log = [{"step": one, "loss": loss, "eval_loss": 5.0, "eval_runtime": 1.0} for one in (5, step)]
+        state = tmp_path / "trl" / f"checkpoint-{step}" / "trainer_state.json"
+        state.write_text(json.dumps({"log_history": log, "global_step": step}))
+        os.utime(state, (step, step))
+    folders = training_folders([str(ift_run), str(python), str(tmp_path / "trl")])
+    assert folders == [ift_run, python, tmp_path / "trl"]
+    runs = [read_run(folder, folder.name) for folder in folders]
+    assert [run.state for run in runs[1:]] == ["at step 2", "at step 20"]
+    assert runs[2].curves == {"loss": ([5.0, 20.0], [3.0, 3.0])}
+
+
 def test_names_of_folders_are_text_on_the_page(tmp_path):
     folder = run_folder(tmp_path / "<b>x", [{"step": 1, "loss": 1.0}])
     done = CliRunner().invoke(app, ["report", str(folder), "--output_dir", str(tmp_path / "out")])
@@ -87,7 +105,9 @@ def test_names_of_folders_are_text_on_the_page(tmp_path):
 
 def test_what_cannot_be_drawn_is_refused(ift_run, tmp_path):
     (tmp_path / "other").mkdir()
-    with pytest.raises(ReportError, match="report one kind at a time"):
+    with pytest.raises(
+        ReportError, match=r"other: found neither metrics.jsonl nor trainer_state.json, so this is not"
+    ):
         training_folders([str(ift_run), str(tmp_path / "other")])
     with pytest.raises(ReportError, match="no metrics yet; wait for the first logged step"):
         read_run(run_folder(tmp_path / "new", []), "new")

@@ -23,7 +23,7 @@ FORCED: Mapping[str, Any] = {  # a trial is not evaluated or saved on the way, a
     "disable_tqdm": True,
 }
 DECIDED = (  # flags of `ift train` that the study sets itself
-    "method", "output_dir", "seed", "beta", "simpo_gamma", "resume_from_checkpoint", "resume", "hub_token",
+    "method", "output_dir", "seed", "data_seed", "beta", "simpo_gamma", "resume_from_checkpoint", "resume", "hub_token",
     "test_split_size", *FORCED,
 )  # fmt: skip
 WITHOUT_EFFECT = (  # nothing is evaluated, answered or saved during a trial
@@ -48,6 +48,7 @@ def refuse_decided_flags(words: list[str], say: Callable[[str], object]) -> None
         "hub_token": " and would be written to its plan; set HF_TOKEN instead",
         "method": "; use --methods",
         "seed": "; use --seeds",
+        "data_seed": "; each seed of --seeds draws the order of the rows too",
         "eval_strategy": "; rows are held out anyway",
         "test_split_size": "; use --validation_rows and --test_rows",
     }

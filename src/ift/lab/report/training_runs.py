@@ -6,10 +6,12 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -18,7 +20,7 @@ from ift.lab.report.decode import ReportError
 from ift.lab.report.figures import Picture, image
 from ift.text import visible
 
-METRICS, RUN = "metrics.jsonl", "run.json"
+METRICS, RUN, STATE = "metrics.jsonl", "run.json", "trainer_state.json"
 PANELS = {  # metric -> title; those that no run has are left out
     "loss": "loss that is trained",
     "nll": "loss of the targets' tokens (nats)",
@@ -39,17 +41,17 @@ _STYLE = (
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A run of `ift train`, finished or not.
+    """A training run, finished or not.
 
     Attributes:
         label: The name of its folder, with the parent folder if two runs share a name.
-        finished: Whether the run is finished.
+        finished: Whether the run is finished; None if it is not a run of `ift train`, which alone says so.
         saved: The step whose weights are saved and its score, if `load_best_model_at_end` has chosen it; else "".
         curves: Steps and values in order, by metric. If a step was logged twice, the later value counts.
     """
 
     label: str
-    finished: bool
+    finished: bool | None
     saved: str
     curves: dict[str, tuple[list[float], list[float]]]
 
@@ -58,7 +60,8 @@ class TrainingRun:
         """The progress of the run as text."""
         step = max((steps[-1] for steps, _ in self.curves.values()), default=0)
         saved = f"; the saved weights are those of {self.saved}" if self.saved else ""
-        return f"{'finished at' if self.finished else 'not finished, at'} step {step:g}{saved}"
+        state = {True: "finished at", False: "not finished, at", None: "at"}[self.finished]
+        return f"{state} step {step:g}{saved}"
 
 
 def training_folders(places: Sequence[str]) -> list[Path]:
@@ -74,38 +77,55 @@ def training_folders(places: Sequence[str]) -> list[Path]:
     for place in places:
         folder = Path(place).expanduser()
         stages = sorted(one.parent for one in folder.glob(f"*/{METRICS}") if (one.parent / RUN).is_file())
-        inside = [folder] if (folder / METRICS).is_file() and (folder / RUN).is_file() else stages
+        own = _log_of(folder)
+        inside = stages if own is None or (stages and own.name == STATE) else [folder]
         found += inside
         others += [] if inside else [place]
     if found and others:
         raise ReportError(
-            f"{others[0]}: not the folder of a training run, as {found[0]} is; report one kind at a time"
+            f"{others[0]}: found neither {METRICS} nor {STATE}, so this is not the folder of a training run, as "
+            f"{found[0]} is. Fix: report training runs alone"
         )
     return found
 
 
+def _log_of(folder: Path) -> Path | None:
+    """The file with a run's logged values: ift's own, or else what every Trainer keeps in its newest checkpoint."""
+    if (folder / METRICS).is_file():
+        return folder / METRICS
+    states = [*folder.glob(f"checkpoint-*/{STATE}"), *folder.glob(STATE)]
+    return max(states, key=lambda file: file.stat().st_mtime, default=None)
+
+
+def _entries(log: Path) -> Iterator[dict[str, Any]]:
+    """The logged values by name, for each time something was logged; a line that is still being written is left out."""
+    if log.name == STATE:
+        yield from json.loads(log.read_text(encoding="utf-8"))["log_history"]
+        return
+    for _, line in numbered_lines(log):
+        with suppress(ValueError):
+            yield json.loads(line)
+
+
 def read_run(folder: Path, label: str) -> TrainingRun:
-    """Read the metrics of a run; a line that is still being written is left out.
+    """Read the metrics of a run of `ift train`, of `IFTTrainer`, or of another Trainer of transformers.
 
     Raises:
         ReportError: There are no metrics yet, or a file cannot be read.
     """
     values: dict[str, dict[float, float]] = {}
+    log = _log_of(folder) or folder / METRICS
     try:
-        record = json.loads((folder / RUN).read_text(encoding="utf-8"))
-        finished, saved = bool(record.get("finished")), visible(str(record.get("saved") or ""))
-        for _, line in numbered_lines(folder / METRICS):
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
+        record = json.loads((folder / RUN).read_text(encoding="utf-8")) if (folder / RUN).is_file() else {}
+        finished, saved = record.get("finished"), visible(str(record.get("saved") or ""))
+        for entry in _entries(log):
             for name in PANELS:
                 if isinstance(entry.get(name), int | float):
                     values.setdefault(name, {})[float(entry["step"])] = float(entry[name])
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise ReportError(f"{folder}: its {METRICS} or {RUN} cannot be read ({error})") from None
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ReportError(f"{folder}: its {log.name} or {RUN} cannot be read ({error})") from None
     if not values:
-        raise ReportError(f"{folder / METRICS}: no metrics yet; wait for the first logged step")
+        raise ReportError(f"{log}: no metrics yet; wait for the first logged step")
     curves = {
         name: ([*sorted(found)], [found[step] for step in sorted(found)]) for name, found in values.items()
     }

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ift.generation.during_training import AnswerScorer
-from ift.lab.scores.answer import Answer, score_answers
+from ift.lab.scores.answer import Answer, ScoreError, score_answers
 from ift.lab.scores.judged import JUDGE
 from ift.lab.scores.table import FINAL_ANSWER, load_scores, parse_names
 from ift.runs.argv import UsageError
@@ -30,9 +30,9 @@ def answer_scorer(text: str, database: str | None) -> AnswerScorer:
             raise UsageError(f"--eval_score {name}: it {why}; leave it out")
     try:
         names = parse_names(text, database)
-    except UsageError as error:
-        raise UsageError(str(error).replace("--score", "--eval_score")) from error
-    scores = load_scores(names, database)
+        scores = load_scores(names, database)
+    except (UsageError, ScoreError) as error:
+        raise type(error)(str(error).replace("--score", "--eval_score")) from error
 
     def score(lines: Sequence[dict[str, Any]], columns: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         answers = [
