@@ -158,6 +158,18 @@ def test_a_wrong_yaml_file_is_a_usage_error_with_its_line(train, config, text, a
     assert len(done.err.strip().splitlines()) == 1
 
 
+def test_several_keys_of_another_tool_bring_the_command_that_translates_the_file(train, config):
+    done = train("--config", config("torch_dtype: bfloat16\nwarmup_ratio: 0.1\n"))
+    assert done.code == 2
+    *keys, last = done.err.strip().splitlines()
+    assert [line.split("; ")[1] for line in keys] == [
+        "in ift it is dtype.",
+        "in ift it is warmup_steps, where below 1 is a share of the steps.",
+    ]
+    assert last.startswith("`ift convert-config /")
+    assert last.endswith("run.yaml --output ift.yaml` translates the whole file.")
+
+
 def test_unknown_keys_and_wrong_types_of_a_file_are_one_message(train, config):
     """Red when: each of them is reported alone, so that the file is mended in as many rounds."""
     text = "learnig_rate: 1\nseed: one\nmax_steps: 1.5\nfoo: 1\ndatasets:\n  - {path: a, paht: b, bar: c}\n"

@@ -88,6 +88,26 @@ def test_scores_of_answers_have_a_line_of_their_own():
     ]
 
 
+def test_a_log_has_the_remaining_time_and_a_line_for_each_checkpoint(monkeypatch):
+    """Twelve seconds for four steps since the run was resumed at step 8: eight more take 24. A terminal has a bar."""
+    lines = []
+    display = object.__new__(progress.TrainingDisplay)
+    display.key, display.values, display.metrics = "nll", [], progress.METRICS
+    display.reporter = SimpleNamespace(message=lines.append)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: 112.0)
+    display.began = (100.0, 8)
+    for disable, step in ((True, 12), (True, 20), (False, 12)):
+        display.bar = SimpleNamespace(disable=disable)
+        display.on_log(None, SimpleNamespace(global_step=step, max_steps=20), None, {"nll": 0.5})
+    display.on_save(None, SimpleNamespace(global_step=12), None)
+    assert [line.replace(progress.NO_BREAK, " ") for line in lines] == [
+        "step 12/20  nll 0.5  about 0:00:24 left",
+        "step 20/20  nll 0.5",
+        "step 12/20  nll 0.5",
+        "saved checkpoint-12",
+    ]
+
+
 @pytest.mark.parametrize(
     ("streaming", "dataset", "said"),
     [

@@ -34,6 +34,7 @@ from ift.runs.ranges import check_ranges, check_used, raise_together
 from ift.runs.resume_words import read_resume_words
 from ift.runs.yaml_file import parse_renaming, parse_yaml_file, text_as_written
 from ift.training.config import field_with_help
+from ift.training.other_tools import suggest_equivalent
 
 
 @dataclass
@@ -250,6 +251,11 @@ def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: se
         in_file, wrong = launch_flags(known, from_file, lines, parser.file)
         launch, unknown_flags = launch_flags(known, from_flags)
         if problems := [*wrong, *parser.problems, *unknown_flags]:
+            own = parser._option_string_actions
+            if sum(f"--{key}" not in own and bool(suggest_equivalent(key)) for key in lines) > 1:
+                problems.append(
+                    f"`ift convert-config {parser.file} --output ift.yaml` translates the whole file."
+                )
             raise UsageError("\n".join(problems))
         script, config, model, mixture, columns, _, run, answers = parsed  # in the order of `make_parser`
         read_resume_words(config, run)

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -163,6 +164,7 @@ class TrainingDisplay(TrainerCallback):
         self.metrics: tuple[str, ...] = METRICS if is_ift else TRL_METRICS
         self.values: list[float] = []
         self.bar: Any = None
+        self.began = (0.0, 0)  # time and step
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Prints the plan and starts the bar; a resumed run remembers the loss of its earlier steps."""
@@ -170,6 +172,7 @@ class TrainingDisplay(TrainerCallback):
         for label, lines in plan(self.trainer, self.stage, self.rows, state, self.reporter.findings).items():
             for number, line in enumerate(lines):
                 self.reporter.labelled("" if number else label, line)
+        self.began = (time.monotonic(), state.global_step)
         # leave=False: the bar disappears at the end, the log lines stay; disable=None: no bar if the output is a file
         self.bar = tqdm(
             total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True, leave=False, delay=0,
@@ -180,6 +183,11 @@ class TrainingDisplay(TrainerCallback):
         """Advances the bar."""
         if self.bar is not None:
             self.bar.update(state.global_step - self.bar.n)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Prints one line for each checkpoint."""
+        if self.bar is not None:
+            self.reporter.message(f"saved checkpoint-{state.global_step}")
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
@@ -200,7 +208,17 @@ class TrainingDisplay(TrainerCallback):
             self.values.append(found[self.key])
         values = "  ".join(f"{name}{NO_BREAK}{_short(value)}" for name, value in found.items())
         kind = "evaluation" if prefix else "step"
-        self.reporter.message(f"{kind} {state.global_step}/{state.max_steps}  {values}")
+        self.reporter.message(f"{kind} {state.global_step}/{state.max_steps}  {values}{self._left(state)}")
+
+    def _left(self, state: Any) -> str:
+        """The remaining time, where no bar shows it, as in a log; "" before the first and after the last step."""
+        if not getattr(self.bar, "disable", False):
+            return ""
+        began, first = self.began
+        steps, done = state.max_steps - state.global_step, state.global_step - first
+        if steps <= 0 or done <= 0:
+            return ""
+        return f"  about {timedelta(seconds=round(steps * (time.monotonic() - began) / done))} left"
 
     def change(self) -> str:
         """How the loss changed from the first log entry to the last; its only value if there is one."""
