@@ -22,7 +22,9 @@ from ift.methods.table import METHODS
 from ift.runs.arguments import make_parser, parse_stages
 from ift.runs.argv import UsageError
 from ift.runs.converted import Converted
+from ift.runs.converted_deepspeed import UNKNOWN_STAGE, read_named
 from ift.runs.converted_defaults import differences, implied
+from ift.runs.converted_engines import missing_engine
 from ift.runs.converted_registry import resolve_names
 from ift.runs.converted_values import LOST_INSIDE, USED_BY, VALUES
 from ift.runs.foreign_files import SIGNS
@@ -59,6 +61,9 @@ def convert_file(path: Path, method: str | None = None) -> Converted:
     if found.tool == "LLaMA-Factory" and written.get("dataset"):
         written["dataset"], missing = resolve_names(written, path)
         found.missing |= {f"{path} in datasets": reason for path, reason in missing.items()}
+    for name in ("deepspeed", "dist_config"):
+        if name in written:
+            written[name] = read_named(written[name], path)
     known = {
         option.lstrip("-")
         for one in METHODS.values()
@@ -91,6 +96,10 @@ def convert_file(path: Path, method: str | None = None) -> Converted:
     found.implied = implied(found.tool, written, found.settings)
     found.settings |= {name: value for name, (value, _) in found.implied.items()}
     _fill_in(found)
+    if found.settings.get("accelerate_config") == UNKNOWN_STAGE:
+        found.missing["accelerate_config"] = missing_engine(
+            written.get("deepspeed", written.get("dist_config"))
+        )
     _drop_refused(found)
     found.differences = differences(found.tool, written, found.settings)
     return found
@@ -126,11 +135,15 @@ def _convert(name: str, value: Any, written: Mapping[str, Any], known: set[str],
     """Sorts one setting into `found`."""
     if name in VALUES:
         result = VALUES[name](value, written)
+        inside: dict[str, str] = {}
         if name in LOST_INSIDE:
-            found.lost |= LOST_INSIDE[name](value)
+            inside = LOST_INSIDE[name](value, written)
         if isinstance(result, str):
-            found.lost[name] = result
+            found.lost |= {name: result, **inside}
             return
+        found.lost |= inside
+        if not result and inside:
+            return  # all its keys are lost
         variables = result.pop("env", None)
         asked, result = (
             result,

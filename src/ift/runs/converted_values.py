@@ -16,6 +16,16 @@ from ift.runs.converted_mixtures import (
     translate_mixture,
     translate_splits,
 )
+from ift.runs.converted_nested import (
+    LOST_OF_MAPPINGS,
+    bits,
+    bnb_config,
+    peft_config,
+    quant_config,
+    special_tokens,
+    targets,
+    trl_section,
+)
 from ift.runs.converted_registry import lost_of_names
 from ift.runs.harmless_names import Same
 
@@ -53,25 +63,6 @@ def _adapter(value: Any, settings: Settings) -> Translated:
     return f"{value} is no adapter of ift, and all weights would be trained: set use_peft: true for LoRA"
 
 
-def _targets(value: Any, settings: Settings) -> Translated:
-    names = [one.strip() for one in value.split(",")] if isinstance(value, str) else list(value)
-    return {"lora_target_modules": "all-linear" if names in (["all"], ["all-linear"]) else names}
-
-
-def _bits(value: Any, settings: Settings) -> Translated:
-    return {f"load_in_{value}bit": True} if value in (4, 8) else f"{value} bits: ift loads 4 or 8"
-
-
-def _peft(value: Any, settings: Settings) -> Translated:
-    """The nested section of LLaMA-Factory's newer files."""
-    if not isinstance(value, Mapping) or value.get("name") != "lora":
-        return "all weights would be trained: set use_peft: true for LoRA"
-    names = {"r": "lora_r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout"}
-    found = {"use_peft": True, **{names[key]: one for key, one in value.items() if key in names}}
-    targets = _targets(value["target_modules"], settings) if value.get("target_modules") else {}
-    return {**found, **targets}  # type: ignore[dict-item]
-
-
 def _attention(value: Any, settings: Settings) -> Translated:
     if value in (True, "auto"):
         return {"attn_implementation": "flash_attention_2"} if value is True else Same("transformers chooses")
@@ -101,21 +92,6 @@ def _per_epoch(name: str) -> Callable[[Any, Settings], Translated]:
         return {f"{name}_strategy": kind, **({f"{name}_steps": round(share, 6)} if kind == "steps" else {})}
 
     return translate
-
-
-def _special_tokens(value: Any, settings: Settings) -> Translated:
-    if value.get("eos_token"):
-        return {"eos_token": value["eos_token"]}
-    return Same("see its keys")
-
-
-def _lost_of_special_tokens(value: Any) -> dict[str, str]:
-    padding = Same("is not needed: padding is neither trained nor attended to, whatever its token")
-    other = (
-        "it is that of the tokenizer: change it in the model's folder (tokenizer_config.json) if it differs"
-    )
-    lost = [name for name in value if name != "eos_token" and value[name]]
-    return {f"special_tokens.{name}": padding if name == "pad_token" else other for name in lost}
 
 
 def _wandb(variable: str) -> Callable[[Any, Settings], Translated]:
@@ -181,19 +157,6 @@ def _scheduler(value: Any, settings: Settings) -> Translated:
     }
 
 
-def _bnb(value: Any, settings: Settings) -> Translated:
-    """bnb_config_kwargs of Axolotl."""
-    here = {"bnb_4bit_quant_type": "bnb_4bit_quant_type", "bnb_4bit_use_double_quant": "use_bnb_nested_quant"}
-    return {here[name]: one for name, one in value.items() if name in here}
-
-
-def _lost_of_bnb(value: Any) -> dict[str, str]:
-    known = ("bnb_4bit_quant_type", "bnb_4bit_use_double_quant")
-    return {
-        f"bnb_config_kwargs.{name}": "ift has no setting of this name" for name in value if name not in known
-    }
-
-
 def _plugins(value: Any, settings: Settings) -> Translated:
     """Plugins of Axolotl: kernels, or another trainer."""
     names = [str(one) for one in (value if isinstance(value, list) else [value])]
@@ -208,7 +171,7 @@ VALUES: dict[str, Callable[[Any, Settings], Translated]] = {
     "attn_implementation": _attention,
     "auto_resume_from_checkpoints": _if_on({"resume": "auto"}),
     "bf16": _precision("bf16"),
-    "bits": _bits,
+    "bits": bits,
     "chat_template": _chat_template,
     "chat_template_jinja": _chat_template,
     "dataset": translate_datasets,
@@ -227,7 +190,7 @@ VALUES: dict[str, Callable[[Any, Settings], Translated]] = {
     "excess_length_strategy": _long_rows,
     "bfloat16": _if_on({"dtype": "bfloat16"}),
     "float16": _if_on({"dtype": "float16"}),
-    "bnb_config_kwargs": _bnb,
+    "bnb_config_kwargs": bnb_config,
     "cosine_min_lr_ratio": _minimum_rate,
     "curriculum_sampling": _if_on({"train_sampling_strategy": "sequential"}),
     "lr_scheduler": _scheduler,
@@ -253,27 +216,28 @@ VALUES: dict[str, Callable[[Any, Settings], Translated]] = {
     "fsdp_config": engine("fsdp"),
     "gradient_checkpointing": lambda value, settings: {"gradient_checkpointing": bool(value)},
     "group_by_length": _if_on({"train_sampling_strategy": "group_by_length"}),
-    "lora_target": _targets,
+    "lora_target": targets,
     "loss_type": _loss_type,
     "lora_target_linear": _if_on({"lora_target_modules": "all-linear"}),
-    "lora_target_modules": _targets,
-    "peft_config": _peft,
+    "lora_target_modules": targets,
+    "peft_config": peft_config,
     "pref_beta": lambda value, settings: {"beta": value},
     "pref_loss": lambda value, settings: _method("dpo", settings),
     "pure_bf16": _if_on({"dtype": "bfloat16"}),
-    "quant_config": lambda value, settings: _bits(value.get("quantization_bit"), settings),
-    "quantization_bit": _bits,
+    "quant_config": quant_config,
+    "quantization_bit": bits,
     "rl": _method,
     "rl_beta": lambda value, settings: {"beta": value},
     "saves_per_epoch": _per_epoch("save"),
-    "special_tokens": _special_tokens,
+    "special_tokens": special_tokens,
     "stage": _method,
-    "target_modules": _targets,
+    "target_modules": targets,
     "test_datasets": evaluation_rows,
     "template_file": _chat_template,
     "train_on_inputs": _if_on({"completion_only_loss": False}, ANSWERS),
     "train_on_prompt": _if_on({"completion_only_loss": False}, ANSWERS),
     "training_type": _adapter,
+    "trl": trl_section,
     "use_gradient_checkpointing": lambda value, settings: {"gradient_checkpointing": bool(value)},
     "use_wandb": _if_on({"report_to": "wandb"}),
     "val_set_size": _held_out,
@@ -283,15 +247,15 @@ WANDB = {f"wandb_{name}": f"WANDB_{name.upper()}"
          for name in ("project", "entity", "watch", "log_model", "run_id", "mode", "run_group")}  # fmt: skip
 VALUES |= {name: _wandb(variable) for name, variable in WANDB.items()}
 # keys inside a value that are lost, by their full names
-LOST_INSIDE: Mapping[str, Callable[[Any], dict[str, str]]] = {
-    "dataset": lost_of_names,
-    "dataset_mixer": lost_of_mixer,
-    "dataset_mixture": lost_of_mixture,
-    "datasets": lost_of_entries,
-    "pretraining_dataset": lambda value: lost_of_entries(value, "pretraining_dataset"),
-    "bnb_config_kwargs": _lost_of_bnb,
-    "special_tokens": _lost_of_special_tokens,
-    **{name: lost_of_engine(name) for name in ("deepspeed", "dist_config", "fsdp", "fsdp_config")},
+LOST_INSIDE: Mapping[str, Callable[[Any, Settings], dict[str, str]]] = {
+    "dataset": lambda value, settings: lost_of_names(value),
+    "dataset_mixer": lambda value, settings: lost_of_mixer(value),
+    "dataset_mixture": lambda value, settings: lost_of_mixture(value),
+    "datasets": lambda value, settings: lost_of_entries(value),
+    "pretraining_dataset": lambda value, settings: lost_of_entries(value, "pretraining_dataset"),
+    **LOST_OF_MAPPINGS,
+    "deepspeed": lost_of_engine("deepspeed", "deepspeed"),
+    **{name: lost_of_engine("fsdp", name) for name in ("dist_config", "fsdp", "fsdp_config")},
 }
 # what a translation above has used of other settings
 USED_BY: Mapping[str, tuple[str, ...]] = {

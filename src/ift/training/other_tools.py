@@ -123,7 +123,7 @@ _EXPLAINED = {  # explanation -> names elsewhere that have no exact equivalent
     "corresponds to train_sampling_strategy: sequential": ("curriculum_sampling",),
     "corresponds to a column system in the rows": ("default_system",),
     "corresponds to a column chat_template_kwargs in the rows (docs/data.md)":
-        ("enable_thinking", "preserve_thinking", "tool_format"),
+        ("enable_thinking", "preserve_thinking", "tool_format", "chat_template_kwargs"),
     "corresponds to fraction in the entries of datasets (docs/data.md)": ("mix_strategy", "interleave_probs"),
     "corresponds to datasets: a list of entries with path (docs/data.md)": ("pretraining_dataset",),
     "corresponds to dataset_name: rows with input_ids and labels (docs/data.md)": ("tokenized_path",),
