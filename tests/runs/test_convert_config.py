@@ -751,7 +751,7 @@ def test_rows_for_evaluation_are_named_where_training_rows_are_held_out(converte
     changing, _ = converted(text)[0].groups.values()
     assert "are held out, and are not trained" in changing[key]
     _, same = converted(re.sub("(val_set_size|val_size|evals_per_epoch).*\n", "", text))[0].groups.values()
-    assert "no evaluation" in same[key]
+    assert ("its rows are not evaluated" if key == "test_datasets" else "asks for no evaluation") in same[key]
 
 
 def test_unsloth(converted):

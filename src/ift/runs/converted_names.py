@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ift.runs.harmless_names import Same
-from ift.training.other_tools import RENAMED
+from ift.runs.harmless_names import Same, is_harmless
+from ift.training.other_tools import EXPLAINED, RENAMED
+
+# without a counterpart here, and false changes what is trained
+FALSE_CHANGES = ("peft_autocast_adapter_dtype", "enable_thinking", "preserve_thinking")
+# without an explanation in the table, and false changes nothing
+OFF = (
+    "create_new_adapter", "efficient_eos", "is_falcon_derived_model", "is_llama_derived_model",
+    "is_mistral_derived_model", "is_qwen_derived_model", "mean_resizing_embeddings", "s2_attention",
+    "split_special_tokens", "upcast_layernorm", "upcast_lmhead_output", "vision_all_linear",
+)  # fmt: skip
 
 
 class KeysInside:
@@ -49,3 +58,13 @@ def equal(one: Any, other: Any) -> bool:
         return float(one) == float(other)
     except (TypeError, ValueError):
         return bool(one == other)
+
+
+def reason_of_lost(name: str, value: Any, tool: str) -> str:
+    """Why a setting without a rule of its own is lost; a `Same` for a switch that is off."""
+    if value is False and (name in OFF or (name in EXPLAINED and name not in FALSE_CHANGES)):
+        return Same("it is off")
+    unknown = "ift has no setting of this name"
+    if not is_harmless(name, unknown):
+        unknown += f": look up in {tool}'s documentation what it changes"
+    return EXPLAINED.get(name, unknown)

@@ -7,8 +7,8 @@ from typing import Any
 
 from ift.runs.converted_datasets import Settings, Translated, lost_of_entries, translate_datasets
 from ift.runs.converted_engines import engine, lost_of_engine
+from ift.runs.converted_evaluation import datasets, evaluation_rows, held_out, lost_of_evaluation
 from ift.runs.converted_mixtures import (
-    evaluation_rows,
     lost_of_mixer,
     lost_of_mixture,
     translate_configs,
@@ -27,9 +27,18 @@ from ift.runs.converted_nested import (
     trl_section,
 )
 from ift.runs.converted_registry import lost_of_names
+from ift.runs.converted_switches import (
+    ANSWERS,
+    answers_only,
+    bias,
+    copies,
+    mask_history,
+    mix_strategy,
+    neat_packing,
+    train_on_eos,
+)
 from ift.runs.harmless_names import Same
 
-ANSWERS = "ift also trains only answers"
 PAIRS = ("dpo", "orpo", "simpo")
 KERNELS = ("liger", "cut_cross_entropy", "cutcrossentropy", "kernels", "scattermoe", "sonicmoe")
 FLASH = {"fa2": "flash_attention_2", "fa3": "flash_attention_3", "sdpa": "sdpa", "disabled": "eager"}
@@ -72,12 +81,6 @@ def _attention(value: Any, settings: Settings) -> Translated:
 def _precision(name: str) -> Callable[[Any, Settings], Translated]:
     """bf16 and fp16, which are also "auto" elsewhere."""
     return lambda value, settings: Same("auto is the default here") if value == "auto" else {name: value}
-
-
-def _held_out(value: Any, settings: Settings) -> Translated:
-    if not value:
-        return {"eval_strategy": "no"}
-    return {"test_split_size": value, "eval_strategy": settings.get("eval_strategy") or "steps"}
 
 
 def _per_epoch(name: str) -> Callable[[Any, Settings], Translated]:
@@ -174,13 +177,15 @@ VALUES: dict[str, Callable[[Any, Settings], Translated]] = {
     "bits": bits,
     "chat_template": _chat_template,
     "chat_template_jinja": _chat_template,
-    "dataset": translate_datasets,
+    "dataset": datasets,
     "dataset_configs": translate_configs,
     "dataset_mixer": translate_mixer,
     "dataset_mixture": translate_mixture,
     "dataset_splits": translate_splits,
-    "datasets": translate_datasets,
+    "datasets": datasets,
     "deepspeed": engine("deepspeed"),
+    "dataset_exact_deduplication": copies,
+    "disable_shuffling": _if_on({"train_sampling_strategy": "sequential"}),
     "dpo_beta": lambda value, settings: {"beta": value},
     "dist_config": engine("fsdp"),
     "disable_gradient_checkpointing": lambda value, settings: {"gradient_checkpointing": not value},
@@ -191,9 +196,13 @@ VALUES: dict[str, Callable[[Any, Settings], Translated]] = {
     "bfloat16": _if_on({"dtype": "bfloat16"}),
     "float16": _if_on({"dtype": "float16"}),
     "bnb_config_kwargs": bnb_config,
+    "bias": bias,
     "cosine_min_lr_ratio": _minimum_rate,
     "curriculum_sampling": _if_on({"train_sampling_strategy": "sequential"}),
     "lr_scheduler": _scheduler,
+    "mask_history": mask_history,
+    "mix_strategy": mix_strategy,
+    "neat_packing": neat_packing,
     "orpo_alpha": lambda value, settings: {"beta": value},
     "plugins": _plugins,
     "pretraining_dataset": translate_datasets,
@@ -206,7 +215,7 @@ VALUES: dict[str, Callable[[Any, Settings], Translated]] = {
     "enable_tensorboard": _if_on({"report_to": "tensorboard"}),
     "enable_wandb": _if_on({"report_to": "wandb"}),
     "hub_model_id": _hub_model_id,
-    "eval_dataset": evaluation_rows,
+    "eval_dataset": evaluation_rows("eval_dataset"),
     "evals_per_epoch": _per_epoch("eval"),
     "finetuning_type": _adapter,
     "flash_attention": _attention,
@@ -232,16 +241,18 @@ VALUES: dict[str, Callable[[Any, Settings], Translated]] = {
     "special_tokens": special_tokens,
     "stage": _method,
     "target_modules": targets,
-    "test_datasets": evaluation_rows,
+    "test_datasets": evaluation_rows("test_datasets"),
     "template_file": _chat_template,
+    "train_on_eos": train_on_eos,
+    "train_on_responses_only": answers_only,
     "train_on_inputs": _if_on({"completion_only_loss": False}, ANSWERS),
     "train_on_prompt": _if_on({"completion_only_loss": False}, ANSWERS),
     "training_type": _adapter,
     "trl": trl_section,
     "use_gradient_checkpointing": lambda value, settings: {"gradient_checkpointing": bool(value)},
     "use_wandb": _if_on({"report_to": "wandb"}),
-    "val_set_size": _held_out,
-    "val_size": _held_out,
+    "val_set_size": held_out,
+    "val_size": held_out,
 }
 WANDB = {f"wandb_{name}": f"WANDB_{name.upper()}"
          for name in ("project", "entity", "watch", "log_model", "run_id", "mode", "run_group")}  # fmt: skip
@@ -249,6 +260,8 @@ VALUES |= {name: _wandb(variable) for name, variable in WANDB.items()}
 # keys inside a value that are lost, by their full names
 LOST_INSIDE: Mapping[str, Callable[[Any, Settings], dict[str, str]]] = {
     "dataset": lambda value, settings: lost_of_names(value),
+    "eval_dataset": lost_of_evaluation("eval_dataset"),
+    "test_datasets": lost_of_evaluation("test_datasets"),
     "dataset_mixer": lambda value, settings: lost_of_mixer(value),
     "dataset_mixture": lambda value, settings: lost_of_mixture(value),
     "datasets": lambda value, settings: lost_of_entries(value),
