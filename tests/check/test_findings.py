@@ -44,6 +44,17 @@ def found(
     return [(one.level, one.about, one.text) for one in findings]
 
 
+def test_workers_of_another_machine_are_noted_too(monkeypatch):
+    """Red when: with --gpu_memory nothing is said of 16 workers, although the pages promise it."""
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    (note,) = _many_workers(SimpleNamespace(dataset_num_proc=16), planned=True)
+    assert "this machine has 2 cores" in note.text
+    assert "the machine of the run may have more. Fix: --dataset_num_proc 2" in note.text
+    assert not _many_workers(
+        SimpleNamespace(dataloader_num_workers=16), planned=True
+    )  # none are started here
+
+
 @pytest.mark.parametrize(
     ("name", "workers", "said"),
     [

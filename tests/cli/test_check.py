@@ -2,15 +2,17 @@
 
 import io
 import json
+import logging
 import re
 import shutil
 
 import pytest
 from rich.console import Console
 from short_runs import ROWS, SHORT
+from transformers.utils import is_torch_tf32_available
 from typer.testing import CliRunner
 
-from ift.cli.main import app
+from ift.cli.main import app, is_no_reduction
 from ift.cli.show_rows import show_rows
 from ift.methods.stage import load_data, prepare_stage
 from ift.runs.arguments import parse
@@ -443,3 +445,34 @@ def test_a_run_that_is_refused_names_a_reason_once(run_tiny):
 def test_the_plan_says_that_max_steps_decides(run_tiny):
     done = run_tiny("--num_train_epochs", "3")
     assert "; max_steps takes precedence, num_train_epochs 3 is not used" in " ".join(done.out.split())
+
+
+@pytest.mark.parametrize("given", ["flag", "file"])
+def test_tf32_of_the_planned_gpu_is_not_refused_here(check, tmp_path, given):
+    """transformers refuses it without such a GPU; red when: the plan of another machine stops with exit code 2."""
+    (tmp_path / "more.yaml").write_text("tf32: true\n")
+    words = ["--tf32", "true"] if given == "flag" else ["--config", str(tmp_path / "more.yaml")]
+    done = check(*words, "--gpu_memory", "80")
+    assert done.exit_code == 0, done.output
+    here = check(*words)
+    assert (here.exit_code == 2) is not is_torch_tf32_available()
+
+
+@pytest.mark.parametrize(("workers", "noted"), [(None, False), (4, True)])
+def test_workers_that_cost_packed_sequences_are_noted(check, workers, noted):
+    """8 short rows fit one sequence; each of 4 workers packs 2 of them into one of its own."""
+    flags = ["--packing", "true", "--max_length", "4096"]
+    flags += ["--dataset_num_proc", str(workers)] if workers else []
+    said = " ".join(check(*flags).output.split())
+    text = "each worker packs its own share of the rows: 4 sequences, where one worker packs 1"
+    assert (text in said) is noted
+
+
+def test_the_message_of_datasets_about_workers_does_not_leak():
+    """datasets starts fewer workers where there are fewer rows, and says so in words of its own."""
+    record = logging.LogRecord(
+        "datasets", logging.WARNING, "", 0, "num_proc must be <= 8. Reducing ...", (), None
+    )
+    assert not is_no_reduction(record)
+    record.msg = "another message"
+    assert is_no_reduction(record)

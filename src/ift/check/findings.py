@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -25,7 +26,7 @@ from ift.check.rounding import lost_updates
 from ift.check.row_findings import data_findings
 from ift.check.rows import scan_rows
 from ift.check.sizes import FEW_BITS_ENGINES, Sizes
-from ift.check.steps import PACKS_NOTHING, Work, packs_nothing, work_of
+from ift.check.steps import PACKS_NOTHING, Work, packs_nothing, rows_of_steps, work_of
 from ift.check.trainer_build import build_errors
 from ift.data import DataError, DataReport, Prepared, end_of_turn_ids
 from ift.methods.engines import problem_of_engine
@@ -83,11 +84,12 @@ def preflight(
         rows_per_step=work.rows_per_step, rows=work.rows, allow_truncation=allow_truncation,
     )  # fmt: skip
     findings += [*([Finding("note", "memory", assumed)] if assumed else []), *unknown]
-    if work.found is not None and packs_nothing(config, report, work.found):
+    shares = _packed_in_shares(stage, prepared, work)
+    if not shares and work.found is not None and packs_nothing(config, report, work.found):
         findings.append(Finding("note", "train", PACKS_NOTHING))
     findings += [*_few_to_answer(stage, sets), *_answers_pushed(stage), *_path_pushed(stage)]
     findings += _model_findings(stage, prepared, memory, longest, engine, gpu_memory is not None)
-    findings += [] if gpu_memory is not None else _many_workers(config)  # planned for another machine
+    findings += [*_many_workers(config, gpu_memory is not None), *shares]
     available, disk = available_memory(gpu_memory), None
     if memory is not None:
         disk = disk_needs(config, sizes.needs().held, engine, bool(stage.model.use_peft), work.steps)
@@ -174,17 +176,38 @@ def _answers_pushed(stage: Any) -> list[Finding]:
     return [Finding("warning", "eval", text)]
 
 
-def _many_workers(config: Any) -> list[Finding]:
-    """Notes on more worker processes than this machine has cores, as in a file that was written for another machine."""
+def _packed_in_shares(stage: Any, prepared: Any, work: Work) -> list[Finding]:
+    """A note if the workers of `dataset_num_proc`, each with a share of the rows, pack them into more sequences."""
+    workers = getattr(stage.config, "dataset_num_proc", None) or 1
+    if workers == 1 or work.found is None or not getattr(stage.config, "packing", False):
+        return []
+    alone = copy.copy(stage)
+    alone.config = copy.copy(stage.config)
+    alone.config.dataset_num_proc = None
+    if (whole := rows_of_steps(alone, prepared)) is None or whole >= work.found:
+        return []
+    text = (
+        f"dataset_num_proc is {workers:,}, and each worker packs its own share of the rows: "
+        f"{counted(work.found, 'sequence')}, where one worker packs {whole:,}. Fix: leave dataset_num_proc out"
+    )
+    return [Finding("note", "train", text)]
+
+
+def _many_workers(config: Any, planned: bool = False) -> list[Finding]:
+    """Notes on more worker processes than this machine has cores, as in a file that was written for another machine.
+
+    `planned`: the run is planned for another machine, which may have more; the rows are prepared here for the plan.
+    """
     cores = os.cpu_count() or 1
+    here = "; the machine of the run may have more" if planned else ""
     return [
         Finding(
             "note",
             "settings",
             f"{name} is {workers:,}, and this machine has {counted(cores, 'core')}: more processes than cores are no "
-            f"faster, and each needs memory of its own. Fix: --{name} {cores}",
+            f"faster, and each needs memory of its own{here}. Fix: --{name} {cores}",
         )
-        for name in ("dataset_num_proc", "dataloader_num_workers")
+        for name in ("dataset_num_proc", *(() if planned else ("dataloader_num_workers",)))
         if (workers := getattr(config, name, None) or 0) > cores
     ]
 

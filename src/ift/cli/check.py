@@ -34,10 +34,11 @@ def main(arguments: list[str]) -> int:
         return check_study(words, names, options)
     refuse_unknown_names(words)  # before imports that take seconds
     from ift.runs.arguments import parse_stages
-    from ift.runs.check_run import closing_line
+    from ift.runs.check_run import closing_line, stages_elsewhere
     from ift.runs.progress import TerminalReporter
 
-    reporter, stages = TerminalReporter(), parse_stages(words)
+    reporter = TerminalReporter()
+    stages = stages_elsewhere(words) if _planned(options) else parse_stages(words)
     try:
         found = [_check(run_args, options, reporter) for run_args in stages]
     except EXPECTED as error:
@@ -50,6 +51,11 @@ def main(arguments: list[str]) -> int:
     else:
         reporter.message(*closing_line(found))
     return int(refused)
+
+
+def _planned(options: argparse.Namespace) -> bool:
+    """Whether a run on another machine is planned, and nothing is computed with its model here."""
+    return options.gpu_memory is not None and not (options.time or options.show)
 
 
 def _check(
@@ -67,8 +73,7 @@ def _check(
     )
 
     check_plan(run_args, options.plan_length, options.plan_rows)
-    # a run elsewhere is planned: the weights need not be here
-    planned = options.gpu_memory is not None and not (options.time or options.show)
+    planned = _planned(options)  # the weights need not be here
     check_model(run_args, weights=not planned)
     missing = missing_here(run_args, planned)
     if run_args.answers.eval_score:

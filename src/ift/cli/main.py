@@ -89,6 +89,11 @@ def _options(
     pass
 
 
+def is_no_reduction(record: logging.LogRecord) -> bool:
+    """Whether a message of `datasets` is another than "num_proc must be <= 8. Reducing num_proc to 8 ..."."""
+    return not str(record.msg).startswith("num_proc must be <=")
+
+
 def main() -> None:
     """Entry point of the `ift` command; environment variables set by the user are kept."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -100,6 +105,8 @@ def main() -> None:
         os.environ.setdefault("TQDM_MININTERVAL", "30")
     # at its import it says that a kernel for CPUs is missing, also to commands that load no model
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    # of datasets, for fewer rows than worker processes: it then starts fewer
+    logging.getLogger("datasets.arrow_dataset").addFilter(is_no_reduction)
     app(sys.argv[1:])
 
 

@@ -8,14 +8,16 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+from transformers.utils import is_torch_tf32_available
+
 from ift.check.finding import Finding
 from ift.check.findings import Preflight, preflight
 from ift.check.packages import missing_packages, wanted_packages
 from ift.data import DataError
 from ift.models.loading import warn_of_remote_code
 from ift.models.model_folder import check_model_path, warn_of_unfinished_run
-from ift.runs.arguments import TrainArguments
-from ift.runs.argv import UsageError
+from ift.runs.arguments import TrainArguments, parse_stages
+from ift.runs.argv import UsageError, drop_flags, split_equals
 from ift.runs.launch import engine_here, is_launched, running_engine, wanted_engine
 from ift.runs.output_folder import AlreadyFinished, prepare_output_folder
 from ift.runs.plan import epochs_unused
@@ -38,6 +40,16 @@ def check_model(run_args: TrainArguments, weights: bool = True) -> None:
         warn_of_unfinished_run(name)
         if run_args.config.trust_remote_code:
             warn_of_remote_code(name)
+
+
+def stages_elsewhere(words: list[str]) -> list[TrainArguments]:
+    """As `parse_stages`, for a plan of another machine: settings that only a device there has are not refused here.
+
+    That is `tf32`, which transformers refuses as soon as the settings are read without a GPU that has it.
+    """
+    if is_torch_tf32_available():
+        return parse_stages(words)
+    return parse_stages(drop_flags(split_equals(words), {"--tf32"}), other_keys=("tf32",))
 
 
 def missing_here(run_args: TrainArguments, planned: bool) -> dict[str, Finding]:

@@ -22,11 +22,15 @@ from ift.methods.table import METHODS
 from ift.runs.arguments import make_parser, parse_stages
 from ift.runs.argv import UsageError
 from ift.runs.converted import Converted
+from ift.runs.converted_deepspeed import UNKNOWN_STAGE, read_named
 from ift.runs.converted_defaults import differences, implied
+from ift.runs.converted_engines import missing_engine
+from ift.runs.converted_evaluation import switch_off
+from ift.runs.converted_names import equal, reason_of_lost
 from ift.runs.converted_registry import resolve_names
 from ift.runs.converted_values import LOST_INSIDE, USED_BY, VALUES
 from ift.runs.foreign_files import SIGNS
-from ift.runs.harmless_names import is_harmless
+from ift.runs.harmless_names import Same
 from ift.runs.yaml_file import parse_yaml_file
 from ift.training.other_tools import EXPLAINED, RENAMED
 
@@ -54,11 +58,17 @@ def convert_file(path: Path, method: str | None = None) -> Converted:
     _refuse_other_files(path, read)
     written = _flat(read)
     found = Converted(_tool(read))
+    notes: list[str] = []
     if found.tool == "unsloth" and "batch_size" in written:  # rows of one device there
         written["micro_batch_size"] = written.pop("batch_size")
     if found.tool == "LLaMA-Factory" and written.get("dataset"):
-        written["dataset"], missing = resolve_names(written, path)
+        written["dataset"], missing, notes = resolve_names(written, path)
         found.missing |= {f"{path} in datasets": reason for path, reason in missing.items()}
+        if written.get("eval_dataset"):
+            written["eval_dataset"], *_ = resolve_names({**written, "dataset": written["eval_dataset"]}, path)
+    for name in ("deepspeed", "dist_config"):
+        if name in written:
+            written[name] = read_named(written[name], path)
     known = {
         option.lstrip("-")
         for one in METHODS.values()
@@ -70,6 +80,7 @@ def convert_file(path: Path, method: str | None = None) -> Converted:
             found.empty.append(str(name))
         else:
             _convert(str(name), value, written, known, found)
+    switch_off(found, written)
     for source, used in USED_BY.items():
         for name in used:
             if source in found.translated and found.lost.pop(name, ""):
@@ -91,8 +102,12 @@ def convert_file(path: Path, method: str | None = None) -> Converted:
     found.implied = implied(found.tool, written, found.settings)
     found.settings |= {name: value for name, (value, _) in found.implied.items()}
     _fill_in(found)
+    if found.settings.get("accelerate_config") == UNKNOWN_STAGE:
+        found.missing["accelerate_config"] = missing_engine(
+            written.get("deepspeed", written.get("dist_config"))
+        )
     _drop_refused(found)
-    found.differences = differences(found.tool, written, found.settings)
+    found.differences = [*differences(found.tool, written, found.settings), *notes]
     return found
 
 
@@ -126,11 +141,15 @@ def _convert(name: str, value: Any, written: Mapping[str, Any], known: set[str],
     """Sorts one setting into `found`."""
     if name in VALUES:
         result = VALUES[name](value, written)
+        inside: dict[str, str] = {}
         if name in LOST_INSIDE:
-            found.lost |= LOST_INSIDE[name](value)
+            inside = LOST_INSIDE[name](value, written)
         if isinstance(result, str):
-            found.lost[name] = result
+            found.lost |= {name: result, **inside}
             return
+        found.lost |= inside
+        if not result and inside:
+            return  # all its keys are lost
         variables = result.pop("env", None)
         asked, result = (
             result,
@@ -151,16 +170,15 @@ def _convert(name: str, value: Any, written: Mapping[str, Any], known: set[str],
         found.settings[name] = value
         found.kept.append(name)
     elif (here := RENAMED.get(name)) is not None:
-        if here in found.settings or written.get(here) is not None:
-            found.lost[name] = f"{here} is set too"
+        said = found.settings.get(here) if written.get(here) is None else written[here]
+        if said is not None:
+            same = Same(f"{here}: {said} says the same")
+            found.lost[name] = same if equal(said, value) else f"{here}: {said} is set too, and is used"
             return
         found.settings[here] = value
         found.translated[name] = {here: value}
     else:
-        unknown = "ift has no setting of this name"
-        if not is_harmless(name, unknown):
-            unknown += f": look up in {found.tool}'s documentation what it changes"
-        found.lost[name] = EXPLAINED.get(name, unknown)
+        found.lost[name] = reason_of_lost(name, value, found.tool)
 
 
 def _fill_in(found: Converted) -> None:

@@ -13,6 +13,9 @@ from ift.runs.harmless_names import is_harmless
 LAUNCH = "ift train --config THIS_FILE --num_processes N, where N is the number of GPUs (not in the file)"
 
 
+LONGEST_SHOWN = 300  # characters of a value
+
+
 @dataclass
 class Converted:
     """What became of a configuration file.
@@ -52,7 +55,10 @@ class Converted:
     def report(self) -> list[str]:
         """Lines for the user, one for every name that was not kept as it is."""
         lines = [f"kept: {', '.join(self.kept) or 'nothing'}"]
-        lines += [f"translated: {name} -> {_shown(found)}" for name, found in self.translated.items()]
+        results: dict[str, list[str]] = {}
+        for name, found in self.translated.items():
+            results.setdefault(_shown(found), []).append(name)
+        lines += [f"translated: {', '.join(names)} -> {shown}" for shown, names in results.items()]
         lines += [
             f"written out, because it is {self.tool}'s default: {name}: {value} (ift's default: {here})"
             for name, (value, here) in self.implied.items()
@@ -92,5 +98,8 @@ def _by_reason(lost: Mapping[str, str]) -> dict[str, str]:
 
 
 def _shown(settings: Mapping[str, Any]) -> str:
-    text = ", ".join(f"{name}: {value}" for name, value in settings.items())
-    return text if len(text) < 200 else text[:197] + "..."
+    """Settings with their values; a long value is named, as the new file has it whole."""
+    return ", ".join(
+        f"{name}: {value}" if len(str(value)) <= LONGEST_SHOWN else f"{name} (long: see the new YAML)"
+        for name, value in settings.items()
+    )

@@ -97,6 +97,10 @@ _OVERWRITTEN = (
     "overwrite_output_dir: the other tool keeps the files of an earlier run until it overwrites them; ift train "
     "deletes its own earlier run in the folder, model included, when the new run begins to train"
 )
+_APART = (
+    "packing: LLaMA-Factory without neat_packing lets a row attend to the earlier rows of its sequence; ift keeps them "
+    "apart"
+)
 _ALL_TURNS = (
     "trained tokens of conversations: trl trains every token, the user's too, unless assistant_only_loss is set; ift "
     "trains only the answers; completion_only_loss: false trains every token"
@@ -128,6 +132,8 @@ def differences(tool: str, written: Settings, ours: Settings) -> list[str]:
     on_answers = not METHODS[ours["method"]].needs_pairs if ours.get("method") in METHODS else True
     notes = [_TOKENS] if on_answers and "loss_reduction" not in ours else []
     notes += [_LONG] if tool == "Axolotl" and not written.get("excess_length_strategy") else []
+    joined = tool == "LLaMA-Factory" and ours.get("packing") and written.get("neat_packing") is None
+    notes += [_APART] if joined else []
     notes += [_OVERWRITTEN] if ours.get("overwrite_output_dir") else []
     chosen = ("assistant_only_loss", "completion_only_loss")
     return notes + (

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import PurePath
 from typing import Any
 
 from ift.runs.converted_datasets import Settings, Translated
+from ift.runs.converted_deepspeed import OWN, UNKNOWN_STAGE, Unread, keys_of_deepspeed, stage_of
+from ift.runs.converted_names import KeysInside
 from ift.runs.harmless_names import Same
 
 FEW_BITS = (
@@ -18,6 +19,39 @@ FEW_BITS = (
     "bits",
     "quant_config",
 )
+_WRAPPED = Same("ift shards every block of the model: speed and memory alone")
+_COMMUNICATION = Same("it orders the same computation: speed and memory alone")
+_FILES = Same("ift saves whole weights, which every tool loads")
+_SPLIT = Same("ift divides weights, gradients and states over all devices: speed and memory alone")
+FSDP = {  # without fsdp_
+    "version": Same("ift runs FSDP2, which computes the same"),
+    "fsdp": _SPLIT,
+    "full_shard": _SPLIT,
+    "shard_grad_op": _SPLIT,
+    "hybrid_shard": _SPLIT,
+    "hybrid_shard_zero2": _SPLIT,
+    "no_shard": _SPLIT,
+    "sharding_strategy": _SPLIT,
+    "reshard_after_forward": Same(
+        "ift frees the gathered weights after each block (true): memory and speed alone"
+    ),
+    "cpu_ram_efficient_loading": Same("ift reads the weights once per machine (true): memory alone"),
+    "sync_module_states": Same("ift reads the weights once per machine (true): memory alone"),
+    "pin_memory": _COMMUNICATION,
+    "auto_wrap": _WRAPPED,
+    "auto_wrap_policy": _WRAPPED,
+    "transformer_layer_cls_to_wrap": _WRAPPED,
+    "min_num_params": _WRAPPED,
+    "use_orig_params": _WRAPPED,
+    "backward_prefetch": _COMMUNICATION,
+    "forward_prefetch": _COMMUNICATION,
+    "limit_all_gathers": _COMMUNICATION,
+    "state_dict_type": _FILES,
+    "final_state_dict_type": _FILES,
+    "dcp_path": _FILES,
+}
+PRECISION = ("mixed_precision", "mixed_precision_policy", "mp_policy")
+OFFLOADING = ("offload_params", "cpu_offload", "offload")
 
 
 def few_bits(settings: Settings) -> bool:
@@ -26,53 +60,75 @@ def few_bits(settings: Settings) -> bool:
 
 
 def engine(kind: str) -> Callable[[Any, Settings], Translated]:
-    """DeepSpeed's configuration, or FSDP's: the engine is chosen when the run is launched."""
+    """DeepSpeed's configuration (a value of `read_named`), or FSDP's: the engine is chosen when the run is launched."""
 
     def translate(value: Any, settings: Settings) -> Translated:
         if not value or value == "ddp":
             return Same("it is off")
-        name = "fsdp2"
-        if kind == "deepspeed" or (isinstance(value, Mapping) and value.get("name") == "deepspeed"):
-            # weights in few bits do not run under DeepSpeed here
-            name = "ddp" if few_bits(settings) else f"zero{_zero_stage(value)}"
-        return {"accelerate_config": name}
+        inside = _keys(kind, value, settings)
+        if not _is_deepspeed(kind, value):
+            return {"accelerate_config": "fsdp2", **inside.settings}
+        stage = stage_of(value)
+        name = {"": UNKNOWN_STAGE, "0": "ddp", "3": "zero3"}.get(stage, "zero2")
+        # weights in few bits do not run under DeepSpeed here
+        return {"accelerate_config": "ddp" if few_bits(settings) else name, **inside.settings}
 
     return translate
 
 
-def lost_of_engine(name: str) -> Callable[[Any], dict[str, str]]:
-    """Offloading to the CPU in DeepSpeed's or FSDP's configuration, or in its file's name: ift's engines have none."""
+def lost_of_engine(kind: str, name: str) -> Callable[[Any, Settings], dict[str, str]]:
+    """Every key inside an engine's configuration that does not become a setting, by its full name, and why."""
 
-    def lost(value: Any) -> dict[str, str]:
-        on = "offload" in str(value).lower() if not isinstance(value, Mapping) else _offloads(value)
-        reason = (
-            "an accelerate configuration of your own can set it: --accelerate_config FILE (docs/many_gpus.md)"
-        )
-        return {f"{name}.offload": f"weights and states stay on the GPUs; {reason}"} if on else {}
+    def lost(value: Any, settings: Settings) -> dict[str, str]:
+        if not value or value == "ddp":
+            return {}
+        return {f"{name}{key}": reason for key, reason in _keys(kind, value, settings).lost.items()}
 
     return lost
 
 
-def _offloads(value: Mapping[str, Any]) -> bool:
-    """Whether a setting about offloading is on, at any depth."""
-    for key, one in value.items():
-        inside = _offloads(one) if isinstance(one, Mapping) and "offload" not in str(key) else False
-        if isinstance(one, Mapping) and "offload" in str(key):
-            inside = one.get("device", "none") != "none"
-        elif "offload" in str(key) or str(key) == "config_file":
-            inside = one is True or "offload" in str(one).lower()
-        if inside:
-            return True
-    return False
+def missing_engine(value: Any) -> str:
+    """What is to be filled in for a configuration of DeepSpeed whose stage is not known."""
+    named = value if isinstance(value, Unread) else Unread(str(value), "it is not known")
+    return f"zero2 for stage 1 or 2 of ZeRO, zero3 for stage 3: {named.reason}, and its name does not tell the stage"
 
 
-def _zero_stage(value: Any) -> str:
-    """The stage of ZeRO in DeepSpeed's configuration or in its file's name; 2 for none."""
-    if isinstance(value, Mapping) and isinstance(value.get("zero_optimization"), Mapping):
-        found = str(value["zero_optimization"].get("stage"))
+def _is_deepspeed(kind: str, value: Any) -> bool:
+    return kind == "deepspeed" or isinstance(value, Unread) or (
+        isinstance(value, Mapping) and value.get("name") == "deepspeed"
+    )  # fmt: skip
+
+
+def _keys(kind: str, value: Any, settings: Settings) -> KeysInside:
+    """What becomes of each key."""
+    if _is_deepspeed(kind, value):
+        return keys_of_deepspeed(value, settings)
+    found = KeysInside(settings)
+    if isinstance(value, str | list):
+        words = value.replace(",", " ").split() if isinstance(value, str) else value
+        value = {str(word): True for word in words}
+    for key, one in value.items() if isinstance(value, Mapping) else ():
+        _sort_fsdp(str(key), one, found)
+    return found
+
+
+def _sort_fsdp(key: str, value: Any, found: KeysInside) -> None:
+    """Sorts one key of FSDP's configuration."""
+    short = key.removeprefix("fsdp_")
+    if short in FSDP:
+        found.lost[f".{key}"] = FSDP[short]
+    elif short in OFFLOADING:
+        on = Same(f"weights and states stay on the GPUs; {OWN}")
+        found.lost[f".{key}"] = on if value else Same("it is off")
+    elif short == "activation_checkpointing" and value:
+        found.take(f".{key}", "gradient_checkpointing", True)
+    elif short == "activation_checkpointing":
+        found.lost[f".{key}"] = Same("it is off; gradient_checkpointing is the setting")
+    elif short in PRECISION and str(value).lower() in ("bf16", "bfloat16"):
+        found.lost[f".{key}"] = Same("ift's engine also computes in bfloat16")
+    elif short == "name":
+        return
+    elif value in (False, None):
+        found.lost[f".{key}"] = Same("it is off")
     else:
-        file = PurePath(str(value.get("config_file") if isinstance(value, Mapping) else value)).stem
-        found = next(
-            (digit for digit in "123" if any(f"{mark}{digit}" in file for mark in ("z", "zero"))), ""
-        )
-    return "3" if found == "3" else "2"
+        found.lost[f".{key}"] = f"the engines of ift do not set it; {OWN}"

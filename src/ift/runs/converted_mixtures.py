@@ -1,4 +1,4 @@
-"""Mixtures of alignment-handbook, their splits, and rows for evaluation beside a list of data sets."""
+"""Mixtures of alignment-handbook, and their splits."""
 
 from __future__ import annotations
 
@@ -78,14 +78,6 @@ def translate_configs(value: Any, settings: Settings) -> Translated:
     if len(settings.get("dataset_mixer") or ()) > 1:
         return Same("each entry of datasets has its own as name")
     return {"dataset_config": value[0] if isinstance(value, list) else value}
-
-
-def evaluation_rows(value: Any, settings: Settings) -> Translated:
-    """Rows for evaluation beside a list of data sets: `test_datasets` of Axolotl, `eval_dataset` of LLaMA-Factory."""
-    asked = ("eval_strategy", "evaluation_strategy", "evals_per_epoch", "val_size", "val_set_size")
-    if all(settings.get(name) in (None, False, 0, "no") for name in asked):
-        return Same("the file asks for no evaluation")
-    return HELD_OUT
 
 
 def _splits(settings: Settings) -> tuple[list[str], list[str]]:

@@ -43,10 +43,17 @@ NAMES = {
         *((key, f"columns.{key}") for key in ("images", "videos", "audios")),
     )
 }
+NOTES = {
+    "alpaca": "prompts of Alpaca rows with an input: LLaMA-Factory joins instruction and input with one newline; ift, "
+    "like Alpaca itself and Axolotl, with an empty line. To keep LLaMA-Factory's prompts, write the joined text as "
+    "instruction, without input",
+    "sharegpt": "ShareGPT rows: LLaMA-Factory skips a row whose turns do not alternate between user and assistant, or "
+    "whose number is odd; ift trains the assistant's turns of such rows too. Remove these rows to train as there",
+}
 NOT_KEYS = ("formatting", "ranking", "columns", "tags", "file_name", *ELSEWHERE)
 
 
-def resolve_names(written: Settings, file: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
+def resolve_names(written: Settings, file: Path) -> tuple[list[dict[str, Any]], dict[str, str], list[str]]:
     """The data sets that `dataset` of a LLaMA-Factory file names.
 
     Its `dataset_info.json` is looked for in `dataset_dir`, as seen from here and from the file's folder, and beside the
@@ -58,14 +65,14 @@ def resolve_names(written: Settings, file: Path) -> tuple[list[dict[str, Any]], 
 
     Returns:
         An entry for each name, in the keys of `converted_datasets`; and for each entry whose rows are not found its
-        path, which is to be filled in, with the reason.
+        path, which is to be filled in, with the reason; and what LLaMA-Factory does otherwise with such rows.
     """
     value = written["dataset"]
     names = value if isinstance(value, list) else str(value).split(",")
     names = [str(name).strip() for name in names]
     place = written.get("dataset_dir") or DEFAULT_FOLDER
     if place == "ONLINE":
-        return [{"path": name} for name in names], {}
+        return [{"path": name} for name in names], {}, _format_notes(names, {})
     folder, known, problem = _read_info(place, file)
     entries, missing = [], {}
     for name in names:
@@ -78,7 +85,22 @@ def resolve_names(written: Settings, file: Path) -> tuple[list[dict[str, Any]], 
             missing[path] = f"the file or Hub id of {name} ({why})"
         else:
             entries.append(entry)
-    return entries, missing
+    return entries, missing, _format_notes(names, known)
+
+
+def _format_notes(names: list[str], known: Mapping[str, Any]) -> list[str]:
+    """What LLaMA-Factory does otherwise with the rows of these names, by the formats of their descriptions."""
+    found: dict[str, list[str]] = {"alpaca": [], "sharegpt": []}
+    for name in names:
+        one = known.get(name)
+        if not isinstance(one, Mapping):  # either
+            for named in found.values():
+                named.append(f"{name}, whose format is not known")
+            continue
+        kind, columns = one.get("formatting") or "alpaca", one.get("columns")
+        if kind == "sharegpt" or (kind == "alpaca" and (not columns or columns.get("query"))):
+            found[kind].append(name)
+    return [f"{text} ({', '.join(found[kind])})" for kind, text in NOTES.items() if found[kind]]
 
 
 def lost_of_names(value: Any) -> dict[str, str]:

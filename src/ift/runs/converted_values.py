@@ -7,8 +7,8 @@ from typing import Any
 
 from ift.runs.converted_datasets import Settings, Translated, lost_of_entries, translate_datasets
 from ift.runs.converted_engines import engine, lost_of_engine
+from ift.runs.converted_evaluation import datasets, evaluation_rows, held_out, lost_of_evaluation
 from ift.runs.converted_mixtures import (
-    evaluation_rows,
     lost_of_mixer,
     lost_of_mixture,
     translate_configs,
@@ -16,11 +16,30 @@ from ift.runs.converted_mixtures import (
     translate_mixture,
     translate_splits,
 )
+from ift.runs.converted_nested import (
+    LOST_OF_MAPPINGS,
+    bits,
+    bnb_config,
+    peft_config,
+    quant_config,
+    special_tokens,
+    targets,
+    trl_section,
+)
 from ift.runs.converted_registry import lost_of_names
 from ift.runs.converted_stages import STAGE_VALUES
+from ift.runs.converted_switches import (
+    ANSWERS,
+    answers_only,
+    bias,
+    copies,
+    mask_history,
+    mix_strategy,
+    neat_packing,
+    train_on_eos,
+)
 from ift.runs.harmless_names import Same
 
-ANSWERS = "ift also trains only answers"
 KERNELS = ("liger", "cut_cross_entropy", "cutcrossentropy", "kernels", "scattermoe", "sonicmoe")
 FLASH = {"fa2": "flash_attention_2", "fa3": "flash_attention_3", "sdpa": "sdpa", "disabled": "eager"}
 
@@ -38,25 +57,6 @@ def _adapter(value: Any, settings: Settings) -> Translated:
     return f"{value} is no adapter of ift, and all weights would be trained: set use_peft: true for LoRA"
 
 
-def _targets(value: Any, settings: Settings) -> Translated:
-    names = [one.strip() for one in value.split(",")] if isinstance(value, str) else list(value)
-    return {"lora_target_modules": "all-linear" if names in (["all"], ["all-linear"]) else names}
-
-
-def _bits(value: Any, settings: Settings) -> Translated:
-    return {f"load_in_{value}bit": True} if value in (4, 8) else f"{value} bits: ift loads 4 or 8"
-
-
-def _peft(value: Any, settings: Settings) -> Translated:
-    """The nested section of LLaMA-Factory's newer files."""
-    if not isinstance(value, Mapping) or value.get("name") != "lora":
-        return "all weights would be trained: set use_peft: true for LoRA"
-    names = {"r": "lora_r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout"}
-    found = {"use_peft": True, **{names[key]: one for key, one in value.items() if key in names}}
-    targets = _targets(value["target_modules"], settings) if value.get("target_modules") else {}
-    return {**found, **targets}  # type: ignore[dict-item]
-
-
 def _attention(value: Any, settings: Settings) -> Translated:
     if value in (True, "auto"):
         return {"attn_implementation": "flash_attention_2"} if value is True else Same("transformers chooses")
@@ -66,12 +66,6 @@ def _attention(value: Any, settings: Settings) -> Translated:
 def _precision(name: str) -> Callable[[Any, Settings], Translated]:
     """bf16 and fp16, which are also "auto" elsewhere."""
     return lambda value, settings: Same("auto is the default here") if value == "auto" else {name: value}
-
-
-def _held_out(value: Any, settings: Settings) -> Translated:
-    if not value:
-        return {"eval_strategy": "no"}
-    return {"test_split_size": value, "eval_strategy": settings.get("eval_strategy") or "steps"}
 
 
 def _per_epoch(name: str) -> Callable[[Any, Settings], Translated]:
@@ -86,21 +80,6 @@ def _per_epoch(name: str) -> Callable[[Any, Settings], Translated]:
         return {f"{name}_strategy": kind, **({f"{name}_steps": round(share, 6)} if kind == "steps" else {})}
 
     return translate
-
-
-def _special_tokens(value: Any, settings: Settings) -> Translated:
-    if value.get("eos_token"):
-        return {"eos_token": value["eos_token"]}
-    return Same("see its keys")
-
-
-def _lost_of_special_tokens(value: Any) -> dict[str, str]:
-    padding = Same("is not needed: padding is neither trained nor attended to, whatever its token")
-    other = (
-        "it is that of the tokenizer: change it in the model's folder (tokenizer_config.json) if it differs"
-    )
-    lost = [name for name in value if name != "eos_token" and value[name]]
-    return {f"special_tokens.{name}": padding if name == "pad_token" else other for name in lost}
 
 
 def _wandb(variable: str) -> Callable[[Any, Settings], Translated]:
@@ -166,19 +145,6 @@ def _scheduler(value: Any, settings: Settings) -> Translated:
     }
 
 
-def _bnb(value: Any, settings: Settings) -> Translated:
-    """bnb_config_kwargs of Axolotl."""
-    here = {"bnb_4bit_quant_type": "bnb_4bit_quant_type", "bnb_4bit_use_double_quant": "use_bnb_nested_quant"}
-    return {here[name]: one for name, one in value.items() if name in here}
-
-
-def _lost_of_bnb(value: Any) -> dict[str, str]:
-    known = ("bnb_4bit_quant_type", "bnb_4bit_use_double_quant")
-    return {
-        f"bnb_config_kwargs.{name}": "ift has no setting of this name" for name in value if name not in known
-    }
-
-
 def _plugins(value: Any, settings: Settings) -> Translated:
     """Plugins of Axolotl: kernels, or another trainer."""
     names = [str(one) for one in (value if isinstance(value, list) else [value])]
@@ -193,16 +159,18 @@ VALUES: dict[str, Callable[[Any, Settings], Translated]] = {
     "attn_implementation": _attention,
     "auto_resume_from_checkpoints": _if_on({"resume": "auto"}),
     "bf16": _precision("bf16"),
-    "bits": _bits,
+    "bits": bits,
     "chat_template": _chat_template,
     "chat_template_jinja": _chat_template,
-    "dataset": translate_datasets,
+    "dataset": datasets,
     "dataset_configs": translate_configs,
     "dataset_mixer": translate_mixer,
     "dataset_mixture": translate_mixture,
     "dataset_splits": translate_splits,
-    "datasets": translate_datasets,
+    "datasets": datasets,
     "deepspeed": engine("deepspeed"),
+    "dataset_exact_deduplication": copies,
+    "disable_shuffling": _if_on({"train_sampling_strategy": "sequential"}),
     "dpo_beta": lambda value, settings: {"beta": value},
     "dist_config": engine("fsdp"),
     "disable_gradient_checkpointing": lambda value, settings: {"gradient_checkpointing": not value},
@@ -211,10 +179,14 @@ VALUES: dict[str, Callable[[Any, Settings], Translated]] = {
     "excess_length_strategy": _long_rows,
     "bfloat16": _if_on({"dtype": "bfloat16"}),
     "float16": _if_on({"dtype": "float16"}),
-    "bnb_config_kwargs": _bnb,
+    "bnb_config_kwargs": bnb_config,
+    "bias": bias,
     "cosine_min_lr_ratio": _minimum_rate,
     "curriculum_sampling": _if_on({"train_sampling_strategy": "sequential"}),
     "lr_scheduler": _scheduler,
+    "mask_history": mask_history,
+    "mix_strategy": mix_strategy,
+    "neat_packing": neat_packing,
     "orpo_alpha": lambda value, settings: {"beta": value},
     "plugins": _plugins,
     "pretraining_dataset": translate_datasets,
@@ -227,7 +199,7 @@ VALUES: dict[str, Callable[[Any, Settings], Translated]] = {
     "enable_tensorboard": _if_on({"report_to": "tensorboard"}),
     "enable_wandb": _if_on({"report_to": "wandb"}),
     "hub_model_id": _hub_model_id,
-    "eval_dataset": evaluation_rows,
+    "eval_dataset": evaluation_rows("eval_dataset"),
     "evals_per_epoch": _per_epoch("eval"),
     "finetuning_type": _adapter,
     "flash_attention": _attention,
@@ -237,42 +209,47 @@ VALUES: dict[str, Callable[[Any, Settings], Translated]] = {
     "fsdp_config": engine("fsdp"),
     "gradient_checkpointing": lambda value, settings: {"gradient_checkpointing": bool(value)},
     "group_by_length": _if_on({"train_sampling_strategy": "group_by_length"}),
-    "lora_target": _targets,
+    "lora_target": targets,
     "loss_type": _loss_type,
     "lora_target_linear": _if_on({"lora_target_modules": "all-linear"}),
-    "lora_target_modules": _targets,
-    "peft_config": _peft,
+    "lora_target_modules": targets,
+    "peft_config": peft_config,
     "pure_bf16": _if_on({"dtype": "bfloat16"}),
-    "quant_config": lambda value, settings: _bits(value.get("quantization_bit"), settings),
-    "quantization_bit": _bits,
+    "quant_config": quant_config,
+    "quantization_bit": bits,
     "rl_beta": lambda value, settings: {"beta": value},
     "saves_per_epoch": _per_epoch("save"),
-    "special_tokens": _special_tokens,
-    "target_modules": _targets,
-    "test_datasets": evaluation_rows,
+    "special_tokens": special_tokens,
+    "target_modules": targets,
+    "test_datasets": evaluation_rows("test_datasets"),
     "template_file": _chat_template,
+    "train_on_eos": train_on_eos,
+    "train_on_responses_only": answers_only,
     "train_on_inputs": _if_on({"completion_only_loss": False}, ANSWERS),
     "train_on_prompt": _if_on({"completion_only_loss": False}, ANSWERS),
     "training_type": _adapter,
+    "trl": trl_section,
     "use_gradient_checkpointing": lambda value, settings: {"gradient_checkpointing": bool(value)},
     "use_wandb": _if_on({"report_to": "wandb"}),
-    "val_set_size": _held_out,
-    "val_size": _held_out,
+    "val_set_size": held_out,
+    "val_size": held_out,
 }
 WANDB = {f"wandb_{name}": f"WANDB_{name.upper()}"
          for name in ("project", "entity", "watch", "log_model", "run_id", "mode", "run_group")}  # fmt: skip
 VALUES |= STAGE_VALUES
 VALUES |= {name: _wandb(variable) for name, variable in WANDB.items()}
 # keys inside a value that are lost, by their full names
-LOST_INSIDE: Mapping[str, Callable[[Any], dict[str, str]]] = {
-    "dataset": lost_of_names,
-    "dataset_mixer": lost_of_mixer,
-    "dataset_mixture": lost_of_mixture,
-    "datasets": lost_of_entries,
-    "pretraining_dataset": lambda value: lost_of_entries(value, "pretraining_dataset"),
-    "bnb_config_kwargs": _lost_of_bnb,
-    "special_tokens": _lost_of_special_tokens,
-    **{name: lost_of_engine(name) for name in ("deepspeed", "dist_config", "fsdp", "fsdp_config")},
+LOST_INSIDE: Mapping[str, Callable[[Any, Settings], dict[str, str]]] = {
+    "dataset": lambda value, settings: lost_of_names(value),
+    "eval_dataset": lost_of_evaluation("eval_dataset"),
+    "test_datasets": lost_of_evaluation("test_datasets"),
+    "dataset_mixer": lambda value, settings: lost_of_mixer(value),
+    "dataset_mixture": lambda value, settings: lost_of_mixture(value),
+    "datasets": lambda value, settings: lost_of_entries(value),
+    "pretraining_dataset": lambda value, settings: lost_of_entries(value, "pretraining_dataset"),
+    **LOST_OF_MAPPINGS,
+    "deepspeed": lost_of_engine("deepspeed", "deepspeed"),
+    **{name: lost_of_engine("fsdp", name) for name in ("dist_config", "fsdp", "fsdp_config")},
 }
 # what a translation above has used of other settings
 USED_BY: Mapping[str, tuple[str, ...]] = {

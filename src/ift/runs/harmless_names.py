@@ -40,7 +40,10 @@ _NAMES = frozenset({
 
 
 class Same(str):
-    """The reason of a lost setting that changes nothing: what it asks for happens here anyway, or it is off."""
+    """The reason of a lost setting without which the weights are the same.
+
+    What it asks for happens here anyway, or it is off, or it concerns only speed, memory or files.
+    """
 
     __slots__ = ()
 
@@ -50,7 +53,8 @@ def is_harmless(name: str, reason: str) -> bool:
     return (
         isinstance(reason, Same)
         or name in _NAMES
-        or (name.startswith(_PREFIXES) and name != "eval_dataset")  # without it, training rows are held out
+        # without eval_dataset, training rows are held out; a key inside a mapping is judged by its own reason
+        or (name.startswith(_PREFIXES) and name != "eval_dataset" and "." not in name)
         or reason.startswith("is not needed")
         or "no effect" in reason
     )

@@ -120,10 +120,10 @@ _EXPLAINED = {  # explanation -> names elsewhere that have no exact equivalent
     "has no counterpart: ift does not extend the model's context":
         ("use_pose", "pose_max_context_len", "pose_num_chunks", "pose_split_on_token_ids",
          "rope_scaling", "shift_attn"),
-    "corresponds to train_sampling_strategy: sequential": ("curriculum_sampling",),
+    "corresponds to train_sampling_strategy: sequential": ("curriculum_sampling", "disable_shuffling"),
     "corresponds to a column system in the rows": ("default_system",),
     "corresponds to a column chat_template_kwargs in the rows (docs/data.md)":
-        ("enable_thinking", "preserve_thinking", "tool_format"),
+        ("enable_thinking", "preserve_thinking", "tool_format", "chat_template_kwargs"),
     "corresponds to fraction in the entries of datasets (docs/data.md)": ("mix_strategy", "interleave_probs"),
     "corresponds to datasets: a list of entries with path (docs/data.md)": ("pretraining_dataset",),
     "corresponds to dataset_name: rows with input_ids and labels (docs/data.md)": ("tokenized_path",),
@@ -201,7 +201,7 @@ _EXPLAINED = {  # explanation -> names elsewhere that have no exact equivalent
     "is not needed: the rows are text": ("remove_unused_columns_multimodal", "freeze_vision_tower",
          "freeze_multi_modal_projector", "freeze_language_model", "image_max_pixels", "video_max_pixels"),
     "is not needed: bitsandbytes is the only supported method": ("quantization_method",),
-    "is not needed: peft trains no bias": ("bias",),
+    "has no counterpart: peft trains no bias": ("bias",),
     "has no counterpart: a loss or gradient that is not finite stops the run":
         ("loss_watchdog_threshold", "loss_watchdog_patience"),
     "corresponds to model_init_kwargs: {tp_plan: auto}, with num_processes (docs/many_gpus.md)":
