@@ -865,9 +865,20 @@ def test_what_overwriting_deletes_here_is_named(converted):
     text = "model_name_or_path: m\ndataset_name: d\noverwrite_output_dir: {}\n"
     found, args = converted(text.format("true"))
     assert args.run.overwrite_output_dir
-    assert any("deletes its own earlier run in the folder, model included" in line for line in found.report())
+    (said,) = [
+        line for line in found.report() if "deletes its own earlier run in the folder, model included" in line
+    ]
+    assert said.endswith("to keep such a model, give another output_dir")
     assert not any("deletes" in line for line in converted(text.format("false"))[0].report())
     assert "overwrite_output_dir" not in {one.name for one in dataclasses.fields(TrainingArguments)}
+
+
+def test_a_best_model_by_the_loss_is_named_where_the_loss_is_another(converted):
+    text = "model_name_or_path: m\ndataset_name: d\nmetric_for_best_model: {}\n"
+    for name, named in (("eval_loss", True), ("loss", True), ("eval_nll", False)):
+        found, _ = converted(text.format(name))
+        assert found.settings["metric_for_best_model"] == name
+        assert any("is eval_nll, the default here" in line for line in found.report()) == named
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,12 @@ _LONG = (
 )
 _OVERWRITTEN = (
     "overwrite_output_dir: the other tool keeps the files of an earlier run until it overwrites them; ift train "
-    "deletes its own earlier run in the folder, model included, when the new run begins to train"
+    "deletes its own earlier run in the folder, model included, when the new run begins to train, and replaces files "
+    "of the same name that another tool left there; to keep such a model, give another output_dir"
+)
+_BEST = (
+    "metric_for_best_model: with IFT, eval_loss is the weighted loss under mixed inputs; the mean loss of the targets, "
+    "which the other tool's eval_loss is, is eval_nll, the default here"
 )
 _APART = (
     "packing: LLaMA-Factory without neat_packing lets a row attend to the earlier rows of its sequence; ift keeps them "
@@ -135,6 +140,8 @@ def differences(tool: str, written: Settings, ours: Settings) -> list[str]:
     joined = tool == "LLaMA-Factory" and ours.get("packing") and written.get("neat_packing") is None
     notes += [_APART] if joined else []
     notes += [_OVERWRITTEN] if ours.get("overwrite_output_dir") else []
+    by_loss = ours.get("metric_for_best_model") in ("loss", "eval_loss")
+    notes += [_BEST] if by_loss and ours.get("method", "ift") == "ift" else []
     chosen = ("assistant_only_loss", "completion_only_loss")
     return notes + (
         [_ALL_TURNS] if tool == "trl" and on_answers and not any(one in ours for one in chosen) else []
