@@ -22,6 +22,7 @@ from ift.runs.run_facts import changes_of_finished
 from ift.training.checkpoints import (
     NOTHING_TO_RESUME,
     checkpoints_with_manifest,
+    has_manifest,
     newest_complete,
     read_facts,
     why_not_resumable,
@@ -101,13 +102,25 @@ def _resume_newest(run_args: Any, folder: Path, existing: list[str], decided: se
     if found is not None:
         run_args.config.resume_from_checkpoint = str(found)
         return [*lines, f"resumes from {found}", *keep_earlier_defaults(run_args)]
-    for path, reason in skipped:
-        if reason == NOTHING_TO_RESUME:
-            raise DataError(
-                f"--resume auto: {path}: {NOTHING_TO_RESUME}. Fix: start a new run from its weights "
-                f"(--model_name_or_path {path} and another --output_dir), or from scratch with --overwrite_output_dir"
-            )
+    if sealed := {path: reason for path, reason in skipped if has_manifest(path)}:
+        raise DataError(_would_delete(folder, sealed))
+    _check_inputs(run_args, folder)
     return [*lines, f"no complete checkpoint in {folder}: starts from scratch"]
+
+
+def _would_delete(folder: Path, sealed: dict[Path, str]) -> str:
+    """Why --resume auto does not start from scratch; `sealed`: checkpoints that this would delete, with their reasons.
+
+    Checkpoints without a manifest are not among them: they were never complete, and a new run does not delete them.
+    """
+    newest = next(iter(sealed))
+    found = "; ".join(f"{path.name}: {reason}" for path, reason in sealed.items())
+    return (
+        f"--resume auto: {folder} has no checkpoint to resume from ({found}), and a start from scratch would delete "
+        f"{'it' if len(sealed) == 1 else 'them'}. Fix: restore what is missing or damaged; start a new run from the "
+        f"weights, if they are intact (--model_name_or_path {newest} and another --output_dir); or start from scratch "
+        "with --overwrite_output_dir instead of --resume"
+    )
 
 
 def _deleted(run_args: Any) -> list[Path]:

@@ -86,7 +86,12 @@ def checkpoints_of(output_dir: Path) -> list[Path]:
 
 def checkpoints_with_manifest(output_dir: Path) -> list[Path]:
     """The checkpoints with a manifest; only these are ever deleted."""
-    return [path for path in checkpoints_of(output_dir) if (path / MANIFEST).is_file()]
+    return [path for path in checkpoints_of(output_dir) if has_manifest(path)]
+
+
+def has_manifest(folder: Path) -> bool:
+    """Whether a checkpoint was completely written at some time: its manifest comes last."""
+    return (folder / MANIFEST).is_file()
 
 
 def delete_old(output_dir: Path, limit: int | None, best: str | None) -> None:
