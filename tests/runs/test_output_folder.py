@@ -18,7 +18,6 @@ def told(folder, *, model="model", data="rows.jsonl", **run):
         model=SimpleNamespace(model_name_or_path=str(model)),
         script=SimpleNamespace(dataset_name=str(data)),
         mixture=SimpleNamespace(datasets=[]),
-        named=frozenset(),
         later_folders=[],
     )
 

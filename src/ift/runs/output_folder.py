@@ -24,7 +24,6 @@ from ift.training.checkpoints import (
     checkpoints_with_manifest,
     has_manifest,
     newest_complete,
-    read_facts,
     why_not_resumable,
 )
 
@@ -37,7 +36,6 @@ RUN_FILES = (
     "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model",
 )  # fmt: skip
 MERGED = "merged"  # below the folder of a stage that trained an adapter: what the next stage starts from
-EARLIER_DEFAULTS: dict[str, Any] = {"propagation_detach": "none"}  # defaults of earlier versions
 
 
 class AlreadyFinished(Exception):
@@ -76,11 +74,11 @@ def prepare_output_folder(run_args: Any, *, later_stage: bool = False) -> list[s
         return []
     reason = why_not_resumable(source) if source.is_dir() else "there is no such folder"
     if run.resume is None and reason != NOTHING_TO_RESUME:  # trl's flag: the checkpoint needs no manifest
-        return keep_earlier_defaults(run_args)
+        return []
     if reason:
         raise DataError(f"--resume {source}: {reason}. Fix: name a complete checkpoint, or use --resume auto")
     run_args.config.resume_from_checkpoint = str(source)
-    return [f"resumes from {source}", *keep_earlier_defaults(run_args)]
+    return [f"resumes from {source}"]
 
 
 def _resume_newest(run_args: Any, folder: Path, existing: list[str], decided: set[str]) -> list[str]:
@@ -101,7 +99,7 @@ def _resume_newest(run_args: Any, folder: Path, existing: list[str], decided: se
     lines = [f"skipped {path}: {reason}" for path, reason in skipped]
     if found is not None:
         run_args.config.resume_from_checkpoint = str(found)
-        return [*lines, f"resumes from {found}", *keep_earlier_defaults(run_args)]
+        return [*lines, f"resumes from {found}"]
     if sealed := {path: reason for path, reason in skipped if has_manifest(path)}:
         raise DataError(_would_delete(folder, sealed))
     _check_inputs(run_args, folder)
@@ -154,27 +152,6 @@ def _check_inputs(run_args: Any, folder: Path) -> None:
                 f"{name}: is in the output folder {folder}, and this run would replace it. "
                 "Fix: give another --output_dir"
             )
-
-
-def keep_earlier_defaults(run_args: Any) -> list[str]:
-    """Keeps a default of an earlier version in a resumed run that started with it, unless the user sets the value.
-
-    Returns:
-        Lines to show, one for each setting of `EARLIER_DEFAULTS` that is kept in `run_args.config`.
-    """
-    source = run_args.config.resume_from_checkpoint
-    initial = read_facts(Path(source)) if source and Path(source).is_dir() else None
-    lines = []
-    for name, before in EARLIER_DEFAULTS.items():
-        now = getattr(run_args.config, name, before)
-        if initial is not None and initial.get(name) == before != now and name not in run_args.named:
-            setattr(run_args.config, name, before)
-            if getattr(run_args.config, "propagation", None) == "bellman":  # otherwise it has no effect
-                lines.append(
-                    f"{name} stays {before!r}: it was the default when this run started. A new run uses {now!r}; "
-                    f"give --{name} to change it"
-                )
-    return lines
 
 
 def _check_writable(folder: Path) -> None:
@@ -240,8 +217,6 @@ def prepare_folders_on_first_process(stages: Sequence[Any]) -> list[str]:
         raise decided[0]
     for run_args, (checkpoint, finished) in zip(stages, decided[0], strict=True):
         run_args.config.resume_from_checkpoint, run_args.finished = checkpoint, finished
-        if torch.distributed.get_rank() > 0:
-            keep_earlier_defaults(run_args)
     return lines
 
 

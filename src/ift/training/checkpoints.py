@@ -156,12 +156,15 @@ def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def changed_settings(folder: Path, now: Mapping[str, Any]) -> str | None:
-    """Names the method's settings that differ from those of a checkpoint; None if none does."""
+    """Names the method's settings that differ from those of a checkpoint.
+
+    Returns:
+        None if none differs, or the checkpoint does not say what its settings were (it is another tool's).
+    """
     try:
         before = json.loads((folder / SETTINGS).read_text())
     except FileNotFoundError:
-        # before this file was introduced, the default was "none"
-        before = read_facts(folder) or {"propagation_detach": "none"}
+        return None
     changed = [name for name in now if name in before and before[name] != now[name]]
     if not changed:
         return None
