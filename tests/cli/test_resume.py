@@ -249,7 +249,7 @@ def test_a_signal_behind_the_last_step_does_not_lose_the_model(run_tiny, monkeyp
 
     def late(self, args, state, control, **kwargs):
         real(self, args, state, control)  # gives the signals back
-        self.stopped = signal.SIGINT
+        self._stop(signal.SIGINT, None)
 
     monkeypatch.setattr(SealedCheckpoints, "on_train_end", late)
     done = run_tiny()
