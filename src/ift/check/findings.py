@@ -25,7 +25,7 @@ from ift.check.rounding import lost_updates
 from ift.check.row_findings import data_findings
 from ift.check.rows import scan_rows
 from ift.check.sizes import Sizes
-from ift.check.steps import PACKS_NOTHING, Work, packs_nothing, work_of
+from ift.check.steps import PACKS_NOTHING, Work, packs_nothing, rows_of_pass, work_of
 from ift.check.trainer_build import build_errors
 from ift.data import DataError, DataReport, Prepared, end_of_turn_ids
 from ift.methods.engines import problem_of_engine
@@ -83,6 +83,8 @@ def preflight(
         rows_per_step=work.rows_per_step, rows=work.rows, allow_truncation=allow_truncation,
     )  # fmt: skip
     findings += [*([Finding("note", "memory", assumed)] if assumed else []), *unknown]
+    if work.rows and not rows_of_pass(config, work.rows, work.rows_per_step):
+        findings.append(Finding("refused", "train", DROPS_EVERYTHING))
     if work.found is not None and packs_nothing(config, report, work.found):
         findings.append(Finding("note", "train", PACKS_NOTHING))
     findings += [*_few_to_answer(stage, sets), *_answers_pushed(stage), *_path_pushed(stage)]
@@ -99,6 +101,12 @@ def preflight(
     findings = list(dict.fromkeys(findings))  # two checks may find the same
     batch = batch_words(planned, of_memory, bool(plan_length))
     return Preflight(findings, scans, memory, available, engine, work, gpu_memory, batch, disk, flops=flops)
+
+
+DROPS_EVERYTHING = (
+    "all rows are fewer than one batch of all processes, which dataloader_drop_last drops, so nothing would be trained"
+    ". Fix: leave dataloader_drop_last out, or lower per_device_train_batch_size"
+)
 
 
 def _operations(sizes: Sizes, report: DataReport, work: Work) -> float | None:
