@@ -69,7 +69,7 @@ def step_needs(
         tokens=tokens,
         trained=trained_tokens,
         masked=masked or attention == "eager",
-        mixed=getattr(config, "residual_lambda", 0) > 0,
+        mixed=getattr(config, "has_lambda", False),
         full_logits=stage.method.name in FULL_LOGITS,
         tile_width=tile_shape(trained_tokens, device)[1],
         autocast=whole and compute == 2,
