@@ -137,7 +137,6 @@ def test_training_hands_the_global_count_to_compute_loss_and_does_not_divide_aga
 def test_the_attributes_of_a_trainer(tmp_path):
     run = trained(tmp_path, tiny_model("mixtral"), uneven_rows(tiny_model()), run=False)
     assert run._total_train_tokens == 0
-    assert run._tp_size == 1
     assert run.get_tp_size() == 1
     assert set(run._metrics) == {"train", "eval"}
     assert run.aux_loss_enabled in (True, False)

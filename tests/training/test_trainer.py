@@ -396,6 +396,15 @@ def test_metrics_are_the_references_in_training_and_exactly_so_in_evaluation(
     assert not any(isinstance(value, float) and math.isnan(value) for value in train.values())
 
 
+def test_tokens_of_processes_with_the_same_rows_count_once(tmp_path, rows, monkeypatch):
+    """By transformers' number, as in the loss: trl's own leaves out DeepSpeed's tensor parallelism."""
+    run = trained(tmp_path, tiny_model(), rows, run=False)
+    monkeypatch.setattr(run, "get_tp_size", lambda: 2)
+    run._uncounted_tokens = [torch.tensor(6), torch.tensor(4)]
+    run._count_tokens()
+    assert run._total_train_tokens == 5
+
+
 class Clock(TrainerCallback):
     """Stands still but for an hour before the first step and two seconds in each step."""
 

@@ -249,7 +249,7 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, KnowsTiedWeights, CountsRowsOnce
         """
         if not self._uncounted_tokens:
             return
-        seen = int(torch.stack(self._uncounted_tokens).sum()) // self._tp_size
+        seen = int(torch.stack(self._uncounted_tokens).sum()) // self.get_tp_size()
         self._uncounted_tokens.clear()
         in_state = self.args.include_num_input_tokens_seen == "no"
         if in_state and self.state.num_input_tokens_seen > self._total_train_tokens:
