@@ -46,6 +46,7 @@ def counted_and_measured(folder, *words):
     [
         "--method=sft --gradient_checkpointing=false",
         "--method=ift --lookahead_prefix=full",
+        "--lookahead_prefix=full --residual_lambda_start=0.4 --residual_lambda=0 --residual_warmup_ratio=1",
         "--method=dpo",
         *(
             pytest.param(words, marks=pytest.mark.slow)

@@ -5,14 +5,17 @@ import random
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PrinterCallback, TrainerCallback
 
 import models
 from ift.check import fake_step, memory
+from ift.check.engines import Engine, divide
 from ift.check.fake_step import Peak
 from ift.check.memory import estimate_memory, step_needs
 from ift.lab.testbed import tiny_base_path
 from ift.methods.stage import build_trainer, load_data, longest_row, prepare_stage
+from ift.methods.start import use_given_adapter
 from ift.runs.arguments import parse
 from ift.step import scored_log_probs
 
@@ -40,6 +43,20 @@ def test_whole_copies_beside_an_adapter_have_the_dtype_of_the_base(monkeypatch):
     assert (both.gradients, both.optimizer) == (alone.gradients + 2 * copies, alone.optimizer + 4 * copies)
     assert both.weights == alone.weights + 2 * copies
     assert both.upcast == 2 * copies  # FSDP2 makes these float32
+
+
+@pytest.mark.parametrize("engine", ["ddp", "zero2"])
+def test_the_reference_of_an_adapter_that_is_continued_is_a_copy_of_it(monkeypatch, tmp_path, engine):
+    """trl adds a frozen copy: 4 bytes for each of the 8,192 numbers, r (in + out) for q and v of four layers."""
+    monkeypatch.setattr(memory, "passes_peak", lambda build, passes: Peak())
+    base = LlamaForCausalLM.from_pretrained(tiny_base_path())
+    get_peft_model(base, LoraConfig(r=4, task_type="CAUSAL_LM")).save_pretrained(tmp_path)
+    for method, wanted in (("dpo", 4 * 8192), ("ift", 0)):
+        stage = run_of("--method", method, model=tmp_path)
+        use_given_adapter(stage)
+        held = step_needs(stage, 16).held
+        assert (held.trained, held.gradients) == (8192, 4 * 8192)
+        assert divide(held, Engine(engine))["reference"] == wanted
 
 
 def test_weights_gradients_and_optimiser_by_hand(monkeypatch):

@@ -1,10 +1,15 @@
 """The number of steps is that of the trainer."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
+from accelerate.data_loader import BatchSamplerShard
+from torch.utils.data import BatchSampler, DataLoader
+from transformers import Trainer
 
 from ift.check.engines import ONE_DEVICE, Engine
+from ift.check.findings import preflight
 from ift.check.steps import count_steps, rows_of_steps, work_of
 from ift.data import DataReport, Prepared
 from ift.lab.testbed import problems, tiny_base_path
@@ -15,8 +20,6 @@ from ift.runs.arguments import parse
 @pytest.mark.parametrize("packing", ["false", "true"])
 def test_rows_of_steps_are_those_of_the_trainer(packing, tmp_path):
     """Above a thousand rows packing depends on their order."""
-    import json
-
     rows = [problem.row for problem in problems("train", 1100)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     flags = {
@@ -40,6 +43,39 @@ def test_steps_by_hand():
     assert count_steps(stage.config, None, 4) is None
     stage.config.max_steps = 7
     assert count_steps(stage.config, None, 4) == 7
+
+
+@pytest.mark.parametrize("rows", [100, 23, 7])
+@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("drop_last", ["false", "true"])
+def test_steps_are_those_of_the_trainer_where_the_last_batch_is_dropped(
+    tmp_path, drop_last, processes, accumulation, rows
+):
+    """transformers' own number, from the batches of accelerate's sampler; batches of 4."""
+    words = [f"--dataloader_drop_last={drop_last}", f"--gradient_accumulation_steps={accumulation}"]
+    stage = parse([
+        "--model_name_or_path=x", "--dataset_name=x", "--output_dir=x", "--per_device_train_batch_size=4",
+        "--num_train_epochs=3", *words,
+    ])  # fmt: skip
+    batches = BatchSampler(range(rows), 4, drop_last == "true")
+    loader = DataLoader(range(rows), batch_sampler=BatchSamplerShard(batches, processes))
+    trainer = SimpleNamespace(
+        num_examples=lambda loader: rows,
+        get_total_train_batch_size=lambda args: 4 * accumulation * processes,
+        get_sp_size=lambda: 1,
+    )
+    if len(loader):
+        *_, wanted = Trainer.set_initial_training_values(trainer, stage.config, loader)
+    else:
+        wanted = 0  # transformers refuses to train; ift check says why
+    assert count_steps(stage.config, rows, 4 * accumulation * processes) == wanted
+
+
+def test_rows_of_a_dropped_batch_are_not_counted():
+    """10 rows in batches of 4: two whole ones in each of the three passes, 24 rows of 7 tokens."""
+    found = work("--per_device_train_batch_size=4", "--dataloader_drop_last=true")
+    assert (found.steps, found.seen, found.tokens) == (6, 24, 168)
 
 
 def work(*words, engine=ONE_DEVICE, rows=None, **report):
@@ -98,3 +134,18 @@ def test_processes_of_tensor_parallelism_have_the_same_rows():
     assert "x 1 process with rows of their own)" in split.words
     both = work('--model_init_kwargs={"tp_plan": "auto", "tp_size": 4}', engine=Engine("ddp", 8))
     assert both.rows_per_step == 16
+
+
+@pytest.mark.parametrize("batch", [3, 4])
+def test_a_run_all_of_whose_rows_are_dropped_is_refused(tmp_path, batch):
+    """transformers would end with a message about max_steps, or train no step."""
+    rows = [problem.row for problem in problems("train", 3)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = {
+        "model_name_or_path": tiny_base_path(), "dataset_name": tmp_path / "rows.jsonl", "output_dir": tmp_path / "out",
+        "dataloader_drop_last": "true", "per_device_train_batch_size": batch,
+    }  # fmt: skip
+    stage = parse([f"--{name}={value}" for name, value in flags.items()])
+    found = preflight(stage, prepare_stage(stage, load_data(stage)))
+    refused = [one.text for one in found.findings if one.level == "refused"]
+    assert [text.startswith("all rows are fewer than one batch") for text in refused] == [True] * (batch == 4)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
+from types import SimpleNamespace
 
 import oracle
 import pytest
@@ -13,6 +15,7 @@ import models
 import pair_runs
 from ift.methods import token_kl as token_kl_module
 from ift.methods.settings import DPOSettings, ORPOSettings, TDPOSettings
+from ift.methods.tdpo import TDPOTrainer
 from models import assert_same_gradients, tiny_model
 
 
@@ -100,6 +103,39 @@ def test_with_an_adapter_the_reference_is_the_base(tmp_path, method):
     assert found
     assert all("lora" in name for name in found)
     assert_same_gradients(found, slopes)
+
+
+@pytest.mark.parametrize("method", ["dpo", "tdpo1", "tdpo2"])
+def test_if_an_adapter_is_continued_the_reference_is_a_frozen_copy_of_it(tmp_path, method):
+    base = tiny_model()
+    pairs = pair_runs.pairs_of(base)
+    lora = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj"], init_lora_weights=False)
+    start = get_peft_model(copy.deepcopy(base), lora)
+    trainer = pair_runs.trainer_of(method, tmp_path, copy.deepcopy(start), pairs)
+    assert trainer.ref_model is None
+    twin, reference = copy.deepcopy(start).double().eval(), copy.deepcopy(start).double().eval()
+    with torch.no_grad():
+        for name, weight in twin.named_parameters():
+            if ".default." in name:
+                weight += 0.05 * weight.mean() + 0.02
+                trainer.model.get_parameter(name).copy_(weight)
+    wanted = PREFERENCE[method](twin, reference, pairs).item()
+    with_base_as_reference = PREFERENCE[method](twin, models.double(base), pairs).item()
+    assert pair_runs.step(trainer) == pytest.approx(wanted, rel=1e-5)
+    assert abs(with_base_as_reference - wanted) > 1e-3 * abs(wanted)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_tokens_of_processes_with_the_same_rows_count_once(size):
+    """Six tokens, by transformers' number of such processes."""
+    trainer = SimpleNamespace(
+        model=SimpleNamespace(training=True), beta=0.1, _total_train_tokens=0, get_tp_size=lambda: size,
+        _metrics={"train": defaultdict(list)},
+        accelerator=SimpleNamespace(gather_for_metrics=lambda table: table, gather=lambda table: table),
+    )  # fmt: skip
+    found = SimpleNamespace(log_probs=torch.zeros(2, 3))
+    TDPOTrainer._record(trainer, found, torch.zeros(2), torch.zeros(2), torch.ones(2, 3))
+    assert trainer._total_train_tokens == 6 // size
 
 
 def test_the_reference_of_an_adapter_has_no_dropout(tmp_path):

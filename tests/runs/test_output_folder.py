@@ -18,7 +18,6 @@ def told(folder, *, model="model", data="rows.jsonl", **run):
         model=SimpleNamespace(model_name_or_path=str(model)),
         script=SimpleNamespace(dataset_name=str(data)),
         mixture=SimpleNamespace(datasets=[]),
-        named=frozenset(),
         later_folders=[],
     )
 
@@ -109,3 +108,53 @@ def test_a_checkpoint_without_optimiser_state_is_none_to_resume_from(tmp_path):
     lines = prepare_output_folder(asked)
     assert lines[0].startswith(f"skipped {path}: it has no optimiser state")
     assert asked.config.resume_from_checkpoint == str(whole)
+
+
+@pytest.mark.parametrize("harm", ["a file is gone", "a file is cut", "the manifest is cut"])
+def test_a_checkpoint_that_was_damaged_later_is_not_deleted_by_a_restart(tmp_path, harm):
+    """Red when: --resume auto starts from scratch, and the new run deletes the weights that are still there."""
+    write_run(tmp_path, finished=False)
+    path = checkpoint(tmp_path / "checkpoint-3")
+    if harm == "a file is gone":
+        (path / "optimizer.pt").unlink()
+    elif harm == "a file is cut":
+        (path / "optimizer.pt").write_text("mom")
+    else:
+        (path / "manifest.json").write_text("{")
+    said = {
+        "a file is gone": "optimizer.pt is missing",
+        "a file is cut": "optimizer.pt has 3 bytes, not 7",
+        "the manifest is cut": "its manifest cannot be read",
+    }[harm]
+    with pytest.raises(DataError) as refused:
+        prepare_output_folder(told(tmp_path, resume="auto", overwrite_output_dir=False))
+    assert f"{tmp_path} has no checkpoint to resume from (checkpoint-3: {said}" in str(refused.value)
+    assert "a start from scratch would delete it" in str(refused.value)
+    assert f"--model_name_or_path {path} and another --output_dir" in str(refused.value)
+    assert "from scratch with --overwrite_output_dir instead of --resume" in str(refused.value)
+    asked = told(tmp_path)
+    assert prepare_output_folder(asked) == []
+    mark_run_started(asked)
+    assert not path.exists()
+
+
+def test_a_job_killed_while_it_wrote_its_first_checkpoint_starts_from_scratch(tmp_path):
+    """A checkpoint that was never complete holds nobody up: a cluster repeats the same command."""
+    write_run(tmp_path, finished=False)
+    path = checkpoint(tmp_path / "checkpoint-3")
+    (path / "manifest.json").unlink()
+    asked = told(tmp_path, resume="auto", overwrite_output_dir=False)
+    assert prepare_output_folder(asked) == [
+        f"skipped {path}: it has no manifest: its writing was interrupted",
+        f"no complete checkpoint in {tmp_path}: starts from scratch",
+    ]
+    mark_run_started(asked)
+    assert (path / "model.safetensors").exists()
+
+
+def test_a_restart_from_scratch_does_not_replace_what_it_starts_from(tmp_path):
+    write_run(tmp_path, finished=False)
+    (tmp_path / "answers.jsonl").write_text("{}\n")
+    for given in ({"model": tmp_path}, {"data": tmp_path / "answers.jsonl"}):
+        with pytest.raises(DataError, match=r"is in the output folder.*another --output_dir"):
+            prepare_output_folder(told(tmp_path, resume="auto", overwrite_output_dir=False, **given))

@@ -144,6 +144,20 @@ def test_weights_loss_and_gradient_are_the_references(packing, side, kind, detac
                 torch.testing.assert_close(once.grad, 3 * gradient, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize(
+    ("kind", "detach", "times"),
+    [*((kind, detach, 1) for kind, detach in KINDS if detach != "scale"), ("bellman", "scale", 2),
+     ("cumsum", "scale", 1), ("none", "scale", 1)],
+)  # fmt: skip
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_losses_times_their_gradient_are_the_loss_or_twice_the_loss(kind, detach, times, reduction):
+    """As the docstring of `propagated_loss` says: "scale", the default, changes nothing for the other weights."""
+    layout = row_layout(torch.tensor([[-100, 5, 5, 5], [-100, -100, 5, 5]]))
+    losses = torch.tensor([[9.0, 1.0, 2.0, 4.0], [9.0, 9.0, 0.5, 3.0]], dtype=torch.float64)
+    loss, _, gradient = F.propagated_loss(losses, layout, settings_of(kind, 0.9, detach, reduction))
+    torch.testing.assert_close((losses * gradient).sum(), times * loss)
+
+
 def test_weights_worked_by_hand():
     """Losses 1, 2, 4 at gamma 1/2: w = (1 + 1 + 1, 2 + 2, 4) = (3, 4, 4), scaled by 11/3."""
     layout = row_layout(torch.tensor([[-100, 5, 5, 5]]))

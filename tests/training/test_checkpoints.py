@@ -5,6 +5,7 @@ import signal
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from ift.training import checkpoints
 from ift.training.checkpoints import (
@@ -124,13 +125,33 @@ def test_a_repeated_stop_is_one_and_a_later_one_ends_the_run(monkeypatch):
     try:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)  # a launcher's, right behind
-        assert (keeper.stopped, ended) == (signal.SIGINT, [])
+        assert (keeper.received, ended) == (signal.SIGINT, [])
         now[0] += 3
         signal.raise_signal(signal.SIGTERM)
         assert ended == [signal.SIGTERM]
     finally:
         for number, handler in zip(checkpoints.SIGNALS, before, strict=True):
             signal.signal(number, handler)
+
+
+def test_a_signal_while_the_processes_compare_theirs_counts_at_the_next_step(monkeypatch):
+    """It comes after this process has told the others of none: alone, it must neither stop nor forget the signal."""
+    keeper, signals = SealedCheckpoints({}), [signal.SIGTERM]
+
+    def all_reduce(number, operation):
+        if signals:
+            keeper._stop(signals.pop(), None)
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    args = SimpleNamespace(device="cpu", save_only_model=True)
+    control = SimpleNamespace(should_save=False, should_training_stop=False)
+    keeper.on_step_end(args, None, control)
+    assert (keeper.stopped, control.should_training_stop) == (None, False)
+    keeper.on_step_end(args, None, control)
+    assert (keeper.stopped, control.should_training_stop) == (signal.SIGTERM, True)
+    assert control.should_save
+    assert not args.save_only_model
 
 
 def test_only_checkpoints_of_a_run_of_ours_are_deleted(make, tmp_path):

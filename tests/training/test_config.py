@@ -135,6 +135,7 @@ def test_all_that_is_wrong_with_the_warm_up_is_said_at_once():
         make(residual_lambda_start=2, residual_warmup_ratio=-1)
 
 
+FALLING = {"residual_lambda_start": 0.4, "residual_lambda": 0.0, "residual_warmup_ratio": 1.0}
 CONFLICTS = [
     ({"residual_lambda_start": 0.1}, "without a warm-up.*residual_warmup_ratio"),
     ({"residual_noise_std": 0.5, "residual_lambda": 0.0}, "no effect at lambda 0.*residual_lambda above 0"),
@@ -143,6 +144,7 @@ CONFLICTS = [
     ({"loss_type": "dft"}, "own loss.*'nll'"),
     ({"label_smoothing_factor": 0.1}, "full logits.*Set it to 0"),
     ({"neftune_noise_alpha": 5.0}, "cannot be used together.*--method neftune"),
+    ({"neftune_noise_alpha": 5.0, **FALLING}, "cannot be used together.*lambda 0 at every step"),
     ({"packing": True, "packing_strategy": "wrapped"}, "'wrapped' splits documents.*'bfd'"),
     ({"packing": True, "packing_strategy": "bfd_split"}, "'bfd_split' splits documents.*packing=False"),
     ({"eval_packing": True, "packing_strategy": "wrapped"}, "'wrapped' splits documents"),
@@ -177,6 +179,7 @@ def test_the_answers_alone_are_trained_where_trl_would_train_every_token(kind):
 ALLOWED = [
     {"residual_lambda_start": 0.0, "residual_warmup_ratio": 0.1},
     {"residual_warmup_ratio": 0.1},
+    {"residual_noise_std": 0.5, **FALLING},
     {"neftune_noise_alpha": 5.0, "residual_lambda": 0.0},
     {"packing": True, "packing_strategy": "bfd"},
     {"packing": False, "packing_strategy": "wrapped"},

@@ -117,6 +117,13 @@ def test_the_evaluation_loop_asks_for_the_loss_through_compute_loss_without_outp
     assert "self.compute_loss_context_manager()" in source
 
 
+def test_evaluations_and_predictions_go_through_the_same_loop_and_only_evaluations_are_logged():
+    evaluate, predict = (inspect.getsource(getattr(transformers.Trainer, n)) for n in ("evaluate", "predict"))
+    assert evaluate.count("self.evaluation_loop(") == predict.count("self.evaluation_loop(") == 1
+    assert "self.log(" in evaluate
+    assert "self.log(" not in predict
+
+
 def test_training_hands_the_global_count_to_compute_loss_and_does_not_divide_again():
     source = inspect.getsource(transformers.Trainer.training_step)
     assert "num_items_in_batch=num_items_in_batch" in source
@@ -130,7 +137,6 @@ def test_training_hands_the_global_count_to_compute_loss_and_does_not_divide_aga
 def test_the_attributes_of_a_trainer(tmp_path):
     run = trained(tmp_path, tiny_model("mixtral"), uneven_rows(tiny_model()), run=False)
     assert run._total_train_tokens == 0
-    assert run._tp_size == 1
     assert run.get_tp_size() == 1
     assert set(run._metrics) == {"train", "eval"}
     assert run.aux_loss_enabled in (True, False)

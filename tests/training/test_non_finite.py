@@ -91,3 +91,30 @@ def test_packed_documents_are_shown_one_by_one(tmp_path, rows):
     assert len(told) == 2
     for one in told:
         assert one["input_ids"] == rows[one["row"] - 1][0].tolist()
+
+
+@pytest.mark.parametrize("again", ["from a checkpoint", "from scratch"])
+def test_a_run_that_goes_on_after_the_error_is_judged_by_its_own_losses(tmp_path, rows, again):
+    """It begins with the step of the error, whose losses are not those of the new run."""
+    model = tiny_model()
+    poison = Poison(model, 3 if again == "from a checkpoint" else 1, weight=True)
+    run = trained(
+        tmp_path, model, dataset_of(*map(list, zip(*rows, strict=True))), callbacks=[poison], run=False,
+        **{**STEPS, "save_strategy": "steps", "save_steps": 1},
+    )  # fmt: skip
+    with pytest.raises(NonFiniteError, match="the loss is nan"):
+        run.train()
+    poison.step = 0
+    if again == "from a checkpoint":
+        run.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    else:
+        model.load_state_dict(poison.before)
+        run.train()
+    assert run.state.global_step == 4
+
+
+def test_a_step_that_was_left_half_way_does_not_count(tmp_path, rows):
+    run = trained(tmp_path, tiny_model(), dataset_of(*map(list, zip(*rows, strict=True))), run=False, **STEPS)
+    run._seen = (0, [({}, torch.tensor(torch.nan))])
+    run.train()
+    assert run.state.global_step == 4

@@ -6,13 +6,14 @@ import copy
 import json
 import math
 import random
+import time
 
 import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, EarlyStoppingCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer, EarlyStoppingCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 import models
@@ -393,6 +394,65 @@ def test_metrics_are_the_references_in_training_and_exactly_so_in_evaluation(
     assert "eval_tokens_per_second" not in evaluation
     assert "tokens_per_second" not in evaluation
     assert not any(isinstance(value, float) and math.isnan(value) for value in train.values())
+
+
+def test_tokens_of_processes_with_the_same_rows_count_once(tmp_path, rows, monkeypatch):
+    """By transformers' number, as in the loss: trl's own leaves out DeepSpeed's tensor parallelism."""
+    run = trained(tmp_path, tiny_model(), rows, run=False)
+    monkeypatch.setattr(run, "get_tp_size", lambda: 2)
+    run._uncounted_tokens = [torch.tensor(6), torch.tensor(4)]
+    run._count_tokens()
+    assert run._total_train_tokens == 5
+
+
+class Clock(TrainerCallback):
+    """Stands still but for an hour before the first step and two seconds in each step."""
+
+    def __init__(self, monkeypatch):
+        self.seconds = 100.0
+        monkeypatch.setattr(time, "perf_counter", lambda: self.seconds)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.seconds += 3600
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.seconds += 2
+
+
+def test_the_first_rate_of_tokens_is_of_the_first_steps_alone(tmp_path, rows, monkeypatch):
+    """Neither the time between construction and training counts, nor that between two trainings."""
+    clock = Clock(monkeypatch)
+    options = {"max_steps": 2, "logging_steps": 1, "callbacks": [clock]}
+    run = trained(tmp_path, tiny_model(), rows, run=False, **options)
+    for _ in range(2):
+        clock.seconds += 500
+        run.train()
+        assert logged(run, "tokens_per_second") == [logged(run, "num_tokens")[0] / 2] * 2
+        run._total_train_tokens = 0
+
+
+@pytest.mark.parametrize("ends", ["predicted", "failed"])
+def test_a_loop_that_is_not_logged_leaves_nothing_in_the_next_evaluation(tmp_path, rows, monkeypatch, ends):
+    """Red when: eval_loss is that of the evaluation's rows and of those that were predicted before."""
+    run = trained(tmp_path, tiny_model(), rows, evaluation=dataset_of(*rows), prediction_loss_only=True)
+    before = run.evaluate()
+    others = dataset_of(*uneven_rows(tiny_model(), 11, seed=5))
+    if ends == "predicted":
+        run.predict(others)
+    else:
+        real = run.prediction_step
+
+        def fails(*args, **kwargs):
+            real(*args, **kwargs)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(run, "prediction_step", fails)
+        with pytest.raises(KeyboardInterrupt):
+            run.evaluate(others)
+        monkeypatch.undo()
+    after = run.evaluate()
+    for name in ("eval_loss", "eval_nll", "eval_eos_nll"):
+        assert after[name] == pytest.approx(before[name]), name
 
 
 @pytest.mark.parametrize("reduction", ["sequence", "token"])
@@ -786,6 +846,6 @@ def test_a_checkpoint_of_other_settings_is_told(tmp_path, rows, caplog):
     run.train(resume_from_checkpoint=str(checkpoint))
     assert "propagation_detach was 'none', is 'scale'" in caplog.text
     caplog.clear()
-    (checkpoint / "ift_settings.json").unlink()  # of a version before the file
+    (checkpoint / "ift_settings.json").unlink()  # as in a checkpoint of trl, of which nothing is known
     run.train(resume_from_checkpoint=str(checkpoint))
-    assert "propagation_detach was 'none', is 'scale'" in caplog.text
+    assert "resumes with other settings" not in caplog.text

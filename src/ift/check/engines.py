@@ -57,7 +57,7 @@ class Held:
         optimizer: Optimiser states of the trained weights as they are loaded.
         full_optimizer: The same for weights in float32.
         upcast: What trained weights grow by where accelerate turns them into float32: FSDP2 in mixed precision.
-        reference: A frozen second model as it is loaded; 0 without one.
+        reference: A frozen second model as it is loaded, or a frozen copy of an adapter; 0 without one.
         gathered: Of `computed`, what is whole for a while where the weights lie in shards; see `gathered_parameters`.
         unsharded: Of `weights`, a base in few bits, which every process of FSDP2 holds whole.
     """
@@ -116,7 +116,7 @@ def divide(held: Held, engine: Engine) -> dict[str, int]:
         weights = share(held.computed) + (masters if held.element < FULL else 0) + held.gathered
         return _parts(weights, share(gradients), optimizer, share(held.reference))
     gradients = share(gradients) if engine.name == "zero2" else gradients
-    return _parts(held.computed + masters, gradients, optimizer, held.computed if held.reference else 0)
+    return _parts(held.computed + masters, gradients, optimizer, min(held.computed, held.reference))
 
 
 def _parts(weights: int, gradients: int, optimizer: int, reference: int) -> dict[str, int]:

@@ -26,7 +26,7 @@ from ift.check.rounding import lost_updates
 from ift.check.row_findings import data_findings
 from ift.check.rows import scan_rows
 from ift.check.sizes import FEW_BITS_ENGINES, Sizes
-from ift.check.steps import PACKS_NOTHING, Work, packs_nothing, rows_of_steps, work_of
+from ift.check.steps import PACKS_NOTHING, Work, packs_nothing, rows_of_pass, rows_of_steps, work_of
 from ift.check.trainer_build import build_errors
 from ift.data import DataError, DataReport, Prepared, end_of_turn_ids
 from ift.methods.engines import problem_of_engine
@@ -84,6 +84,8 @@ def preflight(
         rows_per_step=work.rows_per_step, rows=work.rows, allow_truncation=allow_truncation,
     )  # fmt: skip
     findings += [*([Finding("note", "memory", assumed)] if assumed else []), *unknown]
+    if work.rows and not rows_of_pass(config, work.rows, work.rows_per_step):
+        findings.append(Finding("refused", "train", DROPS_EVERYTHING))
     shares = _packed_in_shares(stage, prepared, work)
     if not shares and work.found is not None and packs_nothing(config, report, work.found):
         findings.append(Finding("note", "train", PACKS_NOTHING))
@@ -101,6 +103,12 @@ def preflight(
     findings = list(dict.fromkeys(findings))  # two checks may find the same
     batch = batch_words(planned, of_memory, bool(plan_length))
     return Preflight(findings, scans, memory, available, engine, work, gpu_memory, batch, disk, flops=flops)
+
+
+DROPS_EVERYTHING = (
+    "all rows are fewer than one batch of all processes, which dataloader_drop_last drops, so nothing would be trained"
+    ". Fix: leave dataloader_drop_last out, or lower per_device_train_batch_size"
+)
 
 
 def _operations(sizes: Sizes, report: DataReport, work: Work) -> float | None:

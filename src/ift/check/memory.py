@@ -13,7 +13,7 @@ from ift.check.fake_step import WITHOUT_MASK, Passes, passes_peak
 from ift.check.flops import passes_flops
 from ift.check.needs import MemoryEstimate, StepNeeds
 from ift.data import DataError
-from ift.methods.start import start_adapter, start_options
+from ift.methods.start import continues_adapter, start_adapter, start_options
 from ift.models.adapters import MAGNITUDES, WHOLE_COPIES
 from ift.models.deepspeed import without_zero3_partitioning
 from ift.models.limits import config_ids, explain_ids_outside, learned_positions
@@ -69,7 +69,7 @@ def step_needs(
         tokens=tokens,
         trained=trained_tokens,
         masked=masked or attention == "eager",
-        mixed=getattr(config, "residual_lambda", 0) > 0,
+        mixed=getattr(config, "has_lambda", False),
         full_logits=stage.method.name in FULL_LOGITS,
         tile_width=tile_shape(trained_tokens, device)[1],
         autocast=whole and compute == 2,
@@ -97,7 +97,7 @@ def step_needs(
         optimizer=round(in_full * full_state + (trained - in_full) * loaded_state),
         full_optimizer=round(trained * full_state),
         upcast=FULL * trained - trained_bytes if config.bf16 or config.fp16 else 0,
-        reference=weights if stage.method.needs_reference and not model_args.use_peft else 0,
+        reference=_reference_bytes(stage, weights, trained_bytes),
         gathered=0 if few_bits else compute * gathered,
         unsharded=weights if few_bits else 0,
     )
@@ -215,6 +215,15 @@ def loaded_dtype(stage: Any, read: Any) -> torch.dtype:
     name = stage.model.dtype
     dtype = getattr(torch, name, None) if name not in (None, "auto") else read.dtype
     return dtype or torch.float32
+
+
+def _reference_bytes(stage: Any, weights: int, adapter: int) -> int:
+    """Bytes of the reference beside the model: a second model, a copy of the adapter, or the base without adapters."""
+    if not stage.method.needs_reference:
+        return 0
+    if stage.model.use_peft:
+        return adapter if continues_adapter(stage) else 0
+    return weights
 
 
 def _quantised(model: Any) -> list[torch.nn.Linear]:

@@ -72,7 +72,8 @@ def work_of(stage: Any, prepared: Any, engine: Engine, plan_rows: int | None = N
     each = report.trained_tokens / found if found and report.trained_tokens else None
     seen = None
     if rows is not None and steps is not None:
-        seen = steps * rows_per_step if config.max_steps > 0 else rows * config.num_train_epochs
+        trained = rows_of_pass(config, rows, rows_per_step)
+        seen = steps * rows_per_step if config.max_steps > 0 else trained * config.num_train_epochs
     tokens = None if each is None or seen is None else round(each * seen)
     name = "packed sequences" if getattr(config, "packing", False) and config.max_length else "rows"
     processes = (
@@ -142,4 +143,15 @@ def count_steps(config: Any, rows: int | None, rows_per_step: int) -> int | None
         return int(config.max_steps)
     if rows is None:
         return None
-    return math.ceil(math.ceil(rows / rows_per_step) * config.num_train_epochs)
+    return math.ceil(
+        math.ceil(rows_of_pass(config, rows, rows_per_step) / rows_per_step) * config.num_train_epochs
+    )
+
+
+def rows_of_pass(config: Any, rows: int, rows_per_step: int) -> int:
+    """Rows that are trained in a pass over `rows`: with `dataloader_drop_last` those of whole batches of all processes.
+
+    The last step of a pass may accumulate fewer batches than the others, so only a part of a batch is dropped.
+    """
+    batch = rows_per_step // config.gradient_accumulation_steps
+    return rows // batch * batch if config.dataloader_drop_last else rows

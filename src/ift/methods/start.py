@@ -59,6 +59,11 @@ def start_network(stage: Any) -> Any:
     return load_network(stage.model.model_name_or_path, start_options(stage), trainable=True)
 
 
+def continues_adapter(stage: Any) -> bool:
+    """Whether the stage starts from an adapter, and trains it further."""
+    return adapter_config(local_path(stage.model.model_name_or_path), stage.model.model_revision) is not None
+
+
 def start_adapter(stage: Any) -> Any | None:
     """The configuration of the adapter that a stage continues or creates; None if all weights are trained."""
     from trl import get_peft_config
@@ -66,6 +71,7 @@ def start_adapter(stage: Any) -> Any | None:
     model_args = stage.model
     name = local_path(model_args.model_name_or_path)
     if (found := adapter_config(name, model_args.model_revision)) is not None:
+        found.inference_mode = False  # peft saves True, with which nothing is trained
         return found
     if (new := get_peft_config(model_args)) is not None:
         new.revision = (

@@ -52,7 +52,11 @@ class Method:
 
     @property
     def models_held(self) -> int:
-        """Number of models in memory (with LoRA it is 1: the reference is the base with disabled adapters)."""
+        """Number of models in memory.
+
+        With LoRA it is 1: the reference is the base with disabled adapters or, if the training of an adapter is
+        continued, the base with a frozen copy of it.
+        """
         return 2 if self.needs_reference else 1
 
     @property

@@ -41,7 +41,8 @@ def tdpo_losses(ratios: Tensor, kl: Tensor, beta: float, alpha: float, version: 
 class TDPOTrainer(PreparedDPOTrainer):
     """TDPO1 and TDPO2 on prepared pairs; arguments as for `PreparedDPOTrainer`, `args` is a `TDPOSettings`.
 
-    The reference is a second model, or the base with its adapters disabled. Both are called through their wrappers.
+    The reference is a second model; with a new adapter, the base with its adapters disabled; and if the training of an
+    adapter is continued, the base with trl's frozen copy of it. All are called through their wrappers.
 
     Raises:
         ValueError: ZeRO-3, `compute_metrics`, or a model with an unknown head.
@@ -120,5 +121,5 @@ class TDPOTrainer(PreparedDPOTrainer):
             self._metrics[mode][name].append(value)
         if mode == "train":
             tokens = self.accelerator.gather(attention_mask.sum()).sum().item()
-            self._total_train_tokens += tokens // self._tp_size
+            self._total_train_tokens += tokens // self.get_tp_size()
         self._metrics[mode]["num_tokens"] = [self._total_train_tokens]

@@ -22,8 +22,8 @@ from ift.runs.run_facts import changes_of_finished
 from ift.training.checkpoints import (
     NOTHING_TO_RESUME,
     checkpoints_with_manifest,
+    has_manifest,
     newest_complete,
-    read_facts,
     why_not_resumable,
 )
 
@@ -36,7 +36,6 @@ RUN_FILES = (
     "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model",
 )  # fmt: skip
 MERGED = "merged"  # below the folder of a stage that trained an adapter: what the next stage starts from
-EARLIER_DEFAULTS: dict[str, Any] = {"propagation_detach": "none"}  # defaults of earlier versions
 
 
 class AlreadyFinished(Exception):
@@ -75,11 +74,11 @@ def prepare_output_folder(run_args: Any, *, later_stage: bool = False) -> list[s
         return []
     reason = why_not_resumable(source) if source.is_dir() else "there is no such folder"
     if run.resume is None and reason != NOTHING_TO_RESUME:  # trl's flag: the checkpoint needs no manifest
-        return keep_earlier_defaults(run_args)
+        return []
     if reason:
         raise DataError(f"--resume {source}: {reason}. Fix: name a complete checkpoint, or use --resume auto")
     run_args.config.resume_from_checkpoint = str(source)
-    return [f"resumes from {source}", *keep_earlier_defaults(run_args)]
+    return [f"resumes from {source}"]
 
 
 def _resume_newest(run_args: Any, folder: Path, existing: list[str], decided: set[str]) -> list[str]:
@@ -100,14 +99,26 @@ def _resume_newest(run_args: Any, folder: Path, existing: list[str], decided: se
     lines = [f"skipped {path}: {reason}" for path, reason in skipped]
     if found is not None:
         run_args.config.resume_from_checkpoint = str(found)
-        return [*lines, f"resumes from {found}", *keep_earlier_defaults(run_args)]
-    for path, reason in skipped:
-        if reason == NOTHING_TO_RESUME:
-            raise DataError(
-                f"--resume auto: {path}: {NOTHING_TO_RESUME}. Fix: start a new run from its weights "
-                f"(--model_name_or_path {path} and another --output_dir), or from scratch with --overwrite_output_dir"
-            )
+        return [*lines, f"resumes from {found}"]
+    if sealed := {path: reason for path, reason in skipped if has_manifest(path)}:
+        raise DataError(_would_delete(folder, sealed))
+    _check_inputs(run_args, folder)
     return [*lines, f"no complete checkpoint in {folder}: starts from scratch"]
+
+
+def _would_delete(folder: Path, sealed: dict[Path, str]) -> str:
+    """Why --resume auto does not start from scratch; `sealed`: checkpoints that this would delete, with their reasons.
+
+    Checkpoints without a manifest are not among them: they were never complete, and a new run does not delete them.
+    """
+    newest = next(iter(sealed))
+    found = "; ".join(f"{path.name}: {reason}" for path, reason in sealed.items())
+    return (
+        f"--resume auto: {folder} has no checkpoint to resume from ({found}), and a start from scratch would delete "
+        f"{'it' if len(sealed) == 1 else 'them'}. Fix: restore what is missing or damaged; start a new run from the "
+        f"weights, if they are intact (--model_name_or_path {newest} and another --output_dir); or start from scratch "
+        "with --overwrite_output_dir instead of --resume"
+    )
 
 
 def _deleted(run_args: Any) -> list[Path]:
@@ -141,27 +152,6 @@ def _check_inputs(run_args: Any, folder: Path) -> None:
                 f"{name}: is in the output folder {folder}, and this run would replace it. "
                 "Fix: give another --output_dir"
             )
-
-
-def keep_earlier_defaults(run_args: Any) -> list[str]:
-    """Keeps a default of an earlier version in a resumed run that started with it, unless the user sets the value.
-
-    Returns:
-        Lines to show, one for each setting of `EARLIER_DEFAULTS` that is kept in `run_args.config`.
-    """
-    source = run_args.config.resume_from_checkpoint
-    initial = read_facts(Path(source)) if source and Path(source).is_dir() else None
-    lines = []
-    for name, before in EARLIER_DEFAULTS.items():
-        now = getattr(run_args.config, name, before)
-        if initial is not None and initial.get(name) == before != now and name not in run_args.named:
-            setattr(run_args.config, name, before)
-            if getattr(run_args.config, "propagation", None) == "bellman":  # otherwise it has no effect
-                lines.append(
-                    f"{name} stays {before!r}: it was the default when this run started. A new run uses {now!r}; "
-                    f"give --{name} to change it"
-                )
-    return lines
 
 
 def _check_writable(folder: Path) -> None:
@@ -227,8 +217,6 @@ def prepare_folders_on_first_process(stages: Sequence[Any]) -> list[str]:
         raise decided[0]
     for run_args, (checkpoint, finished) in zip(stages, decided[0], strict=True):
         run_args.config.resume_from_checkpoint, run_args.finished = checkpoint, finished
-        if torch.distributed.get_rank() > 0:
-            keep_earlier_defaults(run_args)
     return lines
 
 

@@ -122,7 +122,8 @@ def propagated_loss(
     Returns:
         The loss, a scalar with gradient to `losses`; the weights (B, T); and d loss / d l_t, (B, T): where it is
         negative, the step pushes that token's loss *up*, as `propagation_detach` "none" does (docs/method.md). The last
-        two carry no gradient. sum_t l_t dL/dl_t is the loss, or twice the loss where `propagation_detach` is "scale".
+        two carry no gradient. sum_t l_t dL/dl_t is the loss, but twice the loss for `propagation` "bellman" with
+        `propagation_detach` "scale"; with `token_weights` it depends on the function.
     """
     with torch.enable_grad():
         leaf = losses.detach().requires_grad_()

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ift.step.model import evaluating, head_of, unwrapped
 from ift.step.scored_log_probs import scored_log_probs
 
-MATRIX = (torch.float64, torch.float32, torch.bfloat16, torch.float16)  # dtypes of a head that is not packed
+# of weights whose numbers can be used as they are; quantised ones are packed into integers, or need scales
+UNQUANTISED_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def check_architecture(model: nn.Module) -> None:
@@ -76,7 +77,9 @@ def check_placement(model: nn.Module) -> None:
 def _check_head_weight(name: str, head: nn.Module) -> None:
     """Raise ValueError for a quantised head, whose weight is packed and cannot be read as a matrix."""
     weight = getattr(head, "weight", None)
-    packed = weight is None or weight.dtype not in MATRIX or "bitsandbytes" in type(head).__module__
+    packed = (
+        weight is None or weight.dtype not in UNQUANTISED_DTYPES or "bitsandbytes" in type(head).__module__
+    )
     if packed:
         raise ValueError(
             f"{name} cannot be trained with IFT: its language-model head is quantised ({type(head).__name__}), and "

@@ -86,7 +86,12 @@ def checkpoints_of(output_dir: Path) -> list[Path]:
 
 def checkpoints_with_manifest(output_dir: Path) -> list[Path]:
     """The checkpoints with a manifest; only these are ever deleted."""
-    return [path for path in checkpoints_of(output_dir) if (path / MANIFEST).is_file()]
+    return [path for path in checkpoints_of(output_dir) if has_manifest(path)]
+
+
+def has_manifest(folder: Path) -> bool:
+    """Whether a checkpoint was completely written at some time: its manifest comes last."""
+    return (folder / MANIFEST).is_file()
 
 
 def delete_old(output_dir: Path, limit: int | None, best: str | None) -> None:
@@ -151,12 +156,15 @@ def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def changed_settings(folder: Path, now: Mapping[str, Any]) -> str | None:
-    """Names the method's settings that differ from those of a checkpoint; None if none does."""
+    """Names the method's settings that differ from those of a checkpoint.
+
+    Returns:
+        None if none differs, or the checkpoint does not say what its settings were (it is another tool's).
+    """
     try:
         before = json.loads((folder / SETTINGS).read_text())
     except FileNotFoundError:
-        # before this file was introduced, the default was "none"
-        before = read_facts(folder) or {"propagation_detach": "none"}
+        return None
     changed = [name for name in now if name in before and before[name] != now[name]]
     if not changed:
         return None
@@ -169,16 +177,18 @@ class SealedCheckpoints(TrainerCallback):
 
     Attributes:
         facts: What the manifests record about the run, see `ift.runs.run_facts.run_facts`.
-        stopped: The signal that stopped the run, if any; another one some seconds later stops it immediately.
+        received: The first signal that this process got, if any; another one some seconds later stops it immediately.
+        stopped: The signal for which the run was stopped after a step, if any; all processes have the same.
         resumed_at: The step that the run was resumed at; 0 if it was not.
     """
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
         self.facts = facts
+        self.received: int | None = None
         self.stopped: int | None = None
         self._limit: int | None = None
         self._handlers: dict[int, Any] = {}
-        self._stopped_at = 0.0
+        self._received_at = 0.0
         self.resumed_at = 0
         self._began, self._ended = time.monotonic(), float("inf")
         self._before: float | None = 0.0
@@ -207,9 +217,9 @@ class SealedCheckpoints(TrainerCallback):
                 return
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        if self.stopped is None:
-            self.stopped, self._stopped_at = number, time.monotonic()
-        elif time.monotonic() - self._stopped_at > SAME_STOP:  # a launcher repeats a Ctrl-C immediately
+        if self.received is None:
+            self.received, self._received_at = number, time.monotonic()
+        elif time.monotonic() - self._received_at > SAME_STOP:  # a launcher repeats a Ctrl-C immediately
             self.release()
             signal.raise_signal(number)
 
@@ -221,11 +231,13 @@ class SealedCheckpoints(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Saves and stops if any process has received a signal."""
-        if torch.distributed.is_initialized():
-            number = torch.tensor(self.stopped or 0, device=args.device)
+        received = self.received
+        if torch.distributed.is_initialized():  # all processes stop after the same step
+            number = torch.tensor(received or 0, device=args.device)
             torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX)
-            self.stopped = int(number) or None
-        if self.stopped is not None:
+            received = int(number) or None  # a signal that comes meanwhile counts at the next step
+        if received is not None:
+            self.stopped = received
             args.save_only_model = False  # so that the run can be resumed
             control.should_save = control.should_training_stop = True
 

@@ -183,7 +183,7 @@ class IFTConfig(RefusesUnknownNames, SFTConfig):
                 self.residual_lambda_start is not None and self.residual_warmup_ratio == 0
             ),
             "residual_noise_std has no effect at lambda 0. Set residual_lambda above 0, such as 0.2, or leave the "
-            "noise out.": (self.residual_noise_std > 0 and self.residual_lambda == 0),
+            "noise out.": (self.residual_noise_std > 0 and not self.has_lambda),
             "IFT has its own loss. Leave loss_type at 'nll'; trl's SFTTrainer trains 'dft'.": self.loss_type
             == "dft",
             "label_smoothing_factor needs the full logits, which IFT never builds. Set it to 0.": (
@@ -195,7 +195,7 @@ class IFTConfig(RefusesUnknownNames, SFTConfig):
             ),
             "neftune_noise_alpha adds NEFTune's noise to the input embeddings, which IFT mixes with its own guesses: "
             "the two cannot be used together. Leave neftune_noise_alpha out, or train SFT with this noise: --method "
-            "neftune (or residual_lambda 0).": bool(self.neftune_noise_alpha) and self.residual_lambda > 0,
+            "neftune (or lambda 0 at every step).": bool(self.neftune_noise_alpha) and self.has_lambda,
             f"packing_strategy={self.packing_strategy!r} splits documents, and each part would count as an answer. "
             "Set packing_strategy='bfd', or packing=False.": (
                 (self.packing or bool(self.eval_packing)) and self.packing_strategy != "bfd"

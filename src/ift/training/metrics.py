@@ -129,6 +129,32 @@ class RunningMeans:
         return sums["loss"] / sums["items"] if sums["items"] else None
 
 
+class TokenRate:
+    """Tokens per second between two logs; before the first log, from the start of the first step on."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None  # seconds; None before the first step
+        self._tokens = 0
+
+    def start(self) -> None:
+        """Starts the clock, unless it runs already."""
+        if self._since is None:
+            self._since = time.perf_counter()
+
+    def add(self, tokens: int) -> None:
+        """Counts tokens of the current interval."""
+        self._tokens += tokens
+
+    def restart(self) -> float:
+        """Ends the interval and starts the next one; returns the tokens per second, 0 before the first step."""
+        if self._since is None:
+            return 0.0
+        now = time.perf_counter()
+        rate = self._tokens / max(now - self._since, 1e-9)
+        self._since, self._tokens = now, 0
+        return rate
+
+
 class MetricsFile(TrainerCallback):
     """Appends every log entry to `metrics.jsonl` in the output folder, for every value of `report_to`."""
 

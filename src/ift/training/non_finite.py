@@ -45,6 +45,11 @@ class StopsAtNonFinite:
     # the number of the current step, and its micro-batches with their losses
     _seen: tuple[int, list[tuple[dict[str, Any], Tensor]]] = (-1, [])
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; forgets the batches of a run that ended within a step."""
+        self._seen = (-1, [])
+        return super().train(*args, **kwargs)  # type: ignore[misc]
+
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """As in transformers; also keeps the batch until the optimiser step."""
         step = self.state.global_step  # type: ignore[attr-defined]
@@ -61,8 +66,12 @@ class StopsAtNonFinite:
         losses, value = _as_numbers([loss for _, loss in self._seen[1]], norm)
         scaled = self.accelerator.scaler is not None  # type: ignore[attr-defined]
         checked = losses if scaled or value is None else [*losses, value]
+        error = None
         if not all(map(math.isfinite, checked)):
-            raise _make_error(self, losses, value, local=scaled)
+            error = _make_error(self, losses, value, local=scaled)
+        self._seen = (-1, [])
+        if error is not None:
+            raise error
         return norm
 
 

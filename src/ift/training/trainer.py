@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
-import time
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -32,7 +31,7 @@ from ift.training.config import LAMBDA_FIELDS, METHOD_FIELDS, IFTConfig, prepara
 from ift.training.formatting import format_rows
 from ift.training.lambda_schedule import noisy_lambda, scheduled_lambda
 from ift.training.last_batch import CountsRowsOnce
-from ift.training.metrics import MetricsFile, RunningMeans, row_statistics
+from ift.training.metrics import MetricsFile, RunningMeans, TokenRate, row_statistics
 from ift.training.model_card import CITATION, add_settings, card_settings
 from ift.training.non_finite import StopsAtNonFinite
 from ift.training.own_functions import use_functions_of_class
@@ -121,7 +120,7 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, KnowsTiedWeights, CountsRowsOnce
         self._total_train_tokens = 0  # trl logs it as num_tokens
         self._uncounted_tokens: list[Tensor] = []  # of the steps since `_count_tokens`
         self._means = {"train": RunningMeans(), "eval": RunningMeans()}
-        self._clock = (time.perf_counter(), 0.0)  # seconds and tokens at the last log
+        self._rate = TokenRate()
         self.add_callback(MetricsFile())
         self.add_callback(WritesInCheckpoints(lambda folder: write_settings(folder, self._method_settings())))
 
@@ -149,6 +148,8 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, KnowsTiedWeights, CountsRowsOnce
             logger.warning(changed)
         if inspect.ismethod(self.token_weights):  # it may use what a derived class sets after `__init__`
             try_weights(self.token_weights, self.args.device)
+        self._means["train"], self._rate = RunningMeans(), TokenRate()  # what a run that failed did not log
+        self._uncounted_tokens.clear()
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     # --- data ---------------------------------------------------------------------------------------------------------
@@ -192,6 +193,11 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, KnowsTiedWeights, CountsRowsOnce
             return items
         return self.accelerator.gather(items).sum() // self.get_tp_size()
 
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; starts without the rows of a loop that was not logged (`predict`, or one that failed)."""
+        self._means["eval"] = RunningMeans()
+        return super().evaluation_loop(*args, **kwargs)
+
     # --- the step -----------------------------------------------------------------------------------------------------
 
     def compute_loss(
@@ -203,6 +209,8 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, KnowsTiedWeights, CountsRowsOnce
                 "IFT never builds the logits. Set prediction_loss_only=True, or leave compute_metrics out."
             )
         mode = "train" if self.model.training else "eval"
+        if mode == "train":
+            self._rate.start()
         settings = self.args.step_settings(
             residual_lambda=self._residual_lambda(mode), step=self.state.global_step
         )
@@ -241,13 +249,13 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, KnowsTiedWeights, CountsRowsOnce
         """
         if not self._uncounted_tokens:
             return
-        seen = int(torch.stack(self._uncounted_tokens).sum()) // self._tp_size
+        seen = int(torch.stack(self._uncounted_tokens).sum()) // self.get_tp_size()
         self._uncounted_tokens.clear()
         in_state = self.args.include_num_input_tokens_seen == "no"
         if in_state and self.state.num_input_tokens_seen > self._total_train_tokens:
             self._total_train_tokens = self.state.num_input_tokens_seen
-            self._clock = (self._clock[0], self._total_train_tokens)
         self._total_train_tokens += seen
+        self._rate.add(seen)
         if in_state:
             self.state.num_input_tokens_seen = self._total_train_tokens
 
@@ -279,10 +287,9 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, KnowsTiedWeights, CountsRowsOnce
         logs[prefix + "num_tokens"] = self._total_train_tokens
         if prefix and means.loss is not None:
             logs[prefix + "loss"] = means.loss + self.router_aux_loss_coef * means.extra_mean("aux_loss")
-        now, (then, tokens) = time.perf_counter(), self._clock
-        if mode == "train" and self._total_train_tokens > tokens:
-            logs["tokens_per_second"] = (self._total_train_tokens - tokens) / (now - then)
-        self._clock = now, self._total_train_tokens
+        rate = self._rate.restart()
+        if mode == "train" and rate:
+            logs["tokens_per_second"] = rate
         super().log(logs, start_time)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:

@@ -280,7 +280,12 @@ def test_with_an_executor_each_benchmark_of_each_model_is_a_job(data, tmp_path):
     given = (str(tiny_base_path()),), "winogrande,arc_challenge", None, Setting(data=data, limit=1)
     evaluate(plan_evaluation(*given, plain, LoadOptions()), [].append)
     executor, evaluation = Inline(), plan_evaluation(*given, out, LoadOptions())
-    evaluate(evaluation, [].append, executor)
+    evaluate(evaluation, (said := []).append, executor)
+    ended = [f"tiny_base: {name}: finished in a task of its own" for name in ("WinoGrande", "ARC")]
+    assert [line for line in said if "task of its own" in line] == [
+        f"{ended[0]} (1 of 2)",
+        f"{ended[1]} (2 of 2)",
+    ]
     assert executor.asked == [(["tiny_base"], ["winogrande"]), (["tiny_base"], ["arc_challenge"])]
     assert record_of(out) == record_of(plain)
     (out / "tiny_base" / "tasks" / "winogrande.json").unlink()

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from ift.check.steps import rows_of_pass
 from ift.data.counts import count_trained
 from ift.lab.compare.backend import PROBE_STEPS, SAMPLES, Scored, task_entrant
 from ift.lab.compare.plan import IFT_DEFAULTS
@@ -162,7 +163,8 @@ class UserDataBackend:
             sequences.append(len(trainer.train_dataset))
 
         trained = self.train(folder, attach, max_steps=PROBE_STEPS)
-        steps = math.ceil(sequences[0] / _rows_per_step(config)) * config.num_train_epochs
+        of_pass = rows_of_pass(config, sequences[0], _rows_per_step(config))
+        steps = math.ceil(of_pass / _rows_per_step(config)) * config.num_train_epochs
         training = time.perf_counter() - began
         model, tokenizer = self.scorer.load(str(trained.folder))
         rows = self.split.validation or self.split.test  # timed, not looked at
@@ -253,6 +255,7 @@ def _rows_seen(done: Any, config: Any) -> int:
     rows, of_step = done.report.rows_kept, _rows_per_step(config)
     if getattr(config, "packing", False):
         return round(done.history[-1]["epoch"] * rows)
+    rows = rows_of_pass(config, rows, of_step)
     passes, steps = divmod(done.steps, math.ceil(rows / of_step))
     return int(passes * rows + steps * of_step)
 

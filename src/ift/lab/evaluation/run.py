@@ -155,7 +155,7 @@ def _ask_in_jobs(evaluation: Evaluation, manager: Any, executor: Executor, say: 
             if problem is not None:
                 hint = f"Its output is in {work[place].log}; repeat the command to resume"
                 raise EvaluationError(f"{asked[place]} {problem}\n{hint}")
-            say(f"{asked[place]}: running as a separate task ({count} of {len(work)})")
+            say(f"{asked[place]}: finished in a task of its own ({count} of {len(work)})")
 
 
 def main(file: str) -> None:
