@@ -1,6 +1,7 @@
 """The number of steps is that of the trainer."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -89,12 +90,12 @@ def work(*words, engine=ONE_DEVICE, rows=None, **report):
 
 
 def test_rows_and_tokens_of_steps_by_hand():
-    """Seven tokens a row; 2 rows, 3 accumulated, 4 processes: 24 rows and 168 tokens a step."""
+    """Seven tokens a row; 2 rows, 3 accumulated, 4 processes: 24 rows a step, of which there are 10: 70 tokens."""
     flags = ["--per_device_train_batch_size=2", "--gradient_accumulation_steps=3", "--num_train_epochs=2"]
     found = work(*flags, engine=Engine("fsdp2", 4))
-    assert (found.rows_per_step, found.steps, found.tokens_per_step, found.tokens) == (24, 2, 168, 140)
+    assert (found.rows_per_step, found.steps, found.tokens_per_step, found.tokens) == (24, 2, 70, 140)
     assert found.line() == (
-        "2 of 24 rows (2 per device x 3 gradient accumulation x 4 processes); about 168 trained tokens a step, "
+        "2 of 24 rows (2 per device x 3 gradient accumulation x 4 processes); about 70 trained tokens a step, "
         "140 in all"
     )
     assert work(*flags, "--max_steps=5").line() == (
@@ -111,6 +112,13 @@ def test_more_rows_are_planned_than_are_here():
         "(8 per device x 1 gradient accumulation x 1 process) (number of rows from --plan_rows); about 56"
         in found.line()
     )
+
+
+def test_a_plan_from_few_packed_sequences_says_how_far_it_may_be_off():
+    few = replace(work("--max_length=64", rows=1000), packed=True, found=4)
+    assert "; the rows here fill 4 sequences, the last in part, so up to 25% fewer steps);" in few.line()
+    assert "fewer steps" not in replace(few, found=20).line()
+    assert "fewer steps" not in replace(few, planned=False).line()
 
 
 def test_the_tokens_of_a_stream_are_not_known():

@@ -13,6 +13,8 @@ from ift.check.engines import Engine
 from ift.methods.engines import splits_tensors
 from ift.text import counted
 
+FEW_SEQUENCES = 20  # below it the last one, which is not full, counts
+
 
 @dataclass(frozen=True)
 class Work:
@@ -28,6 +30,7 @@ class Work:
         words: How `rows_per_step` comes about.
         planned: Whether the number of rows is that of --plan_rows.
         seen: Rows of all steps, each as often as it is trained; None if they are not known.
+        packed: Whether the rows are packed sequences.
     """
 
     found: int | None
@@ -39,6 +42,7 @@ class Work:
     words: str
     planned: bool = False
     seen: float | None = None
+    packed: bool = False
 
     def line(self) -> str:
         """Steps, rows and trained tokens."""
@@ -48,6 +52,11 @@ class Work:
             )
             return f"not known, because {why}; {self.words} each"
         plan = " (number of rows from --plan_rows)" if self.planned else ""
+        if self.planned and self.packed and self.found and self.found < FEW_SEQUENCES:
+            plan = (
+                f" (number of rows from --plan_rows; the rows here fill {counted(self.found, 'sequence')}, the last "
+                f"in part, so up to {1 / self.found:.0%} fewer steps)"
+            )
         if self.tokens_per_step is None:
             tokens = "trained tokens are not known: those of a stream are not counted"
         else:
@@ -75,15 +84,18 @@ def work_of(stage: Any, prepared: Any, engine: Engine, plan_rows: int | None = N
         trained = rows_of_pass(config, rows, rows_per_step)
         seen = steps * rows_per_step if config.max_steps > 0 else trained * config.num_train_epochs
     tokens = None if each is None or seen is None else round(each * seen)
-    name = "packed sequences" if getattr(config, "packing", False) and config.max_length else "rows"
+    packed = bool(getattr(config, "packing", False) and config.max_length)
+    name = "packed sequences" if packed else "rows"
     processes = (
         f"{groups} process{'' if groups == 1 else 'es'}{'' if same == 1 else ' with rows of their own'}"
     )
     words = (
         f"{rows_per_step:,} {name} ({batch} per device x {accumulation} gradient accumulation x {processes})"
     )
-    per_step = None if each is None else each * rows_per_step
-    return Work(found, rows, rows_per_step, steps, per_step, tokens, words, plan_rows is not None, seen)
+    per_step = tokens / steps if tokens is not None and steps else None
+    return Work(
+        found, rows, rows_per_step, steps, per_step, tokens, words, plan_rows is not None, seen, packed
+    )
 
 
 def rows_of_steps(stage: Any, prepared: Any) -> int | None:
