@@ -35,6 +35,7 @@ def test_the_card_of_a_trained_model(run_tiny, chat_model, tmp_path, lora, capfd
     assert "trained tokens" in card.text
     assert "| `residual_lambda` | 0.2 |" in card.text
     assert ("| `lora_r` | 16 |" in card.text) == lora
+    assert ("max_new_tokens=64, eos_token_id=[" in card.text) == lora  # peft saves no generation config
     (code,) = re.findall(r"```python\n(.*?)```", card.text, flags=re.S)
     monkeypatch.chdir(done.folder.parent)
     capfd.readouterr()

@@ -358,6 +358,7 @@ def test_a_signal_to_two_processes_saves_and_the_run_ends_the_same(
     _, said = running.communicate(timeout=120)
     assert running.returncode == code, said
     assert said.count(f"stopped by {number.name}; saved to {out}") == 1
+    assert said.count("stopping: this step is finished first") == 1
     assert "Traceback" not in said
     found, skipped = newest_complete(out)
     assert found is not None

@@ -175,3 +175,13 @@ def test_only_checkpoints_of_a_run_of_ours_are_deleted(make, tmp_path):
         "elsewhere",
     ]
     assert (elsewhere / "weights").exists()
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
+def test_the_first_signal_is_answered_at_once_by_one_process(rank, lines, monkeypatch, capfd):
+    """Red when: nothing is said until the step is over, so that a user presses Ctrl-C again and loses it."""
+    monkeypatch.setenv("RANK", rank)
+    checkpoints = SealedCheckpoints({})
+    for _ in range(2):  # a launcher repeats a Ctrl-C immediately
+        checkpoints._stop(signal.SIGINT, None)
+    assert capfd.readouterr().err.count("stopping: this step is finished first") == lines

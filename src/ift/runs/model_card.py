@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,12 @@ def write_model_card(trainer: Any, stage: Stage) -> None:
         tags=sorted({stage.method.name, "ift", "trl", *(["lora"] if adapter else [])}),
     )
     parts = {
-        _LOADING: _loading(name, bool(getattr(trainer.processing_class, "chat_template", None)), adapter),
+        _LOADING: _loading(
+            name,
+            bool(getattr(trainer.processing_class, "chat_template", None)),
+            adapter,
+            _stops(trainer.model),
+        ),
         "Data": _data(trainer, stage),
         "Method": _method(trainer, stage, adapter),
         "Versions": "\n".join(f"* {package} {found}" for package, found in _versions().items()),
@@ -120,22 +125,30 @@ def _save(folder: Path, data: ModelCardData, what: str, parts: Mapping[str, str]
     ModelCard(content).save(folder / "README.md")
 
 
-def _loading(name: str, chat: bool, adapter: bool) -> str:
+def _loading(name: str, chat: bool, adapter: bool, stops: Sequence[int] = ()) -> str:
     """Python that loads the model and prints an answer, and the command of ift."""
     loader = "AutoPeftModelForCausalLM" if adapter else "AutoModelForCausalLM"
     imports = "from transformers import AutoModelForCausalLM, AutoTokenizer"
     if adapter:
         imports = f"from peft import {loader}\nfrom transformers import AutoTokenizer"
     prompt = _CHAT if chat else _PLAIN
+    # peft saves no generation config beside an adapter, and that of the base may lack the token that ends a turn
+    end = f", eos_token_id={[*stops]}" if adapter and stops else ""
     return (
         f"```python\n{imports}\n\n"
         f'folder = "{name}"  # the path of this folder, or its id on the Hub\n'
         "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
         f"model = {loader}.from_pretrained(folder)\n{prompt}\n"
-        'answer = model.generate(**inputs, max_new_tokens=64)[0, inputs["input_ids"].shape[1] :]\n'
+        f'answer = model.generate(**inputs, max_new_tokens=64{end})[0, inputs["input_ids"].shape[1] :]\n'
         "print(tokenizer.decode(answer, skip_special_tokens=True))\n```\n\n"
         f"In a terminal: `ift chat {name}`."
     )
+
+
+def _stops(model: Any) -> list[int]:
+    """The tokens that end an answer, from the model's generation config."""
+    found = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return [] if found is None else [found] if isinstance(found, int) else list(found)
 
 
 def _data_names(stage: Stage) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import signal
@@ -172,6 +173,12 @@ def changed_settings(folder: Path, now: Mapping[str, Any]) -> str | None:
     return f"{folder} resumes with other settings: {shown}. Set them back to continue the run unchanged."
 
 
+STOPPING = (
+    b"\nstopping: this step is finished first, with its evaluation if one is due, and a checkpoint is saved; a second "
+    b"signal some seconds later stops at once\n"
+)
+
+
 class SealedCheckpoints(TrainerCallback):
     """Writes a manifest into every checkpoint and then deletes older ones; on SIGINT or SIGTERM, saves and stops.
 
@@ -219,6 +226,8 @@ class SealedCheckpoints(TrainerCallback):
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if self.received is None:
             self.received, self._received_at = number, time.monotonic()
+            if os.environ.get("RANK", "0") == "0":
+                os.write(2, STOPPING)  # print may be in the middle of a line, and is not allowed in a handler
         elif time.monotonic() - self._received_at > SAME_STOP:  # a launcher repeats a Ctrl-C immediately
             self.release()
             signal.raise_signal(number)
