@@ -45,6 +45,20 @@ def defaults() -> str:
     return table(["", "exact match", "difference"], rows)
 
 
+def hard_token() -> str:
+    """Weight and push (SFT's is 1) in a row of 20 tokens with the loss 0.1, of which the tenth has the loss 3."""
+    losses = torch.full((1, 21), 0.1, dtype=torch.float64)
+    losses[0, 0], losses[0, 10] = 0.0, 3.0
+    layout, rows = row_layout(torch.tensor([[-100] + [5] * 20])), []
+    for gamma in (1.0, 0.95, 0.8, 0.5, 0.01):
+        settings = StepSettings(propagation_gamma=gamma)
+        _, weights, gradient = propagated_loss(losses, layout, settings)
+        push = gradient[0] * 20
+        shown = f"{push[10]:.2f} / {push[9]:.2f} / {push[1]:.2f}"
+        rows.append([f"{gamma:g}", f"{weights[0, 10]:.2f} / {weights.max():.2f}", shown])
+    return table(["gamma", "weight: hard token / largest", "push: hard token / the one before / first"], rows)
+
+
 def gammas() -> str:
     """Weight and push (SFT's is 1) of the first, middle and last token of rows whose token losses are all equal."""
     rows = []

@@ -61,6 +61,12 @@ def quoted(error: object) -> str:
     return " ".join(str(error).split()).rstrip(". ") or type(error).__name__
 
 
+def sentence(error: object) -> str:
+    """`quoted` with a full stop, unless the message ends with another mark, as in "did you mean sft?"."""
+    text = quoted(error)
+    return text if text.endswith(("?", "!", ".)")) else f"{text}."
+
+
 def counted(number: int, noun: str, plural: str = "") -> str:
     """A number with its noun, "1 row" or "1,234 rows"; `plural` where an s at the end does not make it."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -52,3 +52,26 @@ def test_flags_of_a_single_training_are_refused(check):
     found = check("--time")
     assert found.exit_code == 2
     assert "--time works for a single training only, and methods is a setting of ift compare" in found.output
+
+
+def test_a_study_that_cannot_grow_is_named_by_its_own_folder(check, tmp_path):
+    """And the folder is only read. Red when: the message names a temporary folder."""
+    from ift.lab.compare.plan import compare_plan
+    from ift.lab.compare.study import Study
+
+    plan = compare_plan("another", ["sft", "ift"], 3, 3, False)
+    Study(plan, tmp_path / "mine", tiny_base_path(), 1, ["compare"]).open()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "mine").rglob("*")}
+    found = check("--output_dir", "mine")
+    assert found.exit_code == 1
+    assert "ift check: mine holds a study that cannot be compared with this one" in found.output
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "mine").rglob("*")} == before
+
+
+def test_weights_that_would_stop_the_first_step_are_refused_before_the_rows(check, tmp_path):
+    (tmp_path / "w.py").write_text("def centred(losses, layout):\n    return losses - losses.mean()\n")
+    for words in (("--methods", "sft,ift w.py:centred"), ("--token_weights", "w.py:centred")):
+        found = check(*words)
+        assert found.exit_code in (1, 2)
+        assert "set centred.may_be_negative = True" in found.output
+        assert "preparing, checking" not in found.output

@@ -104,6 +104,9 @@ def by_loss(losses, layout):
 
 def negative(losses, layout):
     return by_loss(losses, layout) - 100
+
+def centred(losses, layout):
+    return losses - losses.mean()
 """
 
 
@@ -124,12 +127,29 @@ def test_weights_of_the_users_own_from_the_command_line(run_tiny, tmp_path):
     assert str(tmp_path) not in card
     for name, said in (
         ("negative", "token_weights negative: returned -"),
+        ("centred", "set centred.may_be_negative = True below the function"),
         ("by_los", "the file has no function 'by_los'; did you mean by_loss?"),
     ):
         done = run_tiny(out=name, token_weights=f"{tmp_path}/mine.py:{name}")
         assert done.code == 1
         assert said in " ".join((done.out + done.err).split())
+        assert "--force" not in done.err
+        assert "?." not in done.err
+        assert "data:" not in done.out  # before the rows
         assert not done.folder.exists()
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_run_that_fails_before_its_first_step_leaves_no_folder(run_tiny, tmp_path, at):
+    """So that the same command can be repeated. What the second step leaves is kept, as something was trained."""
+    (tmp_path / "mine.py").write_text(
+        "steps = []\n\ndef late(losses, layout):\n    if losses.shape[1] > 12:\n        steps.append(1)\n"
+        f"    if len(steps) >= {at}:\n        raise KeyError('step')\n    return losses.detach() + 1\n"
+    )
+    done = run_tiny(out="out", token_weights=f"{tmp_path}/mine.py:late", max_steps=3, save_strategy="no")
+    assert done.code == 1
+    assert "token_weights late: KeyError: 'step'" in done.err
+    assert done.folder.exists() == (at > 1)
 
 
 @pytest.mark.parametrize(

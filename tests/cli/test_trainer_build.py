@@ -147,3 +147,13 @@ def test_the_loss_of_a_router_is_known_where_the_trainer_logs_it(tmp_path, famil
         model, stage.config, train_dataset=dataset_of(ids, ids), processing_class=tiny_tokenizer()
     )
     assert has_router_loss(stage) == trainer.aux_loss_enabled
+
+
+def test_force_is_named_only_where_it_starts_the_run(run_tiny):
+    """Settings that no trainer can be built with stop the run itself. Red when: --force is advised for them."""
+    done = run_tiny(lr_scheduler_type="cosine_with_min_lr", out="plain")
+    assert done.code == 1
+    assert "not started: settings: " in done.err
+    assert "(ift check shows more)" in done.err
+    cut = run_tiny(max_length=40, out="cut")
+    assert "(--force starts anyway; ift check shows more)" in " ".join(cut.err.split())

@@ -27,6 +27,24 @@ def test_a_log_has_a_line_now_and_then_and_one_at_the_end(seconds, lines):
     assert found[-1] == "3 of 3 done in 0:00:00  run 2 [of many]"
 
 
+def test_a_long_label_leaves_the_times_their_place():
+    """On 80 columns. Red when: elapsed and remaining time are cut."""
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=80)
+    with WorkProgress(console, 120) as progress:
+        progress.add_groups({"ift propagation only, a_function_with_a_long_name": 60})
+        progress.describe("search ift propagation only, a_function_with_a_long_name learning_rate=3e-05")
+        progress.advance(group="ift propagation only, a_function_with_a_long_name")
+        progress._bar.refresh()
+    lines = [
+        re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).rstrip() for line in re.split(r"[\r\n]+", out.getvalue())
+    ]
+    for start, count in (("search ift propagation", "1/120"), ("ift propagation only", "1/60")):
+        line = [one for one in lines if one.startswith(start)][-1]
+        assert re.search(rf"…\s.*\s{count} +\d:\d\d:\d\d (-|\d):(--|\d\d):(--|\d\d)$", line), line
+        assert len(line) <= 80
+
+
 def test_a_log_says_how_much_time_is_left(monkeypatch):
     """Two pieces are found at once, two take 10 and 20 seconds: two more will take 30."""
     clock = iter([0.0, 0.1, 0.2, 10.2, 30.2, 40.2, 50.2])

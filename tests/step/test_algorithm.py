@@ -546,3 +546,24 @@ def test_four_bit_layers_stay_as_they_were_quantised():
     ids = torch.tensor([[3, 4, 5, 6]])
     ift_loss(model, {"input_ids": ids, "labels": ids, "attention_mask": torch.ones_like(ids)})
     assert layer.support_avx512bf16_for_cpu is False
+
+
+def test_names_of_settings_are_answered_as_by_the_config():
+    """Before the model is used. Red when: gamma beside one's own weights is ignored, or Python answers a typo."""
+    with pytest.raises(
+        TypeError, match=r"^ift_loss: unknown setting 'residual_lamda'; did you mean residual_lambda\?$"
+    ):
+        ift_loss(None, {}, residual_lamda=0.9)
+    with pytest.raises(
+        TypeError, match=r"^ift_loss: unknown setting 'depth'; the fields of ift\.step\.StepSettings"
+    ):
+        ift_loss(None, {}, depth=3)
+
+    def focal(losses, layout):
+        return 1 - (-losses.detach()).exp()
+
+    for changed in ({"propagation_gamma": 0.5}, {"propagation": "cumsum"}, {"propagation_detach": "none"}):
+        with pytest.raises(
+            ValueError, match=r"^token_weights focal takes the place of the propagation\. Leave"
+        ):
+            ift_loss(None, {}, token_weights=focal, **changed)

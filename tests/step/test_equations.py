@@ -411,8 +411,12 @@ WRONG_WEIGHTS = {
     "a shape": (lambda losses, layout: losses[:, 1:], r"returned float64 of shape \(1, 3\) on cpu; expected a float"),
     "whole numbers": (lambda losses, layout: layout.positions, r"returned int64 of shape \(1, 4\)"),
     "no tensor": (lambda losses, layout: losses.tolist(), r"returned list; expected .* of shape \(1, 4\) on cpu"),
-    "NaN": (lambda losses, layout: losses.log(), "returned nan at row 0, position 2"),
-    "below 0": (lambda losses, layout: losses + 0.5, "returned -0.5 at row 0, position 2 .* 0 or more"),
+    "NaN": (lambda losses, layout: losses.log(), r"returned nan for a token with the loss -1 .* Fix: return finite"),
+    "below 0": (
+        lambda losses, layout: losses + 0.5,
+        r"returned -0.5 for a token with the loss -1 \(trained token 2 of 2 of its row\); .* 0 or more, .* Fix: .*"
+        r"\.may_be_negative = True",
+    ),
     "an error": (lambda losses, layout: layout.no_such, "AttributeError: .*no_such"),
 }  # fmt: skip
 
@@ -437,10 +441,51 @@ def test_a_function_that_says_so_may_give_negative_weights():
 
     losses = torch.tensor([[1.0, 1.0, 2.0]])
     layout = row_layout(torch.tensor([[-100, 5, 5]]))
-    with pytest.raises(ValueError, match="token_weights signs: returned -1 at row 0, position 1"):
+    with pytest.raises(
+        ValueError, match=r"token_weights signs: returned -1 .* signs\.may_be_negative = True below"
+    ):
         F.propagated_loss(losses, layout, StepSettings(), token_weights=signs)
     signs.may_be_negative = True
     assert F.propagated_loss(losses, layout, StepSettings(), token_weights=signs)[1].tolist() == [[-1, -1, 1]]
+
+
+def centred(losses, layout):
+    return losses - losses.mean()
+
+
+def over_the_mean(losses, layout):
+    """0 / 0 in a row whose losses are all 0."""
+    return losses / (layout.per_document(losses) / layout.per_document(layout.trained.float()).clamp(min=1))
+
+
+def spread(losses, layout):
+    """The standard deviation of a row has no value where one token is trained."""
+    rows = zip(losses, layout.trained, strict=True)
+    return torch.stack([row[trained].std().expand(len(row)) for row, trained in rows])
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (centred, r"returned -\S+ for a token with the loss .* Fix: .* centred\.may_be_negative = True"),
+        (over_the_mean, "returned nan for a token with the loss 0 .*Fix: return finite"),
+        (spread, r"returned nan .* \(trained token 1 of 1 of its row\).*Fix: return finite"),
+    ],
+)
+def test_weights_are_tried_on_losses_as_they_vary_in_training(function, said):
+    """Small and large ones, zeros, and rows of different lengths: each function passes on losses that are alike."""
+    alike = torch.tensor([[0.0, 1.5, 2.0, 2.5]])
+    F.propagated_loss(
+        alike, row_layout(torch.tensor([[-100, 5, 5, 5]])), StepSettings(), token_weights=function
+    )
+    with pytest.raises(ValueError, match=rf"(?s)^token_weights \w+: {said}.*made-up losses from 0 to 20"):
+        F.try_weights(function, "cpu")
+
+
+def test_weights_of_the_package_pass_the_trial():
+    for kind in ("bellman", "cumsum", "none"):
+        F.try_weights(partial(F.propagation_weights, kind=kind), "cpu")
+    F.try_weights(lambda losses, layout: losses.detach() / losses.detach().mean(), "cpu")
 
 
 def test_a_loss_that_is_not_finite_is_not_the_fault_of_the_weights():
@@ -462,11 +507,30 @@ def test_the_residual_is_equation_17():
 
 def test_the_equations_know_torch_alone():
     for module, ours in (
-        (rows_module, set()),
-        (F, {"ift.step.rows", "ift.step.settings"}),
+        (rows_module, {"ift.labels"}),
+        (F, {"ift.labels", "ift.step.rows", "ift.step.settings"}),
         (settings_module, set()),
     ):
         lines = inspect.getsource(module).splitlines()
         imported = {line.split()[1] for line in lines if line.startswith(("import ", "from "))}
         allowed = {"__future__", "collections", "dataclasses", "functools", "typing", "torch"}
         assert {name for name in imported if name.split(".")[0] not in allowed} == ours
+
+
+def test_a_lower_gamma_gives_more_of_the_step_to_a_hard_token():
+    """docs/lambda_gamma.md. The tenth of 20 tokens has the loss 3, all others 0.1; the push is 20 dL/dl_t.
+
+    Near gamma 0 a weight is the loss over the row's mean, 3 / 0.245, and the push twice that. With gamma 1 the push on
+    each token is in proportion to the sum of all losses plus its own, 4.9 + l_t.
+    """
+    losses = torch.full((1, 21), 0.1, dtype=torch.float64)
+    losses[0, 0], losses[0, 10] = 0.0, 3.0
+    layout, largest, pushes = row_layout(torch.tensor([[-100] + [5] * 20])), [], {}
+    for gamma in (1.0, 0.95, 0.8, 0.5, 1e-9):
+        _, weights, gradient = F.propagated_loss(losses, layout, StepSettings(propagation_gamma=gamma))
+        largest.append(float(weights.max()))
+        pushes[gamma] = 20 * gradient[0, 1:]
+    assert largest[1:] == sorted(largest[1:])
+    assert largest[-1] == pytest.approx(3 / 0.245)
+    assert float(pushes[1e-9][9]) == pytest.approx(2 * 3 / 0.245)
+    assert float(pushes[1.0][9] / pushes[1.0][0]) == pytest.approx((4.9 + 3) / (4.9 + 0.1))

@@ -125,7 +125,7 @@ WRONG = [
         "weights.py:linear",
         r"is 'weights.py:linear'; expected a function.*IFTConfig\(token_weights=",
     ),
-    ("token_weights", negative, "token_weights negative: returned -0.666667 at row 0"),
+    ("token_weights", negative, "token_weights negative: returned -0.666667 for a token with the loss 1.5"),
     (
         "change_guess",
         of_one,

@@ -17,9 +17,11 @@ class Finding:
         about: Data set, or topic.
         text: The problem and its fix.
         remedy: For a step that does not fit into memory, the settings to change first; "" where none suffice.
+        forcible: Whether --force starts the run although it is refused; otherwise the training itself would stop.
     """
 
     level: Level
     about: str
     text: str
     remedy: str = ""
+    forcible: bool = True

@@ -142,7 +142,7 @@ def _estimate(sizes: Sizes) -> tuple[MemoryEstimate | None, list[Finding]]:
     try:
         return sizes.needs().divided(sizes.engine), []
     except DataError as error:
-        return None, [Finding("refused", "model", str(error))]
+        return None, [Finding("refused", "model", str(error), forcible=False)]
     except Exception as error:  # the model's code may raise anything, and the run may still work
         return None, [Finding("note", "memory", f"no estimate: {type(error).__name__}: {quoted(error)}")]
 
@@ -229,7 +229,7 @@ def _model_findings(
         outside = explain_ids_outside(special_ids(prepared.tokenizer), memory.vocabulary)
         reported = report.limit.of_model and report.too_long  # by `data_findings`
         problems = (outside, "" if reported else explain_too_long(longest_row, memory.positions))
-        found += [Finding("refused", "model", problem) for problem in problems if problem]
+        found += [Finding("refused", "model", problem, forcible=False) for problem in problems if problem]
         if (tokens := len(prepared.tokenizer)) < SMALL_TOKENIZER * memory.vocabulary:
             text = (
                 f"the tokenizer has {tokens:,} tokens and the model {memory.vocabulary:,} embeddings, so it is hardly "
@@ -244,7 +244,7 @@ def _model_findings(
     if planned or here != "ddp":
         problem = problem_of_engine(stage, engine.full_name)
         wrong += [problem] if problem and problem not in wrong else []
-    found += [Finding("refused", "settings", one) for one in wrong]
+    found += [Finding("refused", "settings", one, forcible=False) for one in wrong]
     if (
         memory is not None
         and not wrong

@@ -55,7 +55,7 @@ class Work:
         if self.planned and self.packed and self.found and self.found < FEW_SEQUENCES:
             plan = (
                 f" (number of rows from --plan_rows; the rows here fill {counted(self.found, 'sequence')}, the last "
-                f"in part, so up to {1 / self.found:.0%} fewer steps)"
+                f"in part, so the steps may be up to {1 / self.found:.0%} fewer)"
             )
         if self.tokens_per_step is None:
             tokens = "trained tokens are not known: those of a stream are not counted"

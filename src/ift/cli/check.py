@@ -66,6 +66,7 @@ def _check(
     from ift.runs.check_run import (
         check_model,
         check_plan,
+        check_token_weights,
         missing_here,
         output_findings,
         report_lines,
@@ -75,6 +76,7 @@ def _check(
     check_plan(run_args, options.plan_length, options.plan_rows)
     planned = _planned(options)  # the weights need not be here
     check_model(run_args, weights=not planned)
+    check_token_weights(run_args)
     missing = missing_here(run_args, planned)
     if run_args.answers.eval_score:
         from ift.lab.scores.during_training import answer_scorer

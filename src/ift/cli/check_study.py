@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from ift.lab.compare.study_args import StudyArgs
 from ift.runs.argv import UsageError, value_of
@@ -47,12 +44,7 @@ def check_study(words: Sequence[str], names: Sequence[str], options: argparse.Na
     args, train_words = parse(verb, words)
     if not train_words:
         raise UsageError(f"a study on the testbed has no rows to check; start it with ift {verb}")
-    with TemporaryDirectory() as folder:
-        scratch, plan = Path(folder) / args.output_dir.name, args.output_dir / "plan.json"
-        if plan.exists():  # whether the folder's study can grow by this one
-            scratch.mkdir()
-            shutil.copy(plan, scratch)
-        study = user_study(replace(args, output_dir=scratch), train_words, print)
+    study = user_study(args, train_words, print, write=False)
     labels = ", ".join(entrant.label for entrant in study.plan.entrants)
     for line in prospect(study.plan):
         print(line)

@@ -113,12 +113,14 @@ def _launch(stages: list[TrainArguments], arguments: list[str]) -> int:
 
 
 def _check_names(stages: list[TrainArguments]) -> None:
-    """Refuses a missing model or data set before several processes start and repeat the message."""
+    """Refuses a missing model, function or data set before rows are read or several processes repeat the message."""
     from ift.data import split_names
     from ift.data.loading import is_local
-    from ift.runs.check_run import check_model
+    from ift.runs.check_run import check_model, check_token_weights
 
     check_model(stages[0])
+    for stage in stages:
+        check_token_weights(stage)
     for name in dict.fromkeys(stage.script.dataset_name for stage in stages):
         if name and is_local(name):
             split_names(name)

@@ -7,6 +7,7 @@ from datetime import timedelta
 from statistics import fmean
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -18,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )  # fmt: skip
 
+BAR, BESIDE, SHORTEST = 20, 34, 10  # cells of the bar, of count, times and spaces, and of the shortest text
 AT_ONCE = 1.0  # seconds: a piece that took less was finished by an earlier command
 
 
@@ -39,7 +41,7 @@ class WorkProgress:
         self.console, self.total, self.seconds, self.done = console, total, seconds, 0
         self._began = self._shown = self._last = time.monotonic()
         self._times: list[float] = []  # of pieces that were computed
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(BAR), MofNCompleteColumn())
         times = (TimeElapsedColumn(), TimeRemainingColumn())
         hidden = not console.is_terminal
         self._bar = Progress(*columns, *times, console=console, transient=True, disable=hidden)
@@ -49,7 +51,7 @@ class WorkProgress:
     def add_groups(self, totals: Mapping[str, int]) -> None:
         """Show groups of the work, on a terminal: a line each, with its pieces."""
         for name, total in totals.items():
-            self._groups[name] = self._bar.add_task(name, total=total)
+            self._groups[name] = self._bar.add_task(self._short(name), total=total)
 
     def __enter__(self) -> "WorkProgress":
         self._bar.start()
@@ -67,7 +69,12 @@ class WorkProgress:
 
     def describe(self, text: str) -> None:
         """Name the current work, in front of the bar."""
-        self._bar.update(self._task, description=text, total=self.total or None)
+        self._bar.update(self._task, description=self._short(text), total=self.total or None)
+
+    def _short(self, text: str) -> str:
+        """The text, cut so that the bar, the count and the times beside it have their place."""
+        most = max(SHORTEST, self.console.width - BAR - BESIDE)
+        return text if cell_len(text) <= most else f"{set_cell_size(text, most - 1).rstrip()}…"
 
     def advance(self, text: str = "", group: str = "", count: int = 1) -> None:
         """Count `count` pieces of work, of a group if they are its; without a terminal `text` names them."""

@@ -22,7 +22,9 @@ from ift.runs.launch import engine_here, is_launched, running_engine, wanted_eng
 from ift.runs.output_folder import AlreadyFinished, prepare_output_folder
 from ift.runs.plan import epochs_unused
 from ift.runs.progress import SILENT, Reporter, TerminalReporter
-from ift.text import quoted
+from ift.step.equations import try_weights
+from ift.text import sentence
+from ift.user_code import load_function
 
 TIMED_STEPS = 3  # the first one is a warm-up
 LONG = 3  # seconds of a computation before a run that is announced
@@ -40,6 +42,21 @@ def check_model(run_args: TrainArguments, weights: bool = True) -> None:
         warn_of_unfinished_run(name)
         if run_args.config.trust_remote_code:
             warn_of_remote_code(name)
+
+
+def check_token_weights(run_args: TrainArguments) -> None:
+    """Loads the function of --token_weights and tries it (see `try_weights`), before any row is read.
+
+    A command that starts other processes only loads it: they try it, on their device.
+
+    Raises:
+        ValueError: The file or function is missing, or the function does not return weights.
+    """
+    spec = getattr(run_args.config, "token_weights", None)
+    if spec is not None:
+        function = load_function(spec, "--token_weights")
+        if is_launched() or not run_args.launch:
+            try_weights(function, run_args.config.device)
 
 
 def stages_elsewhere(words: list[str]) -> list[TrainArguments]:
@@ -101,7 +118,7 @@ def output_findings(run_args: TrainArguments) -> list[Finding]:
     except AlreadyFinished as done:
         return [Finding("note", "output", str(done))]
     except DataError as error:
-        return [Finding("refused", "output", str(error))]
+        return [Finding("refused", "output", str(error), forcible=False)]
 
 
 def report_lines(
@@ -129,7 +146,9 @@ def report_lines(
 def closing_line(found: list[dict[str, Any]]) -> tuple[str, str]:
     """The last line of `ift check` and its style, from the JSON of each stage."""
     if any(one["refused"] for one in found):
-        return "refused: ift train would not start (--force starts anyway)", "bold red"
+        refusals = [finding for one in found for finding in one["findings"] if finding["level"] == "refused"]
+        forced = " (--force starts anyway)" if all(one["forcible"] for one in refusals) else ""
+        return f"refused: ift train would not start{forced}", "bold red"
     if missing := list(dict.fromkeys(name for one in found for name in one.get("missing", ()))):
         memory = (
             "; a step would very likely run out of memory"
@@ -166,10 +185,10 @@ def refuse_or_warn(run_args: TrainArguments, prepared: Any, reporter: Reporter |
         if one.level == "warning" or (one.level == "refused" and not stops):  # the error has the refusals
             reporter.finding(one)
     if stops:
-        reasons = " ".join(
-            f"{one.about}: {quoted(one.text)}." for one in found.findings if one.level == "refused"
-        )
-        raise Refused(f"not started: {reasons} (--force starts anyway; ift check shows more)")
+        refusals = [one for one in found.findings if one.level == "refused"]
+        reasons = " ".join(f"{one.about}: {sentence(one.text)}" for one in refusals)
+        forced = "--force starts anyway; " if all(one.forcible for one in refusals) else ""
+        raise Refused(f"not started: {reasons} ({forced}ift check shows more)")
     if found.refused:
         reporter.message("starting despite failed checks (--force)", "bold red")
     return found

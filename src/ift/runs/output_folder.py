@@ -35,6 +35,7 @@ RUN_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
     "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model",
 )  # fmt: skip
+METRICS = "metrics.jsonl"
 MERGED = "merged"  # below the folder of a stage that trained an adapter: what the next stage starts from
 
 
@@ -231,15 +232,29 @@ def mark_run_started(run_args: Any) -> None:
 
 @contextmanager
 def remove_empty_folder_on_error(folder: Path) -> Iterator[None]:
-    """On an exception, removes the folder if it is new and still empty; trainers create it early."""
-    new = not folder.exists()
+    """On an exception, removes the folder if it is new and nothing was trained, so that the command can be repeated.
+
+    It may then hold what a run writes before its first step: the mark of a started run, and measurements of step 0. A
+    folder with anything else is kept. Of several processes the first one does this.
+    """
+    new = not folder.exists() and os.environ.get("RANK", "0") == "0"
     try:
         yield
     except BaseException:
         if new:
-            with suppress(OSError):  # it does not exist, or is not empty
-                folder.rmdir()
+            with suppress(OSError, ValueError):  # it does not exist, or is not ours to remove
+                _remove_untrained(folder)
         raise
+
+
+def _remove_untrained(folder: Path) -> None:
+    metrics = folder / METRICS
+    if {path.name for path in folder.iterdir()} <= {RUN, METRICS} and not (
+        metrics.exists() and any(json.loads(line).get("step") for line in metrics.read_text().splitlines())
+    ):
+        for name in (RUN, METRICS):
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def write_run(folder: Path, finished: bool, **record: Any) -> None:

@@ -11,13 +11,13 @@ Shape legend: B rows, T positions, H width, N trained positions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from ift.step.equations import TokenWeights, propagated_loss
+from ift.step.equations import TokenWeights, name_of, propagated_loss
 from ift.step.forward import add_forward_argument
 from ift.step.head import Head
 from ift.step.lookahead import LookAhead, look_ahead
@@ -30,11 +30,15 @@ from ift.step.scored_log_probs import scored_log_probs, tile_shape
 from ift.step.settings import SettingOverrides, StepSettings
 from ift.step.shared_prefix.prefix import SharedPrefix, shared_prefix
 from ift.step.shared_prefix.work import LEAST_WORK
+from ift.text import did_you_mean
 
 # from the model's guess, the input ids (B, T), the layout and the settings to a guess of the same shapes
 ChangeGuess = Callable[[LookAhead, Tensor, RowLayout, StepSettings], LookAhead]
 # as `scored_log_probs`
 ScoreTokens = Callable[[Tensor, Head, Tensor], tuple[Tensor, Tensor, Tensor]]
+
+
+_KNOWN = "; the fields of ift.step.StepSettings are its settings."
 
 
 def ift_loss(
@@ -64,8 +68,11 @@ def ift_loss(
         **overrides: any field of `StepSettings` by name: `ift_loss(model, batch, residual_lambda=0.3, step=step)`.
 
     Raises:
-        ValueError: a setting out of range, or a model that cannot be trained with IFT; the message says why.
+        TypeError: a setting that does not exist; the message has the likely one.
+        ValueError: a setting out of range, or of the propagation beside `token_weights`, or a model that cannot be
+            trained with IFT; the message says why.
     """
+    _check_names(overrides, token_weights)
     settings = replace(settings or StepSettings(), **overrides)
     enable_residual(model)
     scores: TokenScores = model(
@@ -75,6 +82,23 @@ def ift_loss(
         scores.losses, scores.layout, settings, num_items, token_weights
     )
     return IFTLoss(loss, weights, gradient, scores, scores.layout)
+
+
+def _check_names(overrides: Mapping[str, Any], token_weights: TokenWeights | None) -> None:
+    """Refuses settings by name as `IFTConfig` does: unknown ones, and those that `token_weights` takes the place of."""
+    known = [one.name for one in fields(StepSettings)]
+    unknown = [name for name in overrides if name not in known]
+    if unknown:
+        lines = (
+            f"ift_loss: unknown setting {name!r}{did_you_mean(name, known) or _KNOWN}" for name in unknown
+        )
+        raise TypeError("\n".join(lines))
+    changed = [name for name in overrides if overrides[name] != getattr(StepSettings, name)]
+    if token_weights is not None and any(name.startswith("propagation") for name in changed):
+        raise ValueError(
+            f"token_weights {name_of(token_weights)} takes the place of the propagation. Leave propagation, "
+            "propagation_gamma and propagation_detach at their defaults."
+        )
 
 
 # --- The two passes, inside the model's forward -----------------------------------------------------------------------

@@ -143,16 +143,33 @@ def propagated_loss(
 
 
 def try_weights(token_weights: TokenWeights, device: Any) -> None:
-    """Calls a function for `token_weights` with the losses of two short rows, one of them padded.
+    """Calls a function for `token_weights` with losses as they vary in training, before anything is trained.
+
+    Two batches of padded rows: one of alike losses, and one of losses from 0 to 20, with a row of one trained token and
+    a row whose losses are all 0, as those of tokens that the model is certain of.
 
     Raises:
         ValueError: It fails, or returns something else than weights.
     """
-    labels = torch.tensor([[IGNORED, IGNORED, 1, 2, 3], [IGNORED, 1, 2, IGNORED, IGNORED]], device=device)
-    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], device=device)
-    layout = row_layout(labels, mask)
-    losses = torch.linspace(0.5, 5, 10, device=device).view(2, 5) * layout.trained
-    propagated_loss(losses, layout, StepSettings(), token_weights=token_weights)
+    alike = [[1.5, 2.0, 2.5], [3.5, 4.0]]
+    varied = [[0.7, 0.0, 1e-4, 5.0, 0.02, 20.0, 0.3], [0.3], [0.0, 0.0, 0.0]]
+    for batch in (alike, varied):
+        length = max(map(len, batch)) + 2  # two tokens of prompt, then padding
+        padding = [length - 2 - len(row) for row in batch]
+        labels = [
+            [IGNORED, IGNORED, *[1] * len(row), *[IGNORED] * left]
+            for row, left in zip(batch, padding, strict=True)
+        ]
+        mask = [[1] * (length - left) + [0] * left for left in padding]
+        values = [[0.0, 0.0, *row, *[0.0] * left] for row, left in zip(batch, padding, strict=True)]
+        layout = row_layout(torch.tensor(labels, device=device), torch.tensor(mask, device=device))
+        losses = torch.tensor(values, device=device)
+        try:
+            propagated_loss(losses, layout, StepSettings(), token_weights=token_weights)
+        except ValueError as error:
+            raise ValueError(
+                f"{error} (tried before the training, on made-up losses from 0 to 20)"
+            ) from error
 
 
 def name_of(function: Any) -> str:
@@ -196,13 +213,29 @@ def _own_weights(token_weights: TokenWeights, losses: Tensor, layout: RowLayout)
     wrong &= losses.isfinite().all()  # otherwise it is not the function's fault
     first = int(torch.where(wrong.any(), wrong.flatten().int().argmax(), -1))
     if first >= 0:
-        row, position = divmod(first, shape[1])
-        value = float(weights.detach()[row, position])
-        raise ValueError(
-            f"{place}: returned {value:g} at row {row}, position {position} (from 0) of the batch; expected a finite "
-            "weight, 0 or more, at every trained position"
-        )
+        raise ValueError(_wrong_weight(place, name_of(token_weights), losses, layout, weights, first))
     return weights
+
+
+def _wrong_weight(
+    place: str, name: str, losses: Tensor, layout: RowLayout, weights: Tensor, first: int
+) -> str:
+    """The message for a weight that is negative or not finite, at `first` of the flattened batch."""
+    row, position = divmod(first, losses.shape[1])
+    value, loss = float(weights.detach()[row, position]), float(losses.detach()[row, position])
+    same = layout.trained[row] & (layout.documents[row] == layout.documents[row, position])
+    number, count = int(same[: position + 1].sum()), int(same.sum())
+    fix = (
+        f"return 0 or more, for instance with .clamp(min=0); or set {name}.may_be_negative = True below the function, "
+        "if it is meant to raise the losses of tokens"
+        if -torch.inf < value < 0
+        else "return finite weights also where losses are 0 and where a row has one trained token, for instance with "
+        ".clamp(min=...) on what it divides by"
+    )
+    return (
+        f"{place}: returned {value:g} for a token with the loss {loss:g} (trained token {number} of {count} of its "
+        f"row); expected a finite weight, 0 or more, at every trained position. Fix: {fix}"
+    )
 
 
 class _WithGradient(torch.autograd.Function):

@@ -114,9 +114,8 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, KnowsTiedWeights, CountsRowsOnce
         if compiler.backend != DynamoBackend.NO and not compiler.use_regional_compilation:
             # dynamic: shapes vary between batches, and torch recompiles a layer at most 8 times
             compile_blocks(self.model, **{"dynamic": True, **compiler.to_kwargs()})
-        ends = sorted(end_of_turn_ids(self._tokenizer))
+        stop_generation_at(self.model, ends := sorted(end_of_turn_ids(self._tokenizer)))
         self._eos_ids = torch.tensor(ends, dtype=torch.int64, device=self.args.device)
-        stop_generation_at(self.model, ends)
         self._total_train_tokens = 0  # trl logs it as num_tokens
         self._uncounted_tokens: list[Tensor] = []  # of the steps since `_count_tokens`
         self._means = {"train": RunningMeans(), "eval": RunningMeans()}

@@ -101,6 +101,15 @@ def test_a_function_is_tried_before_anything_is_trained(weights, tmp_path, funct
     assert not (tmp_path / "out").exists()
 
 
+def test_a_function_that_is_not_there_is_named_with_the_flag_that_was_typed(weights):
+    found = CliRunner().invoke(app, ["ablate", "--variants", "ift own/w.py:lat"])
+    assert found.exit_code == 2
+    assert "ift ablate: --variants " in found.output
+    assert "did you mean late?" in found.output
+    found = CliRunner().invoke(app, ["compare", "--methods", "sft,ift own/w.py:lat"])
+    assert "ift compare: --methods " in found.output
+
+
 def test_a_changed_file_is_refused_and_a_moved_one_is_not(weights, tmp_path):
     def open_study(path):
         Study(plan_of("sft", f"ift {path}:late"), tmp_path / "out", tiny_base_path(), 1, ["compare"]).open()
@@ -109,11 +118,40 @@ def test_a_changed_file_is_refused_and_a_moved_one_is_not(weights, tmp_path):
     open_study(weights.rename(tmp_path / "moved.py"))
     (tmp_path / "moved.py").write_text(f"{CODE}\n\ndef another(losses, layout):\n    return losses\n")
     open_study(tmp_path / "moved.py")  # another contender in the same file
+    (tmp_path / "out" / "runs" / "ift_late-seed1.json").write_text("{}")
     (tmp_path / "moved.py").write_text(CODE.replace(">= 4", ">= 5"))
-    with pytest.raises(
-        StudyError, match=r"Another content of moved\.py, the weights of ift late \(put it back; or write"
-    ):
+    said = (
+        r"content of moved\.py, the weights of ift late \(finished runs used the other; put it back; or write"
+    )
+    with pytest.raises(StudyError, match=said):
         open_study(tmp_path / "moved.py")
+
+
+def test_other_weights_are_accepted_until_a_run_has_used_them(weights, tmp_path):
+    """A function that fails in its first training can be mended. Red when: the folder refuses it, or a trial stays."""
+
+    def open_study():
+        plan = plan_of("sft", "ift own/w.py:late", "ift own/w.py:cumsum2")
+        study = Study(plan, tmp_path / "out", tiny_base_path(), 1, ["compare"])
+        study.open()
+        return study
+
+    weights.write_text(f"{CODE}\n\ndef cumsum2(losses, layout):\n    return losses\n")
+    first = open_study()
+    for label in ("sft", "ift_late", "ift_cumsum2"):
+        (tmp_path / "out" / "search" / f"{label}-{'0' * 12}.json").write_text("{}")
+    (tmp_path / "out" / "runs" / "sft-seed0.json").write_text("{}")
+    weights.write_text(weights.read_text().replace(">= 4", ">= 5"))
+    second = open_study()
+    hashes = [
+        one["weights_sha256"]
+        for one in json.loads((tmp_path / "out" / "plan.json").read_text())["entrants"][1:]
+    ]
+    assert hashes == [one.weights_sha256 for one in second.plan.entrants[1:]]
+    assert hashes[0] != first.plan.entrants[1].weights_sha256
+    assert hashes[1] == first.plan.entrants[2].weights_sha256
+    kept = sorted(path.name.split("-")[0] for path in (tmp_path / "out" / "search").glob("*.json"))
+    assert kept == ["ift_cumsum2", "sft"]
 
 
 def test_on_the_users_rows_the_contender_alone_has_the_weights(weights):

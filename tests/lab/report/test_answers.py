@@ -164,13 +164,30 @@ def test_only_a_share_has_an_interval_where_no_row_differs(metric, values, half)
     (found,) = compare({Path(f"{run.method}-{run.seed}.json"): run for run in runs})
     sft, ift = found.variants
     assert found.difference(ift, "test", metric).half == half
-    said = [note for note in found.notes if "has the same value" in note]
+    said = [note for note in found.notes if "says nothing about other rows" in note]
     if half is None:
         assert sft.estimate("test", metric).half is None
         assert "±" not in score_table(found, "test", metric)
         (note,) = said
+        value = {"bleu": "17", "mine": "0", "rouge": "0.0 %"}[metric]
         assert note.startswith(
-            f"test.{metric} of sft, ift, ift minus sft: every row of every seed has the same"
+            f"test.{metric}: every row has the value {value} with every method and seed, so all differences are 0. This"
         )
     else:
         assert said == []
+
+
+def test_scores_of_which_some_are_the_same_everywhere_are_told_with_their_values():
+    """The values and the differences, each with the methods that have them."""
+    values = {"sft": [0.0, 2.0] * (ROWS // 2), "ift": [0.5, 2.5] * (ROWS // 2), "dpo": [3.0] * ROWS}
+    runs = [
+        record(method, seed, scores={"test": {"n": ROWS, "mine": sum(rows) / ROWS}}, error_steps={}, samples=[],
+               data={}, row_scores={"test": {"mine": rows}})
+        for method, rows in values.items() for seed in range(3)
+    ]  # fmt: skip
+    (found,) = compare({Path(f"{run.method}-{run.seed}.json"): run for run in runs})
+    (note,) = [note for note in found.notes if "says nothing about other rows" in note]
+    assert note.startswith(
+        "test.mine: every row of every seed has the value 3 with dpo; every row of every seed differs from sft by 0.5 "
+        "with ift. This"
+    )

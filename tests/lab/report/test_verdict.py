@@ -54,7 +54,10 @@ def test_one_winner_is_named_in_the_same_words_whoever_it_is(first, second):
         "sft": "It is also the cheapest: 1.00e+12 FLOPs a training.",
         "ift": "It takes 1.20e+12 FLOPs a training, 1.20 times those of sft, the cheapest.",
     }
-    assert lines[2:] == [expected[first]]
+    assert lines[2].startswith(
+        "These ± are wider than those of the tables (98.3 % instead of 95 %), because 3 methods"
+    )
+    assert lines[3:] == [expected[first]]
 
 
 def test_where_all_are_level_the_cheapest_is_named_and_what_more_seeds_would_tell():
@@ -65,10 +68,15 @@ def test_where_all_are_level_the_cheapest_is_named_and_what_more_seeds_would_tel
     )
     size = r"[\d.]+ ± [\d.]+ points below it"
     assert re.search(rf"%, of ift; (sft|dpo) is {size}, (sft|dpo) is {size}\.$", lines[0]), lines[0]
-    assert lines[1].startswith("Of those, sft is the cheapest: 1.00e+12 FLOPs a training. Times that: ")
-    assert "ift 1.20" in lines[1]
-    assert lines[2].startswith("With 6 seeds the difference between ift and sft would be known to about ± ")
-    assert "points" in lines[2]
+    assert lines[1] == (
+        "These ± are wider than those of the tables (98.3 % instead of 95 %), because 3 methods are compared with each "
+        "other."
+    )
+    assert lines[2].startswith("Of those, sft is the cheapest: 1.00e+12 FLOPs a training. Times that: ")
+    assert "ift 1.20" in lines[2]
+    assert lines[3].startswith("With 6 seeds the difference between ift and sft would be known to about ± ")
+    assert "points" in lines[3]
+    assert not any("wider" in line for line in verdict(comparison({"sft": 0.7, "ift": 0.71}), "exact_match"))
 
 
 def test_with_too_few_rows_no_seeds_are_proposed():
@@ -81,6 +89,9 @@ def test_with_too_few_rows_no_seeds_are_proposed():
     lines = verdict(few, "exact_match")
     assert lines[0].startswith("Too few rows to compare methods: 20 were scored")
     assert not any("seeds the difference" in line for line in lines)
+    assert lines[-1].startswith(
+        "No number of seeds is proposed, because 20 rows would be too few with any: score 50"
+    )
 
 
 def _with_rows(variant, rows):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,14 +28,15 @@ _WORDS = {
 }  # of keys of plan.json, in messages
 
 
-def differences(earlier: Json, planned: Json) -> list[str]:
+def differences(earlier: Json, planned: Json, finished: Collection[str]) -> list[str]:
     """List the changes that would give the finished runs of the earlier plan another meaning.
 
-    More seeds and further methods are no such changes.
+    More seeds and further methods are no such changes, nor are other weights of a contender without a finished run.
 
     Args:
         earlier: The content of plan.json.
         planned: The content that a repeated command would write there.
+        finished: The labels with a finished run.
 
     Returns:
         One text for each difference, such as "--max_steps (3, now 5)".
@@ -47,7 +48,7 @@ def differences(earlier: Json, planned: Json) -> list[str]:
         one, other = (", ".join(map(str, plan["rates"][name])) for plan in (earlier, planned))
         found += [f"{flag} ({one}, now {other})"] if one != other else []
     found += _budget(earlier.get("time_budget"), planned.get("time_budget"))
-    found += _entrants(earlier["entrants"], planned["entrants"])
+    found += _entrants(earlier["entrants"], planned["entrants"], finished)
     if earlier["own"] and planned["own"]:
         found += _user_data(earlier["own"], planned["own"])
     elif earlier["own"] != planned["own"]:
@@ -57,14 +58,23 @@ def differences(earlier: Json, planned: Json) -> list[str]:
 
 def merged(earlier: Json, planned: Json) -> dict[str, Any]:
     """Combine the earlier plan of a folder and the new plan."""
-    known = {label_of(one) for one in earlier["entrants"]}
-    new = [one for one in planned["entrants"] if label_of(one) not in known]
-    found = {**planned, "entrants": [*earlier["entrants"], *new]}
+    entrants = {label_of(one): one for plan in (earlier, planned) for one in plan["entrants"]}
+    found = {**planned, "entrants": [*entrants.values()]}
     found["seeds"] = max(earlier["seeds"], planned["seeds"])
     if planned["own"]:
         methods = dict.fromkeys([*earlier["own"]["methods"], *planned["own"]["methods"]])
         found["own"] = {**planned["own"], "methods": [*methods]}
     return found
+
+
+def changed_weights(earlier: Json, planned: Json) -> list[str]:
+    """The labels of contenders of both plans whose weights of the user's own are not the same."""
+    known = {label_of(one): one.get("weights_sha256") for one in earlier["entrants"]}
+    return [
+        label
+        for one in planned["entrants"]
+        if (label := label_of(one)) in known and known[label] != one.get("weights_sha256")
+    ]
 
 
 def methods_in(folder: Path) -> list[str]:
@@ -166,17 +176,18 @@ def _budget(earlier: Json | None, planned: Json | None) -> Iterator[str]:
         )
 
 
-def _entrants(earlier: Sequence[Json], planned: Sequence[Json]) -> Iterator[str]:
+def _entrants(earlier: Sequence[Json], planned: Sequence[Json], finished: Collection[str]) -> Iterator[str]:
     known = {label_of(one): one for one in earlier}
     for one in planned:
         before = known.get(label_of(one))
         if before is None:
             continue
-        if before.get("weights_sha256") != one.get("weights_sha256"):
+        other = before.get("weights_sha256") != one.get("weights_sha256")
+        if other and label_of(one) in finished:
             file = Path(str(spec_of(one["settings"])).rpartition(":")[0]).name
             yield (
-                f"content of {file}, the weights of {label_of(one)} (put it back; or write the changed function under "
-                "a new name, and add it to --methods)"
+                f"content of {file}, the weights of {label_of(one)} (finished runs used the other; put it back; or "
+                "write the changed function under a new name, in a file of its own, and add it to --methods)"
             )
         elif _without_folder(before) != _without_folder(one):
             yield f"settings of {label_of(one)}"
@@ -188,7 +199,7 @@ def _without_folder(entrant: Json) -> dict[str, Any]:
         name: str(value).rpartition(":")[2] if name.endswith("token_weights") else value
         for name, value in entrant["settings"].items()
     }
-    return {**entrant, "settings": settings}
+    return {**entrant, "settings": settings, "weights_sha256": None}
 
 
 def _user_data(earlier: Json, planned: Json) -> Iterator[str]:

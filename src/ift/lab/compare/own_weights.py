@@ -74,8 +74,8 @@ def spec_of(settings: Mapping[str, Any]) -> str | None:
     return next((str(value) for key, value in settings.items() if key.endswith("token_weights")), None)
 
 
-def try_own_weights(entrants: Iterable[Any]) -> None:
-    """Import the functions of all entrants and call each of them once, before anything is trained.
+def try_own_weights(entrants: Iterable[Any], flag: str) -> None:
+    """Import the functions of all entrants, which `flag` has named, and try them, before anything is trained.
 
     Raises:
         ValueError: A file cannot be imported, has no such function, or the function fails or does not return weights.
@@ -85,7 +85,7 @@ def try_own_weights(entrants: Iterable[Any]) -> None:
         if entrant.weights_sha256:
             from ift.step.equations import try_weights
 
-            try_weights(load_function(str(spec_of(entrant.settings)), "--methods"), "cpu")
+            try_weights(load_function(str(spec_of(entrant.settings)), flag), "cpu")
 
 
 def check_unchanged(entrant: Any) -> None:

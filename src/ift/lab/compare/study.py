@@ -9,13 +9,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ift.lab.compare.growth import differences, label_of, merged
+from ift.lab.compare.growth import changed_weights, differences, label_of, merged
 from ift.lab.compare.plan import KEY_LENGTH, SEARCH_SEED, Entrant, Plan, key_of
 from ift.lab.processes import Executor, Job, LocalProcesses
 from ift.lab.report.chosen import best
 from ift.lab.report.json_files import write_json
 from ift.lab.report.records import Trial
 from ift.methods.table import parse_methods
+
+FOLDERS = ("pairs", "search", "runs", "logs", "work")
 
 
 class StudyError(RuntimeError):
@@ -49,28 +51,41 @@ class Study:
     def open(self) -> None:
         """Make the folder, or resume the study in it, with more seeds or further methods if the plan has them.
 
+        Where the weights of a contender without a finished run have changed, its trials are deleted, to be run again.
+
         Raises:
             StudyError: The folder contains another study; nothing is overwritten.
         """
+        planned, trials = self.joined()
+        for name in FOLDERS:
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        for trial in trials:
+            trial.unlink()
+        write_json(self.folder / "plan.json", planned)
+
+    def joined(self) -> tuple[dict[str, Any], list[Path]]:
+        """The plan with that of the folder, and the trials of contenders whose weights have changed; writes nothing.
+
+        Raises:
+            StudyError: The folder contains another study.
+        """
         file, planned = self.folder / "plan.json", json.loads(json.dumps(self.plan.to_json()))
-        names = ("pairs", "search", "runs", "logs", "work")
-        held = [name for name in (*names, "rows") if any((self.folder / name).glob("*"))]
+        held = [name for name in (*FOLDERS, "rows") if any((self.folder / name).glob("*"))]
         if held and not file.exists():  # "work" and "rows" are deleted
             raise StudyError(
                 f"{self.folder} holds {', '.join(held)} and no study (no plan.json); give another --output_dir"
             )
-        for name in names:
-            (self.folder / name).mkdir(parents=True, exist_ok=True)
-        if file.exists():
-            earlier = json.loads(file.read_text())
-            if found := differences(earlier, planned):
-                raise StudyError(
-                    f"{self.folder} holds a study that cannot be compared with this one. Another "
-                    f"{'; another '.join(found)}. Give another --output_dir, or repeat that study's command to resume "
-                    "it; only --seeds may rise and methods be added"
-                )
-            planned = merged(earlier, planned)
-        write_json(file, planned)
+        if not file.exists():
+            return planned, []
+        earlier = json.loads(file.read_text())
+        if found := differences(earlier, planned, self.finished()):
+            raise StudyError(
+                f"{self.folder} holds a study that cannot be compared with this one. Another "
+                f"{'; another '.join(found)}. Give another --output_dir, or repeat that study's command to resume "
+                "it; only --seeds may rise and methods be added"
+            )
+        trials = [path for label in changed_weights(earlier, planned) for path in self._trials(label)]
+        return merged(earlier, planned), trials
 
     def discard(self) -> None:
         """Deletes the plan and its measurement if nothing else has a result, so that the folder takes another study."""
@@ -90,11 +105,8 @@ class Study:
         """
         timed = sorted({one.time_of for one in self.plan.entrants} - {""})
         first = self._task("a first measurement", "probe", "measured.json", 0, {"timed": timed})
-        known = (
-            json.loads(first.result.read_text())
-            if first.result.exists()
-            else dict.fromkeys(map(_timing, timed))
-        )
+        read = first.result.exists()
+        known = json.loads(first.result.read_text()) if read else dict.fromkeys(map(_timing, timed))
         return [
             first,
             *(
@@ -151,8 +163,11 @@ class Study:
         """The number of trials of an entrant's search that have no result yet."""
         if entrant not in self.plan.searched():
             return 0
-        done = [*(self.folder / "search").glob(f"{_slug(entrant.label)}-{'[0-9a-f]' * KEY_LENGTH}.json")]
-        return max(0, len(self.plan.candidates(entrant)) - len(done))
+        return max(0, len(self.plan.candidates(entrant)) - len(self._trials(entrant.label)))
+
+    def _trials(self, label: str) -> list[Path]:
+        """The finished trials of an entrant's search."""
+        return [*(self.folder / "search").glob(f"{_slug(label)}-{'[0-9a-f]' * KEY_LENGTH}.json")]
 
     def seeds_left(self, entrant: Entrant) -> list[int]:
         """The seeds whose run has no record yet; for the base model, the first seed."""
@@ -162,9 +177,8 @@ class Study:
     def finished(self) -> dict[str, list[int]]:
         """The seeds with a record, by label, including entrants and seeds that other commands have named."""
         kept = json.loads((self.folder / "plan.json").read_text())
-        labels = dict.fromkeys(
-            [*(one.label for one in self.plan.entrants), *(label_of(one) for one in kept["entrants"])]
-        )
+        planned = [one.label for one in self.plan.entrants]
+        labels = dict.fromkeys([*planned, *map(label_of, kept["entrants"])])
         seeds = range(max(self.plan.seeds, kept["seeds"]))
         found = {
             label: [seed for seed in seeds if (self.folder / _run_file(label, seed)).exists()]
@@ -263,11 +277,9 @@ class Study:
 
     def _job(self, task: Task) -> Job:
         """The process of a task; writes the file that the process reads."""
-        log = self._log(task)
-        file = log.with_suffix(".task.json")
+        file = (log := self._log(task)).with_suffix(".task.json")
         write_json(file, task.content)
-        base = Path(self.base)  # a name on the Hub is no folder
-        reads = (file, base) if base.is_dir() else (file,)
+        reads = (file, *(one for one in [Path(self.base)] if one.is_dir()))  # a name on the Hub is no folder
         return Job(("ift.lab.compare.trial", str(file)), log, task.result, reads)
 
     def _failure(self, task: Task, problem: str) -> str:

@@ -226,7 +226,7 @@ def try_contenders(plan: Plan) -> None:
         UsageError: A function fails or does not return weights.
     """
     try:
-        try_own_weights(plan.entrants)
+        try_own_weights(plan.entrants, "--variants" if plan.experiment == "ablate" else "--methods")
     except ValueError as problem:
         raise UsageError(str(problem)) from problem
 

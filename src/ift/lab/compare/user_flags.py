@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ift.lab.compare.study_args import StudyArgs
+from ift.lab.scores.table import FINAL_ANSWER
 from ift.runs.argv import UsageError, value_of
 from ift.runs.yaml_file import parse_yaml_file, text_as_written
 from ift.user_code import file_sha256
@@ -71,6 +72,22 @@ def refuse_decided_flags(words: list[str], say: Callable[[str], object]) -> None
             f"{file}: not used in a study: {', '.join(unused)}. It saves no checkpoint and scores "
             "held-out rows after each training, by what --score or `score` names; its folder is --output_dir on the "
             "command line."
+        )
+
+
+def refuse_unused_flags(args: StudyArgs, names: Sequence[str]) -> None:
+    """Refuse flags that have no effect with the given scores."""
+    if args.score is None and args.score_db is not None:
+        raise UsageError("--score_db is for --score sql: give both, or neither")
+    if args.judge is None and (args.prices is not None or args.yes):
+        raise UsageError("--prices and --yes are for --score judge: give --judge too, or leave them out")
+    if args.score is None and args.judge is not None:
+        raise UsageError("--judge is for --score judge: give both, or neither")
+    if names and args.metric is not None:
+        raise UsageError("--metric: settings are chosen by the first name in --score; leave it out")
+    if names and FINAL_ANSWER not in names and args.answer_pattern is not None:
+        raise UsageError(
+            f"--answer_pattern is for --score {FINAL_ANSWER}: name it too, or leave the pattern out"
         )
 
 

@@ -12,7 +12,12 @@ from ift.lab.compare.growth import methods_in, validation_rows_in
 from ift.lab.compare.plan import CONTENDERS, Entrant, Plan, Rates
 from ift.lab.compare.study import Study
 from ift.lab.compare.study_args import StudyArgs, try_contenders
-from ift.lab.compare.user_flags import named_files, refuse_decided_flags, refuse_sft_twice
+from ift.lab.compare.user_flags import (
+    named_files,
+    refuse_decided_flags,
+    refuse_sft_twice,
+    refuse_unused_flags,
+)
 from ift.lab.scores import Answer, ScoreError, load_scores, parse_names, target_scores
 from ift.lab.scores.judged import JUDGE, check_endpoint, prompt_tokens
 from ift.lab.scores.table import FINAL_ANSWER, file_hashes
@@ -41,13 +46,14 @@ class CheckedRows:
     tokenizer: Any
 
 
-def user_study(args: StudyArgs, words: list[str], say: Say) -> Study:
+def user_study(args: StudyArgs, words: list[str], say: Say, write: bool = True) -> Study:
     """Parse the flags of `ift train`, check and split the rows, and open the study's folder.
 
     Args:
         args: The arguments of the study.
         words: The flags of `ift train`.
         say: Called with each note for the user.
+        write: Whether the folder is opened; otherwise it is only read, to refuse what opening it would refuse.
 
     Raises:
         UsageError: Flags that cannot be parsed or that the study sets itself, or methods that the rows cannot train.
@@ -60,22 +66,25 @@ def user_study(args: StudyArgs, words: list[str], say: Say) -> Study:
     names = parse_names(args.score, args.score_db, args.judge) if args.score is not None else []
     if JUDGE in names:
         check_endpoint(str(args.judge))
-    _refuse_unused_flags(args, names)
+    refuse_unused_flags(args, names)
     refuse_decided_flags(words, say)
     draft = args.plan("unnamed")
     methods = list(
         dict.fromkeys([*_methods(draft), *methods_in(args.output_dir)])
     )  # whose flags may be given
     user_data = UserData(words, methods, {}, args.metric or "", None, 0, **named_files(words))
-    sft = _parse_stages(user_data, draft)
     try_contenders(draft)
+    sft = _parse_stages(user_data, draft)
     rows = _load_rows(sft, args, draft, say)
     user_data = _choose_scoring(user_data, args, names, rows, say)
     plan = _plan(args, user_data, sft, rows, say)
     say(_chosen_by(plan))
     study = Study(plan, args.output_dir, sft.model.model_name_or_path, 1, args.command)
-    study.open()
-    rows.split.save(study.rows)
+    if write:
+        study.open()
+        rows.split.save(study.rows)
+    else:
+        study.joined()
     return study
 
 
@@ -85,6 +94,8 @@ def _methods(plan: Plan) -> list[str]:
 
 def _parse_stages(user_data: Any, plan: Plan) -> Any:
     """Parse the flags for every entrant, so that wrong flags are refused before any training; returns SFT's stage."""
+    from ift.runs.check_run import check_token_weights
+
     for entrant in plan.entrants:
         for stage in user_data.stages(entrant.method, entrant.settings, UNUSED):
             if stage.launch:
@@ -92,6 +103,7 @@ def _parse_stages(user_data: Any, plan: Plan) -> Any:
                     f"{stage.launch[0]}: each training runs in one process; --jobs trains several side by side"
                 )
             refuse_sft_twice(entrant, stage)
+            check_token_weights(stage)
     (sft,) = user_data.stages("sft", {}, UNUSED)
     return sft
 
@@ -163,22 +175,6 @@ def _refuse_pair_methods(args: StudyArgs, draft: Plan, train: Sequence[Any]) -> 
         raise UsageError(
             f"{', '.join(needing)}: learns from pairs, and the rows have none (columns: {columns}). "
             "Leave it out, or give rows with chosen and rejected"
-        )
-
-
-def _refuse_unused_flags(args: StudyArgs, names: Sequence[str]) -> None:
-    """Refuse flags that have no effect with the given scores."""
-    if args.score is None and args.score_db is not None:
-        raise UsageError("--score_db is for --score sql: give both, or neither")
-    if args.judge is None and (args.prices is not None or args.yes):
-        raise UsageError("--prices and --yes are for --score judge: give --judge too, or leave them out")
-    if args.score is None and args.judge is not None:
-        raise UsageError("--judge is for --score judge: give both, or neither")
-    if names and args.metric is not None:
-        raise UsageError("--metric: settings are chosen by the first name in --score; leave it out")
-    if names and FINAL_ANSWER not in names and args.answer_pattern is not None:
-        raise UsageError(
-            f"--answer_pattern is for --score {FINAL_ANSWER}: name it too, or leave the pattern out"
         )
 
 

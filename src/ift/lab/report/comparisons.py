@@ -11,7 +11,7 @@ from ift.lab.report.decode import ReportError
 from ift.lab.report.intervals import Estimate
 from ift.lab.report.records import RunRecord
 from ift.lab.report.studies import study_of, two_records
-from ift.lab.report.variants import Variant, apart_by_row, difference
+from ift.lab.report.variants import Variant, apart_by_row, difference, same_notes
 from ift.lab.report.wording import EMPTY
 
 FIRST_SPLITS = ("test", "validation")
@@ -98,7 +98,7 @@ def compare(
         notes = _notes(variants)
         if base in labels:
             notes += _pairing_notes(variants, base)
-        notes += [*_row_notes(variants), *_same_notes(variants, base)]
+        notes += [*_row_notes(variants), *same_notes(variants, base)]
         if base not in labels and len(variants) > 1:
             notes.append(f"The runs do not include the baseline {base}, so no differences are shown.")
         found.append(Comparison(experiment, setting, variants, base if base in labels else None, notes))
@@ -257,26 +257,6 @@ def _row_notes(variants: list[Variant]) -> list[str]:
     )
     return [
         f"The values of rows{which} are not stored: these intervals are for other seeds, not for other rows."
-    ]
-
-
-def _same_notes(variants: list[Variant], base: str) -> list[str]:
-    """Notes on scores without an interval because all rows have the same value, or the same difference."""
-    first = next((one for one in variants if one.label == base), None)
-    found: dict[str, list[str]] = {}
-    for variant in variants:
-        run = next(iter(variant.runs.values()))
-        for split, name in ((split, name) for split, scores in run.row_scores.items() for name in scores):
-            means = [("", variant.estimate(split, name))]
-            if first is not None and first is not variant:
-                means.append((f" minus {base}", difference(variant, first, split, name)))
-            for what, mean in means:
-                if mean is not None and mean.half is None and mean.n > 1:
-                    found.setdefault(f"{split}.{name}", []).append(variant.label + what)
-    return [
-        f"{score} of {', '.join(labels)}: every row of every seed has the same value, which says nothing about other "
-        "rows; only for right-or-wrong scores is there an interval then."
-        for score, labels in found.items()
     ]
 
 

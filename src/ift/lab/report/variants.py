@@ -11,7 +11,7 @@ from ift.lab.report.intervals import (
     paired_difference,
 )
 from ift.lab.report.records import Config, RunRecord
-from ift.lab.report.wording import RIGHT_OR_WRONG
+from ift.lab.report.wording import RIGHT_OR_WRONG, number
 
 _T = TypeVar("_T")
 
@@ -113,6 +113,45 @@ def difference(
     return paired_difference(
         _for_each_seed(first, one, other), _for_each_seed(second, other, one), confidence
     )
+
+
+def same_notes(variants: list[Variant], base: str) -> list[str]:
+    """Notes on scores without an interval because all rows have the same value, or the same difference."""
+    first = next((one for one in variants if one.label == base), None)
+    found: dict[tuple[str, str], list[str]] = {}  # labels by value, then labels by difference
+    apart: dict[tuple[str, str], list[str]] = {}
+    for variant in variants:
+        run = next(iter(variant.runs.values()))
+        for score in ((split, name) for split, scores in run.row_scores.items() for name in scores):
+            pairs = [(found, variant.estimate(*score))]
+            if first is not None and first is not variant:
+                pairs.append((apart, difference(variant, first, *score)))
+            for labels, mean in pairs:
+                if mean is not None and mean.half is None and mean.n > 1:
+                    shown = number(mean.mean, score[1])
+                    labels.setdefault(score, []).append(f"{shown} with {variant.label}")
+    notes = []
+    for split, name in dict.fromkeys([*found, *apart]):
+        values = found.get((split, name), [])
+        kinds = {one.partition(" with ")[0] for one in values}
+        differences = apart.get((split, name), [])
+        if len(values) == len(variants) and len(kinds) == 1:
+            said = (
+                f"every row has the value {kinds.pop()} with every method and seed, so all differences are 0"
+            )
+        else:
+            parts = [f"every row of every seed has the value {', '.join(values)}"] if values else []
+            parts += (
+                [f"every row of every seed differs from {base} by {', '.join(differences)}"]
+                if differences
+                else []
+            )
+            said = "; ".join(parts)
+        notes.append(
+            f"{split}.{name}: {said}. This says nothing about other rows; only a right-or-wrong score has an interval "
+            "then."
+        )
+    return notes
 
 
 def _for_each_seed(variant: Variant, values: dict[int, _T], other: dict[int, _T]) -> dict[int, _T]:

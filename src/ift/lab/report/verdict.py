@@ -71,9 +71,12 @@ def verdict(comparison: Comparison, metric: str, runs: Sequence[str] = ()) -> li
         lines.append(f"{named}: {best.label} is the best with {score}. Not behind it beyond noise: {others}.")
     if behind:
         lines.append(f"Behind it beyond noise: {', '.join(behind)}.")
-    lines.append(_cheapest(level, sound))
+    lines += [_wider(standing, len(sound)), _cheapest(level, sound)]
     if (more := _more_seeds(standing, split, metric)) is not None:
         lines.append(more.text + _how_to_grow(comparison, more.enough))
+    elif len(level) > 1 and (rows := _scored_rows(level, split)) < FEW_ROWS:
+        why = f"{counted(rows, 'row')} would be too few with any: score {FEW_ROWS} or more first, in another study."
+        lines.append(f"No number of seeds is proposed, because {why}")
     return [line for line in lines if line]
 
 
@@ -185,10 +188,24 @@ def _empty_may_have_stopped(variant: Variant, split: str) -> bool:
     return all(any(variant.scores(split, name).values()) for name in (EMPTY, "stopped"))
 
 
+def _wider(standing: _Standing, methods: int) -> str:
+    """A sentence on why the intervals are wider than those of the tables; "" for two methods, where they are not."""
+    if methods == 2:
+        return ""
+    return (
+        f"These ± are wider than those of the tables ({100 * standing.confidence:.1f} % instead of "
+        f"{100 * CONFIDENCE:g} %), because {methods} methods are compared with each other."
+    )
+
+
+def _scored_rows(variants: list[Variant], split: str) -> int:
+    """The least number of rows that any run has scored."""
+    return min(int(run.scores[split]["n"] or 0) for one in variants for run in one.runs.values())
+
+
 def _few_rows(variants: list[Variant], split: str) -> list[str]:
     """A warning if too few rows were scored."""
-    rows = min(int(run.scores[split]["n"] or 0) for one in variants for run in one.runs.values())
-    if rows >= FEW_ROWS:
+    if (rows := _scored_rows(variants, split)) >= FEW_ROWS:
         return []
     return [
         f"Too few rows to compare methods: {rows} were scored, {FEW_ROWS} are the least and {ADVISED_ROWS} advisable. "
