@@ -9,7 +9,6 @@ from typing import Any
 import yaml
 
 from ift.lab.compare.study_args import StudyArgs
-from ift.lab.scores.table import FINAL_ANSWER
 from ift.runs.argv import UsageError, value_of
 from ift.runs.yaml_file import parse_yaml_file, text_as_written
 from ift.user_code import file_sha256
@@ -77,6 +76,8 @@ def refuse_decided_flags(words: list[str], say: Callable[[str], object]) -> None
 
 def refuse_unused_flags(args: StudyArgs, names: Sequence[str]) -> None:
     """Refuse flags that have no effect with the given scores."""
+    from ift.lab.scores.table import FINAL_ANSWER  # imports numpy
+
     if args.score is None and args.score_db is not None:
         raise UsageError("--score_db is for --score sql: give both, or neither")
     if args.judge is None and (args.prices is not None or args.yes):
