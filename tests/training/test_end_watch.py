@@ -62,7 +62,8 @@ def test_rows_are_cut_behind_their_last_trained_end_and_those_without_are_left_o
         {"input_ids": [5, 6, 2, 7, 2, 8], "labels": [-100, 6, 2, 7, -100, 8]},  # the second end is not trained
         {"input_ids": [5, 6, 7], "labels": [-100, 6, 7]},
         {"input_ids": [2, 6, 7], "labels": [2, 6, 7]},  # nothing predicts a first token
-        {"chosen_input_ids": [5, 9], "chosen_labels": [-100, 9], "rejected_input_ids": [5, 2], "rejected_labels": [-100, 2]},
+        {"chosen_input_ids": [5, 9], "chosen_labels": [-100, 9],
+         "rejected_input_ids": [5, 2], "rejected_labels": [-100, 2]},
     ]  # fmt: skip
     found = rows_that_end(rows, ENDS, 8, seed=0)
     assert found == [([5, 9], [-100, 9]), ([5, 6, 2], [-100, 6, 2])]

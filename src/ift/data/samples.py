@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 SIDES = ("chosen", "rejected")
 
@@ -40,6 +41,8 @@ def row_key(row: Mapping[str, Any], *, labels: bool = False) -> bytes:
 
 def ids_key(ids: Sequence[int] | np.ndarray) -> bytes:
     """16 bytes that identify a sequence of token ids."""
+    import numpy as np  # not for `ift --help`
+
     return _digest(np.asarray(ids, dtype=np.int64).tobytes())
 
 
