@@ -86,6 +86,14 @@ def test_rows_that_do_not_fit_are_trained_and_not_held_out(tokenizer):
         assert rows[row["row"] - 1]["text"] in tokenizer.decode(row["input_ids"])
 
 
+def test_a_row_that_truncation_empties_is_not_counted_among_those_to_train_on(tokenizer):
+    """Training drops it, so the numbers of a study and of its runs agree."""
+    emptied = {"prompt": "1 plus 2 " * 64 + "=", "completion": " 3"}
+    split = split_rows([part([*ROWS, emptied])], None, tokenizer, max_length=64)
+    assert split.sha256 == split_rows([part(ROWS)], None, tokenizer, max_length=64).sha256
+    assert emptied["prompt"] not in prompts_of(split.train[0].rows)
+
+
 def test_dropped_rows_are_told_once_those_of_training_by_the_check_before(tokenizer):
     train = [{"text": ""}, *({"text": f"row {n}"} for n in range(20))]
     other = [{"text": "one"}, {"text": ""}, {"text": "two"}]

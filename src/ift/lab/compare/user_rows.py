@@ -246,10 +246,7 @@ def has_pairs(parts: Sequence[Part]) -> bool:
 def _source(
     name: str, parts: Sequence[Part], tokenizer: Any, max_length: int | None, how: Mapping[str, Any]
 ) -> _Source:
-    """The parts as token ids, with their rows grouped by prompt, and notes on dropped test rows.
-
-    `how` are further options of `prepare_dataset`.
-    """
+    """The parts as token ids, their rows by prompt, and notes on dropped rows; `how`: options of `prepare_dataset`."""
     from datasets import Dataset
 
     prepared, groups, notes = [], dict[str, list[_Row]](), []
@@ -271,6 +268,8 @@ def _source(
         kept = [index for index in range(len(part.rows)) if index + 1 not in dropped]
         prepared.append(done.dataset.add_column("row", [index + 1 for index in kept]))
         for index, row in enumerate(done.dataset):
+            if not any(label != IGNORED for label in row["labels"][1:max_length]):
+                continue  # truncation leaves nothing to learn: training drops the row too
             begin = next(place for place, label in enumerate(row["labels"]) if label != IGNORED)
             prompt = prompt_key(tokenizer.decode(row["input_ids"][:begin] or row["input_ids"]))
             fits = max_length is None or len(row["input_ids"]) <= max_length
