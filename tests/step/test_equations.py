@@ -483,9 +483,14 @@ def test_weights_are_tried_on_losses_as_they_vary_in_training(function, said):
 
 
 def test_weights_of_the_package_pass_the_trial():
-    for kind in ("bellman", "cumsum", "none"):
-        F.try_weights(partial(F.propagation_weights, kind=kind), "cpu")
-    F.try_weights(lambda losses, layout: losses.detach() / losses.detach().mean(), "cpu")
+    """Each is tried on two batches, of other sizes."""
+    functions = [partial(F.propagation_weights, kind=kind) for kind in ("bellman", "cumsum", "none")]
+    for function in (*functions, lambda losses, layout: losses.detach() / losses.detach().mean()):
+        seen = []
+        F.try_weights(
+            lambda losses, layout, f=function, s=seen: (s.append(losses.shape), f(losses, layout))[1], "cpu"
+        )
+        assert seen == [(2, 5), (3, 9)]
 
 
 def test_a_loss_that_is_not_finite_is_not_the_fault_of_the_weights():

@@ -84,14 +84,10 @@ def preflight(
         rows_per_step=work.rows_per_step, rows=work.rows, allow_truncation=allow_truncation,
     )  # fmt: skip
     findings += [*([Finding("note", "memory", assumed)] if assumed else []), *unknown]
-    if work.rows and not rows_of_pass(config, work.rows, work.rows_per_step):
-        findings.append(Finding("refused", "train", DROPS_EVERYTHING))
-    shares = _packed_in_shares(stage, prepared, work)
-    if not shares and work.found is not None and packs_nothing(config, report, work.found):
-        findings.append(Finding("note", "train", PACKS_NOTHING))
+    findings += _batch_findings(stage, prepared, work)
     findings += [*_few_to_answer(stage, sets), *_answers_pushed(stage), *_path_pushed(stage)]
     findings += _model_findings(stage, prepared, memory, longest, engine, gpu_memory is not None)
-    findings += [*_many_workers(config, gpu_memory is not None), *shares]
+    findings += _many_workers(config, gpu_memory is not None)
     available, disk = available_memory(gpu_memory), None
     if memory is not None:
         disk = disk_needs(config, sizes.needs().held, engine, bool(stage.model.use_peft), work.steps)
@@ -109,6 +105,17 @@ DROPS_EVERYTHING = (
     "all rows are fewer than one batch of all processes, which dataloader_drop_last drops, so nothing would be trained"
     ". Fix: leave dataloader_drop_last out, or lower per_device_train_batch_size"
 )
+
+
+def _batch_findings(stage: Any, prepared: Any, work: Work) -> list[Finding]:
+    """What dropping the last batch and packing make of the rows."""
+    config, report, found = stage.config, prepared.sets["train"].report, []
+    if work.rows and not rows_of_pass(config, work.rows, work.rows_per_step):
+        found.append(Finding("refused", "train", DROPS_EVERYTHING))
+    shares = _packed_in_shares(stage, prepared, work)
+    if not shares and work.found is not None and packs_nothing(config, report, work.found):
+        found.append(Finding("note", "train", PACKS_NOTHING))
+    return [*found, *shares]
 
 
 def _operations(sizes: Sizes, report: DataReport, work: Work) -> float | None:

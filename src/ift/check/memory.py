@@ -84,8 +84,7 @@ def step_needs(
     network = _as_trained(stage, model, element if whole else compute, compute)
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     optimizer = str(getattr(config.optim, "value", config.optim))
-    in_full = _trained_in_full(network, model_args, few_bits)
-    loaded = HALF if few_bits else element  # bytes of the other trained parameters
+    in_full, loaded = _trained_in_full(network, model_args, few_bits), HALF if few_bits else element
     trained_bytes = FULL * in_full + loaded * (trained - in_full)
     full_state, loaded_state = (_state_bytes(optimizer, size) for size in (FULL, loaded))
     held = Held(

@@ -29,12 +29,11 @@ def main(
         DataError: The model or tokenizer cannot be loaded, or the chat template refuses the conversation.
         EvaluationError: There is no room for an answer, or a model of plain text is given `system`.
     """
-    import torch
     from transformers import TextStreamer
 
     from ift.generation.decoding import room_for_answers
     from ift.generation.errors import EvaluationError
-    from ift.generation.plain_decoding import plain_decoding, unused_rules
+    from ift.generation.plain_decoding import unused_rules
     from ift.generation.prompts import prompt_ids
     from ift.models.loading import PLAIN_TEXT, load_model
     from ift.models.model_folder import warn_of_unfinished_run
@@ -45,7 +44,6 @@ def main(
         def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
             super().on_finalized_text(visible(text), stream_end)
 
-    marks_to = sys.stdout if prompt is None else sys.stderr  # a single answer stays clean
     network, tokenizer, style, note = load_model(model, options)
     warn_of_unfinished_run(model)
     if system and style == PLAIN_TEXT:
@@ -61,22 +59,34 @@ def main(
         messages.append({"role": "user", "content": text})
         ids = prompt_ids(tokenizer, messages, style)
         room = room_for_answers(network, [ids], max_new_tokens)
-        inputs = torch.tensor([ids], device=network.device)
         if transcript:
             print(f"user: {visible(text)}\nassistant: ", end="", flush=True)
-        with plain_decoding(network):
-            new = network.generate(
-                input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=room, do_sample=False,
-                streamer=streamer, **stops,
-            )[0, len(ids) :]  # fmt: skip
+        new = _continued(network, ids, streamer, max_new_tokens=room, **stops)
         answer = tokenizer.decode(new, skip_special_tokens=True)
         cut = len(new) == room and int(new[-1]) not in stops.get("eos_token_id", ())
         for mark in _marks(answer, room if cut else None, max_new_tokens):
-            print(mark, file=marks_to)
+            print(mark, file=sys.stdout if prompt is None else sys.stderr)  # a single answer stays clean
         if transcript:
             print()
         messages.append({"role": "assistant", "content": answer})
     return 0
+
+
+def _continued(network: Any, ids: list[int], streamer: Any, **limits: Any) -> Any:
+    """The new ids after a prompt, greedily; the streamer prints them."""
+    import torch
+
+    from ift.generation.plain_decoding import plain_decoding
+
+    inputs = torch.tensor([ids], device=network.device)  # (1, T)
+    with plain_decoding(network):
+        return network.generate(
+            input_ids=inputs,
+            attention_mask=torch.ones_like(inputs),
+            do_sample=False,
+            streamer=streamer,
+            **limits,
+        )[0, len(ids) :]
 
 
 def _marks(answer: str, cut_after: int | None, max_new_tokens: int) -> list[str]:

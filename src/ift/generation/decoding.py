@@ -85,8 +85,8 @@ def padding_id(tokenizer: Any, stops: Collection[int], model: Any) -> int:
 def room_for_answers(model: Any, prompts: Sequence[Sequence[int]], wanted: int) -> int:
     """Number of new tokens after the longest prompt: `wanted`, or fewer if the learned positions do not suffice.
 
-    Rotary and other computed positions set no limit: such a model goes on beyond the length that it was trained on,
-    although what it writes there is unreliable.
+    Rotary position embeddings set no limit: the model can generate beyond its `max_position_embeddings`, although the
+    text there is unreliable.
 
     Raises:
         EvaluationError: Not a single token fits.

@@ -58,17 +58,7 @@ def convert_file(path: Path, method: str | None = None) -> Converted:
     _refuse_other_files(path, read)
     written = _flat(read)
     found = Converted(_tool(read))
-    notes: list[str] = []
-    if found.tool == "unsloth" and "batch_size" in written:  # rows of one device there
-        written["micro_batch_size"] = written.pop("batch_size")
-    if found.tool == "LLaMA-Factory" and written.get("dataset"):
-        written["dataset"], missing, notes = resolve_names(written, path)
-        found.missing |= {f"{path} in datasets": reason for path, reason in missing.items()}
-        if written.get("eval_dataset"):
-            written["eval_dataset"], *_ = resolve_names({**written, "dataset": written["eval_dataset"]}, path)
-    for name in ("deepspeed", "dist_config"):
-        if name in written:
-            written[name] = read_named(written[name], path)
+    notes = _read_what_is_named(written, found, path)
     known = {
         option.lstrip("-")
         for one in METHODS.values()
@@ -109,6 +99,22 @@ def convert_file(path: Path, method: str | None = None) -> Converted:
     _drop_refused(found)
     found.differences = [*differences(found.tool, written, found.settings), *notes]
     return found
+
+
+def _read_what_is_named(written: dict[str, Any], found: Converted, path: Path) -> list[str]:
+    """Replaces names of data sets and of DeepSpeed's files by what they stand for; returns notes on the data sets."""
+    notes: list[str] = []
+    if found.tool == "unsloth" and "batch_size" in written:  # rows of one device there
+        written["micro_batch_size"] = written.pop("batch_size")
+    if found.tool == "LLaMA-Factory" and written.get("dataset"):
+        written["dataset"], missing, notes = resolve_names(written, path)
+        found.missing |= {f"{name} in datasets": reason for name, reason in missing.items()}
+        if written.get("eval_dataset"):
+            written["eval_dataset"], *_ = resolve_names({**written, "dataset": written["eval_dataset"]}, path)
+    for name in ("deepspeed", "dist_config"):
+        if name in written:
+            written[name] = read_named(written[name], path)
+    return notes
 
 
 def _refuse_other_files(path: Path, settings: Mapping[str, Any]) -> None:

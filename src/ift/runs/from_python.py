@@ -144,7 +144,7 @@ def _part(name: str, rows: Rows) -> Part:
 
 
 def _named_evaluation(script: Any, name: str) -> Part:
-    """The split of a data set that `dataset_test_split` names; its training split if it has none of the usual names."""
+    """The rows of the split `dataset_test_split`, or of the training split if the data set has no test split."""
     from ift.data.loading import choose_split, load_with_origin, split_names
 
     config, split = script.dataset_config, script.dataset_test_split
