@@ -15,7 +15,7 @@ from rich.console import Console
 from ift.cli.exit_codes import INTERRUPTED
 from ift.cli.judge import agree
 from ift.lab.compare.study_args import StudyArgs
-from ift.runs.argv import UsageError, UsageParser, split_equals, value_of
+from ift.runs.argv import UsageError, UsageParser, normalised_words, value_of
 from ift.text import did_you_mean, visible
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def parse(verb: str, arguments: Sequence[str]) -> tuple[StudyArgs, list[str]]:
         UsageError: An unknown flag, a value out of range, or conflicting flags.
     """
     parser = make_parser(verb)
-    words = split_equals(list(arguments))
+    words = normalised_words(list(arguments))
     from_file, of_training = StudyArgs.in_file(verb, value_of(words, "--config"), parser)
     parsed, train_words = parser.parse_known_args([*from_file, *words])
     if not of_training and len(train_words) == len(("--config", "FILE")):

@@ -1,4 +1,4 @@
-"""Operations on the words of a command line that need no parser: splitting, and dropping flags."""
+"""Operations on the words of a command line that need no parser: one form for all flags, and dropping flags."""
 
 from __future__ import annotations
 
@@ -73,6 +73,14 @@ def drop_words(arguments: list[str], launch: list[str]) -> list[str]:
 def split_equals(arguments: list[str]) -> list[str]:
     """Splits `--flag=value` into two words."""
     return [part for word in arguments for part in _halves(word)]
+
+
+def normalised_words(arguments: list[str]) -> list[str]:
+    """Like `split_equals`, with flags in underscores; argparse takes `--test-rows` for `--test_rows` only if told."""
+    return [
+        word.replace("-", "_").replace("__", "--", 1) if word.startswith("--") else word
+        for word in split_equals(arguments)
+    ]
 
 
 def _halves(word: str) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch.distributed
 
-from ift.runs.argv import drop_flags, split_equals
+from ift.runs.argv import drop_flags, normalised_words
 from ift.runs.launch import machines_of, resolve_config
 from ift.text import quoted
 from ift.training.checkpoints import SIGNALS, checkpoints_with_manifest
@@ -61,7 +61,7 @@ def explain_lost_process(code: int, stages: Sequence[Any], arguments: Sequence[s
     except ValueError:
         return ""
     why = " (as the system does where the machine's memory runs out)" if name == "SIGKILL" else ""
-    words = drop_flags(split_equals([*arguments]), {"--resume", "--resume_from_checkpoint"})
+    words = drop_flags(normalised_words([*arguments]), {"--resume", "--resume_from_checkpoint"})
     command = shlex.join(["ift", "train", *words, "--resume", "auto"])
     several = machines_of(resolve_config(stages[0].launch)) > 1
     where = ", on every machine with its own --machine_rank" if several else ""

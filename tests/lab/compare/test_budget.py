@@ -10,7 +10,7 @@ from rich.console import Console
 
 import ift.lab.compare.plan
 from ift.lab.compare.budget import LADDER, REPORT_SECONDS, fit_to_budget
-from ift.lab.compare.estimate import foresight, seconds_needed, span, too_small
+from ift.lab.compare.estimate import foresight, seconds_needed, span, too_small, training_steps
 from ift.lab.compare.plan import Entrant, compare_plan
 from ift.lab.compare.run_study import run_study
 from ift.lab.compare.split import _spread
@@ -135,6 +135,57 @@ def test_a_budget_that_goes_into_starting_processes_says_so(study_of):
     assert ", of which the processes take 24 minutes to start; give --budget 38m or name fewer" in str(
         refused.value
     )
+
+
+def _on_user_rows(study, **budget):
+    """The study, as one on rows of the user's own, whose time budget has further keys."""
+    own = SimpleNamespace(metric="text", pattern=None, scoring=None)
+    given = {**study.plan.time_budget, **budget}
+    return replace(study, plan=replace(study.plan, user_data=own, time_budget=given))
+
+
+@pytest.mark.parametrize("steps", [20, 23, 29])
+def test_a_time_that_is_too_short_for_the_whole_training_shortens_it(study_of, steps):
+    """The whole has 30 steps. Red when: the study is refused, trains a step that does not fit, or says nothing.
+
+    By hand: 125 test rows of 0.4 s for the base model and each of six runs, which start in 10 s; IFT has 4/3 s a step.
+    """
+    needed = 50 + 3 * (10 + steps + 50) + 3 * (10 + 4 / 3 * steps + 50)
+    budget = needed / 0.9 + REPORT_SECONDS
+    lines = []
+    study = _on_user_rows(study_of(budget + 1), training=False)
+    found = fit_to_budget(study, 1, lines.append)
+    assert training_steps(found) == steps
+    assert seconds_needed(found) == pytest.approx(needed, abs=7)  # of half a step in six runs
+    assert lines[1].startswith(
+        f"each training is shortened to {steps} of its 30 steps ({100 * steps / 30:.0f} %)"
+    )
+    assert "early in training; for the whole training give --budget 12m and another" in lines[1]
+    assert {task.content["training_share"] for task in found.runs()} == {(steps - 0.5) / 30}
+    lines.clear()
+    resumed = fit_to_budget(study, 1, lines.append)
+    assert resumed.plan.training_share == found.plan.training_share
+    assert lines[1].endswith("early in training")
+
+
+def test_a_time_that_is_too_short_even_for_twenty_steps_is_refused_with_both_times(study_of):
+    with pytest.raises(UsageError) as refused:
+        fit_to_budget(_on_user_rows(study_of(300), training=False), 1, lambda line: None)
+    assert (
+        "(3 seeds, no search, 125 test rows, 20 of the 30 steps of each training) needs about 11 minutes"
+        in str(refused.value)
+    )
+    assert "give --budget 11m (--budget 12m for the whole training) or name fewer" in str(refused.value)
+
+
+@pytest.mark.parametrize(("named", "steps"), [(True, 30), (False, 20)])
+def test_steps_that_the_user_has_named_and_few_steps_are_not_shortened(study_of, named, steps):
+    study = _on_user_rows(study_of(300), training=named)
+    study.probe()[0].result.write_text(json.dumps(MEASURED | {"steps": steps}))
+    with pytest.raises(
+        UsageError, match=r"125 test rows\) needs .*, train less \(--max_steps, --train_rows\)"
+    ):
+        fit_to_budget(study, 1, lambda line: None)
 
 
 def test_a_study_that_its_time_refuses_leaves_the_folder_to_another_one(study_of):

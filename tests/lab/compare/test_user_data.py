@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
+from ift.cli.compare import parse
 from ift.cli.main import app
 from ift.data import Part, load_rows
 from ift.generation.final_answer import last_answer
@@ -23,6 +24,7 @@ from ift.lab.compare.run_study import StudyResult
 from ift.lab.compare.scoring import decode_turns
 from ift.lab.compare.study import Study
 from ift.lab.compare.user_data import UserData, UserDataBackend, share_answers
+from ift.lab.compare.user_flags import is_named
 from ift.lab.compare.user_rows import split_rows
 from ift.lab.report import Trial, load
 from ift.lab.report.chosen import best
@@ -236,6 +238,45 @@ def test_trials_on_the_users_rows_end_in_a_record(study):
     answers = (study.folder / "answers" / "sft+dpo-seed1.jsonl").read_text().splitlines()
     assert sum(json.loads(line)["right"] for line in answers) == record.scores["test"]["exact_match"] * 6
     assert load(runs["base"].result).scores["test"] != record.scores["test"]
+
+
+def test_a_shortened_training_has_its_steps_and_says_so(study):
+    """Red when: a time budget's share is not trained, or the warmup of the whole training outlasts it."""
+    study = replace(study, plan=replace(study.plan, trials=1, training_share=(4 - 0.5) / 6))
+    (task,) = [one for one in study.runs() if one.title == "sft, seed 0"]
+    task.content["user_data"]["words"] += ["--warmup_steps", "3"]
+    do(task)
+    record = load(task.result)
+    steps = [point["step"] for point in record.curves if "loss" in point]
+    assert steps == [1, 2, 3, 4]  # of six: 21 rows in batches of four
+    assert record.config["training_share"] == pytest.approx(0.5833, abs=1e-4)
+    assert record.config["warmup_steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "file", "named"),
+    [
+        (["--max_steps", "3"], "", True),
+        (["--2.num_train_epochs", "3"], "", True),
+        ([], "num_train_epochs: 3", True),
+        (["--learning_rate", "3"], "learning_rate: 3", False),
+    ],
+)
+def test_a_length_of_the_training_is_found_wherever_it_is_named(words, file, named, tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text(file)
+    words = [*words, *(["--config", str(config)] if file else [])]
+    assert any(is_named(words, name) for name in ("max_steps", "num_train_epochs")) == named
+
+
+def test_flags_with_dashes_are_the_same_flags(rows_file, tmp_path):
+    """Red when: --eval-strategy is overridden without a word because only --eval_strategy is refused."""
+    words = ["compare", "--model-name-or-path", str(tiny_base_path()), "--dataset-name", str(rows_file)]
+    refused = CliRunner().invoke(app, [*words, "--eval-strategy=steps"])
+    assert "--eval_strategy is set by the study itself" in " ".join(refused.output.split())
+    args, train_words = parse("compare", [*words[1:], "--test-rows", "7"])
+    assert args.test_rows == 7
+    assert "7" not in train_words
 
 
 def test_ties_and_diverged_trials():

@@ -276,3 +276,13 @@ def test_too_few_rows_are_warned_of_before_the_verdict(rows, warned):
     lines = verdict(found, "exact_match")
     assert lines[0].startswith("Too few rows to compare methods: 49 were scored") == warned
     assert any(line.startswith("Verdict on test") for line in lines)
+
+
+def test_a_training_that_the_time_has_shortened_is_said_before_the_verdict():
+    config = {"learning_rate": 1e-5, "training_share": 0.2119}
+    lines = verdict(comparison({"sft": 0.8, "ift": 0.6}, config=config), "exact_match")
+    assert lines[0].startswith("Each training was shortened to 21 % of its steps by the time budget")
+    assert lines[1].startswith("Verdict on test")
+    assert not any(
+        "shortened" in line for line in verdict(comparison({"sft": 0.8, "ift": 0.6}), "exact_match")
+    )

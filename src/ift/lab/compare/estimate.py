@@ -5,8 +5,9 @@ import os
 
 from ift.lab.compare.plan import Entrant, Plan
 from ift.lab.compare.study import Study
+from ift.lab.report.cautions import ADVISED_ROWS, FEW_ROWS
 from ift.lab.report.intervals import smallest_difference
-from ift.lab.report.verdict import ADVISED_ROWS, FEW_ROWS, FEWEST_SEEDS
+from ift.lab.report.verdict import FEWEST_SEEDS
 from ift.lab.report.wording import SHARES
 from ift.methods.table import parse_methods
 from ift.text import counted
@@ -160,7 +161,7 @@ def task_seconds(study: Study, kind: str, entrant: Entrant | None = None) -> flo
         return process + scoring
     stages = parse_methods(entrant.method)
     forwards = sum(FORWARDS.get(stage.name, 3) for stage in stages) / 3
-    steps = found["steps"] * found["step_seconds"] * entrant.more_steps
+    steps = found["steps"] * plan.training_share * found["step_seconds"] * entrant.more_steps
     times = len(entrant.rate_factors) or 1
     training = times * (len(stages) * found["start_seconds"] + forwards * steps)
     return process + training + scoring
@@ -182,9 +183,14 @@ def _speed(study: Study) -> float:
     return study.executor.speed(study.jobs, on_devices(study))
 
 
-def training_steps(study: Study) -> int:
-    """The number of steps of one training, from the first measurement."""
+def full_steps(study: Study) -> int:
+    """The number of steps of one training that no time budget shortens, from the first measurement."""
     return round(_measured(study)["steps"])
+
+
+def training_steps(study: Study) -> int:
+    """The number of steps of one training of the plan."""
+    return math.ceil(full_steps(study) * study.plan.training_share)
 
 
 def _measured(study: Study) -> dict[str, float]:

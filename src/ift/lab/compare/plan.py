@@ -109,8 +109,12 @@ class Plan:
     validation_rows: int = 200  # rows that the settings are chosen on
     test_rows: int = 500  # rows of each scored split, on the testbed `test` and `longer`
     rates: Rates = TESTBED_RATES  # learning rates of the search
-    # `seconds` that the study may take, and which of seeds, trials, validation_rows and test_rows the user has named
+    # `seconds` that the study may take; which of seeds, trials, validation_rows and test_rows the user has named; and
+    # `training`, whether the user has named the steps or epochs
     time_budget: Mapping[str, Any] | None = None
+    training_share: float = (
+        1.0  # of the steps of every training; below 1 only if a time budget shortens the training
+    )
     # of a study on the user's model and rows, the fields of `ift.lab.compare.user_data.UserData`. None: the testbed
     user_data: Mapping[str, Any] | None = None
 

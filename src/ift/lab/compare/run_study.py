@@ -20,7 +20,7 @@ from ift.lab.progress import WorkProgress
 from ift.lab.report.chosen import chosen_line, rates_flag
 from ift.lab.report.wording import SHARES, label, number
 from ift.lab.scores.judged import JUDGE, agree_to_cost
-from ift.runs.argv import UsageError, drop_flags, split_equals
+from ift.runs.argv import UsageError, drop_flags, normalised_words
 from ift.runs.extras import install_command, missing_extra
 from ift.text import counted
 
@@ -229,7 +229,7 @@ def report_study(study: Study) -> StudyResult:
 
 def _with_seeds(study: Study, seeds: int) -> str:
     """The command that repeats the study with another number of seeds and with all methods of the report."""
-    words = drop_flags(split_equals(study.command), {"--seeds"})
+    words = drop_flags(normalised_words(study.command), {"--seeds"})
     if not study.finished().keys() <= {one.label for one in study.plan.entrants}:
         flag = "--methods" if study.plan.experiment == "compare" else "--variants"
         words = [*drop_flags(words, {flag}), flag, ",".join(names_to_type(study))]

@@ -225,10 +225,8 @@ class Study:
             "pairs": str(self.folder / "pairs"),
             "work": str(self.folder / "work" / result.replace("/", "-").removesuffix(".json")),
             "result": str(self.folder / result),
-            "validation_rows": self.plan.validation_rows,
-            "test_rows": self.plan.test_rows,
             "command": self.command,
-        }
+        } | {name: getattr(self.plan, name) for name in ("validation_rows", "test_rows", "training_share")}
         return Task(title, content | dict(more or {}))
 
     def perform(

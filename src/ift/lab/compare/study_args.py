@@ -63,8 +63,8 @@ class StudyArgs:
         verb="ablate",
     )
     budget: str = _flag(
-        "A time, such as 45m or 2h, which sets the numbers of seeds, settings tried and scored rows; or quick (minutes "
-        "on the testbed) or full (hours) [quick].",
+        "A time, such as 45m or 2h, which sets the numbers of seeds, settings tried and scored rows, and shortens the "
+        "training if nothing fits; or quick (minutes on the testbed) or full (hours) [quick].",
         "quick",
     )
     seeds: int | None = _flag(

@@ -126,7 +126,7 @@ class UserDataBackend:
         settings = {**self.entrant.settings, **first, **task.get("chosen", {}), **more, "seed": task["seed"]}
         stages = self.user_data.stages(self.entrant.method, settings, folder)
         for stage in stages:
-            share_answers(stage, self.entrant.more_steps)
+            share_answers(stage, self.entrant.more_steps, task.get("training_share", 1.0))
         return stages
 
     def config(self) -> dict[str, Any]:
@@ -136,6 +136,8 @@ class UserDataBackend:
         for number, stage in enumerate(stages, start=1):
             prefix = f"{number}." if len(stages) > 1 else ""
             found |= {f"{prefix}{name}": value for name, value in _changed_settings(stage).items()}
+        if (share := self.task.get("training_share", 1.0)) < 1:
+            found["training_share"] = round(share, 4)
         return found
 
     def train_data(self) -> Any:
@@ -227,11 +229,12 @@ class UserDataBackend:
         return Scored({"test": scores}, data, {"test": by_row}, [{"split": "test", **one} for one in answers])
 
 
-def share_answers(stage: Any, more_steps: float = 1.0) -> None:
+def share_answers(stage: Any, more_steps: float = 1.0, share: float = 1.0) -> None:
     """Change a stage so that it sees as many answers as the other methods.
 
     A pair has two answers, so a stage that trains on pairs takes half as many pairs in half as many passes. The pairs
-    of a step are halved too, in the batch or in the accumulation, if one of these is even.
+    of a step are halved too, in the batch or in the accumulation, if one of these is even. A study that its time budget
+    shortens trains a `share` of the epochs and of the warmup.
     """
     config, halved = stage.config, False
     if stage.method.needs_pairs:
@@ -240,7 +243,9 @@ def share_answers(stage: Any, more_steps: float = 1.0) -> None:
                 setattr(config, name, getattr(config, name) // 2)
                 halved = True
         config.num_train_epochs /= 2
-    config.num_train_epochs *= more_steps
+    config.num_train_epochs *= more_steps * share
+    if share < 1 and config.warmup_steps >= 1:  # a number of steps; below 1 it is a share already
+        config.warmup_steps = max(1, round(config.warmup_steps * share))
     if config.max_steps > 0:
         half = 2 if stage.method.needs_pairs and not halved else 1
         config.max_steps = max(1, round(config.max_steps * more_steps / half))

@@ -13,18 +13,18 @@ from ift.lab.compare.plan import CONTENDERS, Entrant, Plan, Rates
 from ift.lab.compare.study import Study
 from ift.lab.compare.study_args import StudyArgs, try_contenders
 from ift.lab.compare.user_flags import (
+    is_named,
     named_files,
     refuse_decided_flags,
     refuse_sft_twice,
     refuse_unused_flags,
+    usual_rate,
 )
 from ift.lab.scores import Answer, ScoreError, load_scores, parse_names, target_scores
 from ift.lab.scores.judged import JUDGE, check_endpoint, prompt_tokens
 from ift.lab.scores.table import FINAL_ANSWER, file_hashes
-from ift.runs.argv import UsageError, value_of
-from ift.runs.yaml_file import parse_yaml_file
+from ift.runs.argv import UsageError
 
-LORA_FACTOR = 10  # adapters learn at rates about ten times higher (trl's own advice)
 ANSWER_GROWTH = 1.25  # a generated answer may be so much longer than the longest target
 UNUSED = "unused"  # output folder of stages that are parsed and not trained
 
@@ -271,7 +271,7 @@ def _check_metric(metric: str, *, has_final: bool, has_pairs: bool) -> None:
 
 def _plan(args: StudyArgs, user_data: Any, sft: Any, rows: CheckedRows, say: Say) -> Plan:
     """The plan, without the methods of the budget that need pairs if the rows are no pairs."""
-    rates = Rates.around(_usual_rate(user_data.words, sft))
+    rates = Rates.around(usual_rate(user_data.words, sft))
     rates = Rates(args.learning_rates or rates.answers, args.pair_learning_rates or rates.pairs)
     data = Path(sft.script.dataset_name).name if sft.script.dataset_name else "a mixture"
     setting = f"{data} on {Path(sft.model.model_name_or_path).name}"
@@ -285,15 +285,8 @@ def _plan(args: StudyArgs, user_data: Any, sft: Any, rows: CheckedRows, say: Say
         if not needing or name in CONTENDERS or ".py:" in name or not Entrant(name).needs_pairs
     ]
     plan = args.plan(setting, methods, rates=rates, **sizes)
+    if plan.time_budget is not None:
+        length = any(is_named(user_data.words, name) for name in ("max_steps", "num_train_epochs"))
+        plan = replace(plan, time_budget={**plan.time_budget, "training": length})
     methods = list(dict.fromkeys([*_methods(plan), *methods_in(args.output_dir)]))
     return replace(plan, user_data=replace(user_data, methods=methods).to_json())
-
-
-def _usual_rate(words: list[str], sft: Any) -> float:
-    """The user's learning rate, otherwise trl's default; for adapters ten times the default."""
-    file = value_of(words, "--config")
-    given = "--learning_rate" in words or (
-        file is not None and "learning_rate" in parse_yaml_file(Path(file))
-    )
-    factor = LORA_FACTOR if sft.model.use_peft and not given else 1
-    return float(sft.config.learning_rate * factor)

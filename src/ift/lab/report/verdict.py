@@ -8,18 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+from ift.lab.report.cautions import FEW_ROWS, empty_answers, few_rows, scored_rows, shortened
 from ift.lab.report.comparisons import Comparison
 from ift.lab.report.intervals import CONFIDENCE, Estimate, MeanSquares, student_quantile
 from ift.lab.report.studies import AUXILIARY
 from ift.lab.report.variants import Variant, apart_by_row, difference
-from ift.lab.report.wording import EMPTY, estimate, label, number
+from ift.lab.report.wording import estimate, label, number
 from ift.text import counted
 
 FEWEST_SEEDS = 3
 PER_TOKEN = "target_log_likelihood_per_token"
 MOST_SEEDS = 30  # that are proposed
-# scored rows: the intervals were simulated from 50 on, and with 200 three seeds find a small difference
-FEW_ROWS, ADVISED_ROWS = 50, 200
 
 
 def verdict(comparison: Comparison, metric: str, runs: Sequence[str] = ()) -> list[str]:
@@ -39,7 +38,7 @@ def verdict(comparison: Comparison, metric: str, runs: Sequence[str] = ()) -> li
     common = _common_seeds(sound)
     named = f"Verdict on {split} ({label(metric)})"
     values = _values(sound, split, metric)
-    lines += _empty_answers(sound, split)
+    lines += [*shortened(sound), *empty_answers(sound, split)]
     if len(values) == 1:
         return [
             *lines,
@@ -47,7 +46,7 @@ def verdict(comparison: Comparison, metric: str, runs: Sequence[str] = ()) -> li
             "not distinguish them. Read some answers; then train longer, or choose another --score."
             + _another_metric(sound, split, metric, runs),
         ]
-    lines += _few_rows(sound, split)
+    lines += few_rows(sound, split)
     if len(common) < FEWEST_SEEDS:
         return [
             *lines,
@@ -74,7 +73,7 @@ def verdict(comparison: Comparison, metric: str, runs: Sequence[str] = ()) -> li
     lines += [_wider(standing, len(sound)), _cheapest(level, sound)]
     if (more := _more_seeds(standing, split, metric)) is not None:
         lines.append(more.text + _how_to_grow(comparison, more.enough))
-    elif len(level) > 1 and (rows := _scored_rows(level, split)) < FEW_ROWS:
+    elif len(level) > 1 and (rows := scored_rows(level, split)) < FEW_ROWS:
         why = f"{counted(rows, 'row')} would be too few with any: score {FEW_ROWS} or more first, in another study."
         lines.append(f"No number of seeds is proposed, because {why}")
     return [line for line in lines if line]
@@ -164,30 +163,6 @@ def _another_metric(variants: list[Variant], split: str, metric: str, runs: Sequ
     return f" The same records by {label(found)}, in which they differ: ift report {folder} --metric {found}"
 
 
-def _empty_answers(variants: list[Variant], split: str) -> list[str]:
-    """A warning if a method has answers without text, of which those that stop count like good answers."""
-    shares = {one.label: fmean(found.values()) for one in variants if (found := one.scores(split, EMPTY))}
-    shown = ", ".join(f"{label} {number(share, EMPTY)}" for label, share in shares.items())
-    if not any(shares.values()):
-        return []
-    stopped = any(_empty_may_have_stopped(one, split) for one in variants)
-    count = (
-        "Those that end with their end token count as stopped"
-        if stopped
-        else "No answer without text stopped with its end token"
-    )
-    return [f"Answers without text: {shown}. {count}: read some before you compare."]
-
-
-def _empty_may_have_stopped(variant: Variant, split: str) -> bool:
-    """Whether an answer without text stopped with its end token; without values of the rows, whether one can have."""
-    empty, stopped = (variant.rows(split, name) for name in (EMPTY, "stopped"))
-    if empty and empty.keys() == stopped.keys():
-        both = (pair for seed in empty for pair in zip(empty[seed], stopped[seed], strict=True))
-        return any(all(pair) for pair in both)
-    return all(any(variant.scores(split, name).values()) for name in (EMPTY, "stopped"))
-
-
 def _wider(standing: _Standing, methods: int) -> str:
     """A sentence on why the intervals are wider than those of the tables; "" for two methods, where they are not."""
     if methods == 2:
@@ -196,21 +171,6 @@ def _wider(standing: _Standing, methods: int) -> str:
         f"These ± are wider than those of the tables ({100 * standing.confidence:.1f} % instead of "
         f"{100 * CONFIDENCE:g} %), because {methods} methods are compared with each other."
     )
-
-
-def _scored_rows(variants: list[Variant], split: str) -> int:
-    """The least number of rows that any run has scored."""
-    return min(int(run.scores[split]["n"] or 0) for one in variants for run in one.runs.values())
-
-
-def _few_rows(variants: list[Variant], split: str) -> list[str]:
-    """A warning if too few rows were scored."""
-    if (rows := _scored_rows(variants, split)) >= FEW_ROWS:
-        return []
-    return [
-        f"Too few rows to compare methods: {rows} were scored, {FEW_ROWS} are the least and {ADVISED_ROWS} advisable. "
-        "It shows only that everything runs."
-    ]
 
 
 def _below(found: Estimate, metric: str) -> str:
@@ -270,7 +230,7 @@ def _more_seeds(standing: _Standing, split: str, metric: str) -> _MoreSeeds | No
     """The expected interval with more seeds for a difference that is not beyond noise."""
     best, rival, confidence = standing.best, _rival(standing), standing.confidence
     found = None if rival is None else difference(rival, best, split, metric, confidence)
-    if rival is None or found is None or found.half is None or _few_rows(standing.level, split):
+    if rival is None or found is None or found.half is None or few_rows(standing.level, split):
         return None  # with few rows more of them are needed first
     rows = apart_by_row(rival, best, split, metric)
     squares = MeanSquares.of(rows) if rows and len(rows[0]) > 1 else None
