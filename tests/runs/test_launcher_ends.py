@@ -14,7 +14,7 @@ from ift.runs import launch
 # the launcher starts a process as ift does, says its number, and waits; loading torch takes the most time
 LAUNCHER = """
 import subprocess, sys
-work = "import time; from ift.runs.launch import stop_with_launcher; stop_with_launcher(); print(1, flush=True); "
+work = "import time; from ift.runs.parent_process import stop_with_parent; stop_with_parent(); print(1, flush=True); "
 child = subprocess.Popen([sys.executable, "-c", work + "time.sleep(600)"], stdout=subprocess.PIPE, text=True)
 child.stdout.readline()
 print(child.pid, flush=True)

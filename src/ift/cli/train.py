@@ -76,14 +76,15 @@ def _train(stages: list[TrainArguments], began: float) -> None:
     """Trains the stages in this process and reports the result, with the time since `began`, by `perf_counter`."""
     from accelerate import PartialState
 
-    from ift.runs.launch import check_world_size, is_first_process, is_launched, stop_with_launcher
+    from ift.runs.launch import check_world_size, is_first_process, is_launched
     from ift.runs.output_folder import prepare_folders_on_first_process
+    from ift.runs.parent_process import stop_with_parent
     from ift.runs.progress import SILENT, TerminalReporter
     from ift.runs.same_versions import check_versions
     from ift.runs.train_run import train_sequence
 
     if is_launched():
-        stop_with_launcher()
+        stop_with_parent()
     check_world_size()
     check_versions()
     reporter = TerminalReporter() if is_first_process() else SILENT

@@ -29,6 +29,7 @@ from ift.models.loading import (
     load_model,
     load_writer,
 )
+from ift.runs.parent_process import stop_with_parent
 from ift.text import counted
 
 # answers what the store lacks; calls its last argument with the number of new answers
@@ -187,4 +188,5 @@ def main(file: str) -> None:
 
 
 if __name__ == "__main__":
+    stop_with_parent()
     main(sys.argv[1])

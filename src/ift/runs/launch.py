@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.resources import files
@@ -31,7 +29,6 @@ CPU_FLAGS = {  # accelerate's name -> torchrun's
     "--machine_rank": "--node-rank",
     "--rdzv_conf": "--rdzv-conf",
 }
-SIGNAL_OF_PARENTS_END = 1  # PR_SET_PDEATHSIG of prctl(2)
 RENDEZVOUS_SECONDS = 300  # for machines to find each other, unless --rdzv_conf sets another limit
 # on all machines
 SAME_VERSIONS = ("intuitive-fine-tuning", "torch", "transformers", "trl", "accelerate", "peft")
@@ -83,15 +80,6 @@ def engine_here(launch_flags: list[str]) -> str:
 def _zero(stage: object) -> str:
     """Name of DeepSpeed's engine; its stage 0 is data parallelism."""
     return "ddp" if str(stage) == "0" else f"zero{stage}"
-
-
-def stop_with_launcher() -> None:
-    """Let this process receive SIGTERM when the one that started it ends, by `kill -9` too; on Linux alone.
-
-    It would compute on otherwise, beside a repeated command, and write into the same folder.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(SIGNAL_OF_PARENTS_END, signal.SIGTERM)
 
 
 def check_world_size() -> None:

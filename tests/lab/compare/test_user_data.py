@@ -10,6 +10,7 @@ import time
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -399,14 +400,16 @@ def command(rows_file, out, rates="1e-3,3e-4"):
 
 @pytest.mark.slow
 def test_a_killed_study_resumes(rows_file, tmp_path):
-    """SIGKILL to the study and its trials after the first result; repeated, it does the rest and nothing twice."""
+    """SIGKILL to the study after the first result: its trial stops. Repeated, it does the rest and nothing twice."""
     out = tmp_path / "out"
-    process = subprocess.Popen(command(rows_file, out), start_new_session=True, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command(rows_file, out), stdout=subprocess.DEVNULL)
     while not [*out.glob("search/*.json")]:
         assert process.poll() is None
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
+    trials = psutil.Process(process.pid).children()
+    os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    assert not psutil.wait_procs(trials, timeout=60)[1], "a trial computes on beside the repeated study"
     first = {file: file.stat().st_mtime_ns for file in out.glob("search/*.json")}
     done = subprocess.run(command(rows_file, out), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

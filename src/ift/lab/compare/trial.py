@@ -26,6 +26,7 @@ from ift.lab.report.json_files import write_json, write_json_lines
 from ift.lab.testbed.pairs import cached_pairs
 from ift.lab.testbed.settings import settings
 from ift.methods.table import parse_methods
+from ift.runs.parent_process import stop_with_parent
 from ift.training.timing import StepClock
 
 
@@ -198,4 +199,5 @@ def _curves(trained: Any) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
+    stop_with_parent()
     main(sys.argv[1])

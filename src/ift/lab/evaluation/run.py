@@ -20,6 +20,7 @@ from ift.lab.report.json_files import write_json
 from ift.models.loading import PLAIN_TEXT, LoadOptions, identity, load_model, short_name
 from ift.models.model_folder import check_model_path, warn_of_unfinished_run
 from ift.models.record import read_record
+from ift.runs.parent_process import stop_with_parent
 from ift.text import counted
 
 Say = Callable[[str], object]
@@ -198,4 +199,5 @@ def save_differences(gaps: dict[str, dict[str, Interval]], first: str, path: Pat
 
 
 if __name__ == "__main__":
+    stop_with_parent()
     main(sys.argv[1])
