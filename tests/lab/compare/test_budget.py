@@ -178,18 +178,32 @@ def test_a_time_that_is_too_short_even_for_twenty_steps_is_refused_with_both_tim
     assert "give --budget 11m (--budget 12m for the whole training) or name fewer" in str(refused.value)
 
 
-@pytest.mark.parametrize(("named", "steps"), [(True, 30), (False, 20)])
-def test_steps_that_the_user_has_named_and_few_steps_are_not_shortened(study_of, named, steps):
+@pytest.mark.parametrize(
+    ("named", "steps", "said"),
+    [
+        (
+            True,
+            30,
+            "--train_rows; without --max_steps and --num_train_epochs the budget shortens the training)",
+        ),
+        (True, 20, "--train_rows)"),
+        (False, 20, "--train_rows)"),
+    ],
+)
+def test_steps_that_the_user_has_named_and_few_steps_are_not_shortened(study_of, named, steps, said):
     study = _on_user_rows(study_of(300), training=named)
     study.probe()[0].result.write_text(json.dumps(MEASURED | {"steps": steps}))
-    with pytest.raises(
-        UsageError, match=r"125 test rows\) needs .*, train less \(--max_steps, --train_rows\)"
-    ):
+    with pytest.raises(UsageError, match=r"125 test rows\) needs .*, train less") as refused:
         fit_to_budget(study, 1, lambda line: None)
+    assert said in str(refused.value)
 
 
 def test_a_study_that_its_time_refuses_leaves_the_folder_to_another_one(study_of):
+    """Red when: the logs of the measurement or the split of the user's rows stay and refuse the next study."""
     study = study_of(60)
+    (study.folder / "logs" / "measured.log").touch()
+    study.rows.mkdir()
+    (study.rows / "test.arrow").touch()
     with pytest.raises(UsageError, match="is too short"):
         run_study(study, 1, WorkProgress(Console(quiet=True)), lambda line: None)
     assert not [*study.folder.glob("*.json")]

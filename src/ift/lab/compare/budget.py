@@ -218,7 +218,11 @@ def _too_small(study: Study, seconds: float, longest: float) -> str:
         size += f", {training_steps(study)} of the {counted(full_steps(study), 'step')} of each training"
         less = f" (--budget {_flag(longest)} for the whole training)"
     elif plan.user_data is not None and not mostly:
-        less = ", train less (--max_steps, --train_rows)"
+        shorten = (plan.time_budget or {}).get("training") and full_steps(study) > FEW_STEPS
+        decides = (
+            "; without --max_steps and --num_train_epochs the budget shortens the training" if shorten else ""
+        )
+        less = f", train less (--max_steps, --train_rows{decides})"
     return (
         f"--budget {time_flag((plan.time_budget or {})['seconds'])} is too short. The smallest study of {methods} "
         f"({size}) needs about {span(seconds)} with the measurement and the report{part}; give --budget "

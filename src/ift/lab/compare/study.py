@@ -88,10 +88,12 @@ class Study:
         return merged(earlier, planned), trials
 
     def discard(self) -> None:
-        """Deletes the plan and its measurement if nothing else has a result, so that the folder takes another study."""
+        """Deletes the study if nothing but its measurement has a result, so that the folder takes another one."""
         if not any(any((self.folder / name).glob("*")) for name in ("pairs", "search", "runs")):
             for file in (*self.folder.glob("*plan.json"), *self.folder.glob("measured*.json")):
                 file.unlink()
+            for folder in (self.folder / "logs", self.rows):  # as `joined` finds them
+                shutil.rmtree(folder, ignore_errors=True)
 
     @property
     def rows(self) -> Path:
