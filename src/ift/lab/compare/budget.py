@@ -116,7 +116,7 @@ def _shortest_share(study: Study) -> float:
 
 def _share(part: int, steps: int) -> float:
     """The share of `steps` with which a trainer, which rounds epochs up to whole steps, makes `part` of them."""
-    return (part - 0.5) / steps
+    return (part - 0.001) / steps
 
 
 def _scored(plan: Plan) -> str:
