@@ -816,6 +816,17 @@ def test_a_value_that_ift_refuses_is_lost_with_the_reason(converted, text, named
     assert len(found.lost[named]) > 10
 
 
+def test_each_refused_value_has_its_own_reason(converted):
+    """Red when: the reason of one key is that of all refused keys, and the same text is printed three times."""
+    found, _ = converted(
+        "base_model: m\ndataset: d\noptimizer: muon\nlr_scheduler: rex\nneftune_noise_alpha: 5\n"
+    )
+    said = {name: found.lost[name] for name in ("optimizer", "lr_scheduler", "neftune_noise_alpha")}
+    assert not any("\n" in text for text in said.values())
+    for name, own in (("optimizer", "muon"), ("lr_scheduler", "rex"), ("neftune_noise_alpha", "NEFTune")):
+        assert [key for key, text in said.items() if own in text] == [name]
+
+
 def test_every_name_whose_value_is_translated_is_in_the_table_or_a_setting():
     """One table of names: what `ift train` answers to an unknown key."""
     known = {

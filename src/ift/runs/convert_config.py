@@ -210,6 +210,7 @@ def _drop_refused(found: Converted) -> None:
         if not places:
             raise UsageError(f"the converted settings are refused: {message}")
         here = min(places, key=lambda name: places[name])
+        message = _line_at(message, places[here])
         source = sources.get(here, here)
         for name in [*found.translated.pop(source, {}), here]:
             found.settings.pop(name, None)
@@ -218,6 +219,11 @@ def _drop_refused(found: Converted) -> None:
             other = message.startswith("unknown key")
             found.lost[source] = _without(found.settings["method"], here) if other else message
         _fill_in(found)
+
+
+def _line_at(message: str, place: int) -> str:
+    """The line of a message at a place in it: a message has a line for each refused setting."""
+    return message[: place + len(message[place:].partition("\n")[0])].rpartition("\n")[2]
 
 
 def _without(method: str, name: str) -> str:
