@@ -349,7 +349,7 @@ def test_the_exit_code_is_that_of_the_process_that_failed(capfd):
 
 
 def test_control_c_ends_with_one_line(run_tiny, monkeypatch):
-    """In a process of its own: tests/cli/test_resume.py, slow."""
+    """Also red when: the line of the last step has no loss. In a process of its own: tests/cli/test_resume.py, slow."""
     from ift.training.trainer import IFTTrainer
 
     real = IFTTrainer.training_step
@@ -361,12 +361,13 @@ def test_control_c_ends_with_one_line(run_tiny, monkeypatch):
     monkeypatch.setattr(IFTTrainer, "training_step", interrupted)
     # SIGINT is ignored where the tests run in the background
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    done = run_tiny(max_steps=1_000_000)
+    done = run_tiny(max_steps=1_000_000, logging_steps=1000, logging_first_step=False)
     signal.signal(signal.SIGINT, before)
     assert done.code == 130
     assert "ift train: stopped by SIGINT; saved to" in done.err
     assert "--resume auto" in done.err
     assert "Traceback" not in done.err
+    assert re.search(r"^step 1/1000000  loss [\d.]+  nll ", done.out, re.MULTILINE)
 
 
 def test_a_library_s_note_on_kernels_is_not_shown_to_commands_that_need_none(monkeypatch):

@@ -248,7 +248,7 @@ class SealedCheckpoints(TrainerCallback):
         if received is not None:
             self.stopped = received
             args.save_only_model = False  # so that the run can be resumed
-            control.should_save = control.should_training_stop = True
+            control.should_log = control.should_save = control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Writes the manifest once all processes have written their files, then deletes the oldest checkpoints."""
