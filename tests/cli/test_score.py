@@ -62,9 +62,13 @@ def test_answers_of_ift_generate(invoke, tmp_path):
 
 
 def test_rows_of_another_file_and_a_column_of_theirs(invoke, tmp_path):
-    generated(tmp_path, [{"prompt": "a"}, {"prompt": "b"}], ["1", "2"])
+    """Red when: the message about a row without a known column does not name its columns and the flag."""
+    generated(tmp_path, [{"prompt": "a", "solution": "1"}, {"prompt": "b"}], ["1", "2"])
     code, said = invoke("answers.jsonl", "--score", "text")
     assert (code, "row 1: the right answer is None" in said) == (1, True)
+    assert (
+        "Columns of the row: prompt, solution; ift score takes another column with --reference NAME" in said
+    )
     write("rows.jsonl", [{"gold": "1"}, {"gold": "3"}])
     assert invoke("answers.jsonl", "--score", "text", "--rows", "rows.jsonl", "--reference", "gold")[0] == 0
     assert [one["scores"]["text"] for one in values()] == [1, 0]

@@ -48,9 +48,13 @@ class Answer:
             found = self.target
         texts: list[Any] = found if isinstance(found, list) else [found]
         if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+            hint = ""
+            if found is None and self.row:
+                name = "" if self.column else "; ift score takes another column with --reference NAME"
+                hint = f". Columns of the row: {', '.join(self.row)}{name}"
             raise ScoreError(
                 f"row {self.id}: the right answer is {found!r:.80}; give a text or a list of texts in "
-                f"{' or '.join(columns)}, none of them empty"
+                f"{' or '.join(columns)}, none of them empty{hint}"
             )
         return texts
 
