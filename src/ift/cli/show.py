@@ -21,14 +21,15 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of the verb's own arguments; flags of `ift train` pass through."""
     parser = UsageParser(
         "ift show",
-        usage="ift show MODEL DATA [-n ROWS] [--output FILE.html] [flags of ift train]",
+        usage="ift show MODEL DATA [-n ROWS] [--output FILE.html] [flags of ift train]\n"
+        "       ift show --config FILE.yaml [-n ROWS] [--output FILE.html] [flags of ift train]",
         description="Run the first rows through a step of training, one by one, without changing the model, and show "
         "for each trained token its loss, the look-ahead's token where it is wrong, the weight, and whether the step "
-        "raises its loss. --debug shows tracebacks.",
+        "raises its loss. MODEL is a folder or Hub id of a model or an adapter; DATA are rows in any format that ift "
+        "train reads. Instead of them, --config FILE.yaml or flags of ift train may name both. --debug shows "
+        "tracebacks.",
         allow_abbrev=False,
     )
-    parser.add_argument("model", metavar="MODEL", help="A folder or Hub id of a model or an adapter.")
-    parser.add_argument("data", metavar="DATA", help="Rows, in any format that ift train reads.")
     parser.add_argument("-n", type=int, default=3, metavar="ROWS", help="Number of rows (default: 3).")
     parser.add_argument(
         "--output", default="ift-show.html", metavar="FILE", help="The page (default: ift-show.html)."
@@ -47,9 +48,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or {"-h", "--help"} & set(arguments):
         parser.print_help()
         return 0
-    if len(arguments) < 2 or any(word.startswith("-") for word in arguments[:2]):
-        raise UsageError("give MODEL and DATA first: ift show MODEL DATA -n 3")
-    options, words = parser.parse_known_args(split_equals(arguments))
+    options, words = parser.parse_known_args(_with_flags(split_equals(arguments)))
     if options.n < 1:
         raise UsageError(f"-n {options.n}: give 1 or more")
     from rich.console import Console
@@ -63,7 +62,7 @@ def main(arguments: list[str]) -> int:
     from ift.runs.plan import ift_settings
     from ift.text import visible
 
-    run_args = parse(["--model_name_or_path", options.model, "--dataset_name", options.data, *words])
+    run_args = parse(words)
     if run_args.method.name not in SHOWN:
         raise UsageError(f"--method {run_args.method.name}: a step can be shown for {' and '.join(SHOWN)}")
     output = Path(options.output).expanduser()
@@ -80,8 +79,27 @@ def main(arguments: list[str]) -> int:
     console.print(LEGEND if colour else PLAIN_LEGEND, style="dim", markup=False)
     final = "; shown with the final lambda" if run_args.config.residual_warmup_ratio else ""
     settings = f"{ift_settings(run_args.config)}{final}; each row as a step of its own"
-    title = visible(f"A step of {options.model} on {options.data}")
+    data = run_args.script.dataset_name or "a mixture"
+    title = visible(f"A step of {run_args.model.model_name_or_path} on {data}")
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(output, html_page(rows, title, settings))
     console.print(visible(f"page: {output}"), markup=False)
     return 0
+
+
+def _with_flags(words: list[str]) -> list[str]:
+    """The command line with MODEL and DATA, if they are its first words, as flags of `ift train`.
+
+    Raises:
+        UsageError: Only one of them is there, or neither they nor the flags that replace them.
+    """
+    first = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
+    flags = {word.replace("-", "_") for word in words[first:]}
+    named = bool({"__config", "__model_name_or_path"} & flags)
+    if first == 2:
+        return ["--model_name_or_path", words[0], "--dataset_name", words[1], *words[2:]]
+    if first == 0 and named:
+        return words
+    raise UsageError(
+        "give MODEL and DATA first: ift show MODEL DATA -n 3; or name both in --config FILE.yaml"
+    )

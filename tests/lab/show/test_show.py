@@ -148,10 +148,29 @@ def test_weights_of_the_users_own_are_shown(rows, tmp_path):
     assert f"weights of {file}:linear" in page.read_text()
 
 
+def test_a_configuration_and_flags_of_ift_train_name_model_and_rows_too(rows, tmp_path):
+    """Red when: the command of `ift check` and the file of a run do not work here."""
+    config, model = tmp_path / "run.yaml", ["--model-name-or-path", str(tiny_base_path())]
+    config.write_text(f"model_name_or_path: {tiny_base_path()}\ndataset_name: {rows}\n")
+    pages = []
+    for name, words in (("a", ["--config", str(config)]), ("b", [*model, "--dataset_name", str(rows)])):
+        page = tmp_path / f"{name}.html"
+        done = CliRunner().invoke(app, ["show", *words, "-n", "1", "--output", str(page)])
+        assert done.exit_code == 0, done.output
+        pages.append(page.read_text())
+    assert pages[0] == pages[1]
+    assert f"A step of {tiny_base_path()} on {rows}" in pages[0]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--learning_rate", "1"], "give MODEL and DATA first"),
+        (
+            ["--learning_rate", "1"],
+            "give MODEL and DATA first: ift show MODEL DATA -n 3; or name both in --config",
+        ),
+        (["m", "-n", "1"], "give MODEL and DATA first"),
+        (["m", "d", "e"], "give MODEL and DATA first"),
         (["m", "d", "-n", "0"], "-n 0: give 1 or more"),
         (["m", "d", "--method", "dpo"], "--method dpo: a step can be shown for ift and sft"),
         (
