@@ -85,6 +85,16 @@ def test_help_cuts_nothing_at_80_columns(verb, monkeypatch, capfd):
     assert all(len(line) <= 80 for line in lines), text
 
 
+@pytest.mark.parametrize("verb", sorted({*get_command(app).commands} - {"precompute-lookahead", "train"}))
+def test_every_verb_has_the_short_flag_for_help(verb, capfd):
+    texts = []
+    for flag in ("-h", "--help"):
+        done = CliRunner().invoke(app, [verb, flag])
+        assert done.exit_code == 0, done.output
+        texts.append(done.output + capfd.readouterr().out)
+    assert texts[0] == texts[1] != ""
+
+
 def test_bars_of_libraries_do_not_reach_the_terminal(chat_model, write_rows, tmp_path):
     """datasets and transformers show a bar for each file and each step; only slow steps may show one."""
     hidden = ("HF_DATASETS_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY", "TQDM_DELAY")

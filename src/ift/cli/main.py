@@ -43,7 +43,10 @@ app = Verbs(
     add_completion=False,
     pretty_exceptions_enable=False,
     # --output-dir is --output_dir, as in trl
-    context_settings={"token_normalize_func": lambda name: name.replace("-", "_")},
+    context_settings={
+        "token_normalize_func": lambda name: name.replace("-", "_"),
+        "help_option_names": ["-h", "--help"],
+    },
 )
 OWN_PARSER = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
