@@ -22,7 +22,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = UsageParser(
         "ift show",
         usage="ift show MODEL DATA [-n ROWS] [--output FILE.html] [flags of ift train]\n"
-        "       ift show --config FILE.yaml [-n ROWS] [--output FILE.html] [flags of ift train]",
+        "       ift show --config FILE.yaml [the same flags]",
         description="Run the first rows through a step of training, one by one, without changing the model, and show "
         "for each trained token its loss, the look-ahead's token where it is wrong, the weight, and whether the step "
         "raises its loss. MODEL is a folder or Hub id of a model or an adapter; DATA are rows in any format that ift "
