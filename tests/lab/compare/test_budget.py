@@ -290,6 +290,13 @@ def test_the_smallest_difference_is_said_with_what_is_assumed():
         replace(plan, test_rows=8)
     )
     assert "no verdict with fewer than 3 seeds; give --seeds 3" in foresight(replace(plan, seeds=2))
+    five = compare_plan("arithmetic-small-clean", ["sft", "ift", "dpo", "orpo", "dft"], 3, 1, False)
+    wider = 100 * smallest_difference(
+        3, 500, 0.3**0.5, 0.01, confidence=1 - 0.05 / 10
+    )  # ten pairs of methods
+    assert wider > 1.2 * least[1]
+    assert "between two of the 5 methods that is" in foresight(five)
+    assert f"and {wider:.1f} points if their results differ on 30 % of the rows" in foresight(five)
     data = {"metric": "bleu", "pattern": None, "scoring": {"names": ["bleu"]}}
     for rows, word in ((8, "only a very large"), (20, "only a large"), (100, "a medium"), (200, "a small")):
         least_share = smallest_difference(3, rows, 1.0, 0.0)

@@ -2,11 +2,12 @@
 
 import math
 import os
+from functools import partial
 
 from ift.lab.compare.plan import Entrant, Plan
 from ift.lab.compare.study import Study
 from ift.lab.report.cautions import ADVISED_ROWS, FEW_ROWS
-from ift.lab.report.intervals import smallest_difference
+from ift.lab.report.intervals import joint_confidence, smallest_difference
 from ift.lab.report.verdict import FEWEST_SEEDS
 from ift.lab.report.wording import SHARES
 from ift.methods.table import parse_methods
@@ -71,17 +72,17 @@ def foresight(plan: Plan) -> str:
     size = f"{counted(plan.test_rows, 'test row')} and {counted(plan.seeds, 'seed')}"
     if plan.seeds < FEWEST_SEEDS:
         return f"{size}: no verdict with fewer than {FEWEST_SEEDS} seeds; give --seeds {FEWEST_SEEDS} or more for one."
+    methods = max(2, len(plan.entrants))  # the verdict compares all of them with each other
+    two = "two methods" if methods == 2 else f"two of the {methods} methods"
+    find = partial(smallest_difference, plan.seeds, plan.test_rows, confidence=joint_confidence(methods))
     if plan.metric not in SHARES:
-        least = smallest_difference(plan.seeds, plan.test_rows, 1.0, 0.0)
+        least = find(1.0, 0.0)
         word = next(word for limit, word in SIZES if least <= limit)
         return (
-            f"With {size}, {word} difference between two methods is likely to be detected: its mean over the rows must "
+            f"With {size}, {word} difference between {two} is likely to be detected: its mean over the rows must "
             f"be at least {least:.2f} of its standard deviation."
         )
-    found = {
-        share: 100 * smallest_difference(plan.seeds, plan.test_rows, math.sqrt(share), SEED_DEVIATION)
-        for share in ROWS_THAT_DIFFER
-    }
+    found = {share: 100 * find(math.sqrt(share), SEED_DEVIATION) for share in ROWS_THAT_DIFFER}
     # a difference cannot be larger than the share of rows that differ
     shown = [
         f"{least:.1f} points if their results differ on {100 * share:.0f} % of the rows"
@@ -89,8 +90,8 @@ def foresight(plan: Plan) -> str:
         if least < 100 * share
     ]
     if not shown:
-        return f"With {size}, even {100 * max(found):.0f} points between two methods are likely to be missed."
-    smallest = "the smallest difference between two methods that is likely to be detected"
+        return f"With {size}, even {100 * max(found):.0f} points between {two} are likely to be missed."
+    smallest = f"the smallest difference between {two} that is likely to be detected"
     return f"With {size}, {smallest} is {', and '.join(shown)}."
 
 

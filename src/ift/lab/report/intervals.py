@@ -180,10 +180,23 @@ def crossed_interval(values: Any, confidence: float = CONFIDENCE, *, share: bool
     return Estimate(mean, half, seeds, rows)
 
 
+def joint_confidence(methods: int) -> float:
+    """The confidence of each interval with which all differences of two of so many methods (2 or more) have 95 %.
+
+    Any two methods may turn out to be the best and the one behind it, so all pairs count (Bonferroni).
+    """
+    return 1 - (1 - CONFIDENCE) / (methods * (methods - 1) / 2)
+
+
 def smallest_difference(
-    seeds: int, rows: int, row_deviation: float, seed_deviation: float, power: float = 0.8
+    seeds: int,
+    rows: int,
+    row_deviation: float,
+    seed_deviation: float,
+    power: float = 0.8,
+    confidence: float = CONFIDENCE,
 ) -> float:
-    """The smallest difference that a study detects with this power, so that its 95 % interval excludes 0.
+    """The smallest difference that a study detects with this power, so that its interval excludes 0.
 
     Args:
         seeds: The number of seeds S, at least 2.
@@ -191,6 +204,7 @@ def smallest_difference(
         row_deviation: Standard deviation of a row's difference, the same with every seed.
         seed_deviation: Standard deviation of the mean difference over seeds.
         power: The probability of detection, in 0.5..1.
+        confidence: Of the interval, in 0..1.
 
     Returns:
         The difference, in the unit of the deviations.
@@ -198,7 +212,7 @@ def smallest_difference(
     of_rows, of_seeds = row_deviation**2 / rows, seed_deviation**2 / seeds
     variance = of_rows + of_seeds
     freedom = variance**2 / (of_rows**2 / max(1, rows - 1) + of_seeds**2 / (seeds - 1))
-    quantiles = [student_quantile(p, max(1.0, freedom)) for p in ((1 + CONFIDENCE) / 2, power)]
+    quantiles = [student_quantile(p, max(1.0, freedom)) for p in ((1 + confidence) / 2, power)]
     return sum(quantiles) * math.sqrt(variance)
 
 

@@ -10,7 +10,7 @@ from statistics import fmean
 
 from ift.lab.report.cautions import FEW_ROWS, empty_answers, few_rows, scored_rows, shortened
 from ift.lab.report.comparisons import Comparison
-from ift.lab.report.intervals import CONFIDENCE, Estimate, MeanSquares, student_quantile
+from ift.lab.report.intervals import CONFIDENCE, Estimate, MeanSquares, joint_confidence, student_quantile
 from ift.lab.report.studies import AUXILIARY
 from ift.lab.report.variants import Variant, apart_by_row, difference
 from ift.lab.report.wording import estimate, label, number
@@ -125,9 +125,7 @@ def _common_seeds(methods: list[Variant]) -> set[int]:
 
 def _standing(sound: list[Variant], split: str, metric: str) -> _Standing:
     best = max(sound, key=lambda one: fmean(one.scores(split, metric).values()))
-    # any two methods may turn out to be the best and the one behind it
-    pairs = len(sound) * (len(sound) - 1) / 2
-    confidence = 1 - (1 - CONFIDENCE) / pairs
+    confidence = joint_confidence(len(sound))
     apart = {
         one.label: (one, found)
         for one in sound
