@@ -96,10 +96,8 @@ def _largest(study: Study, spent: float) -> dict[str, Any]:
     if least > limit:
         raise UsageError(_too_small(replace(study, plan=replace(study.plan, **shortest)), least, longest))
     steps = full_steps(study)
-    # the time grows linearly with the steps
-    fewest = shortest["training_share"] * steps
-    fitting_steps = math.floor(fewest + (limit - least) / (longest - least) * (steps - fewest))
-    return plans[0] | {"training_share": _share(fitting_steps, steps)}
+    more = (limit - least) / (longest - least) * (steps - FEW_STEPS)  # the time grows linearly with the steps
+    return plans[0] | {"training_share": _share(FEW_STEPS + math.floor(more), steps)}
 
 
 def _whole(study: Study, fields: dict[str, Any], spent: float) -> float:
