@@ -14,6 +14,11 @@ from page_tables import RECORDS, table
 
 TASKS = {"compare-full": "word problems", "compare-relation": "relations"}
 PRETRAINED = {"compare-e2e": ("E2E, BLEU", "bleu"), "compare-geoquery": ("GeoQuery, SQL result equal", "sql")}
+ROUNDED = {  # SmolLM2 on E2E with RMSprop: the weights and the learning rate
+    "compare-e2e-rmsprop-float32": "float32, 3e-6",
+    "compare-e2e-rmsprop-bfloat16": "bfloat16, 3e-6",
+    "compare-e2e-rmsprop-bfloat16-fast": "bfloat16, 3e-5",
+}
 SCORE = "exact_match"
 SPLITS = ("test", "longer")
 FACTS = ("facts_stated", "nothing_false")  # these have a table of their own
@@ -123,6 +128,25 @@ def mispredicted(*names: str) -> str:
         ]
         rows.append([title, *wrong, estimate(found.base.estimate("test", metric), metric), *apart])
     return table(["", "mispredicted, first ten steps", "mispredicted, last ten steps", "sft", *labels], rows)
+
+
+def rounding(*names: str) -> str:
+    """By weights and learning rate: BLEU of the base and of SFT, the other methods minus SFT, and answers that end."""
+    rows = []
+    for name in names:
+        found = grouped(name, "sft")
+        by_label = {variant.label: variant for variant in found.variants}
+        others = [by_label[label] for label in ("ift", "ift as released")]
+        rows.append(
+            [
+                ROUNDED[name],
+                *(estimate(by_label[label].estimate("test", "bleu"), "bleu") for label in ("base", "sft")),
+                *(estimate(found.difference(one, "test", "bleu"), "bleu", signed=True) for one in others),
+                *(estimate(one.estimate("test", "stopped"), "stopped") for one in (by_label["sft"], *others)),
+            ]
+        )
+    stops = [f"{label}, stops" for label in ("sft", "ift", "ift as released")]
+    return table(["weights and rate", "base", "sft", "ift", "ift as released", *stops], rows)
 
 
 def search(name: str) -> str:
