@@ -634,10 +634,24 @@ FAULTS = [
         ("lab/report/test_intervals.py",),
     ),
     Fault(
+        "compare: a study that its time refuses leaves no rows and logs",
+        "lab/compare/study.py",
+        'for folder in (self.folder / "logs", self.rows):',
+        "for folder in ():",
+        ("lab/compare/test_budget.py",),
+    ),
+    Fault(
+        "compare: a shortened training has its share of the steps",
+        "lab/compare/user_data.py",
+        "config.num_train_epochs *= more_steps * share",
+        "config.num_train_epochs *= more_steps",
+        ("lab/compare/test_user_data.py",),
+    ),
+    Fault(
         "report: the best is compared at the level of all comparisons together",
         "lab/report/verdict.py",
-        "1 - (1 - CONFIDENCE) / pairs",
-        "CONFIDENCE",
+        "confidence = joint_confidence(len(sound))",
+        "confidence = CONFIDENCE",
         ("lab/report/test_verdict.py",),
     ),
     Fault(
