@@ -6,11 +6,16 @@ import re
 import pytest
 import torch
 from killed_runs import weights
+from safetensors.torch import load_file
 
 pytest.importorskip("bitsandbytes", reason="pip install bitsandbytes")
 
 ADAPTER = {"use_peft": "true", "lora_r": 4, "lora_dropout": 0, "lora_target_modules": "all-linear"}
 RUN = {"max_steps": 6, "learning_rate": 1e-2, "per_device_train_batch_size": 4, "report_to": "none"}
+
+
+def adapter_weights(folder):
+    return load_file(folder / "adapter_model.safetensors")
 
 
 def losses(done):
@@ -54,6 +59,29 @@ def test_a_quantised_base_without_an_adapter_is_refused_before_it_is_loaded(
     done = run_tiny(**RUN, load_in_4bit="true")
     assert done.code == 1
     assert wanted in " ".join((done.out + done.err).split())
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {},
+        {"method": "sft"},
+        {"lora_target_modules": r".*q_proj", "lora_modules_to_save": "norm"},
+        {"optim": "adamw_bnb_8bit", "lora_dropout": 0.1},
+    ],
+    ids=["ift", "sft", "a copied module", "8-bit states and dropout"],
+)
+def test_a_resumed_adapter_on_a_quantised_base_is_that_of_the_whole_run(run_tiny, flags):
+    """Red when: the adapter is bfloat16 before the stop, and float32 after the checkpoint is loaded."""
+    saving = {**RUN, **ADAPTER, "save_strategy": "steps", "save_steps": 3, "load_in_4bit": "true", **flags}
+    whole = run_tiny(**saving, out="whole")
+    assert whole.code == 0, whole.err
+    done = run_tiny(**saving, out="resumed", resume_from_checkpoint=whole.folder / "checkpoint-3")
+    assert losses(done) == losses(whole)[-len(losses(done)) :]
+    ours, expected = (adapter_weights(whole.folder.parent / name) for name in ("resumed", "whole"))
+    assert {key: one.dtype for key, one in ours.items()} == {key: one.dtype for key, one in expected.items()}
+    assert torch.bfloat16 in {one.dtype for one in expected.values()}
+    assert all(torch.equal(ours[key], expected[key]) for key in expected)
 
 
 @pytest.mark.parametrize("name", ["adamw_8bit", "paged_adamw_8bit", "adamw_bnb_8bit"])

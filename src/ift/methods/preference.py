@@ -9,10 +9,11 @@ from trl.experimental.cpo import CPOTrainer
 from trl.experimental.orpo import ORPOTrainer
 
 from ift.data.pairs import COLUMNS, PairCollator
+from ift.training.loaded_dtypes import KeepsDtypes
 from ift.training.telemetry import NoTelemetry
 
 
-class PreparedDPOTrainer(NoTelemetry, DPOTrainer):
+class PreparedDPOTrainer(NoTelemetry, KeepsDtypes, DPOTrainer):
     """`trl.DPOTrainer` on prepared pairs: `-log s(beta [(sum lp_w - sum lr_w) - (sum lp_l - sum lr_l)])`.
 
     Takes the arguments of `trl.DPOTrainer`; data sets have the columns `pairs.COLUMNS`, and `processing_class` is
@@ -37,7 +38,7 @@ class PreparedDPOTrainer(NoTelemetry, DPOTrainer):
         self._signature_columns = [*COLUMNS, "ref_chosen_logps", "ref_rejected_logps"]
 
 
-class _Prepared(NoTelemetry):
+class _Prepared(NoTelemetry, KeepsDtypes):
     """The common part of the ORPO and CPO trainers: rows are not tokenised again."""
 
     def __init__(self, model: Any, args: Any, *, processing_class: Any, **kwargs: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from trl import SFTTrainer
 
 from ift.training.last_batch import CountsRowsOnce
+from ift.training.loaded_dtypes import KeepsDtypes
 from ift.training.telemetry import NoTelemetry
 from ift.training.trainer import IFTTrainer
 
@@ -37,7 +38,7 @@ class NEFTuneTrainer(PlainSFTTrainer):
     }
 
 
-class DFTTrainer(NoTelemetry, CountsRowsOnce, SFTTrainer):
+class DFTTrainer(NoTelemetry, KeepsDtypes, CountsRowsOnce, SFTTrainer):
     """trl's `SFTTrainer` with `loss_type="dft"`: each token's loss times its detached probability; mean over tokens.
 
     Data sets have `input_ids` and `labels`, as `ift.data` prepares them. Source: Wu et al., arXiv:2508.05629.

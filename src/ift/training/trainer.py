@@ -31,6 +31,7 @@ from ift.training.config import LAMBDA_FIELDS, METHOD_FIELDS, IFTConfig, prepara
 from ift.training.formatting import format_rows
 from ift.training.lambda_schedule import noisy_lambda, scheduled_lambda
 from ift.training.last_batch import CountsRowsOnce
+from ift.training.loaded_dtypes import KeepsDtypes
 from ift.training.metrics import MetricsFile, RunningMeans, TokenRate, row_statistics
 from ift.training.model_card import CITATION, add_settings, card_settings
 from ift.training.non_finite import StopsAtNonFinite
@@ -43,7 +44,7 @@ from ift.user_code import file_sha256, load_function
 logger = logging.getLogger(__name__)
 
 
-class IFTTrainer(NoTelemetry, StopsAtNonFinite, KnowsTiedWeights, CountsRowsOnce, SFTTrainer):
+class IFTTrainer(NoTelemetry, KeepsDtypes, StopsAtNonFinite, KnowsTiedWeights, CountsRowsOnce, SFTTrainer):
     """Trains a causal language model with Intuitive Fine-Tuning (arXiv:2405.11870v3) on target answers.
 
     Takes the arguments of `trl.SFTTrainer` and data in any format of docs/data.md; only completions and assistant turns
@@ -140,9 +141,8 @@ class IFTTrainer(NoTelemetry, StopsAtNonFinite, KnowsTiedWeights, CountsRowsOnce
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """As in trl; warns if the method's settings differ from those of the checkpoint."""
-        source = resume_from_checkpoint
-        if source is True:
-            source = get_last_checkpoint(self.args.output_dir)
+        given = resume_from_checkpoint
+        source = get_last_checkpoint(self.args.output_dir) if given is True else given
         if source and (changed := changed_settings(Path(source), self._method_settings())):
             logger.warning(changed)
         if inspect.ismethod(self.token_weights):  # it may use what a derived class sets after `__init__`
