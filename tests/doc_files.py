@@ -122,6 +122,7 @@ def spreadsheet(folder: Path) -> None:
     (folder / "questions.csv").write_text(f"\ufeff{sheet}", encoding="utf-8")
     turns = [{"speaker": "user", "text": "Hi"}, {"speaker": "assistant", "text": "Hello."}]
     write_jsonl(folder / "dialogs.jsonl", [{"dialog": turns}] * 4)
+    write_jsonl(folder / "tickets.jsonl", [{"question": "Where is my parcel?", "answer": "On its way."}])
     rows = [{"question": f"What is {n}?", "answer": f"It is {n}."} for n in range(4)]
     write_jsonl(folder / "named.jsonl", rows)
     run = (folder / "run.yaml").read_text().replace("answers.jsonl", "named.jsonl")

@@ -32,6 +32,13 @@ def stage(*words):
         ("zero2", ["--dtype=float32", "--bf16=true"], 2 * N, (2 + 2 + 4 + 8) * N),
         ("zero3", ["--dtype=float32", "--bf16=true"], 2 * N, (2 + 4 + 8) * N),
         ("ddp", ["--use_peft", "--lora_r=4"], 4 * LORA, (4 + 8) * LORA),
+        (
+            "ddp",
+            ["--use_peft", "--lora_r=4", "--load_in_4bit"],
+            2 * LORA,
+            (2 + 4) * LORA,
+        ),  # bfloat16, as trl makes it
+        ("fsdp2", ["--use_peft", "--lora_r=4", "--bf16=true"], 4 * LORA, (4 + 4 + 8) * LORA),
     ],
 )
 def test_a_checkpoint_and_the_model(engine, words, model, checkpoint):

@@ -77,10 +77,25 @@ def test_weights_gradients_and_optimiser_by_hand(monkeypatch):
     assert (half.weights, half.gradients, half.optimizer) == (2 * n, 2 * n, 4 * n)
     assert held("--method", "dpo").reference == 4 * n
     assert held("--optim", "sgd").optimizer == 0
-    assert held("--optim", "adamw_8bit").optimizer == 2 * n
+    embedding = 521 * 128
+    for optimizer, states in (
+        ("adamw_8bit", 2),
+        ("paged_lion_8bit", 1),
+        ("rmsprop_bnb_8bit", 1),
+        ("ademamix_8bit", 3),
+    ):
+        # bitsandbytes keeps those of embeddings in 32 bits
+        assert held("--optim", optimizer).optimizer == states * (n + 3 * embedding)
+    assert held("--optim", "adamw_torch_8bit").optimizer == 2 * n  # of torchao
+    assert held("--optim", "rmsprop_bnb", "--dtype=bfloat16").optimizer == 4 * n
     lora = held("--use_peft", "--lora_r", "4")
     assert lora.trained == 4 * 4 * (128 + 128) * 2  # r (in + out) for q and v of four layers
     assert lora.weights == 4 * n + 4 * lora.trained
+    assert held("--use_peft", "--lora_r", "4", "--optim", "adamw_8bit").optimizer == 2 * lora.trained
+    copied = held(
+        "--use_peft", "--lora_r", "4", "--optim", "adamw_8bit", "--lora_modules_to_save", "embed_tokens"
+    )
+    assert copied.optimizer == 2 * lora.trained + 8 * embedding
     assert held("--use_peft", "--method", "dpo").reference == 0
     four = held("--load_in_4bit").weights
     linear = 4 * (4 * 128 * 128 + 3 * 128 * 352)

@@ -9,6 +9,7 @@ import pytest
 
 from ift.methods.table import METHODS
 from ift.runs.arguments import UsageError, make_parser, parse, parse_stages
+from ift.runs.plan import switched_off_lines
 from ift.runs.removed import REMOVED
 from ift.training.other_tools import EXPLAINED, RENAMED, table
 from models import tiny_model
@@ -184,6 +185,20 @@ def test_unknown_keys_and_wrong_types_of_a_file_are_one_message(train, config):
         "line 9: datasets: unknown key 'paht'; did you mean path?",
     ]
     assert lines[-1].startswith("line 9: datasets: unknown key 'bar'; an entry has path, name, data_dir")
+
+
+def test_a_flag_may_switch_off_what_settings_of_the_file_belong_to(config):
+    """A rehearsal of a converted file without bitsandbytes or adapter. Red when: each has to be left out too."""
+    file = str(config("load_in_4bit: true\nuse_bnb_nested_quant: true\nuse_peft: true\nlora_r: 8\n"))
+    run = parse(["--config", file, "--load_in_4bit", "false"])
+    assert dict(run.switched_off) == {"use_bnb_nested_quant": "--load_in_4bit false"}
+    assert (run.model.use_peft, run.model.load_in_4bit) == (True, False)
+    run = parse(["--config", file, "--load_in_4bit", "false", "--use_peft=false"])
+    said = ["settings of the file without effect, because of --use_peft false: lora_r",
+            "settings of the file without effect, because of --load_in_4bit false: use_bnb_nested_quant"]  # fmt: skip
+    assert switched_off_lines(run) == said
+    with pytest.raises(UsageError, match="lora_r: no effect without use_peft: true"):
+        parse(["--config", file, "--use_peft", "false", "--lora_r", "4"])
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from ift.generation.prompts import prompt_ids
 from ift.lab.testbed import tiny_base_path
 from ift.models.loading import PLAIN_TEXT
 from ift.models.record import model_sha256, read_record
+from ift.text import TRAINED
 
 LORA = {"use_peft": "true", "lora_r": 2, "lora_target_modules": "all-linear", "learning_rate": 0.1}
 PAIRS = "preference, conversational"
@@ -114,6 +115,21 @@ def test_a_tied_matrix_is_not_trained_twice(ift, write_rows):
     assert "has no module embd_tokens; did you mean embed_tokens?" in " ".join(done.out.split())
 
 
+def test_a_wrong_module_is_named_beside_missing_packages(ift, write_rows):
+    """Red when: it is found only after the packages are installed."""
+    given = {
+        "model_name_or_path": tiny_base_path(),
+        "dataset_name": write_rows("messages"),
+        "use_peft": "true",
+    }
+    wrong = ("--lora_modules_to_save", "embed_tokens", "lm_head", "--optim", "lomo")
+    for elsewhere in ([], ["--gpu_memory", "24"]):
+        done = ift("check", *wrong, *elsewhere, **given, output_dir="out")
+        assert done.code == 1
+        assert "embed_tokens and lm_head are one matrix" in (said := " ".join(done.out.split()))
+        assert "lomo-optim (for optim lomo)" in said
+
+
 def test_a_run_elsewhere_is_planned_without_weights(ift, write_rows, tmp_path):
     folder = shutil.copytree(
         tiny_base_path(), tmp_path / "plan", ignore=shutil.ignore_patterns("*.safetensors")
@@ -123,9 +139,15 @@ def test_a_run_elsewhere_is_planned_without_weights(ift, write_rows, tmp_path):
     assert planned.code == 0, planned.err + planned.out
     assert "it fits" in planned.out
     assert "no weights in this folder" in (said := ift("check", **given).err)
-    assert (
-        "To plan a run on paper, config.json and the tokenizer are enough: ift check --gpu_memory 24" in said
-    )
+    hint = "To plan a run on paper, config.json and the tokenizer are enough: ift check --gpu_memory 24"
+    assert hint in said
+    assert hint not in planned.out
+    shown = ift("check", "--show", "1", **given, gpu_memory=24)
+    assert shown.code == 0, shown.err + shown.out
+    rows = shown.out.partition("row 1 of the kept rows")[2]
+    assert set(TRAINED) <= set(rows)
+    assert "‹" not in rows
+    assert "(without the model's guesses: its weights are not here)" in rows
 
 
 @pytest.mark.parametrize("token", ["pad_token", "bos_token"])

@@ -334,6 +334,7 @@ def test_defaults_of_axolotl_are_written_out(converted):
     wanted = {
         "dtype": "bfloat16", "use_bnb_nested_quant": True, "lora_dropout": 0.0, "num_train_epochs": 1.0,
         "per_device_eval_batch_size": 4, "max_length": 512, "lr_scheduler_type": "cosine", "warmup_steps": 0.03,
+        "save_strategy": "epoch", "save_total_limit": 4,
     }  # fmt: skip
     assert {name: value for name, (value, _) in found.implied.items()} == wanted
     holds(found.settings, wanted)
@@ -345,6 +346,80 @@ def test_defaults_of_axolotl_are_written_out(converted):
     assert any("mean over all trained tokens" in one for one in found.differences)
     assert any("Axolotl drops them; ift truncates them" in one for one in found.differences)
     assert "# Defaults of Axolotl: dtype, use_bnb_nested_quant" in found.yaml_text("x")
+
+
+@pytest.mark.parametrize(
+    ("said", "written"),
+    [
+        ("", {"save_strategy": "epoch", "save_total_limit": 4}),
+        ("save_steps: 7\n", {"save_steps": 7, "save_total_limit": 4}),
+        ("saves_per_epoch: 1\nsave_total_limit: 2\n", {"save_strategy": "epoch", "save_total_limit": 2}),
+        ('save_strategy: "no"\n', {"save_strategy": "no"}),
+    ],
+)
+def test_checkpoints_are_saved_when_axolotl_saves_them(converted, said, written):
+    """transformers' own default is each 500 steps, which a short run never reaches."""
+    found, _ = converted(f"{QUIET}{said}")
+    assert {name: found.settings[name] for name in found.settings if name.startswith("save_")} == written
+
+
+@pytest.mark.parametrize(
+    ("asked", "strategy", "steps"),
+    [
+        ("", "epoch", None),
+        ("eval_steps: 7\n", "steps", 7),
+        ("evals_per_epoch: 1\n", "epoch", None),
+        ("evals_per_epoch: 4\n", "steps", 0.25),
+        ("evaluation_strategy: epoch\n", "epoch", None),
+        ('eval_strategy: "no"\n', "no", None),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_rows_that_are_held_out_are_evaluated_when_the_other_tool_does(
+    converted, asked, strategy, steps, first
+):
+    """Red when: they are evaluated every 10 steps, ift's logging_steps; or the order of the keys decides."""
+    held_out = "val_set_size: 0.1\n"
+    found, args = converted(QUIET + (held_out + asked if first else asked + held_out))
+    assert found.settings["eval_strategy"] == strategy == args.config.eval_strategy
+    assert found.settings.get("eval_steps") == steps
+    assert found.settings["test_split_size"] == 0.1
+    assert not {"evals_per_epoch", "eval_steps", "eval_strategy", "evaluation_strategy"} & set(found.lost)
+
+
+@pytest.mark.parametrize(
+    "name", ["context_parallel_size", "sequence_parallel_degree", "tensor_parallel_size"]
+)
+def test_processes_that_share_rows_change_the_batch(converted, name):
+    found, _ = converted(f"{QUIET}{name}: 2\n")
+    changing, _ = found.groups.values()
+    assert "a step has 2 times as many rows. Divide gradient_accumulation_steps" in changing[name]
+    found, _ = converted(f"{QUIET}{name}: 1\n")
+    assert found.groups[list(found.groups)[1]][name] == "it is off"
+
+
+def test_columns_and_empty_values_of_an_entry_are_named(converted):
+    entry = "{path: a, field_messages: conversations, field_system: '', type: {field_output: output, field_input: "
+    found, _ = converted(
+        f"base_model: m\ndatasets:\n  - {entry}context, system_prompt: '', format: '{{input}}'}}}}\n"
+    )
+    assert found.lost["datasets.field_messages"] == "the column conversations is found without being named"
+    assert found.lost["datasets.type.field_output"] == "the column output is found without being named"
+    assert (
+        found.lost["datasets.field_system"] == found.lost["datasets.type.system_prompt"] == "it has no value"
+    )
+    assert found.settings["datasets"][0]["dataset_columns"] == {"context": "input"}
+    assert list(found.groups["lost, and this changes what is trained"]) == ["datasets.type.format"]
+    assert "docs/data.md, Prompts with a text around them" in found.lost["datasets.type.format"]
+    assert "## Prompts with a text around them" in Path("docs/data.md").read_text(encoding="utf-8")
+
+
+def test_a_file_of_deepspeed_that_is_not_there_is_named(converted):
+    """Also one of Axolotl's own files, whose stage its name tells."""
+    found, _ = converted(f"{QUIET}deepspeed: deepspeed_configs/zero2.json\n")
+    assert found.settings["accelerate_config"] == "zero2"
+    same = found.groups[list(found.groups)[1]]
+    assert same["deepspeed"].startswith("found no file deepspeed_configs/zero2.json")
 
 
 def test_what_a_file_says_is_not_replaced_by_a_default(converted):

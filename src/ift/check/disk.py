@@ -68,9 +68,10 @@ def disk_needs(config: Any, held: Held, engine: Engine, adapter: bool, steps: in
     """
     zero = engine.name.startswith("zero")
     if adapter:
-        model = held.trained * (held.element if zero else FULL)
+        model = held.trained * held.element if zero else held.gradients  # in the dtype of the weights
     else:
-        model = held.computed if zero else held.weights + (held.upcast if engine.name == "fsdp2" else 0)
+        model = held.computed if zero else held.weights
+    model += held.upcast if engine.name == "fsdp2" else 0
     states = held.optimizer
     if zero:
         states = held.full_optimizer + held.trained * FULL

@@ -87,14 +87,15 @@ def step_needs(
     in_full, loaded = _trained_in_full(network, model_args, few_bits), HALF if few_bits else element
     trained_bytes = FULL * in_full + loaded * (trained - in_full)
     full_state, loaded_state = (_state_bytes(optimizer, size) for size in (FULL, loaded))
+    wider = _trained_embedding(network) * _wider_states(optimizer)
     held = Held(
         weights=weights + (trained_bytes if model_args.use_peft else 0),
         computed=computed + (compute * trained if model_args.use_peft else 0),
         trained=trained,
         element=compute,
         gradients=trained_bytes,
-        optimizer=round(in_full * full_state + (trained - in_full) * loaded_state),
-        full_optimizer=round(trained * full_state),
+        optimizer=round(in_full * full_state + (trained - in_full) * loaded_state + wider),
+        full_optimizer=round(trained * full_state + wider),
         upcast=FULL * trained - trained_bytes if config.bf16 or config.fp16 else 0,
         reference=_reference_bytes(stage, weights, trained_bytes),
         gathered=0 if few_bits else compute * gathered,
@@ -245,15 +246,33 @@ def _weight_bytes(model: Any, model_args: Any, element: int) -> int:
     return round(sum(p.numel() * (share if p in few else element) for p in model.parameters()))
 
 
-def _state_bytes(optimizer: str, each: int) -> float:
-    """Bytes of optimiser state per trained weight of `each` bytes; an unknown optimiser counts as AdamW."""
-    each = FULL if "32bit" in optimizer else each
-    if "8bit" in optimizer:
-        return 2.0
-    if "adafactor" in optimizer:
-        return 0.1
-    if optimizer.startswith("sgd"):
+def _trained_embedding(network: Any) -> int:
+    """The number of trained parameters in embeddings; a matrix that the output shares counts once."""
+    tables = {one.weight for one in network.modules() if isinstance(one, torch.nn.Embedding)}
+    return sum(table.numel() for table in tables if table.requires_grad)
+
+
+def _wider_states(optimizer: str) -> float:
+    """Bytes per weight of an embedding by which an 8-bit optimiser's states are larger than for other weights.
+
+    transformers has bitsandbytes keep the states of embeddings in 32 bits.
+    """
+    eight = "8bit" in optimizer and not optimizer.startswith(("adamw_torch", "galore"))
+    return _states(optimizer) * (FULL - 1) if eight else 0.0
+
+
+def _states(optimizer: str) -> float:
+    """Numbers that an optimiser keeps per trained weight; an unknown one counts as AdamW."""
+    if "adafactor" in optimizer or optimizer.startswith("sgd"):
         return 0.0
-    if optimizer in ("rmsprop", "adagrad") or "lion" in optimizer:
-        return 1.0 * each
-    return 2.0 * each
+    if optimizer.startswith(("rmsprop", "adagrad")) or "lion" in optimizer:
+        return 1.0
+    return 3.0 if "ademamix" in optimizer else 2.0
+
+
+def _state_bytes(optimizer: str, each: int) -> float:
+    """Bytes of optimiser state per trained weight of `each` bytes."""
+    if "adafactor" in optimizer:  # a row and a column of numbers for each matrix
+        return 0.1
+    in_32 = "32bit" in optimizer or optimizer in ("rmsprop_bnb", "ademamix")  # bitsandbytes
+    return _states(optimizer) * (1 if "8bit" in optimizer else FULL if in_32 else each)

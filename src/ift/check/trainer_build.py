@@ -18,9 +18,10 @@ from transformers import PreTrainedModel
 
 from ift.check.memory import empty_model
 from ift.check.packages import missing_packages, wanted_packages
+from ift.data import DataError
 from ift.generation.during_training import logs_exact_match, target_totals
 from ift.methods.stage import PreparedRows, Stage, build_trainer
-from ift.methods.start import start_options
+from ift.methods.start import check_adapter, start_options
 from ift.models.loading import load_config
 from ift.text import quoted
 
@@ -61,10 +62,9 @@ def build_errors(
         + _refused(stage)
         + _answers_and_metric(stage, prepared)
     )
-    if stage.config.world_size > 1 or (elsewhere and wanted_packages([stage], engine)):
-        return found
     try:
-        if found := found + _unknown_init_kwargs(stage):
+        found += _unknown_init_kwargs(stage) + _wrong_modules(stage)
+        if found or stage.config.world_size > 1 or (elsewhere and wanted_packages([stage], engine)):
             return found
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -72,7 +72,7 @@ def build_errors(
     except (ValueError, ImportError, TypeError, KeyError, OSError) as error:
         return [*found, _explained(stage, error)]
     except RuntimeError as error:  # a model's own code may need weights that are not there
-        return [] if "meta" in str(error) else [_explained(stage, error)]
+        return found if "meta" in str(error) else [*found, _explained(stage, error)]
     return []
 
 
@@ -104,6 +104,15 @@ def _refused(stage: Stage) -> list[str]:
         if unknown
         else []
     )
+
+
+def _wrong_modules(stage: Stage) -> list[str]:
+    """Names in LoRA's lists that the model lacks, or that name both sides of a tied matrix."""
+    try:
+        check_adapter(stage, empty_model(stage, "eager"))
+    except DataError as error:
+        return [str(error)]
+    return []
 
 
 def _build(stage: Stage, prepared: PreparedRows, folder: str) -> None:

@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
 
 def _planned(options: argparse.Namespace) -> bool:
     """Whether a run on another machine is planned, and nothing is computed with its model here."""
-    return options.gpu_memory is not None and not (options.time or options.show)
+    return options.gpu_memory is not None and not options.time
 
 
 def _check(
@@ -101,7 +101,9 @@ def _check(
         if options.show:
             from ift.cli.show_rows import show_rows
 
-            show_rows(run_args, rows, options.show, reporter.console)
+            show_rows(
+                run_args, rows, options.show, reporter.console, guesses="the model's weights" not in missing
+            )
     data = {name: asdict(one.report) for name, one in rows.sets.items()}
     return {"method": run_args.method.name, "data": data, **found.as_dict(), "step_seconds": seconds,
             "hours": found.hours(options.gpu_tflops)}  # fmt: skip

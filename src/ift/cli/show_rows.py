@@ -32,16 +32,21 @@ def _first_rows(one: Prepared, count: int) -> Iterator[tuple[int, dict[str, Any]
         yield index + 1, one.dataset[index]
 
 
-def show_rows(run_args: TrainArguments, prepared: PreparedRows, count: int, console: Console) -> None:
-    """Prints rows: prompt dim, trained tokens green (without colour: in brackets), and the model's other guesses."""
+def show_rows(
+    run_args: TrainArguments, prepared: PreparedRows, count: int, console: Console, guesses: bool = True
+) -> None:
+    """Prints rows: prompt dim, trained tokens green (without colour: in brackets), and the model's other guesses.
+
+    Without `guesses` the rows alone are shown, and no weights are loaded.
+    """
     tokenizer, one = prepared.tokenizer, prepared.sets["train"]
-    guess = load_guesser(run_args)
+    guess = load_guesser(run_args) if guesses else None
     special = set(tokenizer.all_special_ids)
     colour = console.color_system is not None and not console.no_color
     console.print()
     for number, row in _first_rows(one, count):
         ids, labels = ids_and_labels(row)
-        guessed, parts = ids[:1] + guess(ids)[:-1], list[Text]()  # nothing is guessed in the first place
+        guessed, parts = ids[:1] + guess(ids)[:-1] if guess else ids, list[Text]()  # none in the first place
         texts = token_texts(tokenizer, ids, guessed)
         wrong = ""
         for token, label, (piece, other) in zip(ids, labels, texts, strict=True):
@@ -60,8 +65,13 @@ def show_rows(run_args: TrainArguments, prepared: PreparedRows, count: int, cons
         place = f"{one.name_of(number)}," if one.parts else f"row {number} of the kept rows,"
         console.print(Text.assemble((place, "bold"), f" {counted(len(ids), 'token')}"))
         console.print(Text().join(parts))
-    console.print(
-        f"(prompt dim, [green]trained[/green], [magenta]special token[/magenta], [red]‹{GUESS}›[/red])"
-        if colour
-        else f"({TRAINED[0]}trained{TRAINED[1]}, ‹{GUESS}›)"
-    )
+    marks = [
+        "prompt dim",
+        "[green]trained[/green]",
+        "[magenta]special token[/magenta]",
+        f"[red]‹{GUESS}›[/red]",
+    ]
+    marks = marks if colour else [f"{TRAINED[0]}trained{TRAINED[1]}", f"‹{GUESS}›"]
+    console.print(f"({', '.join(marks if guess else marks[:-1])})")
+    if guess is None:
+        console.print("(without the model's guesses: its weights are not here)")

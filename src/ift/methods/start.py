@@ -160,19 +160,20 @@ def _ending_with(name: str, modules: Collection[str]) -> list[str]:
     return [one for one in modules if one == name or one.endswith(f".{name}")]
 
 
-def check_limits(stage: Any, tokenizer: Any, longest_row: int, network: Any) -> None:
-    """Raises DataError for a special id without an embedding, a too long row, and as `explain_saved_modules`.
-
-    So does a name in a list of LoRA that the model lacks.
-    """
+def check_adapter(stage: Any, network: Any) -> None:
+    """Raises DataError for a name in a list of LoRA that the model lacks, and as `explain_saved_modules`."""
     from trl import get_peft_config
 
-    name = stage.model.model_name_or_path
     explain_saved_modules(stage, network)
-    if (
-        adapter_config(local_path(name), stage.model.model_revision) is None
-    ):  # a new adapter, not one that is continued
+    name = local_path(stage.model.model_name_or_path)
+    if adapter_config(name, stage.model.model_revision) is None:  # a new adapter, not one that is continued
         check_adapter_names(network, get_peft_config(stage.model), "lora_")
+
+
+def check_limits(stage: Any, tokenizer: Any, longest_row: int, network: Any) -> None:
+    """Raises DataError for a special id without an embedding, a too long row, and as `check_adapter`."""
+    name = stage.model.model_name_or_path
+    check_adapter(stage, network)
     check_special_ids(name, tokenizer, network)
     if problem := explain_too_long(longest_row, learned_positions(network)):
         raise DataError(f"{name}: {problem}")

@@ -22,6 +22,10 @@ PICKLES = {"config.json": "pytorch_model*.bin", "adapter_config.json": "adapter_
 SHIPPED = ("tiny_base", "relation_base")  # the base models in this package (docs/testbed.md)
 
 
+class NoWeights(DataError):
+    """A model's folder has a configuration and no weights."""
+
+
 def local_path(name: str) -> str:
     """An existing folder, or a base model of `SHIPPED`, as an absolute path; a Hub id unchanged."""
     path = Path(name).expanduser()
@@ -79,7 +83,7 @@ def check_model_path(name: str, *, allow_pickle: bool = False, weights: bool = T
         try:
             check_model_path(base, allow_pickle=allow_pickle, weights=weights)
         except DataError as error:
-            raise DataError(f"{name}: the base of this adapter: {error}") from error
+            raise type(error)(f"{name}: the base of this adapter: {error}") from error
 
 
 def is_unfinished(folder: Path) -> bool:
@@ -134,10 +138,9 @@ def _check_weights(folder: Path, kind: str, allow_pickle: bool, named: Any) -> N
                 "as safetensors (model.save_pretrained), or use --allow_pickle_weights if you trust its source"
             )
     else:
-        raise DataError(
+        raise NoWeights(
             f"{folder}: no weights in this folder: no {file.name}. Fix: copy them there, or give the folder that the "
-            "model was saved to. To plan a run on paper, config.json and the tokenizer are enough: ift check "
-            "--gpu_memory 24"
+            "model was saved to"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -30,7 +30,7 @@ from ift.runs.argv import (
 from ift.runs.known_flags import last_given, launch_flags, refuse_foreign_file, unknown, wanted_methods
 from ift.runs.mixture import parse_mixture
 from ift.runs.output_folder import stage_folder
-from ift.runs.ranges import check_ranges, check_used, raise_together
+from ift.runs.ranges import check_ranges, check_used, raise_together, switched_off
 from ift.runs.resume_words import read_resume_words
 from ift.runs.yaml_file import parse_renaming, parse_yaml_file, text_as_written
 from ift.training.config import field_with_help
@@ -96,6 +96,7 @@ class TrainArguments(Stage):
         named: Names of the settings on the command line or in the YAML file, even those with their default value.
         finished: Whether the stage is already finished, in a resumed sequence.
         later_folders: The output folders of the later stages of a sequence.
+        switched_off: Settings of the YAML file that a flag leaves without effect -> that flag.
     """
 
     run: RunArguments
@@ -105,6 +106,7 @@ class TrainArguments(Stage):
     named: frozenset[str] = frozenset()
     finished: bool = False
     later_folders: Sequence[str] = ()
+    switched_off: Mapping[str, str] = field(default_factory=dict)
 
 
 class Parser(TrlParser):
@@ -265,7 +267,8 @@ def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: se
         fix = ". Fix: --tf32 false on this machine" if "--tf32 requires" in str(error) else ""
         raise UsageError("\n".join([*parser.problems, f"{error}{fix}"])) from error
     flags = {word.lstrip("-").replace("-", "_") for word in arguments if word.startswith("--")}
-    named = frozenset(flags | set(parser.nodes))
+    off = switched_off(flags, parser.nodes, model)
+    named = frozenset(flags | parser.nodes.keys()) - off.keys()
     raise_together(
         lambda: method.check(config),
         lambda: check_ranges(config, model, mixture),
@@ -276,9 +279,8 @@ def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: se
     if run.allow_pickle_weights:
         config.model_init_kwargs = {"use_safetensors": None, **(config.model_init_kwargs or {})}
     launch = last_given([*in_file, *launch])
-    return TrainArguments(
-        script, config, model, mixture, renamed, method, run, launch, from_flags, answers, named
-    )
+    parts = script, config, model, mixture, renamed, method, run, launch, from_flags, answers, named
+    return TrainArguments(*parts, switched_off=off)
 
 
 def _check_given(script: Any, config: Any, model: Any, mixture: Any) -> None:

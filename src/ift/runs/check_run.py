@@ -15,18 +15,19 @@ from ift.check.findings import Preflight, preflight
 from ift.check.packages import missing_packages, wanted_packages
 from ift.data import DataError
 from ift.models.loading import warn_of_remote_code
-from ift.models.model_folder import check_model_path, warn_of_unfinished_run
+from ift.models.model_folder import NoWeights, check_model_path, warn_of_unfinished_run
 from ift.runs.arguments import TrainArguments, parse_stages
 from ift.runs.argv import UsageError, drop_flags, split_equals
 from ift.runs.launch import engine_here, is_launched, running_engine, wanted_engine
 from ift.runs.output_folder import AlreadyFinished, prepare_output_folder
-from ift.runs.plan import epochs_unused
+from ift.runs.plan import epochs_unused, switched_off_lines
 from ift.runs.progress import SILENT, Reporter, TerminalReporter
 from ift.step.equations import try_weights
 from ift.text import sentence
 from ift.user_code import load_function
 
 TIMED_STEPS = 3  # the first one is a warm-up
+MORE = "ift check shows more"
 LONG = 3  # seconds of a computation before a run that is announced
 
 
@@ -37,7 +38,12 @@ class Refused(DataError):
 def check_model(run_args: TrainArguments, weights: bool = True) -> None:
     """Refuses a model folder that cannot be loaded (see `check_model_path`), and warns if the model's code will run."""
     name = run_args.model.model_name_or_path
-    check_model_path(name, allow_pickle=run_args.run.allow_pickle_weights, weights=weights)
+    try:
+        check_model_path(name, allow_pickle=run_args.run.allow_pickle_weights, weights=weights)
+    except NoWeights as error:
+        raise NoWeights(
+            f"{error}. To plan a run on paper, config.json and the tokenizer are enough: ift check --gpu_memory 24"
+        ) from error
     if not is_launched():
         warn_of_unfinished_run(name)
         if run_args.config.trust_remote_code:
@@ -128,7 +134,7 @@ def report_lines(
 
     `seconds` are those of a step, None where it was not timed; `tflops` is --gpu_tflops.
     """
-    lines = list(rows.notes)
+    lines = [*switched_off_lines(run_args), *rows.notes]
     for one in rows.sets.values():
         lines += one.report.lines(findings=True, lengths=True)
     lines += [line] if (line := found.memory_line()) else []
@@ -166,8 +172,10 @@ def closing_line(found: list[dict[str, Any]]) -> tuple[str, str]:
     return f"ift train would start, and then very likely run out of memory. {fix}", "bold yellow"
 
 
-def refuse_or_warn(run_args: TrainArguments, prepared: Any, reporter: Reporter | None = None) -> Preflight:
-    """Reports the findings of the check before a run (to the terminal by default).
+def refuse_or_warn(
+    run_args: TrainArguments, prepared: Any, reporter: Reporter | None = None, more: str = MORE
+) -> Preflight:
+    """Reports the findings of the check before a run (to the terminal by default); `more` says what shows more.
 
     Raises:
         Refused: The check refuses the run, and --force was not given.
@@ -188,7 +196,7 @@ def refuse_or_warn(run_args: TrainArguments, prepared: Any, reporter: Reporter |
         refusals = [one for one in found.findings if one.level == "refused"]
         reasons = " ".join(f"{one.about}: {sentence(one.text)}" for one in refusals)
         forced = "--force starts anyway; " if all(one.forcible for one in refusals) else ""
-        raise Refused(f"not started: {reasons} ({forced}ift check shows more)")
+        raise Refused(f"not started: {reasons} ({forced}{more})")
     if found.refused:
         reporter.message("starting despite failed checks (--force)", "bold red")
     return found

@@ -90,11 +90,26 @@ def lost_of_entries(value: Any, prefix: str = "datasets") -> dict[str, str]:
     found: dict[str, list[str]] = {}
     for one in value if isinstance(value, list) else []:
         for key, inner in one.items() if isinstance(one, Mapping) else ():
-            if key in ENTRY or key in COLUMNS or inner is None or (inner == "" and key != "roles_to_train"):
-                continue
-            for name, reason in INSIDE.get(key, _unknown)(inner):
+            for name, reason in _lost_of_key(key, inner):
                 found.setdefault(f"{prefix}.{key}{name}", []).append(reason)
     return {name: _joined(reasons) for name, reasons in found.items()}
+
+
+def _lost_of_key(key: str, value: Any) -> Inside:
+    if key in COLUMNS:
+        yield from _column(key, value)
+    elif value is None or (value == "" and key != "roles_to_train"):
+        yield "", EMPTY
+    elif key not in ENTRY:
+        yield from INSIDE.get(key, _unknown)(value)
+
+
+def _column(key: str, column: Any) -> Inside:
+    """A key that names a column, where it does not become an entry of `dataset_columns`."""
+    if not column:
+        yield "", EMPTY
+    elif not _is_needed(str(column), COLUMNS[key]):
+        yield "", Same(f"the column {column} is found without being named")
 
 
 def _joined(reasons: list[str]) -> str:
@@ -102,6 +117,9 @@ def _joined(reasons: list[str]) -> str:
     return "; ".join(dict.fromkeys(lost)) if lost else Same("; ".join(dict.fromkeys(reasons)))
 
 
+EMPTY = Same("it has no value")
+WRITE_IT = "write that text into the rows (docs/data.md, Prompts with a text around them)"
+BUILT = f"ift does not build prompts: {WRITE_IT}"
 Inside = Iterator[tuple[str, str]]  # the end of a key's name ("" or ".inner"), and the reason
 
 
@@ -121,13 +139,15 @@ def _fixed(reason: str, same: tuple[Any, ...] = (), why: str = "ift does the sam
 def _type(value: Any) -> Inside:
     if isinstance(value, Mapping):
         for inner, found in value.items():
-            if found not in (None, "") and inner not in COLUMNS:
-                yield f".{inner}", "ift does not build prompts: write the prompt into the rows (docs/data.md)"
+            if inner in COLUMNS:
+                yield from ((f".{inner}", reason) for _, reason in _column(inner, found))
+            else:
+                yield f".{inner}", BUILT if found not in (None, "") else EMPTY
         return
     if value in DETECTED:
         yield "", Same(f"{value}: ift detects the format from the columns")
         return
-    added = f"if {value} adds text to a prompt, write that text into the rows"
+    added = f"if {value} adds text to a prompt, {WRITE_IT}"
     yield "", f"ift detects the format from the columns and applies the chat template; {added}"
 
 

@@ -103,7 +103,12 @@ def keys_of_deepspeed(value: Any, written: Mapping[str, Any]) -> KeysInside:
     """
     found = KeysInside(written)
     if isinstance(value, Unread):
-        if not SHIPPED.fullmatch(Path(value).stem):
+        if SHIPPED.fullmatch(Path(value).stem):
+            found.lost[""] = Same(
+                f"{value.reason}; its name is that of a file that comes with Axolotl or LLaMA-Factory, so its stage is "
+                "known, and it sets no optimizer, scheduler or clipping"
+            )
+        else:
             found.lost[".*"] = (
                 f"{value.reason}, so what it sets (such as optimizer, scheduler, gradient_clipping) is not known. Fix: "
                 "convert where the file is"

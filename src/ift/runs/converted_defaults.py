@@ -40,6 +40,10 @@ def _in_bits(written: Settings, ours: Settings) -> bool:
     return few_bits(written) and not ours.get("load_in_8bit")
 
 
+def _saves(written: Settings, ours: Settings) -> bool:
+    return ours.get("save_strategy") != "no"
+
+
 def _method(*names: str) -> Callable[[Settings, Settings], bool]:
     return lambda written, ours: ours.get("method") in names
 
@@ -64,6 +68,8 @@ DEFAULTS: Mapping[str, tuple[Default, ...]] = {
         Default("max_length", 512, "1024"),
         Default("lr_scheduler_type", "cosine", "linear"),
         Default("warmup_steps", 0.03, "0; Axolotl's is 3 % of the steps, at most 100"),
+        Default("save_strategy", "epoch", "steps", lambda written, ours: "save_steps" not in ours),
+        Default("save_total_limit", 4, "all checkpoints are kept", _saves),
         *_PAIRS,
     ),
     "LLaMA-Factory": (

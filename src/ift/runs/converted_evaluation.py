@@ -39,12 +39,16 @@ def evaluation_rows(name: str) -> Callable[[Any, Settings], Translated]:
             return Same("the file asks for no evaluation")
         if (one := _one_set(settings)) is None:
             return NOT_EVALUATED
-        found = {"dataset_test_split": one["dataset_test_split"]}
-        if not any(settings.get(asking) for asking in ASKING if asking != "eval_steps"):
-            found["eval_strategy"] = "steps" if settings.get("eval_steps") else "epoch"
-        return found
+        return {"dataset_test_split": one["dataset_test_split"], **_when(settings)}
 
     return translate
+
+
+def _when(settings: Settings) -> dict[str, Any]:
+    """The strategy of a file that has evaluation rows and names none: each `eval_steps`, or each epoch without them."""
+    if any(settings.get(asking) is not None for asking in ASKING if asking != "eval_steps"):
+        return {}
+    return {"eval_strategy": "steps" if settings.get("eval_steps") else "epoch"}
 
 
 def lost_of_evaluation(name: str) -> Callable[[Any, Settings], dict[str, str]]:
@@ -55,7 +59,7 @@ def lost_of_evaluation(name: str) -> Callable[[Any, Settings], dict[str, str]]:
 def held_out(value: Any, settings: Settings) -> Translated:
     """The share of the training rows that is held out; nothing may be held out beside evaluation rows of the file."""
     if value:
-        return {"test_split_size": value, "eval_strategy": settings.get("eval_strategy") or "steps"}
+        return {"test_split_size": value, **_when(settings)}
     return Same("ift also holds out nothing") if _given(settings) else {"eval_strategy": "no"}
 
 

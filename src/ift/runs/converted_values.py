@@ -41,6 +41,8 @@ from ift.runs.converted_switches import (
 from ift.runs.harmless_names import Same
 
 KERNELS = ("liger", "cut_cross_entropy", "cutcrossentropy", "kernels", "scattermoe", "sonicmoe")
+PARALLEL = ("context_parallel_size", "cp_size", "sequence_parallel_degree", "tensor_parallel_size",
+            "tensor_model_parallel_size", "pipeline_model_parallel_size")  # fmt: skip
 FLASH = {"fa2": "flash_attention_2", "fa3": "flash_attention_3", "sdpa": "sdpa", "disabled": "eager"}
 
 
@@ -129,6 +131,17 @@ def _long_rows(value: Any, settings: Settings) -> Translated:
     )
 
 
+def _parallel(value: Any, settings: Settings) -> Translated:
+    """A number of processes that share each row, in place of taking rows of their own."""
+    if value in (0, 1, "1", "auto", False):
+        return Same("it is off")
+    return (
+        f"ift gives every process rows of its own, where here {value} processes share them: with as many processes, a "
+        f"step has {value} times as many rows. Divide gradient_accumulation_steps or --num_processes by {value} to "
+        "keep the batch"
+    )
+
+
 def _minimum_rate(value: Any, settings: Settings) -> Translated:
     """cosine_min_lr_ratio of Axolotl, a share of the peak."""
     if not value or settings.get("lr_scheduler", "cosine") != "cosine":
@@ -182,6 +195,7 @@ VALUES: dict[str, Callable[[Any, Settings], Translated]] = {
     "bnb_config_kwargs": bnb_config,
     "bias": bias,
     "cosine_min_lr_ratio": _minimum_rate,
+    **dict.fromkeys(PARALLEL, _parallel),
     "curriculum_sampling": _if_on({"train_sampling_strategy": "sequential"}),
     "lr_scheduler": _scheduler,
     "mask_history": mask_history,

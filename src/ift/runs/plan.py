@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ift.check.steps import PACKS_NOTHING, packs_nothing
@@ -36,7 +37,10 @@ def plan(
     schedule = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
     packs = getattr(args, "packing", False)
     topics = {
-        "model": [f"{stage.model.model_name_or_path}: {_count(total)} parameters, {share}"],
+        "model": [
+            f"{stage.model.model_name_or_path}: {_count(total)} parameters, {share}",
+            *switched_off_lines(stage),
+        ],
         "data": [
             *rows.notes,
             *(line for one in rows.sets.values() for line in one.report.lines(findings=checked)),
@@ -57,6 +61,15 @@ def plan(
     if isinstance(args, IFTConfig) and args.propagation == "bellman" and args.propagation_detach == "none":
         topics["warning"] = [DETACH_WARNING]
     return topics
+
+
+def switched_off_lines(stage: Any) -> list[str]:
+    """A line for each flag that leaves settings of the YAML file without effect."""
+    off: Mapping[str, str] = getattr(stage, "switched_off", {})
+    names = {flag: [name for name, one in off.items() if one == flag] for flag in dict.fromkeys(off.values())}
+    return [
+        f"settings of the file without effect, because of {flag}: {', '.join(names[flag])}" for flag in names
+    ]
 
 
 def epochs_unused(stage: Stage) -> str:

@@ -61,17 +61,37 @@ def check_ranges(*parts: Any) -> None:
         raise UsageError("\n".join(found))
 
 
+BITS = ("bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_storage")
+
+
+def _of_lora(model: Any) -> list[str]:
+    return [one.name for one in fields(model) if one.name.startswith("lora_")] + ["use_rslora", "use_dora"]
+
+
+def switched_off(flags: Collection[str], in_file: Collection[str], model: Any) -> dict[str, str]:
+    """Settings of the YAML file that a flag on the command line leaves without effect -> that flag.
+
+    They belong to what `--use_peft false` or `--load_in_4bit false` switches off, and are not flags themselves.
+    """
+    groups = (("use_peft", _of_lora(model)), ("load_in_4bit", BITS))
+    return {
+        name: f"--{switch} false"
+        for switch, names in groups
+        if switch in flags and not getattr(model, switch)
+        for name in names
+        if name in in_file and name not in flags
+    }
+
+
 def check_used(named: Collection[str], script: Any, model: Any, mixture: Any) -> None:
     """Refuses trl's settings that have no effect in combination with the others; `named` are those that were given.
 
     Raises:
         UsageError: Such settings were given and are not off; the message says what they need, one group a line.
     """
-    lora = [one.name for one in fields(model) if one.name.startswith("lora_")] + ["use_rslora", "use_dora"]
-    bits = ["bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_storage"]
     groups = (
-        (model, lora, model.use_peft, "without use_peft: true"),
-        (model, bits, model.load_in_4bit, "without load_in_4bit: true"),
+        (model, _of_lora(model), model.use_peft, "without use_peft: true"),
+        (model, BITS, model.load_in_4bit, "without load_in_4bit: true"),
         (mixture, ["streaming"], mixture.datasets, "without datasets:"),
         (
             script,

@@ -205,7 +205,8 @@ _EXPLAINED = {  # explanation -> names elsewhere that have no exact equivalent
     "has no counterpart: a loss or gradient that is not finite stops the run":
         ("loss_watchdog_threshold", "loss_watchdog_patience"),
     "corresponds to model_init_kwargs: {tp_plan: auto}, with num_processes (docs/many_gpus.md)":
-        ("tensor_parallel_size",),
+        ("tensor_parallel_size", "tensor_model_parallel_size"),
+    "has no counterpart: ift does not divide a model into stages of a pipeline": ("pipeline_model_parallel_size",),
     "has no counterpart: ift has no setting for context or expert parallelism":
         ("context_parallel_size", "sequence_parallel_degree", "expert_parallel_size",
          "dp_shard_size", "dp_replicate_size", "cp_size", "cp_mode"),

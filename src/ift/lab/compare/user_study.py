@@ -128,7 +128,7 @@ def _load_rows(sft: Any, args: StudyArgs, draft: Plan, say: Say) -> CheckedRows:
     if pairs and has_pairs(loaded.train):
         prepare_pairs(loaded.train, load_tokenizer(sft))  # refuses malformed pairs before any training
     prepared = prepare_stage(sft, replace(loaded, evaluation=None))
-    refuse_or_warn(sft, prepared)
+    refuse_or_warn(sft, prepared, more="ift check with the flags of ift train alone shows more")
     how = preparation(sft.config)
     split = split_rows(
         loaded.train,
