@@ -22,6 +22,15 @@ def test_the_states_of_deepspeed_are_float32_whatever_the_weights_are(monkeypatc
     assert "optimiser states torch.float32, saved in torch.bfloat16" in line
 
 
+def test_the_weights_of_a_base_in_few_bits():
+    """Red when: 4-bit weights are called bfloat16, the dtype of those that are not quantised."""
+    model = torch.nn.Linear(2, 2, dtype=torch.bfloat16)
+    model.is_loaded_in_4bit = True
+    assert dtype_line(stage(), model, "adamw_torch").startswith(
+        "weights of linear layers in 4 bits, all others torch.bfloat16, optimiser states"
+    )
+
+
 def test_the_copies_of_whole_modules_have_a_dtype_of_their_own():
     """Red when: the line names the dtype of one trained tensor as that of all."""
     from peft import LoraConfig, get_peft_model

@@ -112,11 +112,13 @@ def test_the_warning_of_an_unlikely_end_and_the_answers_say_one_thing():
     """Greedy answers can all end where the end token is less likely than not; then "may not stop" would contradict."""
     unsure = watch(config(), {0: 3.0, 4: 1.0})
     assert unsure.unlikely(3, 3).startswith(
-        "3 of 3 greedy answers stop with their end token, but sampled ones may run on: after step 4"
+        "3 of 3 greedy answers stop with their end token, at the end of the model's own text; sampled ones may run "
+        "on: after step 4"
     )
     assert unsure.unlikely(1, 3).startswith(
-        "1 of 3 greedy answers stops with its end token, and sampled ones may run on: after"
+        "1 of 3 greedy answers stops with its end token, at the end of the model's own text; sampled"
     )
+    assert unsure.unlikely(0, 3).startswith("none of 3 greedy answers stops with its end token: after step 4")
     warned = Supervision(watch=unsure).warnings(FinalAnswers(asked=3, stopped=3, limit=9))
     assert "may not stop" not in " ".join(warned)
     assert "may not stop" in " ".join(Supervision(watch=unsure).warnings(FinalAnswers(note="no prompt")))

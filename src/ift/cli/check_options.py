@@ -19,7 +19,10 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--show", type=int, metavar="N", help="Print N rows with their trained tokens; loads the model."
+        "--show",
+        type=int,
+        metavar="N",
+        help="Print N rows with their trained tokens; loads the model if its weights are here.",
     )
     parser.add_argument(
         "--time", action="store_true", help="Train three steps, discard them, and report the time of a step."

@@ -133,7 +133,9 @@ def dtype_line(stage: Stage, model: Any, optimizer: str) -> str:
     except (OSError, ValueError):
         in_files = used
     weights = used
-    if in_files != used:
+    if bits := next((bits for bits in (4, 8) if getattr(model, f"is_loaded_in_{bits}bit", False)), 0):
+        weights = f"of linear layers in {bits} bits, all others {used}"
+    elif in_files != used:
         weights = f"{in_files} in the files, {used} in training (--dtype auto keeps {in_files})"
     # DeepSpeed's optimisers work on float32 copies of the trained weights
     every = " and ".join(dict.fromkeys(filter(None, (trained, copies))))

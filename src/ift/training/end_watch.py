@@ -121,11 +121,12 @@ class EndWatch(TrainerCallback):
             f"after step {self._saved_step or step} the end token has a probability of {percent(-last)} where an "
             f"answer of a training row ends ({NAME} {last:.3g}, the mean of {counted(self.rows, 'row')})"
         )
-        if answers:
+        if stopped:
             stop = "stops with its" if stopped == 1 else "stop with their"
-            but = "but" if stopped == answers else "and"
             of_all = f"{stopped} of {counted(answers, 'greedy answer')} {stop} end token"
-            text = f"{of_all}, {but} sampled ones may run on: {measured}"
+            text = f"{of_all}, at the end of the model's own text; sampled ones may run on: {measured}"
+        elif answers:
+            text = f"none of {counted(answers, 'greedy answer')} stops with its end token: {measured}"
         else:
             text = f"answers may not stop: {measured}"
         return f"{text}. {self._remedy()}"

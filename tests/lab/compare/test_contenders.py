@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from statistics import fmean
 from types import SimpleNamespace
 
 import pytest
@@ -113,4 +114,8 @@ def test_every_method_and_contender_runs(tmp_path, monkeypatch, name):
     assert record.cost.answers_seen == {SAME_TIME.label: 48, BEST_OF_TWO.label: 64, "sft+dpo": 64}.get(
         name, 48 if "4/3" in name else 32
     )
-    assert len(record.row_scores["test"]["exact_match"]) == 8
+    for split, scores in record.scores.items():  # red when: the interval of a score is for other seeds alone
+        assert {*record.row_scores[split]} == {*scores} - {"n"}
+        for score, values in record.row_scores[split].items():
+            assert len(values) == scores["n"] == 8
+            assert fmean(values) == pytest.approx(scores[score], abs=1e-6)

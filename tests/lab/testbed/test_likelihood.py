@@ -1,6 +1,7 @@
 """Log-likelihoods equal a slow loop over the model's logits; a choice is what they say."""
 
 import math
+from statistics import fmean
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from ift.lab.testbed import problems, relations, tiny_base_path
 from ift.lab.testbed.likelihood import (
     Likelihood,
     distractors,
+    likelihood_rows,
     log_likelihoods,
     mean_likelihood,
     multiple_choice,
@@ -71,6 +73,9 @@ def test_mean_is_over_solutions_and_over_tokens(model, tokenizer):
     mean = mean_likelihood(model, tokenizer, made)
     assert mean["log_prob"] == pytest.approx(total / 5)
     assert mean["per_token"] == pytest.approx(total / sum(one.n_tokens for one in found))
+    sums, parts = likelihood_rows(found)
+    assert fmean(sums) == pytest.approx(mean["log_prob"])
+    assert fmean(parts) == pytest.approx(mean["per_token"])
 
 
 def test_mode_is_restored(model, tokenizer):
@@ -113,6 +118,7 @@ def test_choice_by_hand(monkeypatch):
     monkeypatch.setattr("ift.lab.testbed.likelihood.log_likelihoods", lambda *_: found)
     choice = multiple_choice(None, None, problems("test", 2), k=1)
     assert (choice.n, choice.choices, choice.by_sum, choice.by_mean) == (2, 2, 0.5, 0.5)
+    assert (choice.rows_by_sum, choice.rows_by_mean) == ((False, True), (True, False))
     assert choice.by_sum_interval == wilson_interval(1, 2)
     assert prefers_first([-1.0, -1.5])
     assert not prefers_first([-1.0, -1.0])
@@ -124,7 +130,7 @@ def test_a_trained_model_chooses_better_than_chance(model, tokenizer):
     assert choice.choices == 4
     assert choice.by_sum > 0.3
     assert set(choice._fields) == {
-        "n", "choices", "by_sum", "by_sum_interval", "by_mean", "by_mean_interval",
+        "n", "choices", "by_sum", "by_sum_interval", "by_mean", "by_mean_interval", "rows_by_sum", "rows_by_mean",
     }  # fmt: skip
 
 

@@ -13,10 +13,9 @@ import torch
 from ift.data.counts import count_trained
 from ift.generation.final_answer import last_answer
 from ift.lab.compare.user_rows import COLUMNS
+from ift.lab.report.wording import PER_TOKEN
 from ift.lab.scores import Answer, Result, Score, score_answers
-from ift.lab.testbed.likelihood import summed_log_probs
-
-PER_TOKEN = "target_log_likelihood_per_token"
+from ift.lab.testbed.likelihood import Likelihood, likelihood_rows, summed_log_probs
 
 
 def decode_turns(tokenizer: Any, ids: Sequence[int]) -> str:
@@ -137,11 +136,9 @@ class HeldOutScorer:
         The values per token are the parts of the rows in the mean over all tokens.
         """
         pairs = [(row["input_ids"], row["labels"]) for row in rows]
-        found = self.log_likelihoods(model, pairs)
-        lengths = [count_trained(labels) for _, labels in pairs]
-        mean, length = sum(found) / sum(lengths), sum(lengths) / len(lengths)
-        parts = [mean + (one - mean * tokens) / length for one, tokens in zip(found, lengths, strict=True)]
-        return {"target_log_likelihood": found, PER_TOKEN: parts}
+        sums = self.log_likelihoods(model, pairs)
+        found = [Likelihood(one, count_trained(labels)) for one, (_, labels) in zip(sums, pairs, strict=True)]
+        return dict(zip(("target_log_likelihood", PER_TOKEN), likelihood_rows(found), strict=True))
 
     def choices(self, model: Any, pairs: Any) -> dict[str, list[float]]:
         """Whether the chosen answer of each held-out pair is the more likely one, in total and per token: 1.0 or 0.0.

@@ -3,6 +3,7 @@
 import math
 import time
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ift.lab.compare.backend import PROBE_STEPS, Scored, task_entrant
@@ -10,9 +11,9 @@ from ift.lab.compare.plan import IFT_DEFAULTS, PASSES, ROWS_PER_STEP, stage_sett
 from ift.lab.compare.study import Study
 from ift.lab.compare.study_args import FIRST_SETTING, StudyArgs, try_contenders
 from ift.lab.report import DataSplit
-from ift.lab.report.wording import EMPTY
+from ift.lab.report.wording import EMPTY, PER_TOKEN
 from ift.lab.testbed import base_path, families, setting_problems, settings
-from ift.lab.testbed.likelihood import mean_likelihood, multiple_choice
+from ift.lab.testbed.likelihood import likelihood_rows, log_likelihoods, mean_likelihood, multiple_choice
 from ift.lab.testbed.pairs import cached_pairs
 from ift.lab.testbed.scoring import first_wrong_step, score
 from ift.lab.testbed.settings import rows_hash
@@ -113,24 +114,24 @@ class TestbedBackend:
     def _score_split(self, split: Any, model: Any, tokenizer: Any, into: Scored) -> None:
         problems = families.family_problems(self.setting.family, split, self.task["test_rows"])
         found = score(model, tokenizer, problems)
-        likelihood = mean_likelihood(model, tokenizer, problems)
+        targets = log_likelihoods(model, tokenizer, [problem.messages for problem in problems])
         choice = multiple_choice(model, tokenizer, problems)
-        into.data[split] = _data_split([problem.row for problem in problems])
-        into.scores[split] = {
-            "n": found.n,
-            "exact_match": found.exact_match,
-            "stopped": found.stopped,
-            EMPTY: sum(not text.strip() for text in found.answers) / found.n,
-            "mean_length": found.mean_length,
-            "target_log_likelihood": likelihood["log_prob"],
-            "target_log_likelihood_per_token": likelihood["per_token"],
-            "choice_accuracy": choice.by_sum,
-            "choice_accuracy_per_token": choice.by_mean,
+        values = {
+            "exact_match": found.right,
+            "stopped": found.stops,
+            EMPTY: [not text.strip() for text in found.answers],
+            "mean_length": found.lengths,
+            **dict(zip(("target_log_likelihood", PER_TOKEN), likelihood_rows(targets), strict=True)),
+            "choice_accuracy": choice.rows_by_sum,
+            "choice_accuracy_per_token": choice.rows_by_mean,
         }
+        rows = {name: [float(one) for one in row_values] for name, row_values in values.items()}
+        into.data[split] = _data_split([problem.row for problem in problems])
+        into.scores[split] = {"n": found.n, **{name: fmean(row_values) for name, row_values in rows.items()}}
+        into.row_scores[split] = rows
         wrong = [first_wrong_step(one, text) for one, text in zip(problems, found.answers, strict=True)]
         places = [place for place in wrong if place is not None]
         into.error_steps[split] = [places.count(place) for place in range(max(places, default=-1) + 1)]
-        into.row_scores[split] = {"exact_match": [float(right) for right in found.right]}
         into.answers.extend(
             {
                 "split": split, "row": index, "prompt": problem.question, "target": problem.solution,

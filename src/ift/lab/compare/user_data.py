@@ -14,10 +14,10 @@ from ift.check.steps import rows_of_pass
 from ift.data.counts import count_trained
 from ift.lab.compare.backend import PROBE_STEPS, SAMPLES, Scored, task_entrant
 from ift.lab.compare.plan import IFT_DEFAULTS
-from ift.lab.compare.scoring import PER_TOKEN, HeldOutScorer
+from ift.lab.compare.scoring import HeldOutScorer
 from ift.lab.compare.split import Split
 from ift.lab.compare.user_flags import FORCED, unused_keys
-from ift.lab.report.wording import EMPTY
+from ift.lab.report.wording import EMPTY, PER_TOKEN
 from ift.lab.scores import Score, load_scores
 from ift.lab.scores.judged import JudgeOptions
 from ift.lab.scores.table import FINAL_ANSWER

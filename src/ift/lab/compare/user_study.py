@@ -183,8 +183,9 @@ def _choose_scoring(
 ) -> Any:
     """Set the scores, the metric, the pattern of final answers and the token limit from the held-out rows."""
     from ift.generation.final_answer import final_answer_of, last_answer
-    from ift.lab.compare.scoring import PER_TOKEN, decode_turns, scored_answer
+    from ift.lab.compare.scoring import decode_turns, scored_answer
     from ift.lab.compare.user_rows import name_promptless
+    from ift.lab.report.wording import PER_TOKEN
 
     split = rows.split
     held_out = [row for part in (split.validation, split.test) for row in part]
@@ -219,7 +220,7 @@ def _choose_scoring(
 
 def _chosen_by(plan: Plan) -> str:
     """One line that says by what score settings are chosen, or that none are chosen."""
-    from ift.lab.compare.scoring import PER_TOKEN
+    from ift.lab.report.wording import PER_TOKEN
 
     shown = {"exact_match": "exact match", PER_TOKEN: "log-likelihood per token of the target answers"}
     metric = (plan.user_data or {})["metric"]

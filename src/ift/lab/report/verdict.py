@@ -13,11 +13,10 @@ from ift.lab.report.comparisons import Comparison
 from ift.lab.report.intervals import CONFIDENCE, Estimate, MeanSquares, joint_confidence, student_quantile
 from ift.lab.report.studies import AUXILIARY
 from ift.lab.report.variants import Variant, apart_by_row, difference
-from ift.lab.report.wording import estimate, label, number
+from ift.lab.report.wording import PER_TOKEN, estimate, label, number
 from ift.text import counted
 
 FEWEST_SEEDS = 3
-PER_TOKEN = "target_log_likelihood_per_token"
 MOST_SEEDS = 30  # that are proposed
 
 

@@ -6,6 +6,7 @@ import re
 from ift.lab.report.intervals import Estimate
 from ift.text import visible
 
+PER_TOKEN = "target_log_likelihood_per_token"
 EMPTY = "empty"  # the share of answers without text, shown where there are any
 SHARES = (
     "exact_match",

@@ -39,6 +39,8 @@ class MultipleChoice(NamedTuple):
     by_sum_interval: tuple[float, float]
     by_mean: float  # the same by log-probability per token
     by_mean_interval: tuple[float, float]
+    rows_by_sum: tuple[bool, ...]  # whether the right solution is preferred, by problem
+    rows_by_mean: tuple[bool, ...]
 
 
 def log_likelihoods(
@@ -111,6 +113,17 @@ def mean_likelihood(
     return {"log_prob": total / len(found), "per_token": total / sum(one.n_tokens for one in found)}
 
 
+def likelihood_rows(found: Sequence[Likelihood]) -> tuple[list[float], list[float]]:
+    """The values of rows whose means are the log-likelihoods of an answer and of a token, in nats.
+
+    The mean over all tokens is no mean over rows: the second values are its parts, the jackknife's pseudo-values.
+    """
+    lengths = [one.n_tokens for one in found]
+    mean, length = sum(one.log_prob for one in found) / sum(lengths), sum(lengths) / len(lengths)
+    parts = [mean + (one.log_prob - mean * one.n_tokens) / length for one in found]
+    return [one.log_prob for one in found], parts
+
+
 def distractors(problem: AnyProblem, k: int = 3, seed: int = 0) -> list[AnyProblem]:
     """The problem with `k` different wrong solutions that end at a wrong answer.
 
@@ -144,11 +157,11 @@ def multiple_choice(
     offered = [[problem, *distractors(problem, k, seed)] for problem in problems]
     found = log_likelihoods(model, tokenizer, [p.messages for some in offered for p in some], batch_size)
     groups = [found[first : first + k + 1] for first in range(0, len(found), k + 1)]
-    by_sum = sum(prefers_first([one.log_prob for one in group]) for group in groups)
-    by_mean = sum(prefers_first([one.per_token for one in group]) for group in groups)
-    n = len(groups)
+    rows = tuple(prefers_first([one.log_prob for one in group]) for group in groups)
+    rows_by_mean = tuple(prefers_first([one.per_token for one in group]) for group in groups)
+    n, by_sum, by_mean = len(groups), sum(rows), sum(rows_by_mean)
     intervals = wilson_interval(by_sum, n), wilson_interval(by_mean, n)
-    return MultipleChoice(n, k + 1, by_sum / n, intervals[0], by_mean / n, intervals[1])
+    return MultipleChoice(n, k + 1, by_sum / n, intervals[0], by_mean / n, intervals[1], rows, rows_by_mean)
 
 
 def prefers_first(values: Sequence[float]) -> bool:

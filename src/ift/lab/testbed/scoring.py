@@ -30,11 +30,14 @@ class Score:
     mean_length: float  # mean answer length in tokens, the end token not counted
     answers: list[str]  # the answers' text, in the order of the problems
     right: list[bool]  # whether each answer's final number or word is right
+    stops: list[bool]  # whether each answer stops with its end token inside the limit
+    lengths: list[int]  # tokens of each answer, the end token not counted
 
     def summary(self) -> dict[str, Any]:
         """All fields but those of single answers, as plain JSON values."""
         fields = asdict(self) | {"interval": list(self.interval)}
-        del fields["answers"], fields["right"]
+        for name in ("answers", "right", "stops", "lengths"):
+            del fields[name]
         return fields
 
 
@@ -69,7 +72,8 @@ def score(
     )
     rights, n = right_answers(problems, answers), len(problems)
     right = sum(rights)
-    return Score(n, right / n, wilson_interval(right, n), sum(stops) / n, sum(lengths) / n, answers, rights)
+    shares = right / n, wilson_interval(right, n), sum(stops) / n, sum(lengths) / n
+    return Score(n, *shares, answers, rights, stops, lengths)
 
 
 def generate_answers(
