@@ -2,8 +2,8 @@
 
 A line for every key of the file, and for every object of a list there. With `--lines ALL.jsonl` the files are left as
 they are and become the lines of that one. (Run records have a verb of their own: `ift report RUNS --pack ALL.jsonl`.)
-With `--study` the files are such packed studies: later runs lose what they have in common with the first, and values of
-rows their ".0".
+With `--study` the files are such packed studies: runs lose what a run above them says too, and values of rows their
+".0".
 """
 
 from __future__ import annotations
@@ -40,16 +40,15 @@ def by_lines(record: dict[str, Any]) -> str:
 
 
 def compact_study(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Runs of a study, the later ones without versions, hardware, command and hashes of rows that the first has too.
+    """Runs of a study without versions, hardware and command that the last run above with one of these has too.
 
-    Values of rows that are whole numbers become integers.
+    The hashes of rows are only in the first run that has them. Values of rows that are whole numbers become integers.
     """
-    first = runs[0]["provenance"]
-    for run in runs[1:]:
-        made = run["provenance"]
-        made |= {
-            key: type(made[key])() for key in ("versions", "hardware", "command") if made[key] == first[key]
-        }
+    last: dict[str, Any] = {}
+    for made in (run["provenance"] for run in runs):
+        said = {key: made[key] for key in ("versions", "hardware", "command") if made[key]}
+        made |= {key: type(value)() for key, value in said.items() if value == last.get(key)}
+        last |= said
     known: dict[str, Any] = {}  # of each setting: its splits, as the first run that has them says
     for run in runs:
         said = known.setdefault(run["setting"], {})
