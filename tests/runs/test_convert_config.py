@@ -510,6 +510,12 @@ def test_what_has_no_counterpart_is_lost_with_a_reason_of_its_own(converted, nam
     assert "has no counterpart" in reason
 
 
+def test_plugins_for_speed_and_logs_change_no_training(converted):
+    names = "axolotl.integrations.liger.LigerPlugin, axolotl.integrations.swanlab.SwanLabPlugin"
+    found, _ = converted(f"{QUIET}plugins: [{names}]\n")
+    assert "plugins" in found.groups[list(found.groups)[1]]
+
+
 @pytest.mark.parametrize("bits", ["adapter: qlora", "load_in_8bit: true", "bits: 4", "use_4bit: true"])
 @pytest.mark.parametrize("engine", ["deepspeed: zero2.json", "deepspeed: {zero_optimization: {stage: 3}}",
                                     "dist_config: {name: deepspeed, config_file: ds_z3.json}"])  # fmt: skip

@@ -41,6 +41,7 @@ from ift.runs.converted_switches import (
 from ift.runs.harmless_names import Same
 
 KERNELS = ("liger", "cut_cross_entropy", "cutcrossentropy", "kernels", "scattermoe", "sonicmoe")
+LOGS = ("swanlab",)
 PARALLEL = ("context_parallel_size", "cp_size", "sequence_parallel_degree", "tensor_parallel_size",
             "tensor_model_parallel_size", "pipeline_model_parallel_size")  # fmt: skip
 FLASH = {"fa2": "flash_attention_2", "fa3": "flash_attention_3", "sdpa": "sdpa", "disabled": "eager"}
@@ -161,10 +162,10 @@ def _scheduler(value: Any, settings: Settings) -> Translated:
 def _plugins(value: Any, settings: Settings) -> Translated:
     """Plugins of Axolotl: kernels, or another trainer."""
     names = [str(one) for one in (value if isinstance(value, list) else [value])]
-    others = [name for name in names if not any(kernel in name.lower() for kernel in KERNELS)]
+    others = [name for name in names if not any(one in name.lower() for one in (*KERNELS, *LOGS))]
     if others:
         return f"{', '.join(others)}: has no counterpart, the plugins of the other tool change its trainer"
-    return Same("kernels that compute the same in less time or memory")
+    return Same("kernels that compute the same in less time or memory, or logs (report_to)")
 
 
 VALUES: dict[str, Callable[[Any, Settings], Translated]] = {
