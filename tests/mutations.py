@@ -655,6 +655,27 @@ FAULTS = [
         ("lab/report/test_verdict.py",),
     ),
     Fault(
+        "compare: the testbed stores the values of rows of all scores",
+        "lab/compare/testbed.py",
+        "into.row_scores[split] = rows",
+        'into.row_scores[split] = {"exact_match": rows["exact_match"]}',
+        ("lab/compare/test_contenders.py",),
+    ),
+    Fault(
+        "check: 8-bit optimisers keep the states of embeddings in 32 bits",
+        "check/memory.py",
+        "return _states(optimizer) * (FULL - 1) if eight else 0.0",
+        "return 0.0",
+        ("check/test_memory.py",),
+    ),
+    Fault(
+        "convert-config: rows that are held out are evaluated once an epoch",
+        "runs/converted_evaluation.py",
+        'return {"eval_strategy": "steps" if settings.get("eval_steps") else "epoch"}',
+        'return {"eval_strategy": "steps"}',
+        ("runs/test_convert_config.py",),
+    ),
+    Fault(
         "compare: the best of two rates costs both trainings",
         "lab/compare/trial.py",
         "sum(getattr(cost, name) for cost in costs)",
