@@ -655,6 +655,13 @@ FAULTS = [
         ("lab/report/test_verdict.py",),
     ),
     Fault(
+        "runs: a stop within an epoch does not do what its end does",
+        "training/checkpoints.py",
+        "whole = _ends_epoch(state)",
+        "whole = True",
+        ("cli/test_resume.py::test_a_run_that_is_stopped_within_an_epoch_does_not_do_what_its_end_does",),
+    ),
+    Fault(
         "compare: the testbed stores the values of rows of all scores",
         "lab/compare/testbed.py",
         "into.row_scores[split] = rows",

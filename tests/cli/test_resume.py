@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from killed_runs import STEPS, command, killed_run, same, started, weights
+from safetensors.torch import load_file
 
 from ift.runs.removed import OLD_DEFAULTS
 from ift.training.checkpoints import newest_complete
@@ -240,6 +241,43 @@ def test_a_checkpoint_of_another_folder_overwrites_nothing_either(run_tiny, stop
     done = run_tiny(flag, folder / "checkpoint-2", **SAVING, out="new")
     assert done.code == 0, done.err
     assert same(weights(tmp_path / "new"), straight)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])  # of six; an epoch has two
+@pytest.mark.parametrize("strategies", ["epoch epoch", "epoch steps", "steps epoch"])
+def test_a_run_that_is_stopped_within_an_epoch_does_not_do_what_its_end_does(
+    run_tiny, write_rows, monkeypatch, step, strategies
+):
+    """Red when: the stop evaluates out of turn, which draws random numbers, so that dropout is another's afterwards."""
+    from ift.training.checkpoints import SealedCheckpoints
+
+    def stop(self, args, state, control, **kwargs):
+        self.received = signal.SIGINT if state.global_step == step else None
+        real(self, args, state, control)
+
+    evaluated, saved = strategies.split()
+    settings = {
+        "use_peft": "true", "lora_r": 2, "lora_dropout": 0.5, "num_train_epochs": 3, "max_steps": -1,
+        "per_device_train_batch_size": 2, "test_split_size": 1, "eval_strategy": evaluated, "save_strategy": saved,
+        "eval_steps": 2, "save_steps": 2, "logging_steps": 1,
+        "dataset_name": write_rows([
+            {"messages": [{"role": "user", "content": f"Say {n}"}, {"role": "assistant", "content": f"{n}{n}"}]}
+            for n in range(5)
+        ]),
+    }  # fmt: skip
+    whole = run_tiny(**settings, out="whole")
+    assert whole.code == 0, whole.err
+    real = SealedCheckpoints.on_step_end
+    with monkeypatch.context() as patched:
+        patched.setattr(SealedCheckpoints, "on_step_end", stop)
+        halted = run_tiny(**settings, out="parts")
+    assert halted.code == 130, halted.err
+    resumed = run_tiny("--resume", "auto", **settings, out="parts")
+    assert resumed.code == 0, resumed.err
+    adapters = [load_file(done.folder / "adapter_model.safetensors") for done in (resumed, whole)]
+    assert same(*adapters)
+    evaluations = [line["step"] for line in resumed.metrics if "eval_nll" in line]
+    assert evaluations == [line["step"] for line in whole.metrics if "eval_nll" in line] == [2, 4, 6]
 
 
 def test_a_signal_behind_the_last_step_does_not_lose_the_model(run_tiny, monkeypatch):

@@ -146,9 +146,10 @@ def test_a_signal_while_the_processes_compare_theirs_counts_at_the_next_step(mon
     monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
     args = SimpleNamespace(device="cpu", save_only_model=True)
     control = SimpleNamespace(should_save=False, should_training_stop=False)
-    keeper.on_step_end(args, None, control)
+    state = SimpleNamespace(epoch=0.5, global_step=1, max_steps=4)
+    keeper.on_step_end(args, state, control)
     assert (keeper.stopped, control.should_training_stop) == (None, False)
-    keeper.on_step_end(args, None, control)
+    keeper.on_step_end(args, state, control)
     assert (keeper.stopped, control.should_training_stop) == (signal.SIGTERM, True)
     assert control.should_save
     assert not args.save_only_model

@@ -248,7 +248,22 @@ class SealedCheckpoints(TrainerCallback):
         if received is not None:
             self.stopped = received
             args.save_only_model = False  # so that the run can be resumed
-            control.should_log = control.should_save = control.should_training_stop = True
+            control.should_log = control.should_training_stop = True
+            control.should_save = not _ends_epoch(state)  # else after what an epoch's end does
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """In a run that a signal stops within an epoch: leaves out what only the end of an epoch does.
+
+        transformers calls this for a stopped epoch too. An evaluation would draw random numbers, so that the resumed
+        run would not be the uninterrupted one.
+        """
+        if self.stopped is not None:
+            whole = _ends_epoch(state)
+            control.should_save = whole
+            control.should_log, control.should_evaluate = (
+                whole and control.should_log,
+                whole and control.should_evaluate,
+            )
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Writes the manifest once all processes have written their files, then deletes the oldest checkpoints."""
@@ -266,6 +281,11 @@ class SealedCheckpoints(TrainerCallback):
         self._ended = time.monotonic()
         args.save_total_limit = self._limit
         self.release()
+
+
+def _ends_epoch(state: Any) -> bool:
+    """Whether a step is the last of its epoch, or of the run."""
+    return float(state.epoch or 0).is_integer() or state.global_step >= state.max_steps
 
 
 class Stopped(Exception):

@@ -111,7 +111,30 @@ def test_some_are_level_and_some_behind():
 
 def test_a_difference_is_said_with_one_direction_and_no_sign():
     assert _below(Estimate(-0.275, 0.379, 3), "target_log_likelihood_per_token") == "0.275 ± 0.379 below"
-    assert _below(Estimate(0.01, 0.02, 3), "exact_match") == "1.0 ± 2.0 points above"
+
+
+def test_methods_with_other_seeds_are_compared_on_the_common_ones():
+    """Red when: sft has the higher mean of three seeds than of four, is the best, and others are "above" it."""
+    found = comparison({"sft": 0.7, "ift": 0.72}, seeds=4)
+    easy = {seed: run for seed, run in found.variants[0].runs.items() if seed != 0}
+    lines = verdict(
+        replace(found, variants=[replace(found.variants[0], runs=easy), found.variants[1]]), "exact_match"
+    )
+    assert lines[0] == (
+        "The verdict is on the seeds that all methods have (1, 2, 3), and leaves out those that only some have "
+        "(ift: 0); the tables have all."
+    )
+    hard = comparison({"sft": 0.7, "ift": 0.74}, seeds=4)
+    worst = replace(hard.variants[1].runs[3], scores={"test": {"n": ROWS, "exact_match": 0.0}},
+                    row_scores={"test": {"exact_match": [0.0] * ROWS}})  # fmt: skip
+    three = {seed: run for seed, run in hard.variants[0].runs.items() if seed < 3}
+    four = {**hard.variants[1].runs, 3: worst}
+    mixed = [replace(hard.variants[0], runs=three), replace(hard.variants[1], runs=four)]
+    said = " ".join(verdict(replace(hard, variants=mixed), "exact_match"))
+    assert "sft is 4.0 ±" in said
+    assert "below it" in said
+    assert " above it" not in said
+    assert "The verdict is on the seeds" not in " ".join(verdict(hard, "exact_match"))
 
 
 def test_too_few_seeds_give_no_verdict():

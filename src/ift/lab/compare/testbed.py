@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -116,7 +117,7 @@ class TestbedBackend:
         found = score(model, tokenizer, problems)
         targets = log_likelihoods(model, tokenizer, [problem.messages for problem in problems])
         choice = multiple_choice(model, tokenizer, problems)
-        values = {
+        values: dict[str, Sequence[float]] = {
             "exact_match": found.right,
             "stopped": found.stops,
             EMPTY: [not text.strip() for text in found.answers],

@@ -31,13 +31,19 @@ def verdict(comparison: Comparison, metric: str, runs: Sequence[str] = ()) -> li
     """
     split = comparison.splits[0]
     trained, sound = _compared(comparison, metric)
-    lines = [f"{one.label} is left out: a seed has no finite score." for one in trained if one not in sound]
+    compared = {one.label for one in sound}
+    lines = [
+        f"{one.label} is left out: a seed has no finite score."
+        for one in trained
+        if one.label not in compared
+    ]
     if len(sound) < 2:
         return []
     common = _common_seeds(sound)
     named = f"Verdict on {split} ({label(metric)})"
     values = _values(sound, split, metric)
-    lines += [*shortened(sound), *empty_answers(sound, split)]
+    lines += [*shortened(sound), *empty_answers(sound, split), _other_seeds(comparison, sound)]
+    lines = [line for line in lines if line]
     if len(values) == 1:
         return [
             *lines,
@@ -53,22 +59,8 @@ def verdict(comparison: Comparison, metric: str, runs: Sequence[str] = ()) -> li
             f"between seeds; give --seeds {FEWEST_SEEDS} or more.{_how_to_grow(comparison, FEWEST_SEEDS)}",
         ]
     standing = _standing(sound, split, metric)
-    best, level, apart = standing.best, standing.level, standing.apart
-    shown = {name: f"{name} is {_below(found, metric)} it" for name, (_, found) in apart.items()}
-    behind = [shown[name] for name, (_, found) in apart.items() if _below_zero(found)]
-    others = ", ".join(shown[one.label] for one in level[1:])
-    score = number(fmean(best.scores(split, metric).values()), metric)
-    if len(level) == 1:
-        lines.append(f"{named}: {best.label} is ahead of every other method beyond noise, with {score}.")
-    elif not behind:
-        lines.append(
-            f"{named}: no method differs from another beyond noise. The highest mean is {score}, of {best.label}; "
-            f"{others}."
-        )
-    else:
-        lines.append(f"{named}: {best.label} is the best with {score}. Not behind it beyond noise: {others}.")
-    if behind:
-        lines.append(f"Behind it beyond noise: {', '.join(behind)}.")
+    level = standing.level
+    lines += _ranking(standing, named, split, metric)
     lines += [_wider(standing, len(sound)), _cheapest(level, sound)]
     if (more := _more_seeds(standing, split, metric)) is not None:
         lines.append(more.text + _how_to_grow(comparison, more.enough))
@@ -112,14 +104,37 @@ class _MoreSeeds:
 
 
 def _compared(comparison: Comparison, metric: str) -> tuple[list[Variant], list[Variant]]:
-    """The trained methods that have a score, and those of them that have a score with all seeds."""
+    """The trained methods that have a score, and those of them that have a score with all seeds.
+
+    The latter have the seeds that all of them have, if these are enough: a mean over other seeds may be higher although
+    the paired difference is not.
+    """
     split = comparison.splits[0]
     trained = [one for one in comparison.variants if not one.untrained and one.scores(split, metric)]
-    return trained, [one for one in trained if one.estimate(split, metric) is not None]
+    sound = [one for one in trained if one.estimate(split, metric) is not None]
+    if len(common := _common_seeds(sound)) >= FEWEST_SEEDS:
+        sound = [
+            replace(one, runs={seed: run for seed, run in one.runs.items() if seed in common})
+            for one in sound
+        ]
+    return trained, sound
+
+
+def _other_seeds(comparison: Comparison, sound: list[Variant]) -> str:
+    """A sentence on seeds that some methods have and others lack; "" if all have the same."""
+    common, labels = _common_seeds(sound), {one.label for one in sound}
+    more = {one.label: sorted(one.runs.keys() - common) for one in comparison.variants if one.label in labels}
+    if len(common) < FEWEST_SEEDS or not any(more.values()):
+        return ""
+    listed = "; ".join(f"{name}: {', '.join(map(str, seeds))}" for name, seeds in more.items() if seeds)
+    return (
+        f"The verdict is on the seeds that all methods have ({', '.join(map(str, sorted(common)))}), and leaves out "
+        f"those that only some have ({listed}); the tables have all."
+    )
 
 
 def _common_seeds(methods: list[Variant]) -> set[int]:
-    return set.intersection(*({*one.runs} for one in methods))
+    return set.intersection(*({*one.runs} for one in methods)) if methods else set()
 
 
 def _standing(sound: list[Variant], split: str, metric: str) -> _Standing:
@@ -132,6 +147,25 @@ def _standing(sound: list[Variant], split: str, metric: str) -> _Standing:
     }
     level = [best, *(one for one, found in apart.values() if not _below_zero(found))]
     return _Standing(best, level, apart, confidence)
+
+
+def _ranking(standing: _Standing, named: str, split: str, metric: str) -> list[str]:
+    """Sentences on the best method, those that are not behind it, and those that are; `named` begins the first."""
+    best, level, apart = standing.best, standing.level, standing.apart
+    shown = {name: f"{name} is {_below(found, metric)} it" for name, (_, found) in apart.items()}
+    behind = [shown[name] for name, (_, found) in apart.items() if _below_zero(found)]
+    others = ", ".join(shown[one.label] for one in level[1:])
+    score = number(fmean(best.scores(split, metric).values()), metric)
+    if len(level) == 1:
+        lines = [f"{named}: {best.label} is ahead of every other method beyond noise, with {score}."]
+    elif not behind:
+        lines = [
+            f"{named}: no method differs from another beyond noise. The highest mean is {score}, of {best.label}; "
+            f"{others}."
+        ]
+    else:
+        lines = [f"{named}: {best.label} is the best with {score}. Not behind it beyond noise: {others}."]
+    return [*lines, f"Behind it beyond noise: {', '.join(behind)}."] if behind else lines
 
 
 def _how_to_grow(comparison: Comparison, seeds: int | None) -> str:
@@ -171,9 +205,8 @@ def _wider(standing: _Standing, methods: int) -> str:
 
 
 def _below(found: Estimate, metric: str) -> str:
-    """The distance of a method to the best one, as text; it may be above the best one if seeds are missing."""
-    size = estimate(replace(found, mean=abs(found.mean)), metric, signed=True).removeprefix("+")
-    return f"{size} {'above' if found.mean > 0 else 'below'}"
+    """The distance of a method to the best one, as text."""
+    return f"{estimate(replace(found, mean=abs(found.mean)), metric, signed=True).removeprefix('+')} below"
 
 
 def _below_zero(found: Estimate) -> bool:
