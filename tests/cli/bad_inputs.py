@@ -362,6 +362,10 @@ MODELS = [
     option("a model that is not at hand, offline",
            ("owner/model: there is no such folder, and no tokenizer of this name", "hf download owner/model"),
            "the message names neither the model nor what to do", "--model_name_or_path", "owner/model", code=1),
+    option("a typo in the name of a shipped model", "Fix: tiny_base may be meant",
+           "the user is told to download it", "--model_name_or_path", "tinybase", code=1),
+    option("a typo in the ending of a file here", "no data set on the Hub; did you mean rows.jsonl?",
+           "the user is told to download it", "--dataset_name", "rows.jsnl", code=1),
     option("rows that were not downloaded, offline", (
            "owner/rows: cannot load this data set from the Hub", "--repo-type dataset"),
            "the message names neither the data set nor what to do", "--dataset_name", "owner/rows", code=1),

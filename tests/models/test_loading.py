@@ -22,6 +22,8 @@ from ift.models.loading import (
     load_model,
     load_network,
     load_tokenizer,
+    load_writer,
+    other_dtype,
 )
 from ift.models.record import ModelRecord, model_sha256, write_record
 from models import tiny_model
@@ -76,7 +78,7 @@ def test_record_base_and_weights_are_of_the_revision_that_is_loaded(base, tmp_pa
     assert find_base("owner/model", str(base), "v1") == str(base)
     with pytest.raises(DataError, match="is not the model that the adapter was trained on"):
         find_base("owner/model", str(base))
-    assert asked == ["v1", "v1", None]
+    assert asked == ["v1", "v1", "v1", None]
     monkeypatch.undo()
     wanted, given = adapted(base, tmp_path / "adapter"), {}
     load_adapter = peft.PeftModelForCausalLM.load_adapter
@@ -177,6 +179,24 @@ def test_the_base_of_an_adapter_is_found_by_its_path_or_asked_for(base, tmp_path
     shutil.copytree(tmp_path / "other", base)
     with pytest.raises(DataError, match="is not the model that the adapter was trained on"):
         load_network(str(adapter), CPU)
+
+
+def test_a_base_in_another_dtype_than_in_the_training_is_said(base, tmp_path, monkeypatch):
+    """Red when: answers of an adapter that was trained beside float32 weights are those of bfloat16 without a word."""
+    adapter, file = tmp_path / "adapter", base / "config.json"
+    adapted(base, adapter)
+    monkeypatch.setattr(loading, "load_tokenizer", lambda name, options: None)
+    write_record(adapter, ModelRecord(PLAIN_TEXT, base_dtype="float32"))
+    assert other_dtype(str(adapter), LoadOptions()) == ""
+    file.write_text(json.dumps({**json.loads(file.read_text()), "dtype": "bfloat16"}))
+    said = (
+        "its base is loaded in bfloat16, as its files are, and was trained in float32: with --dtype float32"
+    )
+    assert other_dtype(str(adapter), LoadOptions()).startswith(said)
+    assert said in load_writer(str(adapter), LoadOptions())[2]
+    assert other_dtype(str(adapter), CPU) == ""
+    write_record(adapter, ModelRecord())
+    assert other_dtype(str(adapter), LoadOptions()) == ""
 
 
 def test_an_adapter_of_another_task_is_refused(base, tmp_path):

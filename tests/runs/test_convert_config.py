@@ -393,7 +393,7 @@ def test_rows_that_are_held_out_are_evaluated_when_the_other_tool_does(
 def test_processes_that_share_rows_change_the_batch(converted, name):
     found, _ = converted(f"{QUIET}{name}: 2\n")
     changing, _ = found.groups.values()
-    assert "a step has 2 times as many rows. Divide gradient_accumulation_steps" in changing[name]
+    assert "more rows here, by a factor of 2. Divide gradient_accumulation_steps" in changing[name]
     found, _ = converted(f"{QUIET}{name}: 1\n")
     assert found.groups[list(found.groups)[1]][name] == "it is off"
 
@@ -446,7 +446,12 @@ def test_defaults_of_llama_factory_are_written_out(converted):
         "learning_rate": 5e-5,
     })  # fmt: skip
     assert "A base model without one gets lines" in found.lost["template"]
-    assert "dtype" not in found.implied
+    assert found.implied["dtype"] == ("auto", "float32")  # of the files
+    for said, dtype in (("bf16: true", "bfloat16"), ("fp16: true", "float16")):
+        assert converted(text.replace("bf16: true", said))[0].settings["dtype"] == dtype
+    assert (
+        "dtype" not in converted(text.replace("lora", "full"))[0].settings
+    )  # all weights are float32 there too
 
 
 def test_every_default_that_is_written_out_is_in_the_document():

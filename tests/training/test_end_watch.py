@@ -119,10 +119,19 @@ def test_the_warning_of_an_unlikely_end_and_the_answers_say_one_thing():
         "1 of 3 greedy answers stops with its end token, at the end of the model's own text; sampled"
     )
     assert unsure.unlikely(0, 3).startswith("none of 3 greedy answers stops with its end token: after step 4")
+    assert unsure.unlikely(0, 1).startswith(
+        "the greedy answer does not stop with its end token: after step 4"
+    )
     warned = Supervision(watch=unsure).warnings(FinalAnswers(asked=3, stopped=3, limit=9))
     assert "may not stop" not in " ".join(warned)
     assert "may not stop" in " ".join(Supervision(watch=unsure).warnings(FinalAnswers(note="no prompt")))
-    assert watch(config(), {0: 3.0, 4: 0.1}).unlikely(1, 3) is None
+    sure = watch(config(), {0: 3.0, 4: 0.1})
+    assert sure.unlikely(1, 3) is None
+    (held_out,) = Supervision(watch=sure).warnings(FinalAnswers(asked=3, limit=9))
+    assert held_out.startswith(
+        "no answer after the training stops with its end token (final_answers.jsonl), although"
+    )
+    assert Supervision(watch=sure).warnings(FinalAnswers(asked=3, stopped=1, limit=9)) == ()
 
 
 # --- through ift train ------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from ift.check.positions import position_problem
 from ift.check.result import Preflight
 from ift.check.rounding import lost_updates
 from ift.check.row_findings import data_findings
-from ift.check.rows import scan_rows
+from ift.check.rows import RowScan, scan_rows
 from ift.check.sizes import FEW_BITS_ENGINES, Sizes
 from ift.check.steps import PACKS_NOTHING, Work, packs_nothing, rows_of_pass, rows_of_steps, work_of
 from ift.check.trainer_build import build_errors
@@ -37,6 +37,7 @@ from ift.models.loading import load_config
 from ift.text import counted, quoted
 
 ESTIMATES = 5  # of a step with other settings, where it does not fit; as a rule
+FEW_TO_EVALUATE = 8  # different rows
 SMALL_TOKENIZER = 0.5  # of the embeddings; models have some more embeddings than tokens
 
 
@@ -85,7 +86,12 @@ def preflight(
     )  # fmt: skip
     findings += [*([Finding("note", "memory", assumed)] if assumed else []), *unknown]
     findings += _batch_findings(stage, prepared, work)
-    findings += [*_few_to_answer(stage, sets), *_answers_pushed(stage), *_path_pushed(stage)]
+    findings += [
+        *_few_to_evaluate(sets, scans),
+        *_few_to_answer(stage, sets),
+        *_answers_pushed(stage),
+        *_path_pushed(stage),
+    ]
     findings += _model_findings(stage, prepared, memory, longest, engine, gpu_memory is not None)
     findings += _many_workers(config, gpu_memory is not None)
     available, disk = available_memory(gpu_memory), None
@@ -165,6 +171,22 @@ def _few_to_answer(stage: Any, sets: Mapping[str, Prepared]) -> list[Finding]:
         return []
     rows = f"there {'is' if there == 1 else 'are'} {counted(there, 'evaluation row')}"
     text = f"eval_generate is {wanted:,}, and {rows}: all of them are answered"
+    return [Finding("warning", "eval", text)]
+
+
+def _few_to_evaluate(sets: Mapping[str, Prepared], scans: Mapping[str, RowScan]) -> list[Finding]:
+    """A warning if the evaluation rows are so few that their measures say little."""
+    if "eval" not in sets or sets["eval"].report.streaming:
+        return []
+    rows = sets["eval"].report.rows_kept
+    different = rows - len(scans["eval"].duplicates)
+    if different >= FEW_TO_EVALUATE:
+        return []
+    copies = f" ({different} without copies)" if different < rows else ""
+    text = (
+        f"{counted(rows, 'evaluation row')}{copies}: what is measured on so few says little. Fix: --test_split_size "
+        f"{FEW_TO_EVALUATE} or more holds out that many"
+    )
     return [Finding("warning", "eval", text)]
 
 

@@ -25,7 +25,7 @@ def main(
     Raises:
         DataError: The adapter, its base or the rows cannot be loaded, the folder is not empty, or the outputs differ.
     """
-    from ift.models.loading import warn_of_remote_code
+    from ift.models.loading import other_dtype, warn_of_remote_code
     from ift.models.merging import merge_to_new_folder, refuse_merge_target
     from ift.models.model_folder import check_model_path, warn_of_unfinished_run
     from ift.runs.model_card import write_merged_card
@@ -46,6 +46,8 @@ def main(
         else "one sentence (--rows FILE compares on rows of yours)"
     )
     print(visible(f"{folder}: the merged model gives the outputs of {adapter} on {compared}: {found}"))
+    if note := other_dtype(adapter, options):
+        print(visible(f"{adapter}: {note}"))
     for label, command in next_commands(str(folder)).items():
         print(visible(f"{label:<10}{command}"))
     return 0

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 
-from ift.text import quoted
+from ift.text import did_you_mean, quoted
 
 SECONDS = 5  # within which the Hub must answer
 
@@ -31,8 +33,19 @@ def go_offline_if_unreachable() -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"  # for child processes
 
 
-def folder_or_download(name: str) -> str:
-    """The fix for a model's name that is neither a folder nor found on the Hub."""
+def nearby(name: str, known: Iterable[str] = ()) -> str:
+    """The end of a message about a name without an owner: which known name, or name of a file here, it resembles.
+
+    It is "" if there is none.
+    """
+    here = [] if "/" in name else [path.name for path in Path().iterdir()]
+    return did_you_mean(name, [*known, *here]).removesuffix("?")
+
+
+def folder_or_download(name: str, known: Iterable[str] = ()) -> str:
+    """The fix for a model's name that is neither a folder nor found on the Hub; `known` are names of no repository."""
+    if near := nearby(name, known):
+        return f"Fix: {near.removeprefix('; did you mean ')} may be meant"
     hint = download_hint(name, "model").removeprefix("Fix: ")
     return f"Fix: correct the path if a folder is meant; otherwise {hint}"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ift.data.encodings import check_is_text
 from ift.data.errors import DataError
 from ift.data.folders import ENDINGS, DataFiles, list_data_files
-from ift.data.hub import download_hint, go_offline_if_unreachable
+from ift.data.hub import download_hint, go_offline_if_unreachable, nearby
 from ift.data.origin import Origin
 from ift.data.text_datasets import load_text_files, stream_text_files
 from ift.text import quoted
@@ -224,6 +224,8 @@ def _from_hub(name: str, load: Callable[[], Any]) -> Any:
         with quiet():
             return load()
     except Exception as error:
+        if near := nearby(name):
+            raise DataError(f"{name}: no such file or folder, and no data set on the Hub{near}?") from error
         raise DataError(
             f"{name}: cannot load this data set from the Hub: {quoted(error)}. {download_hint(name, 'dataset')}"
         ) from error

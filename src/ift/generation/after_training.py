@@ -48,7 +48,7 @@ class FinalAnswers:
         if self.note:
             return f"skipped: {self.note}"
         empty = f", {self.empty} without text" if self.empty else ""
-        stop = "stops with its" if self.stopped == 1 else "stop with their"
+        stop = "stops with its" if 1 in (self.stopped, self.asked) else "stop with their"
         return (
             f"{self.stopped} of {counted(self.asked, 'answer')} {stop} end token{empty} "
             f"(greedy, up to {counted(self.limit, 'token')}): {Path(folder) / FILE}"

@@ -66,9 +66,9 @@ def final_answer_of(targets: Sequence[str], pattern: str | None = None) -> Final
     if without:
         shown = " ".join(without[0].split())[-80:]
         raise ValueError(
-            f"--answer_pattern {pattern!r}: {len(without)} of {counted(len(targets), 'held-out target answer')} "
-            f"{'has' if len(without) == 1 else 'have'} no match, such as the one that ends in {shown!r}. "
-            "Change the pattern, or give none to score likelihood alone"
+            f"--answer_pattern {pattern}: {len(without)} of {counted(len(targets), 'target answer')} "
+            f"{'has' if len(without) == 1 else 'have'} no match, such as the one that ends in {shown!r}. The targets "
+            "(references) must match the pattern as the answers do. Change it, or leave it out"
         )
     return found
 

@@ -205,7 +205,8 @@ def model_record(stage: Any, reports: Any) -> ModelRecord:
     adapter = start_adapter(stage)
     if adapter is None:
         return ModelRecord(prompts, trained_from=first)
+    args = stage.model
+    dtype = "" if args.load_in_4bit or args.load_in_8bit or args.dtype in (None, "auto") else args.dtype
     base = Path(adapter.base_model_name_or_path if (Path(name) / CONFIG).exists() else name).expanduser()
-    if not base.is_dir():
-        return ModelRecord(prompts, trained_from=first)
-    return ModelRecord(prompts, model_sha256(base), first)
+    sha256 = model_sha256(base) if base.is_dir() else ""
+    return ModelRecord(prompts, sha256, first, dtype)

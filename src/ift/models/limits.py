@@ -92,6 +92,18 @@ def learned_positions(model: Any) -> int | None:
     return int(limit) if limit and any(_POSITIONS.search(name) for name in tables) else None
 
 
+def positions_of(model: Any) -> tuple[str, int] | None:
+    """As `known_positions`, of a model or of the name of one; None also if its configuration cannot be read here."""
+    if not isinstance(model, str):
+        return known_positions(model.config)
+    from transformers import AutoConfig
+
+    try:
+        return known_positions(AutoConfig.from_pretrained(model))
+    except (OSError, ValueError):  # an adapter, or code that must be trusted first
+        return None
+
+
 def known_positions(config: Any) -> tuple[str, int] | None:
     """Name and number of a model's positions; None if its configuration has none.
 

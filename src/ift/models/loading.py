@@ -94,7 +94,21 @@ def load_writer(name: str, options: LoadOptions) -> tuple[Any, str, str]:
     prompts, note = prompt_style(name, tokenizer, options.revision)
     if prompts == CHAT_TEMPLATE:
         ensure_chat_template(tokenizer)
-    return tokenizer, prompts, note
+    return tokenizer, prompts, "; ".join(filter(None, (note, other_dtype(name, options))))
+
+
+def other_dtype(name: str, options: LoadOptions) -> str:
+    """A remark for the user if an adapter's base is loaded in another dtype than it was trained in; "" if not."""
+    trained = read_record(local_path(name), options.revision).base_dtype
+    if not trained or options.dtype != "auto":
+        return ""
+    in_files = str(load_config(name, options).dtype or "float32").removeprefix("torch.")
+    if in_files == trained:
+        return ""
+    return (
+        f"its base is loaded in {in_files}, as its files are, and was trained in {trained}: with --dtype {trained} the "
+        "outputs are those of the training"
+    )
 
 
 def to_device(model: Any, device: Any) -> Any:

@@ -194,5 +194,5 @@ def explain_loading_errors(name: str, part: str) -> Iterator[None]:
             ) from error
         raise DataError(
             f"{name}: there is no such folder, and no {part} of this name from the Hub: {quoted(error)}. "
-            f"{folder_or_download(name)}"
+            f"{folder_or_download(name, SHIPPED)}"
         ) from error

@@ -24,11 +24,14 @@ class ModelRecord:
         base_sha256: For an adapter on a local base, `model_sha256` of the base when it was loaded for training.
         trained_from: The Hub id, or the name of the folder, of the first model: that from which this one was trained,
             or from which its local start was in turn. "" if unknown.
+        base_dtype: For an adapter, the dtype of the base's weights in training, such as float32; "" for that of its
+            files, for a base in few bits, and if unknown.
     """
 
     prompts: str = ""
     base_sha256: str = ""
     trained_from: str = ""
+    base_dtype: str = ""
 
 
 def write_record(folder: Path, record: ModelRecord) -> None:

@@ -215,6 +215,7 @@ def parse_stages(
     parsers = [make_parser(method) for method in methods]
     known = {option for parser in parsers for option in parser._option_string_actions}
     known |= {option for method in other_methods for option in make_parser(method)._option_string_actions}
+    known.update(f"--{key}" for key in other_keys)
     stages: list[TrainArguments] = []
     for number, (method, parser) in enumerate(zip(methods, parsers, strict=True), start=1):
         parser.file, parser.nodes = config_file, nodes
@@ -243,7 +244,7 @@ def parse_stages(
 
 def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: set[str]) -> TrainArguments:
     """Parses the arguments of one stage; `known` are the options of all stages."""
-    elsewhere = known - set(parser._option_string_actions)
+    elsewhere = known - parser._option_string_actions.keys()
     lines = {key: node.start_mark.line + 1 for key, node in parser.nodes.items()}
     try:
         *parsed, from_file, from_flags = parser.parse_args_and_config(
@@ -267,8 +268,7 @@ def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: se
         fix = ". Fix: --tf32 false on this machine" if "--tf32 requires" in str(error) else ""
         raise UsageError("\n".join([*parser.problems, f"{error}{fix}"])) from error
     flags = {word.lstrip("-").replace("-", "_") for word in arguments if word.startswith("--")}
-    off = switched_off(flags, parser.nodes, model)
-    named = frozenset(flags | parser.nodes.keys()) - off.keys()
+    named = flags | parser.nodes.keys() - (off := switched_off(flags, parser.nodes, model)).keys()
     raise_together(
         lambda: method.check(config),
         lambda: check_ranges(config, model, mixture),
@@ -279,8 +279,8 @@ def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: se
     if run.allow_pickle_weights:
         config.model_init_kwargs = {"use_safetensors": None, **(config.model_init_kwargs or {})}
     launch = last_given([*in_file, *launch])
-    parts = script, config, model, mixture, renamed, method, run, launch, from_flags, answers, named
-    return TrainArguments(*parts, switched_off=off)
+    parts = script, config, model, mixture, renamed, method, run, launch, from_flags, answers
+    return TrainArguments(*parts, frozenset(named), switched_off=off)
 
 
 def _check_given(script: Any, config: Any, model: Any, mixture: Any) -> None:

@@ -42,7 +42,8 @@ def check_model(run_args: TrainArguments, weights: bool = True) -> None:
         check_model_path(name, allow_pickle=run_args.run.allow_pickle_weights, weights=weights)
     except NoWeights as error:
         raise NoWeights(
-            f"{error}. To plan a run on paper, config.json and the tokenizer are enough: ift check --gpu_memory 24"
+            f"{sentence(str(error))} To plan a run on paper, config.json and the tokenizer are enough: ift check "
+            "--gpu_memory 24"
         ) from error
     if not is_launched():
         warn_of_unfinished_run(name)

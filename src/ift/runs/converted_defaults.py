@@ -52,6 +52,13 @@ def _axolotl_bf16(written: Settings, ours: Settings) -> bool:
     return bool(written.get("bf16", "auto")) and not written.get("fp16") and not written.get("float32")
 
 
+def _llama_factory_dtype(written: Settings, ours: Settings) -> str:
+    """The dtype of the base beside LoRA: that of autocast, else that of the files."""
+    return next(
+        (dtype for name, dtype in (("bf16", "bfloat16"), ("fp16", "float16")) if written.get(name)), "auto"
+    )
+
+
 _PAIRS = (
     Default("beta", 0.1, "0.25 or 2", _method("orpo", "simpo")),
     Default("simpo_gamma", 0.5, "1.6", _method("simpo")),
@@ -73,12 +80,7 @@ DEFAULTS: Mapping[str, tuple[Default, ...]] = {
         *_PAIRS,
     ),
     "LLaMA-Factory": (
-        Default(
-            "dtype",
-            "bfloat16",
-            "float32",
-            lambda written, ours: _lora(written, ours) and bool(written.get("bf16")),
-        ),
+        Default("dtype", _llama_factory_dtype, "float32", _lora),
         Default("use_bnb_nested_quant", True, "false", _in_bits),
         Default("lora_r", 8, "16", _lora),
         Default("lora_alpha", lambda written, ours: 2 * ours["lora_r"], "32", _lora),

@@ -137,9 +137,9 @@ def _parallel(value: Any, settings: Settings) -> Translated:
     if value in (0, 1, "1", "auto", False):
         return Same("it is off")
     return (
-        f"ift gives every process rows of its own, where here {value} processes share them: with as many processes, a "
-        f"step has {value} times as many rows. Divide gradient_accumulation_steps or --num_processes by {value} to "
-        "keep the batch"
+        "ift gives every process rows of its own, and the other tool lets some of them share rows: with as many "
+        f"processes, a step has more rows here, by a factor of {value}. Divide gradient_accumulation_steps or "
+        f"--num_processes by {value} to keep the batch"
     )
 
 

@@ -26,6 +26,11 @@ EMPTY = (
     "rate, and look at the target answers (ift check --show)"
 )
 NO_END = "no training row ends with an end token: the model is not taught to stop (see ift check)"
+NO_STOP = (
+    "no answer after the training stops with its end token (final_answers.jsonl), although where the answers of "
+    "training rows end it is likely: on other prompts the model has not learned to stop. Fix: more rows or fewer "
+    "epochs; eval_eos_nll, which rises with too many epochs, shows how many"
+)
 
 
 @dataclass(frozen=True)
@@ -70,8 +75,9 @@ class Supervision:
             return (empty,) if empty else ()
         if not self.watch.rows:
             return (NO_END, empty) if empty else (NO_END,)
-        unlikely = self.watch.unlikely(shown.stopped, shown.asked)
-        return tuple(warning for warning in (empty, self.watch.less_likely(), unlikely) if warning)
+        less, unlikely = self.watch.less_likely(), self.watch.unlikely(shown.stopped, shown.asked)
+        endless = NO_STOP if shown.asked and not (shown.stopped or less or unlikely) else None
+        return tuple(warning for warning in (empty, less, unlikely, endless) if warning)
 
 
 NOT_SUPERVISED = Supervision()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -43,7 +44,8 @@ def train(trainer: Any, checkpoints: SealedCheckpoints | None) -> None:
         None
     )  # trl writes one at each checkpoint; ours is for the end
     try:
-        trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
+        with _without_comparison():
+            trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
     except DataError as error:  # a row of a stream
         raise DataError(_plain_message(error) + _save_before_bad_row(trainer)) from error
     except AssertionError as error:
@@ -62,6 +64,24 @@ def train(trainer: Any, checkpoints: SealedCheckpoints | None) -> None:
     if checkpoints is not None and checkpoints.stopped is not None and unfinished:
         last = Path(trainer.args.output_dir) / f"checkpoint-{trainer.state.global_step}"
         raise Stopped(checkpoints.stopped, last)
+
+
+@contextmanager
+def _without_comparison() -> Iterator[None]:
+    """Leaves out transformers' warning of changed settings, which takes a share of the steps for another number.
+
+    A resumed run has been compared with its checkpoint before, with all settings.
+    """
+    logger = logging.getLogger("transformers.trainer_utils")
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return "do not match the ones in the `trainer_state.json`" not in record.getMessage()
+
+    logger.addFilter(wanted)
+    try:
+        yield
+    finally:
+        logger.removeFilter(wanted)
 
 
 def _plain_message(error: DataError) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from trl import SFTConfig
+from trl.trainer.utils import get_config_model_id
 
 from ift.data import DataError
 from ift.step.settings import CHOICES, StepSettings
@@ -212,6 +213,22 @@ class IFTConfig(RefusesUnknownNames, SFTConfig):
     def _changed_propagation(self) -> bool:
         names = [name for name in METHOD_FIELDS if name.startswith("propagation")]
         return any(getattr(self, name) != getattr(StepSettings, name) for name in names)
+
+
+def config_for(model: Any, args: Any) -> IFTConfig:
+    """The settings of a trainer: `args`, or by default those whose output folder is named after the model.
+
+    Raises:
+        ValueError: They are not an `IFTConfig`.
+    """
+    if args is None:
+        name = model if isinstance(model, str) else get_config_model_id(model.config)
+        return IFTConfig(output_dir=f"{str(name).rstrip('/').split('/')[-1]}-IFT")
+    if not isinstance(args, IFTConfig):
+        raise ValueError(
+            f"args is a {type(args).__name__}; give an IFTConfig (it takes every SFTConfig field)."
+        )
+    return args
 
 
 def preparation(args: Any) -> dict[str, Any]:

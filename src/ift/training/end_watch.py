@@ -126,7 +126,12 @@ class EndWatch(TrainerCallback):
             of_all = f"{stopped} of {counted(answers, 'greedy answer')} {stop} end token"
             text = f"{of_all}, at the end of the model's own text; sampled ones may run on: {measured}"
         elif answers:
-            text = f"none of {counted(answers, 'greedy answer')} stops with its end token: {measured}"
+            none = (
+                "the greedy answer does not stop"
+                if answers == 1
+                else f"none of {counted(answers, 'greedy answer')} stops"
+            )
+            text = f"{none} with its end token: {measured}"
         else:
             text = f"answers may not stop: {measured}"
         return f"{text}. {self._remedy()}"

@@ -14,10 +14,11 @@ from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTTrainer
-from trl.trainer.utils import get_config_model_id, global_then_local_main_first
+from trl.trainer.utils import global_then_local_main_first
 
 from ift.data import end_of_turn_ids, prepare_dataset
 from ift.models.adapters import check_adapter_names
+from ift.models.limits import positions_of
 from ift.models.stop_tokens import stop_generation_at
 from ift.step.algorithm import ChangeGuess, ScoreTokens, enable_residual, ift_loss
 from ift.step.equations import TokenWeights, name_of, try_weights
@@ -27,7 +28,7 @@ from ift.step.rows import count_items, row_layout
 from ift.step.settings import StepSettings
 from ift.training.checkpoints import WritesInCheckpoints, changed_settings, write_settings
 from ift.training.compile import compile_blocks
-from ift.training.config import LAMBDA_FIELDS, METHOD_FIELDS, IFTConfig, preparation
+from ift.training.config import LAMBDA_FIELDS, METHOD_FIELDS, IFTConfig, config_for, preparation
 from ift.training.formatting import format_rows
 from ift.training.lambda_schedule import noisy_lambda, scheduled_lambda
 from ift.training.last_batch import CountsRowsOnce
@@ -74,13 +75,7 @@ class IFTTrainer(NoTelemetry, KeepsDtypes, StopsAtNonFinite, KnowsTiedWeights, C
         `trainer.data_reports` has the `DataReport` of each data set. The argument `data_reports` maps the data sets
         that are already prepared with `ift.data` ("train", "eval", ...) to theirs.
         """
-        if args is None:
-            name = model if isinstance(model, str) else get_config_model_id(model.config)
-            args = IFTConfig(output_dir=f"{str(name).rstrip('/').split('/')[-1]}-IFT")
-        if not isinstance(args, IFTConfig):
-            raise ValueError(
-                f"args is a {type(args).__name__}; give an IFTConfig (it takes every SFTConfig field)."
-            )
+        args = config_for(model, args)
         refuse_arguments(kwargs)
         if args.token_weights is not None:
             self.token_weights = load_function(args.token_weights, "--token_weights")
@@ -91,6 +86,7 @@ class IFTTrainer(NoTelemetry, KeepsDtypes, StopsAtNonFinite, KnowsTiedWeights, C
         eval_sets = kwargs.get("eval_dataset")
         if isinstance(eval_sets, dict) and args.metric_for_best_model == "eval_nll":
             args.metric_for_best_model = f"eval_{next(iter(eval_sets))}_nll"
+        self._positions = positions_of(model)
         self.data_reports: dict[str, Any] = dict(kwargs.pop("data_reports", None) or {})
         self._already_prepared = set(self.data_reports)
         given = copy.copy(kwargs.get("peft_config"))  # peft fills in what is not set
@@ -168,7 +164,8 @@ class IFTTrainer(NoTelemetry, KeepsDtypes, StopsAtNonFinite, KnowsTiedWeights, C
         with global_then_local_main_first():
             if formatting_func is not None:
                 dataset = format_rows(dataset, formatting_func, dataset_name, args.dataset_num_proc)
-            prepared = prepare_dataset(dataset, processing_class, name=dataset_name, **preparation(args))
+            how = {"positions": self._positions, **preparation(args)}
+            prepared = prepare_dataset(dataset, processing_class, name=dataset_name, **how)
         self.data_reports[dataset_name] = prepared.report
         if args.process_index == 0:
             report = prepared.report

@@ -250,7 +250,7 @@ def test_the_pattern_is_found_in_the_targets():
     assert final_answer_of([r"\boxed{1}", r"\boxed{2}"]) == FinalAnswer("boxed")
     assert final_answer_of(["#### 1", "2"]) is None
     assert final_answer_of(["#### 1"], "none") is None
-    with pytest.raises(ValueError, match=r"1 of 2 held-out target answers has no match.*ends in 'but two'"):
+    with pytest.raises(ValueError, match=r"1 of 2 target answers has no match.*ends in 'but two'"):
         final_answer_of(["it is 1", "but two"], r"\d")
     with pytest.raises(ValueError, match="no regular expression"):
         final_answer_of(["x"], "(")

@@ -153,7 +153,11 @@ def test_a_yaml_file_of_study_flags_alone_is_for_the_testbed(tmp_path, monkeypat
         ("compare", "seeds: many\n", "c.yaml, line 1: argument --seeds: invalid int value: 'many'"),
         ("ablate", "seeds: 3\nmethods: sft\n", "c.yaml, line 2: methods is no flag of ift ablate"),
         ("compare", "seeds: 1\n", "--seeds 1: an interval needs at least 2"),
-        ("compare", "model_name_or_path: m\ndataset_name: d\nseedz: 3\n", "unknown key 'seedz'"),
+        (
+            "compare",
+            "model_name_or_path: m\ndataset_name: d\nscore_dbb: 3\n",
+            "unknown key 'score_dbb'; did you mean score_db?",
+        ),
         ("compare", "test_rows: 3\n", "--test_rows is for your own data"),
     ],
 )

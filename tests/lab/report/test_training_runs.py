@@ -96,6 +96,21 @@ def test_runs_of_other_trainers_are_drawn_beside_those_of_ift(ift_run, tmp_path)
     assert runs[2].curves == {"loss": ([5.0, 20.0], [3.0, 3.0])}
 
 
+@pytest.mark.parametrize(
+    ("more", "shown"),
+    [
+        ({"mean_token_accuracy": 0.5}, {"loss": 4.0, "nll": 4.0, "eval_nll": 5.0}),
+        ({"mean_token_accuracy": 0.5, "rewards/margins": 0.1}, {"loss": 4.0}),
+        ({}, {"loss": 4.0}),
+    ],
+)
+def test_the_loss_of_trls_sft_is_that_of_its_targets(tmp_path, more, shown):
+    """Red when: SFT of trl and IFT have no panel in common but the trained loss, which is not comparable."""
+    log = [{"step": 5, "loss": 4.0, **more}, {"step": 5, "eval_loss": 5.0}]
+    (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": log, "global_step": 5}))
+    assert {name: values for name, (_, (values,)) in read_run(tmp_path, "trl").curves.items()} == shown
+
+
 def test_names_of_folders_are_text_on_the_page(tmp_path):
     folder = run_folder(tmp_path / "<b>x", [{"step": 1, "loss": 1.0}])
     done = CliRunner().invoke(app, ["report", str(folder), "--output_dir", str(tmp_path / "out")])

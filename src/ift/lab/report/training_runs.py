@@ -107,6 +107,20 @@ def _entries(log: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
+def _with_nll(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The log of another Trainer, with the loss of trl's SFT under the name that it has here.
+
+    It is the mean over the targets' tokens, as `nll`. SFT is told by its accuracy of tokens, without rewards of pairs.
+    """
+    names = {name for entry in entries for name in entry}
+    if "mean_token_accuracy" not in names or any(name.startswith("rewards/") for name in names):
+        return entries
+    same = {"loss": "nll", "eval_loss": "eval_nll"}
+    return [
+        {**{same[name]: one for name, one in entry.items() if name in same}, **entry} for entry in entries
+    ]
+
+
 def read_run(folder: Path, label: str) -> TrainingRun:
     """Read the metrics of a run of `ift train`, of `IFTTrainer`, or of another Trainer of transformers.
 
@@ -118,7 +132,7 @@ def read_run(folder: Path, label: str) -> TrainingRun:
     try:
         record = json.loads((folder / RUN).read_text(encoding="utf-8")) if (folder / RUN).is_file() else {}
         finished, saved = record.get("finished"), visible(str(record.get("saved") or ""))
-        for entry in _entries(log):
+        for entry in _with_nll([*_entries(log)]) if log.name == STATE else _entries(log):
             for name in PANELS:
                 if isinstance(entry.get(name), int | float):
                     values.setdefault(name, {})[float(entry["step"])] = float(entry[name])
