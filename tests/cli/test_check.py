@@ -213,6 +213,24 @@ def test_a_timed_step_leaves_nothing_behind(check, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("copies", "said"), [(0, None), (1, "8 evaluation rows (7 without copies): what is measured")]
+)
+def test_few_evaluation_rows_are_said(check, tmp_path, copies, said):
+    """Red when: two copies of one prompt are the whole evaluation, and its curves look like results."""
+    rows = [
+        {"prompt": f"{number} ", "completion": "yes"}
+        for number in [*range(8 - copies), *range(copies), *range(20, 60)]
+    ]
+    for name, part in (("train", rows[8:]), ("test", rows[:8])):
+        (tmp_path / "sets").mkdir(exist_ok=True)
+        (tmp_path / "sets" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    output = check("--dataset_name", tmp_path / "sets", "--eval_strategy", "epoch").output
+    assert "kept 8 of 8 rows" in output
+    assert said is None or said in " ".join(output.split())
+    assert ("says little" in output) == (said is not None)
+
+
 def test_rows_are_shown_with_what_is_trained_and_what_the_model_would_say(check):
     done = check("--show", "2")
     assert "row 1 of the kept rows" in done.output

@@ -794,6 +794,21 @@ def test_rows_and_tokens_that_are_lost_are_logged(tmp_path, caplog):
     assert f"{report.trained_tokens_lost} trained tokens" in found[1]
 
 
+@pytest.mark.parametrize("as_name", [True, False])
+def test_the_advice_on_long_rows_knows_the_models_positions(tmp_path, as_name):
+    """512 of the tiny base. Red when: the advice is to raise --max_length beyond what the model was trained with."""
+    base = str(tiny_base_path())
+    rows = [{"prompt": "q ", "completion": ""}, *[{"prompt": "q ", "completion": "a " * 700}] * 2]
+    config = IFTConfig(output_dir=str(tmp_path), **{**models.SETTINGS, "max_length": 1024})
+    trainer = IFTTrainer(
+        base if as_name else AutoModelForCausalLM.from_pretrained(base), config,
+        train_dataset=Dataset.from_list(rows), processing_class=AutoTokenizer.from_pretrained(base),
+    )  # fmt: skip
+    fix = trainer.data_reports["train"].limit.fix(1400)
+    assert "a model with a longer context" in fix
+    assert "raise --max_length" not in fix
+
+
 def test_what_of_the_rows_is_not_used_is_logged(tmp_path, caplog):
     """Red when: a column has no effect, or a turn is not trained, and nothing says so. `ift train` has its plan."""
     caplog.set_level("INFO", "ift.training.trainer")

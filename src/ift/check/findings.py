@@ -184,8 +184,8 @@ def _few_to_evaluate(sets: Mapping[str, Prepared], scans: Mapping[str, RowScan])
         return []
     copies = f" ({different} without copies)" if different < rows else ""
     text = (
-        f"{counted(rows, 'evaluation row')}{copies}: what is measured on so few says little. Fix: --test_split_size "
-        f"{FEW_TO_EVALUATE} or more holds out that many"
+        f"{counted(rows, 'evaluation row')}{copies}: what is measured on so few says little. Fix: give more "
+        f"(--test_split_size {FEW_TO_EVALUATE} holds out so many training rows)"
     )
     return [Finding("warning", "eval", text)]
 

@@ -99,7 +99,7 @@ def positions_of(model: Any) -> tuple[str, int] | None:
     from transformers import AutoConfig
 
     try:
-        return known_positions(AutoConfig.from_pretrained(model))
+        return known_positions(AutoConfig.from_pretrained(model, trust_remote_code=False))
     except (OSError, ValueError):  # an adapter, or code that must be trusted first
         return None
 

@@ -28,8 +28,7 @@ EMPTY = (
 NO_END = "no training row ends with an end token: the model is not taught to stop (see ift check)"
 NO_STOP = (
     "no answer after the training stops with its end token (final_answers.jsonl), although where the answers of "
-    "training rows end it is likely: on other prompts the model has not learned to stop. Fix: more rows or fewer "
-    "epochs; eval_eos_nll, which rises with too many epochs, shows how many"
+    "training rows end it is likely: the model's own text does not come to an end. Fix: more rows, or fewer epochs"
 )
 
 
