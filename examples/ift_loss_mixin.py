@@ -19,6 +19,15 @@ class IFTLossMixin:
 
     ift_settings: dict[str, Any] = {}  # noqa: RUF012 (replaced, never changed)
 
+    @property
+    def model_accepts_loss_kwargs(self) -> bool:
+        """That `compute_loss` takes the number of tokens of a step: no trainer averages micro-batches itself."""
+        return True
+
+    @model_accepts_loss_kwargs.setter
+    def model_accepts_loss_kwargs(self, value: bool) -> None:
+        """What a trainer finds out about its model (Axolotl 0.19: that it takes no number) does not matter here."""
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:

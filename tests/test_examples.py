@@ -95,6 +95,9 @@ def axolotl(monkeypatch):
     class AxolotlTrainer(transformers.Trainer):
         def __init__(self, *args, bench_data_collator=None, dataset_tags=None, **kwargs):
             super().__init__(*args, **kwargs)
+            self.model_accepts_loss_kwargs = (
+                False  # as Axolotl 0.19 decides, which then averages micro-batches
+            )
 
     for name, held in {
         "axolotl": {}, "axolotl.integrations": {}, "axolotl.integrations.base": {"BasePlugin": BasePlugin},

@@ -422,6 +422,13 @@ def test_a_file_of_deepspeed_that_is_not_there_is_named(converted):
     assert same["deepspeed"].startswith("found no file deepspeed_configs/zero2.json")
 
 
+def test_another_mean_of_accumulated_gradients_is_named(converted):
+    """As seen in Axolotl 0.19 itself, whose losses are ift's without accumulation, and others with it."""
+    for steps, named in ((1, False), (2, True)):
+        found, _ = converted(f"{QUIET}gradient_accumulation_steps: {steps}\n", "sft")
+        assert any("averages the means of the micro-batches" in one for one in found.differences) == named
+
+
 def test_what_a_file_says_is_not_replaced_by_a_default(converted):
     said = "bf16: false\nlr_scheduler: linear\nsequence_len: 64\nexcess_length_strategy: truncate\n"
     found, _ = converted(f"{QUIET}{said}")

@@ -101,6 +101,10 @@ _LONG = (
     "rows longer than max_length: Axolotl drops them; ift truncates them at their end, and refuses a run if these are "
     "more than 20 % of the rows; ift check counts them"
 )
+_MICRO_BATCHES = (
+    "gradient accumulation: Axolotl 0.19 averages the means of the micro-batches; ift divides by all trained tokens or "
+    "answers of the step, however it is divided into micro-batches"
+)
 _OVERWRITTEN = (
     "overwrite_output_dir: the other tool keeps the files of an earlier run until it overwrites them; ift train "
     "deletes its own earlier run in the folder, model included, when the new run begins to train, and replaces files "
@@ -147,6 +151,8 @@ def differences(tool: str, written: Settings, ours: Settings) -> list[str]:
     notes += [_LONG] if tool == "Axolotl" and not written.get("excess_length_strategy") else []
     joined = tool == "LLaMA-Factory" and ours.get("packing") and written.get("neat_packing") is None
     notes += [_APART] if joined else []
+    accumulates = tool == "Axolotl" and int(ours.get("gradient_accumulation_steps") or 1) > 1
+    notes += [_MICRO_BATCHES] if accumulates and on_answers else []
     notes += [_OVERWRITTEN] if ours.get("overwrite_output_dir") else []
     by_loss = ours.get("metric_for_best_model") in ("loss", "eval_loss")
     notes += [_BEST] if by_loss and ours.get("method", "ift") == "ift" else []
