@@ -208,8 +208,8 @@ def test_a_timed_step_leaves_nothing_behind(check, tmp_path):
         r"time: ([\d.]+) seconds a step, (\d+):(\d\d):\d\d in all without evaluation and saving", said
     )
     assert 60 * int(each[2]) + int(each[3]) == pytest.approx(
-        60 * float(each[1]), abs=1
-    )  # minutes of 3,600 steps
+        60 * float(each[1]), abs=1.3
+    )  # minutes of 3,600 steps: whole ones, and the seconds of a step are shown to 0.005
     assert not (tmp_path / "out").exists()
 
 

@@ -142,12 +142,18 @@ def test_the_encoding_that_is_named_brings_every_character_back(tmp_path):
 
 
 def test_damaged_text_is_noted_only_where_it_is_used():
-    rows = [{"text": "a", "more": "\x80"}, {"text": "b\x85", "more": ""}, {"text": "\ufffd", "more": ""}]
+    rows = [
+        {"text": "a", "more": "\x80"},
+        {"text": "b\x85", "more": ""},
+        {"text": "\ufffd", "more": ""},
+        {"text": "c\r\nd", "more": ""},
+    ]
     notes = prepare_dataset(Dataset.from_list(rows), small_tokenizer()).report.notes
     assert notes == {
         "column more: not used in training": (1,),
         "text with control characters (U+0080 to U+009F)": (2,),
         "text with the replacement character (U+FFFD)": (3,),
+        "text with carriage returns (U+000D)": (4,),
     }
 
 

@@ -1,4 +1,4 @@
-"""Text files that are not UTF-8, files that are no text, and characters that a wrong encoding has left behind."""
+"""Text files that are not UTF-8, files that are no text, and characters that hardly belong into the rows' text."""
 
 from __future__ import annotations
 
@@ -32,13 +32,18 @@ WRONG_CHARACTERS = {
         "a character was lost when the text was read in a wrong encoding. Fix: write the file again, as UTF-8, from "
         "where the rows come from, or correct these rows"
     ),
+    "text with carriage returns (U+000D)": (
+        "lines that end as in Windows, and the model learns to write them so. Fix: replace \\r\\n by \\n in these rows"
+    ),
 }
 
 
 def wrong_characters(value: Any) -> list[str]:
     """The keys of `WRONG_CHARACTERS` that hold for the strings in a value, also inside lists and objects."""
-    texts = [text for text in _strings(value) if not text.isascii()]
-    found = (any(map(_CONTROLS.search, texts)), any(_LOST in text for text in texts))
+    texts = [*_strings(value)]
+    others = [text for text in texts if not text.isascii()]
+    returns = any("\r" in text for text in texts)
+    found = (any(map(_CONTROLS.search, others)), any(_LOST in text for text in others), returns)
     return [what for what, holds in zip(WRONG_CHARACTERS, found, strict=True) if holds]
 
 
