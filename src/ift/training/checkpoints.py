@@ -260,10 +260,8 @@ class SealedCheckpoints(TrainerCallback):
         if self.stopped is not None:
             whole = _ends_epoch(state)
             control.should_save = whole
-            control.should_log, control.should_evaluate = (
-                whole and control.should_log,
-                whole and control.should_evaluate,
-            )
+            control.should_log = whole and control.should_log
+            control.should_evaluate = whole and control.should_evaluate
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Writes the manifest once all processes have written their files, then deletes the oldest checkpoints."""
