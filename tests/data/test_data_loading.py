@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 
 import pytest
 from datasets import Dataset, DatasetDict
@@ -15,6 +16,7 @@ from ift.data.loading import files_left_out, is_local
 
 USER = {"role": "user", "content": "Hi"}
 ANSWER = {"role": "assistant", "content": "one"}
+ROWS = [{"prompt": "2+1=", "completion": "3"}, {"prompt": "2+2=", "completion": "é"}]
 
 
 @pytest.fixture(autouse=True)
@@ -147,14 +149,31 @@ def test_damaged_text_is_noted_only_where_it_is_used():
         {"text": "b\x85", "more": ""},
         {"text": "\ufffd", "more": ""},
         {"text": "c\r\nd", "more": ""},
+        {"text": "\tpage\n\x0c", "more": "\x1b[31m"},
+        {"text": "e\ufefff", "more": ""},
     ]
     notes = prepare_dataset(Dataset.from_list(rows), small_tokenizer()).report.notes
     assert notes == {
-        "column more: not used in training": (1,),
+        "column more: not used in training": (1, 5),
         "text with control characters (U+0080 to U+009F)": (2,),
         "text with the replacement character (U+FFFD)": (3,),
         "text with carriage returns (U+000D)": (4,),
+        "text with control characters (U+0000 to U+001F, U+007F)": (5,),
+        "text with a byte order mark (U+FEFF)": (6,),
     }
+
+
+@pytest.mark.parametrize(
+    "whole", [{"version": 1, "data": ROWS}, {str(index): row for index, row in enumerate(ROWS)}]
+)
+def test_a_file_that_is_one_object_is_refused_with_the_command_that_takes_the_rows_out(tmp_path, whole):
+    (tmp_path / "rows.json").write_text(json.dumps(whole, indent=1))
+    loaded = load_rows(str(tmp_path / "rows.json"))
+    with pytest.raises(DataError, match="found one object, with ") as refused:
+        prepare_dataset(loaded, small_tokenizer())
+    command = re.search("python -c .*", str(refused.value))[0].replace("FILE", "rows.json")
+    subprocess.run(command.replace("python", sys.executable, 1), shell=True, cwd=tmp_path, check=True)
+    assert load_rows(str(tmp_path / "rows.jsonl")).to_list() == ROWS
 
 
 def test_tool_calls_of_different_shapes_survive_the_file(tmp_path):

@@ -21,7 +21,8 @@ NO_TEXT = {
     b"PAR1": ("a Parquet file", "name it .parquet; where only text files are read, write its rows as .jsonl"),
     b"\x1f\x8b": ("a gzip archive", "unpack it with gunzip"),
 }
-_CONTROLS, _LOST = re.compile("[\x80-\x9f]"), "\ufffd"
+_CONTROLS, _LOST, _MARK = re.compile("[\x80-\x9f]"), "\ufffd", "\ufeff"
+_ASCII_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # all but tab, line feed and carriage return
 # what is wrong with a row -> the likely cause and the fix
 WRONG_CHARACTERS = {
     "text with control characters (U+0080 to U+009F)": (
@@ -35,6 +36,13 @@ WRONG_CHARACTERS = {
     "text with carriage returns (U+000D)": (
         "lines that end as in Windows, and the model learns to write them so. Fix: replace \\r\\n by \\n in these rows"
     ),
+    "text with control characters (U+0000 to U+001F, U+007F)": (
+        "such as form feeds of a PDF or colours of a terminal (ESC), and the model learns to write them. Fix: remove "
+        "them from these rows"
+    ),
+    "text with a byte order mark (U+FEFF)": (
+        "probably from files that were joined, and an invisible character to the model. Fix: remove it from these rows"
+    ),
 }
 
 
@@ -42,8 +50,13 @@ def wrong_characters(value: Any) -> list[str]:
     """The keys of `WRONG_CHARACTERS` that hold for the strings in a value, also inside lists and objects."""
     texts = [*_strings(value)]
     others = [text for text in texts if not text.isascii()]
-    returns = any("\r" in text for text in texts)
-    found = (any(map(_CONTROLS.search, others)), any(_LOST in text for text in others), returns)
+    found = (
+        any(map(_CONTROLS.search, others)),
+        any(_LOST in text for text in others),
+        any("\r" in text for text in texts),
+        any(map(_ASCII_CONTROLS.search, texts)),
+        any(_MARK in text for text in others),
+    )
     return [what for what, holds in zip(WRONG_CHARACTERS, found, strict=True) if holds]
 
 

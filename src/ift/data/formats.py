@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ift.data import conversion
 from ift.data.errors import DataError
-from ift.data.hints import explain_one_turn_per_row, suggest_renaming
+from ift.data.hints import explain_one_object, explain_one_turn_per_row, suggest_renaming
 from ift.data.known_names import COLUMNS, find
 from ift.data.source import SourceRow
 from ift.data.turns import Row
@@ -100,7 +100,7 @@ def detect_format(columns: Iterable[str], first_rows: Sequence[Mapping[str, Any]
             "one user turn (instruction, blank line, input); training on the answer (output)",
             conversion.from_alpaca,
         )
-    if wrong := explain_one_turn_per_row(found):
+    if wrong := explain_one_turn_per_row(found) or ("text" not in found and explain_one_object(first_rows)):
         raise DataError(f"no known data format: {wrong}")
     if "text" in found:
         return Format("text", "text", "training on EVERY token, there is no prompt", conversion.from_text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -75,13 +76,31 @@ def explain_one_turn_per_row(found: Iterable[str]) -> str:
     )
 
 
+def explain_one_object(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The problem and fix of a file that is one JSON object with the rows inside; "" for other data sets."""
+    if len(rows) != 1:
+        return ""
+    values = rows[0]
+    lists = [key for key, value in values.items() if _is_objects(value) and not _is_turns(value)]
+    if len(lists) == 1:
+        where, reached = f"a list of objects in its key {lists[0]}", f"[{json.dumps(lists[0])}]"
+    elif len(values) > 1 and _is_objects([*values.values()]):
+        where, reached = "an object in each of its keys", ".values()"
+    else:
+        return ""
+    return (
+        f"found one object, with {where}, expected one object per row. Fix, if those are the rows (FILE is your file): "
+        f'python -c \'import json; [print(json.dumps(row)) for row in json.load(open("FILE", encoding="utf-8"))'
+        f"{reached}]' > rows.jsonl"
+    )
+
+
+def _is_objects(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(one, Mapping) for one in value)
+
+
 def _is_turns(value: Any) -> bool:
     """Whether a value is a list of turns that `ift.data.turns` can read."""
-    return (
-        isinstance(value, list | tuple)
-        and bool(value)
-        and all(
-            isinstance(one, dict) and {"role", "from"} & one.keys() and {"content", "value"} & one.keys()
-            for one in value
-        )
+    return _is_objects(value) and all(
+        {"role", "from"} & one.keys() and {"content", "value"} & one.keys() for one in value
     )
