@@ -1,9 +1,11 @@
 """Settings that trl, transformers, peft or a missing package refuse are refused before anything is loaded."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ift import IFTTrainer
 from ift.check.trainer_build import has_router_loss
@@ -84,6 +86,26 @@ def test_check_and_train_refuse_alike(ift, chat_model, write_rows, tmp_path, nam
     trained = ift("train", *words, **flags)
     assert trained.code == 1
     assert wanted in " ".join((trained.out + trained.err).split())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("extra", [False, True])
+def test_check_and_train_refuse_files_with_other_tensors_alike(ift, chat_model, write_rows, tmp_path, extra):
+    model = shutil.copytree(chat_model, tmp_path / "model")
+    tensors = load_file(model / "model.safetensors")
+    if extra:
+        tensors["model.more.weight"] = torch.zeros(2)
+    else:
+        tensors.pop("model.norm.weight")
+    save_file(tensors, model / "model.safetensors", {"format": "pt"})
+    flags = {"model_name_or_path": model, "dataset_name": write_rows(), "output_dir": tmp_path / "out"}
+    for done in (ift("check", **flags), ift("train", **flags)):
+        assert done.code == 1
+        wanted = (
+            "the model lacks: model.more.weight" if extra else "lack tensors of the model: model.norm.weight"
+        )
+        assert wanted in " ".join((done.out + done.err).split())
+        assert "LOAD REPORT" not in done.err  # nothing was loaded
     assert not (tmp_path / "out").exists()
 
 

@@ -113,6 +113,20 @@ def test_an_adapter_gives_the_outputs_that_it_was_saved_with(base, tmp_path, set
     assert torch.allclose(found, saved, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["PromptTuningConfig", "PrefixTuningConfig"])
+def test_an_adapter_of_prompts_gives_the_outputs_that_it_was_saved_with(base, tmp_path, kind):
+    folder = tmp_path / "adapter"
+    network = load_network(str(base), CPU)
+    torch.manual_seed(0)
+    saved = peft.get_peft_model(network, getattr(peft, kind)(task_type="CAUSAL_LM", num_virtual_tokens=3))
+    saved.save_pretrained(folder)
+    assert torch.equal(logits(load_network(str(folder), CPU)), logits(saved))
+    tensors = load_file(folder / "adapter_model.safetensors")
+    save_file({"other": tensors["prompt_embeddings"]}, folder / "adapter_model.safetensors")
+    with pytest.raises(DataError, match="does not fit its base: 'prompt_embeddings'"):
+        load_network(str(folder), CPU)
+
+
 def test_an_old_name_that_peft_uses_is_no_warning_for_a_user(base, tmp_path):
     """Red when: `ift generate` with an adapter shows transformers' warning about is_gradient_checkpointing."""
     adapted(base, tmp_path / "adapter")

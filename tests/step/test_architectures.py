@@ -226,6 +226,14 @@ def test_a_transformed_logit_that_is_not_known_is_found(monkeypatch):
         check_head(model)
 
 
+def test_a_model_that_sees_later_tokens_is_refused():
+    model = models.tiny_model("gemma3")
+    enable_residual(model)
+    model = models.tiny_model("gemma3", use_bidirectional_attention=True)
+    with pytest.raises(ValueError, match=r"Gemma3ForCausalLM.*depends on the tokens after it"):
+        enable_residual(model)
+
+
 def _tripled(output):
     output.logits = output.logits * 3
     return output

@@ -8,6 +8,8 @@ import inspect
 import logging
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -22,7 +24,8 @@ from ift.data import DataError
 from ift.generation.during_training import logs_exact_match, target_totals
 from ift.methods.stage import PreparedRows, Stage, build_trainer
 from ift.methods.start import check_adapter, start_options
-from ift.models.loading import load_config
+from ift.models.loading import load_config, load_network, without_transformers_bars
+from ift.models.model_folder import NoWeights, looks_local
 from ift.text import quoted
 
 # arguments of `from_pretrained` that its signature hides behind **kwargs
@@ -64,10 +67,10 @@ def build_errors(
     )
     try:
         found += _unknown_init_kwargs(stage) + _wrong_modules(stage)
+        found += [] if found else _wrong_tensors(stage)
         if found or stage.config.world_size > 1 or (elsewhere and wanted_packages([stage], engine)):
             return found
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with tempfile.TemporaryDirectory() as folder:
             _build(stage, prepared, folder)
     except (ValueError, ImportError, TypeError, KeyError, OSError) as error:
         return [*found, _explained(stage, error)]
@@ -115,6 +118,36 @@ def _wrong_modules(stage: Stage) -> list[str]:
     return []
 
 
+def _wrong_tensors(stage: Stage) -> list[str]:
+    """Which tensors of a local model its files lack, or have beyond it, as their headers say; not if quantised."""
+    name, options = stage.model.model_name_or_path, start_options(stage)
+    if not looks_local(name) or hasattr(load_config(name, options), "quantization_config"):
+        return []
+    further = {**options.further, "device_map": "meta"}
+    further.pop("quantization_config", None)
+    try:
+        with _without_warnings(), without_transformers_bars():
+            load_network(name, replace(options, further=further))
+    except NoWeights:  # a plan on paper, which names them
+        return []
+    except DataError as error:
+        return [str(error)]
+    return []
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """While active, libraries neither warn nor log warnings: the run reports them."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
 def _build(stage: Stage, prepared: PreparedRows, folder: str) -> None:
     tried = copy.copy(stage)
     tried.config = config = copy.copy(stage.config)
@@ -124,13 +157,9 @@ def _build(stage: Stage, prepared: PreparedRows, folder: str) -> None:
     model = empty_model(stage)
     # the trainer, and accelerate where there are two entries, leave such a model where it is
     model.hf_device_map = {"model": "meta", "lm_head": "meta"}
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # the run reports them
-    try:
+    with _without_warnings():
         trainer = build_trainer(tried, rows, network=model)
         trainer.create_optimizer_and_scheduler(num_training_steps=10)
-    finally:
-        logging.disable(level)
 
 
 def _explained(stage: Stage, error: Exception) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from transformers.utils import logging as transformers_logging
 
 from ift.data.errors import DataError
 from ift.models.adapters import adapter_config, attach_adapter, base_named_in, check_keys, find_base
@@ -109,6 +111,18 @@ def other_dtype(name: str, options: LoadOptions) -> str:
         f"its base is loaded in {in_files}, as its files are, and was trained in {trained}: with --dtype {trained} the "
         "outputs are those of the training"
     )
+
+
+@contextmanager
+def without_transformers_bars() -> Iterator[None]:
+    """While active, transformers shows no progress bars for weight files."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def to_device(model: Any, device: Any) -> Any:

@@ -17,12 +17,12 @@ from rich.console import Console
 from rich.text import Text
 from tqdm import tqdm
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerCallback
-from transformers.utils import logging as transformers_logging
 
 from ift.check.finding import Finding
 from ift.check.packages import install_command
 from ift.generation.during_training import ANSWERED
 from ift.methods.stage import PreparedRows, Stage
+from ift.models.loading import without_transformers_bars
 from ift.runs.plan import plan
 from ift.runs.results import StageResult
 from ift.training.config import IFTConfig
@@ -230,18 +230,6 @@ class TrainingDisplay(TrainerCallback):
         if self.bar is not None:
             self.bar.close()
         self.bar = self.trainer = None
-
-
-@contextmanager
-def without_transformers_bars() -> Iterator[None]:
-    """While active, transformers shows no progress bars for weight files."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
 
 
 def wrap(text: str, indent: int = 0) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ift.step.model import has_weights, unwrapped
-from ift.step.model_checks import check_architecture, check_head
+from ift.step.model_checks import check_architecture, check_causal, check_head
 
 
 def add_forward_argument(model: nn.Module, argument: str, function: Callable[..., Any]) -> None:
@@ -44,6 +44,7 @@ def add_forward_argument(model: nn.Module, argument: str, function: Callable[...
         return original(*args, **kwargs) if unbound is None else unbound(self, *args, **kwargs)
 
     if has_weights(model):
+        check_causal(model)
         check_head(model)
         torch.clear_autocast_cache()  # weights cast without a graph must not be reused in training
     inner.forward = types.MethodType(forward, inner)

@@ -89,6 +89,25 @@ def _check_head_weight(name: str, head: nn.Module) -> None:
 
 
 @torch.no_grad()
+def check_causal(model: nn.Module) -> None:
+    """Raise ValueError if the states of five tokens depend on the sixth: the model would copy the targets it sees."""
+    inner = unwrapped(model)
+    ids = _probe_ids(inner, 6)
+    other = ids.clone()
+    other[0, -1] = ids[0, 0]
+    with evaluating(inner):
+        states, changed = (
+            inner.base_model(input_ids=one, use_cache=False)[0][0, :-1] for one in (ids, other)
+        )
+    scale = states.abs().max().clamp(min=1e-6)
+    if not torch.allclose(states / scale, changed / scale, rtol=0, atol=1e-2, equal_nan=True):
+        raise ValueError(
+            f"{type(inner).__name__} cannot be trained with IFT: a token's state depends on the tokens after it, so "
+            "it would be trained to copy what it sees. Choose a causal language model."
+        )
+
+
+@torch.no_grad()
 def check_head(model: nn.Module) -> None:
     """Raise ValueError if the model transforms its logits in a way that `Head` does not know.
 
