@@ -9,7 +9,7 @@ import pytest
 
 from ift.methods.table import METHODS
 from ift.runs.arguments import UsageError, make_parser, parse, parse_stages
-from ift.runs.plan import switched_off_lines
+from ift.runs.plan import without_effect_lines
 from ift.runs.removed import REMOVED
 from ift.training.other_tools import EXPLAINED, RENAMED, table
 from models import tiny_model
@@ -187,6 +187,21 @@ def test_unknown_keys_and_wrong_types_of_a_file_are_one_message(train, config):
     assert lines[-1].startswith("line 9: datasets: unknown key 'bar'; an entry has path, name, data_dir")
 
 
+def test_settings_that_another_one_makes_useless_are_named(config):
+    file = str(config("eval_steps: 5\nsave_steps: 9\nhub_model_id: me/it\nlogging_steps: 3\nmax_steps: 4\n"))
+    words = ["--metric_for_best_model", "nll", "--eval_delay", "0"]
+    assert without_effect_lines(parse(["--config", file, *words])) == [
+        "settings without effect, because eval_strategy is no: eval_steps, metric_for_best_model",
+        "settings without effect, because push_to_hub is false: hub_model_id",
+    ]
+    used = ["--eval_strategy", "steps", "--push_to_hub", "--save_strategy", "no"]
+    assert without_effect_lines(parse(["--config", file, *used])) == [
+        "settings without effect, because save_strategy is no: save_steps"
+    ]
+    with pytest.raises(UsageError, match="eval_on_start: no effect without eval_strategy"):
+        parse(["--config", file, "--eval_on_start"])
+
+
 def test_a_flag_may_switch_off_what_settings_of_the_file_belong_to(config):
     """A rehearsal of a converted file without bitsandbytes or adapter. Red when: each has to be left out too."""
     file = str(config("load_in_4bit: true\nuse_bnb_nested_quant: true\nuse_peft: true\nlora_r: 8\n"))
@@ -196,7 +211,7 @@ def test_a_flag_may_switch_off_what_settings_of_the_file_belong_to(config):
     run = parse(["--config", file, "--load_in_4bit", "false", "--use_peft=false"])
     said = ["settings of the file without effect, because of --use_peft false: lora_r",
             "settings of the file without effect, because of --load_in_4bit false: use_bnb_nested_quant"]  # fmt: skip
-    assert switched_off_lines(run) == said
+    assert without_effect_lines(run) == said
     with pytest.raises(UsageError, match="lora_r: no effect without use_peft: true"):
         parse(["--config", file, "--use_peft", "false", "--lora_r", "4"])
 

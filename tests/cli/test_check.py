@@ -367,6 +367,12 @@ def test_deepspeed_is_refused_where_it_would_be_used(check, monkeypatch):
     assert "refused settings: not installed: deepspeed (for zero2)" in " ".join(done.output.split())
 
 
+def test_a_learning_rate_of_0_is_a_warning(check):
+    done = check("--learning_rate=0")
+    assert done.exit_code == 0
+    assert "warning learning_rate: is 0: no weight will change" in done.output
+
+
 def test_a_learning_rate_that_weights_in_16_bits_do_not_see_is_a_warning(check):
     flags = ["--dtype", "bfloat16", "--learning_rate", "1e-6"]
     assert "warning learning_rate: the weights are trained in bfloat16" in " ".join(

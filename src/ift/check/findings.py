@@ -132,8 +132,10 @@ def _operations(sizes: Sizes, report: DataReport, work: Work) -> float | None:
 
 
 def _precision_findings(sizes: Sizes) -> list[Finding]:
-    """A warning where the learning rate is too small for weights in 16 bits."""
+    """A warning where the learning rate is 0, or too small for weights in 16 bits."""
     stage = sizes.stage
+    if stage.config.learning_rate == 0:
+        return [Finding("warning", "learning_rate", "is 0: no weight will change. Fix: give more than 0")]
     read = load_config(stage.model.model_name_or_path, start_options(stage))
     problem = lost_updates(stage.config, sizes.needs().held, sizes.engine, read, loaded_dtype(stage, read))
     return [Finding("warning", "learning_rate", problem)] if problem else []

@@ -123,7 +123,7 @@ def _wrong_tensors(stage: Stage) -> list[str]:
     name, options = stage.model.model_name_or_path, start_options(stage)
     if not looks_local(name) or hasattr(load_config(name, options), "quantization_config"):
         return []
-    further = {**options.further, "device_map": "meta"}
+    further = {**options.further, "device_map": "meta", "attn_implementation": "eager"}
     further.pop("quantization_config", None)
     try:
         with _without_warnings(), without_transformers_bars():

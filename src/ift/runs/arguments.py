@@ -32,6 +32,7 @@ from ift.runs.mixture import parse_mixture
 from ift.runs.output_folder import stage_folder
 from ift.runs.ranges import check_ranges, check_used, raise_together, switched_off
 from ift.runs.resume_words import read_resume_words
+from ift.runs.value_types import is_valid, narrow_types
 from ift.runs.yaml_file import parse_renaming, parse_yaml_file, text_as_written
 from ift.training.config import field_with_help
 from ift.training.other_tools import suggest_equivalent
@@ -148,9 +149,14 @@ class Parser(TrlParser):
             value = expand_home(text_as_written(self.nodes[action.dest], value))
             if isinstance(value, list):
                 return value
-        if not _is_valid(kind, str(value)) or (choices and kind(str(value)) not in choices):
-            kinds = ("true or false", "true"), ("a number", "0.5"), ("a whole number", "1")
-            fitting = [words for words, example in kinds if _is_valid(kind, example)]
+        if not is_valid(kind, str(value)) or (choices and kind(str(value)) not in choices):
+            kinds = (
+                ("true or false", "true"),
+                ("a number", "0.5"),
+                ("a whole number", "1"),
+                ("a mapping", "{}"),
+            )
+            fitting = [words for words, example in kinds if is_valid(kind, example)]
             expected = (
                 f"one of {', '.join(map(str, choices))}" if choices else next(iter(fitting), "another value")
             )
@@ -161,14 +167,6 @@ class Parser(TrlParser):
     def error(self, message: str) -> NoReturn:
         """Raises UsageError instead of printing the usage of some 300 flags."""
         raise UsageError(with_example(message))
-
-
-def _is_valid(kind: Any, text: str) -> bool:
-    try:
-        kind(text)
-    except (ValueError, TypeError, argparse.ArgumentTypeError):
-        return False
-    return True
 
 
 def make_parser(method: Method = METHODS["ift"]) -> Parser:
@@ -182,6 +180,7 @@ def make_parser(method: Method = METHODS["ift"]) -> Parser:
     parser = Parser(
         (*kinds, RunArguments, AnswerArguments), prog="ift train", allow_abbrev=False, add_help=False
     )
+    narrow_types(parser, config._VALID_DICT_FIELDS)
     TrlParser.set_defaults_with_config(parser, **method.settings)
     return parser
 
@@ -273,7 +272,7 @@ def _parse_stage(method: Method, parser: Parser, arguments: list[str], known: se
         lambda: method.check(config),
         lambda: check_ranges(config, model, mixture),
         lambda: answers.check(config.eval_strategy),
-        lambda: check_used(named, script, model, mixture),
+        lambda: check_used(named, script, model, mixture, config),
         lambda: _check_given(script, config, model, mixture),
     )
     if run.allow_pickle_weights:

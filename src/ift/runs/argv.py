@@ -23,7 +23,11 @@ class UsageParser(argparse.ArgumentParser):
 
 def with_example(message: str) -> str:
     """Argparse's message, with an example where a value has the wrong type."""
-    examples = {"float": "a number, such as 0.5", "int": "a whole number, such as 1"}
+    examples = {
+        "float": "a number, such as 0.5",
+        "int": "a whole number, such as 1",
+        "object": "a JSON object, such as '{\"name\": 1}', or a mapping in the YAML file",
+    }
     found = re.search(r": invalid (\w+) value: ", message)
     example = examples.get(found[1]) if found else None
     return f"{message}. Fix: give {example}" if example else message

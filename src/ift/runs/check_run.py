@@ -20,7 +20,7 @@ from ift.runs.arguments import TrainArguments, parse_stages
 from ift.runs.argv import UsageError, drop_flags, split_equals
 from ift.runs.launch import engine_here, is_launched, running_engine, wanted_engine
 from ift.runs.output_folder import AlreadyFinished, prepare_output_folder
-from ift.runs.plan import epochs_unused, switched_off_lines
+from ift.runs.plan import epochs_unused, without_effect_lines
 from ift.runs.progress import SILENT, Reporter, TerminalReporter
 from ift.step.equations import try_weights
 from ift.text import sentence
@@ -135,7 +135,7 @@ def report_lines(
 
     `seconds` are those of a step, None where it was not timed; `tflops` is --gpu_tflops.
     """
-    lines = [*switched_off_lines(run_args), *rows.notes]
+    lines = [*without_effect_lines(run_args), *rows.notes]
     for one in rows.sets.values():
         lines += one.report.lines(findings=True, lengths=True)
     lines += [line] if (line := found.memory_line()) else []

@@ -107,7 +107,7 @@ def _stage(method: Method, folder: Path, settings: dict[str, Any], rows: Rows, *
     script = ScriptArguments(**{**given(ScriptArguments), "dataset_name": name})
     model = ModelConfig(**given(ModelConfig))
     try:
-        check_used(settings, script, model, DatasetMixtureConfig())
+        check_used(settings, script, model, DatasetMixtureConfig(), config)
     except UsageError as error:
         raise ValueError(str(error)) from error
     return Stage(script, config, model, None, {}, method)

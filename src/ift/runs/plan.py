@@ -11,6 +11,7 @@ from ift.methods.start import start_options
 from ift.models.adapters import WHOLE_COPIES
 from ift.models.loading import load_config
 from ift.runs.launch import running_engine
+from ift.runs.ranges import without_effect
 from ift.text import counted
 from ift.training.config import IFTConfig
 
@@ -39,7 +40,7 @@ def plan(
     topics = {
         "model": [
             f"{stage.model.model_name_or_path}: {_count(total)} parameters, {share}",
-            *switched_off_lines(stage),
+            *without_effect_lines(stage),
         ],
         "data": [
             *rows.notes,
@@ -63,13 +64,16 @@ def plan(
     return topics
 
 
-def switched_off_lines(stage: Any) -> list[str]:
-    """A line for each flag that leaves settings of the YAML file without effect."""
+def without_effect_lines(stage: Any) -> list[str]:
+    """A line for each flag that leaves settings of the YAML file without effect, and each setting that does so."""
     off: Mapping[str, str] = getattr(stage, "switched_off", {})
     names = {flag: [name for name, one in off.items() if one == flag] for flag in dict.fromkeys(off.values())}
-    return [
+    lines = [
         f"settings of the file without effect, because of {flag}: {', '.join(names[flag])}" for flag in names
     ]
+    for why, those in without_effect(getattr(stage, "named", ()), stage.config).items():
+        lines.append(f"settings without effect, because {why}: {', '.join(those)}")
+    return lines
 
 
 def epochs_unused(stage: Stage) -> str:

@@ -55,12 +55,18 @@ def check_ranges(*parts: Any) -> None:
         steps = getattr(part, "max_steps", -1)
         if steps == 0 or steps < -1:
             found.append(f"max_steps is {steps}; give 1 or more, or -1 for num_train_epochs.")
+        wrong = [
+            one for one in (getattr(part, "optim_args", None) or "").split(",") if one and "=" not in one
+        ]
+        if wrong:
+            found.append(f"optim_args has {wrong[0]!r}; give NAME=VALUE, with commas between several.")
         if not str(getattr(part, "output_dir", "somewhere")).strip():
             found.append("output_dir is empty; name a folder.")
     if found:
         raise UsageError("\n".join(found))
 
 
+STRATEGIES = ("eval_strategy", "save_strategy", "logging_strategy")
 BITS = ("bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_storage")
 
 
@@ -83,7 +89,7 @@ def switched_off(flags: Collection[str], in_file: Collection[str], model: Any) -
     }
 
 
-def check_used(named: Collection[str], script: Any, model: Any, mixture: Any) -> None:
+def check_used(named: Collection[str], script: Any, model: Any, mixture: Any, config: Any) -> None:
     """Refuses trl's settings that have no effect in combination with the others; `named` are those that were given.
 
     Raises:
@@ -106,6 +112,7 @@ def check_used(named: Collection[str], script: Any, model: Any, mixture: Any) ->
             "with test_split_size, which holds out training rows for evaluation",
         ),
         (script, ["ignore_bias_buffers"], False, "here"),
+        (config, ["eval_on_start"], config.eval_strategy != "no", "without eval_strategy: steps or epoch"),
     )
     problems = []
     for part, names, used, why in groups:
@@ -114,6 +121,36 @@ def check_used(named: Collection[str], script: Any, model: Any, mixture: Any) ->
             problems.append(f"{', '.join(found)}: no effect {why}. Change that, or leave {found[0]} out.")
     if problems:
         raise UsageError("\n".join(problems))
+
+
+def without_effect(named: Collection[str], config: Any) -> dict[str, list[str]]:
+    """What makes settings of transformers useless that were given and are not off -> their names."""
+    never = {name: str(getattr(getattr(config, name), "value", None)) == "no" for name in STRATEGIES}
+    groups = {
+        "eval_strategy is no": (
+            never["eval_strategy"],
+            ("eval_steps", "eval_delay", "eval_packing", "metric_for_best_model", "greater_is_better"),
+        ),
+        "save_strategy is no": (
+            never["save_strategy"],
+            ("save_steps", "save_total_limit", "save_only_model"),
+        ),
+        "logging_strategy is no": (never["logging_strategy"], ("logging_steps", "logging_first_step")),
+        "push_to_hub is false": (
+            not config.push_to_hub,
+            ("hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision"),
+        ),
+        "dataloader_num_workers is 0": (
+            config.dataloader_num_workers == 0,
+            ("dataloader_persistent_workers", "dataloader_prefetch_factor"),
+        ),
+    }
+    found = {
+        why: [name for name in names if name in named and getattr(config, name, None) not in (None, False)]
+        for why, (holds, names) in groups.items()
+        if holds
+    }
+    return {why: names for why, names in found.items() if names}
 
 
 def raise_together(*checks: Callable[[], object]) -> None:

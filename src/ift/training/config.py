@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -168,7 +169,7 @@ class IFTConfig(RefusesUnknownNames, SFTConfig):
         ranges = {
             "residual_lambda_start": (start is None or 0 <= start <= 1, "a value in [0, 1], such as 0.4"),
             "residual_warmup_ratio": (0 <= self.residual_warmup_ratio <= 1, "a value in [0, 1], such as 0.5"),
-            "residual_noise_std": (self.residual_noise_std >= 0, "0 (off) or more, such as 0.5"),
+            "residual_noise_std": (0 <= self.residual_noise_std < math.inf, "0 (off) or more, such as 0.5"),
         }
         raise_conflicts(
             {
@@ -188,7 +189,7 @@ class IFTConfig(RefusesUnknownNames, SFTConfig):
             "IFT has its own loss. Leave loss_type at 'nll'; trl's SFTTrainer trains 'dft'.": self.loss_type
             == "dft",
             "label_smoothing_factor needs the full logits, which IFT never builds. Set it to 0.": (
-                self.label_smoothing_factor > 0
+                self.label_smoothing_factor != 0
             ),
             f"token_weights {self.token_weights} takes the place of the propagation. Leave propagation, "
             "propagation_gamma and propagation_detach at their defaults.": (
