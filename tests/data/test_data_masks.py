@@ -227,7 +227,7 @@ def test_a_prompt_cut_differently_once_an_answer_follows_is_counted():
     prompt = tokenizer.apply_chat_template(TWO[:1], add_generation_prompt=True, return_dict=True)["input_ids"]
     assert done.input_ids[: len(prompt)] != prompt
     assert done.merged == 1
-    assert trained_text(tokenizer, done.input_ids, done.labels) == ["\n\none<|eot_id|>"]
+    assert trained_text(tokenizer, done.input_ids, done.labels) == ["one<|eot_id|>"]
 
 
 @pytest.mark.parametrize(

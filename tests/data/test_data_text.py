@@ -53,6 +53,18 @@ def test_a_tokenizer_that_ends_every_text_by_itself():
     assert trained_text(tokenizer, done.input_ids, done.labels) == [" plus two?</s>"]
 
 
+@pytest.mark.parametrize("adds_bos", [False, True])
+@pytest.mark.parametrize("start", ["", "<s>"])
+def test_nothing_of_a_prompt_that_is_cut_differently_before_its_completion_is_trained(adds_bos, start):
+    """GPT-2's splitting makes one token of two line breaks at the end, and two with words behind them."""
+    tokenizer = small_tokenizer(regex="gpt2", adds_bos=adds_bos)
+    prompt = f"{start}Assistant:\n\n"
+    done = RowTokenizer(tokenizer)({"prompt": prompt, "completion": "good morning"}, 1)
+    assert done.merged == 1
+    assert trained_text(tokenizer, done.input_ids, done.labels) == ["good morning</s>"]
+    assert done.input_ids.count(0) == bool(adds_bos or start)
+
+
 def test_a_prompt_that_merges_into_its_completion_is_counted():
     tokenizer = small_tokenizer()
     done = RowTokenizer(tokenizer)({"prompt": "the ques", "completion": "tion"}, 1)

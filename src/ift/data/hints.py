@@ -89,9 +89,9 @@ def explain_one_object(rows: Sequence[Mapping[str, Any]]) -> str:
     else:
         return ""
     return (
-        f"found one object, with {where}, expected one object per row. Fix, if those are the rows (FILE is your file): "
-        f'python -c \'import json; [print(json.dumps(row)) for row in json.load(open("FILE", encoding="utf-8"))'
-        f"{reached}]' > rows.jsonl"
+        f"found one object, with {where}, expected one object per row. Fix: if those are the rows, write them one a "
+        f"line (FILE is your file): python -c 'import json; [print(json.dumps(row)) for row in "
+        f'json.load(open("FILE", encoding="utf-8")){reached}]\' > rows.jsonl'
     )
 
 

@@ -71,6 +71,13 @@ def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return ids
 
 
+def _after_prompt(first: int, start: int, offsets: Offsets | None) -> int:
+    """The first token from `first` on that is not wholly before the character `start`; without offsets `first`."""
+    while offsets is not None and first < len(offsets) and 0 < offsets[first][1] <= start:
+        first += 1
+    return first
+
+
 class RowTokenizer:
     """Tokenises canonical rows and labels the trained tokens."""
 
@@ -117,8 +124,11 @@ class RowTokenizer:
             return TokenisedRow(ids, list(ids), ends)
         before = plain_prompt_ids(self.tokenizer, prompt)
         start = common_prefix_length(before, ids)
+        merged = start < len(before)
+        if merged:
+            start = _after_prompt(start, len(prompt), self._plain_offsets(prompt + answer))
         labels = [IGNORED] * start + ids[start:]
-        return TokenisedRow(ids, labels, ends and start < len(ids), int(start < len(before)))
+        return TokenisedRow(ids, labels, ends and start < len(ids), int(merged))
 
     def _conversation(self, row: Row, number: int) -> TokenisedRow:
         if not self.tokenizer.chat_template:
@@ -206,8 +216,8 @@ class RowTokenizer:
     ) -> tuple[int, bool]:
         """Index of the first token of a span, and whether the ids before it equal those of the prompt.
 
-        They differ if a token crosses the boundary, or if the tokenizer splits the end of the prompt differently when
-        text follows. The span then starts at the first differing id, as in trl.
+        They differ if a token crosses the boundary, which is then the first token, or if the tokenizer splits the end
+        of the prompt differently when text follows. Without offsets the span then starts at the first differing id.
         """
         if offsets is not None:
             first = bisect_left(offsets, start, key=lambda offset: offset[0])
@@ -218,7 +228,16 @@ class RowTokenizer:
                 return first, True
         prompt = self._ids(full[:start])
         first = common_prefix_length(prompt, ids)
-        return first, first == len(prompt)
+        return _after_prompt(first, start, offsets), first == len(prompt)
+
+    def _plain_offsets(self, text: str) -> Offsets | None:
+        """The offsets of the ids of a plain text; None if the tokenizer has none."""
+        if not getattr(self.tokenizer, "is_fast", False):
+            return None
+        encoded = self.tokenizer(text, return_offsets_mapping=True, **SILENT)
+        bos = self.tokenizer.bos_token_id
+        removed = int(bos is not None and list(encoded["input_ids"][:2]) == [bos, bos])
+        return list(encoded["offset_mapping"])[removed:]
 
     def _end_token(self, end: int, full: str, ids: list[int], offsets: Offsets | None) -> int:
         """Index after the last token of a span; a token that extends beyond the span is included."""

@@ -176,8 +176,9 @@ class DataReport:
             )
         if self.merged_boundaries:
             lines.append(
-                f"  {counted(self.merged_boundaries, 'answer begins', 'answers begin')} in a token that also contains "
-                f"the end of the prompt{_named(self.merged_rows)}"
+                f"  {counted(self.merged_boundaries, 'answer follows', 'answers follow')} a prompt whose last tokens are "
+                f"others than without the answer; a token with the end of the prompt and the start of the answer is "
+                f"trained{_named(self.merged_rows)}"
             )
         lines = [in_words_of(self.name, line) for line in lines]
         for part in self.parts:
