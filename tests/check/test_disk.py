@@ -71,6 +71,8 @@ def test_the_number_of_checkpoints(words, steps, most):
     disk = disk_needs(run.config, held, Engine(), False, steps)
     assert disk.most == most
     assert (disk.checkpoint == 0) == (most == 0)
+    limit = run.config.save_total_limit
+    assert disk.limited == (limit is not None and most > limit)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,13 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from transformers import PrinterCallback
+from trl import ModelConfig
 
+from ift import IFTConfig
 from ift.check.engines import Engine
 from ift.check.findings import preflight
 from ift.check.flop_formulas import grouped_flops
@@ -64,6 +67,22 @@ def test_counted_operations_are_those_of_a_step(tmp_path, words):
     """Red when: a pass, the look-ahead, the reference, checkpointing or an answer of a pair is missing."""
     counted, measured = counted_and_measured(tmp_path, *words.split())
     assert counted == pytest.approx(measured, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("attention", "flops"),
+    [("sdpa", 60 * 400**2), ("flash_attention_2", 60 * 8 * 50**2)],  # 20 sequences of 8 rows, 3 passes
+)
+def test_packed_rows_attend_to_all_of_a_sequence_but_in_the_flash_kernels(attention, flops):
+    needs = SimpleNamespace(flops=lambda tokens, scored: tokens**2)
+    report = SimpleNamespace(total_tokens=8000, trained_tokens=4000, rows_kept=160)
+    work = Work(20, 20, 8, 9, None, None, "8 sequences", seen=60, packed=True)
+    stage = SimpleNamespace(
+        method=SimpleNamespace(name="ift", needs_pairs=False),
+        model=ModelConfig(attn_implementation=attention),
+        config=IFTConfig(output_dir="out"),
+    )
+    assert run_flops(needs, report, work, stage) == flops
 
 
 def test_rows_that_are_not_counted_have_no_operations():

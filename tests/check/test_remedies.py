@@ -31,7 +31,9 @@ class Formula(Sizes):
         config, model = self.stage.config, self.stage.model
         weights = 512 if now("load_in_4bit", model) else 1024 if now("dtype", model) == "bfloat16" else 2048
         states = 0 if now("use_peft", model) else 3 * weights
-        tokens = min(self.longest_row, now("max_length", config)) * now("per_device_train_batch_size", config)
+        length = now("max_length", config)
+        length = length if config.packing else min(self.longest_row, length)
+        tokens = length * now("per_device_train_batch_size", config)
         tokens //= 2 if now("gradient_checkpointing", config) else 1
 
         def divided(engine):
@@ -49,6 +51,12 @@ def advised(available, *words, row=256, engine=None, device=GPU):
 
 
 LARGE = ("--gradient_checkpointing=false", "--per_device_train_batch_size=4", "--dtype=float32")
+
+
+def test_packed_sequences_are_halved_and_not_the_longest_row():
+    """Now 8192 for weights and states, and 4 x 1024."""
+    words = [*LARGE, "--packing", "--max_length", "1024"]
+    assert advised(8192 + 2048, *words)["--max_length 512"] == 8192 + 2048
 
 
 def test_the_single_changes_that_fit_come_from_the_smallest_on():

@@ -367,6 +367,11 @@ def test_deepspeed_is_refused_where_it_would_be_used(check, monkeypatch):
     assert "refused settings: not installed: deepspeed (for zero2)" in " ".join(done.output.split())
 
 
+def test_a_warm_up_that_never_ends_is_a_warning(check):
+    done = check("--warmup_steps=20", "--max_steps=4")
+    assert "warning warmup_steps: is 20 of 4 steps, so the learning rate is never reached" in done.output
+
+
 def test_a_learning_rate_of_0_is_a_warning(check):
     done = check("--learning_rate=0")
     assert done.exit_code == 0

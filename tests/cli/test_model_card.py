@@ -18,7 +18,9 @@ def test_the_card_of_a_trained_model(run_tiny, chat_model, tmp_path, lora, capfd
     """Its code is run, in the folder above the model."""
     base = shutil.copytree(chat_model, tmp_path / "base")
     (base / "README.md").write_text(CARD)
-    done = run_tiny(model_name_or_path=base, **({"use_peft": "true"} if lora else {}))
+    done = run_tiny(
+        model_name_or_path=base, adam_beta2=0.95, adam_beta1=0.9, **({"use_peft": "true"} if lora else {})
+    )
     assert done.code == 0, done.err
     card = ModelCard.load(done.folder / "README.md")
     assert card.data.license == "apache-2.0"
@@ -34,6 +36,8 @@ def test_the_card_of_a_trained_model(run_tiny, chat_model, tmp_path, lora, capfd
     assert str(tmp_path) not in card.content
     assert "trained tokens" in card.text
     assert "| `residual_lambda` | 0.2 |" in card.text
+    assert "| `adam_beta2` | 0.95 |" in card.text
+    assert "adam_beta1" not in card.text  # the usual value
     assert ("| `lora_r` | 16 |" in card.text) == lora
     assert ("max_new_tokens=64, eos_token_id=[" in card.text) == lora  # peft saves no generation config
     (code,) = re.findall(r"```python\n(.*?)```", card.text, flags=re.S)

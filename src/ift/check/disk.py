@@ -83,7 +83,8 @@ def disk_needs(config: Any, held: Held, engine: Engine, adapter: bool, steps: in
     if limit and config.load_best_model_at_end:
         limit = max(limit, 2)  # the newest and the best
     most = saved if not limit else limit + 1 if saved is None else min(saved, limit + 1)
-    return Disk(0 if most == 0 else checkpoint, most, model, bool(limit))
+    limited = bool(limit) and (saved is None or saved > limit)
+    return Disk(0 if most == 0 else checkpoint, most, model, limited)
 
 
 def disk_findings(config: Any, disk: Disk) -> list[Finding]:

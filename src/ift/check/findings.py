@@ -114,10 +114,16 @@ DROPS_EVERYTHING = (
 
 
 def _batch_findings(stage: Any, prepared: Any, work: Work) -> list[Finding]:
-    """What dropping the last batch and packing make of the rows."""
+    """What dropping the last batch and packing make of the rows, and a warm-up without an end."""
     config, report, found = stage.config, prepared.sets["train"].report, []
     if work.rows and not rows_of_pass(config, work.rows, work.rows_per_step):
         found.append(Finding("refused", "train", DROPS_EVERYTHING))
+    if work.steps and (warmup := config.get_warmup_steps(work.steps)) >= work.steps:
+        text = (
+            f"is {warmup} of {counted(work.steps, 'step')}, so the learning rate is never reached. Fix: fewer of them, "
+            "such as --warmup_steps 0.1 (a tenth)"
+        )
+        found.append(Finding("warning", "warmup_steps", text))
     shares = _packed_in_shares(stage, prepared, work)
     if not shares and work.found is not None and packs_nothing(config, report, work.found):
         found.append(Finding("note", "train", PACKS_NOTHING))
@@ -127,7 +133,7 @@ def _batch_findings(stage: Any, prepared: Any, work: Work) -> list[Finding]:
 def _operations(sizes: Sizes, report: DataReport, work: Work) -> float | None:
     """The floating-point operations of the run; None if they cannot be counted."""
     with suppress(Exception):  # the model's code may raise anything, and the run may still work
-        return run_flops(sizes.needs(), report, work, sizes.stage.method)
+        return run_flops(sizes.needs(), report, work, sizes.stage)
     return None
 
 

@@ -23,33 +23,39 @@ from ift.check.flop_formulas import UNCOUNTED
 from ift.check.needs import StepNeeds
 from ift.check.steps import Work
 from ift.data.report import DataReport
-from ift.methods.table import Method
+from ift.methods.stage import Stage
+from ift.methods.start import start_options
 from ift.step.scored_log_probs import TILE_WIDTH, every_tile
 
 # methods whose trainers apply the head to every token of a row, and not to the trained ones alone
 HEAD_EVERYWHERE = ("dft", "dpo")
 
 
-def run_flops(needs: StepNeeds, report: DataReport, work: Work, method: Method) -> float | None:
+def run_flops(needs: StepNeeds, report: DataReport, work: Work, stage: Stage) -> float | None:
     """Floating-point operations of all steps of a run, for rows of their mean length without padding.
+
+    Packed rows count as whole sequences, in which attention computes the square and masks what is between rows. Only
+    the flash kernels compute within each row, so that with them packed rows count as rows.
 
     Args:
         needs: The needs of a step.
         report: The report on the training rows.
         work: The number of rows that the run trains.
-        method: The method of the run; with pairs a row is two sequences.
+        stage: The run; with pairs a row is two sequences.
 
     Returns:
         None for a stream, whose rows are not counted.
     """
     if not work.found or work.seen is None:
         return None
-    sides = 2 if method.needs_pairs else 1
-    tokens, trained = (n / work.found / sides for n in (report.total_tokens, report.trained_tokens))
+    sides, found, seen = 2 if stage.method.needs_pairs else 1, work.found, work.seen
+    if work.packed and "flash" in str(start_options(stage).further.get("attn_implementation")):
+        found, seen = report.rows_kept, seen / found * report.rows_kept
+    tokens, trained = (n / found / sides for n in (report.total_tokens, report.trained_tokens))
     length = max(2, round(tokens))
-    scored = length if method.name in HEAD_EVERYWHERE else max(1, round(trained))
+    scored = length if stage.method.name in HEAD_EVERYWHERE else max(1, round(trained))
     each = needs.flops(length, min(length - 1, scored))
-    return each * tokens / length * sides * work.seen
+    return each * tokens / length * sides * seen
 
 
 def passes_flops(model: nn.Module, passes: Passes, further: int, tokens: int, trained: int) -> int:

@@ -24,6 +24,8 @@ FULL_LOGITS = ("orpo", "simpo")  # methods whose trainers build the logits of al
 DTYPES = {4: torch.float32, 2: torch.bfloat16, 8: torch.float64, 1: torch.bfloat16}  # by bytes
 # copies of a state of all weights that torch's optimisers make in a step on a GPU (in their "foreach" form)
 COPIES = {"adamw_torch": 1, "rmsprop": 1, "adagrad": 2}
+# bytes a 4-bit weight for the scales of bitsandbytes' blocks of 64: in float32; in 8 bits, with scales of their own
+CONSTANTS, NESTED = 4 / 64, 1 / 64 + 4 / (64 * 256)
 RESERVE = 0.1  # of a device: the driver, the allocator's fragments, the communication's buffers
 
 
@@ -236,11 +238,12 @@ def _quantised_bytes(model: Any, model_args: Any) -> float | None:
     """Bytes of a weight of a layer in few bits, as asked for or as the folder was saved; None: nothing is quantised."""
     saved = getattr(model.config, "quantization_config", None) or {}
     four, eight = (getattr(model_args, bits) or saved.get(bits) for bits in ("load_in_4bit", "load_in_8bit"))
-    return 0.5 if four else 1.0 if eight else None
+    nested = model_args.use_bnb_nested_quant or saved.get("bnb_4bit_use_double_quant")
+    return 0.5 + (NESTED if nested else CONSTANTS) if four else 1.0 if eight else None
 
 
 def _weight_bytes(model: Any, model_args: Any, element: int) -> int:
-    """Bytes of all weights; quantised linear layers need half a byte or one byte per weight."""
+    """Bytes of all weights; see `_quantised_bytes` for quantised linear layers."""
     few = {one.weight for one in _quantised(model)}
     share = _quantised_bytes(model, model_args) or element
     return round(sum(p.numel() * (share if p in few else element) for p in model.parameters()))

@@ -113,11 +113,14 @@ def _changes(sizes: Sizes, available: int) -> tuple[list[Part], list[Part], list
         same.append(Halved(smaller, config.per_device_train_batch_size, 1))
     same += _of_engines(sizes, available)
     shortest = max(SHORTEST, sizes.longest_row // LEAST_SHARE)
-    cut = Halved(lambda length: Change({"max_length": length}), sizes.longest_row, shortest)
+    length = (
+        config.max_length if getattr(config, "packing", False) and config.max_length else sizes.longest_row
+    )
+    cut = Halved(lambda length: Change({"max_length": length}), length, shortest)
     other: list[Part] = [] if model.use_peft else [Change({"use_peft": True})]
     if model.dtype in (None, "auto", "float32"):
         other.append(Change({"dtype": "bfloat16"}))
-    return same, [cut] if sizes.longest_row > shortest else [], other
+    return same, [cut] if length > shortest else [], other
 
 
 def _four_bits(sizes: Sizes) -> list[Change]:

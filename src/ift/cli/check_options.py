@@ -49,7 +49,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--plan_rows",
         type=int,
         metavar="N",
-        help="Rows of the full data set, if the given rows are a sample; for steps, trained tokens and disk space.",
+        help="Training rows of the full data set (without those held out), if the given rows are a sample; for steps, "
+        "trained tokens and disk space.",
     )
     parser.add_argument("--json", action="store_true", help="Print JSON instead of text.")
     return parser

@@ -176,8 +176,8 @@ class DataReport:
             )
         if self.merged_boundaries:
             lines.append(
-                f"  {counted(self.merged_boundaries, 'answer follows', 'answers follow')} a prompt whose last tokens are "
-                f"others than without the answer; a token with the end of the prompt and the start of the answer is "
+                f"  {counted(self.merged_boundaries, 'answer follows', 'answers follow')} a prompt that ends in other "
+                "tokens than without the answer; a token with the end of the prompt and the start of the answer is "
                 f"trained{_named(self.merged_rows)}"
             )
         lines = [in_words_of(self.name, line) for line in lines]

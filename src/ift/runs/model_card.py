@@ -6,11 +6,13 @@ import json
 import platform
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
+from transformers import TrainingArguments
 
 from ift.methods.stage import Stage
 from ift.models.adapters import adapter_config
@@ -25,6 +27,7 @@ from ift.training.trainer import IFTTrainer
 _SETTINGS = ("learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps",
              "per_device_train_batch_size", "gradient_accumulation_steps", "optim", "weight_decay", "max_grad_norm",
              "max_length", "packing", "loss_reduction", "beta", "simpo_gamma", "seed")  # fmt: skip
+_IF_CHANGED = ("lr_scheduler_kwargs", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon")
 _LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save", "use_dora",
          "use_rslora", "load_in_4bit", "load_in_8bit")  # fmt: skip
 _PACKAGES = ("intuitive-fine-tuning", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
@@ -173,6 +176,10 @@ def _method(trainer: Any, stage: Stage, adapter: bool) -> str:
     """The name of the method and a table of its settings and those of the run."""
     found = {name: getattr(stage.config, name, None) for name in _SETTINGS} | {"dtype": stage.model.dtype}
     del found["max_steps" if stage.config.max_steps <= 0 else "num_train_epochs"]  # the other one decided
+    usual = {one.name: one.default for one in fields(TrainingArguments)}
+    for name in _IF_CHANGED:
+        if (value := getattr(stage.config, name)) not in (usual[name], {}):
+            found[name] = value
     if adapter:
         found |= {name: getattr(stage.model, name, None) for name in _LORA}
     if isinstance(trainer, IFTTrainer):
