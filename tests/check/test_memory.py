@@ -99,7 +99,10 @@ def test_weights_gradients_and_optimiser_by_hand(monkeypatch):
     assert held("--use_peft", "--method", "dpo").reference == 0
     four = held("--load_in_4bit").weights
     linear = 4 * (4 * 128 * 128 + 3 * 128 * 352)
-    assert four == 4 * (n - linear) + linear // 2
+    blocks = linear // 64  # each with a scale in float32, or in 8 bits with one in float32 for 256 blocks
+    assert four == 4 * (n - linear) + linear // 2 + 4 * blocks
+    nested = held("--load_in_4bit", "--use_bnb_nested_quant").weights
+    assert nested == 4 * (n - linear) + linear // 2 + blocks + 4 * blocks // 256
 
 
 def test_an_adapter_beside_a_base_in_four_bits_is_bfloat16_but_for_the_magnitudes_of_dora():

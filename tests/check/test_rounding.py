@@ -38,7 +38,9 @@ def test_a_small_learning_rate_is_named_with_the_least_step_and_the_fix():
         "the weights are trained in bfloat16, without a copy in float32, and learning_rate 3.8e-05"
     )
     assert "an update below 2^-9 of a weight is rounded away (3.9e-05 for a weight of 0.02)" in said
-    assert said.endswith("Fix: --dtype float32 (the default), or LoRA, whose adapter is float32")
+    assert said.endswith(
+        "Fix: --dtype float32 (the default), or LoRA, whose adapter is float32 on such weights"
+    )
     assert "2^-12 of a weight" in problem("--dtype=float16", "--learning_rate=1e-6")
     assert "bfloat16" in problem("--dtype=auto", "--bf16=true", "--learning_rate=1e-6")  # that of the files
     assert problem(*IN_16_BITS, "--learning_rate=1e-6", "--bf16=false", engine="fsdp2")

@@ -427,6 +427,16 @@ def test_another_mean_of_accumulated_gradients_is_named(converted):
     for steps, named in ((1, False), (2, True)):
         found, _ = converted(f"{QUIET}gradient_accumulation_steps: {steps}\n", "sft")
         assert any("averages the means of the micro-batches" in one for one in found.differences) == named
+    found, _ = converted(f"{QUIET}deepspeed: deepspeed_configs/zero2.json\n", "sft")
+    assert any("and of the GPUs" in one for one in found.differences)
+
+
+@pytest.mark.parametrize("adapter", ["lora", "qlora"])
+def test_the_precision_of_an_adapter_beside_a_base_in_4_bits_is_named(converted, adapter):
+    found, _ = converted(f"{QUIET}adapter: {adapter}\nload_in_4bit: {str(adapter == 'qlora').lower()}\n")
+    assert any("the other tool's matrices are float32" in one for one in found.differences) == (
+        adapter == "qlora"
+    )
 
 
 def test_what_a_file_says_is_not_replaced_by_a_default(converted):

@@ -48,7 +48,10 @@ def lost_updates(config: Any, held: Held, engine: Engine, read: Any, dtype: torc
             "--dtype float32 (the default), or a higher learning rate",
         )
     else:
-        weights, other = "weights", "--dtype float32 (the default), or LoRA, whose adapter is float32"
+        weights, other = (
+            "weights",
+            "--dtype float32 (the default), or LoRA, whose adapter is float32 on such weights",
+        )
     return (
         f"the {weights} are trained in {name}, without a copy in float32, and learning_rate {config.learning_rate:g} "
         f"is too small for them: an update below 2^-{bits} of a weight is rounded away ({least:.1e} for a weight of "

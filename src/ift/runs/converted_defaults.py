@@ -102,8 +102,12 @@ _LONG = (
     "more than 20 % of the rows; ift check counts them"
 )
 _MICRO_BATCHES = (
-    "gradient accumulation: Axolotl 0.19 averages the means of the micro-batches; ift divides by all trained tokens or "
-    "answers of the step, however it is divided into micro-batches"
+    "gradient accumulation and several GPUs: Axolotl 0.19 averages the means of the micro-batches and of the GPUs; ift "
+    "divides by all trained tokens or answers of the step, however it is divided"
+)
+_ADAPTER = (
+    "the adapter beside a base in 4 or 8 bits: the other tool's matrices are float32, as peft makes them; ift's are "
+    "bfloat16, as trl makes them, and ift check warns of a learning rate that is too small for this"
 )
 _OVERWRITTEN = (
     "overwrite_output_dir: the other tool keeps the files of an earlier run until it overwrites them; ift train "
@@ -151,8 +155,9 @@ def differences(tool: str, written: Settings, ours: Settings) -> list[str]:
     notes += [_LONG] if tool == "Axolotl" and not written.get("excess_length_strategy") else []
     joined = tool == "LLaMA-Factory" and ours.get("packing") and written.get("neat_packing") is None
     notes += [_APART] if joined else []
-    accumulates = tool == "Axolotl" and int(ours.get("gradient_accumulation_steps") or 1) > 1
-    notes += [_MICRO_BATCHES] if accumulates and on_answers else []
+    divided = int(ours.get("gradient_accumulation_steps") or 1) > 1 or "accelerate_config" in ours
+    notes += [_MICRO_BATCHES] if tool == "Axolotl" and divided and on_answers else []
+    notes += [_ADAPTER] if tool in ("Axolotl", "LLaMA-Factory") and few_bits(written) else []
     notes += [_OVERWRITTEN] if ours.get("overwrite_output_dir") else []
     by_loss = ours.get("metric_for_best_model") in ("loss", "eval_loss")
     notes += [_BEST] if by_loss and ours.get("method", "ift") == "ift" else []

@@ -15,7 +15,10 @@ from ift.training.other_tools import EXPLAINED, RENAMED
 LORA = {"r": "lora_r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout"}
 BNB = {"bnb_4bit_quant_type": "bnb_4bit_quant_type", "bnb_4bit_use_double_quant": "use_bnb_nested_quant"}
 WITH_BETA = ("dpo", "orpo", "simpo")
-PADDING = Same("is not needed: padding is masked out of the attention and of the loss, whichever token pads")
+PADDING = Same(
+    "is not needed: padding is masked out of the attention and of the loss, whichever token pads. The saved tokenizer "
+    "keeps the base's padding token, or gets its end token; pad_token: sets another"
+)
 TOKENS = "it is that of the tokenizer: change it in the model's folder (tokenizer_config.json) if it differs"
 
 

@@ -65,7 +65,8 @@ _EXPLAINED = {  # explanation -> names elsewhere that have no exact equivalent
     "is not needed: max_length truncates whole rows, and the report counts what is lost": ("max_prompt_length",),
     "corresponds to resume: auto": ("auto_resume_from_checkpoints",),
     "corresponds to eval_generate, the number of answers": ("predict_with_generate",),
-    "has no counterpart: load_best_model_at_end keeps the best checkpoint":
+    "corresponds to eval_generate_max_new_tokens, for the answers of eval_generate": ("eval_max_new_tokens",),
+    "has no counterpart: load_best_model_at_end: true saves the best weights, which Axolotl does with this key":
         ("early_stopping_patience", "early_stopping_steps"),
     "has no counterpart: ift trains all weights, or with use_peft those of LoRA; lora_target_modules accepts single "
     "layers, such as layers.3.self_attn.q_proj":
