@@ -44,7 +44,9 @@ def test_the_callback_for_scores_logs_them(tmp_path):
     from ift import IFTConfig, IFTTrainer
     from ift.lab.testbed import problems, tiny_base_path
 
-    (code,) = (one for one in blocks((ROOT / "docs" / "coming_from.md").read_text(), "python") if "Scores" in one)
+    (code,) = (
+        one for one in blocks((ROOT / "docs" / "coming_from.md").read_text(), "python") if "Scores" in one
+    )
     names = {}
     exec(code, names)
     base, rows = str(tiny_base_path()), Dataset.from_list([one.row for one in problems("train", 4)])
