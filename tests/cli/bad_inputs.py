@@ -249,7 +249,7 @@ OPTIONS = [
     option("a negative learning rate", "learning_rate is -1.0; give a number, 0 or more.",
            "torch's error after loading",
            "--learning_rate", "-1"),
-    option("a learning rate of nan", "learning_rate is nan; give a number, 0 or more.", "weights of nan",
+    option("a learning rate of nan", "invalid float value: 'nan'. Fix: give a number", "weights of nan",
            "--learning_rate", "nan"),
     option("a negative max_length", "max_length is -5; give 2 or more", "every row is cut from its end",
            "--max_length", "-5"),
