@@ -200,6 +200,10 @@ def test_settings_that_another_one_makes_useless_are_named(config):
     ]
     with pytest.raises(UsageError, match="eval_on_start: no effect without eval_strategy"):
         parse(["--config", file, "--eval_on_start"])
+    with pytest.raises(
+        UsageError, match="dataloader_persistent_workers: no effect without dataloader_num_workers"
+    ):
+        parse(["--config", file, "--dataloader_persistent_workers"])
 
 
 def test_a_flag_may_switch_off_what_settings_of_the_file_belong_to(config):

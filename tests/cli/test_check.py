@@ -370,6 +370,8 @@ def test_deepspeed_is_refused_where_it_would_be_used(check, monkeypatch):
 def test_a_warm_up_that_never_ends_is_a_warning(check):
     done = check("--warmup_steps=20", "--max_steps=4")
     assert "warning warmup_steps: is 20 of 4 steps, so the learning rate is never reached" in done.output
+    done = check("--warmup_steps=20", "--max_steps=4", "--lr_scheduler_type=constant")  # has no warm-up
+    assert "warning warmup_steps" not in done.output
 
 
 def test_a_learning_rate_of_0_is_a_warning(check):

@@ -85,13 +85,8 @@ def preflight(
         rows_per_step=work.rows_per_step, rows=work.rows, allow_truncation=allow_truncation,
     )  # fmt: skip
     findings += [*([Finding("note", "memory", assumed)] if assumed else []), *unknown]
-    findings += _batch_findings(stage, prepared, work)
-    findings += [
-        *_few_to_evaluate(sets, scans),
-        *_few_to_answer(stage, sets),
-        *_answers_pushed(stage),
-        *_path_pushed(stage),
-    ]
+    findings += _batch_findings(stage, prepared, work) + _few_to_evaluate(sets, scans)
+    findings += _few_to_answer(stage, sets) + _answers_pushed(stage) + _path_pushed(stage)
     findings += _model_findings(stage, prepared, memory, longest, engine, gpu_memory is not None)
     findings += _many_workers(config, gpu_memory is not None)
     available, disk = available_memory(gpu_memory), None
@@ -107,6 +102,7 @@ def preflight(
     return Preflight(findings, scans, memory, available, engine, work, gpu_memory, batch, disk, flops=flops)
 
 
+NO_WARMUP = ("constant", "reduce_lr_on_plateau")  # schedules without a warm-up
 DROPS_EVERYTHING = (
     "all rows are fewer than one batch of all processes, which dataloader_drop_last drops, so nothing would be trained"
     ". Fix: leave dataloader_drop_last out, or lower per_device_train_batch_size"
@@ -118,7 +114,8 @@ def _batch_findings(stage: Any, prepared: Any, work: Work) -> list[Finding]:
     config, report, found = stage.config, prepared.sets["train"].report, []
     if work.rows and not rows_of_pass(config, work.rows, work.rows_per_step):
         found.append(Finding("refused", "train", DROPS_EVERYTHING))
-    if work.steps and (warmup := config.get_warmup_steps(work.steps)) >= work.steps:
+    warms_up = getattr(config.lr_scheduler_type, "value", config.lr_scheduler_type) not in NO_WARMUP
+    if work.steps and warms_up and (warmup := config.get_warmup_steps(work.steps)) >= work.steps:
         text = (
             f"is {warmup} of {counted(work.steps, 'step')}, so the learning rate is never reached. Fix: fewer of them, "
             "such as --warmup_steps 0.1 (a tenth)"

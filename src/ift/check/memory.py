@@ -66,18 +66,8 @@ def step_needs(
     model = empty_model(stage, attention := _attention(stage, masked))
     element = loaded_dtype(stage, model.config).itemsize
     compute = 2 if config.bf16 or config.fp16 else element
-    passes = Passes(
-        rows=rows,
-        tokens=tokens,
-        trained=trained_tokens,
-        masked=masked or attention == "eager",
-        mixed=getattr(config, "has_lambda", False),
-        full_logits=stage.method.name in FULL_LOGITS,
-        tile_width=tile_shape(trained_tokens, device)[1],
-        autocast=whole and compute == 2,
-        checkpointing=bool(config.gradient_checkpointing),
-        accumulates=config.gradient_accumulation_steps > 1,
-        keeps_gradients=whole,
+    passes = _passes(
+        stage, (rows, tokens, trained_tokens, masked or attention == "eager"), device, whole, compute
     )
     every = sum(p.numel() for p in model.parameters())
     few_bits = _quantised_bytes(model, model_args) is not None
@@ -112,6 +102,26 @@ def step_needs(
         copies=0 if device.type == "cpu" else COPIES.get(optimizer, 0),
         run=functools.partial(passes_peak, network, passes),
         flops=functools.partial(passes_flops, network, passes, passes.mixed + stage.method.needs_reference),
+    )
+
+
+def _passes(
+    stage: Any, batch: tuple[int, int, int, bool], device: torch.device, whole: bool, compute: int
+) -> Passes:
+    """How a step runs; `batch` as of `largest_batch`, `compute` are the bytes of a number in the forward pass."""
+    rows, tokens, trained, masked = batch
+    return Passes(
+        rows=rows,
+        tokens=tokens,
+        trained=trained,
+        masked=masked,
+        mixed=getattr(stage.config, "has_lambda", False),
+        full_logits=stage.method.name in FULL_LOGITS,
+        tile_width=tile_shape(trained, device)[1],
+        autocast=whole and compute == 2,
+        checkpointing=bool(stage.config.gradient_checkpointing),
+        accumulates=stage.config.gradient_accumulation_steps > 1,
+        keeps_gradients=whole,
     )
 
 

@@ -67,8 +67,10 @@ def build_errors(
     )
     try:
         found += _unknown_init_kwargs(stage) + _wrong_modules(stage)
-        found += [] if found else _wrong_tensors(stage)
-        if found or stage.config.world_size > 1 or (elsewhere and wanted_packages([stage], engine)):
+        if found or stage.config.world_size > 1:
+            return found
+        found += _wrong_tensors(stage)
+        if found or (elsewhere and wanted_packages([stage], engine)):
             return found
         with tempfile.TemporaryDirectory() as folder:
             _build(stage, prepared, folder)
@@ -121,7 +123,9 @@ def _wrong_modules(stage: Stage) -> list[str]:
 def _wrong_tensors(stage: Stage) -> list[str]:
     """Which tensors of a local model its files lack, or have beyond it, as their headers say; not if quantised."""
     name, options = stage.model.model_name_or_path, start_options(stage)
-    if not looks_local(name) or hasattr(load_config(name, options), "quantization_config"):
+    if not looks_local(name) or "gguf_file" in options.further:
+        return []
+    if hasattr(load_config(name, options), "quantization_config"):
         return []
     further = {**options.further, "device_map": "meta", "attn_implementation": "eager"}
     further.pop("quantization_config", None)

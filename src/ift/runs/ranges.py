@@ -112,6 +112,12 @@ def check_used(named: Collection[str], script: Any, model: Any, mixture: Any, co
             "with test_split_size, which holds out training rows for evaluation",
         ),
         (script, ["ignore_bias_buffers"], False, "here"),
+        (
+            config,
+            ["dataloader_persistent_workers"],
+            config.dataloader_num_workers > 0,
+            "without dataloader_num_workers: 1 or more",
+        ),
         (config, ["eval_on_start"], config.eval_strategy != "no", "without eval_strategy: steps or epoch"),
     )
     problems = []
@@ -139,10 +145,6 @@ def without_effect(named: Collection[str], config: Any) -> dict[str, list[str]]:
         "push_to_hub is false": (
             not config.push_to_hub,
             ("hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision"),
-        ),
-        "dataloader_num_workers is 0": (
-            config.dataloader_num_workers == 0,
-            ("dataloader_persistent_workers", "dataloader_prefetch_factor"),
         ),
     }
     found = {
