@@ -438,6 +438,30 @@ FAULTS = [
         ("data/test_data_masks.py::test_the_trained_text_of_each_family",),
     ),
     Fault(
+        "tokens of a prompt that is cut differently before its answer are trained",
+        "data/masks.py",
+        "        first += 1\n    return first",
+        "        break\n    return first",
+        (
+            "data/test_data_masks.py::test_a_prompt_cut_differently_once_an_answer_follows_is_counted",
+            "data/test_data_text.py",
+        ),
+    ),
+    Fault(
+        "models that see later tokens are trained",
+        "step/forward.py",
+        "        check_causal(model)",
+        "        pass",
+        ("step/test_architectures.py::test_a_model_that_sees_later_tokens_is_refused",),
+    ),
+    Fault(
+        "the check passes over files that lack tensors",
+        "check/trainer_build.py",
+        "        found += _wrong_tensors(stage)",
+        "        pass",
+        ("cli/test_trainer_build.py::test_check_and_train_refuse_files_with_other_tensors_alike",),
+    ),
+    Fault(
         "the rejected side is trained",
         "data/conversion.py",
         'row = _pair(source, "prompt", answer)',
