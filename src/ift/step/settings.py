@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, TypedDict, get_args, get_type_hints
 
@@ -61,7 +60,7 @@ class StepSettings:
             ("residual_lambda", 0 <= self.residual_lambda <= 1, "give a value in [0, 1], such as 0.2."),
             ("propagation_gamma", 0 < self.propagation_gamma <= 1,
              "give a value in (0, 1], such as 0.95. For weights that do not look ahead at all set propagation='none'."),
-            ("lookahead_temperature", 0 < self.lookahead_temperature < math.inf,
+            ("lookahead_temperature", 0 < self.lookahead_temperature < float("inf"),
              "give more than 0, such as 1, or lookahead='greedy'."),
             ("lookahead_top_k", self.lookahead_top_k >= 1, "give 1 or more, such as 64."),
         )  # fmt: skip
